@@ -1,0 +1,132 @@
+"""What the core wants done: each action is performed by `daemon/perform.py` without a choice of its own.
+
+The decision is recorded in the core before the action is returned. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from srvd.core.model import Fault, GenerationId, OpId, Revision, WorkerId
+
+
+class Told(Enum):
+    """What a worker is told over its link."""
+
+    SERVE = "serve"
+    DRAIN = "drain"  # finish what is open, then leave; `seconds` until it is killed
+    PROBE = "probe"  # call the health path on the application
+    DUMP = "dump"  # write the stacks of all threads to stderr, by signal: a stuck worker reads no link
+
+
+class ReadConfig(NamedTuple):
+    """Read and check the configuration, bind what is new; answered by `ConfigRead` or `ConfigRefused`."""
+
+    op: OpId
+
+
+class AdoptRevision(NamedTuple):
+    """This configuration is now the one in force."""
+
+    revision: Revision
+
+
+class DropRevision(NamedTuple):
+    """Nothing uses this configuration any more: close the listeners that only it named."""
+
+    revision: Revision
+
+
+class StartZygote(NamedTuple):
+    generation: GenerationId
+    revision: Revision
+
+
+class StopZygote(NamedTuple):
+    """Close its link: it leaves; answered by `ZygoteGone`."""
+
+    generation: GenerationId
+
+
+class KillZygote(NamedTuple):
+    """It did not answer in time: have it dump its stacks to stderr, then SIGKILL."""
+
+    generation: GenerationId
+
+
+class Fork(NamedTuple):
+    """Answered by `WorkerForked` or `ForkRefused`."""
+
+    worker: WorkerId
+
+
+class TellWorker(NamedTuple):
+    worker: WorkerId
+    told: Told
+    seconds: float = 0.0  # DRAIN: the limit; PROBE: the limit
+    leaving: bool = False  # DRAIN: the whole server stops: also empty the backlog, do not wait for idle clients
+
+
+class KillWorker(NamedTuple):
+    worker: WorkerId
+    dump: bool = False  # first SIGABRT, so that its stacks reach stderr
+
+
+class SealListeners(NamedTuple):
+    """The server stops: let no new connection into the backlog, keep what waits there."""
+
+
+class Progress(NamedTuple):
+    op: OpId
+    phase: str
+    done: int = 0
+    total: int = 0
+    message: str = ""
+
+
+class Opened(NamedTuple):
+    """The order with this ticket is (or has joined) this operation."""
+
+    ticket: int
+    op: OpId
+
+
+class Refused(NamedTuple):
+    ticket: int
+    fault: Fault
+
+
+class Ended(NamedTuple):
+    """The operation ended; its state, result and fault are read from `Supervisor.operation(op)`."""
+
+    op: OpId
+
+
+class Level(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Note(NamedTuple):
+    """One sentence for the log and, with its fields, one event for the watchers of `topic`."""
+
+    level: Level
+    topic: str  # "worker", "generation", "pool", "operation", "daemon"
+    text: str
+    fields: tuple[tuple[str, str | int | float], ...] = ()
+
+
+class Exit(NamedTuple):
+    """End the daemon with this exit code; `text` goes to stderr (and to the parent of `--daemonize`)."""
+
+    code: int
+    text: str = ""
+
+
+Action = (
+    ReadConfig | AdoptRevision | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
+    | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
+)  # fmt: skip

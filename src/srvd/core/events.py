@@ -1,0 +1,117 @@
+"""What the core is told: every result of every effect, every order, and the passing of a deadline.
+
+No behaviour; the handlers are in `supervisor.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from srvd.core.model import Actor, Death, Fault, GenerationId, Headroom, OpId, Order, Pid, PoolSpec, Revision, WorkerId
+
+
+class Word(Enum):
+    """What a worker says over its link."""
+
+    READY = "ready"  # booted, in standby
+    SERVING = "serving"  # accepts
+    HEALTHY = "healthy"  # the probe was answered with 2xx or 3xx
+    UNHEALTHY = "unhealthy"  # it was not; `text` says how
+    FAILED = "failed"  # could not boot; `text` is the traceback
+    BYE = "bye"  # drained, about to exit
+
+
+class Started(NamedTuple):
+    """The first event: bring these pools up."""
+
+    revision: Revision
+    specs: tuple[PoolSpec, ...]
+    actor: Actor
+
+
+class Ordered(NamedTuple):
+    """An order came; answered at once by `Opened` or `Refused` with the same ticket."""
+
+    ticket: int
+    order: Order
+    actor: Actor
+
+
+class CancelAsked(NamedTuple):
+    ticket: int
+    op: OpId
+    actor: Actor
+
+
+class ConfigRead(NamedTuple):
+    """The configuration of a reload was read and checked, its new listeners are bound."""
+
+    op: OpId
+    revision: Revision
+    specs: tuple[PoolSpec, ...]
+    headroom: tuple[tuple[str, Headroom], ...] = ()
+
+
+class ConfigRefused(NamedTuple):
+    op: OpId
+    fault: Fault
+
+
+class ZygoteLoaded(NamedTuple):
+    generation: GenerationId
+    preloaded: bool
+    notes: tuple[str, ...] = ()  # why it was not preloaded, and other warnings
+
+
+class ZygoteFailed(NamedTuple):
+    """The application could not be loaded; the zygote leaves by itself."""
+
+    generation: GenerationId
+    fault: Fault
+
+
+class ZygoteGone(NamedTuple):
+    generation: GenerationId
+    cause: str  # "exit 0", "signal 9"
+
+
+class WorkerForked(NamedTuple):
+    worker: WorkerId
+    pid: Pid
+
+
+class ForkRefused(NamedTuple):
+    """No process came to be; transient by nature (EAGAIN, ENOMEM, EMFILE, no slot)."""
+
+    worker: WorkerId
+    reason: str
+
+
+class WorkerSaid(NamedTuple):
+    worker: WorkerId
+    word: Word
+    text: str = ""
+
+
+class WorkerGone(NamedTuple):
+    worker: WorkerId
+    death: Death
+
+
+class RequestOverdue(NamedTuple):
+    """A request is older than `request_timeout`; told once for each request."""
+
+    worker: WorkerId
+    line: str
+    age: float
+
+
+class Tick(NamedTuple):
+    """A deadline has passed."""
+
+
+Event = (
+    Started | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | Tick
+)  # fmt: skip

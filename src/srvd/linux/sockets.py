@@ -1,0 +1,1 @@
+"""Listening sockets: addresses as people write them, and the sockets behind them."""

@@ -1,0 +1,189 @@
+"""The messages between daemon, zygote and worker: one msgpack map a datagram on a SOCK_SEQPACKET link.
+
+Pure spelling: bytes to a known message or `BadFrame`; file descriptors travel beside the bytes and are named here
+only in the docstrings. The worker's vocabulary is tiny on purpose: a worker that goes bad can say nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgpack
+
+from srvd.errors import BadFrame
+
+LIMIT = 1 << 17
+"""The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
+
+TEXT_LIMIT = 16_384
+
+
+class Load(NamedTuple):
+    """daemon → zygote, first message; fds: the scoreboard's memfd, then the listeners in the order of `listeners`."""
+
+    pool: str
+    generation: int
+    app: str  # "module:attribute" or "module:factory()"
+    preload: str  # "auto", "on", "off"
+    chdir: str
+    pythonpath: list[str]
+    umask: int  # -1: leave
+    user: str  # "" : leave
+    group: str
+    listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix"}
+    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), see config.values.WORKER_SETTINGS
+
+
+class Fork(NamedTuple):
+    """daemon → zygote; fd: the worker's end of its link."""
+
+    serial: int
+    slot: int
+
+
+class Quit(NamedTuple):
+    """daemon → zygote: leave; the workers stay."""
+
+
+class Loaded(NamedTuple):
+    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker)."""
+
+    preloaded: bool
+    notes: list[str]
+    seconds: float
+
+
+class LoadFailed(NamedTuple):
+    """zygote → daemon; it exits right after."""
+
+    reason: str  # one line
+    traceback: str
+
+
+class Forked(NamedTuple):
+    """zygote → daemon; fd: the child's pidfd, opened before the child could be reaped."""
+
+    serial: int
+    pid: int
+
+
+class ForkFailed(NamedTuple):
+    serial: int
+    reason: str
+
+
+class Reaped(NamedTuple):
+    """zygote → daemon: a child ended; exactly one of the two is not None."""
+
+    serial: int
+    exit_code: int | None
+    signal: int | None
+
+
+class Serve(NamedTuple):
+    """daemon → worker: leave standby, accept; answered by `Serving`."""
+
+
+class Drain(NamedTuple):
+    """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s."""
+
+    seconds: float
+    leaving: bool
+
+
+class Probe(NamedTuple):
+    """daemon → worker: call the application with GET `path`; answered by `Probed`."""
+
+    path: str
+    seconds: float
+
+
+class Ready(NamedTuple):
+    """worker → daemon: booted, in standby."""
+
+
+class Serving(NamedTuple):
+    """worker → daemon: accepting."""
+
+
+class Failed(NamedTuple):
+    """worker → daemon: could not boot; it exits right after."""
+
+    reason: str
+    traceback: str
+
+
+class Probed(NamedTuple):
+    healthy: bool
+    text: str  # "GET /healthz: 200 OK", or what went wrong
+
+
+class Woke(NamedTuple):
+    """worker → daemon: a request began while the scoreboard said that nobody watches."""
+
+
+class Bye(NamedTuple):
+    """worker → daemon: drained, about to exit."""
+
+
+Message = (
+    Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped
+    | Serve | Drain | Probe | Ready | Serving | Failed | Probed | Woke | Bye
+)  # fmt: skip
+
+TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit)
+FROM_ZYGOTE: tuple[type[Message], ...] = (Loaded, LoadFailed, Forked, ForkFailed, Reaped)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe)
+FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Woke, Bye)
+
+_CHECKS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "int | None": (int, type(None)),
+    "list[str]": (list,),
+    "list[dict[str, Any]]": (list,),
+    "dict[str, Any]": (dict,),
+}
+_BY_NAME: dict[str, type[Message]] = {
+    cls.__name__: cls for cls in (*TO_ZYGOTE, *FROM_ZYGOTE, *TO_WORKER, *FROM_WORKER)
+}
+
+
+def encode(message: Message) -> bytes:
+    """The datagram of a message."""
+    return bytes(msgpack.packb([type(message).__name__, *message]))
+
+
+def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
+    """The message of a datagram, if it is one that this side may say.
+
+    Raises `BadFrame` for anything else: the link ends then, nothing more.
+    """
+    try:
+        name, *values = msgpack.unpackb(datagram, raw=False, strict_map_key=True, max_ext_len=0)
+        cls = _BY_NAME[name]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
+        raise BadFrame(f"read a message of the family: {exc!r}; the link is closed") from exc
+    kinds = list(cls.__annotations__.values())
+    fits = cls in allowed and len(values) == len(kinds)
+    if not fits or not all(_fits(value, str(kind)) for value, kind in zip(values, kinds, strict=True)):
+        raise BadFrame(f"read a message of the family: {name} with {len(values)} fields does not fit; the link is closed")
+    return cls(*values)
+
+
+def _fits(value: object, kind: str) -> bool:
+    if isinstance(value, bool) and kind != "bool":  # bool is an int to Python, not to us
+        return False
+    if kind == "list[str]" and isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return isinstance(value, _CHECKS[kind])
+
+
+def clip(text: str) -> str:
+    """The text, cut in its middle to TEXT_LIMIT characters: a traceback's first and last lines tell most."""
+    if len(text) <= TEXT_LIMIT:
+        return text
+    half = TEXT_LIMIT // 2 - 20
+    return f"{text[:half]}\n  … cut …\n{text[-half:]}"

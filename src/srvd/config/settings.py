@@ -42,7 +42,9 @@ class ListenerSettings:
     """[listeners.NAME]: one or more addresses that pools accept on."""
 
     name: str
-    bind: list[str] = setting(["127.0.0.1:8000"], "Addresses: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N", flag="--bind")
+    bind: list[str] = setting(
+        ["127.0.0.1:8000"], "Addresses: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N", flag="--bind"
+    )
     backlog: int = setting(2048, "Connections that may wait to be accepted")
     mode: str = setting("0666", "Mode of Unix sockets", kind="mode")
 
@@ -66,15 +68,19 @@ class PoolSettings:
     user: str = setting("", "User the application runs as; needs root")
     group: str = setting("", "Group the application runs as; needs root")
     umask: str = setting("", "File mode creation mask; empty: the daemon's", kind="mode")
-    health: str = setting("", "Path a new generation must answer with 2xx or 3xx before it serves; empty: booting is enough")
-    strategy: str = setting("auto", "How a reload changes over", kind="choice:auto|blue-green|rolling")
-    boot_timeout: float = setting(60.0, "To load the application, and for a worker to be ready", kind="duration", unit="s")
-    drain_timeout: float = setting(30.0, "For a leaving worker to finish its requests", kind="duration", unit="s")
-    request_timeout: float = setting(
-        60.0, "For one request in the application; 0: no limit", kind="duration", unit="s"
+    health: str = setting(
+        "", "Path a new generation must answer with 2xx or 3xx before it serves; empty: booting is enough"
     )
+    strategy: str = setting("auto", "How a reload changes over", kind="choice:auto|blue-green|rolling")
+    boot_timeout: float = setting(
+        60.0, "To load the application, and for a worker to be ready", kind="duration", unit="s"
+    )
+    drain_timeout: float = setting(30.0, "For a leaving worker to finish its requests", kind="duration", unit="s")
+    request_timeout: float = setting(60.0, "For one request in the application; 0: no limit", kind="duration", unit="s")
     health_timeout: float = setting(5.0, "For the health probe to answer", kind="duration", unit="s")
-    bake: float = setting(10.0, "After a reload, a crash loop within this time switches back", kind="duration", unit="s")
+    bake: float = setting(
+        10.0, "After a reload, a crash loop within this time switches back", kind="duration", unit="s"
+    )
     rollback_window: float = setting(
         600.0, "How long the former generation stays loaded for a rollback", kind="duration", unit="s"
     )

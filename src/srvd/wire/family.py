@@ -146,9 +146,7 @@ _CHECKS: dict[str, tuple[type, ...]] = {
     "list[dict[str, Any]]": (list,),
     "dict[str, Any]": (dict,),
 }
-_BY_NAME: dict[str, type[Message]] = {
-    cls.__name__: cls for cls in (*TO_ZYGOTE, *FROM_ZYGOTE, *TO_WORKER, *FROM_WORKER)
-}
+_BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (*TO_ZYGOTE, *FROM_ZYGOTE, *TO_WORKER, *FROM_WORKER)}
 
 
 def encode(message: Message) -> bytes:
@@ -169,7 +167,9 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
     kinds = list(cls.__annotations__.values())
     fits = cls in allowed and len(values) == len(kinds)
     if not fits or not all(_fits(value, str(kind)) for value, kind in zip(values, kinds, strict=True)):
-        raise BadFrame(f"read a message of the family: {name} with {len(values)} fields does not fit; the link is closed")
+        raise BadFrame(
+            f"read a message of the family: {name} with {len(values)} fields does not fit; the link is closed"
+        )
     return cls(*values)
 
 

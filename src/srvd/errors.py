@@ -211,7 +211,8 @@ CODES: dict[str, type[SrvdError]] = {
     cls.code: cls
     for cls in (
         InternalError, BadFrame, ProtocolMismatch, BadArgs, UnknownMethod, PermissionRefused, NoSuchPool, NoSuchWorker,
-        NoSuchOperation, Conflict, Busy, Deadline, Cancelled, LoadFailed, BootFailed, HealthFailed, Crashing, RolledBack,
+        NoSuchOperation,
+        Conflict, Busy, Deadline, Cancelled, LoadFailed, BootFailed, HealthFailed, Crashing, RolledBack,
         Partial, ConfigInvalid, Unsupported, ShuttingDown, NoDaemon, SystemRefused,
     )
 }  # fmt: skip

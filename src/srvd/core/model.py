@@ -127,7 +127,7 @@ class Order(NamedTuple):
 
     kind: Kind
     pool: str = ""
-    count: int = 0  # scale: the size, or the difference when `relative`
+    size: int = 0  # scale: the size, or the difference when `relative`
     relative: bool = False
     reset: bool = False  # scale: back to the configured size
     worker: str = ""  # recycle: one worker, "" for all

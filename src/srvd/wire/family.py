@@ -35,7 +35,7 @@ class Load(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """daemon → zygote; fd: the worker's end of its link."""
+    """daemon → zygote; fds: the worker's end of its link, then the pipe that becomes its stderr."""
 
     serial: int
     slot: int

@@ -1,92 +1,167 @@
 """Every setting, declared once: the TOML key, the flag, the SRVD_ variable, `srvd config` and the reference page
 all come from these fields. Reading and checking them is `load.py`'s.
+
+They are named tuples whose fields say what they are in `Annotated[type, Setting(…)]`. A dataclass would read the same,
+but `dataclasses` imports `inspect`, and each zygote would wait ten milliseconds for it. The annotations are evaluated
+here on purpose (no `from __future__ import annotations`): the loader and the reference page read them.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, NamedTuple
 
-from dataclasses import dataclass, field
-from typing import Any
+from srvd.errors import BadFrame
 
-__all__ = ["DaemonSettings", "ListenerSettings", "PoolSettings"]
+__all__ = ["TABLES", "DaemonSettings", "ListenerSettings", "PoolSettings", "Setting", "declared", "pack", "unpack"]
+
+_NO_TEXT: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_LISTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
-def setting(default: Any, help: str, *, kind: str = "", unit: str = "", flag: str = "", secret: bool = False) -> Any:  # noqa: A002
-    """One setting: its default, its help (one sentence, ends without a full stop) and how its text is read.
+class Setting(NamedTuple):
+    """What is said about one setting: `help` is one sentence without a full stop.
 
-    `kind` names a parser of `values.py` ("duration", "size", "choice:a|b", "address", "mode", "path", …); empty: by the
-    field's type. `flag` names a flag of `srvd start` that sets it. A `secret` is never shown.
+    `kind` names a reader of `values.py` (`values.KINDS` has them all). `flag` names the flag of `srvd start` that sets
+    it. `table` is the TOML table it stands in, where that is not told by its class. A `secret` is never shown.
     """
-    metadata = {"help": help, "kind": kind, "unit": unit, "flag": flag, "secret": secret}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+
+    help: str
+    kind: str
+    flag: str = ""
+    table: str = ""
+    secret: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonSettings:
+class DaemonSettings(NamedTuple):
     """[daemon] and [control]: of the daemon itself."""
 
-    name: str = setting("srvd", "Name of this instance; it names the control socket", flag="--name")
-    socket: str = setting("", "Path of the control socket; empty: RUNDIR/NAME.sock", kind="path", flag="--socket")
-    pidfile: str = setting("", "Write the daemon's pid to this file", kind="path", flag="--pidfile")
-    log_level: str = setting("info", "Least level that is logged", kind="choice:debug|info|warning|error")
-    log_format: str = setting("auto", "How log lines look; auto: text", kind="choice:auto|text|json")
-    max_workers: int = setting(1024, "Most workers of all pools together; the scoreboard has as many slots")
-    roles: dict[str, list[str]] = setting(
-        {}, 'Who may do what: {operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group'
-    )
+    name: Annotated[str, Setting("Name of this instance; it names the control socket", "name", "--name")] = "srvd"
+    socket: Annotated[
+        str, Setting("Path of the control socket; empty: RUNDIR/NAME.sock", "path", "--socket", table="control")
+    ] = ""
+    pidfile: Annotated[str, Setting("Write the daemon's pid to this file", "path", "--pidfile")] = ""
+    log_level: Annotated[
+        str, Setting("Least level that is logged", "choice:debug|info|warning|error", "--log-level")
+    ] = "info"
+    log_format: Annotated[
+        str, Setting("How log lines look; auto: text", "choice:auto|text|json", "--log-format")
+    ] = "auto"  # fmt: skip
+    max_workers: Annotated[
+        int, Setting("Most workers of all pools together; the scoreboard has as many slots", "count:1..65536")
+    ] = 1024
+    roles: Annotated[
+        Mapping[str, tuple[str, ...]],
+        Setting(
+            "Who may do what besides root and the daemon's own user, as in "
+            '{operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group',
+            "roles",
+            table="control",
+        ),
+    ] = _NO_LISTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenerSettings:
+class ListenerSettings(NamedTuple):
     """[listeners.NAME]: one or more addresses that pools accept on."""
 
     name: str
-    bind: list[str] = setting(
-        ["127.0.0.1:8000"], "Addresses: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N", flag="--bind"
-    )
-    backlog: int = setting(2048, "Connections that may wait to be accepted")
-    mode: str = setting("0666", "Mode of Unix sockets", kind="mode")
+    bind: Annotated[
+        tuple[str, ...],
+        Setting("Addresses to listen on: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N", "addresses", "--bind"),
+    ] = ("127.0.0.1:8000",)
+    backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
+    mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
+class PoolSettings(NamedTuple):
     """[pools.NAME]: an application and its workers."""
 
     name: str
-    app: str = setting("srvd.demo:app", "The application, MODULE:ATTRIBUTE or MODULE:FACTORY()")
-    listeners: list[str] = setting([], "Names of the listeners it accepts on; empty: all of them")
-    workers: int = setting(2, "Number of workers", flag="--workers")
-    python: str = setting("", "Interpreter that runs the application; empty: the daemon's", kind="path")
-    preload: str = setting(
-        "auto", "Load the application once, in the zygote; auto: unless it starts threads or connects sockets",
-        kind="choice:auto|on|off",
-    )  # fmt: skip
-    chdir: str = setting("", "Working directory; empty: the daemon's", kind="path")
-    pythonpath: list[str] = setting([], "Folders put before sys.path")
-    env: dict[str, str] = setting({}, "Environment variables added for the application")
-    user: str = setting("", "User the application runs as; needs root")
-    group: str = setting("", "Group the application runs as; needs root")
-    umask: str = setting("", "File mode creation mask; empty: the daemon's", kind="mode")
-    health: str = setting(
-        "", "Path a new generation must answer with 2xx or 3xx before it serves; empty: booting is enough"
+    app: Annotated[str, Setting("The application, MODULE:ATTRIBUTE or MODULE:FACTORY()", "app", "APP")] = (
+        "srvd.demo:app"
     )
-    strategy: str = setting("auto", "How a reload changes over", kind="choice:auto|blue-green|rolling")
-    boot_timeout: float = setting(
-        60.0, "To load the application, and for a worker to be ready", kind="duration", unit="s"
-    )
-    drain_timeout: float = setting(30.0, "For a leaving worker to finish its requests", kind="duration", unit="s")
-    request_timeout: float = setting(60.0, "For one request in the application; 0: no limit", kind="duration", unit="s")
-    health_timeout: float = setting(5.0, "For the health probe to answer", kind="duration", unit="s")
-    bake: float = setting(
-        10.0, "After a reload, a crash loop within this time switches back", kind="duration", unit="s"
-    )
-    rollback_window: float = setting(
-        600.0, "How long the former generation stays loaded for a rollback", kind="duration", unit="s"
-    )
-    keepalive_timeout: float = setting(15.0, "For the next request on an idle connection", kind="duration", unit="s")
-    header_timeout: float = setting(15.0, "For a request's head, from its first byte", kind="duration", unit="s")
-    body_timeout: float = setting(60.0, "For more of a request's body to arrive", kind="duration", unit="s")
-    send_timeout: float = setting(60.0, "For a client to take more of a response", kind="duration", unit="s")
-    max_body: int = setting(1 << 30, "Longest request body; 0: no limit", kind="size", unit="bytes")
-    max_connections: int = setting(1000, "Connections one worker holds at a time")
+    listeners: Annotated[
+        tuple[str, ...], Setting("Names of the listeners it accepts on; empty: all of them", "names")
+    ] = ()
+    workers: Annotated[int, Setting("Number of workers", "count:0..65536", "--workers")] = 2
+    python: Annotated[
+        str,
+        Setting("Interpreter that runs the application, a path or a name on PATH; empty: the daemon's", "program"),
+    ] = ""
+    preload: Annotated[
+        str,
+        Setting(
+            "Load the application once, in the zygote; auto: unless it starts threads or connects sockets",
+            "choice:auto|on|off",
+        ),
+    ] = "auto"
+    chdir: Annotated[str, Setting("Working directory; empty: the daemon's", "folder")] = ""
+    pythonpath: Annotated[tuple[str, ...], Setting("Folders put before sys.path", "folders")] = ()
+    env: Annotated[
+        Mapping[str, str], Setting("Environment variables added for the application", "variables", secret=True)
+    ] = _NO_TEXT
+    user: Annotated[str, Setting("User the application runs as; needs root", "user")] = ""
+    group: Annotated[str, Setting("Group the application runs as; needs root", "group")] = ""
+    umask: Annotated[str, Setting("File mode creation mask; empty: the daemon's", "mask")] = ""
+    health: Annotated[
+        str,
+        Setting(
+            "Path a new generation must answer with 2xx or 3xx before it serves; empty: booting is enough", "url path"
+        ),
+    ] = ""
+    strategy: Annotated[
+        str,
+        Setting(
+            "How a reload changes over; auto: blue-green while the memory for both generations is there, else rolling",
+            "choice:auto|blue-green|rolling",
+        ),
+    ] = "auto"
+    boot_timeout: Annotated[float, Setting("To load the application, and for a worker to be ready", "duration")] = 60.0
+    drain_timeout: Annotated[float, Setting("For a leaving worker to finish its requests", "duration")] = 30.0
+    request_timeout: Annotated[
+        float, Setting("For one request in the application; 0: no limit", "duration or 0")
+    ] = 60.0  # fmt: skip
+    health_timeout: Annotated[float, Setting("For the health probe to answer", "duration")] = 5.0
+    bake: Annotated[
+        float, Setting("After a reload, a crash loop within this time switches back; 0: never", "duration or 0")
+    ] = 10.0
+    rollback_window: Annotated[
+        float,
+        Setting("How long the former generation stays loaded for a rollback; 0: not at all", "duration or 0"),
+    ] = 600.0
+    keepalive_timeout: Annotated[float, Setting("For the next request on an idle connection", "duration")] = 15.0
+    header_timeout: Annotated[float, Setting("For a request's head, from its first byte", "duration")] = 15.0
+    body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0
+    send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
+    max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
+    max_connections: Annotated[int, Setting("Connections one worker holds at a time", "count:1..65535")] = 1000
+
+
+TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)
+
+
+def declared(table: type[NamedTuple]) -> dict[str, Setting]:
+    """The settings of one of `TABLES` by name, in order of declaration; the name of a pool or listener is none."""
+    return {
+        name: extra
+        for name, annotation in table.__annotations__.items()
+        for extra in getattr(annotation, "__metadata__", ())
+        if isinstance(extra, Setting)
+    }
+
+
+def pack(pool: PoolSettings) -> dict[str, Any]:
+    """The settings as a plain map, for `Load.settings`. `env` stays behind: it went along with the exec."""
+    packed = {name: list(value) if isinstance(value, tuple) else value for name, value in pool._asdict().items()}
+    del packed["env"]
+    return packed
+
+
+def unpack(packed: Mapping[str, Any]) -> PoolSettings:
+    """The settings of a map that `pack` made; `BadFrame` for anything else."""
+    defaults = pack(PoolSettings(""))
+    wrong = [name for name, default in defaults.items() if type(packed.get(name)) is not type(default)]
+    wrong += [name for name in packed if name not in defaults]
+    if wrong:
+        raise BadFrame(f"read the settings of a pool: {', '.join(wrong)} does not fit; the link is closed")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}
+    return PoolSettings._make(values.get(name, _NO_TEXT) for name in PoolSettings._fields)

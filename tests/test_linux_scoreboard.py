@@ -1,0 +1,143 @@
+"""Claims about the scoreboard: written by one process, read by another, never trusted."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Iterator
+from struct import pack_into
+
+import pytest
+
+from srvd.errors import SystemRefused
+from srvd.linux.scoreboard import LANES, Board, LaneFacts
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board.create(8)
+    yield board
+    board.close()
+
+
+def test_a_request_under_way_is_seen_with_its_line_and_beginning(board: Board) -> None:
+    board.lane(3).begin(1000.5, "GET /slow HTTP/1.1")
+    facts = board.read(3)
+    assert (facts.busy, facts.began, facts.line) == (1, 1000.5, "GET /slow HTTP/1.1")
+    assert board.read(2) == LaneFacts()
+
+
+def test_an_answered_request_counts_by_class_latency_and_bytes(board: Board) -> None:
+    lane = board.lane(0)
+    lane.begin(10.0, "GET / HTTP/1.1")
+    lane.end(10.001, 404, 512)
+    facts = board.read(0)
+    assert (facts.busy, facts.line, facts.requests, facts.sent) == (0, "", 1, 512)
+    assert facts.by_class == (0, 0, 0, 0, 1, 0)
+    assert facts.latency.index(1) == (1000).bit_length()  # 1000 µs
+
+
+@pytest.mark.parametrize("status", [0, 7, 600, 999, -1])
+def test_a_status_outside_the_classes_counts_as_none_of_them(board: Board, status: int) -> None:
+    lane = board.lane(0)
+    lane.begin(10.0, "")
+    lane.end(10.0, status, 0)
+    assert board.read(0).by_class[0] == 1
+
+
+def test_the_oldest_request_of_all_lanes_is_the_slots(board: Board) -> None:
+    for thread, began in ((0, 7.0), (1, 5.0), (63, 9.0)):
+        lane = board.lane(1, thread)
+        lane.begin(began, f"GET /{thread} HTTP/1.1")
+        lane.connections(2)
+    facts = board.read(1)
+    assert (facts.busy, facts.began, facts.line, facts.connections) == (3, 5.0, "GET /1 HTTP/1.1", 6)
+
+
+def test_a_long_line_is_cut_and_a_torn_character_is_replaced(board: Board) -> None:
+    board.lane(0).begin(1.0, "é" * 300)
+    assert board.read(0).line == "é" * 92
+    board.lane(0).begin(1.0, "x" + "é" * 300)
+    assert board.read(0).line == "x" + "é" * 91 + "\ufffd"
+
+
+def test_a_latency_beyond_the_last_bucket_stays_in_it(board: Board) -> None:
+    lane = board.lane(0)
+    lane.begin(0.5, "GET / HTTP/1.1")
+    lane.end(1e7, 200, 0)
+    assert board.read(0).latency[-1] == 1
+
+
+def test_a_cleared_slot_is_empty_and_its_pages_are_given_back(board: Board) -> None:
+    for thread in range(LANES):
+        board.lane(2, thread).begin(1.0, "GET / HTTP/1.1")
+    before = os.fstat(board.fd).st_blocks
+    board.clear(2)
+    assert board.read(2) == LaneFacts()
+    assert os.fstat(board.fd).st_blocks < before
+
+
+def test_reading_an_unused_board_makes_no_pages() -> None:
+    board = Board.create(1024)
+    try:
+        before = os.fstat(board.fd).st_blocks
+        assert all(board.read(slot) == LaneFacts() for slot in range(1024))
+        assert os.fstat(board.fd).st_blocks == before
+    finally:
+        board.close()
+
+
+def test_what_a_child_writes_the_parent_reads(board: Board) -> None:
+    pid = os.fork()
+    if pid == 0:
+        mine = Board.attach(os.dup(board.fd))
+        mine.lane(5).begin(42.0, "GET /child HTTP/1.1")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert board.read(5).line == "GET /child HTTP/1.1"
+
+
+def test_the_flag_of_the_watcher_is_seen_through_every_mapping(board: Board) -> None:
+    other = Board.attach(os.dup(board.fd))
+    lane = other.lane(0)
+    assert not lane.watched()
+    board.watching = True
+    assert lane.watched()
+    assert other.watching
+    board.watching = False
+    assert not lane.watched()
+    other.close()
+
+
+def test_a_worker_cannot_shrink_the_board_under_its_readers(board: Board) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(board.fd, 0)
+
+
+@pytest.mark.parametrize("began", [math.nan, math.inf, -1.0, 1e300])
+def test_nonsense_written_by_a_bad_worker_reads_as_idle(board: Board, began: float) -> None:
+    board.lane(0).begin(began, "GET / HTTP/1.1")
+    facts = board.read(0)
+    assert (facts.busy, facts.began, facts.line) == (0, 0.0, "")
+
+
+def test_a_count_of_lanes_beyond_the_slot_is_not_believed(board: Board) -> None:
+    size = os.fstat(board.fd).st_size
+    with mmap.mmap(board.fd, size) as raw:
+        pack_into("B", raw, 64 + 7, 255)
+        assert board.read(7).busy == 0
+
+
+def test_another_file_is_no_board(tmp_path: os.PathLike[str]) -> None:
+    fd = os.memfd_create("other")
+    os.ftruncate(fd, 8192)
+    with pytest.raises(SystemRefused, match="is none"):
+        Board.attach(fd)
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("slot", "thread"), [(8, 0), (-1, 0), (0, LANES), (0, -1)])
+def test_a_lane_outside_the_board_is_refused(board: Board, slot: int, thread: int) -> None:
+    with pytest.raises(ValueError, match="slot"):
+        board.lane(slot, thread)

@@ -1,0 +1,167 @@
+"""Frames of the control socket: a 4-byte big-endian length, then one msgpack map.
+
+Knows no socket, no clock and no command. Pure.
+
+Whole frames are decoded with `msgpack.unpackb`, never with its streaming `Unpacker`: that one keeps a buffer of its own
+(68 MB held for 5 KB sent). Nothing is allocated from a length that a peer claims: a frame is only ever as large as
+the bytes that really came.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgpack
+
+from srvd.errors import BadFrame
+
+__all__ = ["DEPTH", "PROTOCOL", "REQUESTS", "RESPONSES", "SCHEMA", "Bounds", "Decoder", "encode"]
+
+PROTOCOL = 1
+"""Changes when a peer that knows only the former number would misunderstand a message."""
+
+SCHEMA = 1
+"""Of the results, as `srvctl --json` prints them; fields are added without a new number."""
+
+DEPTH = 16
+"""Most maps and lists inside each other, the frame's own map included."""
+
+PREFIX = 4
+
+
+class Bounds(NamedTuple):
+    """What one frame may hold. Bytes for `frame` and `text`, counts for the others."""
+
+    frame: int
+    items: int  # of one list
+    keys: int  # of one map
+    text: int  # one string, in bytes of UTF-8
+
+
+REQUESTS = Bounds(frame=64 << 10, items=1024, keys=256, text=16 << 10)
+"""What a peer may send to the daemon: decoding the worst of it takes 5 MB and 9 ms."""
+
+RESPONSES = Bounds(frame=4 << 20, items=64 << 10, keys=16 << 10, text=1 << 20)
+"""What the daemon may answer."""
+
+
+def encode(message: dict[str, Any], bounds: Bounds = RESPONSES) -> bytes:
+    """The frame of a message.
+
+    Text that is not valid Unicode (a lone surrogate, from undecodable bytes of another program) is sent with
+    backslashes. Raises `BadFrame` when the message does not fit into `bounds.frame` or cannot be spelled: a number
+    of more than 64 bits, a value that msgpack does not know.
+    """
+    try:
+        body: bytes = msgpack.packb(message)
+    except UnicodeEncodeError:
+        body = msgpack.packb(message, unicode_errors="backslashreplace")
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise BadFrame(f"spell a message: {exc}; it is not sent") from exc
+    if len(body) > bounds.frame:
+        raise BadFrame(f"spell a message: {len(body)} bytes, and {bounds.frame} is the limit; it is not sent")
+    return len(body).to_bytes(PREFIX, "big") + body
+
+
+class Decoder:
+    """Turns a stream of bytes into maps. After `BadFrame` the stream has no meaning any more: close it."""
+
+    __slots__ = ("_bounds", "_buffer")
+
+    def __init__(self, bounds: Bounds = REQUESTS) -> None:
+        self._bounds = bounds
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that began and has not ended."""
+        return len(self._buffer)
+
+    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
+        """The maps that `chunk` completes, in their order.
+
+        Raises `BadFrame` as soon as a frame is known to be wrong, which may be at its first byte. Maps that `chunk`
+        completed before the wrong frame are lost with it: the connection ends anyway.
+        """
+        buffer = self._buffer
+        buffer += chunk
+        maps: list[dict[str, Any]] = []
+        while buffer:
+            length = self._length()
+            if length < 0 or len(buffer) < PREFIX + length:
+                break
+            body = bytes(memoryview(buffer)[PREFIX : PREFIX + length])
+            del buffer[: PREFIX + length]
+            maps.append(self._decode(body))
+        return maps
+
+    def _length(self) -> int:
+        """The length of the frame at the front, -1 when it is not known yet."""
+        buffer, limit = self._buffer, self._bounds.frame
+        # The unread rest counts as zeros: whatever it is, the length can only be larger.
+        least = int.from_bytes(bytes(buffer[:PREFIX]).ljust(PREFIX, b"\0"), "big")
+        if least > limit:
+            raise BadFrame(f"read a frame: it claims {least} bytes or more, and {limit} is the limit")
+        if len(buffer) < PREFIX:
+            return -1
+        if not least:
+            raise BadFrame("read a frame: it is empty")
+        if len(buffer) > PREFIX and not _opens_map(buffer[PREFIX]):
+            raise BadFrame(f"read a frame: it begins with byte 0x{buffer[PREFIX]:02x}, which opens no map")
+        return least
+
+    def _decode(self, body: bytes) -> dict[str, Any]:
+        bounds = self._bounds
+        try:
+            message = msgpack.unpackb(
+                body,
+                raw=False,
+                strict_map_key=True,
+                object_pairs_hook=_unique,
+                ext_hook=_no_ext,
+                max_ext_len=0,
+                max_array_len=bounds.items,
+                max_map_len=bounds.keys,
+                max_str_len=bounds.text,
+                max_bin_len=0,
+            )
+            _check(message, DEPTH)
+        except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+            raise BadFrame(f"read a frame: {exc}" if str(exc) else f"read a frame: {type(exc).__name__}") from exc
+        if not isinstance(message, dict):
+            raise BadFrame("read a frame: it is no map")
+        return message
+
+
+def _opens_map(byte: int) -> bool:
+    """Fixmap, map 16, map 32 (msgpack specification, "map format family")."""
+    return 0x80 <= byte <= 0x8F or byte in (0xDE, 0xDF)
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """A map of pairs whose keys are texts, each once: two readers must never see two meanings."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key comes twice in one map")
+    for key in made:
+        if not isinstance(key, str):
+            raise ValueError("a key is no text")
+    return made
+
+
+def _no_ext(code: int, data: bytes) -> None:
+    """Refuses the one length that `max_ext_len=0` lets through."""
+    raise ValueError(f"extension type {code} with {len(data)} bytes")
+
+
+def _check(value: object, room: int) -> None:
+    """Refuses what is nested deeper than `room`, and numbers that JSON cannot say."""
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError("a number is not finite")
+    elif isinstance(value, (dict, list)):
+        if not room:
+            raise ValueError(f"nested deeper than {DEPTH}")
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, (dict, list, float)):
+                _check(item, room - 1)

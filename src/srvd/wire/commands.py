@@ -1,0 +1,361 @@
+"""Every command of the control socket, declared once: name, role, typed fields, help.
+
+The daemon's check of a request, the `srvctl` command, its reference page and its tests come from `COMMANDS`. What a
+command does is decided elsewhere: behind the backend of `daemon/control.py`. Pure.
+
+Imported at each start of `srvctl`: no dataclass (0.7 ms each), no enum, nothing that needs `re` or `inspect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from srvd.errors import BadArgs, UnknownMethod
+
+__all__ = ["ADMIN", "COMMANDS", "OPERATOR", "ROLES", "TOPICS", "VIEWER", "Command", "Field", "check", "command", "may"]
+
+VIEWER = "viewer"
+OPERATOR = "operator"
+ADMIN = "admin"
+ROLES = (VIEWER, OPERATOR, ADMIN)
+"""Each may do what those before it may."""
+
+TOPICS = ("daemon", "pool", "generation", "worker", "operation")
+"""What events are about."""
+
+READY = "ready"
+"""The one state of a pool that `srvctl status` calls good (exit 0): as many workers serve as are wished."""
+
+POOL_STATES = ("starting", READY, "degraded", "crashing", "paused", "stopping")
+"""starting: never was ready; degraded: fewer workers serve than wished; crashing: new workers die before they are
+ready, attempts are rare."""
+
+NAME_LIMIT = 128
+"""Characters of a pool's or worker's name."""
+
+MOST_SECONDS = 1e6
+"""About eleven days: nobody waits longer, and a timer takes it."""
+
+
+class Field(NamedTuple):
+    """One argument. What is not sent has the value `default`; null is never sent.
+
+    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "flag" (a bool), "topics" (a list
+    of texts of `TOPICS`).
+    """
+
+    name: str
+    kind: str
+    help: str
+    default: Any = None
+    required: bool = False
+    least: float = 0
+    most: float = MOST_SECONDS
+
+
+class Command(NamedTuple):
+    name: str  # on the wire
+    role: str  # the least that may
+    summary: str  # one line, ends without a full stop
+    fields: tuple[Field, ...] = ()
+    help: str = ""  # more, as paragraphs
+    examples: tuple[str, ...] = ()
+    cli: str = ""  # words of the command line, where they are not the name's parts
+    changes: bool = False  # opens an operation
+    streams: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is typed after `srvctl`: ("op", "list")."""
+        return tuple((self.cli or self.name).split("."))
+
+
+_POOL = Field("pool", "pool", "The pool; may be left out if there is only one", "")
+_EVERY = Field("pool", "pool", "Only this pool; without it, every pool", "")
+_WORKER = Field("worker", "worker", "One worker, as POOL/GENERATION#SERIAL", "")
+_ID = Field("id", "int", "Number of the operation", required=True, least=1, most=2**53)
+_TIMEOUT = Field("timeout", "seconds", "Give up and restore the former state after this time; 0: no such limit", 0.0)
+_WAIT = Field("wait", "flag", "Answer when it is done; without it, as soon as it has begun", True)
+_BAKE = Field("bake", "flag", "Wait until the new generation has also stood the test of the bake time", False)
+_OFFSET = Field("offset", "int", "Skip so many, the newest first", 0, most=1 << 31)
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "ping",
+        VIEWER,
+        "Ask the daemon for a sign of life",
+        help="Answers at once, whatever the pools are doing. Exit code 69 says that no daemon answers.",
+        examples=("srvctl ping",),
+    ),
+    Command(
+        "status",
+        VIEWER,
+        "Show pools, workers, listeners and running operations",
+        help=(
+            "Exit code 0 says that every pool is ready: as many workers serve as are wished. 3 says that one is "
+            "starting, degraded, crashing, paused or stopping.\n\n"
+            "A size set with `scale` is shown beside the configured one: 8 (config 4)."
+        ),
+        examples=("srvctl status", "srvctl status --json | jq '.pools[].state'"),
+    ),
+    Command(
+        "workers",
+        VIEWER,
+        "List workers with what they are doing",
+        (
+            _EVERY,
+            _OFFSET._replace(help="Skip so many workers"),
+            Field("limit", "int", "Most workers to list", 500, least=1, most=500),
+        ),
+        help="Each with its pid, requests served, memory, connections, and the request it is in with its age.",
+        examples=("srvctl workers", "srvctl workers web"),
+    ),
+    Command(
+        "scale",
+        OPERATOR,
+        "Set the number of workers of a pool",
+        (
+            _POOL,
+            Field("size", "int", "The number of workers", least=0, most=65536),
+            Field("delta", "int", "So many more, or fewer if negative", least=-65536, most=65536),
+            Field("reset", "flag", "Back to the configured size", False),
+            _TIMEOUT._replace(help="Restore the old size if the new workers do not serve after this time; 0: no limit"),
+            _WAIT,
+        ),
+        help=(
+            "SIZE is a number of workers, or a difference: +2, -2.\n\n"
+            "Answers when the added workers serve. If they do not come up, the old size is restored and the answer "
+            "says why. Going down, idle workers leave first and busy ones finish their requests.\n\n"
+            "The new size stays over reloads and upgrades until it is changed or `--reset`."
+        ),
+        examples=("srvctl scale 8", "srvctl scale +2 web", "srvctl scale -2 web", "srvctl scale --reset web"),
+        changes=True,
+    ),
+    Command(
+        "reload",
+        OPERATOR,
+        "Load the configuration and the application anew, without a gap",
+        (_EVERY, _BAKE, _TIMEOUT, _WAIT),
+        help=(
+            "A new generation is loaded, booted and probed beside the old one, which serves until the new one does. If "
+            "any step fails, nothing has changed: the old generation serves on at full strength, and the answer has "
+            "the step, the reason and the application's traceback.\n\n"
+            "For some time afterwards `rollback` goes back at once."
+        ),
+        examples=("srvctl reload", "srvctl reload web --bake", "srvctl reload --no-wait"),
+        changes=True,
+    ),
+    Command(
+        "rollback",
+        OPERATOR,
+        "Go back to the former generation",
+        (_POOL, _BAKE, _TIMEOUT, _WAIT),
+        help="The former generation is kept loaded for some time after a reload (setting rollback_window).",
+        examples=("srvctl rollback web",),
+        changes=True,
+    ),
+    Command(
+        "recycle",
+        OPERATOR,
+        "Replace workers by fresh ones of the same generation",
+        (_POOL, _WORKER, _TIMEOUT, _WAIT),
+        help=(
+            "TARGET is a pool or one worker. Each replacement is ready before the worker it replaces leaves. No code "
+            "is loaded anew: that is what `reload` does."
+        ),
+        examples=("srvctl recycle web", "srvctl recycle web/3#17"),
+        changes=True,
+    ),
+    Command(
+        "pause",
+        OPERATOR,
+        "Stop accepting connections; workers stay",
+        (_POOL, _WAIT),
+        help="What was accepted is answered; new connections wait in the listener's queue until `resume`.",
+        examples=("srvctl pause web",),
+        changes=True,
+    ),
+    Command(
+        "resume",
+        OPERATOR,
+        "Accept connections again after a pause",
+        (_POOL, _WAIT),
+        examples=("srvctl resume web",),
+        changes=True,
+    ),
+    Command(
+        "stop",
+        ADMIN,
+        "Stop the daemon and everything it runs",
+        (
+            Field("now", "flag", "Do not wait for requests that are being answered", False),
+            _TIMEOUT._replace(help="Kill what still runs after this time; 0: the pools' drain_timeout"),
+            _WAIT,
+        ),
+        help=(
+            "What was accepted, and what waits in the listeners' queues, is answered first. Returns when the daemon is "
+            "gone. A second stop, or one with `--now`, hurries the first."
+        ),
+        examples=("srvctl stop", "srvctl stop --timeout 10s", "srvctl stop --now"),
+        changes=True,
+    ),
+    Command(
+        "why",
+        VIEWER,
+        "Show why workers died",
+        (_WORKER, _EVERY, Field("limit", "int", "Most deaths to show, the latest first", 20, least=1, most=100)),
+        help=(
+            "Each death leaves a certificate: how it ended, how long it had lived, the request it was in, the "
+            "traceback and the last lines it wrote. TARGET is a worker or a pool."
+        ),
+        examples=("srvctl why", "srvctl why web", "srvctl why web/3#17"),
+    ),
+    Command(
+        "op.list",
+        VIEWER,
+        "List operations that are under way",
+        help="Those that ended are in `srvctl history`.",
+        examples=("srvctl op list",),
+    ),
+    Command("op.show", VIEWER, "Show one operation with its timeline", (_ID,), examples=("srvctl op show 17",)),
+    Command(
+        "op.wait",
+        VIEWER,
+        "Wait until an operation has ended",
+        (_ID, _TIMEOUT._replace(help="Stop waiting after this time; the operation goes on; 0: no limit")),
+        help="Ends as the command that began it would have: with its exit code and, if it failed, its reason.",
+        examples=("srvctl op wait 17", "srvctl op wait 17 --timeout 30s"),
+    ),
+    Command(
+        "op.cancel",
+        OPERATOR,
+        "Cancel an operation; the former state is restored",
+        (_ID,),
+        help="Nothing can be cancelled once it has committed.",
+        examples=("srvctl op cancel 17",),
+        changes=True,
+    ),
+    Command(
+        "history",
+        VIEWER,
+        "List operations that have ended, the latest first",
+        (Field("limit", "int", "Most operations to list", 50, least=1, most=200), _OFFSET),
+        examples=("srvctl history", "srvctl history --limit 5"),
+    ),
+    Command(
+        "watch",
+        VIEWER,
+        "Show what happened, and follow what happens",
+        (
+            Field("topics", "topics", "Only these topics: " + ", ".join(TOPICS), ()),
+            Field("since", "int", "Begin after this event; 0: all there are, -1: only new", 0, least=-1, most=2**53),
+        ),
+        help="The daemon keeps the last 1000 events. Without --follow, those are shown and that is all.",
+        examples=("srvctl events", "srvctl events -f", "srvctl events -f --topic worker --json"),
+        cli="events",
+        streams=True,
+    ),
+    Command(
+        "config",
+        OPERATOR,
+        "Show the settings in force and where each comes from",
+        examples=("srvctl config", "srvctl config --json"),
+    ),
+)  # fmt: skip
+
+_BY_NAME: dict[str, Command] = {entry.name: entry for entry in COMMANDS}
+
+
+def command(method: str) -> Command:
+    """The declaration of a method. Raises `UnknownMethod`."""
+    found = _BY_NAME.get(method)
+    if found is None:
+        raise UnknownMethod(
+            f"call {method[:NAME_LIMIT]!r}: there is no such method",
+            hint="the methods are: " + ", ".join(_BY_NAME),
+        )
+    return found
+
+
+def may(role: str, entry: Command) -> bool:
+    """Whether a peer of this role may call it; an unknown role ("": none) may nothing."""
+    return role in ROLES and ROLES.index(role) >= ROLES.index(entry.role)
+
+
+def check(entry: Command, args: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the command, those that were not sent with their defaults.
+
+    Raises `BadArgs` naming the argument: unknown, missing, of the wrong type, out of bounds, or a combination that
+    says nothing or two things.
+    """
+    known = {field.name for field in entry.fields}
+    for name in args:
+        if name not in known:
+            raise BadArgs(
+                f"call {entry.name}: unknown argument {name[:NAME_LIMIT]!r}",
+                hint=f"it takes {', '.join(field.name for field in entry.fields) or 'no arguments'}",
+            )
+    checked: dict[str, Any] = {}
+    for field in entry.fields:
+        if field.name in args:
+            reason = _refuse(field, args[field.name])
+            if reason:
+                raise BadArgs(f"call {entry.name}: {field.name} {reason}", hint=field.help)
+            checked[field.name] = args[field.name]
+        elif field.required:
+            raise BadArgs(f"call {entry.name}: {field.name} is missing", hint=field.help)
+        else:
+            checked[field.name] = list(field.default) if field.kind == "topics" else field.default
+    _check_together(entry, checked)
+    return checked
+
+
+def _check_together(entry: Command, args: Mapping[str, Any]) -> None:
+    """What no field can say alone."""
+    if entry.name == "scale":
+        said = (args["size"] is not None) + (args["delta"] is not None) + args["reset"]
+        if said != 1:
+            raise BadArgs(
+                f"call scale: {said} of size, delta and reset were given, and exactly one is needed",
+                hint="a size (8), a difference (+2, -2) or --reset",
+            )
+    if args.get("pool") and args.get("worker"):
+        raise BadArgs(f"call {entry.name}: a pool and a worker were given", hint="a worker's name has its pool in it")
+
+
+def _refuse(field: Field, value: object) -> str:
+    """Why this value does not fit, "" if it does. A bool is an int to Python, not to us."""
+    match field.kind:
+        case "flag":
+            return "" if isinstance(value, bool) else "is neither true nor false"
+        case "int":
+            if isinstance(value, bool) or not isinstance(value, int):
+                return "is no whole number"
+            return _refuse_number(field, value)
+        case "seconds":
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return "is no number of seconds"
+            return _refuse_number(field, value)
+        case "pool" | "worker":
+            return _refuse_text(value)
+        case "topics":
+            if not isinstance(value, list) or len(value) > len(TOPICS):
+                return "is no list of topics"
+            return "" if all(isinstance(topic, str) and topic in TOPICS for topic in value) else "has an unknown topic"
+    msg = f"a field of the unknown kind {field.kind}"
+    raise AssertionError(msg)
+
+
+def _refuse_number(field: Field, value: float) -> str:
+    if not field.least <= value <= field.most:  # also false for NaN
+        return f"is {value}, and {field.least:.10g} to {field.most:.10g} is allowed"
+    return ""
+
+
+def _refuse_text(value: object) -> str:
+    if not isinstance(value, str):
+        return "is no text"
+    if len(value) > NAME_LIMIT:
+        return f"has {len(value)} characters, and {NAME_LIMIT} is the limit"
+    return "" if value.isprintable() else "has characters that cannot be printed"

@@ -12,7 +12,17 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from srvd.errors import BadFrame
 
-__all__ = ["TABLES", "DaemonSettings", "ListenerSettings", "PoolSettings", "Setting", "declared", "pack", "unpack"]
+__all__ = [
+    "TABLES",
+    "Config",
+    "DaemonSettings",
+    "ListenerSettings",
+    "PoolSettings",
+    "Setting",
+    "declared",
+    "pack",
+    "unpack",
+]
 
 _NO_TEXT: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_LISTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
@@ -134,6 +144,21 @@ class PoolSettings(NamedTuple):
     send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
     max_connections: Annotated[int, Setting("Connections one worker holds at a time", "count:1..65535")] = 1000
+
+
+class Config(NamedTuple):
+    """What is in force, and where each value came from.
+
+    `origins` maps "pools.web.workers" to "default", "/etc/x.toml:12", "environment SRVD_WORKERS" or "flag --workers".
+    `path` is "" without a file. `warnings` are sentences for the log: nothing in them keeps the daemon from starting.
+    """
+
+    daemon: DaemonSettings
+    listeners: dict[str, ListenerSettings]
+    pools: dict[str, PoolSettings]
+    origins: dict[str, str]
+    path: str
+    warnings: tuple[str, ...] = ()
 
 
 TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)

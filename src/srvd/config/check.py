@@ -1,0 +1,185 @@
+"""Checks a configuration against itself and the machine: addresses, folders, programs, users, how many workers.
+
+Opens no socket and changes nothing; what only binding can tell is told by binding.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from srvd.config.problems import Problem
+from srvd.config.settings import Config, PoolSettings
+from srvd.config.values import nearest
+from srvd.errors import ConfigInvalid
+from srvd.linux.sockets import parse_address
+
+__all__ = ["anchor", "check", "find_program"]
+
+LONGEST_SOCKET_PATH: Final = 107
+"""Bytes that `sun_path` holds besides its closing zero: unix(7)."""
+
+
+class Findings(NamedTuple):
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+def anchor(kind: str, value: Any, folder: str) -> Any:
+    """The value with relative paths made absolute, starting from `folder`; a program's bare name is looked up later."""
+    if kind in ("path", "folder") or (kind == "program" and "/" in value):
+        return os.path.abspath(os.path.join(folder, value)) if value else value
+    if kind == "folders":
+        return tuple(os.path.abspath(os.path.join(folder, item)) for item in value)
+    if kind == "addresses":
+        return tuple(_anchor_address(item, folder) for item in value)
+    return value
+
+
+def _anchor_address(address: str, folder: str) -> str:
+    path = address.removeprefix("unix:")
+    if path == address or not path or path.startswith(("/", "@")):
+        return address
+    return "unix:" + os.path.abspath(os.path.join(folder, path))
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str:
+    """The path of a program that was named without a slash, looked up on PATH; `name` itself when there is none."""
+    if not name or "/" in name:
+        return name
+    # Not shutil.which: importing shutil brings in every archive format. Not realpath: a virtual environment's
+    # interpreter is a link, and finds its packages by where the link is.
+    paths = (os.path.join(folder, name) for folder in environ.get("PATH", os.defpath).split(os.pathsep))
+    return next((os.path.abspath(path) for path in paths if _is_program(path)), name)
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def check(config: Config) -> Findings:
+    """All that is wrong with, or odd about, a configuration whose values each fit their setting."""
+    checker = _Checker(config)
+    checker.check_socket()
+    checker.check_roles()
+    checker.check_listeners()
+    for pool in config.pools.values():
+        checker.check_pool(pool)
+    checker.check_shares()
+    return Findings(tuple(checker.problems), tuple(checker.warnings))
+
+
+class _Checker:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def _refuse(self, key: str, text: str, near: str = "") -> None:
+        self.problems.append(Problem(self.config.origins[key], key, text, near))
+
+    def check_socket(self) -> None:
+        length = len(os.fsencode(self.config.daemon.socket))
+        if length > LONGEST_SOCKET_PATH:
+            self._refuse(
+                "control.socket", f"found a path of {length} bytes, expected at most {LONGEST_SOCKET_PATH} (unix(7))"
+            )
+
+    def check_roles(self) -> None:
+        """A stranger is only a warning: one file may serve machines that do not have the same users."""
+        for role, members in self.config.daemon.roles.items():
+            for member in members:
+                exists = _group_exists(member[1:]) if member.startswith("%") else _user_exists(member)
+                if not exists:
+                    what = f"group {member[1:]}" if member.startswith("%") else f"user {member}"
+                    where = self.config.origins["control.roles"]
+                    self.warnings.append(f"{where}: there is no {what} on this machine to be {role}")
+
+    def check_listeners(self) -> None:
+        owners: dict[object, str] = {}
+        for name, listener in self.config.listeners.items():
+            key = f"listeners.{name}.bind"
+            for text in listener.bind:
+                try:
+                    address = parse_address(text)
+                except ConfigInvalid as exc:
+                    self._refuse(key, exc.message)
+                    continue
+                if address in owners:
+                    again = "twice" if owners[address] == name else f"in listener {owners[address]} as well"
+                    self._refuse(key, f'found "{text}" {again}, expected each address once')
+                owners[address] = name
+
+    def check_pool(self, pool: PoolSettings) -> None:
+        key = f"pools.{pool.name}"
+        for name in pool.listeners:
+            if name not in self.config.listeners:
+                known = ", ".join(self.config.listeners)
+                self._refuse(
+                    f"{key}.listeners",
+                    f'found "{name}", expected the name of a listener ({known})',
+                    nearest(name, self.config.listeners),
+                )
+        if pool.python and not _is_program(pool.python):
+            self._refuse(f"{key}.python", f'found "{pool.python}", expected a program that exists and may be executed')
+        folders = [("chdir", pool.chdir), *(("pythonpath", folder) for folder in pool.pythonpath)]
+        for name, folder in folders:
+            if folder and not os.path.isdir(folder):
+                self._refuse(f"{key}.{name}", f'found "{folder}", expected a folder that exists')
+        self._check_owner(key, pool)
+
+    def _check_owner(self, key: str, pool: PoolSettings) -> None:
+        for name, value, exists, others in (
+            ("user", pool.user, _user_exists, (entry.pw_name for entry in pwd.getpwall())),
+            ("group", pool.group, _group_exists, (entry.gr_name for entry in grp.getgrall())),
+        ):
+            if value and not exists(value):
+                self._refuse(
+                    f"{key}.{name}", f'found "{value}", expected a {name} of this machine', nearest(value, others)
+                )
+            elif value and os.geteuid() != 0:
+                self._refuse(
+                    f"{key}.{name}", f"only root can run a pool as another {name}, and srvd runs as uid {os.geteuid()}"
+                )
+
+    def check_shares(self) -> None:
+        """How the pools share the slots of the scoreboard and the listeners."""
+        pools = self.config.pools.values()
+        total, most = sum(pool.workers for pool in pools), self.config.daemon.max_workers
+        if total > most:
+            largest = max(pools, key=lambda pool: pool.workers)
+            self._refuse(
+                f"pools.{largest.name}.workers",
+                f"found {total} workers in all pools, expected at most max_workers of [daemon], which is {most}",
+            )
+        for listener in self.config.listeners:
+            users = [pool.name for pool in pools if listener in pool.listeners]
+            where = self.config.origins[f"listeners.{listener}.bind"]
+            if not users:
+                self.warnings.append(f"{where}: no pool accepts on listener {listener}: its clients will wait for ever")
+            if len(users) > 1:
+                shared = f"pools {_and(users)} all accept on listener {listener}"
+                self.warnings.append(f"{where}: {shared}: which of them gets a connection is chance")
+
+
+def _and(words: Iterable[str]) -> str:
+    return " and ".join(words)
+
+
+def _user_exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

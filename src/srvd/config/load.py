@@ -1,0 +1,210 @@
+"""Puts the configuration together: defaults < the platform's variables < file < SRVD_ variables < flags.
+
+Changes nothing and starts nothing. Every problem is found before any is raised, each with its place, what was found,
+what is expected and the nearest thing that would do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from srvd.config import values
+from srvd.config.check import anchor, check, find_program
+from srvd.config.problems import Problem, raise_for
+from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+
+__all__ = ["DEFAULT_FILE", "Config", "load", "variables"]
+
+DEFAULT_FILE: Final = "srvd.toml"
+"""What `srvd start` reads from the working directory when no file is named."""
+
+Key = tuple[str, ...]
+
+_DAEMON: Final = declared(DaemonSettings)
+_NAMED: Final[Mapping[str, Mapping[str, Setting]]] = {
+    "listeners": declared(ListenerSettings),
+    "pools": declared(PoolSettings),
+}
+_TABLES: Final = ("daemon", "control", "listeners", "pools")
+_PLATFORM: Final = (
+    ("PORT", "listeners", "bind", "0.0.0.0:{}"),
+    ("WEB_CONCURRENCY", "pools", "workers", "{}"),
+)
+
+
+def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+    """The configuration from the file at `path` (`None`: no file), the flags of `srvd start` and the environment.
+
+    `flags` maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; `None` and () mean
+    that it was not given. Relative paths in the file start from its folder, others from the working directory.
+
+    Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
+    """
+    layers = _Layers()
+    file = ""
+    if path:
+        # Here, because tomllib costs 4 to 15 ms and a start by flags reads no file.
+        from srvd.config import toml
+
+        document = toml.read_document(path)
+        file = document.path
+        layers.add_file(document.values, document.where)
+    layers.complete_names()
+    layers.add_platform(environ)
+    layers.add_environment(environ)
+    layers.add_flags(flags)
+    config = layers.build(file, environ)
+    findings = check(config)
+    raise_for([*layers.problems, *findings.problems])
+    return config._replace(warnings=(*layers.warnings, *findings.warnings))
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """The title of its table and the name of the setting behind each SRVD_ variable."""
+    return {
+        f"SRVD_{name.upper()}": (title, name)
+        for title, settings in (("daemon", _DAEMON), *_NAMED.items())
+        for name, setting in settings.items()
+        if not values.KINDS[setting.kind.partition(":")[0]].tabled
+    }
+
+
+class _Layers:
+    """The values as they are laid over each other, and what was wrong with them on the way."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[Key, Any] = {}
+        self.origins: dict[Key, str] = {}
+        self.names: dict[str, list[str]] = {"listeners": [], "pools": []}
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def add_file(self, tables: Mapping[str, Any], where: Callable[[Key], str]) -> None:
+        for title, table in tables.items():
+            if title not in _TABLES:
+                near = values.nearest(title, _TABLES)
+                self._unknown(where((title,)), (title,), f"[{near}]" if near else _home_of(title))
+            elif not isinstance(table, dict):
+                self._refuse(where((title,)), (title,), table, f"a table: [{title}]")
+            elif title in _NAMED:
+                self._add_named(title, table, where)
+            else:
+                self._add_table((title,), table, _settings_of(title), where)
+
+    def _add_named(self, title: str, tables: Mapping[str, Any], where: Callable[[Key], str]) -> None:
+        for name, table in tables.items():
+            key = (title, name)
+            if not isinstance(table, dict):
+                self._refuse(where(key), key, table, f"a table: [{title}.NAME]", _home_of(name))
+                continue
+            try:
+                values.read("name", name)
+            except values.Unfit as unfit:
+                self._refuse(where(key), key, name, unfit.expected, unfit.nearest)
+            self.names[title].append(name)
+            self._add_table(key, table, _NAMED[title], where)
+
+    def _add_table(
+        self, above: Key, table: Mapping[str, Any], known: Mapping[str, Setting], where: Callable[[Key], str]
+    ) -> None:
+        for name, value in table.items():
+            key = (*above, name)
+            if name in known:
+                self._put(key, value, known[name].kind, where(key))
+            else:
+                self._unknown(where(key), key, values.nearest(name, known) or _home_of(name))
+
+    def complete_names(self) -> None:
+        """One listener and one pool, each called "web", unless the file names others."""
+        for names in self.names.values():
+            names[:] = names or ["web"]
+
+    def add_platform(self, environ: Mapping[str, str]) -> None:
+        """PORT and WEB_CONCURRENCY, which hosting platforms set: they fill in what the file leaves open."""
+        for variable, title, name, spelled in _PLATFORM:
+            key = (title, self.names[title][0], name)
+            if environ.get(variable) and len(self.names[title]) == 1 and key not in self.origins:
+                kind = _NAMED[title][name].kind
+                value = values.from_text(kind, spelled.format(environ[variable]))
+                self._put(key, value, kind, f"environment {variable}")
+
+    def add_environment(self, environ: Mapping[str, str]) -> None:
+        known = variables()
+        for variable in sorted(name for name in environ if name.startswith("SRVD_")):
+            if variable in known:
+                self._put_single(*known[variable], environ[variable], f"environment {variable}")
+                continue
+            # A warning only: orchestrators make up SRVD_SERVICE_HOST and the like for a service called srvd.
+            near = values.nearest(variable, known)
+            self.warnings.append(f"environment {variable} is no setting" + (f"; did you mean {near}?" if near else ""))
+
+    def add_flags(self, flags: Mapping[str, object]) -> None:
+        for title, settings in (("daemon", _DAEMON), *_NAMED.items()):
+            for name, setting in settings.items():
+                given = flags.get(setting.flag) if setting.flag else None
+                if given is not None and given != ():
+                    self._put_single(title, name, given, f"flag {setting.flag}")
+
+    def _put_single(self, title: str, name: str, given: object, origin: str) -> None:
+        """A value for the daemon, or for the only pool or listener there is."""
+        setting = _DAEMON[name] if title == "daemon" else _NAMED[title][name]
+        if title in _NAMED and len(self.names[title]) > 1:
+            tables = " and ".join(f"[{title}.{single}]" for single in self.names[title])
+            self.problems.append(
+                Problem(origin, name, f"sets one of {title}, but there are several: say it in {tables}")
+            )
+            return
+        key = (title, self.names[title][0], name) if title in _NAMED else (setting.table or title, name)
+        value = values.from_text(setting.kind, given) if isinstance(given, str) else given
+        self._put(key, list(value) if isinstance(value, tuple) else value, setting.kind, origin)
+
+    def _put(self, key: Key, value: object, kind: str, origin: str) -> None:
+        folder = os.path.dirname(origin) if origin.startswith("/") else os.getcwd()
+        try:
+            self.chosen[key] = anchor(kind, values.read(kind, value), folder)
+            self.origins[key] = origin
+        except values.Unfit as unfit:
+            self._refuse(origin, key, value, unfit.expected, unfit.nearest)
+
+    def _refuse(self, where: str, key: Key, found: object, expected: str, near: str = "") -> None:
+        self.problems.append(Problem.unfit(where, ".".join(key), found, expected, near))
+
+    def _unknown(self, where: str, key: Key, near: str) -> None:
+        self.problems.append(Problem(where, ".".join(key), "there is no such setting", near))
+
+    def build(self, path: str, environ: Mapping[str, str]) -> Config:
+        daemon = DaemonSettings._make(
+            self._value((setting.table or "daemon", name), DaemonSettings._field_defaults[name])
+            for name, setting in _DAEMON.items()
+        )
+        listeners = {
+            name: ListenerSettings._make([name, *self._values("listeners", name, ListenerSettings._field_defaults)])
+            for name in self.names["listeners"]
+        }
+        pools = {}
+        for name in self.names["pools"]:
+            pool = PoolSettings._make([name, *self._values("pools", name, PoolSettings._field_defaults)])
+            pools[name] = pool._replace(
+                listeners=pool.listeners or tuple(listeners), python=find_program(pool.python, environ)
+            )
+        return Config(daemon, listeners, pools, {".".join(key): origin for key, origin in self.origins.items()}, path)
+
+    def _values(self, title: str, name: str, defaults: Mapping[str, Any]) -> list[Any]:
+        return [self._value((title, name, setting), defaults[setting]) for setting in _NAMED[title]]
+
+    def _value(self, key: Key, default: Any) -> Any:
+        self.origins.setdefault(key, "default")
+        return self.chosen.get(key, default)
+
+
+def _settings_of(title: str) -> dict[str, Setting]:
+    return {name: setting for name, setting in _DAEMON.items() if (setting.table or "daemon") == title}
+
+
+def _home_of(name: str) -> str:
+    """Where a setting that was written into the wrong table belongs, or ""."""
+    if name in _DAEMON:
+        return f"{name} in [{_DAEMON[name].table or 'daemon'}]"
+    return next((f"{name} in [{title}.NAME]" for title, settings in _NAMED.items() if name in settings), "")

@@ -1,0 +1,65 @@
+"""What is wrong with a configuration, as facts and as sentences.
+
+Finds nothing itself: `load.py` and `check.py` do. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from srvd.errors import ConfigInvalid
+
+__all__ = ["Problem", "raise_for"]
+
+
+class Problem(NamedTuple):
+    """`where` is "FILE:LINE", "environment NAME", "flag --NAME" or "default"; `near` is the nearest that would do."""
+
+    where: str
+    key: str
+    text: str
+    near: str = ""
+
+    @classmethod
+    def unfit(cls, where: str, key: str, found: object, expected: str, near: str = "") -> Problem:
+        return cls(where, key, f"found {spell(found)}, expected {expected}", near)
+
+    def __str__(self) -> str:
+        near = f"; did you mean {self.near}?" if self.near else ""
+        return f"{self.where}: {self.key}: {self.text}{near}"
+
+
+def spell(value: object) -> str:
+    """A value as the file has it, cut to 60 characters."""
+    if isinstance(value, str):
+        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, dict):
+        text = "a table"
+    elif isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(spell(item) for item in value) + "]"
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def raise_for(problems: Sequence[Problem]) -> None:
+    """Raises `ConfigInvalid` with all of them; does nothing when there are none."""
+    if not problems:
+        return
+    problems = sorted(problems, key=_place)
+    lines = [str(problem) for problem in problems]
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    raise ConfigInvalid(
+        f"the configuration has {count}; nothing was changed\n" + "\n".join(lines),
+        hint="docs/reference/settings.md lists every setting; `srvd config` shows the values in force",
+        detail={"problems": [problem._asdict() for problem in problems]},
+    )
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    """The file's problems first, in the order of its lines."""
+    file, _, line = problem.where.rpartition(":")
+    return not file, int(line) if line.isdigit() else 0

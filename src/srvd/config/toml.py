@@ -1,0 +1,164 @@
+"""Reads one TOML file into its values and the line each key stands on.
+
+Not a parser of TOML: `tomllib` is. It gives no line numbers, so a scanner goes over the text that `tomllib` has
+accepted, and only skips what it need not understand. Imported only when there is a file to read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from typing import Any, Final, NamedTuple
+
+from srvd.errors import ConfigInvalid
+
+__all__ = ["Document", "find_lines", "read_document"]
+
+LIMIT: Final = 1 << 20
+"""The longest file, in bytes."""
+
+Path = tuple[str, ...]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_SCALAR = re.compile(r"[^,\]}#\n]*")
+_TEXT = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})'  # multi-line basic; up to two quotes may stand before the closing ones
+    r"|'''.*?'''(?:'{0,2})"
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|'[^']*'",
+    re.DOTALL,
+)
+
+
+class Document(NamedTuple):
+    """A file that was read: `lines` maps a key's path to its line, counted from 1; tables are keys as well."""
+
+    path: str
+    values: dict[str, Any]
+    lines: dict[Path, int]
+
+    def where(self, key: Path) -> str:
+        """ "FILE:LINE" of the key, or of the nearest table around it."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return f"{self.path}:{self.lines[key]}" if key else self.path
+
+
+def read_document(path: str) -> Document:
+    """The file at `path`. Raises `ConfigInvalid` when it cannot be read or is not TOML."""
+    path = os.path.abspath(path)
+    try:
+        with open(path, "rb") as file:
+            source = file.read(LIMIT + 1)
+    except OSError as exc:
+        raise ConfigInvalid(
+            f"read {path}: {exc.strerror}; nothing was changed", hint="-c FILE names the configuration file"
+        ) from exc
+    if len(source) > LIMIT:
+        raise ConfigInvalid(f"read {path}: it is longer than {LIMIT} bytes; nothing was changed")
+    try:
+        text = source.decode()
+        return Document(path, tomllib.loads(text), find_lines(text))
+    except UnicodeDecodeError as exc:
+        line = source.count(b"\n", 0, exc.start) + 1
+        raise ConfigInvalid(f"{path}:{line}: this is not UTF-8 ({exc.reason}); nothing was changed") from exc
+    except tomllib.TOMLDecodeError as exc:
+        place = re.search(r" \(at line (\d+), column (\d+)\)$", str(exc))
+        where = f"{path}:{place[1]}" if place else path
+        what = str(exc)[: place.start()] if place else str(exc)
+        raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed") from exc
+    except RecursionError as exc:
+        raise ConfigInvalid(f"read {path}: it is nested too deeply; nothing was changed") from exc
+
+
+def find_lines(text: str) -> dict[Path, int]:
+    """The line, counted from 1, of each key and table in a valid TOML text; keys inside of arrays are left out."""
+    scanner = _Scanner(text)
+    scanner.scan()
+    return scanner.lines
+
+
+class _Scanner:
+    """Goes once over a valid text; `at` is the place of the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.lines: dict[Path, int] = {}
+        self._counted = 0
+        self._line = 1
+
+    def scan(self) -> None:
+        table: Path = ()
+        self._skip(_BLANK)
+        while self.at < len(self.text):
+            if self.text[self.at] == "[":
+                self.at += 2 if self.text.startswith("[[", self.at) else 1
+                table = self._key(())
+                self.at += 2 if self.text.startswith("]]", self.at) else 1
+            else:
+                self._assignment(table)
+            self._skip(_BLANK)
+
+    def _assignment(self, table: Path | None) -> None:
+        key = self._key(table)
+        self.at += 1  # the equals sign
+        self._skip(_BLANK)
+        self._value(key if table is not None else None)
+
+    def _key(self, table: Path | None) -> Path:
+        """A dotted key, and the line of each of its steps unless an earlier line has it; `None`: within an array."""
+        key = table or ()
+        while True:
+            self._skip(_BLANK)
+            key = (*key, self._step())
+            if table is not None:
+                self.lines.setdefault(key, self._line_here())
+            self._skip(_BLANK)
+            if self.text[self.at] != ".":
+                return key
+            self.at += 1
+
+    def _step(self) -> str:
+        if self.text[self.at] in "\"'":
+            return str(tomllib.loads(f"key = {self._skip(_TEXT)}")["key"])
+        return self._skip(_BARE)
+
+    def _value(self, key: Path | None) -> None:
+        first = self.text[self.at]
+        if first in "\"'":
+            self._skip(_TEXT)
+        elif first == "[":
+            self._items("]", None)
+        elif first == "{":
+            self._items("}", key)
+        else:
+            self._skip(_SCALAR)
+
+    def _items(self, closing: str, key: Path | None) -> None:
+        self.at += 1
+        self._skip(_BLANK)
+        while self.text[self.at] != closing:
+            if closing == "}":
+                self._assignment(key)
+            else:
+                self._value(None)
+            self._skip(_BLANK)
+            if self.text[self.at] == ",":
+                self.at += 1
+                self._skip(_BLANK)
+        self.at += 1
+
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        match = pattern.match(self.text, self.at)
+        if match is None:
+            raise AssertionError(f"{pattern.pattern!r} at {self.at} of a text that tomllib accepted")
+        self.at = match.end()
+        return match[0]
+
+    def _line_here(self) -> int:
+        self._line += self.text.count("\n", self._counted, self.at)
+        self._counted = self.at
+        return self._line

@@ -1,0 +1,317 @@
+"""Reads and writes the values of settings: durations, sizes, modes, choices, names, lists.
+
+Touches no file, no user database and no network: whether a folder or a user exists is `check.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+__all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show"]
+
+ROLES: Final = ("viewer", "operator", "admin")
+
+LONGEST: Final = 7 * 86_400.0
+"""The longest duration, in seconds: more than this is a slip of the pen, and fits no timer of the kernel's in ms."""
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_SIZES: Final = {"B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, base in (("B", 1000), ("iB", 1024))
+}
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d|)")
+_WORDY = re.compile(r"([0-9.]+) ?([smhdSMHD])[a-zA-Z]*")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+class Unfit(ValueError):
+    """A value that a setting cannot have: what would fit, and the nearest that does, as TOML ("": nothing is near)."""
+
+    def __init__(self, expected: str, nearest: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.nearest = nearest
+
+
+class Kind(NamedTuple):
+    """How the values of one kind are read. `read` gets the value as TOML has it and what stands after the colon."""
+
+    expected: str  # for a person: "a duration such as …"; {} is filled with what stands after the colon
+    read: Callable[[object, str], Any]
+    listed: bool = False  # in an environment variable the items stand between commas
+    tabled: bool = False  # a TOML table: no variable and no flag can hold it
+
+
+def read(kind: str, value: object) -> Any:
+    """The setting's value, from a value of TOML; `Unfit` when it does not fit."""
+    base, _, argument = kind.partition(":")
+    try:
+        return KINDS[base].read(value, argument)
+    except Unfit as unfit:
+        near = unfit.nearest if base == "count" or unfit.nearest[:1] in ("", "[") else _quote(unfit.nearest)
+        raise Unfit(unfit.expected or describe(kind), near) from None
+
+
+def describe(kind: str) -> str:
+    """What a setting of this kind expects, for a person."""
+    base, _, argument = kind.partition(":")
+    if base == "choice":
+        return "one of " + ", ".join(f'"{word}"' for word in argument.split("|"))
+    return KINDS[base].expected.format(*argument.split(".."))
+
+
+def from_text(kind: str, text: str) -> object:
+    """The TOML value that the text of a flag or an environment variable stands for; what is no number stays text."""
+    base = kind.partition(":")[0]
+    if KINDS[base].listed:
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if base == "count" and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        return int(text)
+    return text
+
+
+def show(kind: str, value: Any) -> str:
+    """A setting's value as TOML, in the spelling that a person would choose: "90s", "512MiB"."""
+    base = kind.partition(":")[0]
+    if base.startswith("duration"):
+        return _quote(_show_duration(value))
+    if base.startswith("size"):
+        return _quote(_show_size(value)) if value else "0"
+    return _toml(value)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The one of `words` that `word` was probably meant to be, or "" when none is near."""
+    allowed = max(1, len(word) // 3)
+    best = min(((_distance(word.lower(), other.lower()), other) for other in words), default=(allowed + 1, ""))
+    return best[1] if best[0] <= allowed else ""
+
+
+def _distance(one: str, two: str) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours from one word to the other."""
+    before: list[int] = []
+    row = list(range(len(two) + 1))
+    for i, char in enumerate(one, start=1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(two, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (char != other))
+            if i > 1 and j > 1 and char == two[j - 2] and one[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def _text(value: object, _: str) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise Unfit("")
+    return value
+
+
+def _name(value: object, _: str) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        tidied = re.sub(r"[^a-z0-9_-]+", "-", str(value).lower()).strip("-")[:40]
+        raise Unfit("", tidied if _NAME.fullmatch(tidied) else "")
+    return value
+
+
+def _choice(value: object, argument: str) -> str:
+    words = argument.split("|")
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+        raise Unfit("", value if value in words else "")
+    if value not in words:
+        raise Unfit("", nearest(str(value), words))
+    return str(value)
+
+
+def _count(value: object, argument: str) -> int:
+    least, most = (int(end) for end in argument.split(".."))
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        raise Unfit("", value)  # right but for its quotes
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Unfit("")
+    if not least <= value <= most:
+        raise Unfit("", str(min(max(value, least), most)))
+    return value
+
+
+def _duration(value: object, _: str) -> float:
+    seconds = _seconds(value)
+    if seconds <= 0:
+        raise Unfit("")
+    return seconds
+
+
+def _seconds(value: object, _: str = "") -> float:
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if not match:  # "5 minutes", "30sec": the first letter tells
+            words = _WORDY.fullmatch(value.strip())
+            raise Unfit("", words[1] + words[2].lower() if words else "")
+        value = float(match[1]) * _UNITS[match[2] or "s"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST:
+        raise Unfit("")
+    return float(value)
+
+
+def _show_duration(seconds: float) -> str:
+    for unit in ("d", "h", "m", "s", "ms"):
+        count = seconds / _UNITS[unit]
+        # 60 s stays "60s": a number and its unit are only changed when the next unit says it shorter
+        if count == int(count) and (count >= 2 or unit in ("d", "s", "ms")) and (count or unit == "s"):
+            return f"{int(count)}{unit}"
+    return f"{seconds:.6f}".rstrip("0") + "s"
+
+
+def _size(value: object, _: str) -> int:
+    size = _bytes(value)
+    if size == 0:
+        raise Unfit("")
+    return size
+
+
+def _bytes(value: object, _: str = "") -> int:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if not match:
+            raise Unfit("")
+        unit = match[2] or "B"
+        factor = next((size for name, size in _SIZES.items() if name.lower() == unit.lower()), 0)
+        if not factor:  # "512M" means 1000² to some and 1024² to others
+            letter = unit[:1].upper()
+            raise Unfit("", f"{match[1]}{letter}iB" if letter in "KMGT" else "")
+        value = int(float(match[1]) * factor)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise Unfit("")
+    return value
+
+
+def _show_size(size: int) -> str:
+    fitting = [name for name, factor in _SIZES.items() if size % factor == 0 and size >= factor]
+    unit = max(fitting, key=lambda name: _SIZES[name])
+    return f"{size // _SIZES[unit]}{unit}"
+
+
+def _mode(value: object, _: str) -> str:
+    if isinstance(value, str) and not value:
+        return value
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        # 0o660 would do, but 660 is another number than it looks: only text is taken
+        digits = oct(value)[2:] if isinstance(value, int) and not _MODE.fullmatch(str(value)) else str(value)
+        raise Unfit("", digits.zfill(4) if _MODE.fullmatch(digits.zfill(3)) else "")
+    return value.zfill(4)
+
+
+def _required_mode(value: object, _: str) -> str:
+    if value == "":
+        raise Unfit("")
+    return _mode(value, _)
+
+
+def _app(value: object, _: str) -> str:
+    text = value if isinstance(value, str) else ""
+    module, colon, attribute = text.partition(":")
+    called = attribute.removesuffix("()")
+    if colon and _is_dotted(module) and _is_dotted(called):
+        return text
+    module = module.removesuffix(".py").replace("/", ".").strip(".")
+    called = called if _is_dotted(called) else "application"
+    raise Unfit("", f"{module}:{called}{'()' if attribute.endswith('()') else ''}" if _is_dotted(module) else "")
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
+def _url_path(value: object, _: str) -> str:
+    if not isinstance(value, str) or not (value == "" or re.fullmatch(r"/[!\"$-~]*", value)):
+        near = f"/{value}" if isinstance(value, str) and re.fullmatch(r"[!\"$-~]+", value) else ""
+        raise Unfit("", near)
+    return value
+
+
+def _texts(value: object, _: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item and "\0" not in item for item in value):
+        raise Unfit("", f"[{_quote(value)}]" if isinstance(value, str) and value else "")
+    return tuple(value)
+
+
+def _some_texts(value: object, _: str) -> tuple[str, ...]:
+    texts = _texts(value, _)
+    if not texts:
+        raise Unfit("")
+    return texts
+
+
+def _variables(value: object, _: str) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise Unfit("")
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name):
+            raise Unfit(f"names of variables (letters, digits, _), not {_quote(name)}")
+        if not isinstance(text, str) or "\0" in text:
+            raise Unfit(f"text in quotes as the value of {name}")
+    return dict(value)
+
+
+def _roles(value: object, _: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise Unfit("")
+    for role, members in value.items():
+        if role not in ROLES:
+            raise Unfit(f"the roles {', '.join(ROLES)}, not {_quote(role)}", nearest(role, ROLES))
+        if not isinstance(members, list) or not all(isinstance(name, str) and name.strip("%") for name in members):
+            raise Unfit(f'a list of users and %groups for {role}, such as ["deploy", "%monitoring"]')
+    return {role: tuple(members) for role, members in value.items()}
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return (
+            "{" + ", ".join(f" {_key(name)} = {_toml(item)}" for name, item in value.items()) + (" }" if value else "}")
+        )
+    return str(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quote(name)
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "choice": Kind("one of the words", _choice),
+    "count": Kind("a whole number from {} to {}", _count),
+    "duration": Kind('a time of at most 7 days, such as "30s", "5m", "500ms" or 1.5 (seconds)', _duration),
+    "duration or 0": Kind('a time of at most 7 days, such as "30s", "5m" or 1.5 (seconds), or 0', _seconds),
+    "size": Kind('a size such as "512MiB" (1024²), "1GB" (1000³) or a number of bytes', _size),
+    "size or 0": Kind('a size such as "512MiB" (1024²), "1GB" (1000³) or a number of bytes, or 0', _bytes),
+    "mode": Kind('an octal mode in quotes, such as "0660"', _required_mode),
+    "mask": Kind('an octal mask in quotes, such as "0027"', _mode),
+    "name": Kind("a name of a-z, 0-9, _ and -, at most 40, that begins with a letter", _name),
+    "names": Kind('a list of names, such as ["web"]', _texts, listed=True),
+    "app": Kind('"MODULE:ATTRIBUTE" or "MODULE:FACTORY()", such as "shop.wsgi:application"', _app),
+    "path": Kind("a path in quotes", _text),
+    "program": Kind('a program: a path, or a name on PATH such as "python3.12"', _text),
+    "folder": Kind("a folder in quotes", _text),
+    "folders": Kind('a list of folders, such as ["src"]', _texts, listed=True),
+    "addresses": Kind('a list of addresses, such as ["127.0.0.1:8000", "unix:/run/a.sock"]', _some_texts, listed=True),
+    "url path": Kind('a path on the application, such as "/healthz"', _url_path),
+    "user": Kind("the name of a user, in quotes", _text),
+    "group": Kind("the name of a group, in quotes", _text),
+    "variables": Kind('a table of text, such as { DJANGO_DEBUG = "0" }', _variables, tabled=True),
+    "roles": Kind('a table of lists, such as { operator = ["deploy"], viewer = ["%monitoring"] }', _roles, tabled=True),
+}  # fmt: skip

@@ -1,1 +1,242 @@
-"""Listening sockets: addresses as people write them, and the sockets behind them."""
+"""Listening sockets: addresses as people write them, and the sockets behind them.
+
+Accepts nothing and keeps no list; which sockets are open, and for whom, is `daemon/listeners.py`.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from typing import NamedTuple
+
+from srvd.errors import ConfigInvalid, SystemRefused
+
+__all__ = ["Address", "PathId", "describe", "open_listener", "parse_address", "path_id", "seal", "unlink"]
+
+_FORMS = "write HOST:PORT, [V6]:PORT, :PORT, unix:PATH, unix:@NAME or fd:N"
+_HINTS = {
+    errno.EADDRINUSE: "another process listens there: `ss -ltnp` names it",
+    errno.EACCES: "ports below 1024 and other users' folders need a privilege",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
+_SUN_PATH = 107  # unix(7): 108 bytes, the last one is NUL
+
+# Classic BPF for TCP, whose filter sees a segment from its header on: refuse what has SYN set (flags are byte 13),
+# let all else in. A filter that drops everything would also drop the last ACK of handshakes under way, whose clients
+# believe to be connected, and it would be inherited by the connections that come of them.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # ldb [13]
+    (0x45, 0, 1, 0x02),  # jset #SYN, next, else skip one
+    (0x06, 0, 0, 0),  # ret 0: drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # ret all: keep
+)
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h, the same on every architecture that CPython runs srvd on
+
+
+class PathId(NamedTuple):
+    """The file that a Unix socket made at its path, so that only this one is ever removed."""
+
+    path: str
+    device: int
+    inode: int
+
+
+class Address(NamedTuple):
+    """Where to listen. `str()` is the way it is written, and two addresses are the same if they are equal."""
+
+    kind: str  # "inet", "inet6", "unix", "fd"
+    host: str = ""  # a name or number; a path, or "@" and an abstract name, for "unix"
+    port: int = 0  # the descriptor, for "fd"
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.host}"
+        if self.kind == "fd":
+            return f"fd:{self.port}"
+        return f"[{self.host}]:{self.port}" if self.kind == "inet6" else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address behind HOST:PORT, [V6]:PORT, :PORT (every IPv4 address), unix:PATH, unix:@NAME or fd:N.
+
+    Port 0 lets the kernel choose. Raises `ConfigInvalid`.
+    """
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "unix":
+        return _unix(text, rest)
+    if colon and scheme == "fd":
+        return Address("fd", port=_number(text, rest, 1 << 20))
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ConfigInvalid(f"read the address {text!r}: it has no port", hint=_FORMS)
+    number = _number(text, port, 65535)
+    if host.startswith("[") and host.endswith("]"):
+        return Address("inet6", _v6(text, host[1:-1]), number)
+    if ":" in host:
+        raise ConfigInvalid(f"read the address {text!r}: an IPv6 address stands in brackets", hint=_FORMS)
+    if any(sign in host for sign in "/[] \t"):
+        raise ConfigInvalid(f"read the address {text!r}: {host!r} is no host", hint=_FORMS)
+    return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
+
+
+def open_listener(address: Address, backlog: int, mode: int) -> socket.socket:
+    """A listening socket: non-blocking, close-on-exec; a Unix socket gets `mode`, and replaces a stale one only.
+
+    A host name is looked up and its first address taken. Raises `SystemRefused`.
+    """
+    try:
+        if address.kind == "fd":
+            return _adopt(address.port, backlog)
+        return _unix_listener(address, backlog, mode) if address.kind == "unix" else _tcp_listener(address, backlog)
+    except OSError as exc:
+        hint = _HINTS.get(exc.errno or 0, "")
+        raise SystemRefused(f"listen on {address}: {exc.strerror or exc}; nothing was changed", hint=hint) from exc
+
+
+def describe(listener: socket.socket) -> str:
+    """Where a socket listens, in the way addresses are written, with the port the kernel chose."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        path = os.fsdecode(name)
+        return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
+    return str(Address("inet6" if listener.family == socket.AF_INET6 else "inet", name[0], name[1]))
+
+
+def path_id(listener: socket.socket) -> PathId | None:
+    """The file behind a Unix socket's path, to be asked right after it was opened; None for any other socket."""
+    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    if not isinstance(path, str) or not path:  # abstract names are bytes
+        return None
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return PathId(path, found.st_dev, found.st_ino)
+
+
+def unlink(owned: PathId) -> bool:
+    """Remove a Unix socket's path unless somebody replaced what was there; False if nothing was removed."""
+    try:
+        found = os.lstat(owned.path)
+        if (found.st_dev, found.st_ino) != (owned.device, owned.inode):
+            return False
+        os.unlink(owned.path)
+    except OSError:  # gone, or its folder is ours no longer: nothing that the next start could not replace
+        return False
+    return True
+
+
+def seal(listener: socket.socket, owned: PathId | None) -> None:
+    """Let no new connection into the backlog; what waits there can still be accepted. For good, in every process.
+
+    TCP: a filter drops each SYN, so clients try again instead of being refused; handshakes under way complete. Unix:
+    the path is removed. An abstract socket cannot be sealed: it stays open until it is closed. Never to be used on a
+    socket that somebody else will go on using (systemd's). Raises `OSError`.
+    """
+    if owned is not None:
+        unlink(owned)
+    elif listener.family in (socket.AF_INET, socket.AF_INET6):
+        program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
+        address, _ = program.buffer_info()
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
+
+
+def _number(text: str, digits: str, limit: int) -> int:
+    if digits.isascii() and digits.isdecimal() and len(digits) <= 7 and int(digits) <= limit:
+        return int(digits)
+    raise ConfigInvalid(f"read the address {text!r}: {digits!r} is no number from 0 to {limit}", hint=_FORMS)
+
+
+def _v6(text: str, host: str) -> str:
+    number, percent, scope = host.partition("%")
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, number)) + percent + scope
+    except (OSError, UnicodeError):
+        raise ConfigInvalid(f"read the address {text!r}: {host!r} is no IPv6 address", hint=_FORMS) from None
+
+
+def _unix(text: str, path: str) -> Address:
+    if not path or path == "@" or "\0" in path or len(os.fsencode(path)) > _SUN_PATH:
+        raise ConfigInvalid(
+            f"read the address {text!r}: a path of a Unix socket has 1 to {_SUN_PATH} bytes",
+            hint="a shorter folder, /run/NAME for example, leaves room",
+        )
+    return Address("unix", path if path.startswith("@") else os.path.abspath(path))
+
+
+def _tcp_listener(address: Address, backlog: int) -> socket.socket:
+    family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it: one system call fewer for each of them.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            # So that [::]:80 and 0.0.0.0:80 mean what they say, and can be listened on side by side.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address.host, address.port))
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix_listener(address: Address, backlog: int, mode: int) -> socket.socket:
+    path = address.host
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    # The mode comes with the bind; a chmod after it could hit whatever stands at the path by then. The mask is the
+    # whole process's, which has one thread.
+    mask = os.umask(0o777 & ~mode)
+    try:
+        if path.startswith("@"):
+            listener.bind("\0" + path[1:])
+        else:
+            _make_room(path)
+            listener.bind(path)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket that nobody listens on any more. Raises `OSError` (EADDRINUSE, EEXIST) for anything else."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "something that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        outcome = probe.connect_ex(path)
+    if outcome == errno.ECONNREFUSED:
+        os.unlink(path)
+    elif outcome != errno.ENOENT:  # connected, its backlog is full, another type of socket, not for us: it is in use
+        raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def _adopt(fd: int, backlog: int) -> socket.socket:
+    """A duplicate of an inherited socket: the descriptor itself stays, for the next configuration that names it."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    os.set_inheritable(fd, False)
+    listener = socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+    try:
+        if listener.type != socket.SOCK_STREAM:
+            raise OSError(errno.EPROTOTYPE, "it is no stream socket")
+        listener.setblocking(False)
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,82 @@
+"""Users and groups: found by name, then taken on for good by a process that starts as root.
+
+Not for asking who a peer is (that is the control socket's).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from typing import NamedTuple
+
+from srvd.errors import LoadFailed
+
+__all__ = ["Identity", "assume", "resolve"]
+
+
+class Identity(NamedTuple):
+    """Who a process shall run as; a gid alone changes the group only."""
+
+    uid: int | None
+    gid: int
+    user: str  # for initgroups; "" when the uid has no entry
+
+
+def resolve(user: str, group: str) -> Identity | None:
+    """The identity that these names or numbers mean; None if there is nothing to change.
+
+    Raises `LoadFailed` when a name is unknown, or the process may not become that user or group.
+    """
+    if not user and not group:
+        return None
+    uid, gid, name = _user(user) if user else (None, -1, "")
+    if group:
+        gid = _group(group)
+    if gid == -1:
+        raise LoadFailed(f"run as user {user}: it has no entry, so its group is unknown", hint="set `group` too")
+    wanted = Identity(uid, gid, name)
+    if wanted.uid in (None, os.geteuid()) and wanted.gid == os.getegid():
+        return None
+    if os.geteuid() != 0:
+        raise LoadFailed(
+            f"run as {user or os.geteuid()}:{group or wanted.gid}: only root can change user and group",
+            hint="start srvd as root, or leave out `user` and `group`",
+        )
+    return wanted
+
+
+def assume(identity: Identity) -> None:
+    """Become this user and group, for good. Raises `OSError` if the kernel does not let it or did not do it.
+
+    In this order: groups can be set only while still root, and setresuid(2) gives that up, saved ids included.
+    """
+    if identity.uid is not None and identity.user:
+        os.initgroups(identity.user, identity.gid)
+    else:
+        os.setgroups([identity.gid])
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    if identity.uid is not None:
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+    uid = os.geteuid() if identity.uid is None else identity.uid
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (identity.gid,) * 3:
+        raise PermissionError(f"run as {uid}:{identity.gid}: the kernel kept {os.getresuid()}:{os.getresgid()}")
+
+
+def _user(name: str) -> tuple[int, int, str]:
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        if name.isdecimal():  # in containers users often are numbers without an entry
+            return int(name), -1, ""
+        raise LoadFailed(f"run as user {name!r}: there is no such user", hint="name one of /etc/passwd") from None
+    return entry.pw_uid, entry.pw_gid, entry.pw_name
+
+
+def _group(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise LoadFailed(f"run as group {name!r}: there is no such group", hint="name one of /etc/group") from None

@@ -1,0 +1,210 @@
+"""Claims about addresses and the sockets that listen on them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.linux import sockets
+from srvd.linux.sockets import Address, parse_address
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def listen(text: str, mode: int = 0o666) -> socket.socket:
+    return sockets.open_listener(parse_address(text), 16, mode)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8000", Address("inet", "127.0.0.1", 8000)),
+        ("localhost:0", Address("inet", "localhost", 0)),
+        (":8000", Address("inet", "0.0.0.0", 8000)),
+        ("[::1]:8000", Address("inet6", "::1", 8000)),
+        ("[0:0:0:0:0:0:0:1]:8000", Address("inet6", "::1", 8000)),
+        ("[fe80::1%lo]:80", Address("inet6", "fe80::1%lo", 80)),
+        ("unix:/run/x.sock", Address("unix", "/run/x.sock")),
+        ("unix:/run/../run/x.sock", Address("unix", "/run/x.sock")),
+        ("unix:@name", Address("unix", "@name")),
+        ("fd:3", Address("fd", port=3)),
+    ],
+)
+def test_every_way_to_write_an_address_is_understood(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "8000", "localhost", "host:", "host:65536", "host:-1", "host:8a", "host:٣", "::1:8000", "[::1]", "[::1:80",
+        "[zz]:80", "[]:80", "unix:", "unix:@", "unix:/" + "x" * 107, "unix:/a\0b", "fd:", "fd:x", "fd:-1", "a b:80",
+        "http://host:80",
+    ],
+)  # fmt: skip
+def test_a_wrong_address_is_refused_with_the_forms_that_exist(text: str) -> None:
+    with pytest.raises(ConfigInvalid, match="read the address") as caught:
+        parse_address(text)
+    assert caught.value.hint
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_address("unix:x.sock").host == str(tmp_path / "x.sock")
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+def test_a_tcp_listener_accepts_and_says_its_port(text: str) -> None:
+    with listen(text) as listener:
+        assert not listener.getblocking()
+        assert not listener.get_inheritable()
+        where = parse_address(sockets.describe(listener))
+        assert where.port
+        with socket.create_connection((where.host, where.port)), listener.accept()[0] as conn:
+            assert conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_both_families_can_listen_on_one_port_side_by_side() -> None:
+    with listen("[::]:0") as six, listen(f":{six.getsockname()[1]}") as four:
+        assert sockets.describe(six).startswith("[::]:")
+        assert sockets.describe(four).startswith("0.0.0.0:")
+
+
+def test_a_busy_port_is_refused_with_its_address() -> None:
+    with listen("127.0.0.1:0") as listener, pytest.raises(SystemRefused, match=r"listen on 127\.0\.0\.1:\d+: Address"):
+        listen(sockets.describe(listener))
+
+
+@pytest.mark.parametrize("text", ["no-such-host.invalid:80", "192.0.2.1:80", "unix:/no/such/folder/x.sock"])
+def test_an_address_that_is_not_here_is_refused(text: str) -> None:
+    with pytest.raises(SystemRefused, match="listen on"):
+        listen(text)
+
+
+def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    mask = os.umask(0o027)
+    try:
+        with listen(f"unix:{path}", 0o660) as listener:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            assert sockets.describe(listener) == f"unix:{path}"
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listen(f"unix:{path}").close()
+    with listen(f"unix:{path}") as listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        listener.accept()[0].close()
+
+
+def test_a_live_socket_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with listen(f"unix:{path}") as listener:
+        with pytest.raises(SystemRefused, match="another process listens"):
+            listen(f"unix:{path}")
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+            for client in (one, two):  # fills the backlog: nobody could connect, and still it is in use
+                client.setblocking(False)
+                client.connect_ex(str(path))
+            with pytest.raises(SystemRefused, match="another process listens"):
+                listen(f"unix:{path}")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link", "link to a file"])
+def test_what_is_no_socket_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.sock"
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "target")
+        if kind == "link to a file":
+            (tmp_path / "target").write_text("precious")
+    with pytest.raises(SystemRefused, match="no socket"):
+        listen(f"unix:{path}")
+    assert os.path.lexists(path)
+
+
+def test_an_abstract_socket_needs_no_file() -> None:
+    name = f"@srvd-test-{os.getpid()}"
+    with listen(f"unix:{name}") as listener, socket.socket(socket.AF_UNIX) as client:
+        assert sockets.describe(listener) == f"unix:{name}"
+        assert sockets.path_id(listener) is None
+        client.connect("\0" + name[1:])
+
+
+def test_an_inherited_socket_is_duplicated_and_left_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        theirs.set_inheritable(True)
+        with listen(f"fd:{theirs.fileno()}") as listener:
+            assert listener.getsockname() == theirs.getsockname()
+            assert not listener.get_inheritable()
+        assert not theirs.get_inheritable()
+        listen(f"fd:{theirs.fileno()}").close()
+
+
+def test_a_descriptor_that_is_no_stream_socket_is_refused() -> None:
+    read, write = os.pipe()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        for fd, reason in ((read, "non-socket"), (datagrams.fileno(), "stream"), (9999, "Bad file")):
+            with pytest.raises(SystemRefused, match=reason):
+                listen(f"fd:{fd}")
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0"])
+def test_a_sealed_listener_keeps_its_queue_and_takes_no_more(text: str) -> None:
+    with listen(text) as listener:
+        where = listener.getsockname()[:2]
+        with socket.create_connection(where) as early:
+            sockets.seal(listener, None)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(where, timeout=0.2)
+            with listener.accept()[0] as conn:
+                early.sendall(b"question")
+                assert conn.recv(20) == b"question"
+                conn.sendall(b"answer")
+                assert early.recv(20) == b"answer"
+
+
+def test_a_sealed_unix_listener_is_found_no_longer_and_keeps_its_queue(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with listen(f"unix:{path}") as listener, socket.socket(socket.AF_UNIX) as early:
+        early.connect(str(path))
+        sockets.seal(listener, sockets.path_id(listener))
+        assert not path.exists()
+        listener.accept()[0].close()
+
+
+def test_a_path_that_somebody_replaced_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with listen(f"unix:{path}") as listener:
+        owned = sockets.path_id(listener)
+        assert owned is not None
+        path.rename(tmp_path / "moved")
+        assert not sockets.unlink(owned)
+        with listen(f"unix:{path}"):
+            assert not sockets.unlink(owned)
+            assert path.exists()
+        (tmp_path / "moved").rename(path)
+        assert sockets.unlink(owned)
+        assert not path.exists()

@@ -50,9 +50,10 @@ class StopZygote(NamedTuple):
 
 
 class KillZygote(NamedTuple):
-    """It did not answer in time: have it dump its stacks to stderr, then SIGKILL."""
+    """SIGKILL; with `dump`, after it was made to write its stacks to stderr."""
 
     generation: GenerationId
+    dump: bool = False
 
 
 class Fork(NamedTuple):

@@ -74,6 +74,7 @@ class ZygoteFailed(NamedTuple):
 class ZygoteGone(NamedTuple):
     generation: GenerationId
     cause: str  # "exit 0", "signal 9"
+    stderr: str = ""  # the last lines it wrote; a dump of its stacks when it was killed for being late
 
 
 class WorkerForked(NamedTuple):

@@ -1,0 +1,322 @@
+"""What workers and zygotes report, entered into the facts: deaths become certificates and strikes.
+
+Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import failure, moves, orders, rollout
+from srvd.core.actions import KillWorker, Level, TellWorker, Told
+from srvd.core.events import (
+    ForkRefused,
+    RequestOverdue,
+    Word,
+    WorkerForked,
+    WorkerGone,
+    WorkerSaid,
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLoaded,
+)
+from srvd.core.lifecycle import Impulse, Stimulus
+from srvd.core.model import Death, Fault, Kind, OpState, Phase, Stage
+from srvd.core.state import NEVER, Certificate, Generation, House, Operation, Pool, Rollout, Turn, Worker, Zygote
+
+KILLED_FROM_OUTSIDE = 9
+"""A SIGKILL we did not send and memory did not cause says nothing about the application."""
+
+
+def _find(house: House, pool: str, number: int) -> tuple[Pool, Generation] | None:
+    home = house.pools.get(pool)
+    generation = home.generations.get(number) if home else None
+    return (home, generation) if home and generation else None
+
+
+def _rollout_of(house: House, generation: Generation) -> tuple[Operation, Rollout] | None:
+    for op in house.open_operations:
+        part = op.rollouts.get(generation.id.pool)
+        if part is not None and part.generation == generation.id.number:
+            return op, part
+    return None
+
+
+# -- workers ------------------------------------------------------------------------------------------------------
+
+
+def of_worker(
+    house: House, event: WorkerSaid | WorkerForked | ForkRefused | WorkerGone | RequestOverdue, turn: Turn
+) -> None:
+    """One report about one worker; a report about a worker that is gone already says nothing any more."""
+    found = _find(house, event.worker.pool, event.worker.generation)
+    worker = found[1].workers.get(event.worker.serial) if found else None
+    if found is None or worker is None:
+        return
+    pool, generation = found
+    match event:
+        case WorkerForked():
+            worker.pid = event.pid
+            _forked(worker, turn)
+        case ForkRefused():
+            _refused(house, pool, generation, worker, event.reason, turn)
+        case WorkerSaid():
+            _said(house, generation, worker, event, turn)
+        case WorkerGone():
+            _gone(house, pool, generation, worker, event.death, turn)
+        case RequestOverdue():
+            _stuck(worker, event, turn)
+
+
+def _forked(worker: Worker, turn: Turn) -> None:
+    deadline = worker.deadline
+    cancelled = worker.phase is Phase.CANCELLED
+    moves.step(worker, Stimulus.FORKED, turn)
+    worker.deadline = deadline  # set when it was asked for
+    if cancelled:
+        worker.deadline = turn.now + moves.LAST_WORDS
+        turn.do(KillWorker(worker.id))
+
+
+def _refused(house: House, pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
+    cancelled = worker.phase is Phase.CANCELLED
+    moves.step(worker, Stimulus.REFUSED, turn)
+    del generation.workers[worker.id.serial]
+    if cancelled:
+        return
+    turn.note(Level.WARNING, "worker", f"worker {worker.id} was not forked: {reason}; trying again",
+              ("worker", str(worker.id)))  # fmt: skip
+    part = _rollout_of(house, generation)
+    if generation.is_trial and part is not None:
+        part[1].losses += 1
+        if part[1].losses >= rollout.LOSSES:
+            fault = Fault(
+                "boot_failed", f"workers of {generation.id} cannot be forked: {reason}", step="boot", pool=pool.name
+            )
+            orders.fail(house, part[0], fault, turn)
+        return
+    failure.strike(pool.breaker, worker.asked, turn.now, worker.id.serial)
+
+
+def _said(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
+    fits = True
+    match event.word:
+        case Word.READY:
+            fits = moves.step(worker, Stimulus.READY, turn)
+            if fits and worker.phase is Phase.STANDBY:
+                worker.ready_at = turn.now
+                turn.note(
+                    Level.INFO, "worker", f"worker {worker.id} ready, pid {worker.pid}", ("worker", str(worker.id))
+                )
+        case Word.SERVING:
+            fits = moves.step(worker, Stimulus.CONFIRMED, turn)
+        case Word.FAILED:
+            worker.failure = event.text
+            fits = moves.step(worker, Stimulus.FAILED, turn)
+            if fits:
+                worker.deadline = turn.now + moves.LAST_WORDS
+                turn.do(KillWorker(worker.id))
+        case Word.HEALTHY | Word.UNHEALTHY:
+            _probed(house, generation, event.word is Word.HEALTHY, event.text, turn)
+        case Word.BYE:
+            pass
+    if not fits:
+        text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
+        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)))
+        moves.kill(worker, "misfit", turn)
+
+
+def _probed(house: House, generation: Generation, healthy: bool, text: str, turn: Turn) -> None:
+    if generation.stage is not Stage.PROBING:
+        return
+    if healthy:
+        generation.deadline = NEVER
+        moves.shift(generation, Impulse.HEALTHY)
+        return
+    line = text.splitlines()[0] if text else "no answer"
+    _trial_failed(house, generation, Fault("health_failed", f"the health probe failed: {line}", traceback=text), turn)
+
+
+def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
+    text = f"worker {worker.id} has been in {event.line} for {event.age:.0f} s; its stacks follow, a replacement boots"
+    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("request", event.line))
+    turn.do(TellWorker(worker.id, Told.DUMP))
+    if worker.is_capacity:
+        worker.condemned = "overdue"
+
+
+def worker_overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
+    """The worker's deadline has passed. A zygote that has not forked by then is deaf and is replaced."""
+    deaf = worker.phase is Phase.ASKED
+    moves.overdue(worker, turn)
+    if deaf and generation.zygote is Zygote.UP:
+        turn.note(Level.ERROR, "generation", f"the zygote of {generation.id} does not fork; killing it")
+        moves.zygote_overdue(generation, turn)
+
+
+def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
+    certificate = _certify(pool, worker, death, turn)
+    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "misfit")
+    moves.step(worker, Stimulus.EXITED, turn)
+    del generation.workers[worker.id.serial]
+    if unasked or certificate.cause == "died_leaving":
+        text = f"worker {worker.id} {certificate.summary}"
+        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause))
+    else:
+        turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
+    if not unasked:
+        return
+    if generation.is_trial:
+        _trial_lost(house, generation, worker, certificate, turn)
+    elif generation.id.number == pool.active:
+        pool.restarts += 1
+        if failure.is_strike(worker, turn.now):
+            failure.strike(pool.breaker, turn.now - certificate.lived, turn.now, worker.id.serial)
+            if pool.breaker.strikes == failure.CRASHING_STRIKES:
+                text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
+                turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
+        elif pool.bake is not None and (death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory):
+            pool.bake = pool.bake._replace(deaths=pool.bake.deaths + 1)
+
+
+def _certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate:
+    certificate = Certificate(
+        worker.id,
+        worker.pid or 0,
+        failure.cause(worker, death),
+        failure.summary(worker, death),
+        death,
+        turn.now,
+        turn.now - worker.asked,
+        worker.ready_at is not None,
+        worker.failure,
+    )
+    pool.deaths.append(certificate)
+    return certificate
+
+
+def _trial_lost(house: House, generation: Generation, worker: Worker, certificate: Certificate, turn: Turn) -> None:
+    found = _rollout_of(house, generation)
+    if found is None:
+        return
+    found[1].losses += 1
+    proof = worker.failure or certificate.death.stderr
+    if worker.ready_at is None or generation.stage is Stage.PROBING:
+        last = proof.strip().splitlines()[-1:] or [certificate.summary]
+        message = f"worker {worker.id} {certificate.summary}: {last[0].strip()}"
+        _trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
+    elif found[1].losses >= rollout.LOSSES:
+        message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
+        _trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
+
+
+# -- zygotes ------------------------------------------------------------------------------------------------------
+
+
+def of_zygote(house: House, event: ZygoteLoaded | ZygoteFailed | ZygoteGone, turn: Turn) -> None:
+    """One report about one zygote."""
+    found = _find(house, event.generation.pool, event.generation.number)
+    if found is None:
+        return
+    pool, generation = found
+    match event:
+        case ZygoteLoaded():
+            _loaded(generation, event, turn)
+        case ZygoteFailed():
+            generation.zygote = Zygote.LEAVING
+            generation.deadline = turn.now + moves.LAST_WORDS
+            _trial_failed(house, generation, event.fault, turn)
+        case ZygoteGone():
+            _zygote_gone(house, pool, generation, event, turn)
+
+
+def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
+    if generation.zygote is not Zygote.LOADING:  # it was late and is being killed
+        return
+    generation.zygote = Zygote.UP
+    generation.deadline = NEVER
+    generation.preloaded = event.preloaded
+    how = "loaded" if event.preloaded else "ready to fork, not preloaded"
+    turn.note(Level.INFO, "generation", f"generation {generation.id} {how}", ("generation", str(generation.id)))
+    for note in event.notes:
+        turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
+    if generation.stage is Stage.LOADING:
+        moves.shift(generation, Impulse.LOADED)
+
+
+def _zygote_gone(house: House, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
+    expected = generation.zygote is Zygote.LEAVING and generation.fault is None
+    generation.zygote = Zygote.GONE
+    generation.deadline = NEVER
+    for worker in list(generation.workers.values()):  # nobody will answer for these
+        if worker.phase in (Phase.ASKED, Phase.CANCELLED):
+            moves.step(worker, Stimulus.REFUSED, turn)
+            del generation.workers[worker.id.serial]
+    if generation.is_trial:
+        what = (
+            "the zygote died"
+            if generation.stage is not Stage.LOADING
+            else "the application ended its process while it was loaded"
+        )
+        fault = generation.fault or Fault("load_failed", f"{what} ({event.cause})")
+        _trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
+    elif generation.id.number == pool.active and not pool.removed:
+        failure.strike(pool.mender, turn.now, turn.now, generation.id.number)
+        text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
+        turn.note(Level.ERROR, "generation", text, ("generation", str(generation.id)))
+    elif generation.id.number == pool.parked and not expected:
+        turn.note(Level.WARNING, "generation", f"the parked zygote of {generation.id} died; no rollback to it")
+        rollout.unpark(pool, turn)
+
+
+def generation_overdue(house: House, pool: Pool, generation: Generation, turn: Turn) -> None:
+    """The generation's deadline has passed: to load, to answer the probe, to be kept, or to leave."""
+    generation.deadline = NEVER
+    if generation.zygote is Zygote.LOADING:
+        limit = generation.spec.boot_timeout
+        message = f"the application of {generation.id} was not loaded within {limit:g} s"
+        generation.fault = Fault("load_failed", message, "raise boot_timeout, or see where it waits", "load", pool.name)
+        turn.note(Level.ERROR, "generation", f"{message}; its stacks follow, then it is killed")
+        moves.zygote_overdue(generation, turn)
+    elif generation.zygote is Zygote.LEAVING:
+        moves.zygote_overdue(generation, turn)
+    elif generation.stage is Stage.PROBING:
+        message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
+        for worker in generation.workers.values():
+            turn.do(TellWorker(worker.id, Told.DUMP))
+        _trial_failed(house, generation, Fault("health_failed", message, step="probe"), turn)
+    elif generation.stage is Stage.PARKED:
+        turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
+        rollout.unpark(pool, turn)
+
+
+def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn) -> None:
+    found = _rollout_of(house, generation)
+    if found is None or not generation.is_trial:
+        return
+    op = found[0]
+    step = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe"}.get(generation.stage, "stage")
+    orders.fail(house, op, fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
+    if op.order.kind is Kind.REPAIR:
+        pool = house.pools[generation.id.pool]
+        failure.strike(pool.mender, turn.now, turn.now, generation.id.number)
+
+
+# -- what is left -------------------------------------------------------------------------------------------------
+
+
+def sweep(house: House, pool: Pool, turn: Turn) -> None:
+    """Ends generations that nobody is left of, and a removed pool with the last of them."""
+    source = pool.source
+    if pool.removed and source is not None and not source.workers:
+        moves.shift(source, Impulse.RETIRE)
+        pool.active = None
+    for generation in list(pool.generations.values()):
+        if generation.stage not in (Stage.RETIRING, Stage.FAILED) or generation.workers:
+            continue
+        moves.dismiss(generation, turn)
+        if generation.zygote is Zygote.GONE:
+            moves.shift(generation, Impulse.EMPTIED)
+            del pool.generations[generation.id.number]
+    if pool.removed and not pool.generations:
+        busy = any(pool.name in op.rollouts and op.state is not OpState.DONE for op in house.open_operations)
+        if not busy:
+            del house.pools[pool.name]

@@ -1,0 +1,87 @@
+"""The failure policy: how a death is named, when the next attempt may be made, when a pool counts as crashing.
+
+Decides nothing about who is forked. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.model import Death, Phase
+from srvd.core.state import Breaker, Worker
+
+HEALTHY_AFTER = 1.0
+"""Seconds of readiness after which a death is repaired at once and is no strike."""
+
+FORGIVEN_AFTER = 60.0
+"""Seconds without a strike after which the count begins anew."""
+
+CRASHING_STRIKES = 5
+RETURN_STRIKES = 3
+"""Strikes while a new generation bakes that switch back to the former one."""
+
+BASE = 0.1
+CAP = 30.0
+JITTER = 0.2
+
+
+def delay(strikes: int, seed: int) -> float:
+    """Seconds to wait after so many strikes: none after the first, then 0.1·2ⁿ ± 20 % up to 30 s.
+
+    The jitter is a fixed function of `seed` (a serial): pools of one host spread out, and a transcript replays.
+    """
+    if strikes <= 1:
+        return 0.0
+    spread = ((seed * 2654435761) % 1024) / 1023 * 2 - 1  # Knuth's multiplicative hash, as -1 … 1
+    return float(min(CAP, BASE * 2 ** min(strikes - 2, 20)) * (1 + JITTER * spread))
+
+
+def strike(breaker: Breaker, asked_at: float, now: float, seed: int) -> None:
+    """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
+    if now - breaker.last >= FORGIVEN_AFTER:
+        breaker.strikes = 0
+    elif asked_at < breaker.last:
+        return
+    breaker.strikes += 1
+    breaker.last = now
+    breaker.until = now + delay(breaker.strikes, seed)
+
+
+def is_crashing(breaker: Breaker) -> bool:
+    return breaker.strikes >= CRASHING_STRIKES
+
+
+def is_strike(worker: Worker, now: float) -> bool:
+    """An unasked death before a second of readiness."""
+    return worker.ready_at is None or now - worker.ready_at < HEALTHY_AFTER
+
+
+def cause(worker: Worker, death: Death) -> str:
+    """One word for the certificate."""
+    if worker.leaving in ("boot_timeout", "drain_timeout", "overdue", "misfit"):
+        return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
+    if death.out_of_memory:
+        return "out_of_memory"
+    if worker.ready_at is None and not worker.leaving:
+        return "boot_failed"
+    if worker.leaving:
+        return "retired" if death.exit_code == 0 or worker.phase is Phase.KILLED else "died_leaving"
+    return "signal" if death.signal is not None else "exited"
+
+
+def summary(worker: Worker, death: Death) -> str:
+    """How it ended, in words."""
+    ended = "ended in an unknown way"
+    if death.signal is not None:
+        ended = f"killed by signal {death.signal}"
+    elif death.exit_code is not None:
+        ended = f"exited with code {death.exit_code}"
+    what = {
+        "boot_timeout": "was not ready in time",
+        "drain_timeout": "did not finish its requests in time",
+        "request_timeout": "was stuck in a request",
+        "misfit": "broke the protocol of its link",
+        "out_of_memory": "ran out of memory",
+        "boot_failed": "could not boot",
+        "retired": f"was told to leave ({worker.leaving})",
+        "died_leaving": f"died while leaving ({worker.leaving})",
+    }.get(cause(worker, death), "died by itself")
+    return f"{what}; {ended}"

@@ -1,0 +1,185 @@
+"""When an operation has come true, when it cannot any more, and how far it is.
+
+Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else, so that an answer is always true. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import operations, rollout
+from srvd.core.failure import RETURN_STRIKES
+from srvd.core.model import Fault, Kind, OpState, Phase, Stage
+from srvd.core.state import House, Operation, Pool, Rollout, Turn
+
+_TRIAL_PHASES = {
+    Stage.LOADING: "load",
+    Stage.BOOTING: "canary",
+    Stage.PROBING: "probe",
+    Stage.STAGING: "stage",
+}
+
+
+def judge(house: House, op: Operation, turn: Turn) -> None:
+    """Reports the operation's progress and ends it if its goal is reached or lost."""
+    if op.state not in (OpState.RUNNING, OpState.COMMITTING):
+        return
+    match op.order.kind:
+        case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
+            _judge_rollouts(house, op, turn)
+        case Kind.SCALE:
+            _judge_scale(house, op, turn)
+        case Kind.RECYCLE:
+            _judge_recycle(house, op, turn)
+        case Kind.PAUSE:
+            left = sum(len(f) + len(o) for f, o in (p.split() for p in pools_of(house, op)))
+            operations.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
+            if left == 0:
+                op.result["message"] = "paused; connections wait in the backlog"
+                operations.end(house, op, OpState.DONE, turn)
+        case Kind.RESUME:
+            _judge_resume(house, op, turn)
+        case Kind.STOP:
+            _judge_stop(house, op, turn)
+
+
+def pools_of(house: House, op: Operation) -> list[Pool]:
+    """The pools the operation is about; a pool that has left the configuration since is none of them."""
+    names = [op.order.pool] if op.order.pool else list(house.pools)
+    return [house.pools[name] for name in names if name in house.pools]
+
+
+def is_full(pool: Pool) -> bool:
+    """The fresh workers serve in the wished number, and no old one is left to be replaced."""
+    fresh, old = pool.split()
+    return not old and len(fresh) == pool.target == sum(w.phase is Phase.SERVING for w in fresh)
+
+
+def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
+    phase, done, total = "config", 0, 0
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        part.finished = part.finished or (part.committed and is_full(pool))
+        phase, done, total = _rollout_progress(pool, part)
+        if not part.finished:
+            break
+    baking = [part.pool for part in op.rollouts.values() if house.pools[part.pool].bake is not None]
+    finished = bool(op.rollouts) and all(part.finished for part in op.rollouts.values())
+    if finished and op.order.wait_bake and baking:
+        phase, done, total = "bake", 0, 0
+    operations.report(op, phase, done, total, turn)
+    if not finished or (op.order.wait_bake and baking):
+        return
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        op.result["generation"] = part.generation
+        op.result["serving"] = pool.target
+    names = [str(pool.source.id) for p in op.rollouts.values() if (pool := house.pools[p.pool]).source is not None]
+    serving = sum(house.pools[p.pool].target for p in op.rollouts.values())
+    op.result["message"] = f"{', '.join(names)} serves with {serving} workers"
+    op.result["baking"] = bool(baking)
+    operations.end(house, op, OpState.DONE, turn)
+
+
+def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
+    generation = pool.generations.get(part.generation)
+    if generation is None:
+        return "commit", 0, 0
+    if not part.committed:
+        size = pool.target if generation.stage is Stage.STAGING else 1
+        return _TRIAL_PHASES.get(generation.stage, "load"), generation.count(Phase.STANDBY), size
+    return "commit", generation.count(Phase.SERVING), pool.target
+
+
+def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
+    pool = house.pools.get(op.order.pool)
+    if pool is None or pool.removed:
+        fault = Fault("conflict", f"pool {op.order.pool} has left the configuration meanwhile")
+        operations.end(house, op, OpState.FAILED, turn, fault)
+        return
+    fresh, old = pool.split()
+    capacity = len(fresh) + len(old)
+    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
+    operations.report(op, "scale", serving, pool.target, turn)
+    if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
+        extra = " (paused)" if pool.paused else ""
+        op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
+        op.result["message"] = f"pool {pool.name} has {serving} serving, wish {pool.wish}{extra}"
+        operations.end(house, op, OpState.DONE, turn)
+    elif pool.breaker.strikes >= RETURN_STRIKES:
+        restore(house, op, f"new workers die before they are ready; {serving} of {pool.target} serve", turn)
+
+
+def restore(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """The scale could not be made true: the former wish is in force again, and the answer says why."""
+    pool = house.pools[op.order.pool]
+    pool.override = op.before[pool.name]
+    pool.breaker.clear()
+    proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
+    code = "cancelled" if state is OpState.CANCELLED else "boot_failed"
+    fault = Fault(code, f"{reason}; back to {pool.wish}", "srvctl why", "scale", pool.name, proof)
+    operations.end(house, op, state, turn, fault)
+
+
+def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
+    pools = pools_of(house, op)
+    left = [w for pool in pools for w in pool.workers() if w.id in op.targets and w.is_capacity]
+    operations.report(op, "recycle", len(op.targets) - len(left), len(op.targets), turn)
+    if not left and all(is_full(pool) for pool in pools):
+        op.result |= {"recycled": len(op.targets), "message": f"{len(op.targets)} recycled"}
+        operations.end(house, op, OpState.DONE, turn)
+    elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
+        stop_recycling(house, op, "new workers die before they are ready", turn)
+
+
+def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """Who has not been replaced yet stays."""
+    kept = 0
+    for pool in pools_of(house, op):
+        for worker in pool.workers():
+            if worker.id in op.targets and worker.condemned == "recycle" and worker.is_capacity:
+                worker.condemned = ""
+                kept += 1
+    done = len(op.targets) - kept
+    code = "cancelled" if state is OpState.CANCELLED else "partial" if done else "boot_failed"
+    proof = next(
+        (d.traceback or d.death.stderr for p in pools_of(house, op) for d in reversed(p.deaths) if not d.ready), ""
+    )
+    fault = Fault(code, f"{reason}; {done} recycled, {kept} kept", "srvctl why", "recycle", op.order.pool, proof)
+    operations.end(house, op, state, turn, fault)
+
+
+def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
+    pools = pools_of(house, op)
+    serving, target = sum(pool.serving for pool in pools), sum(pool.target for pool in pools)
+    operations.report(op, "resume", serving, target, turn)
+    if all(pool.serving >= pool.target for pool in pools):
+        op.result["message"] = f"{serving} serving"
+        operations.end(house, op, OpState.DONE, turn)
+    elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
+        fault = Fault("crashing", f"new workers die before they are ready; {serving} of {target} serve", "srvctl why")
+        operations.end(house, op, OpState.FAILED, turn, fault)
+
+
+def _judge_stop(house: House, op: Operation, turn: Turn) -> None:
+    left = sum(len(g.workers) for pool in house.pools.values() for g in pool.generations.values())
+    operations.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
+    if not house.pools:
+        op.result["message"] = "stopped"
+        operations.end(house, op, OpState.DONE, turn)
+
+
+def bake_is_spoiled(house: House, pool: Pool) -> str:
+    """Why the generation that bakes must be taken back, or ""."""
+    if not rollout.may_return(pool) or pool.bake is None:
+        return ""
+    committing = any(
+        pool.name in op.rollouts and op.state is OpState.COMMITTING and not op.rollouts[pool.name].finished
+        for op in house.open_operations
+    )
+    if pool.breaker.strikes >= RETURN_STRIKES - committing:
+        return "its workers die before they are ready"
+    if pool.bake.deaths >= max(RETURN_STRIKES, pool.target):
+        return f"{pool.bake.deaths} of its workers died while it baked"
+    source = pool.source
+    if committing and source is not None and source.zygote.value in ("gone", "leaving"):
+        return "its zygote died during the change-over"
+    return ""

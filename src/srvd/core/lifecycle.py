@@ -1,0 +1,146 @@
+"""The two lives as total tables: what each stimulus does to a worker's phase and to a generation's stage.
+
+No actions here, only what follows what; `moves.py` says what is done on the way. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from srvd.core.model import Phase, Stage
+
+
+class Stimulus(Enum):
+    """What can happen to a worker."""
+
+    FORKED = "forked"  # its pid is known
+    REFUSED = "refused"  # no process came to be
+    READY = "ready"  # it says: booted
+    CONFIRMED = "confirmed"  # it says: accepting
+    FAILED = "failed"  # it says: cannot boot
+    EXITED = "exited"  # its process ended
+    OPEN = "open"  # decided: it shall accept
+    RETIRE = "retire"  # decided: it shall finish and leave
+    KILL = "kill"  # decided: it shall end now
+    OVERDUE = "overdue"  # its deadline has passed
+
+
+class Impulse(Enum):
+    """What can happen to a generation."""
+
+    LOADED = "loaded"  # its zygote has the application
+    CANARY = "canary"  # its first worker is ready
+    HEALTHY = "healthy"  # the canary answered, or need not
+    COMMIT = "commit"  # decided: it is the one that serves
+    PARK = "park"  # decided: no longer the one that serves, kept for a rollback
+    TRY = "try"  # decided: a parked one shall serve again, after a canary
+    RESTORE = "restore"  # decided: a parked one serves again at once
+    RETIRE = "retire"  # decided: its workers leave, then its zygote
+    ABANDON = "abandon"  # it will never serve
+    EMPTIED = "emptied"  # neither worker nor zygote is left
+
+
+class Breach(Enum):
+    """Cells without a next phase."""
+
+    MISFIT = "misfit"  # a worker said what it cannot say now: it is killed
+    IMPOSSIBLE = "impossible"  # a bug in the core
+
+
+class ImpossibleStep(AssertionError):
+    """A cell that no event can reach was reached; the message names both sides."""
+
+
+_SAID = (Stimulus.READY, Stimulus.CONFIRMED, Stimulus.FAILED)
+
+
+def _worker_table() -> dict[tuple[Phase, Stimulus], Phase | Breach]:
+    p, s = Phase, Stimulus
+    # Whatever is not named below: a worker that speaks out of turn is a misfit, anything else a bug of ours.
+    table: dict[tuple[Phase, Stimulus], Phase | Breach] = {
+        (phase, stimulus): Breach.MISFIT if stimulus in _SAID else Breach.IMPOSSIBLE for phase in p for stimulus in s
+    }
+    table |= {
+        (p.ASKED, s.FORKED): p.BOOTING,
+        (p.ASKED, s.REFUSED): p.GONE,
+        (p.ASKED, s.RETIRE): p.CANCELLED,
+        (p.ASKED, s.KILL): p.CANCELLED,
+        (p.ASKED, s.OVERDUE): p.CANCELLED,
+        (p.BOOTING, s.READY): p.STANDBY,
+        (p.BOOTING, s.FAILED): p.KILLED,
+        (p.BOOTING, s.RETIRE): p.KILLED,  # it holds no request yet
+        (p.BOOTING, s.OVERDUE): p.KILLED,
+        (p.STANDBY, s.OPEN): p.OPENING,
+        (p.STANDBY, s.RETIRE): p.DRAINING,
+        (p.OPENING, s.CONFIRMED): p.SERVING,
+        (p.OPENING, s.RETIRE): p.DRAINING,
+        (p.OPENING, s.OVERDUE): p.KILLED,
+        (p.SERVING, s.RETIRE): p.DRAINING,
+        (p.DRAINING, s.RETIRE): p.DRAINING,
+        (p.DRAINING, s.CONFIRMED): p.DRAINING,  # said before it read the order to leave
+        (p.DRAINING, s.OVERDUE): p.KILLED,
+        (p.KILLED, s.RETIRE): p.KILLED,
+        (p.KILLED, s.OVERDUE): p.KILLED,  # killed once more, loudly
+        (p.CANCELLED, s.FORKED): p.KILLED,
+        (p.CANCELLED, s.REFUSED): p.GONE,
+        (p.CANCELLED, s.RETIRE): p.CANCELLED,
+        (p.CANCELLED, s.KILL): p.CANCELLED,
+    }
+    for phase in (p.BOOTING, p.STANDBY, p.OPENING, p.SERVING, p.DRAINING, p.KILLED):
+        table[phase, s.EXITED] = p.GONE
+        table[phase, s.KILL] = p.KILLED
+    for stimulus in _SAID:  # said before the kill arrived
+        table[p.KILLED, stimulus] = p.KILLED
+    return table
+
+
+def _generation_table() -> dict[tuple[Stage, Impulse], Stage | Breach]:
+    s, i = Stage, Impulse
+    table: dict[tuple[Stage, Impulse], Stage | Breach] = {
+        (stage, impulse): Breach.IMPOSSIBLE for stage in s for impulse in i
+    }
+    table |= {
+        (s.LOADING, i.LOADED): s.BOOTING,
+        (s.BOOTING, i.CANARY): s.PROBING,
+        (s.PROBING, i.HEALTHY): s.STAGING,
+        (s.STAGING, i.COMMIT): s.ACTIVE,
+        (s.ACTIVE, i.PARK): s.PARKED,
+        (s.ACTIVE, i.RETIRE): s.RETIRING,
+        (s.PARKED, i.TRY): s.BOOTING,
+        (s.PARKED, i.RESTORE): s.ACTIVE,
+        (s.PARKED, i.RETIRE): s.RETIRING,
+        (s.RETIRING, i.RETIRE): s.RETIRING,
+        (s.RETIRING, i.EMPTIED): s.GONE,
+        (s.FAILED, i.EMPTIED): s.GONE,
+    }
+    for stage in (s.LOADING, s.BOOTING, s.PROBING, s.STAGING, s.FAILED):
+        table[stage, i.ABANDON] = s.FAILED
+    return table
+
+
+WORKER: dict[tuple[Phase, Stimulus], Phase | Breach] = _worker_table()
+GENERATION: dict[tuple[Stage, Impulse], Stage | Breach] = _generation_table()
+
+CAPACITY = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING, Phase.SERVING})
+"""Workers that serve or will; a draining one is never capacity."""
+
+TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.STAGING})
+"""Generations that have not committed."""
+
+
+def next_phase(phase: Phase, stimulus: Stimulus) -> Phase | None:
+    """The phase after the stimulus; None for a worker that spoke out of turn. Raises `ImpossibleStep`."""
+    cell = WORKER[phase, stimulus]
+    if cell is Breach.IMPOSSIBLE:
+        msg = f"a worker in phase {phase.name} cannot meet {stimulus.name}"
+        raise ImpossibleStep(msg)
+    return cell if isinstance(cell, Phase) else None
+
+
+def next_stage(stage: Stage, impulse: Impulse) -> Stage:
+    """The stage after the impulse. Raises `ImpossibleStep`."""
+    cell = GENERATION[stage, impulse]
+    if not isinstance(cell, Stage):
+        msg = f"a generation in stage {stage.name} cannot meet {impulse.name}"
+        raise ImpossibleStep(msg)
+    return cell

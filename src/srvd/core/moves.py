@@ -1,0 +1,118 @@
+"""One step of one worker or one zygote: the transition and the actions that belong to it, in the same breath.
+
+Chooses nobody: `reconcile.py` and `rollout.py` say who is moved. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
+from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
+from srvd.core.model import GenerationId, Phase, PoolSpec, Revision, WorkerId
+from srvd.core.state import NEVER, Generation, Pool, Turn, Worker, Zygote
+
+LAST_WORDS = 5.0
+"""Seconds a process has to be gone after SIGKILL, or a zygote after its link was closed, before it is killed again."""
+
+
+def step(worker: Worker, stimulus: Stimulus, turn: Turn) -> bool:
+    """Moves the worker; False when it spoke out of turn (and has not moved). Its deadline is the caller's to set."""
+    phase = next_phase(worker.phase, stimulus)
+    if phase is None:
+        return False
+    if phase is not worker.phase:
+        worker.phase, worker.deadline = phase, NEVER
+    return True
+
+
+def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
+    """A new worker. Its boot deadline is set before the fork: a child stuck in an import must still be found."""
+    pool.serials += 1
+    worker = Worker(
+        WorkerId(pool.name, generation.id.number, pool.serials),
+        asked=turn.now,
+        deadline=turn.now + generation.spec.boot_timeout,
+    )
+    generation.workers[worker.id.serial] = worker
+    turn.do(Fork(worker.id))
+
+
+def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
+    step(worker, Stimulus.OPEN, turn)
+    worker.deadline = turn.now + spec.boot_timeout
+    turn.do(TellWorker(worker.id, Told.SERVE))
+
+
+def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False) -> None:
+    """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once."""
+    step(worker, Stimulus.RETIRE, turn)
+    worker.leaving = worker.leaving or why
+    if worker.phase is Phase.DRAINING:
+        worker.deadline = turn.now + seconds
+        turn.do(TellWorker(worker.id, Told.DRAIN, seconds, leaving))
+    elif worker.phase is Phase.KILLED:
+        worker.deadline = turn.now + LAST_WORDS
+        turn.do(KillWorker(worker.id))
+
+
+def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
+    step(worker, Stimulus.KILL, turn)
+    worker.leaving = worker.leaving or why
+    if worker.phase is Phase.KILLED:
+        worker.deadline = turn.now + LAST_WORDS
+        turn.do(KillWorker(worker.id, dump))
+
+
+def overdue(worker: Worker, turn: Turn) -> None:
+    """The worker's deadline has passed."""
+    late = worker.phase
+    step(worker, Stimulus.OVERDUE, turn)
+    if worker.phase is not Phase.KILLED:
+        worker.leaving = "boot_timeout"
+        return
+    worker.deadline = turn.now + LAST_WORDS
+    if late is Phase.KILLED:
+        turn.note(
+            Level.ERROR, "worker", f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
+        )
+    elif late is Phase.DRAINING:
+        worker.leaving = worker.leaving if worker.leaving == "overdue" else "drain_timeout"
+        turn.note(Level.WARNING, "worker", f"worker {worker.id} did not finish in time; killing it")
+    else:
+        worker.leaving = "boot_timeout"
+        turn.note(
+            Level.ERROR, "worker", f"worker {worker.id} was not ready in time; its stacks follow, then it is killed"
+        )
+    turn.do(KillWorker(worker.id, dump=late is not Phase.KILLED))
+
+
+def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generation:
+    """A new generation whose zygote is being started."""
+    pool.numbers += 1
+    generation = Generation(GenerationId(pool.name, pool.numbers), spec, revision)
+    generation.deadline = turn.now + spec.boot_timeout
+    pool.generations[generation.id.number] = generation
+    turn.do(StartZygote(generation.id, revision))
+    return generation
+
+
+def shift(generation: Generation, impulse: Impulse) -> None:
+    generation.stage = next_stage(generation.stage, impulse)
+
+
+def dismiss(generation: Generation, turn: Turn) -> None:
+    """Sends the zygote away; one that is still loading reads no link and is killed."""
+    if generation.zygote is Zygote.UP:
+        turn.do(StopZygote(generation.id))
+    elif generation.zygote is Zygote.LOADING:
+        turn.do(KillZygote(generation.id))
+    else:
+        return
+    generation.zygote = Zygote.LEAVING
+    generation.deadline = turn.now + LAST_WORDS
+
+
+def zygote_overdue(generation: Generation, turn: Turn) -> None:
+    """It did not load, or did not leave, in time."""
+    turn.do(KillZygote(generation.id, dump=generation.zygote is Zygote.LOADING))
+    generation.zygote = Zygote.LEAVING
+    generation.deadline = turn.now + LAST_WORDS

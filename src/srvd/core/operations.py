@@ -1,0 +1,129 @@
+"""Operations as objects: how an order is checked, joined, queued, let run, and how its end is recorded.
+
+What an order changes is in `orders.py`, when it has come true in `goals.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Ended, Level, Progress
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
+from srvd.core.state import HISTORY, House, Operation, Step, Turn
+
+_LANES = {
+    Kind.START: "generation",
+    Kind.RELOAD: "generation",
+    Kind.ROLLBACK: "generation",
+    Kind.REPAIR: "generation",
+    Kind.RECYCLE: "generation",
+    Kind.SCALE: "size",
+    Kind.PAUSE: "size",
+    Kind.RESUME: "size",
+}
+"""Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
+
+QUEUE = 64
+"""Operations that may wait or run at a time; one more is refused as busy."""
+
+
+def check(house: House, order: Order) -> Fault | None:
+    """Why the order cannot be taken now, if so; nothing has changed then."""
+    if house.stop is not None and order.kind is not Kind.STOP:
+        return Fault("shutting_down", "the daemon is stopping; nothing was changed")
+    if order.pool and order.pool not in house.pools:
+        known = ", ".join(house.pools)
+        return Fault("no_such_pool", f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
+    if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
+        return Fault("busy", f"{QUEUE} operations are under way; try again when one has ended")
+    match order.kind:
+        case Kind.SCALE:
+            return _check_scale(house, order)
+        case Kind.RECYCLE if order.worker:
+            if not any(str(w.id) == order.worker and w.is_capacity for p in house.pools.values() for w in p.workers()):
+                return Fault("no_such_worker", f"there is no worker {order.worker!r} that serves; nothing was changed")
+        case Kind.ROLLBACK:
+            names = [order.pool] if order.pool else list(house.pools)
+            if all(house.pools[name].parked is None for name in names):
+                return Fault("conflict", "no former generation is kept to roll back to; nothing was changed",
+                             "a generation is kept for rollback_window after a reload")  # fmt: skip
+        case _:
+            pass
+    return None
+
+
+def _check_scale(house: House, order: Order) -> Fault | None:
+    if not order.pool:
+        return Fault("bad_args", "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}")
+    if order.reset:
+        return None
+    size = order.size + (house.pools[order.pool].wish if order.relative else 0)
+    if not 0 <= size <= house.limit:
+        return Fault("bad_args", f"a pool cannot have {size} workers (0 to {house.limit}); nothing was changed")
+    return None
+
+
+def joinable(house: House, order: Order) -> Operation | None:
+    """The identical order under way. A relative scale never joins: each of six `+1` counts."""
+    if order.kind is Kind.SCALE and order.relative:
+        return None
+    bare = order._replace(busy=())
+    return next((op for op in house.open_operations if op.order._replace(busy=()) == bare), None)
+
+
+def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
+    house.count += 1
+    op = Operation(OpId(house.count), order, actor, turn.now)
+    house.operations[op.id] = op
+    op.timeline.append(Step(turn.now, "queued"))
+    text = f"operation {op.id}: {describe(order)}, asked by {actor}"
+    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", order.kind.value), ("actor", actor.name))
+    return op
+
+
+def runnable(house: House) -> Operation | None:
+    """The first queued operation whose lane is free on its pools."""
+    taken: list[tuple[str, str]] = []
+    for op in house.open_operations:
+        claim = (_LANES.get(op.order.kind, ""), op.order.pool)
+        blocked = any((lane == claim[0] and "" in (pool, claim[1])) or (lane, pool) == claim for lane, pool in taken)
+        if op.state is OpState.QUEUED and not blocked:
+            return op
+        taken.append(claim)
+    return None
+
+
+def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None:
+    """Tells the watchers of the operation where it is, if that has changed."""
+    if op.progress == (phase, done, total):
+        return
+    if op.progress[0] != phase:
+        op.timeline.append(Step(turn.now, phase))
+    op.progress = (phase, done, total)
+    turn.do(Progress(op.id, phase, done, total))
+
+
+def end(house: House, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
+    """Records the end; the answer to whoever waits follows from it."""
+    op.state, op.ended, op.fault = state, turn.now, fault
+    message = fault.message if fault else str(op.result.get("message", ""))
+    op.timeline.append(Step(turn.now, state.value, message))
+    level = Level.INFO if state is OpState.DONE else Level.WARNING
+    text = f"operation {op.id}: {describe(op.order)}: {state.value.replace('_', ' ')}{': ' if message else ''}{message}"
+    turn.note(level, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("state", state.value))
+    turn.do(Ended(op.id))
+    ended = [other.id for other in house.operations.values() if other.state.ended]
+    for old in ended[: max(0, len(ended) - HISTORY)]:
+        del house.operations[old]
+
+
+def describe(order: Order) -> str:
+    """The order as a person would say it."""
+    words = [order.kind.value]
+    if order.pool:
+        words.append(order.pool)
+    if order.kind is Kind.SCALE:
+        words.append("reset" if order.reset else f"by {order.size:+d}" if order.relative else f"to {order.size}")
+    if order.worker:
+        words.append(order.worker)
+    if order.now:
+        words.append("now")
+    return " ".join(words)

@@ -1,0 +1,212 @@
+"""What each order changes in wish and fact when its operation begins, is cancelled or runs out of time.
+
+Whether it may begin is `operations.py`'s, whether it has come true `goals.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import goals, moves, operations, rollout
+from srvd.core.actions import Level, ReadConfig, SealListeners
+from srvd.core.lifecycle import Impulse
+from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
+from srvd.core.state import NEVER, House, Operation, Pool, Turn, Zygote
+
+SCALE_GRACE = 5.0
+"""Seconds beyond boot_timeout that a scale, resume or recycle may take for each round of boots."""
+
+
+def begin(house: House, op: Operation, turn: Turn) -> None:
+    """Starts a queued operation."""
+    op.state = OpState.RUNNING
+    order = op.order
+    if order.timeout > 0:
+        op.deadline = turn.now + order.timeout
+    pools = goals.pools_of(house, op)
+    match order.kind:
+        case Kind.SCALE:
+            _begin_scale(house, op, turn)
+        case Kind.RELOAD:
+            turn.do(ReadConfig(op.id))
+        case Kind.ROLLBACK:
+            _begin_rollback(house, op, turn)
+        case Kind.REPAIR:
+            _begin_repair(house, op, turn)
+        case Kind.RECYCLE:
+            _begin_recycle(op, pools, turn)
+        case Kind.PAUSE:
+            for pool in pools:
+                pool.paused = True
+        case Kind.RESUME:
+            for pool in pools:
+                pool.paused = False
+                pool.breaker.clear()
+            _default_deadline(op, pools, turn)
+        case Kind.START | Kind.STOP:
+            pass
+
+
+def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:
+    if op.deadline == NEVER and pools:
+        op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) + SCALE_GRACE
+
+
+def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
+    fault = operations.check(house, op.order)  # the wish may have moved while it waited
+    if fault is not None:
+        operations.end(house, op, OpState.FAILED, turn, fault)
+        return
+    pool = house.pools[op.order.pool]
+    op.before[pool.name] = pool.override
+    size = op.order.size + (pool.wish if op.order.relative else 0)
+    pool.override = None if op.order.reset else size
+    pool.breaker.clear()
+    _default_deadline(op, [pool], turn)
+
+
+def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
+    for pool in goals.pools_of(house, op):
+        if pool.parked is None:
+            continue
+        former = pool.generations[pool.parked]
+        moves.shift(former, Impulse.TRY)
+        former.deadline = NEVER
+        pool.bake = None
+        rollout.begin(
+            op, pool, former, Strategy.ROLLING if former.spec.strategy is Strategy.ROLLING else Strategy.BLUE_GREEN
+        )
+    if not op.rollouts:
+        fault = Fault("conflict", "no former generation is kept to roll back to; nothing was changed")
+        operations.end(house, op, OpState.FAILED, turn, fault)
+
+
+def _begin_repair(house: House, op: Operation, turn: Turn) -> None:
+    pool = house.pools.get(op.order.pool)
+    source = pool.source if pool else None
+    if pool is None or source is None or source.zygote is Zygote.UP:
+        op.result["message"] = "nothing is left to repair"
+        operations.end(house, op, OpState.DONE, turn)
+        return
+    # One by one: whoever still serves does so until its successor does, and no second set is needed.
+    rollout.begin(op, pool, moves.load(pool, source.spec, source.revision, turn), Strategy.ROLLING)
+
+
+def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
+    chosen = []
+    for pool in pools:
+        pool.breaker.clear()
+        for worker in pool.workers():
+            one = op.order.worker in ("", str(worker.id))
+            if one and worker.is_capacity and worker.id.generation == pool.active:
+                worker.condemned = worker.condemned or "recycle"
+                chosen.append(worker.id)
+    op.targets = frozenset(chosen)
+    rounds = len(chosen)
+    if op.deadline == NEVER and pools:
+        op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) * max(1, rounds) + SCALE_GRACE
+
+
+def config_read(house: House, op: Operation, revision: Revision, specs: tuple[PoolSpec, ...],
+                headroom: dict[str, Headroom], turn: Turn) -> None:  # fmt: skip
+    """A reload goes on: each pool it is about gets a generation to be tried."""
+    house.revisions.add(revision)
+    op.revision = revision
+    for spec in specs:
+        if op.order.pool not in ("", spec.name):
+            continue
+        pool = house.pools.get(spec.name)
+        if pool is None:
+            pool = house.pools[spec.name] = Pool(spec)
+        pool.breaker.clear()
+        strategy = rollout.choose(spec, pool.target, headroom.get(spec.name, Headroom()))
+        rollout.begin(op, pool, moves.load(pool, spec, revision, turn), strategy)
+    if not op.rollouts:
+        fault = Fault("no_such_pool", f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed")
+        operations.end(house, op, OpState.FAILED, turn, fault)
+
+
+def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """Before the commit: the trials are abandoned, the former generations never noticed."""
+    rollout.abandon(house, op, turn)
+    operations.end(house, op, state, turn, fault)
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        if pool.source is None:
+            pool.removed = True  # it was to be added; nothing of it stays
+
+
+def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
+    """Takes the operation back if that is still possible; else says why not."""
+    if op.state.ended:
+        return Fault("conflict", f"operation {op.id} has ended already ({op.state.value})")
+    fault = Fault("cancelled", f"cancelled by {actor}; the former state is in force")
+    if op.state is OpState.QUEUED:
+        operations.end(house, op, OpState.CANCELLED, turn, fault)
+        return None
+    match op.order.kind:
+        case Kind.SCALE:
+            goals.restore(house, op, f"cancelled by {actor}", turn, OpState.CANCELLED)
+        case Kind.RECYCLE:
+            goals.stop_recycling(house, op, f"cancelled by {actor}", turn, OpState.CANCELLED)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
+            fail(house, op, fault, turn, OpState.CANCELLED)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
+            return Fault(
+                "conflict", f"operation {op.id} has committed", "srvctl rollback returns to the former generation"
+            )
+        case _:
+            return Fault("conflict", f"a {op.order.kind.value} cannot be cancelled")
+    return None
+
+
+def expire(house: House, op: Operation, turn: Turn) -> None:
+    """The operation's time is over."""
+    took = f"{turn.now - op.created:.1f} s"
+    match op.order.kind:
+        case Kind.SCALE:
+            pool = house.pools[op.order.pool]
+            goals.restore(house, op, f"{pool.serving} of {pool.target} serve after {took}", turn)
+        case Kind.RECYCLE:
+            goals.stop_recycling(house, op, f"not finished after {took}", turn)
+        case Kind.RESUME:
+            message = f"not all workers serve after {took}; the pool stays resumed and goes on trying"
+            operations.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why"))
+        case Kind.STOP:
+            stop(house, op, turn, hurry=True)
+        case _ if op.state is OpState.RUNNING:
+            phase = op.progress[0] or "config"
+            fault = Fault(
+                "boot_failed", f"not committed after {took}, still in {phase}; nothing was changed", step=phase
+            )
+            fail(house, op, fault, turn)
+        case _:
+            message = f"committed, but not all workers serve after {took}; the new generation stays in force"
+            operations.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why", "commit"))
+
+
+def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
+    """Everybody leaves: what was accepted and what waits in the backlog is answered first, unless in a hurry."""
+    first = house.stop is None
+    house.stop = op.id
+    op.state = OpState.RUNNING
+    if first:
+        turn.do(SealListeners())
+        for other in house.open_operations:
+            if other is not op:
+                rollout.abandon(house, other, turn)
+                fault = Fault("shutting_down", "the daemon was stopped before this was done")
+                operations.end(house, other, OpState.FAILED, turn, fault)
+    limit = 0.0
+    for pool in house.pools.values():
+        rollout.remove(pool, turn)
+        for worker in list(pool.workers()):
+            if worker.phase in (Phase.KILLED, Phase.CANCELLED):
+                continue
+            if hurry:
+                moves.kill(worker, "stopped in a hurry", turn)
+            elif worker.phase is not Phase.DRAINING:
+                seconds = op.order.timeout or pool.spec.drain_timeout
+                limit = max(limit, seconds)
+                moves.retire(worker, "stopped", seconds, turn, leaving=True)
+    op.deadline = NEVER
+    if hurry:
+        turn.note(Level.WARNING, "daemon", "stopping in a hurry: requests in progress are cut off")

@@ -1,0 +1,70 @@
+"""Wish against fact, for one pool: who is opened, who leaves, how many are asked for.
+
+Level-triggered: it looks at what is, not at what happened, and may be called after every event. One rule serves
+scaling, recycling, repairs and both ways of changing generations: fresh workers are those of the source generation
+that shall stay; an old one leaves as soon as a fresh one serves in its place. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import moves
+from srvd.core.model import Phase
+from srvd.core.state import House, Pool, Turn, Worker, Zygote
+
+SURGE = 1
+"""Workers above the wish while old ones are being replaced one by one."""
+
+STUCK_SECONDS = 5.0
+"""What a worker stuck in a request gets to finish the others, at most."""
+
+_LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENING: 3, Phase.SERVING: 4}
+
+
+def reconcile(house: House, pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> None:
+    """Moves the pool towards its wish. `busy`: ids of workers that are in a request, as far as known."""
+    source = pool.source
+    if source is None:
+        return
+    fresh, old = pool.split()
+
+    def leave_order(worker: Worker) -> tuple[int, bool, bool, int]:
+        return (_LEAVE_FIRST[worker.phase], worker.condemned != "overdue", str(worker.id) in busy, -worker.id.serial)
+
+    surplus = len(fresh) - pool.target
+    if surplus > 0:
+        why = "paused" if pool.paused else "pool removed" if pool.removed else "scaled down"
+        for worker in sorted(fresh, key=leave_order)[:surplus]:
+            moves.retire(worker, why, source.spec.drain_timeout, turn)
+            fresh.remove(worker)
+    for worker in fresh:
+        if worker.phase is Phase.STANDBY:
+            moves.open_gate(worker, source.spec, turn)
+    confirmed = sum(worker.phase is Phase.SERVING for worker in fresh)
+    replaced = len(old) - max(0, pool.target - confirmed)
+    if replaced > 0:
+        for worker in sorted(old, key=leave_order)[:replaced]:
+            seconds = pool.generations[worker.id.generation].spec.drain_timeout
+            if worker.condemned == "overdue":
+                seconds = min(seconds, STUCK_SECONDS)
+            moves.retire(worker, worker.condemned or "reload", seconds, turn)
+            old.remove(worker)
+    for _ in range(_may_ask(house, pool, turn.now, fresh, old)):
+        moves.ask(pool, source, turn)
+
+
+def _may_ask(house: House, pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> int:
+    source = pool.source
+    if source is None or source.zygote is not Zygote.UP or now < pool.breaker.until:
+        return 0
+    count = pool.target - len(fresh)
+    if old:
+        count = min(count, pool.target + SURGE - len(fresh) - len(old))
+    if pool.breaker.strikes:  # after a strike one attempt at a time
+        trying = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
+        count = min(count, 0 if trying else 1)
+    return max(0, min(count, house.limit - population(house)))
+
+
+def population(house: House) -> int:
+    """Workers of all pools that have, or may get, a process and a slot."""
+    return sum(len(g.workers) for pool in house.pools.values() for g in pool.generations.values())

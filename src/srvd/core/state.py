@@ -1,0 +1,263 @@
+"""The facts the supervisor keeps: workers, generations, pools, operations. Mutable, few, owned by `Supervisor`.
+
+Knows what is, not what to do about it: predicates and counts only. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from srvd.core.actions import Action, Level, Note
+from srvd.core.lifecycle import CAPACITY, TRIAL
+from srvd.core.model import (
+    Actor,
+    Death,
+    Fault,
+    GenerationId,
+    OpId,
+    OpState,
+    Order,
+    Phase,
+    Pid,
+    PoolSpec,
+    Revision,
+    Stage,
+    Strategy,
+    WorkerId,
+)
+
+NEVER = float("inf")
+
+HISTORY = 200
+"""Ended operations that are kept."""
+
+CERTIFICATES = 100
+"""Deaths that are kept for each pool."""
+
+
+class Turn:
+    """One call of `handle`: the time it has and the actions it has decided so far."""
+
+    __slots__ = ("now", "out")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.out: list[Action] = []
+
+    def do(self, action: Action) -> None:
+        self.out.append(action)
+
+    def note(self, level: Level, topic: str, text: str, *fields: tuple[str, str | int | float]) -> None:
+        self.out.append(Note(level, topic, text, fields))
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    id: WorkerId
+    asked: float  # when it was decided on
+    deadline: float
+    phase: Phase = Phase.ASKED
+    pid: Pid | None = None
+    ready_at: float | None = None
+    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue"
+    leaving: str = ""  # why it was told to go, for its certificate
+    failure: str = ""  # the traceback it sent
+
+    @property
+    def is_capacity(self) -> bool:
+        return self.phase in CAPACITY
+
+
+class Zygote(Enum):
+    """What is known of a generation's zygote."""
+
+    LOADING = "loading"
+    UP = "up"
+    LEAVING = "leaving"  # told to leave, or killed
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    id: GenerationId
+    spec: PoolSpec
+    revision: Revision
+    stage: Stage = Stage.LOADING
+    zygote: Zygote = Zygote.LOADING
+    deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
+    preloaded: bool = False
+    fault: Fault | None = None  # why it failed, while its zygote is still on its way out
+    workers: dict[int, Worker] = field(default_factory=dict)
+
+    @property
+    def capacity(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.is_capacity]
+
+    def count(self, phase: Phase) -> int:
+        return sum(w.phase is phase for w in self.workers.values())
+
+    @property
+    def is_trial(self) -> bool:
+        return self.stage in TRIAL
+
+
+class Bake(NamedTuple):
+    """After the commit: until when a crash loop switches back, and to what."""
+
+    until: float
+    former: int
+    deaths: int = 0  # of workers that had been ready, not counting kills from outside
+
+
+class Certificate(NamedTuple):
+    """How and why a worker ended. `at` is the monotonic time of its death, `lived` seconds since it was asked for."""
+
+    worker: WorkerId
+    pid: int
+    cause: str
+    summary: str
+    death: Death
+    at: float
+    lived: float
+    ready: bool
+    traceback: str
+
+
+@dataclass(slots=True, eq=False)
+class Breaker:
+    """Counts strikes – deaths before a second of readiness – and holds back the next attempt."""
+
+    strikes: int = 0
+    last: float = -NEVER  # when the last strike fell
+    until: float = -NEVER  # no attempt before
+
+    def clear(self) -> None:
+        self.strikes = 0
+        self.until = -NEVER
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    spec: PoolSpec
+    override: int | None = None
+    paused: bool = False
+    removed: bool = False  # by a committed reload, or the whole daemon stops
+    active: int | None = None
+    parked: int | None = None
+    bake: Bake | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+    mender: Breaker = field(default_factory=Breaker)  # the same for loading a lost zygote anew
+    generations: dict[int, Generation] = field(default_factory=dict)
+    numbers: int = 0  # the last generation's number
+    serials: int = 0  # the last worker's serial
+    deaths: deque[Certificate] = field(default_factory=lambda: deque(maxlen=CERTIFICATES))
+    restarts: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def wish(self) -> int:
+        """How many workers are asked for, paused or not."""
+        return self.spec.workers if self.override is None else self.override
+
+    @property
+    def target(self) -> int:
+        """How many workers shall serve now."""
+        return 0 if self.paused or self.removed else self.wish
+
+    @property
+    def source(self) -> Generation | None:
+        """The generation that serves and that new workers come from."""
+        return None if self.active is None else self.generations[self.active]
+
+    @property
+    def trial(self) -> Generation | None:
+        return next((g for g in self.generations.values() if g.is_trial), None)
+
+    def workers(self) -> Iterator[Worker]:
+        for generation in self.generations.values():
+            yield from generation.workers.values()
+
+    def split(self) -> tuple[list[Worker], list[Worker]]:
+        """Capacity outside of a trial: fresh (of the source, to stay) and old (to be replaced)."""
+        fresh: list[Worker] = []
+        old: list[Worker] = []
+        for generation in self.generations.values():
+            if generation.is_trial:
+                continue
+            for worker in generation.workers.values():
+                if worker.phase in CAPACITY:
+                    stays = generation.id.number == self.active and not worker.condemned
+                    (fresh if stays else old).append(worker)
+        return fresh, old
+
+    @property
+    def serving(self) -> int:
+        return sum(w.phase is Phase.SERVING for w in self.workers())
+
+
+class Step(NamedTuple):
+    """One line of an operation's timeline; `at` is monotonic."""
+
+    at: float
+    phase: str
+    message: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Rollout:
+    """One pool's part in an operation that changes generations."""
+
+    pool: str
+    generation: int
+    strategy: Strategy
+    committed: bool = False
+    finished: bool = False
+    losses: int = 0  # ready workers of the trial that died, forks that were refused
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    id: OpId
+    order: Order
+    actor: Actor
+    created: float
+    state: OpState = OpState.QUEUED
+    ended: float | None = None
+    deadline: float = NEVER
+    timeline: list[Step] = field(default_factory=list)
+    progress: tuple[str, int, int] = ("", 0, 0)
+    result: dict[str, str | int | bool] = field(default_factory=dict)
+    fault: Fault | None = None
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    before: dict[str, int | None] = field(default_factory=dict)  # scale: the override to go back to
+    targets: frozenset[WorkerId] = frozenset()  # recycle: whom
+    revision: Revision | None = None  # reload: what was read
+
+    def __repr__(self) -> str:
+        return f"<Operation {self.id} {self.order.kind.value} {self.order.pool or '*'} {self.state.value}>"
+
+
+@dataclass(slots=True, eq=False)
+class House:
+    """All of it."""
+
+    pools: dict[str, Pool] = field(default_factory=dict)
+    operations: dict[OpId, Operation] = field(default_factory=dict)
+    count: int = 0  # operations ever
+    revision: Revision | None = None  # the configuration in force
+    revisions: set[Revision] = field(default_factory=set)
+    started: bool = False  # the first operation has ended, well or not
+    stop: OpId | None = None
+    doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone
+    limit: int = 1024  # most workers of all pools
+
+    @property
+    def open_operations(self) -> list[Operation]:
+        return [op for op in self.operations.values() if not op.state.ended]

@@ -1,0 +1,256 @@
+"""The supervisor: one event in, the actions that follow out. The only door of the core.
+
+No clock, no fd, no log, no random inside: time is an argument, results of effects are events. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import facts, goals, moves, operations, orders, rollout
+from srvd.core.actions import (
+    Action,
+    DropRevision,
+    Exit,
+    Level,
+    Opened,
+    Refused,
+)
+from srvd.core.events import (
+    CancelAsked,
+    ConfigRead,
+    ConfigRefused,
+    Event,
+    ForkRefused,
+    Ordered,
+    RequestOverdue,
+    Started,
+    Tick,
+    WorkerForked,
+    WorkerGone,
+    WorkerSaid,
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLoaded,
+)
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, Strategy
+from srvd.core.reconcile import reconcile
+from srvd.core.state import NEVER, House, Operation, Pool, Turn, Zygote
+
+SELF = Actor(-1, 0, "srvd")
+"""The daemon as the actor of its own decisions."""
+
+
+class Supervisor:
+    """Wish and fact of one instance. `handle` is called with events in order of time."""
+
+    def __init__(self, limit: int = 1024) -> None:
+        self.house = House(limit=limit)
+        self._busy: frozenset[str] = frozenset()
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Takes one event at monotonic time `now` (seconds) and returns what is to be done, in order."""
+        turn = Turn(now)
+        self._busy = frozenset()
+        self._take(event, turn)
+        self._settle(turn)
+        return turn.out
+
+    def next_deadline(self) -> float | None:
+        """When to come back with a `Tick` if nothing else happens; None: never."""
+        due = NEVER
+        for pool in self.house.pools.values():
+            due = min(due, _pool_deadline(pool))
+        for op in self.house.open_operations:
+            if op.state is not OpState.QUEUED:
+                due = min(due, op.deadline)
+        return None if due == NEVER else due
+
+    def operation(self, op: OpId) -> Operation | None:
+        return self.house.operations.get(op)
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event, turn: Turn) -> None:
+        match event:
+            case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone() | RequestOverdue():
+                facts.of_worker(self.house, event, turn)
+            case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
+                facts.of_zygote(self.house, event, turn)
+            case Ordered(ticket, order, actor):
+                self._ordered(ticket, order, actor, turn)
+            case CancelAsked(ticket, op_id, actor):
+                self._cancel(ticket, op_id, actor, turn)
+            case ConfigRead(op_id, revision, specs, headroom):
+                op = self.operation(op_id)
+                if op is None or op.state.ended:  # cancelled while it was read
+                    turn.do(DropRevision(revision))
+                else:
+                    orders.config_read(self.house, op, revision, specs, dict(headroom), turn)
+            case ConfigRefused(op_id, fault):
+                op = self.operation(op_id)
+                if op is not None and not op.state.ended:
+                    operations.end(self.house, op, OpState.FAILED, turn, fault)
+            case Started():
+                self._started(event, turn)
+            case Tick():
+                self._tick(turn)
+
+    def _started(self, event: Started, turn: Turn) -> None:
+        self.house.revision = event.revision
+        self.house.revisions.add(event.revision)
+        op = operations.enqueue(self.house, Order(Kind.START), event.actor, turn)
+        op.state = OpState.RUNNING
+        for spec in event.specs:
+            pool = self.house.pools[spec.name] = Pool(spec)
+            rollout.begin(op, pool, moves.load(pool, spec, event.revision, turn), Strategy.BLUE_GREEN)
+
+    def _ordered(self, ticket: int, order: Order, actor: Actor, turn: Turn) -> None:
+        house = self.house
+        fault = operations.check(house, order)
+        if fault is not None:
+            turn.do(Refused(ticket, fault))
+            return
+        self._busy = frozenset(order.busy)
+        if order.kind is Kind.STOP:
+            self._stop(ticket, order, actor, turn)
+            return
+        op = operations.joinable(house, order) or operations.enqueue(house, order, actor, turn)
+        turn.do(Opened(ticket, op.id))
+
+    def _stop(self, ticket: int, order: Order, actor: Actor, turn: Turn) -> None:
+        running = self.house.stop and self.operation(self.house.stop)
+        op = running or operations.enqueue(self.house, order, actor, turn)
+        turn.do(Opened(ticket, op.id))
+        orders.stop(self.house, op, turn, hurry=bool(running) or order.now)
+
+    def _cancel(self, ticket: int, op_id: OpId, actor: Actor, turn: Turn) -> None:
+        op = self.operation(op_id)
+        if op is None:
+            turn.do(Refused(ticket, Fault("no_such_operation", f"there is no operation {op_id}")))
+            return
+        fault = orders.cancel(self.house, op, actor.name, turn)
+        turn.do(Opened(ticket, op.id) if fault is None else Refused(ticket, fault))
+
+    def _tick(self, turn: Turn) -> None:
+        house, now = self.house, turn.now
+        for pool in list(house.pools.values()):
+            for generation in list(pool.generations.values()):
+                if generation.deadline <= now:
+                    facts.generation_overdue(house, pool, generation, turn)
+                for worker in list(generation.workers.values()):
+                    if worker.deadline <= now:
+                        facts.worker_overdue(generation, worker, turn)
+            if pool.bake is not None and pool.bake.until <= now:
+                pool.bake = None
+                turn.note(Level.INFO, "generation", f"pool {pool.name}: {pool.name}@{pool.active} has proved itself")
+        for op in house.open_operations:
+            if op.state is not OpState.QUEUED and op.deadline <= now:
+                orders.expire(house, op, turn)
+
+    # -- after each event -------------------------------------------------------------------------------------
+
+    def _settle(self, turn: Turn) -> None:
+        """Brings wish and fact together as far as it goes now. Repeats while operations begin or end on the way."""
+        house = self.house
+        for _ in range(operations.QUEUE):
+            before = house.count, len(house.open_operations)
+            for op in house.open_operations:
+                if op.state in (OpState.RUNNING, OpState.COMMITTING):
+                    rollout.advance(house, op, turn)
+            for pool in list(house.pools.values()):
+                self._guard(pool, turn)
+                reconcile(house, pool, turn, self._busy)
+                facts.sweep(house, pool, turn)
+            for op in house.open_operations:
+                goals.judge(house, op, turn)
+            start = house.operations.get(OpId(1))
+            if start is not None and start.state.ended and not house.started:
+                house.started = True
+                self._start_ended(start, turn)
+                continue
+            begun = operations.runnable(house)
+            if begun is not None:
+                orders.begin(house, begun, turn)
+            elif before == (house.count, len(house.open_operations)):
+                break
+        self._drop_revisions(turn)
+        if not house.pools and house.doomed is not None:
+            turn.do(Exit(1, f"{house.doomed.message}\n{house.doomed.traceback}".strip()))
+        elif not house.pools and house.stop is not None:
+            turn.do(Exit(0))
+
+    def _guard(self, pool: Pool, turn: Turn) -> None:
+        """Takes back a generation that spoils its bake; has a lost zygote loaded anew."""
+        reason = goals.bake_is_spoiled(self.house, pool)
+        if reason:
+            self._go_back(pool, reason, turn)
+        source = pool.source
+        lost = source is not None and source.zygote is not Zygote.UP and not pool.removed
+        if lost and turn.now >= pool.mender.until and not self._is_changing(pool):
+            operations.enqueue(self.house, Order(Kind.REPAIR, pool.name), SELF, turn)
+
+    def _is_changing(self, pool: Pool) -> bool:
+        return any(
+            op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR) and op.order.pool in ("", pool.name)
+            for op in self.house.open_operations
+        )
+
+    def _go_back(self, pool: Pool, reason: str, turn: Turn) -> None:
+        proof = next(
+            (d.traceback or d.death.stderr for d in reversed(pool.deaths) if d.traceback or d.death.stderr), ""
+        )
+        fault = Fault(
+            "rolled_back", f"{reason}; the former generation serves again", "srvctl why", "bake", pool.name, proof
+        )
+        op = next(
+            (o for o in self.house.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None
+        )
+        names = [pool.name] if op is None else list(op.rollouts)
+        for name in names:
+            other = self.house.pools[name]
+            if rollout.may_return(other):
+                rollout.go_back(other, fault, turn)
+        if op is not None:
+            operations.end(self.house, op, OpState.ROLLED_BACK, turn, fault)
+        # What follows is an operation of its own: its end tells when the former generation is whole again.
+        back = operations.enqueue(self.house, Order(Kind.ROLLBACK, pool.name), SELF, turn)
+        back.state = OpState.COMMITTING
+        back.deadline = turn.now + pool.spec.boot_timeout * 2
+        assert pool.active is not None
+        rollout.begin(back, pool, pool.generations[pool.active], Strategy.ROLLING)
+        back.rollouts[pool.name].committed = True
+
+    def _start_ended(self, op: Operation, turn: Turn) -> None:
+        house = self.house
+        if op.state is OpState.DONE:
+            turn.note(Level.INFO, "daemon", f"ready: {op.result['message']}")
+        elif house.stop is None:
+            house.doomed = op.fault
+            for pool in house.pools.values():
+                rollout.remove(pool, turn)
+                for worker in list(pool.workers()):
+                    if worker.phase not in (Phase.KILLED, Phase.CANCELLED):
+                        moves.kill(worker, "the start failed", turn)
+
+    def _drop_revisions(self, turn: Turn) -> None:
+        used = {g.revision for pool in self.house.pools.values() for g in pool.generations.values()}
+        for revision in sorted(self.house.revisions - used - {self.house.revision}):
+            self.house.revisions.discard(revision)
+            turn.do(DropRevision(revision))
+
+
+def _pool_deadline(pool: Pool) -> float:
+    due = NEVER
+    for generation in pool.generations.values():
+        due = min(due, generation.deadline)
+        for worker in generation.workers.values():
+            due = min(due, worker.deadline)
+    if pool.bake is not None:
+        due = min(due, pool.bake.until)
+    source = pool.source
+    if source is not None:
+        fresh, _ = pool.split()
+        if source.zygote is Zygote.UP and len(fresh) < pool.target and pool.breaker.until > -NEVER:
+            due = min(due, pool.breaker.until)
+        if source.zygote is not Zygote.UP and pool.mender.until > -NEVER and not pool.removed:
+            due = min(due, pool.mender.until)
+    return due

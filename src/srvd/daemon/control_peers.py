@@ -1,0 +1,121 @@
+"""Who is at the other end of a control connection, and which role that gives.
+
+Decides by uid and groups, which the kernel vouches for; a pid is only ever written to the log.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from srvd.core.model import Actor
+from srvd.errors import ConfigInvalid
+from srvd.wire.commands import ADMIN, ROLES
+
+__all__ = ["Peer", "Roles", "identify"]
+
+NOBODY = 65_534
+"""The overflow uid and gid: whoever has no number in our user namespace has this one (user_namespaces(7))."""
+
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+_UCRED = struct.Struct("3i")
+_GID = struct.Struct("I")
+_MOST_OPTION = 1024  # bytes that Python's getsockopt() takes: 256 groups
+
+
+class Peer(NamedTuple):
+    uid: int
+    gid: int
+    pid: int  # 0 when it is of another pid namespace
+    name: str
+    role: str  # "" for none
+
+    def actor(self) -> Actor:
+        return Actor(self.uid, self.pid, self.name)
+
+
+class Roles(NamedTuple):
+    """Which uid and which gid has which role."""
+
+    users: dict[int, str]
+    groups: dict[int, str]
+    own_uid: int
+
+    @classmethod
+    def resolve(cls, roles: Mapping[str, Sequence[str]], own_uid: int) -> Roles:
+        """The roles of the setting `roles`: names or numbers of users, with % of groups. Root and `own_uid` are admin.
+
+        Asks the user database, which may be a network service: at start and reload only. Raises `ConfigInvalid` for
+        a name that nobody has.
+        """
+        users: dict[int, str] = {}
+        groups: dict[int, str] = {}
+        for role in ROLES:  # in rising order: who is named twice has the higher one
+            for member in roles.get(role, ()):
+                if member.startswith("%"):
+                    groups[_gid(member[1:])] = role
+                else:
+                    users[_uid(member)] = role
+        users[0] = users[own_uid] = ADMIN
+        # A mapping to "nobody" would be a role for everyone whom a namespace does not know.
+        users.pop(NOBODY, None)
+        groups.pop(NOBODY, None)
+        return cls(users, groups, own_uid)
+
+    def of(self, uid: int, gids: Sequence[int]) -> str:
+        """The highest role that the uid or one of the groups has, "" for none."""
+        if uid == NOBODY:
+            return ""
+        found = [self.users.get(uid, ""), *(self.groups.get(gid, "") for gid in gids)]
+        return max(found, key=lambda role: ROLES.index(role) if role else -1)
+
+    @property
+    def shared(self) -> bool:
+        """Whether anyone but root and the daemon's own user may connect."""
+        return bool(self.groups) or bool(self.users.keys() - {0, self.own_uid})
+
+
+def identify(sock: socket.socket, roles: Roles) -> Peer:
+    """Who connected. Raises `OSError` when the kernel does not tell."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    role = roles.of(uid, [gid, *(_groups(sock) if roles.groups else ())])
+    return Peer(uid, gid, pid, _user_name(uid) if role else f"uid {uid}", role)
+
+
+def _groups(sock: socket.socket) -> list[int]:
+    """The supplementary groups the peer had when it connected; none when it has more than 256: never too many."""
+    try:
+        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_OPTION)
+    except OSError:
+        return []
+    return [gid for (gid,) in _GID.iter_unpack(packed)]
+
+
+def _user_name(uid: int) -> str:
+    """For the log. Asked only for those with a role: a stranger cannot make the daemon wait for a directory service."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _uid(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ConfigInvalid(f"give a role to user {name!r}: there is no such user; nothing was changed") from None
+
+
+def _gid(name: str) -> int:
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigInvalid(f"give a role to group {name!r}: there is no such group; nothing was changed") from None

@@ -1,0 +1,58 @@
+"""The last events, numbered: what a watcher that asks late, or reads slowly, can still get.
+
+Knows no watcher and no socket. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from srvd.wire.codec import encode
+from srvd.wire.messages import event
+
+__all__ = ["Entry", "Ring"]
+
+MOST_EVENTS = 1000
+MOST_BYTES = 4 << 20
+
+
+class Entry(NamedTuple):
+    topic: str
+    frame: bytes  # spelled once, however many watch
+
+
+class Ring:
+    """Events from `oldest` to `newest`, without a gap; sequence numbers count from 1."""
+
+    __slots__ = ("_entries", "_size", "newest", "oldest")
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+        self._size = 0  # bytes of all frames
+        self.oldest = 1
+        self.newest = 0
+
+    def add(self, at: float, topic: str, data: Mapping[str, Any]) -> None:
+        """Keep one more event, and forget the oldest beyond the bounds. Raises `BadFrame` when it cannot be spelled.
+
+        `at`: Unix time in seconds.
+        """
+        frame = encode(event(self.newest + 1, at, topic, data))
+        self.newest += 1
+        self._entries[self.newest] = Entry(topic, frame)
+        self._size += len(frame)
+        while len(self._entries) > MOST_EVENTS or (self._size > MOST_BYTES and self.oldest < self.newest):
+            self._size -= len(self._entries.pop(self.oldest).frame)
+            self.oldest += 1
+
+    def __getitem__(self, seq: int) -> Entry:
+        """The event with this number, from `oldest` to `newest`."""
+        return self._entries[seq]
+
+    def last_of(self, topics: frozenset[str]) -> int:
+        """The number of the newest event of one of these topics (of any when empty); 0 when there is none."""
+        for seq in range(self.newest, self.oldest - 1, -1):
+            if not topics or self._entries[seq].topic in topics:
+                return seq
+        return 0

@@ -1,0 +1,172 @@
+"""The control socket's place in the file system: its directory, the lock that proves ownership, and the bound socket.
+
+Serves nobody: `control.py` accepts. Never "it exists, so unlink it": only who holds the lock may remove a socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+
+from srvd.errors import SystemRefused
+from srvd.wire.places import PATH_LIMIT, lock_path
+
+__all__ = ["Claim"]
+
+BACKLOG = 128
+
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Claim:
+    """A path that is ours until `close()`: the listening socket and the lock beside it."""
+
+    __slots__ = ("_inode", "_lock", "listener", "path")
+
+    def __init__(self, path: str, listener: socket.socket, lock: int) -> None:
+        self.path = path
+        self.listener = listener
+        self._lock = lock
+        self._inode = _inode_at(path)
+
+    @classmethod
+    def open(cls, path: str, *, shared: bool) -> Claim:
+        """Own the path and listen on it; `shared` lets other users connect (the daemon then asks the kernel who).
+
+        Raises `SystemRefused`: a live daemon holds it (named by pid), something that is no socket is there, the path
+        is too long, or the directory cannot be made or is not safe.
+        """
+        if len(os.fsencode(path)) > PATH_LIMIT:
+            raise SystemRefused(
+                f"open the control socket {path}: a socket's path has at most {PATH_LIMIT} bytes",
+                hint="choose a shorter one with --socket",
+            )
+        try:
+            _prepare_directory(os.path.dirname(path) or ".", shared=shared)
+            lock = _lock(path)
+            try:
+                _clear(path)
+                return cls(path, _bind(path, shared=shared), lock)
+            except BaseException:
+                _unlock(path, lock)
+                raise
+        except OSError as exc:
+            raise SystemRefused(f"open the control socket {path}: {exc.strerror}") from exc
+
+    def close(self) -> None:
+        """Stop listening, remove the socket if it still is ours, and give up the lock, in this order."""
+        self.listener.close()
+        if self._inode == _inode_at(self.path):
+            os.unlink(self.path)
+        _unlock(self.path, self._lock)
+
+
+def _prepare_directory(directory: str, *, shared: bool) -> None:
+    """Make it if it is missing, and refuse one in which others could put a socket of their own in our place."""
+    try:
+        os.mkdir(directory, 0o700)
+        if shared:
+            os.chmod(directory, 0o755)  # noqa: S103 - not mkdir's mode: the umask must not lock out who has a role
+    except FileExistsError:
+        entry = os.lstat(directory)
+        # In a directory like /tmp anyone may have been here first: a link that is somebody else's leads anywhere.
+        if stat.S_ISLNK(entry.st_mode) and _is_ours(entry):
+            entry = os.stat(directory)
+        open_to_all = bool(entry.st_mode & stat.S_IWOTH) and not entry.st_mode & stat.S_ISVTX
+        if not stat.S_ISDIR(entry.st_mode) or not _is_ours(entry) or open_to_all:
+            raise SystemRefused(
+                f"open the control socket in {directory}: it must be a directory of root or of the daemon's user, "
+                "and not writable by everyone",
+                hint=f"see `ls -ld {directory}`; correct its owner and mode, or choose another --socket",
+            ) from None
+
+
+def _is_ours(entry: os.stat_result) -> bool:
+    return entry.st_uid in (0, os.geteuid())
+
+
+def _lock(path: str) -> int:
+    """The locked lock file, with our pid in it."""
+    while True:
+        lock = os.open(lock_path(path), _LOCK_FLAGS, 0o600)
+        try:
+            entry = os.fstat(lock)
+            if not stat.S_ISREG(entry.st_mode) or not _is_ours(entry):
+                raise SystemRefused(f"lock {lock_path(path)}: it is no file of root or of the daemon's user")
+            _flock(path, lock)
+            # The former owner may have removed the file between our open and our lock: then we hold a lock on nothing.
+            if _inode_at(lock_path(path)) == (entry.st_dev, entry.st_ino):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _flock(path: str, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+        raise SystemRefused(
+            f"open the control socket {path}: a daemon already holds it (pid {owner or 'unknown'})",
+            hint="stop that one (srvctl -s … stop), or give this one another --name",
+            detail={"pid": int(owner) if owner.isdecimal() else 0, "socket": path},
+        ) from None
+
+
+def _unlock(path: str, lock: int) -> None:
+    """Remove the lock file, then close it: who opened it meanwhile sees that its name is gone, and tries again."""
+    entry = os.fstat(lock)
+    if _inode_at(lock_path(path)) == (entry.st_dev, entry.st_ino):
+        os.unlink(lock_path(path))
+    os.close(lock)
+
+
+def _clear(path: str) -> None:
+    """Remove the socket that a dead daemon left. The lock is held."""
+    try:
+        entry = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(entry.st_mode):
+        raise SystemRefused(f"open the control socket {path}: something that is no socket is there; it is left alone")
+    if _answers(path):
+        raise SystemRefused(f"open the control socket {path}: another program listens there; it is left alone")
+    os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    """Whether anyone listens: a program that is no srvd knows nothing of our lock."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        outcome = probe.connect_ex(path)
+    # EAGAIN: its backlog is full; EPROTOTYPE: it is a socket of another type.
+    return outcome in (0, errno.EAGAIN, errno.EPROTOTYPE)
+
+
+def _bind(path: str, *, shared: bool) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        # bind() makes the file with the mode of the socket's own inode: there is no moment in which it is open to all.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(path)
+        if shared:
+            os.chmod(path, 0o666)  # noqa: S103 - who may do what is decided by SO_PEERCRED
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _inode_at(path: str) -> tuple[int, int] | None:
+    try:
+        entry = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return entry.st_dev, entry.st_ino

@@ -1,0 +1,163 @@
+"""The messages of the control socket: what each frame's map holds, in both directions.
+
+Spelling and reading only: what a request means, and who may send it, is decided by the daemon. Pure.
+
+The server speaks first: `hello`. Then `req` is answered by one `ok` or `err` with the same id, `progress` may come
+before it, `ev` after the `ok` of a watch. `cancel` takes a request back: its `err cancelled` comes at once, the
+operation it began goes on. `bye` is the last frame before the server ends the connection, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from srvd.errors import BadFrame, SrvdError
+from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
+
+__all__ = [
+    "Cancel", "Hello", "Request", "bye", "cancel", "error", "event", "hello", "lost", "ok", "progress", "read_hello",
+    "read_message", "request",
+]  # fmt: skip
+
+MOST_ID = 2**53
+"""Ids are what a double holds exactly, so that any language can speak to the socket."""
+
+METHOD_LIMIT = 64
+IDEM_LIMIT = 64
+MOST_DEADLINE = 1e6
+"""Seconds, about eleven days."""
+
+
+class Hello(NamedTuple):
+    protocol: int
+    version: str  # of srvd
+    name: str  # of the instance
+    instance: str  # differs after each start of the daemon
+    pid: int
+    role: str  # the peer's; "" when it has none, then `bye` follows
+
+
+class Request(NamedTuple):
+    id: int
+    method: str
+    args: dict[str, Any]
+    deadline: float  # seconds from now that the peer waits; 0: as long as it takes
+    idem: str  # the same text with the same request: one effect, the same reply; "": none
+
+
+class Cancel(NamedTuple):
+    id: int
+
+
+def hello(greeting: Hello) -> dict[str, Any]:
+    limits = {"request": REQUESTS.frame, "response": RESPONSES.frame, "depth": DEPTH}
+    return {"type": "hello", **greeting._asdict(), "limits": limits}
+
+
+def request(wanted: Request) -> dict[str, Any]:
+    message: dict[str, Any] = {"type": "req", "id": wanted.id, "method": wanted.method, "args": wanted.args}
+    if wanted.deadline:
+        message["deadline"] = wanted.deadline
+    if wanted.idem:
+        message["idem"] = wanted.idem
+    return message
+
+
+def cancel(number: int) -> dict[str, Any]:
+    return {"type": "cancel", "id": number}
+
+
+def ok(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "ok", "id": number, "result": {"schema": SCHEMA, **result}}
+
+
+def error(number: int, problem: SrvdError) -> dict[str, Any]:
+    """The `err` of a request; `number` 0 when the error is the connection's and no request's."""
+    return {"type": "err", "id": number, "error": problem.to_wire()}
+
+
+def progress(number: int, operation: int, phase: str, done: int, total: int, message: str) -> dict[str, Any]:
+    return {
+        "type": "progress",
+        "id": number,
+        "operation": operation,
+        "phase": phase,
+        "done": done,
+        "total": total,
+        "message": message,
+    }
+
+
+def event(seq: int, at: float, topic: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`at`: Unix time in seconds."""
+    return {"type": "ev", "seq": seq, "at": at, "topic": topic, "data": dict(data), "lost": 0}
+
+
+def lost(seq: int, at: float, count: int) -> dict[str, Any]:
+    """Stands for `count` events up to `seq` that the peer was too slow to read."""
+    return {"type": "ev", "seq": seq, "at": at, "topic": "lost", "data": {}, "lost": count}
+
+
+def bye(reason: str, message: str) -> dict[str, Any]:
+    """`reason` for a machine (a code of `errors.CODES`, "stopped", "upgrade"), `message` for a person."""
+    return {"type": "bye", "reason": reason, "message": message}
+
+
+def read_message(message: Mapping[str, Any]) -> Request | Cancel:
+    """What a peer of the daemon said. Raises `BadFrame`: such a peer does not speak our language."""
+    kind = message.get("type")
+    number = message.get("id")
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST_ID:
+        raise BadFrame(f"read a message: its id is no number from 1 to {MOST_ID}")
+    if kind == "cancel" and len(message) == 2:  # type and id, nothing else
+        return Cancel(number)
+    if kind != "req":
+        raise BadFrame("read a message: its type is neither req nor cancel")
+    unknown = message.keys() - {"type", "id", "method", "args", "deadline", "idem"}
+    if unknown:
+        raise BadFrame(f"read a request: unknown key {min(unknown)[:METHOD_LIMIT]!r}")
+    return Request(
+        number, _method(message), _args(message), _deadline(message.get("deadline", 0)), _idem(message.get("idem", ""))
+    )
+
+
+def _method(message: Mapping[str, Any]) -> str:
+    method = message.get("method")
+    if not isinstance(method, str) or not 0 < len(method) <= METHOD_LIMIT:
+        raise BadFrame(f"read a request: its method is no text of 1 to {METHOD_LIMIT} characters")
+    return method
+
+
+def _args(message: Mapping[str, Any]) -> dict[str, Any]:
+    args = message.get("args", {})
+    if not isinstance(args, dict):
+        raise BadFrame("read a request: its args are no map")
+    return args
+
+
+def _deadline(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST_DEADLINE:
+        raise BadFrame(f"read a request: its deadline is no number of seconds from 0 to {MOST_DEADLINE:.0f}")
+    return value
+
+
+def _idem(value: object) -> str:
+    if not isinstance(value, str) or len(value) > IDEM_LIMIT:
+        raise BadFrame(f"read a request: its idem is no text of at most {IDEM_LIMIT} characters")
+    return value
+
+
+def read_hello(message: Mapping[str, Any]) -> Hello:
+    """What the server said first. Raises `BadFrame` when that is no greeting of any version of this protocol."""
+    protocol = message.get("protocol")
+    if message.get("type") != "hello" or isinstance(protocol, bool) or not isinstance(protocol, int):
+        raise BadFrame("read the daemon's greeting: that is none")
+    if protocol != PROTOCOL:
+        return Hello(protocol, str(message.get("version", "")), "", "", 0, "")
+    texts = [message.get(key) for key in ("version", "name", "instance", "role")]
+    pid = message.get("pid")
+    if not all(isinstance(text, str) for text in texts) or isinstance(pid, bool) or not isinstance(pid, int):
+        raise BadFrame("read the daemon's greeting: a field is of the wrong type")
+    version, name, instance, role = (str(text) for text in texts)
+    return Hello(protocol, version, name, instance, pid, role)

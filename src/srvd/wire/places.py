@@ -1,0 +1,56 @@
+"""Where the control socket of an instance is: rules that the daemon and `srvctl` share.
+
+Looks at no file: text in, paths out. Who may be trusted there is decided by whoever opens them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from srvd.errors import BadArgs
+
+__all__ = ["PATH_LIMIT", "SUFFIX", "SYSTEM_RUNDIR", "check_name", "lock_path", "rundir", "rundirs", "socket_path"]
+
+SYSTEM_RUNDIR = "/run/srvd"
+SUFFIX = ".sock"
+
+PATH_LIMIT = 107
+"""Bytes of a Unix socket's path: sun_path has 108 with the closing NUL (unix(7))."""
+
+NAME_LIMIT = 64
+
+
+def check_name(name: str) -> str:
+    """The name of an instance, if it can be one: it becomes a file's name. Raises `BadArgs`."""
+    fits = 0 < len(name) <= NAME_LIMIT and name.isascii() and name[0].isalnum()
+    if not fits or not all(char.isalnum() or char in "-_." for char in name):
+        raise BadArgs(
+            f"name an instance {name[:NAME_LIMIT]!r}: that is no name",
+            hint=f"letters, digits, '-', '_' and '.', at most {NAME_LIMIT}, the first a letter or digit",
+        )
+    return name
+
+
+def rundir(uid: int, environ: Mapping[str, str]) -> str:
+    """The directory in which a daemon of this user puts its control socket."""
+    if uid == 0:
+        return SYSTEM_RUNDIR
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    # A relative one is to be ignored (XDG Base Directory Specification, "Environment variables").
+    return f"{runtime.rstrip('/')}/srvd" if runtime.startswith("/") else f"/tmp/srvd-{uid}"  # noqa: S108 - checked when opened
+
+
+def rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Where `srvctl` looks, in this order: a user may also have a role with the system's daemon."""
+    own = rundir(uid, environ)
+    return (own,) if own == SYSTEM_RUNDIR else (own, SYSTEM_RUNDIR)
+
+
+def socket_path(name: str, directory: str) -> str:
+    """The control socket of the instance `name`. Raises `BadArgs` when that is no name."""
+    return f"{directory}/{check_name(name)}{SUFFIX}"
+
+
+def lock_path(socket: str) -> str:
+    """The file whose lock proves that a daemon owns the socket."""
+    return f"{socket}.lock"

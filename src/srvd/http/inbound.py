@@ -1,0 +1,100 @@
+"""The reading side of one connection: bytes in; requests, and the pieces of their bodies, out; one at a time.
+
+Has no socket and no clock. Whoever feeds it stops reading while a request is being answered, so what it keeps is at
+most one head and one read. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.http import guard
+from srvd.http.body import Body, ChunkedBody, CountedBody
+from srvd.http.head import Environ, HeadReader, Request
+from srvd.http.limits import Limits
+from srvd.http.refusal import Refusal
+
+__all__ = ["Inbound"]
+
+_END = b"\r\n\r\n"
+
+
+class Inbound:
+    """`receive` until it gives a request; then, if its length is not 0, `read_body` until `body.complete`."""
+
+    __slots__ = ("_heads", "_limits", "_line_checked", "_rest", "_searched", "_template", "body")
+
+    def __init__(self, heads: HeadReader, template: Environ, limits: Limits) -> None:
+        self._heads = heads
+        self._template = template
+        self._limits = limits
+        self._rest = bytearray()  # received, not used yet
+        self._searched = 0  # so much of `_rest` has no end of a head in it
+        self._line_checked = False
+        self.body: Body | None = None  # of the request that is being read
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of a request is here, or more requests."""
+        return bool(self._rest)
+
+    def receive(self, data: bytes) -> Request | None:
+        """Takes what came; the next request, once its head is whole. Raises `Refusal`: nothing more is read then.
+
+        Call it with `b""` for a request that came together with the one before it.
+        """
+        if not self._rest and data.find(_END) == len(data) - 4 >= 16 and data[0] > 32:
+            request = self._heads.read(data, self._template)  # one read, one head, nothing else: nearly always
+        else:
+            head = self._next_head(data)
+            if head is None:
+                return None
+            request = self._heads.read(head, self._template)
+        length = request.length
+        if length:
+            self.body = ChunkedBody(self._limits) if length == guard.CHUNKED else CountedBody(length)
+        return request
+
+    def read_body(self, data: bytes) -> list[bytes]:
+        """Takes what came; the pieces of the body in it. What is beyond the body is kept for the next `receive`."""
+        body = self.body
+        assert body is not None
+        if self._rest:
+            data = bytes(self._rest) + data
+            self._rest.clear()
+        pieces, used = body.take(data)
+        if used < len(data):
+            self._rest += data[used:]
+        return pieces
+
+    def end_body(self) -> None:
+        """The body is complete and was taken."""
+        self.body = None
+
+    def _next_head(self, data: bytes) -> bytes | None:
+        rest = self._rest
+        rest += data
+        # RFC 9112 section 2.2: empty lines before a request are ignored.
+        while rest.startswith(b"\r\n"):
+            del rest[:2]
+        end = rest.find(_END, max(self._searched - 3, 0))
+        if end < 0:
+            self._check_begun(data)
+            self._searched = len(rest)
+            return None
+        self._searched = 0
+        self._line_checked = False
+        head = bytes(rest[: end + 4])
+        del rest[: end + 4]
+        return head
+
+    def _check_begun(self, data: bytes) -> None:
+        """Refuses at once what can no longer become a good head."""
+        rest = self._rest
+        if not self._line_checked and rest:
+            end = rest.find(b"\r\n", max(len(rest) - len(data) - 1, 0))
+            if end < 0:
+                guard.check_line_begun(bytes(rest[max(len(rest) - len(data), 0) :]), len(rest), self._limits)
+            else:
+                self._heads.check_line(bytes(rest[:end]))
+                self._line_checked = True
+        if len(rest) > self._limits.head:
+            raise Refusal(431, f"the head is longer than {self._limits.head} bytes")

@@ -1,0 +1,46 @@
+"""Why a request is refused: the status the peer gets and one sentence for the log.
+
+Not the application's errors, and not those of srvd itself: these are the peer's.
+"""
+
+from __future__ import annotations
+
+__all__ = ["REASONS", "Refusal", "answer"]
+
+REASONS: dict[int, str] = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
+
+
+class Refusal(Exception):
+    """What came is no request that will be served; the connection ends after the answer (RFC 9112 section 9.6)."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(status, why)
+        self.status = status
+        self.why = why
+
+
+def answer(status: int, stamp: str, *, bodiless: bool = False) -> bytes:
+    """The whole response of the server's own to a refused or failed request; it closes the connection.
+
+    `stamp` is the Server and Date lines (`clock.Stamp`). The text says no more than the status does: why it was
+    refused is the log's.
+    """
+    reason = REASONS[status]
+    body = f"{status} {reason}\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\n{stamp}Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return (head if bodiless else head + body).encode("latin-1")

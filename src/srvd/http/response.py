@@ -1,0 +1,184 @@
+"""Checks what an application says its response is, and turns it into bytes: status, fields, framing.
+
+Knows neither the application's calling convention nor the socket. Pure, but for bounded memories of what was seen.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Fields", "Framing", "Opening", "ResponseInvalid", "Status", "check_fields", "check_status", "open_response"]
+
+# RFC 9112 section 4: three digits, a space, a reason phrase that may be empty.
+_STATUS = re.compile(r"([2-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_DIGITS = re.compile("[0-9]{1,18}")
+_MOST_SEEN = 1024
+_LONGEST_SEEN = 64
+
+
+class ResponseInvalid(Exception):
+    """The application's response breaks the protocol; nothing of it goes on the wire."""
+
+
+class Status(NamedTuple):
+    code: int
+    line: str  # "HTTP/1.1 200 OK\r\n"
+    bodiless: bool  # 204 and 304 have no body, whatever the application gives
+
+
+class _Kind(Enum):
+    """What a field name means to us."""
+
+    PLAIN = "plain"
+    LENGTH = "content-length"
+    DATE = "date"
+    SERVER = "server"
+    HOP = "hop-by-hop"
+
+
+_KNOWN: dict[str, _Kind] = {
+    "content-length": _Kind.LENGTH,
+    "date": _Kind.DATE,
+    "server": _Kind.SERVER,
+    # RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features": the connection is the server's.
+    "connection": _Kind.HOP,
+    "keep-alive": _Kind.HOP,
+    "proxy-authenticate": _Kind.HOP,
+    "proxy-authorization": _Kind.HOP,
+    "proxy-connection": _Kind.HOP,
+    "te": _Kind.HOP,
+    "trailer": _Kind.HOP,
+    "trailers": _Kind.HOP,
+    "transfer-encoding": _Kind.HOP,
+    "upgrade": _Kind.HOP,
+}
+_statuses: dict[str, Status] = {}
+_plain: set[str] = set()
+"""Names, as spelt, that were found to be good and of no meaning to us."""
+
+
+class Fields(NamedTuple):
+    """The application's fields, checked and written."""
+
+    text: str  # "Name: value\r\n" …, without Content-Length
+    length: int  # of Content-Length; -1: none was given
+    dated: bool
+    named: bool  # has a Server field
+
+
+class Framing(Enum):
+    """How the client finds the end of the body (RFC 9112 section 6.3)."""
+
+    NONE = "no body"
+    LENGTH = "Content-Length"
+    CHUNKED = "chunked"
+    CLOSE = "the connection's end"
+
+
+class Opening(NamedTuple):
+    head: str  # latin-1
+    framing: Framing
+    keep_alive: bool
+
+
+def check_status(status: str) -> Status:
+    """The status an application gave. Raises `ResponseInvalid` unless it is `200 OK`-like and final (2xx to 5xx)."""
+    known = _statuses.get(status)
+    if known is not None:
+        return known
+    match = _STATUS.fullmatch(status) if type(status) is str else None
+    if not match:
+        raise ResponseInvalid(f"{status!r} is no status of a final response")
+    code = int(match[1])
+    reason = status if len(status) > 3 else f"{status} "
+    known = Status(code, f"HTTP/1.1 {reason}\r\n", code in (204, 304))
+    if len(_statuses) < _MOST_SEEN and len(status) <= _LONGEST_SEEN:
+        _statuses[status] = known
+    return known
+
+
+def check_fields(headers: list[tuple[str, str]]) -> Fields:
+    """The fields of a response, checked (RFC 9110 section 5) and written. Raises `ResponseInvalid`."""
+    parts: list[str] = []
+    length = -1
+    dated = named = False
+    try:
+        for name, value in headers:
+            if name not in _plain:
+                kind = _kind_of(name)
+                if kind is _Kind.LENGTH:
+                    length = _length(value, length)
+                    continue
+                dated = dated or kind is _Kind.DATE
+                named = named or kind is _Kind.SERVER
+            parts += (name, ": ", value, "\r\n")
+        text = "".join(parts)
+    except (TypeError, ValueError) as exc:
+        raise ResponseInvalid(f"headers are no list of (str, str): {exc}") from exc
+    # One look at all of them: a line end or NUL inside any name or value (response splitting).
+    lines = len(parts) >> 2
+    if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
+        raise ResponseInvalid("a header has CR, LF or NUL in it")
+    return Fields(text, length, dated, named)
+
+
+def _kind_of(name: object) -> _Kind:
+    if type(name) is not str or not _NAME.fullmatch(name):
+        raise ResponseInvalid(f"{name!r} is no header name")
+    kind = _KNOWN.get(name.lower(), _Kind.PLAIN)
+    if kind is _Kind.HOP:
+        raise ResponseInvalid(f"{name} is the server's to say, not the application's")
+    if kind is _Kind.PLAIN and len(_plain) < _MOST_SEEN and len(name) <= _LONGEST_SEEN:
+        _plain.add(name)
+    return kind
+
+
+def _length(value: object, before: int) -> int:
+    if type(value) is not str or not _DIGITS.fullmatch(value):
+        raise ResponseInvalid(f"Content-Length {value!r} is no length")
+    if before >= 0:
+        raise ResponseInvalid("Content-Length is given twice")
+    return int(value)
+
+
+def open_response(
+    status: Status, fields: Fields, stamp: str, *, head_only: bool, minor: int, keep_alive: bool, whole: int = -1
+) -> Opening:
+    """The head of a response and how its body is framed.
+
+    `whole` is the body's length if all of it is known now, else -1. `keep_alive` is what client and server wish; the
+    framing may decide against it.
+    """
+    length = fields.length
+    framing = Framing.LENGTH
+    if status.bodiless or head_only:
+        framing = Framing.NONE
+        if status.code == 204:  # RFC 9110 section 8.6
+            length = -1
+    elif length < 0:
+        if whole >= 0:
+            length = whole
+        elif minor == 1:
+            framing = Framing.CHUNKED
+        else:
+            framing = Framing.CLOSE
+            keep_alive = False
+    frame = f"Content-Length: {length}\r\n" if length >= 0 else ""
+    if framing is Framing.CHUNKED:
+        frame = "Transfer-Encoding: chunked\r\n"
+    if not keep_alive:
+        frame += "Connection: close\r\n"
+    elif minor == 0:
+        frame += "Connection: keep-alive\r\n"
+    if fields.dated or fields.named:
+        stamp = _without(stamp, fields)
+    return Opening(f"{status.line}{stamp}{fields.text}{frame}\r\n", framing, keep_alive)
+
+
+def _without(stamp: str, fields: Fields) -> str:
+    """Our Server and Date lines, but for those that the application gave itself."""
+    server, date = stamp.split("\r\n")[:2]
+    return ("" if fields.named else f"{server}\r\n") + ("" if fields.dated else f"{date}\r\n")

@@ -1,0 +1,89 @@
+"""Loads an application from its name, "module:attribute" or "module:factory()".
+
+Not a judge of what it loads: whether the object serves requests is found out by calling it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from types import ModuleType
+
+from srvd.errors import LoadFailed
+
+__all__ = ["load"]
+
+
+def load(target: str) -> object:
+    """Import the module of `target` and give the object it names, calling it first if the name ends with `()`.
+
+    Raises `LoadFailed` with a sentence, a hint and, where foreign code raised, the traceback under "traceback" in its
+    detail. An application that calls `sys.exit` while it is imported has failed to load like any other.
+    """
+    name, colon, attribute = target.partition(":")
+    path = attribute.removesuffix("()")
+    if not colon or not _is_dotted(name) or not _is_dotted(path):
+        raise LoadFailed(
+            f"load {target!r}: this does not name an application; nothing was loaded",
+            hint="write MODULE:ATTRIBUTE, such as shop.wsgi:application, or MODULE:FACTORY()",
+        )
+    found = _attribute(_import(name, target), path, target)
+    if path != attribute:
+        found = _call(found, target)
+    if not callable(found):
+        raise LoadFailed(
+            f"load {target!r}: it is {_described(found)}, which cannot be called; an application must be callable",
+            hint="name the application itself, or its factory with () after it",
+        )
+    return found
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _import(name: str, target: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # foreign code ends here; sys.exit in a module must not end the zygote
+        missing = isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}.")
+        hint = "check its spelling, the working directory (chdir) and pythonpath" if missing else ""
+        raise _failed(target, f"importing {name} raised", exc, hint) from exc
+
+
+def _attribute(module: ModuleType, path: str, target: str) -> object:
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as exc:
+            callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise LoadFailed(
+                f"load {target!r}: {_described(found)} has no {part!r}; nothing was loaded",
+                hint=f"{module.__name__} has {', '.join(callables[:8])}" if callables else "",
+            ) from exc
+    return found
+
+
+def _call(factory: object, target: str) -> object:
+    if not callable(factory):
+        raise LoadFailed(f"load {target!r}: {_described(factory)} cannot be called", hint="leave out the ()")
+    try:
+        made: object = factory()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # as above
+        raise _failed(target, "the factory raised", exc, "") from exc
+    return made
+
+
+def _described(found: object) -> str:
+    return f"module {found.__name__}" if isinstance(found, ModuleType) else f"an object of type {type(found).__name__}"
+
+
+def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed:
+    last = traceback.format_exception_only(exc)[-1].strip()
+    text = "".join(traceback.format_exception(exc))
+    return LoadFailed(f"load {target!r}: {what} {last}; nothing was loaded", hint=hint, detail={"traceback": text})

@@ -15,7 +15,7 @@ from srvd.config.problems import Problem
 from srvd.config.settings import Config, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
-from srvd.linux.sockets import parse_address
+from srvd.linux.sockets import Address, parse_address
 
 __all__ = ["anchor", "check", "find_program"]
 
@@ -99,16 +99,17 @@ class _Checker:
                     self.warnings.append(f"{where}: there is no {what} on this machine to be {role}")
 
     def check_listeners(self) -> None:
-        owners: dict[object, str] = {}
+        owners: dict[Address, str] = {}
         for name, listener in self.config.listeners.items():
             key = f"listeners.{name}.bind"
             for text in listener.bind:
                 try:
                     address = parse_address(text)
                 except ConfigInvalid as exc:
-                    self._refuse(key, exc.message)
+                    self._refuse(key, f"{exc.message}; {exc.hint}" if exc.hint else exc.message)
                     continue
-                if address in owners:
+                anew = address.kind.startswith("inet") and address.port == 0  # the kernel chooses each time
+                if address in owners and not anew:
                     again = "twice" if owners[address] == name else f"in listener {owners[address]} as well"
                     self._refuse(key, f'found "{text}" {again}, expected each address once')
                 owners[address] = name

@@ -1,0 +1,180 @@
+"""The one logger of the daemon and its workers: a sentence becomes a line, a line one write.
+
+Knows no files, no rotation and no hierarchy. It never blocks and never raises: a reader that does not keep up, or a
+full disk, costs lines – counted, and told as soon as it takes lines again – and never a request or a worker's life.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Mapping
+from threading import RLock
+from typing import Final
+
+__all__ = ["LEVELS", "Fields", "Log", "escape"]
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+LONGEST: Final = 8192
+"""The longest line, in bytes with its end."""
+
+LONGEST_ATOMIC: Final = 4096
+"""The longest line to a pipe: PIPE_BUF. A longer one may be torn, and may block although poll(2) said no."""
+
+Fields = tuple[tuple[str, str | int | float], ...]
+"""What a machine wants to know about a line; shown in JSON only: the sentence already says it to a person."""
+
+_COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_WORDS: Final = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
+
+_UNSEEN: Final = (
+    *range(0x20),  # C0
+    *range(0x7F, 0xA0),  # DEL and C1: a terminal obeys these too
+    *range(0x2028, 0x202F),  # separators of lines and paragraphs; changes of the direction of writing
+    *range(0x2066, 0x206A),
+)
+_ESCAPES: Final = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _UNSEEN} | {
+    0x09: "\\t",
+    0x0A: "\\n",
+    0x0D: "\\r",
+}
+_JSON_ESCAPES: Final = {code: f"\\u{code:04x}" for code in _UNSEEN} | {0x22: '\\"', 0x5C: "\\\\"}
+
+
+def escape(text: str) -> str:
+    """The text with everything that a terminal would obey, or that would begin a new line, as \\x1b, \\n, \\u202e."""
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class Log:
+    """Writes to one descriptor, which stays its owner's. May be used by several threads; not over a fork.
+
+    `format` is "text", "json" or "auto" (text), `level` the least of `LEVELS` that is written. Colour is for terminals
+    whose user has not set NO_COLOR.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        format: str = "auto",  # noqa: A002 — the setting's name
+        level: str = "info",
+        *,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.lost = 0  # lines since it last took one
+        self._fd = fd
+        self._json = format == "json"
+        self._least = LEVELS.index(level)
+        self._clock = clock
+        self._longest, self._poll, terminal = _inspect(fd)
+        self._colours = _COLOURS if terminal and not environ.get("NO_COLOR") and not self._json else {}
+        self._second: tuple[int, str] = (-1, "")
+        self._torn = False
+        self._lock = RLock()  # not Lock: a signal's handler may log while this thread writes
+
+    def debug(self, text: str, fields: Fields = ()) -> None:
+        self.write("debug", text, fields)
+
+    def info(self, text: str, fields: Fields = ()) -> None:
+        self.write("info", text, fields)
+
+    def warning(self, text: str, fields: Fields = ()) -> None:
+        self.write("warning", text, fields)
+
+    def error(self, text: str, fields: Fields = ()) -> None:
+        self.write("error", text, fields)
+
+    def write(self, level: str, text: str, fields: Fields = ()) -> None:
+        """One line at `level`, one of `LEVELS`; further lines of the text (a traceback) follow it, indented."""
+        if LEVELS.index(level) < self._least:
+            return
+        if self._json:
+            self.line(self._as_json(level, text, fields))
+            return
+        first, *further = text.rstrip("\n").split("\n") if "\n" in text else (text,)
+        self.line(self._as_text(level, first))
+        for line in further:
+            self.line(f"    {escape(line)}")
+
+    def captured(self, source: str, text: str) -> None:
+        """One line that the process `source` ("web/3#17") wrote to its stderr: `web/3#17 | text`."""
+        if self._json:
+            self.line(self._as_json("info", text, (("source", source),)))
+        else:
+            self.line(f"{source} | {escape(text)}")
+
+    def line(self, line: str) -> None:
+        """One line that is written as it is, without its end: its writer has escaped it (an access log)."""
+        with self._lock:
+            if self.lost and self._wrote(self._as_text_or_json("warning", f"{self.lost} lines of the log were lost")):
+                self.lost = 0
+            if not self._wrote(line):
+                self.lost += 1
+
+    def _wrote(self, line: str) -> bool:
+        data = line.encode("utf-8", "backslashreplace")
+        if len(data) >= self._longest:  # JSON is cut before it becomes JSON
+            data = data[: self._longest - 10].decode("utf-8", "ignore").encode() + (
+                b" ...\x1b[0m" if self._colours else b" ..."
+            )
+        data = b"\n" + data + b"\n" if self._torn else data + b"\n"
+        try:
+            if self._poll is not None and not self._poll.poll(0):
+                return False
+            written = os.write(self._fd, data)
+        except OSError:  # full (EAGAIN), a full disk (ENOSPC, EDQUOT), nobody there (EPIPE, EBADF, EIO): one line less
+            return False
+        self._torn = written < len(data)
+        return not self._torn
+
+    def _as_text_or_json(self, level: str, text: str) -> str:
+        return self._as_json(level, text, ()) if self._json else self._as_text(level, text)
+
+    def _as_text(self, level: str, text: str) -> str:
+        colour = self._colours.get(level, "")
+        line = f"{self._stamp(time.localtime, ' ')} {_WORDS[level]} {escape(text)}"
+        return f"{colour}{line}\x1b[0m" if colour else line
+
+    def _as_json(self, level: str, text: str, fields: Fields) -> str:
+        stamp = self._stamp(time.gmtime, "T") + "Z"
+        pairs = [
+            f'"time": "{stamp}", "level": "{level}"',
+            *(f"{_json(name)}: {_json(value)}" for name, value in fields),
+        ]
+        head = f'{{{", ".join(pairs)}, "text": '
+        while len(line := f"{head}{_json(text)}}}".encode("utf-8", "backslashreplace")) >= self._longest:
+            if fields and len(head) > self._longest // 2:
+                return self._as_json(level, text, ())
+            text = f"{text[: len(text) * 3 // 4]}..."
+        return line.decode()
+
+    def _stamp(self, broken_down: Callable[[int], time.struct_time], separator: str) -> str:
+        """The time of day to the millisecond; the part before the point is spelled once a second."""
+        second, nanoseconds = divmod(self._clock(), 1_000_000_000)
+        if self._second[0] != second:
+            self._second = (second, time.strftime(f"%Y-%m-%d{separator}%H:%M:%S", broken_down(second)))
+        return f"{self._second[1]}.{nanoseconds // 1_000_000:03d}"
+
+
+def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:
+    """The longest line for a descriptor, how to ask whether it takes one (`None`: it always does), is it a terminal."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return LONGEST, None, False  # closed: each write will say so, and be counted
+    if stat.S_ISREG(mode):
+        return LONGEST, None, False
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return LONGEST_ATOMIC if stat.S_ISFIFO(mode) else LONGEST, poll, os.isatty(fd)
+
+
+def _json(value: str | int | float) -> str:
+    # Not json.dumps: the module costs a worker 2 to 10 ms of import, and we write three types.
+    if isinstance(value, str):
+        return f'"{value.translate(_JSON_ESCAPES)}"'
+    return repr(value) if abs(value) < float("inf") else "null"  # NaN is less than nothing

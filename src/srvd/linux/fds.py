@@ -6,13 +6,16 @@ Knows no message: it carries datagrams and descriptors; `wire.family` says what 
 from __future__ import annotations
 
 import array
+import fcntl
 import os
+import select
+import signal
 import socket
 from collections.abc import Iterable, Sequence
 
 from srvd.errors import BadFrame
 
-__all__ = ["FDS_LIMIT", "close_all", "link_pair", "memfd", "receive", "send"]
+__all__ = ["FDS_LIMIT", "close_all", "kill_at_end", "link_pair", "memfd", "receive", "send"]
 
 FDS_LIMIT = 253
 """The most descriptors one datagram carries: SCM_MAX_FD of unix(7)."""
@@ -81,3 +84,22 @@ def memfd(name: str, data: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def kill_at_end(link: socket.socket, *, on: bool = True) -> None:
+    """Have the kernel kill this process (SIGKILL) as soon as the link ends or anything arrives on it; or stop that.
+
+    For a process that is about to run foreign code which may never come back to read the link: fcntl(2), F_SETSIG.
+    """
+    flags = fcntl.fcntl(link, fcntl.F_GETFL)
+    if not on:
+        fcntl.fcntl(link, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+        return
+    fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(link, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(link, fcntl.F_SETFL, flags | os.O_ASYNC)
+    # What ended before the flag was set raises no signal.
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    if poll.poll(0):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,68 @@
+"""What a fork of the zygote does before it is a worker: its own session, stderr, user, title. Then it serves.
+
+Runs once a process and never returns.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from srvd.linux import identity, process
+from srvd.linux.title import set_title
+from srvd.wire import family
+from srvd.worker import application, base
+
+if TYPE_CHECKING:
+    from srvd.zygote.forking import Stock
+
+__all__ = ["become"]
+
+_WORKER_OOM_SCORE = 500
+"""The first to go when memory is short: a worker is the cheapest to replace."""
+
+_BUG = 70
+
+
+def become(stock: Stock, order: family.Fork, link: int, stderr: int) -> NoReturn:
+    """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving."""
+    code = _BUG
+    try:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
+        os.setsid()
+        process.reset_signals()
+        process.set_oom_score(_WORKER_OOM_SCORE)
+        if stock.who is not None:
+            identity.assume(stock.who)
+        if stock.wanted.umask >= 0:
+            os.umask(stock.wanted.umask)
+        set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
+        code = base.serve(_boot(stock, order, link))
+    except BaseException as exc:  # the process ends here; sys.exit is no way for an application to end a worker
+        sys.__excepthook__(type(exc), exc, exc.__traceback__)
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def _boot(stock: Stock, order: family.Fork, link: int) -> base.Boot:
+    return base.Boot(
+        pool=stock.wanted.pool,
+        generation=stock.wanted.generation,
+        serial=order.serial,
+        slot=order.slot,
+        link=socket.socket(fileno=link),
+        listeners=stock.listeners,
+        board=stock.board,
+        app=stock.app,
+        load=partial(application.load, stock.wanted.app),
+        settings=stock.pool,
+    )

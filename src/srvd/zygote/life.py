@@ -1,0 +1,161 @@
+"""A zygote's life up to its first fork: hear what to load, load it, tell how it went, or begin anew without it.
+
+Does not fork; that is `forking.py`. Blocking, one thread: nothing waits here but the daemon's deadline.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import time
+from typing import NamedTuple, NoReturn
+
+import msgpack
+
+from srvd.config import settings
+from srvd.errors import BadFrame, LoadFailed
+from srvd.linux import fds, identity, process
+from srvd.linux.scoreboard import Board
+from srvd.linux.title import set_title
+from srvd.wire import family
+from srvd.zygote import loading
+from srvd.zygote.forking import Nursery, Stock
+
+__all__ = ["live"]
+
+_ZYGOTE_OOM_SCORE = 100
+"""Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
+
+
+class Errand(NamedTuple):
+    """What a zygote was started for: the datagram of `Load` with its descriptors, and what a former life left."""
+
+    datagram: bytes
+    fds: list[int]
+    notes: list[str]
+    seconds: float  # spent in a former life
+    fresh: bool  # no former life
+
+
+class Origin(NamedTuple):
+    """What the process began with, which an application may change while it is loaded."""
+
+    environ: dict[str, str]
+    folder: str
+    umask: int
+
+
+def live(arguments: list[str]) -> NoReturn:
+    """Run the whole life of a zygote: `arguments` are those of `__main__.py`, LINK_FD and, after an exec, ERRAND_FD."""
+    born = time.monotonic()
+    code = 70
+    try:
+        link = socket.socket(fileno=int(arguments[1]))
+        link.set_inheritable(False)
+        process.set_oom_score(_ZYGOTE_OOM_SCORE)
+        errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
+        code = 0 if errand is None else _serve(link, errand, born)
+    except BaseException as exc:  # the process ends here
+        sys.__excepthook__(type(exc), exc, exc.__traceback__)  # not `import traceback`: 5 ms that a start need not wait
+    finally:
+        # Not sys.exit: that would run what the application registered for its own end, and wait for its threads.
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, with what it printed."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _hear(link: socket.socket) -> Errand | None:
+    """The first message, `Load`; None if the daemon is gone already."""
+    received = fds.receive(link, family.LIMIT, fds.FDS_LIMIT, wait=True)
+    if not received or not received[0]:
+        return None
+    return Errand(received[0], received[1], [], 0.0, fresh=True)
+
+
+def _serve(link: socket.socket, errand: Errand, born: float) -> int:
+    """Load and fork until the daemon lets go; the exit code."""
+    origin = Origin(dict(os.environ), os.getcwd(), os.umask(0))
+    os.umask(origin.umask)
+    try:
+        wanted = _understand(errand.datagram)
+        set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
+        who = identity.resolve(wanted.user, wanted.group)
+        pool = settings.unpack(wanted.settings)
+        loading.enter(wanted)
+        fds.kill_at_end(link)
+        outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
+        fds.kill_at_end(link, on=False)
+    except LoadFailed as failed:
+        _say_failed(link, failed)
+        return 1
+    except BadFrame as bad:
+        _say_failed(link, _misunderstood(bad))
+        return 1
+    seconds = errand.seconds + time.monotonic() - born
+    notes = [*errand.notes, *outcome.notes]
+    if outcome.tainted:
+        _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin)
+    process.reset_signals()  # to SIGCHLD ignored, for one, no exit could be told any more
+    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), wait=True)
+    # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
+    # find, and no object is touched by its collector: those pages stay shared.
+    gc.collect()
+    gc.freeze()
+    listeners = [socket.socket(fileno=fd) for fd in errand.fds[1:]]
+    nursery = Nursery(link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, who))
+    nursery.run()
+    return 0
+
+
+def _understand(datagram: bytes) -> family.Load:
+    wanted = family.decode(datagram, (family.Load,))
+    assert isinstance(wanted, family.Load)
+    return wanted
+
+
+def _misunderstood(bad: BadFrame) -> LoadFailed:
+    return LoadFailed(
+        f"load with {sys.executable}: its srvd and the daemon's do not understand each other ({bad.message})",
+        hint="install the daemon's version of srvd for this interpreter",
+    )
+
+
+def _say_failed(link: socket.socket, failed: LoadFailed) -> None:
+    proof = family.clip(str(failed.detail.get("traceback", "")))
+    fds.send(link, family.encode(family.LoadFailed(family.clip(failed.message), failed.hint, proof)), wait=True)
+
+
+def _begin_anew(link: socket.socket, errand: Errand, origin: Origin) -> NoReturn:
+    """Become a fresh interpreter without the application; threads and connections end with this one.
+
+    The pid, the link and the descriptors stay, so the daemon notices nothing. Raises `OSError`.
+    """
+    load = _understand(errand.datagram)
+    packed = msgpack.packb([errand.datagram, errand.fds, errand.notes, errand.seconds])
+    note = fds.memfd(f"srvd-errand-{load.generation}", packed)
+    for fd in (link.fileno(), note, *errand.fds):
+        os.set_inheritable(fd, True)
+    process.reset_signals()
+    os.chdir(origin.folder)
+    os.umask(origin.umask)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [*sys.orig_argv, str(note)], origin.environ)  # noqa: S606 - no shell is wanted
+
+
+def _unpack(fd: int) -> Errand:
+    """What `_begin_anew` packed."""
+    with open(fd, "rb") as file:
+        datagram, passed, notes, seconds = msgpack.unpackb(file.read())
+    for inherited in passed:
+        os.set_inheritable(inherited, False)
+    return Errand(bytes(datagram), [int(fd) for fd in passed], [str(note) for note in notes], float(seconds), False)

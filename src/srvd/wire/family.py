@@ -6,7 +6,7 @@ only in the docstrings. The worker's vocabulary is tiny on purpose: a worker tha
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ForwardRef, NamedTuple
 
 import msgpack
 
@@ -31,7 +31,7 @@ class Load(NamedTuple):
     user: str  # "" : leave
     group: str
     listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix"}
-    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), see config.values.WORKER_SETTINGS
+    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.settings.pack
 
 
 class Fork(NamedTuple):
@@ -57,6 +57,7 @@ class LoadFailed(NamedTuple):
     """zygote → daemon; it exits right after."""
 
     reason: str  # one line
+    hint: str
     traceback: str
 
 
@@ -164,13 +165,18 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
         cls = _BY_NAME[name]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise BadFrame(f"read a message of the family: {exc!r}; the link is closed") from exc
-    kinds = list(cls.__annotations__.values())
+    kinds = [_spelled(kind) for kind in cls.__annotations__.values()]
     fits = cls in allowed and len(values) == len(kinds)
-    if not fits or not all(_fits(value, str(kind)) for value, kind in zip(values, kinds, strict=True)):
+    if not fits or not all(_fits(value, kind) for value, kind in zip(values, kinds, strict=True)):
         raise BadFrame(
             f"read a message of the family: {name} with {len(values)} fields does not fit; the link is closed"
         )
     return cls(*values)
+
+
+def _spelled(annotation: object) -> str:
+    """The annotation as it is written above: a named tuple keeps it as a reference that was not looked up."""
+    return annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else str(annotation)
 
 
 def _fits(value: object, kind: str) -> bool:

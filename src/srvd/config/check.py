@@ -79,7 +79,7 @@ class _Checker:
         self.warnings: list[str] = []
 
     def _refuse(self, key: str, text: str, near: str = "") -> None:
-        self.problems.append(Problem(self.config.origins[key], key, text, near))
+        self.problems.append(Problem(self.config.origins[key], key, text, near and f'"{near}"'))
 
     def check_socket(self) -> None:
         length = len(os.fsencode(self.config.daemon.socket))

@@ -25,7 +25,7 @@ _SIZES: Final = {"B": 1} | {
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d|)")
 _WORDY = re.compile(r"([0-9.]+) ?([smhdSMHD])[a-zA-Z]*")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]{1,19})((?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODE = re.compile(r"0?[0-7]{3}")
 
@@ -42,7 +42,7 @@ class Unfit(ValueError):
 class Kind(NamedTuple):
     """How the values of one kind are read. `read` gets the value as TOML has it and what stands after the colon."""
 
-    expected: str  # for a person: "a duration such as …"; {} is filled with what stands after the colon
+    expected: str  # for a person: "a time of at most …"
     read: Callable[[object, str], Any]
     listed: bool = False  # in an environment variable the items stand between commas
     tabled: bool = False  # a TOML table: no variable and no flag can hold it
@@ -63,7 +63,9 @@ def describe(kind: str) -> str:
     base, _, argument = kind.partition(":")
     if base == "choice":
         return "one of " + ", ".join(f'"{word}"' for word in argument.split("|"))
-    return KINDS[base].expected.format(*argument.split(".."))
+    if base == "count":
+        return "a whole number from {} to {}".format(*argument.split(".."))
+    return KINDS[base].expected
 
 
 def from_text(kind: str, text: str) -> object:
@@ -166,7 +168,7 @@ def _show_duration(seconds: float) -> str:
         # 60 s stays "60s": a number and its unit are only changed when the next unit says it shorter
         if count == int(count) and (count >= 2 or unit in ("d", "s", "ms")) and (count or unit == "s"):
             return f"{int(count)}{unit}"
-    return f"{seconds:.6f}".rstrip("0") + "s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def _size(value: object, _: str) -> int:
@@ -181,12 +183,12 @@ def _bytes(value: object, _: str = "") -> int:
         match = _SIZE.fullmatch(value.strip())
         if not match:
             raise Unfit("")
-        unit = match[2] or "B"
+        whole, fraction, unit = match[1], match[2], match[3] or "B"
         factor = next((size for name, size in _SIZES.items() if name.lower() == unit.lower()), 0)
         if not factor:  # "512M" means 1000² to some and 1024² to others
             letter = unit[:1].upper()
-            raise Unfit("", f"{match[1]}{letter}iB" if letter in "KMGT" else "")
-        value = int(float(match[1]) * factor)
+            raise Unfit("", f"{whole}{fraction}{letter}iB" if letter in "KMGT" else "")
+        value = int(whole) * factor + int(float(fraction or 0) * factor)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
         raise Unfit("")
     return value
@@ -202,9 +204,7 @@ def _mode(value: object, _: str) -> str:
     if isinstance(value, str) and not value:
         return value
     if not isinstance(value, str) or not _MODE.fullmatch(value):
-        # 0o660 would do, but 660 is another number than it looks: only text is taken
-        digits = oct(value)[2:] if isinstance(value, int) and not _MODE.fullmatch(str(value)) else str(value)
-        raise Unfit("", digits.zfill(4) if _MODE.fullmatch(digits.zfill(3)) else "")
+        raise Unfit("")  # a number is no help: 0o660 arrives here as 432, and is as good a mode as "0432"
     return value.zfill(4)
 
 
@@ -294,7 +294,7 @@ def _quote(text: str) -> str:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "choice": Kind("one of the words", _choice),
-    "count": Kind("a whole number from {} to {}", _count),
+    "count": Kind("a whole number", _count),
     "duration": Kind('a time of at most 7 days, such as "30s", "5m", "500ms" or 1.5 (seconds)', _duration),
     "duration or 0": Kind('a time of at most 7 days, such as "30s", "5m" or 1.5 (seconds), or 0', _seconds),
     "size": Kind('a size such as "512MiB" (1024²), "1GB" (1000³) or a number of bytes', _size),

@@ -1,0 +1,82 @@
+"""Shows a configuration: each value with its origin, secrets left out; as TOML for people, as a map for machines.
+
+Reads nothing and decides nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from srvd.config import values
+from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+
+__all__ = ["HIDDEN", "as_map", "as_toml"]
+
+HIDDEN: Final = "***"
+"""Stands for a secret."""
+
+
+class _Shown(NamedTuple):
+    name: str
+    setting: Setting
+    value: Any
+    origin: str
+
+
+def as_toml(config: Config) -> str:
+    """A file that says the same, with the origin of each value behind it; secrets are shown as HIDDEN."""
+    lines = [f"# in force with {config.path}" if config.path else "# in force without a file"]
+    for table, settings in _tables(config):
+        lines += ["", f"[{table}]"]
+        pairs = [(f"{one.name} = {values.show(one.setting.kind, one.value)}", one.origin) for one in settings]
+        width = min(40, max(len(text) for text, _ in pairs))
+        lines += [f"{text:{width}}  # {origin}" for text, origin in pairs]
+    return "\n".join(lines) + "\n"
+
+
+def as_map(config: Config) -> dict[str, Any]:
+    """The same as a map: times in seconds, sizes in bytes, and `{"value", "origin"}` for each setting."""
+    return {
+        "schema": 1,
+        "file": config.path,
+        "settings": {
+            table: {one.name: {"value": _plain(one.value), "origin": one.origin} for one in settings}
+            for table, settings in _tables(config)
+        },
+        "warnings": list(config.warnings),
+    }
+
+
+def _tables(config: Config) -> Iterator[tuple[str, list[_Shown]]]:
+    for table in ("daemon", "control"):
+        known = declared(DaemonSettings)
+        own = {name: setting for name, setting in known.items() if (setting.table or "daemon") == table}
+        yield table, _shown(table, own, config.daemon._asdict(), config.origins)
+    for name, listener in config.listeners.items():
+        table = f"listeners.{name}"
+        yield table, _shown(table, declared(ListenerSettings), listener._asdict(), config.origins)
+    for name, pool in config.pools.items():
+        table = f"pools.{name}"
+        yield table, _shown(table, declared(PoolSettings), pool._asdict(), config.origins)
+
+
+def _shown(
+    table: str, known: Mapping[str, Setting], held: Mapping[str, Any], origins: Mapping[str, str]
+) -> list[_Shown]:
+    return [
+        _Shown(name, setting, _hidden(held[name]) if setting.secret else held[name], origins[f"{table}.{name}"])
+        for name, setting in known.items()
+    ]
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict.fromkeys(value, HIDDEN)
+    return HIDDEN if value else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,357 @@
+"""Claims about `srvd.config.load`: which layer wins, where a value came from, and what is told about a wrong one."""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srvd.config import load as module
+from srvd.config.load import Config, load, variables
+from srvd.config.settings import PoolSettings, pack, unpack
+from srvd.errors import EXIT, BadFrame, ConfigInvalid
+
+FULL = """\
+[daemon]
+name = "shop"
+pidfile = "run/shop.pid"
+
+[control]
+roles = { operator = ["root"] }
+
+[listeners.web]
+bind = ["127.0.0.1:0", "unix:run/web.sock"]
+
+[listeners.admin]
+bind = ["127.0.0.1:0"]
+
+[pools.web]
+app = "shop.wsgi:application"
+listeners = ["web"]
+workers = 4
+boot_timeout = "5m"
+max_body = "512MiB"
+chdir = "."
+env = { SECRET_KEY = "hunter2" }
+
+[pools.admin]
+app = "shop.admin:create()"
+listeners = ["admin"]
+request_timeout = 0
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "srvd.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def problems(
+    path: str | None = None, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """What is wrong, one line a problem; with the file's folder left out."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load(path, flags or {}, environ or {})
+    assert caught.value.exit_code == EXIT.CONFIG
+    head, *lines = caught.value.message.splitlines()
+    assert head.endswith("nothing was changed")
+    assert len(lines) == len(caught.value.detail["problems"])  # type: ignore[arg-type]  # detail holds any value of the wire
+    return [line.removeprefix(os.path.dirname(path or "") + "/") for line in lines]
+
+
+def problems_of(folder: Path, text: str) -> list[str]:
+    return problems(write(folder, text))
+
+
+def test_without_anything_one_pool_serves_the_demo_on_one_listener() -> None:
+    config = load(None, {}, {})
+    assert list(config.pools) == list(config.listeners) == ["web"]
+    assert config.pools["web"] == PoolSettings("web", listeners=("web",))
+    assert config.listeners["web"].bind == ("127.0.0.1:8000",)
+    assert config.path == ""
+    assert config.warnings == ()
+    assert set(config.origins.values()) == {"default"}
+
+
+def test_a_file_is_read_and_every_value_knows_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    config = load(path, {}, {})
+    assert config.path == path
+    assert config.daemon.name == "shop"
+    assert config.daemon.roles == {"operator": ("root",)}
+    web, admin = config.pools.values()
+    assert (web.workers, web.boot_timeout, web.max_body) == (4, 300.0, 512 << 20)
+    assert (admin.app, admin.request_timeout, admin.listeners) == ("shop.admin:create()", 0.0, ("admin",))
+    assert config.origins["pools.web.workers"] == f"{path}:17"
+    assert config.origins["control.roles"] == f"{path}:6"
+    assert config.origins["pools.admin.workers"] == "default"
+
+
+def test_relative_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    config = load(os.path.relpath(write(tmp_path, FULL)), {}, {})
+    assert config.daemon.pidfile == str(tmp_path / "run/shop.pid")
+    assert config.listeners["web"].bind[1] == f"unix:{tmp_path}/run/web.sock"
+    assert config.pools["web"].chdir == str(tmp_path)
+
+
+def test_relative_paths_in_flags_start_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load(path, {"--bind": ("unix:web.sock", "unix:@abstract", "unix:/run/x")}, {"SRVD_PIDFILE": "pid"})
+    assert config.listeners["web"].bind == (f"unix:{tmp_path}/elsewhere/web.sock", "unix:@abstract", "unix:/run/x")
+    assert config.daemon.pidfile == f"{tmp_path}/elsewhere/pid"
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "flags", "workers", "origin"),
+    [
+        ("", {}, {}, 2, "default"),
+        ("", {"WEB_CONCURRENCY": "3"}, {}, 3, "environment WEB_CONCURRENCY"),
+        ("[pools.web]\nworkers = 4", {"WEB_CONCURRENCY": "3"}, {}, 4, "FILE:2"),
+        ("[pools.web]\nworkers = 4", {"WEB_CONCURRENCY": "3", "SRVD_WORKERS": "5"}, {}, 5, "environment SRVD_WORKERS"),
+        ("[pools.web]\nworkers = 4", {"SRVD_WORKERS": "5"}, {"--workers": "6"}, 6, "flag --workers"),
+        ("[pools.web]\nworkers = 4", {}, {"--workers": None, "--bind": ()}, 4, "FILE:2"),
+        ("[pools.shop]\nworkers = 4", {"SRVD_WORKERS": "0"}, {}, 0, "environment SRVD_WORKERS"),
+    ],
+)  # fmt: skip
+def test_flags_win_over_variables_over_the_file_over_the_platform_over_defaults(
+    tmp_path: Path, file: str, environ: dict[str, str], flags: dict[str, Any], workers: int, origin: str
+) -> None:
+    path = write(tmp_path, file)
+    config = load(path, flags, environ)
+    (pool,) = config.pools.values()
+    assert pool.workers == workers
+    assert config.origins[f"pools.{pool.name}.workers"] == origin.replace("FILE", path)
+
+
+def test_the_platforms_port_is_bound_on_every_address_unless_something_else_is_said() -> None:
+    config = load(None, {}, {"PORT": "5000"})
+    assert config.listeners["web"].bind == ("0.0.0.0:5000",)
+    assert config.origins["listeners.web.bind"] == "environment PORT"
+    assert load(None, {"--bind": ("127.0.0.1:1",)}, {"PORT": "5000"}).listeners["web"].bind == ("127.0.0.1:1",)
+    assert load(None, {}, {"PORT": "5000", "SRVD_BIND": ":1, :2"}).listeners["web"].bind == (":1", ":2")
+    assert problems(environ={"PORT": "http"})[0].startswith("environment PORT: listeners.web.bind: ")
+
+
+def test_the_application_on_the_command_line_is_the_pools() -> None:
+    config = load(None, {"APP": "shop.wsgi:app"}, {})
+    assert config.pools["web"].app == "shop.wsgi:app"
+    assert config.origins["pools.web.app"] == "flag APP"
+
+
+def test_flags_and_variables_of_a_pool_are_refused_when_there_are_several(tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    variable, flag = problems(path, {"--workers": "3"}, {"SRVD_BIND": ":1"})
+    several = "but there are several: say it in"
+    assert (
+        variable
+        == f"environment SRVD_BIND: bind: sets one of listeners, {several} [listeners.web] and [listeners.admin]"
+    )
+    assert flag == f"flag --workers: workers: sets one of pools, {several} [pools.web] and [pools.admin]"
+    assert load(path, {"--name": "other"}, {"WEB_CONCURRENCY": "9", "PORT": "1"}).daemon.name == "other"
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
+    config = load(None, {}, {"SRVD_WORKRES": "3", "SRVD_SERVICE_HOST": "10.0.0.1"})
+    assert config.warnings == (
+        "environment SRVD_SERVICE_HOST is no setting",
+        "environment SRVD_WORKRES is no setting; did you mean SRVD_WORKERS?",
+    )
+
+
+def test_variables_are_named_after_their_settings() -> None:
+    known = variables()
+    assert known["SRVD_WORKERS"] == ("pools", "workers")
+    assert known["SRVD_SOCKET"] == ("daemon", "socket")
+    assert known["SRVD_BACKLOG"] == ("listeners", "backlog")
+    assert "SRVD_ENV" not in known
+    assert "SRVD_ROLES" not in known
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """\
+[daemon]
+workers = 3
+nam = "x"
+[contrl]
+[pools.web]
+workres = 4
+workers = "4"
+boot_timeout = "30 sec"
+[listeners.web]
+bind = ["127.0.0.1"]
+[pools.Web]
+""",
+    )
+    found = problems(path, {"--workers": "x"}, {})
+    assert [line.split(": ")[0] for line in found] == [
+        *(f"srvd.toml:{line}" for line in (2, 3, 4, 6, 7, 8, 10, 11)), "flag --workers",
+    ]  # fmt: skip
+    assert found[3:5] == [
+        "srvd.toml:6: pools.web.workres: there is no such setting; did you mean workers?",
+        'srvd.toml:7: pools.web.workers: found "4", expected a whole number from 0 to 65536; did you mean 4?',
+    ]
+
+
+CASES = """workers = 3
+→ srvd.toml:1: workers: there is no such setting; did you mean workers in [pools.NAME]?
+
+[daemon]
+socket = "/x"
+→ srvd.toml:2: daemon.socket: there is no such setting; did you mean socket in [control]?
+
+[pools]
+workers = 3
+→ srvd.toml:2: pools.workers: found 3, expected a table: [pools.NAME]; did you mean workers in [pools.NAME]?
+
+daemon = 3
+→ srvd.toml:1: daemon: found 3, expected a table: [daemon]
+
+[[pools.web]]
+→ srvd.toml:1: pools.web: found [a table], expected a table: [pools.NAME]
+
+[zebra]
+→ srvd.toml:1: zebra: there is no such setting
+
+[pools.web]
+env = { workers = 1 }
+→ srvd.toml:2: pools.web.env: found a table, expected text in quotes as the value of workers
+
+[pools.web]
+listeners = ["wbe"]
+→ srvd.toml:2: pools.web.listeners: found "wbe", expected the name of a listener (web); did you mean "web"?
+
+[pools.web]
+workers = 1025
+→ srvd.toml:2: pools.web.workers: found 1025 workers in all pools,
+  expected at most max_workers of [daemon], which is 1024
+
+[pools.web]
+workers = 2
+[pools.jobs]
+[daemon]
+max_workers = 3
+→ srvd.toml:2: pools.web.workers: found 4 workers in all pools, expected at most max_workers of [daemon], which is 3
+
+[pools.web]
+user = "rooot"
+→ srvd.toml:2: pools.web.user: found "rooot", expected a user of this machine; did you mean "root"?
+
+[pools.web]
+group = "no such"
+→ srvd.toml:2: pools.web.group: found "no such", expected a group of this machine
+
+[pools.web]
+python = "python9"
+→ srvd.toml:2: pools.web.python: found "python9", expected a program that exists and may be executed
+
+[pools.web]
+chdir = "/no/such"
+→ srvd.toml:2: pools.web.chdir: found "/no/such", expected a folder that exists
+
+[pools.web]
+pythonpath = ["/", "/no/such"]
+→ srvd.toml:2: pools.web.pythonpath: found "/no/such", expected a folder that exists
+
+[listeners.web]
+bind = [":1", ":1"]
+→ srvd.toml:2: listeners.web.bind: found ":1" twice, expected each address once
+
+[listeners.a]
+bind = [":1"]
+[listeners.b]
+bind = ["0.0.0.0:1"]
+→ srvd.toml:4: listeners.b.bind: found "0.0.0.0:1" in listener a as well, expected each address once
+
+[control]
+socket = "/LONG"
+→ srvd.toml:2: control.socket: found a path of 108 bytes, expected at most 107 (unix(7))
+""".replace("LONG", "x" * 107)
+
+
+@pytest.mark.parametrize("case", CASES.split("\n\n"), ids=lambda case: str(case).split("→ ")[1][:40])
+def test_a_problem_says_where_what_and_the_nearest(tmp_path: Path, case: str) -> None:
+    text, _, expected = case.partition("→ ")
+    assert problems_of(tmp_path, text) == [" ".join(expected.split())]
+
+
+def test_ports_that_the_kernel_chooses_are_never_the_same(tmp_path: Path) -> None:
+    load(
+        write(tmp_path, "[listeners.a]\nbind = ['127.0.0.1:0', '127.0.0.1:0']\n[listeners.b]\nbind = ['127.0.0.1:0']"),
+        {},
+        {},
+    )
+
+
+def test_another_user_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert problems_of(tmp_path, "[pools.web]\nuser = 'root'") == [
+        "srvd.toml:2: pools.web.user: only root can run a pool as another user, and srvd runs as uid 1000"
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may name another user")
+def test_root_may_name_users_that_exist(tmp_path: Path) -> None:
+    group = grp.getgrall()[0].gr_name
+    config = load(write(tmp_path, f"[pools.web]\nuser = '{getpass.getuser()}'\ngroup = '{group}'"), {}, {})
+    assert config.pools["web"].group == group
+
+
+def test_an_interpreter_is_looked_up_on_the_path(tmp_path: Path) -> None:
+    program = tmp_path / "python9"
+    program.symlink_to(sys.executable)
+    config = load(write(tmp_path, "[pools.web]\npython = 'python9'"), {}, {"PATH": f"/no/such:{tmp_path}"})
+    assert config.pools["web"].python == str(program)
+    config = load(write(tmp_path, "[pools.web]\npython = './python9'"), {}, {})
+    assert config.pools["web"].python == str(program)
+
+
+def test_what_is_odd_but_works_is_a_warning(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[control]\nroles = { viewer = ['nobody-here', '%none-such', 'root'] }\n"
+        "[listeners.a]\nbind = [':1']\n[listeners.b]\nbind = [':2']\n"
+        "[pools.one]\nlisteners = ['a']\n[pools.two]\nlisteners = ['a']\n",
+    )
+    assert load(path, {}, {}).warnings == (
+        f"{path}:2: there is no user nobody-here on this machine to be viewer",
+        f"{path}:2: there is no group none-such on this machine to be viewer",
+        f"{path}:4: pools one and two all accept on listener a: which of them gets a connection is chance",
+        f"{path}:6: no pool accepts on listener b: its clients will wait for ever",
+    )
+
+
+def test_a_pools_settings_travel_as_a_map_without_its_environment(tmp_path: Path) -> None:
+    pool = load(write(tmp_path, FULL), {}, {}).pools["web"]
+    packed = pack(pool)
+    assert "hunter2" not in repr(packed)
+    assert unpack(packed) == pool._replace(env={})
+    for wrong in (packed | {"workers": "4"}, packed | {"ghost": 1}, {}, packed | {"workers": True}):
+        with pytest.raises(BadFrame):
+            unpack(wrong)
+
+
+def test_loading_without_a_file_imports_no_parser_and_no_dataclasses() -> None:
+    code = (
+        "import sys; from srvd.config.load import load; load(None, {}, {});"
+        "print(*sorted({'tomllib', 'inspect', 'dataclasses', 'shutil', 'json', 'logging'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_config_is_exported_where_it_is_loaded() -> None:
+    assert Config is module.Config

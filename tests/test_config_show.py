@@ -1,0 +1,56 @@
+"""Claims about `srvd.config.show`: what `srvd config` prints, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from srvd.config.load import load
+from srvd.config.show import HIDDEN, as_map, as_toml
+
+FILE = """\
+[daemon]
+name = "shop"
+[control]
+roles = { operator = ["root"] }
+[listeners.web]
+bind = ["127.0.0.1:0", "unix:run/web.sock"]
+[pools.web]
+app = "shop.wsgi:application"
+workers = 4
+boot_timeout = "5m"
+max_body = "512MiB"
+env = { SECRET_KEY = "hunter2" }
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "srvd.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_values_in_force_are_shown_as_a_file_that_says_the_same(tmp_path: Path) -> None:
+    config = load(write(tmp_path, FILE), {"--name": "flagged"}, {})
+    text = as_toml(config)
+    assert 'name = "flagged"' in text
+    assert "# flag --name" in text
+    assert f"# {config.path}:9" in text
+    again = load(write(tmp_path, text.replace(HIDDEN, "hunter2")), {}, {})
+    assert again[:3] == config[:3]
+
+
+def test_secrets_are_shown_to_nobody(tmp_path: Path) -> None:
+    config = load(write(tmp_path, FILE), {}, {})
+    shown = as_map(config)
+    assert "hunter2" not in as_toml(config) + repr(shown)
+    assert shown["settings"]["pools.web"]["env"]["value"] == {"SECRET_KEY": HIDDEN}
+    tomllib.loads(as_toml(config))
+
+
+def test_the_map_has_plain_values_and_origins(tmp_path: Path) -> None:
+    config = load(write(tmp_path, FILE), {}, {})
+    shown = as_map(config)
+    assert shown["schema"] == 1
+    assert shown["settings"]["pools.web"]["boot_timeout"] == {"value": 300.0, "origin": f"{config.path}:10"}
+    assert shown["settings"]["control"]["roles"]["value"] == {"operator": ["root"]}

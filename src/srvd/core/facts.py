@@ -87,13 +87,14 @@ def _refused(house: House, pool: Pool, generation: Generation, worker: Worker, r
     part = _rollout_of(house, generation)
     if generation.is_trial and part is not None:
         part[1].losses += 1
+        part[1].retry_at = turn.now + failure.delay(part[1].losses + 1, worker.id.serial)
         if part[1].losses >= rollout.LOSSES:
             fault = Fault(
                 "boot_failed", f"workers of {generation.id} cannot be forked: {reason}", step="boot", pool=pool.name
             )
             orders.fail(house, part[0], fault, turn)
         return
-    failure.strike(pool.breaker, worker.asked, turn.now, worker.id.serial)
+    failure.strike(pool.breaker, worker.asked, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
 
 
 def _said(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
@@ -169,7 +170,9 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
     elif generation.id.number == pool.active:
         pool.restarts += 1
         if failure.is_strike(worker, turn.now):
-            failure.strike(pool.breaker, turn.now - certificate.lived, turn.now, worker.id.serial)
+            failure.strike(
+                pool.breaker, worker.asked, turn.now, worker.id.serial, f"a new worker {certificate.summary}"
+            )
             if pool.breaker.strikes == failure.CRASHING_STRIKES:
                 text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
                 turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
@@ -259,7 +262,7 @@ def _zygote_gone(house: House, pool: Pool, generation: Generation, event: Zygote
         fault = generation.fault or Fault("load_failed", f"{what} ({event.cause})")
         _trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
     elif generation.id.number == pool.active and not pool.removed:
-        failure.strike(pool.mender, turn.now, turn.now, generation.id.number)
+        failure.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
         text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
         turn.note(Level.ERROR, "generation", text, ("generation", str(generation.id)))
     elif generation.id.number == pool.parked and not expected:
@@ -297,7 +300,7 @@ def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn
     orders.fail(house, op, fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
     if op.order.kind is Kind.REPAIR:
         pool = house.pools[generation.id.pool]
-        failure.strike(pool.mender, turn.now, turn.now, generation.id.number)
+        failure.strike(pool.mender, turn.now, turn.now, generation.id.number, fault.message)
 
 
 # -- what is left -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Decides nothing about who is forked. Pure.
 from __future__ import annotations
 
 from srvd.core.model import Death, Phase
-from srvd.core.state import Breaker, Worker
+from srvd.core.state import NEVER, Breaker, Worker
 
 HEALTHY_AFTER = 1.0
 """Seconds of readiness after which a death is repaired at once and is no strike."""
@@ -34,7 +34,7 @@ def delay(strikes: int, seed: int) -> float:
     return float(min(CAP, BASE * 2 ** min(strikes - 2, 20)) * (1 + JITTER * spread))
 
 
-def strike(breaker: Breaker, asked_at: float, now: float, seed: int) -> None:
+def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str) -> None:
     """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
     if now - breaker.last >= FORGIVEN_AFTER:
         breaker.strikes = 0
@@ -42,7 +42,9 @@ def strike(breaker: Breaker, asked_at: float, now: float, seed: int) -> None:
         return
     breaker.strikes += 1
     breaker.last = now
-    breaker.until = now + delay(breaker.strikes, seed)
+    breaker.reason = reason
+    wait = delay(breaker.strikes, seed)
+    breaker.until = now + wait if wait > 0 else -NEVER
 
 
 def is_crashing(breaker: Breaker) -> bool:

@@ -57,7 +57,11 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
     phase, done, total = "config", 0, 0
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
-        part.finished = part.finished or (part.committed and is_full(pool))
+        if part.committed and pool.active != part.generation:
+            text = f"another generation of {pool.name} has taken over meanwhile; {pool.name}@{pool.active} is in force"
+            operations.end(house, op, OpState.FAILED, turn, Fault("conflict", text, "srvctl history"))
+            return
+        part.finished = part.committed and is_full(pool)
         phase, done, total = _rollout_progress(pool, part)
         if not part.finished:
             break
@@ -105,7 +109,7 @@ def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
         op.result["message"] = f"pool {pool.name} has {serving} serving, wish {pool.wish}{extra}"
         operations.end(house, op, OpState.DONE, turn)
     elif pool.breaker.strikes >= RETURN_STRIKES:
-        restore(house, op, f"new workers die before they are ready; {serving} of {pool.target} serve", turn)
+        restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
 
 
 def restore(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
@@ -127,7 +131,7 @@ def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
         op.result |= {"recycled": len(op.targets), "message": f"{len(op.targets)} recycled"}
         operations.end(house, op, OpState.DONE, turn)
     elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
-        stop_recycling(house, op, "new workers die before they are ready", turn)
+        stop_recycling(house, op, _reason(pools), turn)
 
 
 def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
@@ -155,7 +159,7 @@ def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
         op.result["message"] = f"{serving} serving"
         operations.end(house, op, OpState.DONE, turn)
     elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
-        fault = Fault("crashing", f"new workers die before they are ready; {serving} of {target} serve", "srvctl why")
+        fault = Fault("crashing", f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
         operations.end(house, op, OpState.FAILED, turn, fault)
 
 
@@ -176,10 +180,14 @@ def bake_is_spoiled(house: House, pool: Pool) -> str:
         for op in house.open_operations
     )
     if pool.breaker.strikes >= RETURN_STRIKES - committing:
-        return "its workers die before they are ready"
+        return pool.breaker.reason
     if pool.bake.deaths >= max(RETURN_STRIKES, pool.target):
         return f"{pool.bake.deaths} of its workers died while it baked"
     source = pool.source
     if committing and source is not None and source.zygote.value in ("gone", "leaving"):
         return "its zygote died during the change-over"
     return ""
+
+
+def _reason(pools: list[Pool]) -> str:
+    return next((pool.breaker.reason for pool in pools if pool.breaker.strikes), "")

@@ -56,17 +56,26 @@ def _check_scale(house: House, order: Order) -> Fault | None:
     if order.reset:
         return None
     size = order.size + (house.pools[order.pool].wish if order.relative else 0)
-    if not 0 <= size <= house.limit:
-        return Fault("bad_args", f"a pool cannot have {size} workers (0 to {house.limit}); nothing was changed")
+    most = house.limit - sum(pool.wish for name, pool in house.pools.items() if name != order.pool)
+    if not 0 <= size <= most:
+        text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
+        return Fault("bad_args", text, "max_workers limits all pools together")
     return None
 
 
 def joinable(house: House, order: Order) -> Operation | None:
-    """The identical order under way. A relative scale never joins: each of six `+1` counts."""
+    """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
+    earlier `pause`. A relative scale never joins: each of six `+1` counts."""
     if order.kind is Kind.SCALE and order.relative:
         return None
-    bare = order._replace(busy=())
-    return next((op for op in house.open_operations if op.order._replace(busy=()) == bare), None)
+    rivals = [op for op in house.open_operations if _conflict(op.order, order)]
+    return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None
+
+
+def _conflict(one: Order, other: Order) -> bool:
+    """Must the later of the two wait for the earlier?"""
+    same_lane = _LANES.get(one.kind) == _LANES.get(other.kind)
+    return same_lane and ("" in (one.pool, other.pool) or one.pool == other.pool)
 
 
 def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
@@ -80,14 +89,12 @@ def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
 
 
 def runnable(house: House) -> Operation | None:
-    """The first queued operation whose lane is free on its pools."""
-    taken: list[tuple[str, str]] = []
+    """The first queued operation that nothing before it holds back."""
+    before: list[Order] = []
     for op in house.open_operations:
-        claim = (_LANES.get(op.order.kind, ""), op.order.pool)
-        blocked = any((lane == claim[0] and "" in (pool, claim[1])) or (lane, pool) == claim for lane, pool in taken)
-        if op.state is OpState.QUEUED and not blocked:
+        if op.state is OpState.QUEUED and not any(_conflict(order, op.order) for order in before):
             return op
-        taken.append(claim)
+        before.append(op.order)
     return None
 
 
@@ -104,6 +111,7 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
 def end(house: House, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
     """Records the end; the answer to whoever waits follows from it."""
     op.state, op.ended, op.fault = state, turn.now, fault
+    op.wishes = {name: pool.target for name, pool in house.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))
     op.timeline.append(Step(turn.now, state.value, message))
     level = Level.INFO if state is OpState.DONE else Level.WARNING

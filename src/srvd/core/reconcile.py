@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from srvd.core import moves
 from srvd.core.model import Phase
-from srvd.core.state import House, Pool, Turn, Worker, Zygote
+from srvd.core.state import Pool, Turn, Worker, Zygote
 
 SURGE = 1
 """Workers above the wish while old ones are being replaced one by one."""
@@ -20,7 +20,7 @@ STUCK_SECONDS = 5.0
 _LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENING: 3, Phase.SERVING: 4}
 
 
-def reconcile(house: House, pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> None:
+def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> None:
     """Moves the pool towards its wish. `busy`: ids of workers that are in a request, as far as known."""
     source = pool.source
     if source is None:
@@ -48,11 +48,11 @@ def reconcile(house: House, pool: Pool, turn: Turn, busy: frozenset[str] = froze
                 seconds = min(seconds, STUCK_SECONDS)
             moves.retire(worker, worker.condemned or "reload", seconds, turn)
             old.remove(worker)
-    for _ in range(_may_ask(house, pool, turn.now, fresh, old)):
+    for _ in range(_may_ask(pool, turn.now, fresh, old)):
         moves.ask(pool, source, turn)
 
 
-def _may_ask(house: House, pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> int:
+def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> int:
     source = pool.source
     if source is None or source.zygote is not Zygote.UP or now < pool.breaker.until:
         return 0
@@ -62,9 +62,4 @@ def _may_ask(house: House, pool: Pool, now: float, fresh: list[Worker], old: lis
     if pool.breaker.strikes:  # after a strike one attempt at a time
         trying = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         count = min(count, 0 if trying else 1)
-    return max(0, min(count, house.limit - population(house)))
-
-
-def population(house: House) -> int:
-    """Workers of all pools that have, or may get, a process and a slot."""
-    return sum(len(g.workers) for pool in house.pools.values() for g in pool.generations.values())
+    return max(0, count)

@@ -12,7 +12,7 @@ from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
 from srvd.core.state import NEVER, Bake, Generation, House, Operation, Pool, Rollout, Turn, Zygote
 
-LOSSES = 5
+LOSSES = 8
 """Ready workers of a trial that may die, or forks that may be refused, before it is abandoned."""
 
 FITS = 0.8
@@ -50,7 +50,7 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
     first_start = op.order.kind is Kind.START
     if trial.stage is Stage.BOOTING:
         # At the first start there is nobody to protect: all boot beside the canary.
-        _fill(pool, trial, max(1, pool.target) if first_start else 1, turn)
+        _fill(pool, trial, max(1, pool.target) if first_start else 1, rollout, turn)
         canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
         if canary is None:
             return False
@@ -65,13 +65,13 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
     whole = rollout.strategy is Strategy.BLUE_GREEN
     # The size follows the wish while it is staged: a scale order during a reload applies to both generations.
     size = max(1, pool.target) if whole or first_start else 1
-    _fill(pool, trial, size, turn)
+    _fill(pool, trial, size, rollout, turn)
     return trial.count(Phase.STANDBY) >= (1 if first_start else size)
 
 
-def _fill(pool: Pool, trial: Generation, size: int, turn: Turn) -> None:
+def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn) -> None:
     alive = trial.capacity
-    for _ in range(size - len(alive)):
+    for _ in range(size - len(alive) if turn.now >= rollout.retry_at else 0):
         moves.ask(pool, trial, turn)
     for worker in alive[size:]:
         moves.retire(worker, "scaled down", trial.spec.drain_timeout, turn)

@@ -134,6 +134,7 @@ class Breaker:
     strikes: int = 0
     last: float = -NEVER  # when the last strike fell
     until: float = -NEVER  # no attempt before
+    reason: str = ""  # of the last strike
 
     def clear(self) -> None:
         self.strikes = 0
@@ -220,6 +221,7 @@ class Rollout:
     committed: bool = False
     finished: bool = False
     losses: int = 0  # ready workers of the trial that died, forks that were refused
+    retry_at: float = -NEVER  # no fork before
 
 
 @dataclass(slots=True, eq=False)
@@ -234,11 +236,17 @@ class Operation:
     timeline: list[Step] = field(default_factory=list)
     progress: tuple[str, int, int] = ("", 0, 0)
     result: dict[str, str | int | bool] = field(default_factory=dict)
+    wishes: dict[str, int] = field(default_factory=dict)  # how many shall serve in each pool, as it was when it ended
     fault: Fault | None = None
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     before: dict[str, int | None] = field(default_factory=dict)  # scale: the override to go back to
     targets: frozenset[WorkerId] = frozenset()  # recycle: whom
     revision: Revision | None = None  # reload: what was read
+
+    @property
+    def committed(self) -> bool:
+        """Did it change who serves, in one pool at least?"""
+        return any(part.committed for part in self.rollouts.values())
 
     def __repr__(self) -> str:
         return f"<Operation {self.id} {self.order.kind.value} {self.order.pool or '*'} {self.state.value}>"
@@ -256,7 +264,7 @@ class House:
     started: bool = False  # the first operation has ended, well or not
     stop: OpId | None = None
     doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone
-    limit: int = 1024  # most workers of all pools
+    limit: int = 1024  # most workers that may be wished of all pools together
 
     @property
     def open_operations(self) -> list[Operation]:

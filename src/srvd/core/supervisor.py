@@ -61,7 +61,7 @@ class Supervisor:
             due = min(due, _pool_deadline(pool))
         for op in self.house.open_operations:
             if op.state is not OpState.QUEUED:
-                due = min(due, op.deadline)
+                due = min(due, op.deadline, *(p.retry_at for p in op.rollouts.values() if p.retry_at > -NEVER))
         return None if due == NEVER else due
 
     def operation(self, op: OpId) -> Operation | None:
@@ -139,10 +139,16 @@ class Supervisor:
                 for worker in list(generation.workers.values()):
                     if worker.deadline <= now:
                         facts.worker_overdue(generation, worker, turn)
+            for breaker in (pool.breaker, pool.mender):
+                if breaker.until <= now:
+                    breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
             if pool.bake is not None and pool.bake.until <= now:
                 pool.bake = None
                 turn.note(Level.INFO, "generation", f"pool {pool.name}: {pool.name}@{pool.active} has proved itself")
         for op in house.open_operations:
+            for part in op.rollouts.values():
+                if part.retry_at <= now:
+                    part.retry_at = -NEVER
             if op.state is not OpState.QUEUED and op.deadline <= now:
                 orders.expire(house, op, turn)
 
@@ -158,7 +164,7 @@ class Supervisor:
                     rollout.advance(house, op, turn)
             for pool in list(house.pools.values()):
                 self._guard(pool, turn)
-                reconcile(house, pool, turn, self._busy)
+                reconcile(pool, turn, self._busy)
                 facts.sweep(house, pool, turn)
             for op in house.open_operations:
                 goals.judge(house, op, turn)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srvd.errors import BadFrame
+from srvd.errors import BadFrame, InternalError
 from srvd.wire.codec import DEPTH, PREFIX, REQUESTS, RESPONSES, Decoder, encode
 
 MESSAGE: dict[str, Any] = {
@@ -176,9 +176,9 @@ def test_an_answer_may_be_larger_than_a_request() -> None:
 def test_a_message_that_does_not_fit_is_not_spelled() -> None:
     with pytest.raises(BadFrame, match="limit"):
         encode({"a": "x" * REQUESTS.frame}, REQUESTS)
-    with pytest.raises(BadFrame):
+    with pytest.raises(InternalError):
         encode({"a": 1 << 64})
-    with pytest.raises(BadFrame):
+    with pytest.raises(InternalError):
         encode({"a": object()})
 
 

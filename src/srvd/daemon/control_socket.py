@@ -56,6 +56,11 @@ class Claim:
         except OSError as exc:
             raise SystemRefused(f"open the control socket {path}: {exc.strerror}") from exc
 
+    def share(self, *, shared: bool) -> None:
+        """Let other users connect, or no longer. Raises `OSError`."""
+        if self._inode == _inode_at(self.path):
+            os.chmod(self.path, _mode(shared=shared))
+
     def close(self) -> None:
         """Stop listening, remove the socket if it still is ours, and give up the lock, in this order."""
         self.listener.close()
@@ -155,13 +160,17 @@ def _bind(path: str, *, shared: bool) -> socket.socket:
         # bind() makes the file with the mode of the socket's own inode: there is no moment in which it is open to all.
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
-        if shared:
-            os.chmod(path, 0o666)  # noqa: S103 - who may do what is decided by SO_PEERCRED
+        os.chmod(path, _mode(shared=shared))
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _mode(*, shared: bool) -> int:
+    """Open to all is not open to do: SO_PEERCRED decides that."""
+    return 0o666 if shared else 0o600
 
 
 def _inode_at(path: str) -> tuple[int, int] | None:

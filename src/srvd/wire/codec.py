@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from srvd.errors import BadFrame
+from srvd.errors import BadFrame, InternalError
 
 __all__ = ["DEPTH", "PROTOCOL", "REQUESTS", "RESPONSES", "SCHEMA", "Bounds", "Decoder", "encode"]
 
@@ -49,15 +49,15 @@ def encode(message: dict[str, Any], bounds: Bounds = RESPONSES) -> bytes:
     """The frame of a message.
 
     Text that is not valid Unicode (a lone surrogate, from undecodable bytes of another program) is sent with
-    backslashes. Raises `BadFrame` when the message does not fit into `bounds.frame` or cannot be spelled: a number
-    of more than 64 bits, a value that msgpack does not know.
+    backslashes. Raises `BadFrame` when the message is longer than `bounds.frame`, and `InternalError` when it cannot be
+    spelled: a number of more than 64 bits, a value that msgpack does not know.
     """
     try:
         body: bytes = msgpack.packb(message)
     except UnicodeEncodeError:
         body = msgpack.packb(message, unicode_errors="backslashreplace")
     except (TypeError, ValueError, OverflowError) as exc:
-        raise BadFrame(f"spell a message: {exc}; it is not sent") from exc
+        raise InternalError(f"spell a message: {exc}; it is not sent") from exc
     if len(body) > bounds.frame:
         raise BadFrame(f"spell a message: {len(body)} bytes, and {bounds.frame} is the limit; it is not sent")
     return len(body).to_bytes(PREFIX, "big") + body

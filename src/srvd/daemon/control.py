@@ -1,0 +1,201 @@
+"""The control socket's server: who may connect, for how long, and the way between connections and the desk.
+
+Does not know what a request means (control_desk.py) nor what becomes of it (the backend's). Raw non-blocking sockets on
+the daemon's loop; one timer, and only while something is to time: an idle daemon is not woken.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from srvd import __version__
+from srvd.core.actions import Level
+from srvd.daemon.control_desk import Backend, Desk, Log
+from srvd.daemon.control_door import NEVER, Clock, Door, send_and_close
+from srvd.daemon.control_link import Limits, Link, Loop
+from srvd.daemon.control_peers import Peer, Roles, identify
+from srvd.daemon.control_seats import Seats, Seldom
+from srvd.daemon.control_socket import Claim
+from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
+from srvd.wire import messages
+from srvd.wire.codec import PROTOCOL, encode
+
+__all__ = ["Backend", "ControlServer", "Limits", "Log", "Loop", "Peer"]
+
+
+class ControlServer:
+    """Serves the control socket of one daemon from `open()` to `close()`."""
+
+    def __init__(self, loop: Loop, backend: Backend, log: Log, name: str, limits: Limits | None = None) -> None:
+        self._loop = loop
+        self._log = log
+        self._hello = messages.Hello(
+            PROTOCOL, __version__, name, f"{os.getpid()}-{os.urandom(4).hex()}", os.getpid(), ""
+        )
+        self._limits = limits or Limits()
+        self._desk = Desk(backend, log, self._limits.waits)
+        self._door: Door | None = None
+        self._links: dict[Link, str] = {}  # with the kind of its seat
+        self._seats = Seats(self._limits)
+        self._clock = Clock(loop, self._on_time)
+        self._seldom = Seldom()
+
+    def open(self, path: str, roles: Mapping[str, Sequence[str]]) -> None:
+        """Claim the path and begin to serve. Raises `SystemRefused` and `ConfigInvalid`, leaving nothing behind."""
+        granted = Roles.resolve(roles, os.geteuid())
+        claim = Claim.open(path, shared=granted.shared)
+        self._door = Door(self._loop, claim, granted, self._limits, self)
+
+    def permit(self, roles: Mapping[str, Sequence[str]]) -> None:
+        """Take over the roles of a new configuration, also for who is connected. Raises `ConfigInvalid`."""
+        door = self._opened()
+        door.roles = Roles.resolve(roles, os.geteuid())
+        door.claim.share(shared=door.roles.shared)
+        for link in list(self._links):
+            link.peer = link.peer._replace(role=identify(link.sock, door.roles).role)
+            if not link.peer.role:
+                self._dismiss(link, _no_role(link.peer))
+
+    def progress(self, op: int, phase: str, done: int = 0, total: int = 0, message: str = "") -> None:
+        """Tell who waits for the operation how far it is."""
+        self._desk.progress(op, phase, done, total, message)
+
+    def ended(self, op: int) -> None:
+        """The operation has ended, and `Backend.operation` says how: answer who waits for it."""
+        self._desk.settle(op)
+
+    def publish(self, topic: str, data: Mapping[str, Any]) -> None:
+        """Keep an event, and send it to who watches its topic."""
+        try:
+            self._desk.watchers.publish(topic, data)
+        except SrvdError as problem:
+            self._log(Level.ERROR, f"publish an event of {topic}: {problem.message}", {"topic": topic})
+
+    def close(self, reason: str) -> list[int]:
+        """Answer who still waits, say `bye` with this reason to everyone, stop listening and give up the path.
+
+        To be called last, when the daemon has nothing left to do but exit. The descriptors that are returned are left
+        open on purpose: they belong to those who asked for the stop, and their end of file is to be the process's end.
+        """
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+        self._desk.close(reason)
+        kept = []
+        for link in list(self._links):
+            link.send(messages.bye(reason, f"srvd {self._hello.name} ends the connection: {reason}"))
+            if link in self._desk.stoppers:
+                kept.append(link.abandon())
+                self.closed(link)
+            else:
+                link.end()
+        self._clock.stop()
+        return kept
+
+    # What the door tells.
+
+    def arrived(self, sock: socket.socket, peer: Peer) -> None:
+        """Greet the peer, and give it a seat if it may have one."""
+        kind = self._seats.take(peer) if peer.role else ""
+        hello = messages.hello(self._hello._replace(role=peer.role))
+        if not kind:
+            problem = _full() if peer.role else _no_role(peer)
+            if self._seldom.may(problem.code, peer.uid, self._loop.time()):
+                self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
+            send_and_close(sock, encode(hello) + encode(messages.bye(problem.code, problem.message)))
+            return
+        link = Link(self._loop, sock, peer, self)
+        self._links[link] = kind
+        link.send(hello)
+        self.changed(link)
+
+    def short(self, problem: OSError) -> None:
+        """The kernel could not give us a connection."""
+        if self._seldom.may("short", 0, self._loop.time()):
+            self._log(Level.WARNING, f"accept a control connection: {problem.strerror}; it is refused", {})
+
+    def wake_by(self, due: float) -> None:
+        self._clock.wake_by(due)
+
+    # What a link tells.
+
+    def received(self, link: Link, message: Mapping[str, Any]) -> None:
+        try:
+            self._desk.receive(link, message, self._loop.time())
+        except BadFrame as problem:
+            self.garbled(link, problem)
+
+    def garbled(self, link: Link, problem: BadFrame) -> None:
+        """One error, and the end of that connection, nothing else."""
+        if self._seldom.may("garbled", link.peer.uid, self._loop.time()):
+            text = f"control connection of {link.peer.actor()} closed: {problem.message}"
+            self._log(Level.WARNING, text, _of(link.peer))
+        self._dismiss(link, problem)
+
+    def drained(self, link: Link) -> None:
+        self._desk.watchers.pump(link)
+
+    def changed(self, link: Link) -> None:
+        if link in self._links:
+            self._clock.wake_by(self._due(link))
+
+    def closed(self, link: Link) -> None:
+        kind = self._links.pop(link, "")
+        if kind:
+            self._seats.free(link.peer, kind)
+        self._desk.forget(link)
+        if not self._links and (self._door is None or self._door.resume_at == NEVER):
+            self._clock.stop()
+
+    # Time.
+
+    def _due(self, link: Link) -> float:
+        return min(link.due(self._limits, engaged=self._desk.is_engaged(link)), self._desk.due(link))
+
+    def _on_time(self) -> None:
+        now = self._loop.time()
+        for link in list(self._links):
+            self._desk.expire(link, now)
+            if link in self._links:
+                self._end_if_overdue(link, now)
+        if self._door is not None:
+            self._door.resume(now)
+        due = min((self._due(link) for link in self._links), default=NEVER)
+        self._clock.wake_by(min(due, self._door.resume_at if self._door is not None else NEVER))
+
+    def _end_if_overdue(self, link: Link, now: float) -> None:
+        limits = self._limits
+        match link.overdue(now, limits, engaged=self._desk.is_engaged(link)):
+            case "frame":
+                self._dismiss(
+                    link, BadFrame(f"read a frame: it did not end within {limits.frame:g} s of its first byte")
+                )
+            case "stall":
+                link.end()  # whoever reads nothing would not read a farewell
+            case "idle":
+                link.send(messages.bye("idle", f"nothing was asked for {limits.idle:g} s"))
+                link.finish()
+
+    def _dismiss(self, link: Link, problem: SrvdError) -> None:
+        link.send(messages.error(0, problem))
+        link.send(messages.bye(problem.code, problem.message))
+        link.finish()
+
+    def _opened(self) -> Door:
+        assert self._door is not None, "the control socket is not open"
+        return self._door
+
+
+def _no_role(peer: Peer) -> PermissionRefused:
+    return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
+
+
+def _full() -> Busy:
+    return Busy("too many control connections, in all or of your user; try again")
+
+
+def _of(peer: Peer) -> dict[str, object]:
+    return {"uid": peer.uid, "pid": peer.pid}

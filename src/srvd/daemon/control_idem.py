@@ -1,0 +1,64 @@
+"""Remembers orders by the key their asker gave them: asked twice, done once, answered alike.
+
+Bounded for each uid and over all; what was forgotten is done anew. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from srvd.errors import Conflict
+
+__all__ = ["Idems", "Remembered"]
+
+MOST_OF_UID = 64
+MOST = 256
+
+
+class Remembered:
+    """One order that was accepted."""
+
+    __slots__ = ("args", "method", "op", "outcome")
+
+    def __init__(self, method: str, args: Mapping[str, Any], op: int) -> None:
+        self.method = method
+        self.args = _essence(args)
+        self.op = op
+        self.outcome: dict[str, Any] | None = None  # the reply, once the operation has ended; its id is the asker's
+
+
+class Idems:
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[int, str], Remembered] = {}  # the longest unused first
+
+    def find(self, uid: int, key: str, method: str, args: Mapping[str, Any]) -> Remembered | None:
+        """What this user asked for under this key. Raises `Conflict` when that was something else."""
+        entry = self._entries.pop((uid, key), None) if key else None
+        if entry is None:
+            return None
+        self._entries[uid, key] = entry
+        if (entry.method, entry.args) != (method, _essence(args)):
+            raise Conflict(
+                f"call {method}: the key {key!r} was used for another request ({entry.method}); nothing was done",
+                hint="use a new idem key for a new request",
+            )
+        return entry
+
+    def remember(self, uid: int, key: str, entry: Remembered) -> None:
+        self._entries[uid, key] = entry
+        of_uid = [known for known in self._entries if known[0] == uid]
+        if len(of_uid) > MOST_OF_UID:
+            del self._entries[of_uid[0]]
+        elif len(self._entries) > MOST:
+            del self._entries[next(iter(self._entries))]
+
+    def of_operation(self, op: int) -> list[Remembered]:
+        return [entry for entry in self._entries.values() if entry.op == op]
+
+
+def _essence(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the asker waits makes no other request."""
+    return {name: value for name, value in args.items() if name != "wait"}

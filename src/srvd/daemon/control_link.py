@@ -1,0 +1,262 @@
+"""One control connection as a stream: bytes in to maps, frames out, each with its bound and its time.
+
+Understands no message; what a map means is the desk's, whether the connection may stay is the server's.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from srvd.daemon.control_peers import Peer
+from srvd.errors import BadFrame
+from srvd.wire.codec import Decoder, encode
+
+__all__ = ["Limits", "Link", "Loop", "Outbox", "Timer"]
+
+CHUNK = 64 << 10
+TURN = 16
+"""Requests of one peer that are answered before others, and the supervisor, have their turn."""
+
+HIGH = 256 << 10
+"""Bytes waiting to be read by a peer from which on it gets no more answers until it reads."""
+
+MOST_WAITING = 8 << 20
+"""Bytes waiting to be read by a peer that end its connection; two largest answers fit."""
+
+
+class Limits(NamedTuple):
+    """Bounds of the control socket. Times in seconds."""
+
+    connections: int = 64
+    reserved: int = 4  # of them only for admins
+    per_uid: int = 16
+    waits: int = 32  # requests of one connection that wait for an operation
+    frame: float = 5.0  # from a frame's first byte to its last
+    idle: float = 60.0  # without a request, unless watching or waiting
+    stall: float = 30.0  # without the peer reading, while something waits for it
+    accept_rate: float = 200.0  # connections a second
+    accept_burst: int = 64
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What is needed of an event loop; asyncio's has it."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], object], /) -> object: ...
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
+    def remove_reader(self, fd: int, /) -> bool: ...
+    def add_writer(self, fd: int, callback: Callable[[], object], /) -> object: ...
+    def remove_writer(self, fd: int, /) -> bool: ...
+
+
+class Owner(Protocol):
+    """Whom a link tells what happened to it."""
+
+    def received(self, link: Link, message: Mapping[str, Any]) -> None: ...
+    def garbled(self, link: Link, problem: BadFrame) -> None: ...
+    def drained(self, link: Link) -> None: ...
+    def changed(self, link: Link) -> None: ...
+    def closed(self, link: Link) -> None: ...
+
+
+class Outbox:
+    """Frames on their way to one peer. Never blocks; holds what the kernel does not take yet."""
+
+    __slots__ = ("_drained", "_loop", "_sock", "_waiting", "stalled_at")
+
+    def __init__(self, loop: Loop, sock: socket.socket, drained: Callable[[], None]) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._drained = drained
+        self._waiting = bytearray()
+        self.stalled_at = math.inf  # since when the peer reads nothing while something waits
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, frame: bytes) -> bool:
+        """Send it, now or when the peer reads. False: the peer is gone, or lets far too much wait."""
+        if self._waiting:
+            self._waiting += frame
+            return len(self._waiting) <= MOST_WAITING
+        try:
+            sent = self._sock.send(frame, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent < len(frame):
+            self._waiting += memoryview(frame)[sent:]
+            self.stalled_at = self._loop.time()
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        return True
+
+    def _writable(self) -> None:
+        try:
+            sent = self._sock.send(self._waiting, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._waiting)  # the reader finds the end of file, and what waits will never be read
+        del self._waiting[:sent]
+        if self._waiting:
+            self.stalled_at = self._loop.time()
+        else:
+            self.stop()
+        self._drained()
+
+    def stop(self) -> None:
+        """Forget what waits."""
+        if self.stalled_at != math.inf:
+            self._loop.remove_writer(self._sock.fileno())
+        self.stalled_at = math.inf
+        self._waiting.clear()
+
+
+class Link:
+    """One peer's connection, until `end()`."""
+
+    __slots__ = ("_decoder", "_frame_at", "_heard_at", "_inbox", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
+
+    def __init__(self, loop: Loop, sock: socket.socket, peer: Peer, owner: Owner) -> None:
+        self.peer = peer
+        self.sock = sock  # non-blocking
+        self._loop = loop
+        self._owner = owner
+        self._decoder = Decoder()
+        self._inbox: deque[dict[str, Any]] = deque()
+        self._outbox = Outbox(loop, sock, self._drained)
+        self._frame_at = math.inf  # first byte of an unfinished frame
+        self._heard_at = loop.time()
+        self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message. Raises `BadFrame` when it is longer than an answer may be; then nothing was sent."""
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        if self._state in ("leaving", "ended"):
+            return
+        if not self._outbox.put(frame):
+            self.end()
+        elif self._outbox:
+            self._owner.changed(self)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the peer reads what it is sent."""
+        return len(self._outbox) <= HIGH
+
+    def due(self, limits: Limits, *, engaged: bool) -> float:
+        """When it will have taken too long, if nothing happens; `engaged`: it waits or watches, so may be idle."""
+        return min(self._dues(limits, engaged=engaged).values())
+
+    def overdue(self, now: float, limits: Limits, *, engaged: bool) -> str:
+        """For what it took too long: "frame" to end one, "stall" to read, "idle" to ask; "" for nothing."""
+        return next((what for what, due in self._dues(limits, engaged=engaged).items() if due <= now), "")
+
+    def _dues(self, limits: Limits, *, engaged: bool) -> dict[str, float]:
+        return {
+            "frame": self._frame_at + limits.frame,
+            "stall": self._outbox.stalled_at + limits.stall,
+            "idle": math.inf if engaged or self._inbox else self._heard_at + limits.idle,
+        }
+
+    def finish(self) -> None:
+        """End when what waits has been sent; nothing more is read or sent."""
+        if self._state in ("leaving", "ended"):
+            return
+        self._stop_reading()
+        self._state = "leaving"
+        self._inbox.clear()
+        self._frame_at = math.inf
+        if not self._outbox:
+            self.end()
+
+    def end(self) -> None:
+        """Close the connection, whatever waits."""
+        if self._state == "ended":
+            return
+        self._release()
+        self.sock.close()
+        self._owner.closed(self)
+
+    def abandon(self) -> int:
+        """Give the open descriptor away: the process's end will be the connection's."""
+        self._release()
+        return self.sock.detach()
+
+    def _release(self) -> None:
+        self._stop_reading()
+        self._outbox.stop()
+        self._inbox.clear()
+        self._state = "ended"
+
+    def _stop_reading(self) -> None:
+        if self._state == "reading":
+            self._loop.remove_reader(self.sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            # Plain recv: descriptors that a peer passes are closed by the kernel (unix(7), SCM_RIGHTS).
+            chunk = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.end()
+            return
+        self._heard_at = self._loop.time()
+        began = self._decoder.pending
+        try:
+            messages = self._decoder.feed(chunk)
+        except BadFrame as problem:
+            self._owner.garbled(self, problem)
+            return
+        if not self._decoder.pending:
+            self._frame_at = math.inf
+        elif messages or not began:
+            self._frame_at = self._heard_at
+        self._inbox += messages
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked, a few requests at a time, and only to a peer that reads its answers."""
+        for _ in range(TURN):
+            if not self._inbox or not self.has_room:
+                break
+            self._owner.received(self, self._inbox.popleft())
+        if self._state not in ("reading", "full"):
+            return
+        if self._inbox and self._state == "reading":
+            self._stop_reading()
+            self._state = "full"
+        elif not self._inbox and self._state == "full":
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+            self._state = "reading"
+        if self._inbox and self.has_room:
+            self._loop.call_soon(self._resume)
+        self._owner.changed(self)
+
+    def _resume(self) -> None:
+        if self._state == "full":
+            self._work()
+
+    def _drained(self) -> None:
+        if self._state == "leaving":
+            if not self._outbox:
+                self.end()
+            return
+        self._owner.drained(self)
+        self._resume()

@@ -92,8 +92,8 @@ class _Checker:
         """A stranger is only a warning: one file may serve machines that do not have the same users."""
         for role, members in self.config.daemon.roles.items():
             for member in members:
-                exists = _group_exists(member[1:]) if member.startswith("%") else _user_exists(member)
-                if not exists:
+                known = _group(member[1:]) if member.startswith("%") else _user(member)
+                if known is None:
                     what = f"group {member[1:]}" if member.startswith("%") else f"user {member}"
                     where = self.config.origins["control.roles"]
                     self.warnings.append(f"{where}: there is no {what} on this machine to be {role}")
@@ -133,15 +133,19 @@ class _Checker:
         self._check_owner(key, pool)
 
     def _check_owner(self, key: str, pool: PoolSettings) -> None:
-        for name, value, exists, others in (
-            ("user", pool.user, _user_exists, (entry.pw_name for entry in pwd.getpwall())),
-            ("group", pool.group, _group_exists, (entry.gr_name for entry in grp.getgrall())),
-        ):
-            if value and not exists(value):
-                self._refuse(
-                    f"{key}.{name}", f'found "{value}", expected a {name} of this machine', nearest(value, others)
-                )
-            elif value and os.geteuid() != 0:
+        """Names and numbers, as `linux/identity.py` takes them; without root only what the daemon already is."""
+        user = _user(pool.user)
+        if pool.user and user is None:
+            near = nearest(pool.user, (entry.pw_name for entry in pwd.getpwall()))
+            self._refuse(f"{key}.user", f'found "{pool.user}", expected a user of this machine', near)
+        group = _group(pool.group)
+        if pool.group and group is None:
+            near = nearest(pool.group, (entry.gr_name for entry in grp.getgrall()))
+            self._refuse(f"{key}.group", f'found "{pool.group}", expected a group of this machine', near)
+        if os.geteuid() == 0:
+            return
+        for name, wanted, own in (("user", user, os.geteuid()), ("group", group, os.getegid())):
+            if wanted not in (None, own):
                 self._refuse(
                     f"{key}.{name}", f"only root can run a pool as another {name}, and srvd runs as uid {os.geteuid()}"
                 )
@@ -170,17 +174,19 @@ def _and(words: Iterable[str]) -> str:
     return " and ".join(words)
 
 
-def _user_exists(name: str) -> bool:
+def _user(name: str) -> int | None:
+    if name.isdecimal():
+        return int(name)
     try:
-        pwd.getpwnam(name)
+        return pwd.getpwnam(name).pw_uid
     except KeyError:
-        return False
-    return True
+        return None
 
 
-def _group_exists(name: str) -> bool:
+def _group(name: str) -> int | None:
+    if name.isdecimal():
+        return int(name)
     try:
-        grp.getgrnam(name)
+        return grp.getgrnam(name).gr_gid
     except KeyError:
-        return False
-    return True
+        return None

@@ -1,0 +1,149 @@
+"""Claims about the `srvd` command: exit codes, what goes to which stream, and that flags, file and variables agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from srvd import __version__
+from srvd.errors import EXIT
+from tests.support import wait_for
+
+SRVD = str(Path(sys.executable).with_name("srvd"))
+
+
+def srvd(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SRVD_", "PORT", "WEB_"))}
+    return subprocess.run(
+        [SRVD, *arguments],
+        cwd=cwd,
+        env=clean | dict(environ or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def settings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, dict[str, object]]]:
+    assert (done.returncode, done.stderr) == (EXIT.DONE, "")
+    shown: dict[str, dict[str, dict[str, object]]] = json.loads(done.stdout)["settings"]
+    return shown
+
+
+def test_version_is_said_in_every_way(tmp_path: Path) -> None:
+    for words in (("version",), ("--version",), ("-V",)):
+        assert srvd(*words, cwd=tmp_path).stdout == f"srvd {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("start",), ("check",), ("config",), ("version",)], ids=" ".join)
+def test_help_teaches(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = srvd(*words, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (EXIT.DONE, "")
+    assert f"srvd {' '.join(words)}".strip() in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())
+
+
+def test_a_wrong_flag_is_a_usage_error_with_the_nearest(tmp_path: Path) -> None:
+    done = srvd("config", "--wrkers", "3", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (EXIT.USAGE, "")
+    assert "--workers" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["start", "check", "config"])
+def test_a_wrong_configuration_is_78_with_every_problem_on_stderr(tmp_path: Path, command: str) -> None:
+    (tmp_path / "srvd.toml").write_text("[pools.web]\nworkres = 4\nchdir = '/no/such'\n")
+    done = srvd(command, "--workers", "many", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (EXIT.CONFIG, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == "error: the configuration has 3 problems; nothing was changed"
+    assert lines[1].startswith(f"{tmp_path}/srvd.toml:2: pools.web.workres: ")
+    assert lines[2].startswith(f"{tmp_path}/srvd.toml:3: pools.web.chdir: ")
+    assert lines[3].startswith("flag --workers: ")
+    assert lines[4].startswith("hint: ")
+
+
+def test_a_file_that_is_not_there_is_78(tmp_path: Path) -> None:
+    done = srvd("start", "-c", "none.toml", cwd=tmp_path)
+    assert done.returncode == EXIT.CONFIG
+    assert f"{tmp_path}/none.toml: No such file or directory" in done.stderr
+
+
+def test_the_file_of_the_working_directory_is_read_without_being_named(tmp_path: Path) -> None:
+    (tmp_path / "srvd.toml").write_text("[pools.shop]\nworkers = 7\n")
+    assert settings(srvd("config", "--json", cwd=tmp_path))["pools.shop"]["workers"]["value"] == 7
+    (tmp_path / "other.toml").write_text("")
+    assert "pools.web" in settings(srvd("config", "--json", "-c", "other.toml", cwd=tmp_path))
+
+
+def test_flags_file_and_variables_say_the_same(tmp_path: Path) -> None:
+    flags = (
+        "shop:app",
+        "--bind",
+        ":1",
+        "--bind",
+        "unix:/run/x",
+        "--workers",
+        "5",
+        "--log-level",
+        "debug",
+        "--name",
+        "n",
+    )
+    environ = {
+        "SRVD_APP": "shop:app", "SRVD_BIND": ":1,unix:/run/x", "SRVD_WORKERS": "5", "SRVD_LOG_LEVEL": "debug",
+        "SRVD_NAME": "n",
+    }  # fmt: skip
+    by_flags = settings(srvd("config", "--json", *flags, cwd=tmp_path))
+    by_variables = settings(srvd("config", "--json", cwd=tmp_path, environ=environ))
+    (tmp_path / "same.toml").write_text(srvd("config", *flags, cwd=tmp_path).stdout)
+    by_file = settings(srvd("config", "--json", "-c", "same.toml", cwd=tmp_path))
+    plain = [
+        {table: {name: one["value"] for name, one in held.items()} for table, held in shown.items()}
+        for shown in (by_flags, by_variables, by_file)
+    ]
+    assert plain[0] == plain[1] == plain[2]
+    assert by_flags["pools.web"]["app"] == {"value": "shop:app", "origin": "flag APP"}
+    assert by_variables["pools.web"]["app"]["origin"] == "environment SRVD_APP"
+
+
+def test_what_is_printed_is_a_file_and_warnings_are_not_in_it(tmp_path: Path) -> None:
+    done = srvd("config", cwd=tmp_path, environ={"SRVD_WORKRES": "1"})
+    assert tomllib.loads(done.stdout)["pools"]["web"]["workers"] == 2
+    assert done.stderr == "warning: environment SRVD_WORKRES is no setting; did you mean SRVD_WORKERS?\n"
+
+
+def test_what_a_file_says_cannot_command_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "srvd.toml").write_text('[pools.web]\nstrategy = "\\u001b]0;owned\\u0007"\n')
+    done = srvd("config", cwd=tmp_path)
+    assert "\x1b" not in done.stderr
+    assert "\\x1b]0;owned\\x07" in done.stderr
+
+
+@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_errors_are_coloured_on_terminals_only(tmp_path: Path, environ: dict[str, str], coloured: bool) -> None:
+    outer, inner = pty.openpty()
+    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(
+        [SRVD, "config", "--workers", "x"], cwd=tmp_path, env=clean | environ, stderr=inner
+    ) as process:
+        os.close(inner)
+        assert process.wait(60) == EXIT.CONFIG
+        seen = wait_for(lambda: os.read(outer, 4096))
+    os.close(outer)
+    assert (b"\x1b[31m" in seen) is coloured
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([SRVD, "config"], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert b"Traceback" not in done.stderr

@@ -20,7 +20,7 @@ _END = b"\r\n\r\n"
 class Inbound:
     """`receive` until it gives a request; then, if its length is not 0, `read_body` until `body.complete`."""
 
-    __slots__ = ("_heads", "_limits", "_line_checked", "_rest", "_searched", "_template", "body")
+    __slots__ = ("_heads", "_limits", "_line_checked", "_rest", "_searched", "_template", "body", "request")
 
     def __init__(self, heads: HeadReader, template: Environ, limits: Limits) -> None:
         self._heads = heads
@@ -29,7 +29,8 @@ class Inbound:
         self._rest = bytearray()  # received, not used yet
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False
-        self.body: Body | None = None  # of the request that is being read
+        self.request: Request | None = None  # whose body is being read
+        self.body: Body | None = None
 
     @property
     def begun(self) -> bool:
@@ -50,6 +51,7 @@ class Inbound:
             request = self._heads.read(head, self._template)
         length = request.length
         if length:
+            self.request = request
             self.body = ChunkedBody(self._limits) if length == guard.CHUNKED else CountedBody(length)
         return request
 
@@ -66,8 +68,8 @@ class Inbound:
         return pieces
 
     def end_body(self) -> None:
-        """The body is complete and was taken."""
-        self.body = None
+        """The body is complete and was taken; the next request may come."""
+        self.request = self.body = None
 
     def _next_head(self, data: bytes) -> bytes | None:
         rest = self._rest

@@ -145,7 +145,7 @@ def _length(value: object, before: int) -> int:
 
 
 def open_response(
-    status: Status, fields: Fields, stamp: str, *, head_only: bool, minor: int, keep_alive: bool, whole: int = -1
+    status: Status, fields: Fields, stamp: str, head_only: bool, minor: int, keep_alive: bool, whole: int = -1
 ) -> Opening:
     """The head of a response and how its body is framed.
 

@@ -1,0 +1,381 @@
+"""One client's connection: its socket, what is read from it, what is still to be sent, and its deadline.
+
+Knows no rule of HTTP (`http/` does) and no convention of an application (`wsgi.py` does): it moves bytes between them.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from enum import Enum
+from io import BytesIO
+from select import EPOLLIN, EPOLLOUT
+
+from srvd.http.head import Environ, Request
+from srvd.http.inbound import Inbound
+from srvd.http.refusal import Refusal, answer
+from srvd.worker.outbox import HIGH_WATER, Outbox
+from srvd.worker.service import Service
+from srvd.worker.spool import Spool
+from srvd.worker.wsgi import Exchange, ReaderGone
+
+__all__ = ["Connection", "Phase"]
+
+_READ = 65_536
+# So many requests that came together are answered before other connections have their turn.
+_BURST = 16
+# And so many bytes of one response.
+_SHARE = 1 << 20
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 65_536
+# A body must come at this rate on the average, once body_timeout has passed.
+_LEAST_BYTES_PER_SECOND = 500
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() resets
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Phase(Enum):
+    IDLE = "idle"  # between requests
+    HEAD = "head"  # a part of a request's head has come
+    BODY = "body"  # the head has come, a part of the body is missing
+    QUEUED = "queued"  # requests that came together wait for their turn
+    ANSWERING = "answering"  # the response waits for its reader
+    LINGERING = "lingering"  # all is said; what still comes is thrown away, so that no reset overtakes the answer
+    CLOSED = "closed"
+
+
+# The hot path looks at these; an attribute of an enum costs a lookup more.
+_IDLE, _QUEUED, _ANSWERING, _LINGERING, _CLOSED = (
+    Phase.IDLE, Phase.QUEUED, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
+)  # fmt: skip
+
+
+class Connection:
+    """Lives from accept to close, in the loop of its service."""
+
+    __slots__ = (
+        "_exchange", "_fd", "_inbound", "_linger_left", "_outbox", "_service", "_since", "_sock", "_spool", "deadline",
+        "phase", "served",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, sock: socket.socket, template: Environ, now: float) -> None:
+        self._service = service
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._inbound = Inbound(service.heads, template, service.limits)
+        self._outbox = Outbox()
+        self._spool: Spool | None = None  # the body of the request that is being read or answered
+        self._exchange: Exchange | None = None
+        self._since = now  # when the body, or the response, began
+        self._linger_left = _LINGER_BYTES
+        self.phase = Phase.IDLE
+        self.served = 0  # requests
+        self.deadline = now + service.first_seconds
+        service.enter(self)
+        service.loop.add(self._fd, EPOLLIN, self.on_ready)
+        service.loop.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._fd} {self.phase.value} served {self.served}>"
+
+    def on_ready(self, mask: int, now: float) -> None:
+        """The socket can be read, or written if that was waited for."""
+        phase = self.phase
+        if phase is _ANSWERING:
+            self._resume(now)
+        elif phase is _LINGERING:
+            self._throw_away(now)
+        elif phase is not _QUEUED:
+            self._read(now)
+
+    def expire(self, now: float) -> None:
+        """The time of the phase is over."""
+        if self.phase in (Phase.HEAD, Phase.BODY):
+            self._refuse(Refusal(408, "the request did not come in time"), now)
+        elif self.phase is _ANSWERING:
+            self.reset(now)
+        elif self.phase is not _QUEUED:
+            self.close(now)
+
+    def close(self, now: float) -> None:
+        """Forget the connection; a response under way is abandoned."""
+        if self.phase is _CLOSED:
+            return
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and not exchange.ended:
+            exchange.abandon()
+            self._service.meter.end(now, exchange.code, exchange.sent, self._since)
+        self._drop_body()
+        self.phase = _CLOSED
+        loop = self._service.loop
+        loop.remove(self._fd)
+        loop.forget(self)
+        self._sock.close()
+        self._service.leave(self, now)
+
+    def reset(self, now: float) -> None:
+        """Close so that the client sees an error, and the kernel keeps nothing for it."""
+        if self._sock.family != socket.AF_UNIX:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close(now)
+
+    def hurry(self, deadline: float) -> None:
+        """End the present phase by then at the latest."""
+        if deadline < self.deadline:
+            self.deadline = deadline
+            self._service.loop.due_at(deadline)
+
+    # Reading
+
+    def _read(self, now: float) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:  # reset by the peer, timed out in the kernel
+            self.close(now)
+            return
+        if data:
+            self._take(data, now)
+        elif self.phase is _IDLE and not self._inbound.begun:
+            self.close(now)
+        else:
+            # A body that was cut off must never look whole (RFC 9112 section 8).
+            self._refuse(Refusal(400, "the connection ended within the request"), now)
+
+    def _take(self, data: bytes, now: float) -> None:
+        """Answers the requests that are whole with these bytes."""
+        try:
+            for _ in range(_BURST):
+                request = self._next_request(data, now)
+                if request is None or not self._serve(request, now) or not self._inbound.begun:
+                    return
+                data = b""
+                now = time.monotonic()
+        except Refusal as refusal:
+            self._refuse(refusal, now)
+            return
+        self.phase = Phase.QUEUED
+        self._service.loop.later(self._take_more)
+
+    def _take_more(self, now: float) -> None:
+        if self.phase is _QUEUED:
+            self.phase = Phase.IDLE
+            self._take(b"", now)
+
+    def _next_request(self, data: bytes, now: float) -> Request | None:
+        """The next request if all of it is here; `wsgi.input` is in its environ."""
+        inbound = self._inbound
+        if inbound.body is None:
+            request = inbound.receive(data)
+            if request is None:
+                if self.phase is _IDLE and inbound.begun:
+                    self.phase = Phase.HEAD
+                    self._set_deadline(now + self._service.settings.header_timeout)
+                return None
+            if not request.length:
+                request.environ["wsgi.input"] = BytesIO()
+                return request
+            self._since = now
+            self._spool = Spool()
+            if request.expects and not inbound.begun:
+                self._send(_CONTINUE)
+            data = b""
+        return self._read_body(data, now)
+
+    def _read_body(self, data: bytes, now: float) -> Request | None:
+        inbound, spool = self._inbound, self._spool
+        request, body = inbound.request, inbound.body
+        assert request is not None
+        assert body is not None
+        assert spool is not None
+        try:
+            spool.add(inbound.read_body(data))
+        except OSError as exc:
+            self._service.log.error(f"{request.label}: keep its body: {exc.strerror}; it is answered with 500")
+            raise Refusal(500, "there is no room for the body") from exc
+        if not body.complete:
+            self.phase = Phase.BODY
+            limit = self._service.settings.body_timeout
+            slowest = self._since + limit + body.received / _LEAST_BYTES_PER_SECOND
+            self._set_deadline(min(now + limit, slowest))
+            return None
+        inbound.end_body()
+        environ = request.environ
+        environ["wsgi.input"] = spool.whole()
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+            # RFC 9112 section 7.1.3: decoded, it has a length and is not chunked any more.
+            environ["CONTENT_LENGTH"] = str(spool.size)
+        if body.trailers:
+            environ["srvd.trailers"] = body.trailers
+        return request
+
+    def _refuse(self, refusal: Refusal, now: float) -> None:
+        """Answers without the application, and ends the connection: nothing more of it is read."""
+        data = answer(refusal.status, self._service.stamp())
+        self._service.meter.refused(now, refusal.status, len(data))
+        self._drop_body()
+        self._send(data)
+        self._linger(now)
+
+    # Answering
+
+    def _serve(self, request: Request, now: float) -> bool:
+        """Calls the application; True: the response is out, and the connection can take the next request."""
+        self._since = now
+        service = self._service
+        service.meter.begin(now, request.label)
+        exchange = self._exchange = Exchange(service, request, self._push)
+        return self._deliver(exchange, exchange.start())
+
+    def _deliver(self, exchange: Exchange, data: bytes) -> bool:
+        """Sends what the application gives until it has no more, or the reader has to catch up; as `_serve`."""
+        outbox = self._outbox
+        given = 0
+        while True:
+            if data:
+                given += len(data)
+                exchange.sent += len(data)
+                if not self._send(data):
+                    self.close(time.monotonic())
+                    return False
+            if exchange.span is not None:
+                outbox.add_span(exchange.span)
+                exchange.sent += exchange.span.length
+                exchange.span = None
+                given = _SHARE
+            if exchange.ended:
+                break
+            if outbox.size >= HIGH_WATER or given >= _SHARE:
+                now = time.monotonic()
+                self._service.meter.rest(now)
+                self._await_reader(now)
+                return False
+            data = exchange.more()
+        now = time.monotonic()
+        self._service.meter.end(now, exchange.code, exchange.sent, self._since)
+        if outbox:
+            self._await_reader(now)
+            return False
+        return self._finish(exchange, now)
+
+    def _send(self, data: bytes) -> bool:
+        """False: the connection is broken."""
+        outbox = self._outbox
+        if outbox:
+            outbox.add(data)
+            return True
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent != len(data):
+            outbox.add(memoryview(data)[sent:])
+        return True
+
+    def _push(self, data: bytes) -> None:
+        """What write() of PEP 3333 gives: it cannot be suspended, so a slow reader holds the thread here.
+
+        Raises `ReaderGone` when the reader is gone, or has taken nothing for `send_timeout`.
+        """
+        exchange, outbox = self._exchange, self._outbox
+        if exchange is None or not self._send(data):
+            raise ReaderGone
+        exchange.sent += len(data)
+        while outbox.size >= HIGH_WATER:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            if not poll.poll(self._service.settings.send_timeout * 1000):
+                raise ReaderGone
+            try:
+                outbox.flush(self._sock)
+            except OSError as exc:
+                raise ReaderGone from exc
+
+    def _await_reader(self, now: float) -> None:
+        if self.phase is not _ANSWERING:
+            self.phase = _ANSWERING
+            self._service.loop.want(self._fd, EPOLLOUT)
+        self._set_deadline(now + self._service.settings.send_timeout)
+
+    def _resume(self, now: float) -> None:
+        """The reader took something: send the rest, and ask the application for more when all of it is gone."""
+        exchange, outbox = self._exchange, self._outbox
+        assert exchange is not None
+        try:
+            taken = outbox.flush(self._sock)
+        except EOFError:
+            self._service.log.error(f"{exchange.request.label}: the file became shorter while it was sent")
+            self.reset(now)
+            return
+        except OSError:
+            self.close(now)
+            return
+        if taken:
+            self._set_deadline(now + self._service.settings.send_timeout)
+        if outbox:
+            return
+        if exchange.ended:
+            ready = self._finish(exchange, now)
+        else:
+            self._service.meter.begin(now, exchange.request.label)
+            ready = self._deliver(exchange, exchange.more())
+        if ready and self._inbound.begun:
+            self._take(b"", now)
+
+    def _finish(self, exchange: Exchange, now: float) -> bool:
+        """The response is out; True: the connection can take the next request."""
+        self._exchange = None
+        self._drop_body()
+        self.served += 1
+        if exchange.must_reset:
+            self.reset(now)
+            return False
+        if not exchange.keep_alive:
+            self._linger(now)
+            return False
+        if self.phase is _ANSWERING:
+            self._service.loop.want(self._fd, EPOLLIN)
+        self.phase = _IDLE
+        self._set_deadline(now + self._service.idle_seconds)
+        return True
+
+    # Ending
+
+    def _linger(self, now: float) -> None:
+        """Half-closes: a full close with unread bytes would reset, and the client might lose our answer by it
+        (RFC 9112 section 9.6).
+        """
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # it is gone already
+            self.close(now)
+            return
+        if self.phase is _ANSWERING:
+            self._service.loop.want(self._fd, EPOLLIN)
+        self.phase = _LINGERING
+        self._set_deadline(now + _LINGER_SECONDS)
+
+    def _throw_away(self, now: float) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._linger_left -= len(data)
+        if not data or self._linger_left <= 0:
+            self.close(now)
+
+    def _drop_body(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self.deadline = deadline
+        self._service.loop.due_at(deadline)

@@ -1,0 +1,210 @@
+"""Where connections come in: the listeners of one worker, accepted from while there is room.
+
+Knows nothing of requests. Several workers accept from the same listeners; the kernel wakes one of them for each
+connection (EPOLLEXCLUSIVE).
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+import sys
+from select import EPOLLEXCLUSIVE, EPOLLIN
+from typing import Any
+
+from srvd.http.head import Environ
+from srvd.worker.connection import Connection
+from srvd.worker.files import FileWrapper
+from srvd.worker.loop import NEVER
+from srvd.worker.service import Service
+
+__all__ = ["Gate", "base_environ"]
+
+# A worker whose application is slow takes one connection at a time, so that the others are left to idle workers.
+_QUICK = 0.001
+_MOST_AT_ONCE = 16
+# How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins.
+_PAUSE = 0.25
+# Descriptors that connections leave to the application.
+_SPARE_FILES = 64
+
+# accept(2): errors of the connection that is gone already, not of the listener.
+_OF_THE_CONNECTION = frozenset({
+    errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
+    errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT,
+})  # fmt: skip
+
+
+class Gate:
+    """Shut at first. `open` to accept; `shut` to leave new connections to other workers; `empty` before the end."""
+
+    def __init__(self, service: Service, listeners: list[socket.socket], worker: str) -> None:
+        self._service = service
+        self._doors = [_Door(self, listener, worker) for listener in listeners]
+        self._opened = False
+        self._held = False  # no room, or the system refused: listeners are not in the loop
+        self._limit = _room(service.settings.max_connections)
+        self.emptying = False
+        """Connections that wait in the backlogs are still to be accepted."""
+        self.deadline = NEVER
+        service.loop.watch(self)
+
+    def open(self) -> None:
+        """Accept from now on."""
+        if not self._opened:
+            self._opened = True
+            self._register()
+
+    def shut(self) -> None:
+        """Accept no more."""
+        if self._opened and not self._held:
+            self._unregister()
+        self._opened = self._held = False
+
+    def empty(self, now: float) -> None:
+        """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that."""
+        if self._opened:
+            self.shut()
+            self.emptying = True
+            self._empty_more(now)
+
+    def room(self, now: float) -> None:
+        """A connection has gone."""
+        if self.emptying:
+            self._service.loop.later(self._empty_more)
+        elif self._held and self.deadline == NEVER and len(self._service.connections) < self._limit:
+            self._release()
+
+    def expire(self, now: float) -> None:
+        """The pause is over."""
+        self.deadline = NEVER
+        if self.emptying:
+            self._empty_more(now)
+        elif self._held:
+            self._release()
+
+    def admit(self, door: _Door, most: int, now: float) -> bool:
+        """Accepts so many connections at most; True: nobody waits there any more."""
+        for _ in range(most):
+            if len(self._service.connections) >= self._limit:
+                self._hold()
+                return False
+            try:
+                sock, peer = door.listener.accept()
+            except BlockingIOError:
+                return True
+            except OSError as exc:
+                if exc.errno in _OF_THE_CONNECTION:
+                    continue
+                self._refused(exc, now)
+                return False
+            sock.setblocking(False)
+            Connection(self._service, sock, door.template(sock, peer), now)
+        return False
+
+    def accept(self, door: _Door, now: float) -> None:
+        """Takes a few of those who wait; epoll will tell if there are more."""
+        if self._opened and not self._held:
+            self.admit(door, _MOST_AT_ONCE if self._service.meter.pace < _QUICK else 1, now)
+
+    def _refused(self, exc: OSError, now: float) -> None:
+        """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
+        self._service.log.warning(f"accept a connection: {exc.strerror}; trying again in {_PAUSE:g} s")
+        self._hold()
+        self.deadline = now + _PAUSE
+        self._service.loop.due_at(self.deadline)
+
+    def _hold(self) -> None:
+        if self._opened and not self._held:
+            self._held = True
+            self._unregister()
+
+    def _release(self) -> None:
+        self._held = False
+        self._register()
+
+    def _empty_more(self, now: float) -> None:
+        if not self.emptying or self.deadline != NEVER:
+            return
+        waiting = [door for door in self._doors if not self.admit(door, _MOST_AT_ONCE, now)]
+        if not waiting:
+            self.emptying = False
+            self._service.on_left(now)
+        elif self.deadline == NEVER and len(self._service.connections) < self._limit:
+            self._service.loop.later(self._empty_more)
+
+    def _register(self) -> None:
+        for door in self._doors:
+            self._service.loop.add(door.listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE, door.on_ready)
+
+    def _unregister(self) -> None:
+        for door in self._doors:
+            self._service.loop.remove(door.listener.fileno())
+
+    def later(self, door: _Door) -> None:
+        """Accept when the connections that are ready in this turn have been served."""
+        self._service.loop.later(door.accept)
+
+
+class _Door:
+    """One listener, and what the environ of every request that comes through it has."""
+
+    def __init__(self, gate: Gate, listener: socket.socket, worker: str) -> None:
+        listener.setblocking(False)
+        self._gate = gate
+        self._base: Environ = base_environ(worker)
+        self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
+        self._any = False
+        self.listener = listener
+        if self._inet:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+            host, port = listener.getsockname()[:2]
+            self._any = host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+            self._base |= {"SERVER_NAME": host, "SERVER_PORT": str(port)}
+
+    def on_ready(self, mask: int, now: float) -> None:
+        self._gate.later(self)
+
+    def accept(self, now: float) -> None:
+        self._gate.accept(self, now)
+
+    def template(self, sock: socket.socket, peer: Any) -> Environ:
+        """What all requests of the accepted connection have in common."""
+        if not self._inet:
+            return self._base
+        base = self._base | {"REMOTE_ADDR": _plain(peer[0]), "REMOTE_PORT": str(peer[1])}
+        if self._any:
+            base["SERVER_NAME"] = _plain(sock.getsockname()[0])
+        return base
+
+
+def base_environ(worker: str) -> Environ:
+    """The parts of an environ (PEP 3333, "environ Variables") that no request changes."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_SOFTWARE": "srvd",
+        "REMOTE_ADDR": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,  # another worker, or another generation, may always be there
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
+        "srvd.worker": worker,
+    }
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address of a socket for both families, written as such."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def _room(wished: int) -> int:
+    """How many connections fit into the limit of open files, with some left for the application."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wished if soft == resource.RLIM_INFINITY else max(min(wished, soft - _SPARE_FILES), 1)

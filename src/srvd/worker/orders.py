@@ -1,0 +1,151 @@
+"""What the daemon orders over the link, and what a worker says back: serve, probe, drain; ready, serving, bye.
+
+The order to drain is decided into deadlines here; what a connection does when its time is over is its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from select import EPOLLIN
+
+from srvd.errors import BadFrame
+from srvd.linux import fds
+from srvd.wire import family
+from srvd.worker.connection import Phase
+from srvd.worker.gate import Gate
+from srvd.worker.loop import NEVER
+from srvd.worker.service import Service
+
+__all__ = ["Link", "Orders"]
+
+# When the whole server leaves: for a client between two requests, and for one that has not sent its first.
+_LAST_IDLE = 1.0
+_LAST_FIRST = 2.0
+
+
+class Link:
+    """The worker's end of its link. Nothing that is said waits for the daemon, but for the first and last words."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def say(self, message: family.Message, *, wait: bool = False) -> bool:
+        """False: the daemon does not read, or is gone (which the end of file will tell)."""
+        try:
+            return fds.send(self.sock, family.encode(message), wait=wait)
+        except OSError:
+            return False
+
+    def ring(self) -> bool:
+        """The doorbell: a request began while nobody watched the scoreboard."""
+        return self.say(family.Woke())
+
+    def hear(self) -> family.Message | None:
+        """The next order; None: there is none now. Raises `EOFError` when there will be none any more."""
+        try:
+            received = fds.receive(self.sock, family.LIMIT)
+        except OSError as exc:
+            raise EOFError from exc
+        if received is None:
+            return None
+        if not received[0]:
+            raise EOFError
+        return family.decode(received[0], family.TO_WORKER)
+
+
+class Orders:
+    """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
+
+    def __init__(self, service: Service, gate: Gate, link: Link, probe: Callable[[str], family.Probed]) -> None:
+        self._service = service
+        self._gate = gate
+        self._link = link
+        self._probe = probe
+        self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._heard_end = False
+        self.deadline = NEVER  # of the drain
+        service.on_left = self._left
+        service.loop.urgent = self.look
+        service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
+        service.loop.add(self._term, EPOLLIN, self._on_term)
+        service.loop.watch(self)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def look(self, now: float) -> None:
+        """Obey what waits on the link."""
+        while not self._heard_end:
+            try:
+                message = self._link.hear()
+            except (EOFError, BadFrame) as exc:
+                self._end_of_link(exc, now)
+                return
+            if message is None:
+                return
+            self._obey(message, now)
+
+    def expire(self, now: float) -> None:
+        """The time to drain is over."""
+        self.deadline = NEVER
+        open_now = len(self._service.connections)
+        self._service.log.warning(f"draining took too long: closing {open_now} connections")
+        self._gate.emptying = False
+        for connection in tuple(self._service.connections):
+            connection.close(now)
+        self._service.loop.stop()
+
+    def _obey(self, message: family.Message, now: float) -> None:
+        match message:
+            case family.Serve():
+                if not self._service.closing:
+                    self._gate.open()
+                    self._link.say(family.Serving(), wait=True)
+            case family.Probe(path, _):
+                self._link.say(self._probe(path), wait=True)
+            case family.Drain(seconds, leaving):
+                self._drain(now, seconds, leaving=leaving)
+
+    def _drain(self, now: float, seconds: float, *, leaving: bool) -> None:
+        """Finish what is open, within `seconds`; a second order can only make it shorter."""
+        service = self._service
+        service.closing = True
+        self.deadline = min(self.deadline, now + seconds)
+        service.loop.due_at(self.deadline)
+        if leaving:
+            service.idle_seconds = min(service.idle_seconds, _LAST_IDLE)
+            service.first_seconds = min(service.first_seconds, _LAST_FIRST)
+            self._gate.empty(now)
+            for connection in service.connections:
+                if connection.phase is Phase.IDLE:
+                    connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
+        else:
+            self._gate.shut()
+        self._left(now)
+
+    def _left(self, now: float) -> None:
+        """A connection has gone, or the backlog is empty: was it the last?"""
+        if not self._service.closing or self._gate.emptying:
+            self._gate.room(now)
+        elif not self._service.connections:
+            self._service.loop.stop()
+
+    def _on_link(self, mask: int, now: float) -> None:
+        self.look(now)
+
+    def _end_of_link(self, exc: Exception, now: float) -> None:
+        """The daemon is gone, or speaks nonsense."""
+        self._heard_end = True
+        self._service.loop.remove(self._link.sock.fileno())
+        self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
+        self._drain(now, self._service.settings.drain_timeout, leaving=True)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        os.eventfd_write(self._term, 1)
+
+    def _on_term(self, mask: int, now: float) -> None:
+        os.eventfd_read(self._term)
+        self._drain(now, self._service.settings.drain_timeout, leaving=False)

@@ -1,0 +1,70 @@
+"""What a connection has to say and its socket did not take yet: bytes, and spans of files.
+
+Bounded by its owner, who stops adding when `size` is over the high-water mark.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+
+from srvd.worker.files import Span
+
+__all__ = ["HIGH_WATER", "Outbox"]
+
+HIGH_WATER = 262_144
+"""While a connection holds more bytes than these, its application is not asked for more."""
+
+# sendfile(2) sends at most 2 GiB at a time; less keeps one reader from holding the loop.
+_AT_ONCE = 1 << 20
+
+
+class Outbox:
+    __slots__ = ("_items", "size")
+
+    def __init__(self) -> None:
+        self._items: deque[memoryview | Span] = deque()
+        self.size = 0  # bytes in memory; spans cost none
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._items.append(memoryview(data))
+        self.size += len(data)
+
+    def add_span(self, span: Span) -> None:
+        self._items.append(span)
+
+    def flush(self, sock: socket.socket) -> int:
+        """Sends what the socket takes; how many bytes it took. Raises `OSError` when the connection is broken,
+        `EOFError` when a file has become shorter than its span.
+        """
+        taken = 0
+        while self._items and taken < _AT_ONCE:
+            item = self._items[0]
+            try:
+                sent = _send_span(sock, item) if isinstance(item, Span) else sock.send(item)
+            except BlockingIOError:
+                break
+            taken += sent
+            if isinstance(item, Span):
+                rest: memoryview | Span = Span(item.fd, item.offset + sent, item.length - sent)
+                over = item.length == sent
+            else:
+                self.size -= sent
+                rest = item[sent:]
+                over = len(item) == sent
+            if over:
+                self._items.popleft()
+            else:
+                self._items[0] = rest
+        return taken
+
+
+def _send_span(sock: socket.socket, span: Span) -> int:
+    sent = os.sendfile(sock.fileno(), span.fd, span.offset, min(span.length, _AT_ONCE))
+    if not sent:
+        raise EOFError
+    return sent

@@ -1,0 +1,63 @@
+"""Holds a request's body until all of it is here: in memory while it is short, in an unnamed file when it is long.
+
+Reads no socket and checks no length: the bounds are kept by whoever feeds it.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from typing import IO
+
+__all__ = ["IN_MEMORY", "Spool"]
+
+IN_MEMORY = 1 << 20
+"""Bodies longer than this many bytes go to a file."""
+
+_FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
+
+
+class Spool:
+    """`add` until the body is complete, then `whole`; `close` in the end."""
+
+    __slots__ = ("_file", "size")
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = BytesIO()
+        self.size = 0
+
+    def add(self, pieces: list[bytes]) -> None:
+        """Raises `OSError` when there is no room for it."""
+        file = self._file
+        for piece in pieces:
+            self.size += len(piece)
+            file.write(piece)
+        if self.size > IN_MEMORY and type(file) is BytesIO:
+            self._file = _unnamed_file()
+            self._file.write(file.getbuffer())
+
+    def whole(self) -> IO[bytes]:
+        """All of it, to be read from its beginning."""
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        """Let go of the file, if there is one; memory stays readable for whoever kept the environ."""
+        if type(self._file) is not BytesIO:
+            self._file.close()
+
+
+def _unnamed_file() -> IO[bytes]:
+    """A file that no other process can find and that is gone when it is closed. Raises `OSError`.
+
+    Not from `tempfile`: that module costs every zygote several milliseconds of import.
+    """
+    folder = os.environ.get("TMPDIR") or _FOLDERS[0]
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        fd = os.open(folder, flags | os.O_TMPFILE, 0o600)
+    except OSError:  # a file system without O_TMPFILE (EOPNOTSUPP, EISDIR), or no such folder
+        path = f"{_FOLDERS[1]}/srvd-{os.urandom(12).hex()}"
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        os.unlink(path)
+    return os.fdopen(fd, "w+b")

@@ -1,0 +1,243 @@
+"""One request in the application: the calling convention of PEP 3333, turned into bytes to send.
+
+Has no socket: the connection asks for the next bytes when it can use them, so a slow reader suspends the response and
+not the worker.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from srvd.http.head import Request
+from srvd.http.response import Fields, Framing, ResponseInvalid, Status, check_fields, check_status, open_response
+from srvd.worker.files import FileWrapper, Span
+from srvd.worker.service import Service
+
+__all__ = ["Exchange", "ReaderGone", "Write"]
+
+Write = Callable[[bytes], None]
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+_OVER = object()
+_FAILED = check_status("500 Internal Server Error")
+_FAILED_BODY = b"500 Internal Server Error\n"
+_FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
+
+
+class ReaderGone(ConnectionError):
+    """Raised into an application that calls write() for a client that is not there any more, or does not read."""
+
+
+class Exchange:
+    """From the application's call to the end of its response.
+
+    `start()`, then `more()` until `ended`; each gives bytes to send, maybe none. Then `keep_alive` says whether the
+    connection can be used again, `cut` that the response ended before its time. `abandon()` if nobody reads it.
+    """
+
+    __slots__ = (
+        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "cut", "ended",
+        "keep_alive", "request", "sent", "span",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, request: Request, push: Write) -> None:
+        self._service = service
+        self._push = push
+        self._status: Status | None = None
+        self._fields: Fields | None = None
+        self._framing: Framing | None = None  # None: the head has not been made
+        self._bytes_left = 0  # of what Content-Length promised
+        self._iterator: Iterator[bytes] | None = None
+        self._close: Callable[[], object] | None = None
+        self.request = request
+        self.keep_alive = request.keep_alive and not service.closing
+        self.ended = False
+        self.cut = False
+        self.sent = 0
+        self.span: Span | None = None
+        """A part of a file that comes after the bytes."""
+
+    @property
+    def code(self) -> int:
+        """The status that was answered, for the scoreboard."""
+        return self._status.code if self._status else 500
+
+    @property
+    def must_reset(self) -> bool:
+        """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
+        return self.cut and self._framing is Framing.CLOSE
+
+    def start(self) -> bytes:
+        """Calls the application; the first bytes of its response."""
+        try:
+            result: Any = self._service.app(self.request.environ, self.start_response)
+            if type(result) is list and len(result) == 1 and self._framing is None and self._fields is not None:
+                return self._whole(result[0])
+            return self._begin(result)
+        except BaseException as exc:  # the application ends here: sys.exit is a failure of the request, not of ours
+            return self._failed(exc)
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Write:
+        """As PEP 3333 has it. Raises `ResponseInvalid` for what must not go on the wire."""
+        if exc_info is not None:
+            if self._framing is not None and exc_info[1] is not None:
+                try:
+                    raise exc_info[1].with_traceback(exc_info[2])
+                finally:
+                    exc_info = None  # it would be a cycle with this frame
+        elif self._status is not None:
+            raise ResponseInvalid("start_response was called twice, without exc_info")
+        # Both are checked before either is kept: a response that was refused is none.
+        checked = check_status(status)
+        self._fields = check_fields(headers)
+        self._status = checked
+        return self._write
+
+    def more(self) -> bytes:
+        """The next bytes of the response; b"" is nothing now."""
+        iterator = self._iterator
+        if iterator is None:
+            return self._finish()
+        try:
+            block: Any = next(iterator, _OVER)
+            return self._finish() if block is _OVER else self._frame(block)
+        except BaseException as exc:  # as in start
+            return self._failed(exc)
+
+    def abandon(self) -> None:
+        """Nobody reads the response any more."""
+        self.ended = self.cut = True
+        self._end()
+
+    def _begin(self, result: Any) -> bytes:
+        kind = type(result)
+        if kind is list or kind is tuple:
+            if self._framing is None and all(type(block) is bytes for block in result):
+                return self._whole(b"".join(result))
+        else:
+            self._close = getattr(result, "close", None)
+        self._iterator = iter(result)
+        if kind is FileWrapper and self._framing is None:
+            self.span = result.span()
+            if self.span is not None:
+                return self._file(self.span)
+        return self.more()
+
+    def _whole(self, body: bytes) -> bytes:
+        """The whole response: head and body go in one piece."""
+        if type(body) is not bytes:
+            raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
+        head = self._open(len(body))
+        if self._framing is Framing.NONE:
+            body = b""
+        elif len(body) != self._bytes_left:
+            body = self._fit(body)
+            self._check_short()
+        self.ended = True
+        self._end()
+        return head + body
+
+    def _file(self, span: Span) -> bytes:
+        head = self._open(span.length)
+        count = 0 if self._framing is Framing.NONE else min(span.length, self._bytes_left)
+        self.span = span._replace(length=count) if count else None
+        self._bytes_left -= count
+        self._iterator = None
+        return head
+
+    def _open(self, whole: int) -> bytes:
+        """Makes the head; `whole` as for `open_response`. Raises `ResponseInvalid` if there is nothing to make."""
+        status, fields = self._status, self._fields
+        if status is None or fields is None:
+            raise ResponseInvalid("start_response was not called")
+        request = self.request
+        opening = open_response(
+            status, fields, self._service.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
+        )
+        head = opening.head.encode("latin-1")
+        # Only now: what cannot be encoded must leave room for a 500.
+        self._framing = opening.framing
+        self.keep_alive = opening.keep_alive
+        self._bytes_left = fields.length if fields.length >= 0 else whole
+        return head
+
+    def _frame(self, block: bytes) -> bytes:
+        """One block of the application, as it goes on the wire, with the head before the first."""
+        if not isinstance(block, bytes):
+            raise ResponseInvalid(f"a block of the body is {type(block).__name__}, not bytes")
+        if not block:
+            return b""
+        head = self._open(-1) if self._framing is None else b""
+        framing = self._framing
+        if framing is Framing.CHUNKED:
+            return b"%b%x\r\n%b\r\n" % (head, len(block), block)
+        if framing is Framing.NONE:
+            return head + self._finish()
+        if framing is Framing.LENGTH:
+            block = self._fit(block)
+        return head + block
+
+    def _fit(self, block: bytes) -> bytes:
+        """The part of the block that Content-Length has room for."""
+        left = self._bytes_left
+        if len(block) > left:
+            self._complain("it gave more than its Content-Length; the rest was not sent")
+            block = block[:left]
+            self.keep_alive = False
+        self._bytes_left = left - len(block)
+        return block
+
+    def _check_short(self) -> None:
+        if self._bytes_left:
+            # RFC 9112 section 8: whoever reads must see that it is not whole, and the next response must not fill it.
+            self._complain(f"it gave {self._bytes_left} bytes less than its Content-Length")
+            self.keep_alive = False
+            self.cut = True
+
+    def _finish(self) -> bytes:
+        head = self._open(0) if self._framing is None else b""
+        if self._framing is Framing.LENGTH:
+            self._check_short()
+        self.ended = True
+        self._end()
+        return head + b"0\r\n\r\n" if self._framing is Framing.CHUNKED else head
+
+    def _failed(self, exc: BaseException) -> bytes:
+        if not isinstance(exc, ReaderGone):
+            self._log("the application failed", exc)
+        self.ended = True
+        self.span = None
+        self._end()
+        if self._framing is not None:
+            # The head is gone: all that is left is not to end the body as if it were whole.
+            self.cut = True
+            self.keep_alive = False
+            return b""
+        self._status, self._fields = _FAILED, _FAILED_FIELDS
+        head = self._open(len(_FAILED_BODY))
+        return head if self._framing is Framing.NONE else head + _FAILED_BODY
+
+    def _end(self) -> None:
+        """Lets go of what the application made; PEP 3333: close() is called whatever happened."""
+        close, self._close = self._close, None
+        self._iterator = None
+        if close is not None:
+            try:
+                close()
+            except BaseException as exc:  # the application ends here, too
+                self._log("close() of the response failed", exc)
+
+    def _write(self, data: bytes) -> None:
+        """What start_response returns (PEP 3333, "The write() Callable")."""
+        framed = self._frame(data)
+        if framed:
+            self._push(framed)
+
+    def _log(self, what: str, exc: BaseException) -> None:
+        self._service.log.error(f"{self.request.label}: {what}\n{''.join(traceback.format_exception(exc))}")
+
+    def _complain(self, what: str) -> None:
+        self._service.log.error(f"{self.request.label}: the response does not fit its head: {what}")

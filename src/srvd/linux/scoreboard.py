@@ -83,13 +83,20 @@ class Lane:
         self._start = now
         _NOW.pack_into(self._memory, self._at, line.encode("utf-8", "replace"), now)
 
-    def end(self, now: float, status: int, sent: int) -> None:
-        """The request was answered with `status` (0: it was not) and `sent` bytes in all."""
+    def rest(self) -> None:
+        """The request waits for its reader, the thread is free: it is not busy, and nothing is counted yet."""
+        self._times[_BEGAN] = 0.0
+
+    def end(self, now: float, status: int, sent: int, began: float = 0.0) -> None:
+        """The request was answered with `status` (0: it was not) and `sent` bytes in all.
+
+        `began` is when it really began, if it rested since then.
+        """
         counts = self._counts
         kind = status // 100
         counts[kind if 0 < kind < _CLASSES else 0] += 1
         counts[_SENT] += sent
-        bucket = int((now - self._start) * 1e6).bit_length()
+        bucket = int((now - (began or self._start)) * 1e6).bit_length()
         counts[_LATENCY + (bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1)] += 1
         self._times[_BEGAN] = 0.0
 

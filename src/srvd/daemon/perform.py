@@ -1,0 +1,154 @@
+"""Performs what the core decided about zygotes, workers and listeners; results come back as events.
+
+Makes no choice of its own, waits for nothing, and imports no asyncio: the first zygote is started before there is a
+loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from srvd.config.settings import Config, PoolSettings
+from srvd.core.actions import (
+    DropRevision,
+    Fork,
+    KillWorker,
+    KillZygote,
+    SealListeners,
+    StartZygote,
+    StopZygote,
+    TellWorker,
+    Told,
+)
+from srvd.core.events import Event
+from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import LateLoop, Loop
+from srvd.daemon.voice import Voice
+from srvd.daemon.workers import Workers
+from srvd.daemon.zygotes import Zygotes
+from srvd.linux import process
+from srvd.linux.process import DUMP_SIGNAL
+from srvd.linux.scoreboard import Board
+from srvd.wire import family
+
+__all__ = ["PERFORMED", "Performer"]
+
+Performed = (
+    StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker | SealListeners | DropRevision
+)  # fmt: skip
+
+PERFORMED = (StartZygote, StopZygote, KillZygote, Fork, TellWorker, KillWorker, SealListeners, DropRevision)
+"""The actions that `perform` takes."""
+
+_ZOMBIES = 256
+"""Strangers reaped in one go; SIGCHLD comes again for the next ones."""
+
+
+class Performer:
+    """The effects of the daemon. Usable at once; what it waits for comes when `attach` has given it a loop."""
+
+    def __init__(
+        self,
+        board: Board,
+        listeners: Listeners,
+        emit: Callable[[Event], None],
+        woke: Callable[[], None],
+        line: Callable[[WorkerId | GenerationId, str], None],
+    ) -> None:
+        self._loop = LateLoop()
+        self._listeners = listeners
+        voice = Voice(self._loop, emit, woke, line)
+        self.workers = Workers(voice, board)
+        self._zygotes = Zygotes(voice, board, self.workers)
+        self._configs: dict[Revision, Config] = {}
+        self._revisions: dict[GenerationId, Revision] = {}
+
+    def attach(self, loop: Loop) -> None:
+        """The loop that readers and timers live on from now on."""
+        self._loop.attach(loop)
+
+    def settle(self, revision: Revision, config: Config) -> None:
+        """The settings behind a revision; before any action names it. Its listeners were prepared."""
+        self._configs[revision] = config
+
+    def perform(self, action: Performed) -> None:
+        """Do it, or have it begun. What cannot be done is told by the event that answers the action."""
+        match action:
+            case StartZygote(generation, revision):
+                self._start(generation, revision)
+            case StopZygote(generation):
+                self._zygotes.stop(generation)
+            case KillZygote(generation, dump):
+                self._zygotes.kill(generation, dump=dump)
+            case Fork(worker):
+                self.workers.order(worker, self._zygotes.process(_generation(worker)))
+            case TellWorker():
+                self._tell(action)
+            case KillWorker(worker, dump):
+                self.workers.kill(worker, dump=dump)
+            case SealListeners():
+                self._listeners.seal()
+            case DropRevision(revision):
+                self._drop(revision)
+            case _ as never:
+                assert_never(never)
+
+    def settings(self, worker: WorkerId) -> PoolSettings:
+        """The settings that the worker was made with."""
+        return self._pool(_generation(worker))
+
+    def reap_strangers(self) -> list[int]:
+        """Reap children that nobody waits for – orphans of workers, which are ours as the subreaper; their pids.
+
+        To be called on SIGCHLD. A worker or zygote found on the way ends as it does by its pidfd: its status is not
+        taken from it.
+        """
+        reaped = []
+        for _ in range(_ZOMBIES):
+            pid = process.next_zombie()
+            if pid is None:
+                break
+            worker, zygote = self.workers.pids().get(pid), self._zygotes.pids().get(pid)
+            if worker is not None:
+                self.workers.check(worker)
+            elif zygote is not None:
+                self._zygotes.check(zygote)
+            else:
+                process.reap_pid(pid)
+                reaped.append(pid)
+        return reaped
+
+    def close(self) -> None:
+        """Let go of every process without telling: the daemon ends. Zygotes leave, workers drain and leave."""
+        self.workers.close()
+        self._zygotes.close()
+
+    def _start(self, generation: GenerationId, revision: Revision) -> None:
+        self._revisions[generation] = revision
+        pool = self._pool(generation)
+        self._zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners))
+
+    def _tell(self, action: TellWorker) -> None:
+        match action.told:
+            case Told.SERVE:
+                self.workers.tell(action.worker, family.Serve())
+            case Told.DRAIN:
+                self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving))
+            case Told.PROBE:
+                self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
+            case Told.DUMP:
+                self.workers.signal(action.worker, DUMP_SIGNAL)
+
+    def _drop(self, revision: Revision) -> None:
+        self._listeners.drop(revision)
+        self._configs.pop(revision, None)
+        self._revisions = {gen: used for gen, used in self._revisions.items() if used != revision}
+
+    def _pool(self, generation: GenerationId) -> PoolSettings:
+        return self._configs[self._revisions[generation]].pools[generation.pool]
+
+
+def _generation(worker: WorkerId) -> GenerationId:
+    return GenerationId(worker.pool, worker.generation)

@@ -1,0 +1,134 @@
+"""What the daemon holds of a process it supervises: pidfd, link, stderr. The owner of these descriptors.
+
+No events and no decisions: zygotes.py and workers.py tell what happened, the core what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from srvd.daemon.loop import Loop
+from srvd.daemon.output import Output
+from srvd.errors import BadFrame
+from srvd.linux import fds, process
+from srvd.wire import family
+
+__all__ = ["Heard", "Process"]
+
+_BATCH = 32
+"""Messages taken from one link in one turn of the loop: a talkative worker must not starve the others."""
+
+_ALL = 4096
+"""More than a link's buffers hold, and a bound all the same: a grandchild could have kept the other end."""
+
+
+class Heard(NamedTuple):
+    """What a link carried: one message, or its end – in order, or by nonsense."""
+
+    message: family.Message | None
+    fds: list[int]
+    nonsense: str = ""
+
+
+class Process:
+    """A zygote or a worker. `close` gives back everything that is still open."""
+
+    __slots__ = ("link", "output", "pid", "pidfd", "reads_output")
+
+    def __init__(self, pid: int, pidfd: int, link: socket.socket, output: Output) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.link: socket.socket | None = link
+        self.output = output
+        self.reads_output = False
+
+    def watch_output(self, loop: Loop) -> None:
+        """Read its stderr as it comes, up to its end."""
+        self.reads_output = True
+        loop.add_reader(self.output.fd, self._read_output, loop)
+
+    def _read_output(self, loop: Loop) -> None:
+        if not self.output.read():
+            self._stop_output(loop)
+
+    def _stop_output(self, loop: Loop) -> None:
+        if self.reads_output:
+            self.reads_output = False
+            loop.remove_reader(self.output.fd)
+
+    def hear(
+        self, allowed: tuple[type[family.Message], ...], most_fds: int = 0, *, last: bool = False
+    ) -> Iterator[Heard]:
+        """What the link has now, up to a batch (`last`: all of it, the process is over).
+
+        The end of the link is told each time; whoever hears it closes the link.
+        """
+        for _ in range(_ALL if last else _BATCH):
+            if self.link is None:  # closed because of what was heard before
+                return
+            try:
+                received = fds.receive(self.link, family.LIMIT, most_fds)
+                if received is None:
+                    return
+                datagram, passed = received
+            except ConnectionResetError:  # it ended with something of ours unread
+                datagram, passed = b"", []
+            except BadFrame as bad:
+                yield Heard(None, [], bad.message)
+                return
+            if not datagram:
+                yield Heard(None, [])
+                return
+            try:
+                message = family.decode(datagram, allowed)
+            except BadFrame as bad:
+                fds.close_all(passed)
+                yield Heard(None, [], bad.message)
+                return
+            yield Heard(message, passed)
+
+    def say(self, message: family.Message, *passed: int) -> bool:
+        """Send without waiting; False: the link is full, or gone, and nothing was sent. Raises `OSError` for more."""
+        if self.link is None:
+            return False
+        try:
+            return fds.send(self.link, family.encode(message), passed)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+
+    def signal(self, number: int) -> None:
+        """Signal this process alone."""
+        process.send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """SIGKILL to it and to all that it started and that stayed in its group."""
+        process.send_group_signal(self.pidfd, self.pid, signal.SIGKILL)
+        process.send_signal(self.pidfd, signal.SIGKILL)
+
+    def close_link(self, loop: Loop) -> None:
+        """End the link: for the other side that is the order to leave."""
+        if self.link is not None:
+            loop.remove_reader(self.link.fileno())
+            self.link.close()
+            self.link = None
+
+    def finish(self, loop: Loop) -> str:
+        """The process is over: take what it wrote last, close everything; the tail of its stderr."""
+        loop.remove_reader(self.pidfd)
+        self.close_link(loop)
+        self._stop_output(loop)
+        self.output.finish()
+        os.close(self.pidfd)
+        return self.output.tail
+
+    def close(self) -> None:
+        """Close everything of a process that was never watched."""
+        os.close(self.pidfd)
+        os.close(self.output.fd)
+        if self.link is not None:
+            self.link.close()
+            self.link = None

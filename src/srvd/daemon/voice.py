@@ -1,0 +1,24 @@
+"""The way out of the performing side: events for the core, lines for the log, the doorbell, and the loop.
+
+Holds no state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from srvd.core.events import Event
+from srvd.core.model import GenerationId, WorkerId
+from srvd.daemon.loop import LateLoop
+
+__all__ = ["Voice"]
+
+
+class Voice(NamedTuple):
+    """`emit` may be called while an action is performed: it queues, it does not answer."""
+
+    loop: LateLoop
+    emit: Callable[[Event], None]
+    woke: Callable[[], None]  # a request began while nobody watched the scoreboard
+    line: Callable[[WorkerId | GenerationId, str], None]  # written to stderr

@@ -1,0 +1,278 @@
+"""The workers that run: orders, tells and kills them, and tells the core what each of them says and how it ends.
+
+Chooses nothing. A worker is reaped by its zygote, or, when that is gone, by the daemon: the subreaper of all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from srvd.core.events import ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid
+from srvd.core.model import Death, GenerationId, Pid, WorkerId
+from srvd.daemon.loop import Timer
+from srvd.daemon.output import Output
+from srvd.daemon.process import Process
+from srvd.daemon.voice import Voice
+from srvd.linux import fds, process
+from srvd.linux.cgroup import OomWatch
+from srvd.linux.process import Ended
+from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.wire import family
+
+__all__ = ["Workers"]
+
+STATUS_PAUSE = 1.0
+"""Seconds for a zygote to tell how a worker ended, after the kernel told that it has."""
+
+ABORT_PAUSE = 0.5
+"""Seconds between SIGABRT, which makes a worker write its stacks, and SIGKILL."""
+
+_FULL = "the scoreboard has no free slot: max_workers are running"
+
+
+class Expected(NamedTuple):
+    """A worker that was ordered and has no pid yet: our ends of what it will have."""
+
+    id: WorkerId
+    slot: int
+    link: socket.socket
+    output: Output
+
+
+class Worker:
+    """One worker. `ended` is how, as soon as anybody knows."""
+
+    __slots__ = ("ended", "id", "killed", "process", "slot", "timer")
+
+    def __init__(self, expected: Expected, born: Process) -> None:
+        self.id = expected.id
+        self.slot = expected.slot
+        self.process = born
+        self.ended: Ended | None = None
+        self.killed = False
+        self.timer: Timer | None = None
+
+
+class Workers:
+    """Owns the workers; each one forked is answered by exactly one `WorkerGone`, the last event about it."""
+
+    def __init__(self, voice: Voice, board: Board) -> None:
+        self._voice = voice
+        self._board = board
+        self._oom = OomWatch()
+        self._expected: dict[WorkerId, Expected] = {}
+        self._workers: dict[WorkerId, Worker] = {}
+        self._free = list(range(board.slots - 1, -1, -1))
+
+    # -- orders -----------------------------------------------------------------------------------------------
+
+    def order(self, worker: WorkerId, zygote: Process | None) -> None:
+        """Have the zygote fork it; answered by `WorkerForked` or `ForkRefused`, or by the zygote's end."""
+        refusal = "its zygote is gone" if zygote is None else _FULL if not self._free else ""
+        if zygote is not None and not refusal:
+            refusal = self._order(worker, self._free[-1], zygote)
+        if refusal:
+            self._voice.emit(ForkRefused(worker, refusal))
+        else:
+            self._free.pop()
+
+    def _order(self, worker: WorkerId, slot: int, zygote: Process) -> str:
+        """Why it cannot be; "" when the zygote was told."""
+        try:
+            ours, theirs = fds.link_pair()
+        except OSError as exc:
+            return f"make its link: {exc.strerror}"
+        try:
+            read, write = os.pipe()
+        except OSError as exc:
+            fds.close_all([ours.detach(), theirs.detach()])
+            return f"make its stderr: {exc.strerror}"
+        self._board.clear(slot)
+        try:
+            sent = zygote.say(family.Fork(worker.serial, slot), theirs.fileno(), write)
+            refusal = "" if sent else "its zygote does not listen"
+        except OSError as exc:  # ETOOMANYREFS: too many descriptors are on their way
+            refusal = f"pass its descriptors: {exc.strerror}"
+        fds.close_all([theirs.detach(), write])
+        if refusal:
+            fds.close_all([ours.detach(), read])
+        else:
+            output = Output(read, partial(self._voice.line, worker))
+            self._expected[worker] = Expected(worker, slot, ours, output)
+        return refusal
+
+    def tell(self, worker: WorkerId, message: family.Message) -> None:
+        """Say something on its link. One that does not listen is the core's to notice: each order has a deadline."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.process.say(message)
+
+    def signal(self, worker: WorkerId, number: int) -> None:
+        found = self._workers.get(worker)
+        if found is not None:
+            found.process.signal(number)
+
+    def kill(self, worker: WorkerId, *, dump: bool) -> None:
+        """SIGKILL to it and to what it started; with `dump`, SIGABRT first, so that its stacks reach stderr."""
+        found = self._workers.get(worker)
+        if found is None:
+            return
+        found.killed = True
+        if dump and found.timer is None:
+            found.process.signal(signal.SIGABRT)
+            found.timer = self._voice.loop.call_later(ABORT_PAUSE, found.process.kill)
+        else:
+            found.process.kill()
+
+    # -- what zygotes tell ------------------------------------------------------------------------------------
+
+    def forked(self, generation: GenerationId, serial: int, pid: int, pidfd: int) -> None:
+        """The zygote has forked it; from here on it is listened to."""
+        expected = self._expected.pop(WorkerId(*generation, serial), None)
+        if expected is None:  # a zygote that invents workers
+            process.send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        born = Process(pid, pidfd, expected.link, expected.output)
+        worker = self._workers[expected.id] = Worker(expected, born)
+        loop = self._voice.loop
+        loop.add_reader(expected.link.fileno(), self._hear, worker)
+        loop.add_reader(pidfd, self._over, worker)
+        born.watch_output(loop)
+        self._voice.emit(WorkerForked(worker.id, Pid(pid)))
+
+    def refused(self, generation: GenerationId, serial: int, reason: str) -> None:
+        expected = self._expected.pop(WorkerId(*generation, serial), None)
+        if expected is not None:
+            self._release(expected)
+            self._voice.emit(ForkRefused(expected.id, reason))
+
+    def reaped(self, generation: GenerationId, serial: int, ended: Ended) -> None:
+        worker = self._workers.get(WorkerId(*generation, serial))
+        if worker is not None:
+            self._finish(worker, ended)
+
+    def zygote_gone(self, generation: GenerationId) -> None:
+        """Forget what it will not fork any more (the core does, too), and ask the kernel about what it did not tell."""
+        for expected in [e for e in self._expected.values() if e.id[:2] == generation]:
+            del self._expected[expected.id]
+            self._release(expected)
+        for worker in [w for w in self._workers.values() if w.id[:2] == generation]:
+            if process.is_over(worker.process.pidfd):
+                self._finish(worker, _reap(worker.process.pidfd) or Ended())
+
+    # -- what is known ----------------------------------------------------------------------------------------
+
+    def pids(self) -> dict[int, WorkerId]:
+        return {worker.process.pid: worker.id for worker in self._workers.values()}
+
+    def facts(self, worker: WorkerId) -> LaneFacts | None:
+        """What it is doing, by the scoreboard; None if it does not run."""
+        found = self._workers.get(worker)
+        return None if found is None else self._board.read(found.slot)
+
+    def slots(self) -> Iterator[tuple[WorkerId, int]]:
+        """Each worker with its slot."""
+        return ((worker.id, worker.slot) for worker in self._workers.values())
+
+    def check(self, worker: WorkerId) -> None:
+        """A child with this worker's pid waits to be reaped."""
+        found = self._workers.get(worker)
+        if found is not None and process.is_over(found.process.pidfd):
+            self._over(found)
+
+    def close(self) -> None:
+        """Let go of all of them without telling: the daemon ends."""
+        for expected in self._expected.values():
+            self._release(expected)
+        for worker in self._workers.values():
+            _cancel(worker)
+            worker.process.finish(self._voice.loop)
+        self._expected.clear()
+        self._workers.clear()
+
+    # -- what they do -----------------------------------------------------------------------------------------
+
+    def _hear(self, worker: Worker, *, last: bool = False) -> None:
+        for heard in worker.process.hear(family.FROM_WORKER, last=last):
+            if heard.message is None:
+                worker.process.close_link(self._voice.loop)
+                if heard.nonsense:
+                    self._voice.line(worker.id, f"srvd: killed: {heard.nonsense}")
+                    self.kill(worker.id, dump=False)
+                return
+            self._take(worker, heard.message)
+
+    def _take(self, worker: Worker, message: family.Message) -> None:
+        emit = self._voice.emit
+        match message:
+            case family.Ready():
+                emit(WorkerSaid(worker.id, Word.READY))
+            case family.Serving():
+                emit(WorkerSaid(worker.id, Word.SERVING))
+            case family.Failed(reason, traceback):
+                emit(WorkerSaid(worker.id, Word.FAILED, traceback or reason))
+            case family.Probed(healthy, text):
+                emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, text))
+            case family.Bye():
+                emit(WorkerSaid(worker.id, Word.BYE))
+            case family.Woke():
+                self._voice.woke()
+
+    def _over(self, worker: Worker) -> None:
+        """The kernel says that it has ended; how, its parent knows: we, or its zygote, which is about to tell."""
+        ended = _reap(worker.process.pidfd)
+        if ended is not None:
+            self._finish(worker, ended)
+            return
+        self._voice.loop.remove_reader(worker.process.pidfd)
+        _cancel(worker)
+        worker.timer = self._voice.loop.call_later(STATUS_PAUSE, self._finish, worker, Ended())
+
+    def _finish(self, worker: Worker, ended: Ended) -> None:
+        """Its last words, its stderr, its certificate."""
+        if self._workers.pop(worker.id, None) is None:
+            return
+        _cancel(worker)
+        self._hear(worker, last=True)
+        if worker.killed:  # what it started may have outlived it
+            worker.process.kill()
+        tail = worker.process.finish(self._voice.loop)
+        facts = self._board.read(worker.slot)
+        self._free.append(worker.slot)
+        by_kernel = ended.signal == signal.SIGKILL and not worker.killed
+        death = Death(
+            exit_code=ended.exit_code,
+            signal=ended.signal,
+            out_of_memory=by_kernel and self._oom.struck(),
+            request_line=facts.line,
+            request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
+            requests=facts.requests,
+            stderr=tail,
+        )
+        self._voice.emit(WorkerGone(worker.id, death))
+
+    def _release(self, expected: Expected) -> None:
+        expected.link.close()
+        os.close(expected.output.fd)
+        self._free.append(expected.slot)
+
+
+def _reap(pidfd: int) -> Ended | None:
+    """How it ended, if it is a child of ours; None: it is its zygote's to tell."""
+    try:
+        return process.reap(pidfd)
+    except ChildProcessError:
+        return None
+
+
+def _cancel(worker: Worker) -> None:
+    if worker.timer is not None:
+        worker.timer.cancel()
+        worker.timer = None

@@ -1,0 +1,187 @@
+"""The zygotes that run: starts, stops and kills them, and tells the core what each of them says and how it ends.
+
+Chooses nothing. What a zygote says about workers goes on to `workers.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from srvd import __version__
+from srvd.config.settings import PoolSettings
+from srvd.core.events import ZygoteFailed, ZygoteGone, ZygoteLoaded
+from srvd.core.model import Fault, GenerationId
+from srvd.daemon.loop import Timer
+from srvd.daemon.process import Process
+from srvd.daemon.spawn import Named, interpreter, start_zygote
+from srvd.daemon.voice import Voice
+from srvd.daemon.workers import Workers
+from srvd.linux import fds, process
+from srvd.linux.process import DUMP_SIGNAL, Ended
+from srvd.linux.scoreboard import Board
+from srvd.wire import family
+
+__all__ = ["DUMP_PAUSE", "Zygotes"]
+
+DUMP_PAUSE = 0.3
+"""Seconds between asking for a dump and the kill: the stacks of a process take milliseconds to write."""
+
+
+class Zygote:
+    """One zygote. `told`: it has said how loading went, or is being killed because it did not."""
+
+    __slots__ = ("id", "pool", "process", "timer", "told")
+
+    def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
+        self.id = generation
+        self.pool = pool
+        self.process = started
+        self.timer: Timer | None = None
+        self.told = False
+
+
+class Zygotes:
+    """Owns the zygotes; each started one is answered by exactly one `ZygoteGone`, the last event about it."""
+
+    def __init__(self, voice: Voice, board: Board, workers: Workers) -> None:
+        self._voice = voice
+        self._board = board
+        self._workers = workers
+        self._zygotes: dict[GenerationId, Zygote] = {}
+
+    def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named) -> None:
+        """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
+        line = partial(self._voice.line, generation)
+        try:
+            started = start_zygote(generation, pool, self._board, listeners, line)
+        except OSError as exc:
+            reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
+            hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
+            self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
+            self._voice.emit(ZygoteGone(generation, "never started"))
+            return
+        zygote = self._zygotes[generation] = Zygote(generation, pool, started)
+        loop = self._voice.loop
+        assert started.link is not None
+        loop.add_reader(started.link.fileno(), self._hear, zygote)
+        loop.add_reader(started.pidfd, self._over, zygote)
+        started.watch_output(loop)
+
+    def process(self, generation: GenerationId) -> Process | None:
+        """The zygote's process, if it can still be told something."""
+        zygote = self._zygotes.get(generation)
+        return zygote.process if zygote is not None and zygote.process.link is not None else None
+
+    def pids(self) -> dict[int, GenerationId]:
+        return {zygote.process.pid: generation for generation, zygote in self._zygotes.items()}
+
+    def stop(self, generation: GenerationId) -> None:
+        """End its link. One that still loads is killed by that: it asked the kernel for it."""
+        zygote = self._zygotes.get(generation)
+        if zygote is not None:
+            zygote.told = True
+            zygote.process.close_link(self._voice.loop)
+
+    def kill(self, generation: GenerationId, *, dump: bool) -> None:
+        """SIGKILL to it and to what it started; its workers have left its group. With `dump`, its stacks first."""
+        zygote = self._zygotes.get(generation)
+        if zygote is None:
+            return
+        zygote.told = True
+        if dump and zygote.timer is None:
+            zygote.process.signal(DUMP_SIGNAL)
+            zygote.timer = self._voice.loop.call_later(DUMP_PAUSE, zygote.process.kill)
+        else:
+            zygote.process.kill()
+
+    def check(self, generation: GenerationId) -> None:
+        """A child with this zygote's pid waits to be reaped."""
+        zygote = self._zygotes.get(generation)
+        if zygote is not None and process.is_over(zygote.process.pidfd):
+            self._over(zygote)
+
+    def close(self) -> None:
+        """Let go of all of them without telling: the daemon ends, or execs itself."""
+        for zygote in self._zygotes.values():
+            _cancel(zygote)
+            zygote.process.finish(self._voice.loop)
+        self._zygotes.clear()
+
+    def _hear(self, zygote: Zygote, *, last: bool = False) -> None:
+        for heard in zygote.process.hear(family.FROM_ZYGOTE, most_fds=1, last=last):
+            if heard.message is None:
+                self._link_ended(zygote, heard.nonsense)
+                return
+            self._take(zygote, heard.message, heard.fds)
+
+    def _take(self, zygote: Zygote, message: family.Message, passed: list[int]) -> None:
+        match message:
+            case family.Loaded(preloaded, notes, _):
+                zygote.told = True
+                self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes)))
+            case family.LoadFailed(reason, hint, traceback):
+                self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
+            case family.Forked(serial, pid) if passed:
+                self._workers.forked(zygote.id, serial, pid, passed.pop())
+            case family.ForkFailed(serial, reason):
+                self._workers.refused(zygote.id, serial, reason)
+            case family.Reaped(serial, exit_code, number):
+                self._workers.reaped(zygote.id, serial, Ended(exit_code, number))
+        fds.close_all(passed)
+
+    def _fail(self, zygote: Zygote, fault: Fault) -> None:
+        if not zygote.told:
+            zygote.told = True
+            self._voice.emit(ZygoteFailed(zygote.id, fault))
+
+    def _link_ended(self, zygote: Zygote, nonsense: str) -> None:
+        """Without its link a zygote is of no use. If it ended by itself, it is over already and its exit code stays."""
+        zygote.process.close_link(self._voice.loop)
+        if nonsense:
+            self._fail(zygote, _strange(zygote, nonsense))
+        if not process.is_over(zygote.process.pidfd) and zygote.timer is None:
+            zygote.timer = self._voice.loop.call_later(DUMP_PAUSE, zygote.process.kill)
+
+    def _over(self, zygote: Zygote) -> None:
+        """Its end: first what it said before, then who of its workers is lost, then its end."""
+        self._hear(zygote, last=True)
+        del self._zygotes[zygote.id]
+        _cancel(zygote)
+        try:
+            ended = process.reap(zygote.process.pidfd) or Ended()
+        except ChildProcessError:
+            ended = Ended()
+        tail = zygote.process.finish(self._voice.loop)
+        self._fail(zygote, _unsaid(zygote, ended, tail))
+        self._workers.zygote_gone(zygote.id)
+        self._voice.emit(ZygoteGone(zygote.id, str(ended), tail))
+
+
+def _cancel(zygote: Zygote) -> None:
+    if zygote.timer is not None:
+        zygote.timer.cancel()
+
+
+def _fault(generation: GenerationId, message: str, hint: str, traceback: str = "") -> Fault:
+    return Fault("load_failed", message, hint, step="load", pool=generation.pool, traceback=traceback)
+
+
+def _strange(zygote: Zygote, nonsense: str) -> Fault:
+    reason = f"load {zygote.pool.app}: the zygote was not understood ({nonsense})"
+    hint = f"install srvd {__version__} for {interpreter(zygote.pool)}"
+    return _fault(zygote.id, reason, hint, zygote.process.output.tail)
+
+
+def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
+    """Why a zygote ended without a word: mostly an interpreter that cannot run srvd at all."""
+    program = interpreter(zygote.pool)
+    if "No module named 'srvd" in tail or "No module named srvd" in tail:
+        reason = f"load {zygote.pool.app} with {program}: srvd is not installed there"
+        hint = f"install it: {program} -m pip install srvd=={__version__}"
+    elif "nknown option" in tail and "-P" in tail:
+        reason = f"load {zygote.pool.app} with {program}: it is older than Python 3.11"
+        hint = "srvd needs Python 3.11 or newer for the application, too"
+    else:
+        reason = f"load {zygote.pool.app}: the process ended while it was loaded ({ended})"
+        hint = "something ended it without a word, os._exit or a crash of an extension"
+    return _fault(zygote.id, reason, hint, tail)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from srvd import __version__
 from srvd.config import show
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import TABLES, Config, Setting, declared
-from srvd.errors import EXIT, SrvdError
+from srvd.errors import EXIT, LoadFailed, SrvdError
 from srvd.log import escape
 
 __all__ = ["main"]
@@ -115,12 +116,20 @@ def check(path: str | None, **given: Any) -> None:
     from srvd.daemon import trial  # as above: it brings all that starts processes
 
     _warn(config)
+    code = EXIT.DONE
     for pool in config.pools.values():
-        loaded = trial.load(config, pool)
-        click.echo(f"pool {pool.name}: {pool.app} loaded in {loaded.seconds:.1f} s")
+        try:
+            loaded = trial.try_load(pool, partial(_say_line, pool.name))
+        except LoadFailed as error:
+            _complain(error)
+            code = error.exit_code
+            continue
         for note in loaded.notes:
-            click.echo(f"pool {pool.name}: {note}", err=True)
-    click.echo(f"{config.path or 'the configuration'}: {_count(config)}; it would start")
+            _say_warning(f"pool {pool.name}: {note}")
+        click.echo(f"pool {pool.name}: {pool.app} loaded in {loaded.seconds:.2f} s")
+    if code == EXIT.DONE:
+        click.echo(f"{config.path or 'the configuration'} is good: {_count(config)}")
+    sys.exit(code)
 
 
 @cli.command(help=_CONFIG_HELP, short_help="Show every setting, its value and its origin.")
@@ -159,7 +168,15 @@ def _count(config: Config) -> str:
 
 def _warn(config: Config) -> None:
     for warning in config.warnings:
-        click.echo(f"{_marked('warning', 'yellow')}: {_printable(warning)}", err=True)
+        _say_warning(warning)
+
+
+def _say_warning(text: str) -> None:
+    click.echo(f"{_marked('warning', 'yellow')}: {_printable(text)}", err=True)
+
+
+def _say_line(source: str, line: str) -> None:
+    click.echo(f"{source} | {escape(line)}", err=True)
 
 
 def _complain(error: SrvdError) -> None:

@@ -1,0 +1,254 @@
+"""What the control server asks the daemon: orders become events of the core, questions are answered from its view.
+
+The control server's `Backend`. Measures nothing itself and changes nothing: facts come from `Measures`, effects from
+the core. Times leave here as Unix seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from srvd import __version__
+from srvd.config import show
+from srvd.config.settings import Config
+from srvd.core import view
+from srvd.core.actions import Opened, Refused
+from srvd.core.events import CancelAsked, Event, Ordered
+from srvd.core.model import Actor, Kind, OpId, Order, WorkerId
+from srvd.core.state import House, Operation, Pool, Worker
+from srvd.daemon.control import Peer
+from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
+from srvd.linux.scoreboard import LaneFacts
+
+Map = dict[str, Any]
+
+
+class Measures(Protocol):
+    """What is measured of a worker's process."""
+
+    def facts(self, worker: WorkerId) -> LaneFacts:
+        """Its scoreboard lanes; all zero when it has none."""
+
+    def rss(self, worker: WorkerId) -> int:
+        """Resident bytes; 0 when it cannot be read."""
+
+
+class Answers:
+    """One instance for the life of the daemon. `send` hands an event to the core and returns the actions' answer."""
+
+    def __init__(
+        self,
+        house: House,
+        measures: Measures,
+        send: Callable[[Event], None],
+        config: Callable[[], Config],
+        described: Callable[[], list[Map]],
+    ) -> None:
+        self._house = house
+        self._measures = measures
+        self._send = send
+        self._config = config
+        self._described = described
+        self._began = time.monotonic()
+        self._ticket = 0
+        self._answers: list[Opened | Refused] = []
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    def order(self, method: str, args: Map, peer: Peer) -> int:
+        """The operation that was opened, joined or (op.cancel) meant. Raises `SrvdError` when nothing will be done."""
+        actor = Actor(peer.uid, peer.pid, peer.name)
+        if method == "op.cancel":
+            return self._ask(CancelAsked(self._next_ticket(), OpId(args["id"]), actor))
+        return self.submit(self._order(method, args), actor)
+
+    def submit(self, order: Order, actor: Actor) -> int:
+        """The same for an order that did not come over the socket (a signal)."""
+        return self._ask(Ordered(self._next_ticket(), order, actor))
+
+    def answered(self, answer: Opened | Refused) -> None:
+        """The core has answered the order that is being sent."""
+        self._answers.append(answer)
+
+    def _next_ticket(self) -> int:
+        self._ticket += 1
+        return self._ticket
+
+    def _ask(self, event: Ordered | CancelAsked) -> int:
+        self._send(event)  # the core answers before this returns
+        answer = self._answers.pop()
+        assert answer.ticket == event.ticket
+        if isinstance(answer, Refused):
+            raise from_wire(view.fault_map(answer.fault) or {})
+        return int(answer.op)
+
+    def _order(self, method: str, args: Map) -> Order:
+        kind = Kind(method)
+        pool = args.get("pool", "")
+        worker = args.get("worker", "")
+        if worker:
+            pool = self._find_worker(worker)[0].name
+        elif kind in (Kind.SCALE, Kind.ROLLBACK, Kind.RECYCLE, Kind.PAUSE, Kind.RESUME):
+            pool = self._pool(pool).name
+        order = Order(kind, pool, timeout=float(args.get("timeout", 0.0)))
+        match kind:
+            case Kind.SCALE:
+                delta = args.get("delta")
+                size = args["size"] if args.get("size") is not None else delta or 0
+                busy = tuple(str(w.id) for w in self._house.pools[pool].workers() if self._measures.facts(w.id).busy)
+                return order._replace(size=size, relative=delta is not None, reset=args.get("reset", False), busy=busy)
+            case Kind.RELOAD | Kind.ROLLBACK:
+                return order._replace(wait_bake=args.get("bake", False))
+            case Kind.RECYCLE:
+                return order._replace(worker=worker)
+            case Kind.STOP:
+                return order._replace(now=args.get("now", False))
+            case _:
+                return order
+
+    def _pool(self, name: str) -> Pool:
+        """The named pool, or the only one."""
+        pools = self._house.pools
+        if not name and len(pools) == 1:
+            return next(iter(pools.values()))
+        known = ", ".join(pools) or "none"
+        if not name:
+            raise BadArgs("say which pool: there is more than one; nothing was changed", hint=f"pools: {known}")
+        if name not in pools:
+            raise NoSuchPool(f"there is no pool {name!r}; nothing was changed", hint=f"pools: {known}")
+        return pools[name]
+
+    def _find_worker(self, name: str) -> tuple[Pool, Worker]:
+        for pool in self._house.pools.values():
+            for worker in pool.workers():
+                if str(worker.id) == name:
+                    return pool, worker
+        raise NoSuchWorker(f"there is no worker {name!r}", hint="srvctl workers lists them")
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def operation(self, op: int) -> Map:
+        """The operation's map. Raises `NoSuchOperation`."""
+        return self._operation_map(self._operation(op))
+
+    def query(self, method: str, args: Map, peer: Peer) -> Map:
+        """The answer to a question. Raises `SrvdError`."""
+        match method:
+            case "ping":
+                return self._daemon()
+            case "status":
+                return self._status()
+            case "workers":
+                return self._workers(args)
+            case "why":
+                return self._why(args)
+            case "op.list":
+                return {"schema": 1, "operations": [self._operation_map(op) for op in self._house.open_operations]}
+            case "op.show" | "op.wait":
+                return {"schema": 1, **self.operation(args["id"])}
+            case "history":
+                return self._history(args)
+            case "config":
+                return show.as_map(self._config())
+            case _:
+                raise UnknownMethod(f"the daemon does not know {method!r}")
+
+    def _daemon(self) -> Map:
+        return {
+            "schema": 1,
+            "pid": os.getpid(),
+            "version": __version__,
+            "name": self._config().daemon.name,
+            "uptime_s": round(time.monotonic() - self._began, 1),
+        }
+
+    def _status(self) -> Map:
+        house = self._house
+        pools = []
+        for pool in house.pools.values():
+            entry = view.pool_map(house, pool)
+            entry["workers"] = [self._worker_map(worker) for worker in view.workers(pool)]
+            pools.append(entry)
+        state = "stopping" if house.stop is not None else "running" if house.started else "starting"
+        daemon = {**self._daemon(), "state": state}
+        del daemon["schema"]
+        return {
+            "schema": 1,
+            "daemon": daemon,
+            "pools": pools,
+            "listeners": self._described(),
+            "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
+        }
+
+    def _worker_map(self, worker: Worker, *, full: bool = False) -> Map:
+        now = time.monotonic()
+        facts = self._measures.facts(worker.id)
+        entry = view.worker_map(worker, now)
+        entry |= {"requests": facts.requests, "rss_bytes": self._measures.rss(worker.id), "busy": facts.busy}
+        if full:
+            age = round(max(0.0, now - facts.began), 3) if facts.busy else 0.0
+            entry |= {
+                "pool": worker.id.pool,
+                "connections": facts.connections,
+                "request": facts.line if facts.busy else "",
+                "request_age_s": age,
+                "sent_bytes": facts.sent,
+                "responses_by_class": list(facts.by_class),
+            }
+        return entry
+
+    def _workers(self, args: Map) -> Map:
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        found = [worker for pool in pools for worker in view.workers(pool)]
+        page = found[args["offset"] : args["offset"] + args["limit"]]
+        return {"schema": 1, "workers": [self._worker_map(w, full=True) for w in page], "total": len(found)}
+
+    def _why(self, args: Map) -> Map:
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        deaths = [death for pool in pools for death in pool.deaths]
+        wanted = args.get("worker", "")
+        if wanted:
+            deaths = [death for death in deaths if str(death.worker) == wanted]
+            if not deaths:
+                self._find_worker(wanted)  # it lives, then, or there is none of that name
+        deaths.sort(key=lambda death: death.at, reverse=True)
+        shown = [view.death_map(death) for death in deaths[: args["limit"]]]
+        for entry in shown:
+            entry["at"] = _unix(entry["at"])
+        return {"schema": 1, "deaths": shown}
+
+    def _history(self, args: Map) -> Map:
+        ended = [op for op in reversed(self._house.operations.values()) if op.state.ended]
+        page = ended[args["offset"] : args["offset"] + args["limit"]]
+        return {"schema": 1, "operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
+
+    def _operation(self, op: int) -> Operation:
+        found = self._house.operations.get(OpId(op))
+        if found is None:
+            raise NoSuchOperation(f"there is no operation {op}", hint="srvctl op list, srvctl history")
+        return found
+
+    def _operation_map(self, op: Operation) -> Map:
+        entry = view.operation_map(op)
+        entry["created_at"] = _unix(entry["created_at"])
+        entry["ended_at"] = None if entry["ended_at"] is None else _unix(entry["ended_at"])
+        for step in entry["timeline"]:
+            step["at"] = _unix(step["at"])
+        return entry
+
+
+def _brief(entry: Mapping[str, Any]) -> Map:
+    """Without what makes a list of two hundred too long for one answer."""
+    brief = {name: value for name, value in entry.items() if name != "timeline"}
+    if brief["error"] is not None:
+        detail = {name: value for name, value in brief["error"]["detail"].items() if name != "traceback"}
+        brief["error"] = {**brief["error"], "detail": detail}
+    return brief
+
+
+def _unix(monotonic: float) -> float:
+    """The wall clock's time of a monotonic one, as the clock stands now."""
+    return round(time.time() - time.monotonic() + monotonic, 3)

@@ -1,0 +1,110 @@
+"""`--daemonize`: the daemon goes into the background, and the command that started it waits for the verdict.
+
+Also the pidfile. Knows nothing of pools: it is told "ready" or why not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from srvd.errors import EXIT, SystemRefused
+
+
+class Verdict:
+    """The daemon's end of the pipe to the command that waits; without `--daemonize` nobody does."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def ready(self) -> None:
+        self._say(EXIT.DONE, "")
+
+    def failed(self, code: int, text: str) -> None:
+        self._say(code, text)
+
+    def _say(self, code: int, text: str) -> None:
+        if self._fd is None:
+            return
+        data = bytes([code]) + text.encode("utf-8", "backslashreplace")[:60_000]
+        with contextlib.suppress(BrokenPipeError):  # whoever waited has gone; the daemon goes on
+            os.write(self._fd, data)  # below a pipe's 64 KiB: never blocks
+        os.close(self._fd)
+        self._fd = None
+
+
+def detach() -> tuple[Verdict, int | None]:
+    """Forks twice (daemon(7)). Returns in the daemon with the verdict to give, in the first process with its exit code.
+
+    To be called before any thread, loop or child exists.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return Verdict(None), _await(reader, pid)
+    os.close(reader)
+    os.setsid()
+    if os.fork():  # so that the daemon is no session leader and gets no terminal
+        os._exit(EXIT.DONE)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    return Verdict(writer), None
+
+
+def leave_terminal() -> None:
+    """The verdict is given: whoever reads the command's output must see its end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _await(reader: int, pid: int) -> int:
+    os.waitpid(pid, 0)
+    data = b""
+    while chunk := os.read(reader, 65_536):
+        data += chunk
+    os.close(reader)
+    if not data:
+        sys.stderr.write("srvd: the daemon ended before it was ready and left no word\n")
+        return EXIT.FAILED
+    if data[1:]:
+        sys.stderr.write(data[1:].decode("utf-8", "replace").rstrip("\n") + "\n")
+    return data[0]
+
+
+class Pidfile:
+    """A file with the daemon's pid, for init scripts; the truth about who runs is the control socket's lock."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def write(self) -> None:
+        """Replaces what is there in one step. Raises `SystemRefused`."""
+        if not self._path:
+            return
+        fresh = f"{self._path}.{os.getpid()}"
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                os.write(fd, b"%d\n" % os.getpid())
+            finally:
+                os.close(fd)
+            os.replace(fresh, self._path)
+        except OSError as exc:
+            raise SystemRefused(f"write the pidfile {self._path}: {exc.strerror}; nothing was started") from exc
+
+    def remove(self) -> None:
+        """Only if it is still ours."""
+        if not self._path:
+            return
+        try:
+            with open(self._path, encoding="ascii") as file:
+                ours = file.read().strip() == str(os.getpid())
+            if ours:
+                os.unlink(self._path)
+        except (OSError, ValueError):
+            return  # somebody else's by now, or gone: nothing of ours is left there

@@ -1,0 +1,186 @@
+"""Between the core and the world: an event goes in, each action that comes out goes to the part that performs it.
+
+Chooses nothing. One queue, so that what a performed action causes at once is handled after the action, not inside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from srvd.config.settings import Config, PoolSettings
+from srvd.core import actions as act
+from srvd.core.events import ConfigRead, ConfigRefused, Event, Tick
+from srvd.core.model import Fault, Headroom, OpId, PoolSpec, Revision, Strategy
+from srvd.core.supervisor import Supervisor
+from srvd.daemon.answers import Answers
+from srvd.daemon.control import ControlServer
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.perform import Performer
+from srvd.errors import SrvdError
+from srvd.log import Log
+
+Trace = Callable[[str, object], None]
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
+
+
+def spec_of(pool: PoolSettings) -> PoolSpec:
+    """What the core has to know of a pool's settings."""
+    return PoolSpec(
+        pool.name,
+        workers=pool.workers,
+        boot_timeout=pool.boot_timeout,
+        drain_timeout=pool.drain_timeout,
+        request_timeout=pool.request_timeout,
+        health=pool.health,
+        health_timeout=pool.health_timeout,
+        bake=pool.bake,
+        rollback_window=pool.rollback_window,
+        strategy=Strategy(pool.strategy),
+    )
+
+
+class Engine:
+    """Turns the core. `emit` may be called at any time on the daemon's one thread, also while an action is performed."""
+
+    def __init__(self, core: Supervisor, performer: Performer, listeners: Listeners, log: Log) -> None:
+        self._core = core
+        self._performer = performer
+        self._listeners = listeners
+        self._log = log
+        self._queue: deque[Event] = deque()
+        self._turning = False
+        self._timer: Timer | None = None
+        self._due: float | None = None
+        self._loop: Loop | None = None
+        self.configs: dict[Revision, Config] = {}
+        self.current = Revision(0)
+        # Set by `main.py` before the first event.
+        self.reread: Callable[[], Config]
+        self.headroom: Callable[[list[str]], tuple[tuple[str, Headroom], ...]]
+        self.answers: Answers
+        self.on_exit: Callable[[act.Exit], None]
+        self.on_ready: Callable[[], None]
+        self.trace: Trace | None = None
+        self.control: ControlServer | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.configs[self.current]
+
+    def adopt(self, revision: Revision, config: Config) -> None:
+        """The first configuration: its listeners are opened. Raises `SystemRefused`."""
+        self._listeners.prepare(revision, config.listeners)
+        self._settle(revision, config)
+        self.current = revision
+
+    def attach(self, loop: Loop) -> None:
+        """From here on deadlines are kept."""
+        self._loop = loop
+        self._arm()
+
+    def emit(self, event: Event) -> None:
+        """Hands one event to the core and performs what follows, unless that is being done already."""
+        self._queue.append(event)
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while self._queue:
+                self._turn(self._queue.popleft())
+        finally:
+            self._turning = False
+        self._arm()
+
+    def _turn(self, event: Event) -> None:
+        if self.trace is not None:
+            self.trace(">", event)
+        for action in self._core.handle(event, time.monotonic()):
+            if self.trace is not None and not isinstance(action, act.Note):
+                self.trace("<", action)
+            self._perform(action)
+
+    def _perform(self, action: act.Action) -> None:
+        match action:
+            case act.Note():
+                self._note(action)
+            case act.Progress(op, phase, done, total, message):
+                if self.control is not None:
+                    self.control.progress(op, phase, done, total, message)
+            case act.Opened() | act.Refused():
+                self.answers.answered(action)
+            case act.Ended(op):
+                self._ended(op)
+            case act.ReadConfig(op):
+                self._read_config(op)
+            case act.AdoptRevision(revision):
+                self._adopt(revision)
+            case act.DropRevision(revision):
+                self.configs.pop(revision, None)
+                self._performer.perform(action)
+            case act.Exit():
+                self.on_exit(action)
+            case _:
+                self._performer.perform(action)
+
+    def _note(self, note: act.Note) -> None:
+        self._log.write(note.level.value, note.text, note.fields)
+        if self.control is not None:
+            self.control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
+
+    def _ended(self, op: OpId) -> None:
+        if self.control is not None:
+            self.control.ended(op)
+        if op == 1:
+            self.on_ready()
+
+    def _read_config(self, op: OpId) -> None:
+        revision = Revision(max(self.configs) + 1)
+        try:
+            config = self.reread()
+            self._listeners.prepare(revision, config.listeners)
+        except SrvdError as exc:
+            traceback = str(exc.detail.get("traceback", ""))
+            self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=traceback)))
+            return
+        for warning in config.warnings:
+            self._log.warning(warning)
+        self._settle(revision, config)
+        specs = tuple(spec_of(pool) for pool in config.pools.values())
+        self.emit(ConfigRead(op, revision, specs, self.headroom(list(config.pools))))
+
+    def _settle(self, revision: Revision, config: Config) -> None:
+        self.configs[revision] = config
+        self._performer.settle(revision, config)
+
+    def _adopt(self, revision: Revision) -> None:
+        self.current = revision
+        try:
+            self._listeners.adopt(revision)
+            if self.control is not None:
+                self.control.permit(self.config.daemon.roles)
+        except (SrvdError, OSError) as exc:
+            self._log.error(f"adopt configuration {revision}: {exc}; the rest of it is in force")
+
+    def _arm(self) -> None:
+        due = self._core.next_deadline()
+        if due == self._due or self._loop is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._due = None
+        self.emit(Tick())

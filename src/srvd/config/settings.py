@@ -56,6 +56,9 @@ class DaemonSettings(NamedTuple):
     log_format: Annotated[
         str, Setting("How log lines look; auto: text", "choice:auto|text|json", "--log-format")
     ] = "auto"  # fmt: skip
+    log_file: Annotated[
+        str, Setting("Write the log to this file; empty: standard error", "path", "--log-file")
+    ] = ""  # fmt: skip
     max_workers: Annotated[
         int, Setting("Most workers of all pools together; the scoreboard has as many slots", "count:1..65536")
     ] = 1024

@@ -1,12 +1,13 @@
 """`--daemonize`: the daemon goes into the background, and the command that started it waits for the verdict.
 
-Also the pidfile. Knows nothing of pools: it is told "ready" or why not.
+Also the pidfile and the log file. Knows nothing of pools: it is told "ready" or why not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 
 from srvd.errors import EXIT, SystemRefused
@@ -55,10 +56,11 @@ def detach() -> tuple[Verdict, int | None]:
 
 
 def leave_terminal() -> None:
-    """The verdict is given: whoever reads the command's output must see its end."""
+    """The verdict is given: whoever reads the command's output, by a terminal or a pipe, must see its end."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (1, 2):
-        os.dup2(null, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.dup2(null, fd)
     os.close(null)
 
 
@@ -108,3 +110,21 @@ class Pidfile:
                 os.unlink(self._path)
         except (OSError, ValueError):
             return  # somebody else's by now, or gone: nothing of ours is left there
+
+
+class LogFile:
+    """The file behind stderr, opened anew on request: by then logrotate has moved the former one away."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Standard error becomes the file, if there is one. Raises `SystemRefused`; then stderr stays what it was."""
+        if not self._path:
+            return
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        except OSError as exc:
+            raise SystemRefused(f"open the log {self._path}: {exc.strerror}") from exc
+        os.dup2(fd, 2)
+        os.close(fd)

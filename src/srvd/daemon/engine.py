@@ -50,7 +50,7 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
 
 
 class Engine:
-    """Turns the core. `emit` may be called at any time on the daemon's one thread, also while an action is performed."""
+    """Turns the core. `emit` may be called at any time on the one thread, also while an action is performed."""
 
     def __init__(self, core: Supervisor, performer: Performer, listeners: Listeners, log: Log) -> None:
         self._core = core

@@ -19,7 +19,7 @@ from srvd.core.model import Actor, Kind, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import background, sample
 from srvd.daemon.answers import Answers
-from srvd.daemon.background import Pidfile, Verdict
+from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.control import ControlServer
 from srvd.daemon.engine import Engine, spec_of
 from srvd.daemon.listeners import Listeners
@@ -50,7 +50,7 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
         if code is not None:
             return code
     try:
-        return Daemon(config, reread, verdict).run()
+        return Daemon(config, reread, verdict, daemonized=daemonize).run()
     except SrvdError as exc:
         verdict.failed(exc.exit_code, f"srvd: {exc.message}" + (f"\n  {exc.hint}" if exc.hint else ""))
         raise
@@ -59,9 +59,12 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
 class Daemon:
     """Owns the parts and their order of birth and death."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], verdict: Verdict) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], verdict: Verdict, *, daemonized: bool) -> None:
         self._config = config
         self._verdict = verdict
+        self._daemonized = daemonized
+        self._log_file = LogFile(config.daemon.log_file)
+        self._log_file.open()
         self._log = Log(2, config.daemon.log_format, config.daemon.log_level)
         self._board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
         self._listeners = Listeners()
@@ -167,6 +170,8 @@ class Daemon:
     def _started(self) -> None:
         start = self._answers.operation(1)
         if start["state"] == "done":
+            if self._daemonized:
+                background.leave_terminal()
             self._verdict.ready()
 
     # -- signals ---------------------------------------------------------------------------------------------------
@@ -183,12 +188,8 @@ class Daemon:
             loop.add_signal_handler(number, self._signalled, number, wanted)
         loop.add_signal_handler(signal.SIGTTIN, self._signalled_scale, signal.SIGTTIN, +1)
         loop.add_signal_handler(signal.SIGTTOU, self._signalled_scale, signal.SIGTTOU, -1)
-        loop.add_signal_handler(
-            signal.SIGUSR1, self._unsupported, signal.SIGUSR1, "the log goes to stderr, nothing is reopened"
-        )
-        loop.add_signal_handler(
-            signal.SIGUSR2, self._unsupported, signal.SIGUSR2, "an upgrade in place is not supported yet"
-        )
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
+        loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
 
     def _signalled(self, number: signal.Signals, orders: tuple[Order, ...]) -> None:
@@ -202,8 +203,16 @@ class Daemon:
         pools = list(self._core.house.pools)
         self._signalled(number, tuple(Order(Kind.SCALE, name, delta, relative=True) for name in pools))
 
-    def _unsupported(self, number: signal.Signals, why: str) -> None:
-        self._log.warning(f"{number.name}: {why}")
+    def _reopen(self) -> None:
+        try:
+            self._log_file.open()
+        except SrvdError as exc:
+            self._log.error(f"{exc.message}; the former file stays open")
+        else:
+            self._log.info("SIGUSR1: the log is opened anew")
+
+    def _upgrade(self) -> None:
+        self._log.warning("SIGUSR2: unsupported: this version cannot upgrade in place")
 
 
 def socket_path(config: Config) -> str:

@@ -26,6 +26,9 @@ _ALL = 4096
 """More than a link's buffers hold, and a bound all the same: a grandchild could have kept the other end."""
 
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
 class Heard(NamedTuple):
     """What a link carried: one message, or its end – in order, or by nonsense."""
 
@@ -37,7 +40,7 @@ class Heard(NamedTuple):
 class Process:
     """A zygote or a worker. `close` gives back everything that is still open."""
 
-    __slots__ = ("link", "output", "pid", "pidfd", "reads_output")
+    __slots__ = ("_statm", "link", "output", "pid", "pidfd", "reads_output")
 
     def __init__(self, pid: int, pidfd: int, link: socket.socket, output: Output) -> None:
         self.pid = pid
@@ -45,6 +48,21 @@ class Process:
         self.link: socket.socket | None = link
         self.output = output
         self.reads_output = False
+        self._statm = -1
+
+    def rss(self) -> int:
+        """Resident bytes; 0 when they cannot be read, or it is over.
+
+        The file stays open: reading it again takes 1.5 µs, opening it 14 µs, psutil 40 µs (200 workers: 0.4, 3, 8 ms).
+        """
+        try:
+            if self._statm < 0:
+                self._statm = os.open(f"/proc/{self.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+                if process.is_over(self.pidfd):  # the pid may have been another's when the file was opened
+                    return 0
+            return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE
+        except (OSError, IndexError):  # ESRCH, or nothing to read: it has ended
+            return 0
 
     def watch_output(self, loop: Loop) -> None:
         """Read its stderr as it comes, up to its end."""
@@ -123,6 +141,8 @@ class Process:
         self._stop_output(loop)
         self.output.finish()
         os.close(self.pidfd)
+        if self._statm >= 0:
+            os.close(self._statm)
         return self.output.tail
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -172,14 +171,20 @@ class Workers:
     def pids(self) -> dict[int, WorkerId]:
         return {worker.process.pid: worker.id for worker in self._workers.values()}
 
-    def facts(self, worker: WorkerId) -> LaneFacts | None:
-        """What it is doing, by the scoreboard; None if it does not run."""
+    def pid(self, worker: WorkerId) -> int:
+        """0 if it does not run."""
         found = self._workers.get(worker)
-        return None if found is None else self._board.read(found.slot)
+        return 0 if found is None else found.process.pid
 
-    def slots(self) -> Iterator[tuple[WorkerId, int]]:
-        """Each worker with its slot."""
-        return ((worker.id, worker.slot) for worker in self._workers.values())
+    def facts(self, worker: WorkerId) -> LaneFacts:
+        """What it is doing, by the scoreboard; all zero if it does not run."""
+        found = self._workers.get(worker)
+        return LaneFacts() if found is None else self._board.read(found.slot)
+
+    def rss(self, worker: WorkerId) -> int:
+        """Its resident bytes; 0 when they cannot be read."""
+        found = self._workers.get(worker)
+        return 0 if found is None else found.process.rss()
 
     def check(self, worker: WorkerId) -> None:
         """A child with this worker's pid waits to be reaped."""

@@ -1,13 +1,18 @@
-"""Tells whether the kernel's OOM killer struck in our control group since it was asked last.
+"""What the control group says about memory: whether the OOM killer struck, and how much is left below the limit.
 
-Not proof for one process: the kernel counts per group, so each kill is given to one death by SIGKILL.
+Not proof for one process: the kernel counts kills per group, so each one is given to one death by SIGKILL. Knows cgroup
+v2 and v1; figures that cannot be read are absent, never an error.
 """
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["OomWatch"]
+__all__ = ["OomWatch", "memory_left"]
+
+_ROOT = "/sys/fs/cgroup"
+_MEMBERSHIP = "/proc/self/cgroup"
+_NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" by a number near 2^63
 
 
 class OomWatch:
@@ -15,8 +20,9 @@ class OomWatch:
 
     __slots__ = ("_known", "_path")
 
-    def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
-        self._path = _events_file(root, membership)
+    def __init__(self, root: str = _ROOT, membership: str = _MEMBERSHIP) -> None:
+        group, version = _group(root, membership)
+        self._path = f"{group}/{'memory.events' if version == 2 else 'memory.oom_control'}"
         self._known = self._kills()
 
     def struck(self) -> bool:
@@ -30,24 +36,54 @@ class OomWatch:
 
     def _kills(self) -> int:
         """`oom_kill` of memory.events (v2) or memory.oom_control (v1); 0 where there is none."""
-        for line in _read(self._path).splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill" and value.isdecimal():
-                return int(value)
-        return 0
+        return _field(self._path, "oom_kill")
 
 
-def _events_file(root: str, membership: str) -> str:
-    """The file that counts, by the lines `ID:CONTROLLERS:PATH` of cgroups(7); "" if there is none."""
-    found = ""
+def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
+    """Bytes below the nearest limit of this process's group and those above it; None: there is no limit."""
+    group, version = _group(root, membership)
+    limit, usage, cache = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    left: int | None = None
+    while len(group) > len(root):
+        most = _number(f"{group}/{limit}")
+        if most is not None and most < _NO_LIMIT:
+            # File pages that nobody used lately count as used, and are given up before anybody is killed.
+            used = (_number(f"{group}/{usage}") or 0) - _field(f"{group}/memory.stat", cache)
+            left = min(max(most - used, 0), most if left is None else left)
+        group = group.rpartition("/")[0]
+    return left
+
+
+def _group(root: str, membership: str) -> tuple[str, int]:
+    """The folder of this process's memory group and its version, by the lines `ID:CONTROLLERS:PATH` of cgroups(7)."""
+    unified = root
     for line in _read(membership).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if "memory" in controllers.split(","):
-            return f"{root}/memory{path.rstrip('/')}/memory.oom_control"
+            return f"{root}/memory{path.rstrip('/')}", 1
         if not controllers:
-            found = f"{root}{path.rstrip('/')}/memory.events"
-    return found
+            unified = f"{root}{path.rstrip('/')}"
+    return unified, 2
+
+
+def _field(path: str, wanted: str) -> int:
+    """The number behind a name in a file of lines `NAME NUMBER`; 0 if there is none."""
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == wanted and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _number(path: str) -> int | None:
+    """The only number of a file; None: there is no file, or it says "max"."""
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _read(path: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -266,7 +265,6 @@ async def _serve(path: str, name: str, roles: Mapping[str, list[str]]) -> None:
     sys.stdout.flush()
     await over.wait()
     server.close("stopped")  # what it left open is closed by the end of the process
-    sys.stdout.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
 
 
 if __name__ == "__main__":

@@ -160,10 +160,6 @@ class Client:
                 f"this program {PROTOCOL}",
                 hint="use the srvctl that was installed with the daemon",
             )
-        if not hello.role:
-            # A farewell follows, and says why.
-            while self._next(self._sock.gettimeout()) is not None:
-                continue
         return hello
 
     def _request(self, method: str, args: Mapping[str, Any], deadline: float, idem: str) -> int:

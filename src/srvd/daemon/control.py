@@ -46,8 +46,11 @@ class ControlServer:
     def open(self, path: str, roles: Mapping[str, Sequence[str]]) -> None:
         """Claim the path and begin to serve. Raises `SystemRefused` and `ConfigInvalid`, leaving nothing behind."""
         granted = Roles.resolve(roles, os.geteuid())
-        claim = Claim.open(path, shared=granted.shared)
-        self._door = Door(self._loop, claim, granted, self._limits, self)
+        self.serve(Claim.open(path, shared=granted.shared), granted)
+
+    def serve(self, claim: Claim, roles: Roles) -> None:
+        """Begin to serve a path that was claimed before."""
+        self._door = Door(self._loop, claim, roles, self._limits, self)
 
     def permit(self, roles: Mapping[str, Sequence[str]]) -> None:
         """Take over the roles of a new configuration, also for who is connected. Raises `ConfigInvalid`."""
@@ -66,6 +69,7 @@ class ControlServer:
     def ended(self, op: int) -> None:
         """The operation has ended, and `Backend.operation` says how: answer who waits for it."""
         self._desk.settle(op)
+        self._time_links()
 
     def publish(self, topic: str, data: Mapping[str, Any]) -> None:
         """Keep an event, and send it to who watches its topic."""
@@ -98,18 +102,17 @@ class ControlServer:
     # What the door tells.
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None:
-        """Greet the peer, and give it a seat if it may have one."""
+        """Give the peer a seat and greet it; or tell it why there is none, without a greeting."""
         kind = self._seats.take(peer) if peer.role else ""
-        hello = messages.hello(self._hello._replace(role=peer.role))
         if not kind:
             problem = _full() if peer.role else _no_role(peer)
             if self._seldom.may(problem.code, peer.uid, self._loop.time()):
                 self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
-            send_and_close(sock, encode(hello) + encode(messages.bye(problem.code, problem.message)))
+            send_and_close(sock, encode(messages.bye(problem.code, problem.message)))
             return
         link = Link(self._loop, sock, peer, self)
         self._links[link] = kind
-        link.send(hello)
+        link.send(messages.hello(self._hello._replace(role=peer.role)))
         self.changed(link)
 
     def short(self, problem: OSError) -> None:
@@ -163,8 +166,11 @@ class ControlServer:
                 self._end_if_overdue(link, now)
         if self._door is not None:
             self._door.resume(now)
-        due = min((self._due(link) for link in self._links), default=NEVER)
-        self._clock.wake_by(min(due, self._door.resume_at if self._door is not None else NEVER))
+            self._clock.wake_by(self._door.resume_at)
+        self._time_links()
+
+    def _time_links(self) -> None:
+        self._clock.wake_by(min((self._due(link) for link in self._links), default=NEVER))
 
     def _end_if_overdue(self, link: Link, now: float) -> None:
         limits = self._limits

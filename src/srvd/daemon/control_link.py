@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -125,7 +124,7 @@ class Outbox:
 class Link:
     """One peer's connection, until `end()`."""
 
-    __slots__ = ("_decoder", "_frame_at", "_heard_at", "_inbox", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
+    __slots__ = ("_active_at", "_decoder", "_frame_at", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
 
     def __init__(self, loop: Loop, sock: socket.socket, peer: Peer, owner: Owner) -> None:
         self.peer = peer
@@ -133,15 +132,15 @@ class Link:
         self._loop = loop
         self._owner = owner
         self._decoder = Decoder()
-        self._inbox: deque[dict[str, Any]] = deque()
         self._outbox = Outbox(loop, sock, self._drained)
         self._frame_at = math.inf  # first byte of an unfinished frame
-        self._heard_at = loop.time()
+        self._active_at = loop.time()  # the latest request or answer
         self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"
         loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message. Raises `BadFrame` when it is longer than an answer may be; then nothing was sent."""
+        self._active_at = self._loop.time()
         self.send_frame(encode(message))
 
     def send_frame(self, frame: bytes) -> None:
@@ -169,7 +168,7 @@ class Link:
         return {
             "frame": self._frame_at + limits.frame,
             "stall": self._outbox.stalled_at + limits.stall,
-            "idle": math.inf if engaged or self._inbox else self._heard_at + limits.idle,
+            "idle": math.inf if engaged or self._state == "full" else self._active_at + limits.idle,
         }
 
     def finish(self) -> None:
@@ -178,7 +177,6 @@ class Link:
             return
         self._stop_reading()
         self._state = "leaving"
-        self._inbox.clear()
         self._frame_at = math.inf
         if not self._outbox:
             self.end()
@@ -199,7 +197,6 @@ class Link:
     def _release(self) -> None:
         self._stop_reading()
         self._outbox.stop()
-        self._inbox.clear()
         self._state = "ended"
 
     def _stop_reading(self) -> None:
@@ -217,36 +214,50 @@ class Link:
         if not chunk:
             self.end()
             return
-        self._heard_at = self._loop.time()
-        began = self._decoder.pending
-        try:
-            messages = self._decoder.feed(chunk)
-        except BadFrame as problem:
-            self._owner.garbled(self, problem)
-            return
-        if not self._decoder.pending:
-            self._frame_at = math.inf
-        elif messages or not began:
-            self._frame_at = self._heard_at
-        self._inbox += messages
+        self._active_at = self._loop.time()
+        self._decoder.push(chunk)
         self._work()
 
     def _work(self) -> None:
-        """Answer what was asked, a few requests at a time, and only to a peer that reads its answers."""
+        """Answer what was asked, a few requests at a time, and only to a peer that reads its answers.
+
+        What is not answered yet stays in the decoder as bytes, and nothing more is read: a map is many times as large.
+        """
+        answered = False
         for _ in range(TURN):
-            if not self._inbox or not self.has_room:
-                break
-            self._owner.received(self, self._inbox.popleft())
-        if self._state not in ("reading", "full"):
-            return
-        if self._inbox and self._state == "reading":
-            self._stop_reading()
-            self._state = "full"
-        elif not self._inbox and self._state == "full":
+            if not self.has_room:
+                self._hold()
+                return
+            try:
+                message = self._decoder.pop()
+            except BadFrame as problem:
+                self._owner.garbled(self, problem)
+                return
+            if message is None:
+                self._read_on(answered=answered)
+                return
+            answered = True
+            self._owner.received(self, message)
+            if self._state in ("leaving", "ended"):
+                return
+        self._hold()
+        self._loop.call_soon(self._resume)
+
+    def _hold(self) -> None:
+        self._stop_reading()
+        self._state = "full"
+        self._frame_at = math.inf
+        self._owner.changed(self)
+
+    def _read_on(self, *, answered: bool) -> None:
+        """Every whole frame is answered: wait for more. A frame's time runs from its first byte."""
+        if self._state == "full":
             self._loop.add_reader(self.sock.fileno(), self._readable)
-            self._state = "reading"
-        if self._inbox and self.has_room:
-            self._loop.call_soon(self._resume)
+        self._state = "reading"
+        if not self._decoder.pending:
+            self._frame_at = math.inf
+        elif answered or self._frame_at == math.inf:
+            self._frame_at = self._loop.time()
         self._owner.changed(self)
 
     def _resume(self) -> None:

@@ -74,25 +74,32 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that began and has not ended."""
+        """Bytes that were pushed and not popped."""
         return len(self._buffer)
 
-    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
-        """The maps that `chunk` completes, in their order.
+    def push(self, chunk: bytes) -> None:
+        """Take more of the stream. Whoever pushes bounds how much waits to be popped."""
+        self._buffer += chunk
 
-        Raises `BadFrame` as soon as a frame is known to be wrong, which may be at its first byte. Maps that `chunk`
-        completed before the wrong frame are lost with it: the connection ends anyway.
+    def pop(self) -> dict[str, Any] | None:
+        """The next map, None when its frame has not ended.
+
+        Raises `BadFrame` as soon as the frame is known to be wrong, which may be at its first byte.
         """
         buffer = self._buffer
-        buffer += chunk
-        maps: list[dict[str, Any]] = []
-        while buffer:
-            length = self._length()
-            if length < 0 or len(buffer) < PREFIX + length:
-                break
-            body = bytes(memoryview(buffer)[PREFIX : PREFIX + length])
-            del buffer[: PREFIX + length]
-            maps.append(self._decode(body))
+        length = self._length() if buffer else -1
+        if length < 0 or len(buffer) < PREFIX + length:
+            return None
+        body = bytes(memoryview(buffer)[PREFIX : PREFIX + length])
+        del buffer[: PREFIX + length]
+        return self._decode(body)
+
+    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
+        """The maps that `chunk` completes, in their order. Raises `BadFrame`; the maps before it are lost then."""
+        self.push(chunk)
+        maps = []
+        while (message := self.pop()) is not None:
+            maps.append(message)
         return maps
 
     def _length(self) -> int:

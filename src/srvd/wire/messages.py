@@ -2,9 +2,10 @@
 
 Spelling and reading only: what a request means, and who may send it, is decided by the daemon. Pure.
 
-The server speaks first: `hello`. Then `req` is answered by one `ok` or `err` with the same id, `progress` may come
-before it, `ev` after the `ok` of a watch. `cancel` takes a request back: its `err cancelled` comes at once, the
-operation it began goes on. `bye` is the last frame before the server ends the connection, and says why.
+The server speaks first: `hello`, or `bye` to whom it does not let in. Then `req` is answered by one `ok` or `err` with
+the same id, `progress` may come before it, `ev` after the `ok` of a watch. `cancel` takes a request back: its `err
+cancelled` comes at once, the operation it began goes on. `bye` is the last frame before the server ends the connection,
+and says why.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Hello(NamedTuple):
     name: str  # of the instance
     instance: str  # differs after each start of the daemon
     pid: int
-    role: str  # the peer's; "" when it has none, then `bye` follows
+    role: str  # the peer's
 
 
 class Request(NamedTuple):

@@ -1,0 +1,154 @@
+"""Claims about who may do what: the kernel says who it is, the configuration which role that has, default nobody."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srvd.core.actions import Level
+from srvd.daemon.control_peers import NOBODY, Roles
+from srvd.errors import ConfigInvalid
+from tests.fake_daemon import Fake
+
+STRANGER, GROUP = 4_321, 5_432
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+ASK = """
+import json, os, sys
+from srvd.ctl.client import Client
+from srvd.errors import SrvdError
+path, uid, gid, groups, methods = json.loads(sys.argv[1])
+os.setgroups(groups); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)
+said = []
+try:
+    with Client.connect(path) as client:
+        said.append(client.hello.role)
+        for method, args in methods:
+            try:
+                client.call(method, args)
+                said.append("ok")
+            except SrvdError as exc:
+                said.append(exc.code)
+except SrvdError as exc:
+    said.append(exc.code)
+print(json.dumps(said))
+"""
+
+
+def ask(path: str, uid: int, gid: int, groups: list[int], *methods: tuple[str, dict[str, Any]]) -> list[str]:
+    """What another user's client hears: its role, then "ok" or an error's code for each request."""
+    given = json.dumps([path, uid, gid, groups, methods])
+    done = subprocess.run([sys.executable, "-c", ASK, given], capture_output=True, text=True, timeout=30, check=True)
+    return list(json.loads(done.stdout))
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Fake]:
+    # pytest's directories are private: another user has to get through to the socket.
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(parent, 0o755)
+    roles = {"viewer": [f"%{GROUP}"], "operator": [str(STRANGER)], "admin": [str(NOBODY)]}
+    with Fake(str(tmp_path / "run" / "a.sock"), roles) as running:
+        yield running
+
+
+def test_root_and_the_daemons_own_user_are_admins_and_nobody_else_is() -> None:
+    roles = Roles.resolve({}, 1000)
+    assert [roles.of(uid, []) for uid in (0, 1000, 1001)] == ["admin", "admin", ""]
+    assert not roles.shared
+    assert not Roles.resolve({}, 0).shared
+
+
+def test_names_and_numbers_of_users_and_groups_get_roles() -> None:
+    me, mine = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    roles = Roles.resolve({"viewer": ["%77", f"%{mine}"], "operator": ["88", me]}, 1)
+    assert (roles.of(88, []), roles.of(99, [5, 77])) == ("operator", "viewer")
+    assert roles.groups[os.getgid()] == "viewer"
+    assert roles.shared
+
+
+def test_the_highest_role_counts() -> None:
+    roles = Roles.resolve({"viewer": ["7", "%1"], "operator": ["7", "%2"], "admin": ["%3"]}, 0)
+    assert roles.of(7, []) == "operator"
+    assert roles.of(7, [1, 3]) == "admin"
+    assert roles.of(8, [1, 2]) == "operator"
+
+
+def test_the_overflow_user_and_group_never_get_a_role() -> None:
+    roles = Roles.resolve({"admin": [str(NOBODY), f"%{NOBODY}"], "viewer": ["%5"]}, NOBODY)
+    assert roles.of(NOBODY, [5, NOBODY]) == ""
+    assert roles.of(12, [NOBODY]) == ""
+
+
+@pytest.mark.parametrize("member", ["no-such-user-here", "%no-such-group-here"])
+def test_a_name_that_nobody_has_is_refused(member: str) -> None:
+    with pytest.raises(ConfigInvalid, match="no-such"):
+        Roles.resolve({"viewer": [member]}, 0)
+
+
+@needs_root
+def test_an_operator_may_change_and_not_stop(fake: Fake) -> None:
+    asked = [("status", {}), ("config", {}), ("reload", {"wait": False}), ("stop", {"wait": False})]
+    assert ask(fake.path, STRANGER, STRANGER, [], *asked) == ["operator", "ok", "ok", "ok", "permission"]
+    peer = fake.backend.asked[-1][2]
+    assert (peer.uid, peer.gid) == (STRANGER, STRANGER)
+    assert fake.logged[-1][0] is Level.WARNING
+    assert f"uid {STRANGER}" in fake.logged[-1][1]
+
+
+@needs_root
+def test_a_supplementary_group_gives_a_role(fake: Fake) -> None:
+    asked = [
+        ("status", {}),
+        ("why", {}),
+        ("watch", {}),
+        ("config", {}),
+        ("scale", {"size": 1}),
+        ("op.cancel", {"id": 1}),
+    ]
+    viewed = ["viewer", "ok", "ok", "ok", "permission", "permission", "permission"]
+    assert ask(fake.path, 999, 999, [1, GROUP, 3], *asked) == viewed
+    assert [method for method, _, _ in fake.backend.asked] == ["status", "why"]
+
+
+@needs_root
+@pytest.mark.parametrize(("uid", "groups"), [(999, [1, 2]), (NOBODY, [GROUP])])
+def test_a_user_without_a_role_is_told_so_and_gets_no_seat(fake: Fake, uid: int, groups: list[int]) -> None:
+    assert ask(fake.path, uid, uid, groups, ("ping", {})) == ["permission"]
+    assert fake.backend.asked == []
+    assert not fake.do(lambda: fake.server._links)
+    assert "no role" in fake.logged[-1][1]
+
+
+@needs_root
+def test_without_roles_others_cannot_even_connect(tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(parent, 0o755)
+    with Fake(str(tmp_path / "a.sock")) as fake:
+        assert ask(fake.path, STRANGER, STRANGER, [], ("ping", {})) == ["permission"]
+        assert fake.logged == []
+
+
+@needs_root
+def test_new_roles_hold_at_once_also_for_who_is_connected(fake: Fake) -> None:
+    fake.do(lambda: fake.server.permit({"viewer": [str(STRANGER)]}))
+    assert ask(fake.path, STRANGER, STRANGER, [], ("reload", {})) == ["viewer", "permission"]
+    fake.do(lambda: fake.server.permit({}))
+    assert os.stat(fake.path).st_mode & 0o777 == 0o600
+    assert ask(fake.path, STRANGER, STRANGER, []) == ["permission"]
+
+
+def test_wrong_roles_change_nothing(fake: Fake) -> None:
+    before = fake.do(lambda: fake.server._opened().roles)
+    with pytest.raises(ConfigInvalid):
+        fake.do(lambda: fake.server.permit({"viewer": ["no-such-user-here"]}))
+    assert fake.do(lambda: fake.server._opened().roles) == before

@@ -1,217 +1,104 @@
-"""The command line of the daemon: `srvd start`, `check`, `config`, `version`.
+"""The entry of `srvd`: a plain `srvd start …` goes straight to the daemon, everything else to `commandline.py`.
 
-Decides nothing about pools: it reads the configuration, says what is wrong with it, and hands over. Orders to a
-running daemon are `srvctl`'s.
+Explains nothing and refuses nothing itself. It exists because importing click takes 18 ms, and the first zygote of a
+start would wait for it (of some 80 ms); a test holds both readers of the command line to the same result.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import click
-
-from srvd import __version__
-from srvd.config import show
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import TABLES, Config, Setting, declared
-from srvd.errors import EXIT, LoadFailed, SrvdError
-from srvd.log import escape
+from srvd.errors import EXIT, SrvdError
 
-__all__ = ["main"]
-
-_GROUP_HELP = """A pre-fork application server with a control socket and a reload that cannot hurt.
-
-\b
-  srvd start                          the built-in demo on http://127.0.0.1:8000
-  srvd start shop.wsgi:application    your application
-  srvd start -c shop.toml             everything from a file
-  srvd check -c shop.toml             would it start? changes nothing
-  srvd config -c shop.toml            every value in force, and where it comes from
-
-Once it runs, srvctl asks and orders: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
-"""
-
-_START_HELP = """Start the daemon: APP is MODULE:ATTRIBUTE or MODULE:FACTORY().
-
-\b
-  srvd start shop.wsgi:application --bind :8000 --workers 4
-  srvd start "shop:create_app()" --bind unix:/run/shop/web.sock
-  srvd start -c /etc/shop/srvd.toml --log-level debug
-
-Without -c, ./srvd.toml is read if it exists. Later ones win: defaults, PORT and WEB_CONCURRENCY, the file, SRVD_
-variables, flags. It stays in the foreground and logs to standard error; with --daemonize it returns as soon as the
-pools serve, or with the reason why they do not.
-
-Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refused a port or a socket, 78 the
-configuration is wrong.
-"""
-
-_CHECK_HELP = """Check the configuration, and load each application once in a process that is thrown away.
-
-\b
-  srvd check -c /etc/shop/srvd.toml && srvctl reload
-
-Opens no port and touches no running daemon. Exit codes: 0 it would start, 1 an application cannot be loaded (with its
-traceback), 78 the configuration is wrong (all problems at once).
-"""
-
-_CONFIG_HELP = """Show every setting with its value and where the value comes from.
-
-\b
-  srvd config -c shop.toml --workers 8
-  srvd config --json | jq '.settings["pools.web"].workers'
-
-What is printed is itself a configuration file. Secrets are shown as ***.
-"""
-
-Flags = dict[str, object]
-"""What was given on the command line, by flag as `config/settings.py` declares it."""
+__all__ = ["Asked", "configuration", "flags", "main", "read_plain", "start"]
 
 
-def _flags() -> list[tuple[str, Setting]]:
-    return [(name, one) for table in TABLES for name, one in declared(table).items() if one.flag]
+class Asked(NamedTuple):
+    """What the command line of `srvd start` says; `given` by flag, as `config/settings.py` declares it."""
+
+    path: str | None
+    given: dict[str, object]
+    daemonize: bool
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds APP, -c and a flag for each setting that declares one."""
-    for name, setting in reversed(_flags()):
-        if setting.flag == "APP":
-            continue
-        base, _, words = setting.kind.partition(":")
-        many = base == "addresses"
-        metavar = {"addresses": "ADDR", "count": "N", "choice": words}.get(base, base.upper())
-        about = f"{setting.help}{'; may be repeated' if many else ''}."
-        command = click.option(setting.flag, name, multiple=many, metavar=metavar, help=about)(command)
-    command = click.option("-c", "--config", "path", metavar="FILE", help="Configuration file (TOML).")(command)
-    return click.argument("app", required=False)(command)
+def flags() -> dict[str, Setting]:
+    """The settings that have a flag, by flag; the application is "APP"."""
+    return {one.flag: one for table in TABLES for one in declared(table).values() if one.flag}
 
 
-@click.group(help=_GROUP_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, "--version", "-V", prog_name="srvd", message="%(prog)s %(version)s")
-def cli() -> None:
-    pass
+def read_plain(arguments: Sequence[str]) -> Asked | None:
+    """What `start` with these arguments asks for; `None` for anything that has to be looked at more closely."""
+    known = flags()
+    path: str | None = None
+    given: dict[str, object] = {}
+    daemonize = False
+    if not arguments or arguments[0] != "start":
+        return None
+    rest = iter(arguments[1:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if word == "--daemonize":
+            daemonize = True
+        elif not word.startswith("-") and "APP" not in given:
+            given["APP"] = word
+        elif name in known or name in ("-c", "--config"):
+            if not equals:
+                value = next(rest, "-")
+            if value.startswith("-") or (equals and name == "-c"):
+                return None
+            if name in ("-c", "--config"):
+                path = value
+            elif known[name].kind == "addresses":
+                held = given.get(name, ())
+                assert isinstance(held, tuple)
+                given[name] = (*held, value)
+            else:
+                given[name] = value
+        else:
+            return None
+    return Asked(path, given, daemonize)
 
 
-@cli.command(help=_START_HELP, short_help="Start the daemon.")
-@_with_settings
-@click.option("--daemonize", is_flag=True, help="Return when the pools serve, and run on in the background.")
-def start(path: str | None, daemonize: bool, **given: Any) -> None:
-    reread = _reader(path, given)
-    config = reread()
-    # Here, because the daemon is what makes a start slow: no other command should wait for asyncio.
-    from srvd.daemon import main as daemon
-
-    sys.exit(daemon.run(config, reread, daemonize=daemonize))
-
-
-@cli.command(help=_CHECK_HELP, short_help="Check the configuration and load the applications; change nothing.")
-@_with_settings
-def check(path: str | None, **given: Any) -> None:
-    config = _reader(path, given)()
-    from srvd.daemon import trial  # as above: it brings all that starts processes
-
-    _warn(config)
-    code = EXIT.DONE
-    for pool in config.pools.values():
-        try:
-            loaded = trial.try_load(pool, partial(_say_line, pool.name))
-        except LoadFailed as error:
-            _complain(error)
-            code = error.exit_code
-            continue
-        for note in loaded.notes:
-            _say_warning(f"pool {pool.name}: {note}")
-        click.echo(f"pool {pool.name}: {pool.app} loaded in {loaded.seconds:.2f} s")
-    if code == EXIT.DONE:
-        click.echo(f"{config.path or 'the configuration'} is good: {_count(config)}")
-    sys.exit(code)
-
-
-@cli.command(help=_CONFIG_HELP, short_help="Show every setting, its value and its origin.")
-@_with_settings
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: times in seconds, sizes in bytes.")
-def config(path: str | None, as_json: bool, **given: Any) -> None:
-    config = _reader(path, given)()
-    if as_json:
-        click.echo(json.dumps(show.as_map(config), indent=2, ensure_ascii=False))
-        return
-    _warn(config)
-    click.echo(show.as_toml(config), nl=False)
-
-
-@cli.command(short_help="Show the version.")
-def version() -> None:
-    """Show the version."""
-    click.echo(f"srvd {__version__}")
-
-
-def _reader(path: str | None, given: Flags) -> Callable[[], Config]:
+def configuration(path: str | None, given: dict[str, object]) -> Callable[[], Config]:
     """Reads the same file, environment and flags each time it is called; a reload calls it again."""
     if path is None and os.path.exists(DEFAULT_FILE):
         path = DEFAULT_FILE
     file = os.path.abspath(path) if path else None
-    flags = {setting.flag: given.get(name) for name, setting in _flags()}
     environ = dict(os.environ)
-    return lambda: load(file, flags, environ)
+    return lambda: load(file, given, environ)
 
 
-def _count(config: Config) -> str:
-    workers = sum(pool.workers for pool in config.pools.values())
-    pools = ", ".join(config.pools)
-    return f"{len(config.pools)} pool{'s' if len(config.pools) > 1 else ''} ({pools}) with {workers} workers"
+def start(asked: Asked) -> int:
+    """Run the daemon; its exit code. Raises `SrvdError` when it cannot even begin."""
+    reread = configuration(asked.path, asked.given)
+    config = reread()
+    # Here, because the daemon is what makes a start slow: no other command should wait for it.
+    from srvd.daemon import main as daemon
 
-
-def _warn(config: Config) -> None:
-    for warning in config.warnings:
-        _say_warning(warning)
-
-
-def _say_warning(text: str) -> None:
-    click.echo(f"{_marked('warning', 'yellow')}: {_printable(text)}", err=True)
-
-
-def _say_line(source: str, line: str) -> None:
-    click.echo(f"{source} | {escape(line)}", err=True)
-
-
-def _complain(error: SrvdError) -> None:
-    """The error, its traceback and its hint on standard error; in colour only there where it is a terminal."""
-    click.echo(f"{_marked('error', 'red')}: {_printable(error.message)}", err=True)
-    traceback = str(error.detail.get("traceback", "")).rstrip()
-    if traceback:
-        click.echo(_printable(traceback), err=True)
-    if error.hint:
-        click.echo(f"{_marked('hint', 'cyan')}: {_printable(error.hint)}", err=True)
-
-
-def _marked(word: str, colour: str) -> str:
-    return word if os.environ.get("NO_COLOR") else click.style(word, fg=colour)  # echo drops colour off a terminal
-
-
-def _printable(text: str) -> str:
-    """Lines stay lines; whatever else a terminal would obey came from a file or an application, and is escaped."""
-    return "\n".join(escape(line) for line in text.split("\n"))
+    return daemon.run(config, reread, daemonize=asked.daemonize)
 
 
 def main() -> None:
     """Entry of `srvd`. Never returns; the exit codes are those of docs/reference/exit-codes.md."""
+    asked = read_plain(sys.argv[1:])
     try:
-        cli.main(prog_name="srvd", standalone_mode=False)
-        code = EXIT.DONE
-    except click.ClickException as exc:
-        exc.show()
-        code = EXIT.USAGE
-    except click.Abort:
-        code = EXIT.INTERRUPTED
+        if asked is not None:
+            sys.exit(start(asked))
     except SrvdError as error:
-        _complain(error)
-        code = error.exit_code
+        from srvd.commandline import complain  # the slow way is good enough for bad news
+
+        complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT.INTERRUPTED)
     except Exception as exc:  # the process ends here
         sys.excepthook(type(exc), exc, exc.__traceback__)
-        code = EXIT.BUG
-    sys.exit(code)
+        sys.exit(EXIT.BUG)
+    from srvd import commandline
+
+    commandline.main()

@@ -1,0 +1,202 @@
+"""The command line of `srvd` as people see it: `start`, `check`, `config`, `version`, their help and their errors.
+
+Decides nothing about pools: it reads the configuration, says what is wrong with it, and hands over. Orders to a
+running daemon are `srvctl`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from srvd import __version__
+from srvd.cli import Asked, configuration, flags
+from srvd.cli import start as start_daemon
+from srvd.config import show
+from srvd.config.settings import Config
+from srvd.errors import EXIT, LoadFailed, SrvdError
+from srvd.log import escape
+
+__all__ = ["cli", "complain", "main"]
+
+_GROUP_HELP = """A pre-fork application server with a control socket and a reload that cannot hurt.
+
+\b
+  srvd start                          the built-in demo on http://127.0.0.1:8000
+  srvd start shop.wsgi:application    your application
+  srvd start -c shop.toml             everything from a file
+  srvd check -c shop.toml             would it start? changes nothing
+  srvd config -c shop.toml            every value in force, and where it comes from
+
+Once it runs, srvctl asks and orders: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
+"""
+
+_START_HELP = """Start the daemon: APP is MODULE:ATTRIBUTE or MODULE:FACTORY().
+
+\b
+  srvd start shop.wsgi:application --bind :8000 --workers 4
+  srvd start "shop:create_app()" --bind unix:/run/shop/web.sock
+  srvd start -c /etc/shop/srvd.toml --log-level debug
+
+Without -c, ./srvd.toml is read if it exists. Later ones win: defaults, PORT and WEB_CONCURRENCY, the file, SRVD_
+variables, flags. It stays in the foreground and logs to standard error; with --daemonize it returns as soon as the
+pools serve, or with the reason why they do not.
+
+Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refused a port or a socket, 78 the
+configuration is wrong.
+"""
+
+_CHECK_HELP = """Check the configuration, and load each application once in a process that is thrown away.
+
+\b
+  srvd check -c /etc/shop/srvd.toml && srvctl reload
+
+Opens no port and touches no running daemon. Exit codes: 0 it would start, 1 an application cannot be loaded (with its
+traceback), 78 the configuration is wrong (all problems at once).
+"""
+
+_CONFIG_HELP = """Show every setting with its value and where the value comes from.
+
+\b
+  srvd config -c shop.toml --workers 8
+  srvd config --json | jq '.settings["pools.web"].workers'
+
+What is printed is itself a configuration file. Secrets are shown as ***.
+"""
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds APP, -c and a flag for each setting that declares one; they arrive under their flag, without dashes."""
+    for flag, setting in reversed(flags().items()):
+        if flag == "APP":
+            continue
+        base, _, words = setting.kind.partition(":")
+        many = base == "addresses"
+        metavar = {"addresses": "ADDR", "count": "N", "choice": words}.get(base, base.upper())
+        about = f"{setting.help}{'; may be repeated' if many else ''}."
+        command = click.option(flag, multiple=many, metavar=metavar, help=about)(command)
+    command = click.option("-c", "--config", "path", metavar="FILE", help="Configuration file (TOML).")(command)
+    return click.argument("app", required=False)(command)
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, object]:
+    """The parameters that were given, by flag."""
+    named = {flag: parameters[flag.lstrip("-").replace("-", "_").lower()] for flag in flags()}
+    return {flag: value for flag, value in named.items() if value not in (None, ())}
+
+
+@click.group(help=_GROUP_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", "-V", prog_name="srvd", message="%(prog)s %(version)s")
+def cli() -> None:
+    pass
+
+
+@cli.command(help=_START_HELP, short_help="Start the daemon.")
+@_with_settings
+@click.option("--daemonize", is_flag=True, help="Return when the pools serve, and run on in the background.")
+def start(path: str | None, daemonize: bool, **given: Any) -> None:
+    sys.exit(start_daemon(Asked(path, _given(given), daemonize)))
+
+
+@cli.command(help=_CHECK_HELP, short_help="Check the configuration and load the applications; change nothing.")
+@_with_settings
+def check(path: str | None, **given: Any) -> None:
+    config = configuration(path, _given(given))()
+    from srvd.daemon import trial  # here, because `config` and `version` start no process
+
+    _warn(config)
+    code = EXIT.DONE
+    for pool in config.pools.values():
+        try:
+            loaded = trial.try_load(pool, partial(_say_line, pool.name))
+        except LoadFailed as error:
+            complain(error)
+            code = error.exit_code
+            continue
+        for note in loaded.notes:
+            _say_warning(f"pool {pool.name}: {note}")
+        click.echo(f"pool {pool.name}: {pool.app} loaded in {loaded.seconds:.2f} s")
+    if code == EXIT.DONE:
+        click.echo(f"{config.path or 'the configuration'} is good: {_count(config)}")
+    sys.exit(code)
+
+
+@cli.command(help=_CONFIG_HELP, short_help="Show every setting, its value and its origin.")
+@_with_settings
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: times in seconds, sizes in bytes.")
+def config(path: str | None, as_json: bool, **given: Any) -> None:
+    config = configuration(path, _given(given))()
+    if as_json:
+        click.echo(json.dumps(show.as_map(config), indent=2, ensure_ascii=False))
+        return
+    _warn(config)
+    click.echo(show.as_toml(config), nl=False)
+
+
+@cli.command(short_help="Show the version.")
+def version() -> None:
+    """Show the version."""
+    click.echo(f"srvd {__version__}")
+
+
+def _count(config: Config) -> str:
+    workers = sum(pool.workers for pool in config.pools.values())
+    pools = ", ".join(config.pools)
+    return f"{len(config.pools)} pool{'s' if len(config.pools) > 1 else ''} ({pools}) with {workers} workers"
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        _say_warning(warning)
+
+
+def _say_warning(text: str) -> None:
+    click.echo(f"{_marked('warning', 'yellow')}: {_printable(text)}", err=True)
+
+
+def _say_line(source: str, line: str) -> None:
+    click.echo(f"{source} | {escape(line)}", err=True)
+
+
+def complain(error: SrvdError) -> None:
+    """The error, its traceback and its hint on standard error; in colour only there where it is a terminal."""
+    click.echo(f"{_marked('error', 'red')}: {_printable(error.message)}", err=True)
+    traceback = str(error.detail.get("traceback", "")).rstrip()
+    if traceback:
+        click.echo(_printable(traceback), err=True)
+    if error.hint:
+        click.echo(f"{_marked('hint', 'cyan')}: {_printable(error.hint)}", err=True)
+
+
+def _marked(word: str, colour: str) -> str:
+    return word if os.environ.get("NO_COLOR") else click.style(word, fg=colour)  # echo drops colour off a terminal
+
+
+def _printable(text: str) -> str:
+    """Lines stay lines; whatever else a terminal would obey came from a file or an application, and is escaped."""
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
+def main() -> None:
+    """Whatever `srvd` was asked. Never returns."""
+    try:
+        cli.main(prog_name="srvd", standalone_mode=False)
+        code = EXIT.DONE
+    except click.ClickException as exc:
+        exc.show()
+        code = EXIT.USAGE
+    except click.Abort:
+        code = EXIT.INTERRUPTED
+    except SrvdError as error:
+        complain(error)
+        code = error.exit_code
+    except Exception as exc:  # the process ends here
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+        code = EXIT.BUG
+    sys.exit(code)

@@ -1,0 +1,340 @@
+"""Claims about what the daemon performs: forks, words, kills and ends, told once each; nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, Told
+from srvd.core.events import (
+    ForkRefused,
+    Word,
+    WorkerForked,
+    WorkerGone,
+    WorkerSaid,
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLoaded,
+)
+from srvd.core.model import Death, GenerationId, Revision, WorkerId
+from srvd.daemon import workers
+from srvd.daemon.perform import Performer
+from tests.stage import GOOD, Stage, open_fds
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+
+
+SLOW = """
+import time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(1000)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def ask(address: tuple[str, int], path: str = "/") -> socket.socket:
+    client = socket.create_connection(address, timeout=5)
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return client
+
+
+def answer(stage: Stage, client: socket.socket) -> bytes:
+    client.setblocking(False)
+    received = b""
+
+    def all_of_it() -> bool:
+        nonlocal received
+        try:
+            chunk = client.recv(65536)
+        except BlockingIOError:
+            return False
+        received += chunk
+        return not chunk
+
+    stage.until(all_of_it)
+    client.close()
+    return received
+
+
+def test_a_worker_is_forked_ready_serves_drains_and_leaves(stage: Stage) -> None:
+    generation = stage.load()
+    worker = stage.fork(generation, 1)
+    address = stage.serve(worker)
+    assert answer(stage, ask(address)).endswith(b"ok")
+    stage.performer.perform(TellWorker(worker, Told.DRAIN, 5.0))
+    death = stage.gone(worker).death
+    assert (death.exit_code, death.signal, death.requests, death.request_line) == (0, None, 1, "")
+    kinds = [type(event).__name__ for event in stage.events if tuple(event)[:1] == (worker,)]
+    assert (kinds[0], kinds[-1]) == ("WorkerForked", "WorkerGone")
+    assert [said.word for said in stage.of(WorkerSaid, worker)] == [Word.READY, Word.SERVING, Word.BYE]
+
+
+def test_a_probe_is_answered_by_the_application(stage: Stage) -> None:
+    healthy = stage.fork(stage.load(health="/healthz"), 1)
+    stage.performer.perform(TellWorker(healthy, Told.PROBE, 5.0))
+    assert stage.until(lambda: stage.said(healthy, Word.HEALTHY))
+    source = "def app(environ, start_response):\n    start_response('500 Oh', [])\n    return []\n"
+    ill = stage.fork(stage.load(source, health="/healthz"), 1)
+    stage.performer.perform(TellWorker(ill, Told.PROBE, 5.0))
+    (said,) = stage.until(lambda: stage.said(ill, Word.UNHEALTHY))
+    assert "/healthz" in said.text
+
+
+def test_the_first_request_rings_when_nobody_watches(stage: Stage) -> None:
+    worker = stage.fork(stage.load(), 1)
+    address = stage.serve(worker)
+    stage.board.watching = True
+    answer(stage, ask(address))
+    assert stage.rung == 0
+    stage.board.watching = False
+    answer(stage, ask(address))
+    stage.until(lambda: stage.rung)
+
+
+def test_a_killed_workers_certificate_names_its_request(stage: Stage) -> None:
+    worker = stage.fork(stage.load(SLOW), 1)
+    client = ask(stage.serve(worker), "/slow")
+    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    os.kill(stage.pid(worker), signal.SIGKILL)
+    death = stage.gone(worker).death
+    assert (death.exit_code, death.signal, death.out_of_memory) == (None, 9, False)
+    assert "/slow" in death.request_line
+    assert 0 < death.request_age < 10
+    client.close()
+
+
+def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> None:
+    worker = stage.fork(stage.load(SLOW), 1)
+    client = ask(stage.serve(worker), "/slow")
+    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.performer.perform(TellWorker(worker, Told.DUMP))
+    stage.until(lambda: "app1.py" in stage.log_of(worker))
+    gone = stage.kill(worker, dump=True)
+    assert gone.death.signal == signal.SIGABRT
+    assert "Aborted" in gone.death.stderr
+    assert "in app" in gone.death.stderr
+    client.close()
+
+
+def test_a_worker_deaf_to_sigabrt_is_killed_all_the_same(stage: Stage) -> None:
+    source = GOOD.replace("def app", "import os, signal\ndef app") + "\n"
+    source = source.replace("    start", "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])\n    start", 1)
+    worker = stage.fork(stage.load(source), 1)
+    answer(stage, ask(stage.serve(worker)))
+    assert stage.kill(worker, dump=True).death.signal == signal.SIGKILL
+
+
+def test_what_a_killed_worker_started_ends_with_it(stage: Stage) -> None:
+    source = "import subprocess, sys\n" + GOOD.replace(
+        "    start", "    print(subprocess.Popen(['sleep', '1000']).pid, file=sys.stderr, flush=True)\n    start", 1
+    )
+    worker = stage.fork(stage.load(source), 1)
+    client = ask(stage.serve(worker))
+    stage.until(lambda: stage.log_of(worker))
+    sleeper = int(stage.log_of(worker).splitlines()[0])
+    answer(stage, client)
+    stage.kill(worker)  # and its end is not waited for, though it holds the worker's stderr
+    assert stage.until(stage.performer.reap_strangers) == [sleeper]
+
+
+def test_the_tail_of_stderr_is_bounded_and_its_lines_are_told(stage: Stage) -> None:
+    body = "    import os\n    for i in range(1000): os.write(2, b'%06d some words about it\\n' % i)\n"
+    body += "    os.write(2, b'x' * 20000)\n    os._exit(5)\n"
+    worker = stage.fork(stage.load("def app(environ, start_response):\n" + body), 1)
+    client = ask(stage.serve(worker))
+    death = stage.gone(worker).death
+    assert death.exit_code == 5
+    assert len(death.stderr) <= 4096
+    told = [line for source, line in stage.lines if source == str(worker)]
+    assert "000000 some words about it" in told
+    assert "000999 some words about it" in told
+    assert max(map(len, told)) == 8192
+    assert sum(map(len, told)) == 26 * 1000 + 20000
+    client.close()
+
+
+def test_workers_of_a_killed_zygote_serve_on_and_their_ends_are_known(stage: Stage) -> None:
+    generation = stage.load()
+    first, second = stage.fork(generation, 1), stage.fork(generation, 2)
+    address = stage.serve(first)
+    os.kill(stage.zygote_pid(generation), signal.SIGKILL)
+    assert stage.gone(generation).cause == "signal 9"
+    assert answer(stage, ask(address)).endswith(b"ok")
+    stage.performer.perform(TellWorker(first, Told.DRAIN, 5.0))
+    assert stage.gone(first).death.exit_code == 0
+    os.kill(stage.pid(second), signal.SIGTERM)
+    assert stage.gone(second).death.signal in (None, signal.SIGTERM)
+    assert stage.gone(second).death != Death()
+    stage.performer.perform(Fork(WorkerId(*generation, 3)))
+    assert stage.of(ForkRefused, WorkerId(*generation, 3))[0].reason == "its zygote is gone"
+
+
+def test_a_worker_that_dies_with_its_zygote_is_told_once_with_its_status(stage: Stage) -> None:
+    generation = stage.load()
+    worker = stage.fork(generation, 1)
+    zygote = stage.zygote_pid(generation)
+    os.kill(zygote, signal.SIGSTOP)  # so that it does not reap
+    os.kill(stage.pid(worker), signal.SIGKILL)
+    os.kill(zygote, signal.SIGKILL)
+    stage.gone(generation)
+    assert stage.gone(worker).death.signal == 9
+    stage.performer.reap_strangers()
+    assert len(stage.of(WorkerGone, worker)) == 1
+
+
+def test_a_silent_zygote_does_not_keep_a_death_secret(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STATUS_PAUSE", 0.1)
+    generation = stage.load()
+    worker = stage.fork(generation, 1)
+    os.kill(stage.zygote_pid(generation), signal.SIGSTOP)
+    os.kill(stage.pid(worker), signal.SIGKILL)
+    death = stage.gone(worker).death
+    assert (death.exit_code, death.signal) == (None, None)
+    os.kill(stage.zygote_pid(generation), signal.SIGCONT)
+    stage.fork(generation, 2)
+    assert len(stage.of(WorkerGone, worker)) == 1
+
+
+def test_reaping_strangers_takes_no_status_from_those_that_are_known(stage: Stage) -> None:
+    generation = stage.load()
+    worker = stage.fork(generation, 1)
+    zygote = stage.zygote_pid(generation)
+    os.kill(zygote, signal.SIGKILL)
+    os.waitid(os.P_PID, zygote, os.WEXITED | os.WNOWAIT)
+    os.kill(stage.pid(worker), signal.SIGKILL)
+    os.waitid(os.P_PID, stage.pid(worker), os.WEXITED | os.WNOWAIT)
+    assert stage.performer.reap_strangers() == []
+    assert [event.cause for event in stage.of(ZygoteGone, generation)] == ["signal 9"]
+    assert stage.of(WorkerGone, worker)[0].death.signal == 9
+
+
+def test_a_full_scoreboard_refuses_a_fork_and_frees_slots_of_the_dead(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, slots=1)
+    generation = stage.load()
+    first = stage.fork(generation, 1)
+    second = WorkerId(*generation, 2)
+    stage.performer.perform(Fork(second))
+    assert "no free slot" in stage.of(ForkRefused, second)[0].reason
+    stage.kill(first)
+    third = stage.fork(generation, 3)
+    assert stage.performer.workers.facts(third).requests == 0
+    stage.close()
+
+
+def test_a_zygote_that_does_not_listen_refuses_when_its_link_is_full(stage: Stage) -> None:
+    generation = stage.load()
+    os.kill(stage.zygote_pid(generation), signal.SIGSTOP)
+    asked = [WorkerId(*generation, serial) for serial in range(1, 251)]
+    for worker in asked:
+        stage.performer.perform(Fork(worker))
+    os.kill(stage.zygote_pid(generation), signal.SIGKILL)
+    stage.gone(generation)
+    refused = [worker for worker in asked if stage.of(ForkRefused, worker)]
+    # What the zygote took with it is answered by its end; a fork is never both refused and made.
+    assert not any(stage.of(WorkerForked, worker) for worker in asked)
+    assert all(event.reason == "its zygote does not listen" for w in refused for event in stage.of(ForkRefused, w))
+    assert len(stage.performer.workers._free) == 256
+
+
+def test_two_hundred_workers_are_forked_and_ended(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    generation = stage.load()
+    asked = [WorkerId(*generation, serial) for serial in range(1, 201)]
+    began = time.monotonic()
+    for worker in asked:
+        stage.performer.perform(Fork(worker))
+    stage.until(lambda: all(stage.said(worker, Word.READY) for worker in asked), within=60)
+    took = time.monotonic() - began
+    began = time.monotonic()
+    sizes = [stage.performer.workers.rss(worker) for worker in asked]
+    first = time.monotonic() - began
+    began = time.monotonic()
+    for worker in asked:
+        stage.performer.workers.rss(worker)
+        stage.performer.workers.facts(worker)
+    again = time.monotonic() - began
+    assert min(sizes) > 1 << 20
+    for worker in asked:
+        stage.performer.perform(KillWorker(worker))
+    stage.until(lambda: all(stage.of(WorkerGone, worker) for worker in asked), within=60)
+    figures = f"200 forks to READY: {took:.2f} s, {took * 5:.1f} ms each; rss of 200: {first * 1e3:.1f} ms"
+    with capsys.disabled():
+        print(f"\n{figures}; rss and scoreboard again: {again * 1e3:.2f} ms")  # noqa: T201 - the figure is the point
+
+
+def test_cycles_of_spawn_and_kill_leak_no_descriptor(stage: Stage) -> None:
+    counts = []
+    for _ in range(4):
+        generation = stage.load()
+        for serial in range(1, 4):
+            worker = stage.fork(generation, serial)
+            stage.performer.workers.rss(worker)
+            stage.kill(worker)
+        stage.performer.perform(KillZygote(generation))
+        stage.gone(generation)
+        failed = stage.start("1 / 0")
+        stage.gone(failed)
+        counts.append(len(open_fds()))
+    listeners = 2  # each revision of this stage names the same address, so there is one socket; asyncio settles once
+    assert max(counts) - min(counts) < listeners
+
+
+def test_a_zygote_is_started_before_there_is_a_loop(stage: Stage) -> None:
+    generation = stage.start()
+    early = Performer(stage.board, stage.listeners, stage.events.append, stage._ring, stage._line)
+    config = stage.performer._configs[stage._revision]
+    other = GenerationId("web", 99)
+    early.settle(Revision(99), config)
+    stage.listeners.prepare(Revision(99), config.listeners)
+    early.perform(StartZygote(other, Revision(99)))
+    early.attach(stage.loop)
+    stage.until(lambda: stage.of(ZygoteLoaded, other))
+    early.perform(StopZygote(other))
+    assert stage.gone(other).cause == "exit 0"
+    stage.until(lambda: stage.of(ZygoteLoaded, generation))
+
+
+def test_actions_on_what_is_gone_do_nothing(stage: Stage) -> None:
+    generation = stage.load()
+    worker = stage.fork(generation, 1)
+    stage.kill(worker)
+    for action in (KillWorker(worker, dump=True), TellWorker(worker, Told.SERVE), TellWorker(worker, Told.DUMP)):
+        stage.performer.perform(action)
+    stage.performer.perform(KillZygote(generation))
+    stage.gone(generation)
+    for last in (KillZygote(generation, dump=True), StopZygote(generation)):
+        stage.performer.perform(last)
+    assert len(stage.of(WorkerGone, worker)) == len(stage.of(ZygoteGone, generation)) == 1
+
+
+def test_from_start_to_loaded_to_ready_takes_few_milliseconds(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded, ready = [], []
+    for _ in range(5):
+        began = time.monotonic()
+        generation = stage.load()
+        loaded.append(time.monotonic() - began)
+        for serial in (1, 2):
+            began = time.monotonic()
+            stage.fork(generation, serial)
+            ready.append(time.monotonic() - began)
+    assert not any(isinstance(event, ZygoteFailed) for event in stage.events)
+    with capsys.disabled():
+        print(f"\nStartZygote to ZygoteLoaded: {_figures(loaded)}; Fork to READY: {_figures(ready)}")  # noqa: T201 - as above
+
+
+def _figures(seconds: list[float]) -> str:
+    ordered = sorted(value * 1e3 for value in seconds)
+    return f"least {ordered[0]:.1f}, median {ordered[len(ordered) // 2]:.1f} ms"

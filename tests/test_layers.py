@@ -1,0 +1,176 @@
+"""Claims about the source tree: imports go the way docs/design.md says, pure folders are pure, files stay short."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "srvd"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+LONGEST = 400
+LONG_FILES: dict[str, int] = {}
+"""Files that may be longer than LONGEST lines, and how long; each with its reason here."""
+
+IMPURE = {
+    "asyncio", "fcntl", "logging", "mmap", "multiprocessing", "os", "pathlib", "random", "secrets", "select",
+    "selectors", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading",
+}  # fmt: skip
+
+CLOCKS = {f"{name}{unit}" for name in ("time", "monotonic", "perf_counter", "process_time") for unit in ("", "_ns")} | {
+    "sleep", "localtime",
+}  # fmt: skip
+"""What a pure folder may not take from `time`; spelling a given time is pure."""
+
+LATE = {
+    ("cli.py", "srvd.daemon.main"),  # what makes a start slow; bad news on the command line must not wait for it
+    ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
+    ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
+    ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
+    ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file
+}
+"""Imports inside of functions, and why; those of `daemon/main.py`, which orders a start, are explained there."""
+
+
+class Row(NamedTuple):
+    pure: bool
+    own: frozenset[str]
+    outside: frozenset[str]
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    late: bool  # inside of a function
+
+
+def table() -> dict[str, Row]:
+    """The rows of the table in docs/design.md, by the part of the tree: "core", "cli"."""
+    rows = {}
+    for line in (ROOT / "docs" / "design.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and cells[0].startswith("`"):
+            part = cells[0].strip("`").removesuffix("/").removesuffix(".py")
+            own, outside = (frozenset(cell.replace("–", "").replace(" ", "").split(",")) - {""} for cell in cells[2:])
+            rows[part] = Row(cells[1].startswith("PURE"), own, outside)
+    return rows
+
+
+TABLE = table()
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import of a file; `from srvd.core import model` counts as srvd.core.model."""
+    tree = ast.parse(path.read_text(), str(path))
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inner = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.module is not None
+            names = [f"{node.module}.{alias.name}" if is_folder(node.module) else node.module for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield Import(name, node.lineno, id(node) in inner)
+
+
+def is_folder(module: str) -> bool:
+    return module.split(".")[0] == "srvd" and (SOURCE.parent / module.replace(".", "/")).is_dir()
+
+
+def may_import(part: str, row: Row, module: str) -> bool:
+    steps = module.split(".")
+    if steps[0] != "srvd":
+        return steps[0] in sys.stdlib_module_names or steps[0] in row.outside
+    if len(steps) == 1 or module == "srvd.__version__" or steps[1] == part:
+        return True
+    return bool({steps[1], ".".join(steps[1:3])} & row.own)
+
+
+def test_every_part_of_the_tree_has_its_row() -> None:
+    parts = {part_of(path) for path in FILES} - {"__init__"}
+    assert parts == set(TABLE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_the_way_the_table_says(path: Path) -> None:
+    part = part_of(path)
+    row = TABLE.get(part, Row(False, frozenset(), frozenset()))
+    found = [
+        f"{path}:{one.line} imports {one.module}" for one in imports_of(path) if not may_import(part, row, one.module)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("part", [part for part, row in TABLE.items() if row.pure])
+def test_pure_folders_touch_nothing(part: str) -> None:
+    found = [
+        f"{path}:{one.line} imports {one.module}"
+        for path in FILES
+        if part_of(path) == part
+        for one in imports_of(path)
+        if one.module.split(".")[0] in IMPURE
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("part", [part for part, row in TABLE.items() if row.pure])
+def test_pure_folders_read_no_clock(part: str) -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())) if part_of(path) == part else ():
+            names: set[str] = set()
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+                names = {node.attr}
+            elif isinstance(node, ast.ImportFrom) and node.module == "time":
+                names = {alias.name for alias in node.names}
+            assert not names & CLOCKS, f"{path} reads a clock"
+
+
+def test_imports_inside_of_functions_are_the_few_with_a_reason() -> None:
+    found = {
+        (str(path.relative_to(SOURCE)), one.module)
+        for path in FILES
+        if path != SOURCE / "daemon" / "main.py"
+        for one in imports_of(path)
+        if one.late
+    }
+    assert found == LATE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_stay_short(path: Path) -> None:
+    name = str(path.relative_to(SOURCE))
+    assert len(path.read_text().splitlines()) <= LONG_FILES.get(name, LONGEST)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_every_module_says_what_it_is_and_what_it_is_not(path: Path) -> None:
+    text = path.read_text()
+    docstring = ast.get_docstring(ast.parse(text))
+    assert not text or docstring
+    if docstring and path.name != "__init__.py":
+        assert len(docstring.splitlines()) >= 2, "line one says what it is, the next paragraph what it is not"
+
+
+def test_no_dispatch_by_magic() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in {"eval", "exec", "setattr"}
+            ):
+                raise AssertionError(f"{path}:{node.lineno} calls {node.func.id}")

@@ -158,6 +158,8 @@ def open_response(
         framing = Framing.NONE
         if status.code == 204:  # RFC 9110 section 8.6
             length = -1
+        elif length < 0 < whole and not status.bodiless:
+            length = whole  # what GET would say; nothing at all tells nothing
     elif length < 0:
         if whole >= 0:
             length = whole

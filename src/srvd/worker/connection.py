@@ -28,7 +28,6 @@ _READ = 65_536
 _BURST = 16
 # And so many bytes of one response.
 _SHARE = 1 << 20
-_LINGER_SECONDS = 2.0
 _LINGER_BYTES = 65_536
 # A body must come at this rate on the average, once body_timeout has passed.
 _LEAST_BYTES_PER_SECOND = 500
@@ -358,7 +357,8 @@ class Connection:
         if self.phase is _ANSWERING:
             self._service.loop.want(self._fd, EPOLLIN)
         self.phase = _LINGERING
-        self._set_deadline(now + _LINGER_SECONDS)
+        self._set_deadline(now + self._service.linger_seconds)
+        self._service.linger(self, now)
 
     def _throw_away(self, now: float) -> None:
         try:

@@ -44,7 +44,8 @@ class Gate:
         self._doors = [_Door(self, listener, worker) for listener in listeners]
         self._opened = False
         self._held = False  # no room, or the system refused: listeners are not in the loop
-        self._limit = _room(service.settings.max_connections)
+        self._limit = service.settings.max_connections
+        self._files = _files()
         self.emptying = False
         """Connections that wait in the backlogs are still to be accepted."""
         self.deadline = NEVER
@@ -73,7 +74,7 @@ class Gate:
         """A connection has gone."""
         if self.emptying:
             self._service.loop.later(self._empty_more)
-        elif self._held and self.deadline == NEVER and len(self._service.connections) < self._limit:
+        elif self._held and self.deadline == NEVER and self._has_room():
             self._release()
 
     def expire(self, now: float) -> None:
@@ -87,7 +88,7 @@ class Gate:
     def admit(self, door: _Door, most: int, now: float) -> bool:
         """Accepts so many connections at most; True: nobody waits there any more."""
         for _ in range(most):
-            if len(self._service.connections) >= self._limit:
+            if not self._has_room():
                 self._hold()
                 return False
             try:
@@ -107,6 +108,9 @@ class Gate:
         """Takes a few of those who wait; epoll will tell if there are more."""
         if self._opened and not self._held:
             self.admit(door, _MOST_AT_ONCE if self._service.meter.pace < _QUICK else 1, now)
+
+    def _has_room(self) -> bool:
+        return self._service.working < self._limit and len(self._service.connections) < self._files
 
     def _refused(self, exc: OSError, now: float) -> None:
         """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
@@ -131,7 +135,7 @@ class Gate:
         if not waiting:
             self.emptying = False
             self._service.on_left(now)
-        elif self.deadline == NEVER and len(self._service.connections) < self._limit:
+        elif self.deadline == NEVER and self._has_room():
             self._service.loop.later(self._empty_more)
 
     def _register(self) -> None:
@@ -204,7 +208,7 @@ def _plain(address: str) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
-def _room(wished: int) -> int:
-    """How many connections fit into the limit of open files, with some left for the application."""
+def _files() -> float:
+    """How many connections the limit of open files allows, with some files left for the application."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wished if soft == resource.RLIM_INFINITY else max(min(wished, soft - _SPARE_FILES), 1)
+    return NEVER if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, 1)

@@ -24,6 +24,8 @@ __all__ = ["Link", "Orders"]
 # When the whole server leaves: for a client between two requests, and for one that has not sent its first.
 _LAST_IDLE = 1.0
 _LAST_FIRST = 2.0
+# And for one that has its answer and does not close: what the kernel still holds for it is sent after the close, too.
+_LAST_LINGER = 0.5
 
 
 class Link:
@@ -119,9 +121,12 @@ class Orders:
             service.idle_seconds = min(service.idle_seconds, _LAST_IDLE)
             service.first_seconds = min(service.first_seconds, _LAST_FIRST)
             self._gate.empty(now)
+            service.linger_seconds = _LAST_LINGER
             for connection in service.connections:
                 if connection.phase is Phase.IDLE:
                     connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
+                elif connection.phase is Phase.LINGERING:
+                    connection.hurry(now + _LAST_LINGER)
         else:
             self._gate.shut()
         self._left(now)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Application", "Service"]
 
+_LINGER_SECONDS = 2.0
+
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
@@ -38,8 +40,11 @@ class Service:
         self.heads = HeadReader(self.limits)
         self._stamp = Stamp()
         self.connections: set[Connection] = set()
+        self.lingering: set[Connection] = set()
+        """Those of the connections that are answered and only wait for their client to close."""
         self.closing = False
         """Responses that begin now are the last ones of their connections."""
+        self.linger_seconds = _LINGER_SECONDS
         self.idle_seconds = settings.keepalive_timeout
         self.first_seconds = settings.header_timeout
         self.on_left: Callable[[float], None] = _nobody_waits
@@ -50,9 +55,20 @@ class Service:
         self.connections.add(connection)
         self.meter.connections(len(self.connections))
 
+    def linger(self, connection: Connection, now: float) -> None:
+        """It takes no room any more, only a descriptor."""
+        self.lingering.add(connection)
+        self.on_left(now)
+
+    @property
+    def working(self) -> int:
+        """How many connections take room."""
+        return len(self.connections) - len(self.lingering)
+
     def leave(self, connection: Connection, now: float) -> None:
         """One connection less."""
         self.connections.discard(connection)
+        self.lingering.discard(connection)
         self.meter.connections(len(self.connections))
         self.on_left(now)
 

@@ -22,6 +22,8 @@ Write = Callable[[bytes], None]
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _OVER = object()
+# Head and body go in one send, unless copying the body costs more than another send.
+_LONGEST_JOINED = 65_536
 _FAILED = check_status("500 Internal Server Error")
 _FAILED_BODY = b"500 Internal Server Error\n"
 _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
@@ -133,6 +135,9 @@ class Exchange:
         head = self._open(len(body))
         if self._framing is Framing.NONE:
             body = b""
+        elif len(body) > _LONGEST_JOINED:
+            self._iterator = iter((body,))
+            return head
         elif len(body) != self._bytes_left:
             body = self._fit(body)
             self._check_short()

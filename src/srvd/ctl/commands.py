@@ -1,0 +1,152 @@
+"""Runs one command: asks the daemon, shows the answer, and says with which code to exit.
+
+What can be typed is in options.py, what is shown in views.py, which errors exist in srvd.errors.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from srvd.ctl.client import Client
+from srvd.ctl.find import Named, find
+from srvd.ctl.follow import Follower
+from srvd.ctl.render import escape, put, put_json
+from srvd.ctl.views import VIEWS, show_event, show_operation
+from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
+from srvd.wire.commands import READY, Command
+
+__all__ = ["Asked", "Interrupted", "report", "run"]
+
+GONE_PATIENCE = 10.0
+"""Seconds between the daemon's last word and the end of its process."""
+
+_ENDED = ("done", "failed", "rolled_back", "cancelled")
+
+
+class Asked(NamedTuple):
+    """One command as it was typed."""
+
+    entry: Command
+    args: dict[str, Any]  # of the wire
+    named: Named
+    as_json: bool
+    patience: float = 0.0  # seconds to wait for the answer; 0: as long as it takes
+    follow: bool = False
+
+
+class Interrupted(SrvdError):
+    """Ctrl-C while a request waited."""
+
+    code = "interrupted"
+    exit_code = EXIT.INTERRUPTED
+
+
+def run(asked: Asked) -> int:
+    """The exit code. Raises `SrvdError`."""
+    entry = asked.entry
+    try:
+        with Client.connect(find(asked.named, os.environ, os.getuid())) as client:
+            if entry.streams:
+                return _stream(client, asked)
+            if entry.name == "stop" and asked.args.get("wait", True):
+                return _stop(client, asked)
+            result = _ask(client, asked)
+    except NoDaemon as exc:
+        if entry.name == "status":
+            exc.detail["exit_code"] = EXIT.NOT_READY
+        raise
+    _show(asked, result)
+    return _verdict(result) if entry.name == "status" else EXIT.DONE
+
+
+def _ask(client: Client, asked: Asked) -> dict[str, Any]:
+    follower = Follower(quiet=asked.as_json)
+    try:
+        return client.call(asked.entry.name, asked.args, deadline=asked.patience, on_progress=follower.show)
+    except KeyboardInterrupt:
+        raise _interrupted(client, asked) from None
+    finally:
+        follower.end()
+
+
+def _show(asked: Asked, result: dict[str, Any]) -> None:
+    if asked.as_json:
+        put_json(result)
+    else:
+        VIEWS.get(asked.entry.name, show_operation)(result)
+
+
+def _interrupted(client: Client, asked: Asked) -> Interrupted:
+    if not client.operation:
+        return Interrupted(f"{asked.entry.name}: interrupted before the daemon answered")
+    return Interrupted(
+        f"{asked.entry.name}: interrupted; operation {client.operation} goes on",
+        hint=f"follow it with `srvctl op wait {client.operation}`; end it with `srvctl op cancel {client.operation}`",
+        detail={"operation": client.operation},
+    )
+
+
+def _stop(client: Client, asked: Asked) -> int:
+    """Done is when the daemon's process is gone, not when it says that it will be."""
+    client.watch_exit()
+    result: dict[str, Any] = {"schema": 1}
+    try:
+        result = _ask(client, asked)
+    except (ShuttingDown, NoDaemon) as exc:
+        # It may go before its answer has left: what was asked for is true all the same, if it really is gone.
+        gone = exc
+        if not client.wait_gone(GONE_PATIENCE):
+            raise gone from None
+    else:
+        if not client.wait_gone(GONE_PATIENCE):
+            raise ShuttingDown(
+                f"stop: the daemon has ended its work, but its process (pid {client.hello.pid}) is still there",
+                hint="srvctl stop --now, or kill it",
+            )
+    if asked.as_json:
+        put_json(result)
+    else:
+        put(f"srvd {escape(client.hello.name)} (pid {client.hello.pid}) is gone")
+    return EXIT.DONE
+
+
+def _stream(client: Client, asked: Asked) -> int:
+    events = client.watch(asked.args.get("topics", ()), asked.args.get("since", 0), follow=asked.follow)
+    try:
+        for event in events:
+            if asked.as_json:
+                put_json({"schema": 1, **event}, compact=True)
+            else:
+                show_event(event)
+    except KeyboardInterrupt:
+        return EXIT.INTERRUPTED
+    return EXIT.DONE
+
+
+def _verdict(status: dict[str, Any]) -> int:
+    whole = all(pool["state"] == READY for pool in status["pools"])
+    return EXIT.DONE if whole and status["daemon"]["state"] not in ("starting", "stopping") else EXIT.NOT_READY
+
+
+def exit_code(problem: SrvdError) -> int:
+    """Of the error; two errors say more in their detail than in their class."""
+    if problem.code == "deadline" and problem.detail.get("state") in _ENDED:
+        return EXIT.FAILED  # the operation's own limit: it gave up, and restored what was
+    forced = problem.detail.get("exit_code")
+    return forced if isinstance(forced, int) else problem.exit_code
+
+
+def report(problem: SrvdError, *, as_json: bool) -> int:
+    """Say on stderr what went wrong, the application's own words first; the exit code."""
+    if as_json:
+        put_json({"schema": 1, "error": problem.to_wire()}, err=True)
+        return exit_code(problem)
+    traceback = problem.detail.get("traceback")
+    if traceback:
+        put(escape(traceback, lines=True).rstrip("\n"), err=True)
+    step = problem.detail.get("step")
+    put(f"srvctl: {escape(problem.message)}" + (f" (step: {escape(step)})" if step else ""), err=True)
+    if problem.hint:
+        put(f"hint: {escape(problem.hint)}", err=True)
+    return exit_code(problem)

@@ -1,0 +1,72 @@
+"""Which control socket is meant: the one that was named, or the only one there is.
+
+The rules of where sockets are live in wire/places.py; here they meet the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from srvd.errors import BadArgs, NoDaemon
+from srvd.wire.places import SUFFIX, rundirs, socket_path
+
+__all__ = ["Named", "find"]
+
+
+class Named(NamedTuple):
+    """What the command line says; "" for nothing."""
+
+    socket: str = ""
+    name: str = ""
+
+
+def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
+    """The path of the control socket: -s, -n, SRVD_SOCKET, SRVD_NAME, in this order, else the only daemon.
+
+    Raises `BadArgs` when that is no choice, or too many; `NoDaemon` when there is none.
+    """
+    if named.socket and named.name:
+        raise BadArgs("find the daemon: both a socket and a name were given", hint="choose one of -s and -n")
+    path, name = named
+    if not path and not name:
+        path, name = environ.get("SRVD_SOCKET", ""), environ.get("SRVD_NAME", "")
+    if path:
+        return path
+    directories = rundirs(uid, environ)
+    if name:
+        paths = [socket_path(name, directory) for directory in directories]
+        return next((one for one in paths if os.path.exists(one)), paths[0])
+    found = [path for directory in directories for path in _sockets(directory, uid)]
+    if len(found) > 1:
+        found = [path for path in found if _listens(path)] or found
+    if not found:
+        raise NoDaemon(
+            f"find the daemon: there is no control socket in {' or '.join(directories)}",
+            hint="start one with `srvd start`, or name its socket with -s",
+        )
+    if len(found) > 1:
+        raise BadArgs(
+            f"find the daemon: there are several: {', '.join(found)}", hint="choose one with -n NAME or -s SOCKET"
+        )
+    return found[0]
+
+
+def _sockets(directory: str, uid: int) -> list[str]:
+    """The sockets in a directory; none in one of somebody else, who could have put anything there."""
+    try:
+        if any(entry.st_uid not in (0, uid) for entry in (os.lstat(directory), os.stat(directory))):
+            return []
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [f"{directory}/{name}" for name in sorted(names) if name.endswith(SUFFIX)]
+
+
+def _listens(path: str) -> bool:
+    """Whether someone listens, or might: only a refusal is a clear no."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)

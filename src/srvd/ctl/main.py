@@ -1,0 +1,145 @@
+"""The entry of `srvctl`: the tree of commands, and the way from every error to its exit code.
+
+Says nothing to the daemon itself; each command is declared in wire/commands.py and run by commands.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from srvd import __version__
+from srvd.config.values import nearest
+from srvd.ctl.commands import Asked, Interrupted, report, run
+from srvd.ctl.find import Named
+from srvd.ctl.options import JSON, arguments, options
+from srvd.ctl.render import put
+from srvd.errors import EXIT, BadArgs, SrvdError
+from srvd.wire import commands as wire
+
+__all__ = ["cli", "main"]
+
+HELP = """Ask a running srvd: what it does, and to do something else.
+
+Finds the only daemon by itself; with several, choose one with -n or -s, or set SRVD_NAME or SRVD_SOCKET. Each command
+returns when what was asked for is true, or says why it is not; the exit code says the same to a script.
+
+\b
+Examples:
+  srvctl status
+  srvctl scale +2
+  srvctl reload && echo deployed
+  srvctl why
+"""
+
+EPILOG = """\b
+Exit codes:
+{codes}
+
+\b
+Completion, with the names of your pools:
+  eval "$(_SRVCTL_COMPLETE=bash_source srvctl)"      (zsh_source, fish_source)
+"""
+
+
+class Wired(click.Command):
+    """A command as wire/commands.py declares it."""
+
+    def __init__(self, entry: wire.Command) -> None:
+        examples = "\n".join(f"  {example}" for example in entry.examples)
+        text = "\n\n".join(part for part in (f"{entry.summary}.", entry.help, f"\b\nExamples:\n{examples}") if part)
+        # `-2` is a SIZE; what is no option of ours is looked at as an argument.
+        settings = {"ignore_unknown_options": True} if entry.name == "scale" else {}
+        super().__init__(
+            entry.words[-1], params=options(entry), help=text, short_help=entry.summary, context_settings=settings
+        )
+        self.entry = entry
+
+    def invoke(self, ctx: click.Context) -> int:
+        top, given = ctx.find_root().params, ctx.params
+        asked = Asked(
+            self.entry,
+            arguments(self.entry, ctx),
+            Named(top["socket"] or "", top["name"] or ""),
+            as_json=given[JSON] or top[JSON],
+            patience=given.get("patience") or 0.0,
+            follow=bool(given.get("follow")),
+        )
+        return run(asked)
+
+
+class Tree(click.Group):
+    """A group that keeps its commands in the order they were declared, and knows what was probably meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = nearest(args[0], self.commands)
+            ctx.fail(f"no such command {args[0]!r}" + (f"; did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+def _tree() -> Tree:
+    codes = "\n".join(f"  {code:<4} {text}" for who, code, text in EXIT.MEANINGS if who == "srvctl")
+    top = Tree(
+        "srvctl",
+        help=HELP,
+        epilog=EPILOG.format(codes=codes),
+        params=[
+            click.Option(["--socket", "-s"], metavar="SOCKET", help="Path of the control socket"),
+            click.Option(["--name", "-n"], metavar="NAME", help="Name of the daemon"),
+            click.Option(["--json", JSON], is_flag=True, help="Print the daemon's answers as JSON"),
+        ],
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    click.version_option(__version__, prog_name="srvctl")(top)
+    operations = Tree(
+        "op", help="List, show, follow and cancel operations.", short_help="List, show, follow, cancel operations"
+    )
+    for entry in wire.COMMANDS:
+        if len(entry.words) > 1:
+            operations.add_command(Wired(entry))
+            top.add_command(operations)
+        else:
+            top.add_command(Wired(entry))
+    return top
+
+
+cli = _tree()
+
+
+def main() -> None:
+    """Run `srvctl` with the arguments of the process, and end it with the exit code."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        code: Any = cli.main(arguments, prog_name="srvctl", standalone_mode=False)
+    except SrvdError as exc:
+        return report(exc, as_json=as_json)
+    except click.ClickException as exc:
+        if as_json:
+            return report(BadArgs(exc.format_message()), as_json=True)
+        exc.show()
+        return EXIT.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return report(Interrupted("interrupted"), as_json=as_json)
+    except BrokenPipeError:
+        # Whoever read us has left; so has the wish to know more. The interpreter must not flush into it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT.FAILED
+    except Exception:
+        put(traceback.format_exc(), err=True)
+        put("srvctl: this is a bug in srvctl; please report it with the lines above", err=True)
+        return EXIT.BUG
+    return code if isinstance(code, int) else EXIT.DONE

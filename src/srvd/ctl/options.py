@@ -1,0 +1,144 @@
+"""The options and arguments of each command, made from its declaration in wire/commands.py.
+
+Asks nothing, but for completion: that asks the daemon for the names of its pools.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from srvd.config.values import Unfit, read
+from srvd.ctl.client import Client
+from srvd.ctl.find import Named, find
+from srvd.errors import SrvdError
+from srvd.wire.commands import TOPICS, Command, Field
+
+__all__ = ["JSON", "arguments", "options"]
+
+JSON = "as_json"
+
+_COMPLETION_PATIENCE = 0.5
+"""Seconds: whoever pressed the tab key waits."""
+
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[float]
+else:
+    ParamType = click.ParamType  # generic only since click 8.4
+
+
+class Duration(ParamType):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return float(read("duration", value))
+        except Unfit as unfit:
+            near = f"; did you mean {unfit.nearest}?" if unfit.nearest else ""
+            self.fail(f"{value!r} is no duration such as 30s, 5m or 500ms{near}", param, ctx)
+
+
+def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of pools; none when no daemon answers, since a completion has nowhere to complain."""
+    top = ctx.find_root().params
+    try:
+        path = find(Named(top.get("socket") or "", top.get("name") or ""), os.environ, os.getuid())
+        with Client.connect(path, _COMPLETION_PATIENCE) as client:
+            pools = client.call("status")["pools"]
+    except SrvdError:
+        return []
+    return [name for pool in pools if (name := str(pool["name"])).startswith(incomplete)]
+
+
+def options(entry: Command) -> list[click.Parameter]:
+    """What can be typed after the command."""
+    names = {field.name for field in entry.fields}
+    made: list[click.Parameter] = []
+    if entry.name == "scale":
+        made.append(click.Argument(["size"], required=False, metavar="[SIZE]"))
+    if {"pool", "worker"} <= names:
+        made.append(click.Argument(["target"], required=False, metavar="[TARGET]", shell_complete=complete_pool))
+    elif "pool" in names:
+        made.append(click.Argument(["pool"], required=False, shell_complete=complete_pool))
+    for field in entry.fields:
+        if field.name not in ("pool", "worker", "size", "delta"):
+            made += _of_field(field)
+    if entry.streams:
+        follow = "Go on with what happens from now on, until interrupted"
+        made.append(click.Option(["--follow", "-f", "follow"], is_flag=True, help=follow))
+    made.append(click.Option(["--json", JSON], is_flag=True, help="Print the daemon's answer as JSON"))
+    return made
+
+
+def _of_field(field: Field) -> list[click.Parameter]:
+    flag = f"--{field.name}"
+    match field.kind:
+        case _ if field.name == "id":
+            return [click.Argument(["id"], type=click.IntRange(int(field.least)))]
+        case _ if field.name == "wait":
+            patience = "Wait at most so long, then exit with 124; the operation goes on"
+            return [
+                click.Option(["--wait", "patience"], type=Duration(), help=patience),
+                click.Option(["--no-wait", "no_wait"], is_flag=True, help="Return as soon as the operation has begun"),
+            ]
+        case "flag":
+            return [click.Option([flag, field.name], is_flag=True, help=field.help)]
+        case "seconds":
+            return [click.Option([flag, field.name], type=Duration(), help=field.help)]
+        case "topics":
+            choice = click.Choice(TOPICS)
+            return [
+                click.Option(["--topic", field.name], multiple=True, type=choice, help="Only this topic; repeatable")
+            ]
+        case _ if field.name == "since":
+            return [
+                click.Option([flag, field.name], type=int, metavar="NUMBER", default=field.default, help=field.help)
+            ]
+        case _:
+            kind = click.IntRange(int(field.least), int(field.most))
+            return [
+                click.Option([flag, field.name], type=kind, default=field.default, show_default=True, help=field.help)
+            ]
+
+
+def arguments(entry: Command, ctx: click.Context) -> dict[str, Any]:
+    """The arguments of the wire, from what was typed; what was not typed is not sent. Raises `click.UsageError`."""
+    args: dict[str, Any] = {}
+    given = ctx.params
+    for field in entry.fields:
+        value = given.get(field.name)
+        if value is not None and value != field.default and value != ():
+            args[field.name] = list(value) if isinstance(value, tuple) else value
+    if entry.name == "scale":
+        args |= _scale(ctx, args.pop("size", None), args.pop("pool", None))
+    target = given.get("target")
+    if target:
+        args["worker" if "/" in target else "pool"] = target
+    if given.get("no_wait"):
+        if given.get("patience"):
+            ctx.fail("--wait and --no-wait exclude each other")
+        args["wait"] = False
+    return args
+
+
+def _scale(ctx: click.Context, size: str | None, pool: str | None) -> dict[str, Any]:
+    """SIZE is a number or a signed difference; with --reset there is none, and the first word is the pool."""
+    said: dict[str, Any] = {}
+    if ctx.params["reset"]:
+        if pool:
+            ctx.fail("--reset takes no SIZE")
+        pool = size
+    elif size is None:
+        ctx.fail("a SIZE is needed (8, +2 or -2), or --reset")
+    elif not size.lstrip("+-").isdecimal() or len(size) > 6 or size[1:2] in ("+", "-"):
+        ctx.fail(f"{size!r} is no SIZE; write 8, +2 or -2, and the pool behind it")
+    elif size[0] in "+-":
+        said["delta"] = int(size)
+    else:
+        said["size"] = int(size)
+    return {**said, **({"pool": pool} if pool else {})}

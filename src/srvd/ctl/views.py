@@ -1,0 +1,219 @@
+"""What people are shown of each result. Every text of the daemon is escaped on its way (render.py).
+
+Asks nothing and decides no exit code: `commands.py` does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from srvd.ctl.render import ago, clock, date, escape, marked, number, put, seconds, size, table
+
+__all__ = ["VIEWS", "show_event", "show_operation", "summary"]
+
+Map = Mapping[str, Any]
+
+
+def _show_ping(result: Map) -> None:
+    up = seconds(result["uptime_s"])
+    put(f"srvd {escape(result['name'])} {escape(result['version'])} answers: pid {result['pid']}, up {up}")
+
+
+def _show_status(result: Map) -> None:
+    daemon = result["daemon"]
+    put(
+        f"srvd {escape(daemon['name'])} {escape(daemon['version'])}: {marked(daemon['state'])}, pid {daemon['pid']}, "
+        f"up {seconds(daemon['uptime_s'])}"
+    )
+    for listener in result["listeners"]:
+        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}")
+    put()
+    heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "MEMORY", "GENERATION", "RESTARTS"]
+    table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")
+    for pool in result["pools"]:
+        if pool.get("trouble"):
+            put(f"{escape(pool['name'])}: {escape(pool['trouble'])}")
+    if result["operations"]:
+        put()
+        _show_operations(result)
+
+
+def _pool_row(pool: Map) -> list[object]:
+    workers = pool["workers"]
+    return [
+        pool["name"], pool["kind"], pool["state"], _strength(pool), _total(workers, "busy"),
+        number(_total(workers, "requests")), size(_total(workers, "rss_bytes")), pool["generation"], pool["restarts"],
+    ]  # fmt: skip
+
+
+def _strength(pool: Map) -> str:
+    """How many serve of how many wished: 8, 3/4, 8 (config 4), and who comes and goes."""
+    serving, wish = pool["serving"], pool["wish"]
+    text = str(wish) if serving == wish else f"{serving}/{wish}"
+    notes = [f"config {pool['configured']}"] if pool["override"] else []
+    notes += [f"{pool[phase]} {phase}" for phase in ("booting", "draining") if pool[phase]]
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def _total(workers: Iterable[Map], key: str) -> int:
+    """Figures that could not be measured are None."""
+    return sum(int(worker.get(key) or 0) for worker in workers)
+
+
+def _show_workers(result: Map) -> None:
+    heads = ["WORKER", "PID", "STATE", "REQUESTS", "MEMORY", "CONNECTIONS", "BUSY", "UP", "REQUEST"]
+    table(heads, [_worker_row(worker) for worker in result["workers"]], "PID REQUESTS MEMORY CONNECTIONS BUSY")
+    if len(result["workers"]) < result["total"]:
+        put(f"{len(result['workers'])} of {result['total']}; see more with --offset", err=True)
+
+
+def _worker_row(worker: Map) -> list[object]:
+    request = worker.get("request") or ""
+    age = worker.get("request_age_s")
+    return [
+        worker["id"], worker["pid"], worker["state"], number(worker.get("requests")),
+        size(worker["rss_bytes"]) if worker.get("rss_bytes") else "-", number(worker.get("connections")),
+        number(worker.get("busy")), seconds(worker["uptime_s"]),
+        f"{request} ({seconds(age)})" if request and age is not None else request,
+    ]  # fmt: skip
+
+
+def _show_deaths(result: Map) -> None:
+    if not result["deaths"]:
+        put("no worker has died")
+    for count, death in enumerate(result["deaths"]):
+        if count:
+            put()
+        _show_death(death)
+
+
+def _show_death(death: Map) -> None:
+    put(f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}")
+    lived = "ready" if death["ready"] else "never ready"
+    _fact("died", f"{date(death['at'])}, {ago(death['at'], time.time())}, after {seconds(death['lived_s'])} ({lived})")
+    _fact("cause", ", ".join(_causes(death)))
+    if death["request"]:
+        _fact(
+            "request",
+            f"{death['request']} (for {seconds(death.get('request_age') or death.get('request_age_s') or 0)})",
+        )
+    _fact("requests", number(death["requests"]))
+    for head, text in (("traceback", death["traceback"]), ("last output", death["stderr"])):
+        if text:
+            put(f"  {head}:")
+            put(_indented(text))
+
+
+def _causes(death: Map) -> list[str]:
+    causes = [str(death["cause"])]
+    if death["exit_code"] is not None:
+        causes.append(f"exit code {death['exit_code']}")
+    if death["signal"] is not None:
+        causes.append(f"signal {death['signal']}")
+    if death["out_of_memory"]:
+        causes.append("out of memory")
+    return causes
+
+
+def _fact(name: str, text: object) -> None:
+    put(f"  {name + ':':<10} {escape(text)}")
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in escape(text, lines=True).rstrip("\n").split("\n"))
+
+
+def _show_operations(result: Map) -> None:
+    if not result["operations"]:
+        put("no operations")
+        return
+    heads = ["OPERATION", "WHAT", "STATE", "PHASE", "BEGAN", "TOOK", "WHO"]
+    rows = [
+        [
+            op["id"],
+            summary(op),
+            op["state"],
+            op.get("phase") or "",
+            date(op["created_at"]),
+            _took(op),
+            op["actor"]["name"],
+        ]
+        for op in result["operations"]
+    ]
+    table(heads, rows, "OPERATION")
+    total = result.get("total", 0)
+    if len(rows) < total:
+        put(f"{len(rows)} of {total}; see more with --offset", err=True)
+
+
+def _took(op: Map) -> str:
+    return seconds(op["ended_at"] - op["created_at"]) if op.get("ended_at") else "-"
+
+
+def summary(op: Map) -> str:
+    """What an operation does, in a few words: "scale web"."""
+    return str(op.get("summary") or f"{op['kind']} {op.get('pool') or ''}".strip())
+
+
+def _show_one_operation(result: Map) -> None:
+    op = result["operation"]
+    put(f"operation {op['id']}: {escape(summary(op))}: {marked(op['state'])}")
+    actor = op["actor"]
+    _fact("asked by", f"{actor['name']} (uid {actor['uid']}, pid {actor['pid']})")
+    _fact("began", date(op["created_at"]))
+    if op.get("ended_at"):
+        _fact("ended", f"{date(op['ended_at'])}, after {_took(op)}")
+    if op["args"]:
+        _fact("with", ", ".join(f"{name}={value}" for name, value in op["args"].items()))
+    for step in op["timeline"]:
+        put(f"  {clock(step['at'])}  {escape(step['phase']):<10} {escape(step['message'])}")
+    if op["error"]:
+        _fact("error", op["error"].get("message", ""))
+        traceback = (op["error"].get("detail") or {}).get("traceback")
+        if traceback:
+            put(_indented(str(traceback)))
+
+
+def show_operation(result: Map) -> None:
+    """The one line after an order: what is true now."""
+    op = result["operation"]
+    what = f"{escape(summary(op))}: {marked(op['state'])}"
+    if op.get("ended_at"):
+        put(f"{what} after {_took(op)} (operation {op['id']})")
+    else:
+        put(f"{what} (operation {op['id']}; follow it with `srvctl op wait {op['id']}`)")
+
+
+def _show_config(result: Map) -> None:
+    rows = [[one["key"], _value(one), one["origin"]] for one in result["settings"]]
+    table(["SETTING", "VALUE", "FROM"], rows)
+
+
+def _value(setting: Map) -> str:
+    value = setting["value"]
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{text} {setting['unit']}" if setting["unit"] and value is not None else text
+
+
+def show_event(event: Map) -> None:
+    """One line: when, about what, and what happened."""
+    if event["lost"]:
+        put(f"{clock(event['at'])}  {event['lost']} events are lost: forgotten, or faster than they were read")
+        return
+    data = event["data"]
+    text = data.get("text") or " ".join(f"{name}={value}" for name, value in data.items())
+    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {escape(text)}")
+
+
+VIEWS: dict[str, Callable[[Map], None]] = {
+    "ping": _show_ping,
+    "status": _show_status,
+    "workers": _show_workers,
+    "why": _show_deaths,
+    "op.list": _show_operations,
+    "op.show": _show_one_operation,
+    "history": _show_operations,
+    "config": _show_config,
+}

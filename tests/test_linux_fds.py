@@ -72,6 +72,15 @@ def test_the_end_of_the_other_side_is_an_empty_datagram(link: Link) -> None:
         fds.send(ours, b"x")
 
 
+def test_the_last_words_of_a_side_that_left_something_unread_are_heard(link: Link) -> None:
+    ours, theirs = link
+    fds.send(ours, b"never read")
+    fds.send(theirs, b"last words")
+    theirs.close()
+    assert fds.receive(ours, 100) == (b"last words", [])
+    assert fds.receive(ours, 100) == (b"", [])
+
+
 def test_descriptors_nobody_asked_for_are_closed(link: Link) -> None:
     ours, theirs = link
     read, write = os.pipe()

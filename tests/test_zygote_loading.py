@@ -340,8 +340,8 @@ def test_an_interpreter_is_found_by_name_and_given_the_application(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapper = tmp_path / "other-python"
-    wrapper.write_text(f'#!/bin/sh\necho "as $1 $2 $3" >&2\nexec {sys.executable} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\necho "with $1 $2" >&2\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     generation = stage.load(python="other-python")
-    assert stage.log_of(generation) == "as -P -m srvd.zygote"
+    assert stage.log_of(generation) == "with -P -c"

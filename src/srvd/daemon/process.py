@@ -93,8 +93,6 @@ class Process:
                 if received is None:
                     return
                 datagram, passed = received
-            except ConnectionResetError:  # it ended with something of ours unread
-                datagram, passed = b"", []
             except BadFrame as bad:
                 yield Heard(None, [], bad.message)
                 return

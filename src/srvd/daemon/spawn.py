@@ -25,6 +25,11 @@ __all__ = ["interpreter", "start_zygote"]
 
 _LINK = 3  # the number of the link in the zygote
 
+# Not `-m srvd.zygote`: that imports `runpy` first (4 ms), and makes the zygote the application's `__main__`, which
+# multiprocessing would import anew in each process that it spawns. -P: no module of the working directory may pass
+# for one that the zygote is made of.
+_COMMAND = "from srvd.zygote.start import main; main()"
+
 _NOT_FOR_APPLICATIONS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 """What systemd told the daemon, and an application would take for its own."""
 
@@ -61,6 +66,8 @@ def start_zygote(
     try:
         # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
         fds.send(ours, _load(generation, pool, listeners), [board.fd, *(sock.fileno() for _, sock in listeners)])
+    except BrokenPipeError:
+        return child  # it is over already; its end will be told like any other
     except BaseException:
         process.send_signal(child.pidfd, signal.SIGKILL)
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
@@ -72,7 +79,7 @@ def start_zygote(
 def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int) -> int:
     return os.posix_spawnp(
         program,
-        [program, "-P", "-m", "srvd.zygote", str(_LINK)],
+        [program, "-P", "-c", _COMMAND, str(_LINK)],
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

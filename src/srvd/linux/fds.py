@@ -49,13 +49,18 @@ def receive(
     """The next datagram and its descriptors (close-on-exec); `(b"", [])` at the end of file; None: there is none now.
 
     Descriptors beyond `most_fds` are closed by the kernel. Raises `BadFrame` for a datagram longer than `limit` or one
-    with too many descriptors, having closed them; `OSError` (ECONNRESET) when the other side is gone.
+    with too many descriptors, having closed them; `OSError` for what else may go wrong with a socket.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    space = socket.CMSG_SPACE(most_fds * _INT) if most_fds else 0
     try:
-        datagram, cargo, outcome, _ = link.recvmsg(limit, socket.CMSG_SPACE(most_fds * _INT) if most_fds else 0, flags)
+        datagram, cargo, outcome, _ = link.recvmsg(limit, space, flags)
     except BlockingIOError:
         return None
+    except ConnectionResetError:
+        # The other side ended with something of ours unread. The kernel says so once, and before it gives out what
+        # the other side said last: unix(7), ECONNRESET.
+        datagram, cargo, outcome, _ = link.recvmsg(limit, space, flags)
     fds = array.array("i")
     for level, kind, data in cargo:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

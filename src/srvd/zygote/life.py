@@ -48,7 +48,7 @@ class Origin(NamedTuple):
 
 
 def live(arguments: list[str]) -> NoReturn:
-    """Run the whole life of a zygote: `arguments` are those of `__main__.py`, LINK_FD and, after an exec, ERRAND_FD."""
+    """Run the whole life of a zygote: `arguments` are those of the process, LINK_FD and, after an exec, ERRAND_FD."""
     born = time.monotonic()
     code = 70
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -73,43 +74,59 @@ class Wired(click.Command):
 
 
 class Tree(click.Group):
-    """A group that keeps its commands in the order they were declared, and knows what was probably meant."""
+    """A group of declared commands, in the order of their declaration; it knows what was probably meant.
+
+    A command is made when it is asked for: making all of them takes longer than to ask the daemon.
+    """
+
+    def __init__(self, name: str, entries: Mapping[str, wire.Command], summary: str) -> None:
+        super().__init__(name, help=summary, short_help=summary)
+        self.entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [*self.entries, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.entries.get(cmd_name)
+        return Wired(entry) if entry is not None else self.commands.get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = nearest(args[0], self.commands)
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            near = nearest(args[0], names)
             ctx.fail(f"no such command {args[0]!r}" + (f"; did you mean {near}?" if near else ""))
         return super().resolve_command(ctx, args)
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        put(f"srvctl {__version__}")
+        ctx.exit()
+
+
 def _tree() -> Tree:
     codes = "\n".join(f"  {code:<4} {text}" for who, code, text in EXIT.MEANINGS if who == "srvctl")
-    top = Tree(
-        "srvctl",
-        help=HELP,
-        epilog=EPILOG.format(codes=codes),
-        params=[
-            click.Option(["--socket", "-s"], metavar="SOCKET", help="Path of the control socket"),
-            click.Option(["--name", "-n"], metavar="NAME", help="Name of the daemon"),
-            click.Option(["--json", JSON], is_flag=True, help="Print the daemon's answers as JSON"),
-        ],
-        context_settings={"help_option_names": ["--help", "-h"]},
+    top = Tree("srvctl", {entry.words[0]: entry for entry in wire.COMMANDS if len(entry.words) == 1}, HELP)
+    of_op = {entry.words[1]: entry for entry in wire.COMMANDS if entry.words[0] == "op"}
+    top.add_command(Tree("op", of_op, "List, show, follow and cancel operations"))
+    top.epilog = EPILOG.format(codes=codes)
+    top.context_settings = {"help_option_names": ["--help", "-h"]}
+    version = click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the version",
     )
-    click.version_option(__version__, prog_name="srvctl")(top)
-    operations = Tree(
-        "op", help="List, show, follow and cancel operations.", short_help="List, show, follow, cancel operations"
-    )
-    for entry in wire.COMMANDS:
-        if len(entry.words) > 1:
-            operations.add_command(Wired(entry))
-            top.add_command(operations)
-        else:
-            top.add_command(Wired(entry))
+    top.params = [
+        click.Option(["--socket", "-s"], metavar="SOCKET", help="Path of the control socket"),
+        click.Option(["--name", "-n"], metavar="NAME", help="Name of the daemon"),
+        click.Option(["--json", JSON], is_flag=True, help="Print the daemon's answers as JSON"),
+        version,
+    ]
     return top
 
 

@@ -32,10 +32,10 @@ def srvd(*arguments: str, cwd: Path, environ: Mapping[str, str] | None = None) -
     )
 
 
-def settings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, dict[str, object]]]:
+def settings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:
+    """What `srvd config --json` printed, by key."""
     assert (done.returncode, done.stderr) == (EXIT.DONE, "")
-    shown: dict[str, dict[str, dict[str, object]]] = json.loads(done.stdout)["settings"]
-    return shown
+    return {one["key"]: one for one in json.loads(done.stdout)["settings"]}
 
 
 def test_version_is_said_in_every_way(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_file_that_is_not_there_is_78(tmp_path: Path) -> None:
 
 def test_the_file_of_the_working_directory_is_read_without_being_named(tmp_path: Path) -> None:
     (tmp_path / "srvd.toml").write_text("[pools.shop]\nworkers = 7\n")
-    assert settings(srvd("config", "--json", cwd=tmp_path))["pools.shop"]["workers"]["value"] == 7
+    assert settings(srvd("config", "--json", cwd=tmp_path))["pools.shop.workers"]["value"] == 7
     (tmp_path / "other.toml").write_text("")
-    assert "pools.web" in settings(srvd("config", "--json", "-c", "other.toml", cwd=tmp_path))
+    assert "pools.web.workers" in settings(srvd("config", "--json", "-c", "other.toml", cwd=tmp_path))
 
 
 def test_flags_file_and_variables_say_the_same(tmp_path: Path) -> None:
@@ -105,13 +105,11 @@ def test_flags_file_and_variables_say_the_same(tmp_path: Path) -> None:
     by_variables = settings(srvd("config", "--json", cwd=tmp_path, environ=environ))
     (tmp_path / "same.toml").write_text(srvd("config", *flags, cwd=tmp_path).stdout)
     by_file = settings(srvd("config", "--json", "-c", "same.toml", cwd=tmp_path))
-    plain = [
-        {table: {name: one["value"] for name, one in held.items()} for table, held in shown.items()}
-        for shown in (by_flags, by_variables, by_file)
-    ]
+    plain = [{key: one["value"] for key, one in shown.items()} for shown in (by_flags, by_variables, by_file)]
     assert plain[0] == plain[1] == plain[2]
-    assert by_flags["pools.web"]["app"] == {"value": "shop:app", "origin": "flag APP"}
-    assert by_variables["pools.web"]["app"]["origin"] == "environment SRVD_APP"
+    assert by_flags["pools.web.app"]["value"] == "shop:app"
+    assert by_flags["pools.web.app"]["origin"] == "flag APP"
+    assert by_variables["pools.web.app"]["origin"] == "environment SRVD_APP"
 
 
 def test_what_is_printed_is_a_file_and_warnings_are_not_in_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from srvd.config.load import load
 from srvd.config.show import HIDDEN, as_map, as_toml
@@ -30,6 +31,10 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
+def settings_of(shown: dict[str, Any]) -> dict[str, Any]:
+    return {one["key"]: one for one in shown["settings"]}
+
+
 def test_the_values_in_force_are_shown_as_a_file_that_says_the_same(tmp_path: Path) -> None:
     config = load(write(tmp_path, FILE), {"--name": "flagged"}, {})
     text = as_toml(config)
@@ -44,7 +49,7 @@ def test_secrets_are_shown_to_nobody(tmp_path: Path) -> None:
     config = load(write(tmp_path, FILE), {}, {})
     shown = as_map(config)
     assert "hunter2" not in as_toml(config) + repr(shown)
-    assert shown["settings"]["pools.web"]["env"]["value"] == {"SECRET_KEY": HIDDEN}
+    assert settings_of(shown)["pools.web.env"]["value"] == {"SECRET_KEY": HIDDEN}
     tomllib.loads(as_toml(config))
 
 
@@ -52,5 +57,13 @@ def test_the_map_has_plain_values_and_origins(tmp_path: Path) -> None:
     config = load(write(tmp_path, FILE), {}, {})
     shown = as_map(config)
     assert shown["schema"] == 1
-    assert shown["settings"]["pools.web"]["boot_timeout"] == {"value": 300.0, "origin": f"{config.path}:10"}
-    assert shown["settings"]["control"]["roles"]["value"] == {"operator": ["root"]}
+    settings = settings_of(shown)
+    origin = f"{config.path}:10"
+    assert settings["pools.web.boot_timeout"] == {
+        "key": "pools.web.boot_timeout",
+        "value": 300.0,
+        "unit": "s",
+        "origin": origin,
+    }
+    assert settings["pools.web.max_body"]["unit"] == "bytes"
+    assert settings["control.roles"]["value"] == {"operator": ["root"]}

@@ -65,7 +65,7 @@ _CONFIG_HELP = """Show every setting with its value and where the value comes fr
 
 \b
   srvd config -c shop.toml --workers 8
-  srvd config --json | jq '.settings["pools.web"].workers'
+  srvd config --json | jq '.settings[] | select(.origin != "default")'
 
 What is printed is itself a configuration file. Secrets are shown as ***.
 """

@@ -36,14 +36,20 @@ def as_toml(config: Config) -> str:
 
 
 def as_map(config: Config) -> dict[str, Any]:
-    """The same as a map: times in seconds, sizes in bytes, and `{"value", "origin"}` for each setting."""
+    """The same as a map; times are in seconds, sizes in bytes."""
     return {
         "schema": 1,
         "file": config.path,
-        "settings": {
-            table: {one.name: {"value": _plain(one.value), "origin": one.origin} for one in settings}
+        "settings": [
+            {
+                "key": f"{table}.{one.name}",
+                "value": _plain(one.value),
+                "unit": values.unit(one.setting.kind),
+                "origin": one.origin,
+            }
             for table, settings in _tables(config)
-        },
+            for one in settings
+        ],
         "warnings": list(config.warnings),
     }
 

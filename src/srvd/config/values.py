@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show"]
+__all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show", "unit"]
 
 ROLES: Final = ("viewer", "operator", "admin")
 
@@ -66,6 +66,12 @@ def describe(kind: str) -> str:
     if base == "count":
         return "a whole number from {} to {}".format(*argument.split(".."))
     return KINDS[base].expected
+
+
+def unit(kind: str) -> str:
+    """The unit of the values of this kind as `read` gives them."""
+    base = kind.partition(" ")[0]
+    return {"duration": "s", "size": "bytes"}.get(base, "")
 
 
 def from_text(kind: str, text: str) -> object:

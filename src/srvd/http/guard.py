@@ -27,6 +27,7 @@ __all__ = [
 CHUNKED = -1
 """The length of a body that comes in chunks."""
 
+_NOT_SERVED = ("CONNECT", "PRI")  # llhttp knows them
 _LINE_SLACK = 64  # what a request line has beside its target: method, version, two spaces
 
 # RFC 9112 section 3: method SP request-target SP HTTP-version, written in this way only. The target is visible ASCII
@@ -68,8 +69,8 @@ def request_line(line: bytes, limits: Limits) -> Line:
             raise Refusal(505, "the version is neither 1.0 nor 1.1")
         raise Refusal(400, "malformed request line")
     method, target = match[1].decode("ascii"), match[2].decode("ascii")
-    if method == "CONNECT":
-        raise Refusal(501, "CONNECT: this is no proxy")
+    if method in _NOT_SERVED:
+        raise Refusal(501, f"{method} is for proxies, or for another protocol")
     rest, authority, scheme = target, "", ""
     if target[0] != "/":
         rest, authority, scheme = _other_form(method, target)
@@ -149,8 +150,10 @@ def transfer_coding(value: str, minor: int, *, lengthy: bool) -> int:
     coding = value.strip(_OWS).lower()
     if coding == "chunked":
         return CHUNKED
-    names = {name.strip(_OWS) for name in coding.split(",")}
-    if names <= {"chunked", ""}:
+    first, _, last = coding.rpartition(",")
+    if last.strip(_OWS) != "chunked":
+        raise Refusal(400, "chunked is not the last transfer coding")  # section 6.3, item 4
+    if {name.strip(_OWS) for name in first.split(",")} <= {"chunked", ""}:
         raise Refusal(400, "malformed Transfer-Encoding")
     raise Refusal(501, "a transfer coding other than chunked")
 

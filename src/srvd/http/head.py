@@ -61,7 +61,7 @@ class HeadReader:
         self._limits = limits
         self._parser = HttpRequestParser(self)
         self._environ: Environ = {}
-        self._ended = False
+        self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
         self._refusal: Refusal | None = None
         self._lines: dict[bytes, _Seen] = {}
         self._hosts: set[str] = set()
@@ -79,28 +79,23 @@ class HeadReader:
         seen = self._lines.get(line) or self._see(line)
         guard.check_sizes(head, self._limits)
         environ = self._environ = template | seen.base
-        self._ended = False
+        self._reusable = None
         try:
             self._parser.feed_data(head)
         except HttpParserUpgrade:
             # RFC 9110 section 7.8: an Upgrade may be ignored. What follows is this request's body, or the next
             # request; llhttp would take it for another protocol.
-            self._parser = HttpRequestParser(self)
+            self._reusable = False
         except HttpParserError as exc:
             raise self._broken(exc) from None
-        if not self._ended:
+        if self._reusable is None:
             raise self._broken(None)
         if b" \r\n" in head or b"\t\r\n" in head:
             _strip(environ)
-        try:
-            request = self._judge(environ, seen)
-        except Refusal:
-            self._parser = HttpRequestParser(self)
-            raise
-        if request.length or not request.keep_alive or not self._parser.should_keep_alive():
+        if not self._reusable or "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
             # This parser waits for a body (which does not go through it), or for nothing more.
             self._parser = HttpRequestParser(self)
-        return request
+        return self._judge(environ, seen)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by llhttp for each field."""
@@ -117,7 +112,8 @@ class HeadReader:
 
     def on_headers_complete(self) -> None:
         """Called by llhttp after the empty line."""
-        self._ended = True
+        # Asked here because llhttp forgets it right after.
+        self._reusable = self._parser.should_keep_alive()
 
     def _repeated(self, key: str, value: bytes) -> None:
         if key in _ONCE:
@@ -137,7 +133,7 @@ class HeadReader:
         reason = str(exc)
         if reason.startswith("Invalid method"):  # one of RTSP, in an HTTP request
             return Refusal(501, "a method that is not known")
-        return Refusal(501 if "has invalid `Transfer-Encoding`" in reason else 400, reason)
+        return Refusal(400, reason)
 
     def _see(self, line: bytes) -> _Seen:
         parts = guard.request_line(line, self._limits)

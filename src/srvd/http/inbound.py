@@ -77,9 +77,10 @@ class Inbound:
         # RFC 9112 section 2.2: empty lines before a request are ignored.
         while rest.startswith(b"\r\n"):
             del rest[:2]
+            self._searched = 0
         end = rest.find(_END, max(self._searched - 3, 0))
         if end < 0:
-            self._check_begun(data)
+            self._check_begun()
             self._searched = len(rest)
             return None
         self._searched = 0
@@ -88,13 +89,13 @@ class Inbound:
         del rest[: end + 4]
         return head
 
-    def _check_begun(self, data: bytes) -> None:
+    def _check_begun(self) -> None:
         """Refuses at once what can no longer become a good head."""
         rest = self._rest
-        if not self._line_checked and rest:
-            end = rest.find(b"\r\n", max(len(rest) - len(data) - 1, 0))
+        if not self._line_checked:
+            end = rest.find(b"\r\n", max(self._searched - 1, 0))
             if end < 0:
-                guard.check_line_begun(bytes(rest[max(len(rest) - len(data), 0) :]), len(rest), self._limits)
+                guard.check_line_begun(bytes(rest[self._searched :]), len(rest), self._limits)
             else:
                 self._heads.check_line(bytes(rest[:end]))
                 self._line_checked = True

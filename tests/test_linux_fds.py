@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -84,13 +85,28 @@ def test_the_last_words_of_a_side_that_left_something_unread_are_heard(link: Lin
 def test_descriptors_nobody_asked_for_are_closed(link: Link) -> None:
     ours, theirs = link
     read, write = os.pipe()
-    fds.send(ours, b"gift", [read, write])
     before = open_fds()
-    with pytest.raises(BadFrame):
-        fds.receive(theirs, 100)
-    fds.send(ours, b"gift", [read, write])
-    with pytest.raises(BadFrame):
-        fds.receive(theirs, 100, 1)
+    for most in (0, 1):
+        fds.send(ours, b"gift", [read, write])
+        assert fds.receive(theirs, 100, most) == (b"gift", [])
+    assert open_fds() == before
+    fds.close_all([read, write])
+
+
+def test_descriptors_that_find_no_number_are_all_lost_and_the_words_are_not(link: Link) -> None:
+    ours, theirs = link
+    read, write = os.pipe()
+    fds.send(ours, b"both", [read, write])
+    before = open_fds()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(read)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
+    os.close(spare)  # room for one of the two
+    try:
+        received = fds.receive(theirs, 100, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert received == (b"both", [])
     assert open_fds() == before
     fds.close_all([read, write])
 

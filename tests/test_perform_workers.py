@@ -180,7 +180,7 @@ def test_workers_of_a_killed_zygote_serve_on_and_their_ends_are_known(stage: Sta
     assert stage.gone(second).death.signal in (None, signal.SIGTERM)
     assert stage.gone(second).death != Death()
     stage.performer.perform(Fork(WorkerId(*generation, 3)))
-    assert stage.of(ForkRefused, WorkerId(*generation, 3))[0].reason == "its zygote is gone"
+    assert stage.of(ForkRefused, WorkerId(*generation, 3))[0].reason == "no zygote of it forks"
 
 
 def test_a_worker_that_dies_with_its_zygote_is_told_once_with_its_status(stage: Stage) -> None:
@@ -305,6 +305,35 @@ def test_a_zygote_is_started_before_there_is_a_loop(stage: Stage) -> None:
     early.perform(StopZygote(other))
     assert stage.gone(other).cause == "exit 0"
     stage.until(lambda: stage.of(ZygoteLoaded, generation))
+
+
+def test_a_fork_before_the_application_is_loaded_is_refused_and_harms_nobody(stage: Stage) -> None:
+    generation = stage.start("import time\ntime.sleep(0.3)\n" + GOOD)
+    early = WorkerId(*generation, 1)
+    stage.performer.perform(Fork(early))
+    assert stage.of(ForkRefused, early)[0].reason == "no zygote of it forks"
+    stage.until(lambda: stage.of(ZygoteLoaded, generation))
+    stage.fork(generation, 2)
+
+
+def test_a_zygote_out_of_descriptors_refuses_and_goes_on(stage: Stage) -> None:
+    source = """
+import os, resource
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+lowest = os.dup(0)
+os.close(lowest)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 20, hard))
+"""
+    generation = stage.load(source + GOOD)
+    asked = [WorkerId(*generation, serial) for serial in range(1, 40)]
+    for worker in asked:
+        stage.performer.perform(Fork(worker))
+    stage.until(lambda: all(stage.of(ForkRefused, w) or stage.of(WorkerForked, w) for w in asked))
+    forked = [w for w in asked if stage.of(WorkerForked, w)]
+    assert 0 < len(forked) < len(asked)
+    stage.kill(forked[0])
+    stage.until(lambda: stage.of(WorkerGone, forked[0]))
+    stage.fork(generation, 99, ready=False)
 
 
 def test_actions_on_what_is_gone_do_nothing(stage: Stage) -> None:

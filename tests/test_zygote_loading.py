@@ -345,3 +345,17 @@ def test_an_interpreter_is_found_by_name_and_given_the_application(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     generation = stage.load(python="other-python")
     assert stage.log_of(generation) == "with -P -c"
+
+
+def test_a_zygote_inherits_nothing_of_the_daemon_but_what_it_is_given(stage: Stage) -> None:
+    generation = stage.load()
+    folder = f"/proc/{stage.zygote_pid(generation)}/fd"
+    of_the_shell = {int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
+    of_the_shell = {fd for fd in of_the_shell if fd > 2 and os.get_inheritable(fd)}
+
+    def names() -> list[str]:
+        held = {int(fd) for fd in os.listdir(folder)} - of_the_shell - {1}
+        return sorted(os.readlink(f"{folder}/{fd}").partition(":")[0] for fd in held)
+
+    # stdin, the scoreboard and its mapping, epoll, stderr, the link and one listener
+    stage.until(lambda: names() == ["/dev/null", "/memfd", "/memfd", "anon_inode", "pipe", "socket", "socket"])

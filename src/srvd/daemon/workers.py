@@ -73,7 +73,7 @@ class Workers:
 
     def order(self, worker: WorkerId, zygote: Process | None) -> None:
         """Have the zygote fork it; answered by `WorkerForked` or `ForkRefused`, or by the zygote's end."""
-        refusal = "its zygote is gone" if zygote is None else _FULL if not self._free else ""
+        refusal = "no zygote of it forks" if zygote is None else _FULL if not self._free else ""
         if zygote is not None and not refusal:
             refusal = self._order(worker, self._free[-1], zygote)
         if refusal:

@@ -28,9 +28,9 @@ DUMP_PAUSE = 0.3
 
 
 class Zygote:
-    """One zygote. `told`: it has said how loading went, or is being killed because it did not."""
+    """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded."""
 
-    __slots__ = ("id", "pool", "process", "timer", "told")
+    __slots__ = ("forks", "id", "pool", "process", "timer", "told")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
         self.id = generation
@@ -38,6 +38,7 @@ class Zygote:
         self.process = started
         self.timer: Timer | None = None
         self.told = False
+        self.forks = False
 
 
 class Zygotes:
@@ -68,9 +69,9 @@ class Zygotes:
         started.watch_output(loop)
 
     def process(self, generation: GenerationId) -> Process | None:
-        """The zygote's process, if it can still be told something."""
+        """The zygote's process, if it forks. One that still loads must not be told anything: it would be killed."""
         zygote = self._zygotes.get(generation)
-        return zygote.process if zygote is not None and zygote.process.link is not None else None
+        return zygote.process if zygote is not None and zygote.forks and zygote.process.link is not None else None
 
     def pids(self) -> dict[int, GenerationId]:
         return {zygote.process.pid: generation for generation, zygote in self._zygotes.items()}
@@ -117,12 +118,14 @@ class Zygotes:
     def _take(self, zygote: Zygote, message: family.Message, passed: list[int]) -> None:
         match message:
             case family.Loaded(preloaded, notes, _):
-                zygote.told = True
+                zygote.told = zygote.forks = True
                 self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes)))
             case family.LoadFailed(reason, hint, traceback):
                 self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
             case family.Forked(serial, pid) if passed:
                 self._workers.forked(zygote.id, serial, pid, passed.pop())
+            case family.Forked(serial, _):  # it sees the end of its link and leaves
+                self._workers.refused(zygote.id, serial, "its pidfd was lost: too many open files")
             case family.ForkFailed(serial, reason):
                 self._workers.refused(zygote.id, serial, reason)
             case family.Reaped(serial, exit_code, number):

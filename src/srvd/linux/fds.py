@@ -48,8 +48,8 @@ def receive(
 ) -> tuple[bytes, list[int]] | None:
     """The next datagram and its descriptors (close-on-exec); `(b"", [])` at the end of file; None: there is none now.
 
-    Descriptors beyond `most_fds` are closed by the kernel. Raises `BadFrame` for a datagram longer than `limit` or one
-    with too many descriptors, having closed them; `OSError` for what else may go wrong with a socket.
+    Descriptors are all there or none: if they are more than `most_fds`, or too many are open here (EMFILE), those that
+    came are closed. Raises `BadFrame` for a datagram longer than `limit`; `OSError` for what else may go wrong.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
     space = socket.CMSG_SPACE(most_fds * _INT) if most_fds else 0
@@ -66,9 +66,12 @@ def receive(
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % _INT])
     # CMSG_SPACE rounds up, so one descriptor more than asked for may have come through without a truncation.
-    if outcome & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > most_fds:
+    if outcome & socket.MSG_CTRUNC or len(fds) > most_fds:
         close_all(fds)
-        raise BadFrame(f"receive a datagram: over {limit} bytes or {most_fds} descriptors; the link is closed")
+        del fds[:]
+    if outcome & socket.MSG_TRUNC:
+        close_all(fds)
+        raise BadFrame(f"receive a datagram: it is over {limit} bytes; the link is closed")
     return datagram, fds.tolist()
 
 

@@ -1,0 +1,140 @@
+"""Claims about the listeners of several configurations, and about what a process writes to its stderr."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.config.settings import ListenerSettings
+from srvd.core.model import Revision
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.output import LINE, TAIL, Output
+from srvd.errors import SystemRefused
+from tests.stage import open_fds
+
+ONE, TWO, THREE = Revision(1), Revision(2), Revision(3)
+
+
+@pytest.fixture
+def listeners() -> Iterator[Listeners]:
+    before = len(open_fds())
+    listeners = Listeners()
+    yield listeners
+    listeners.close()
+    assert len(open_fds()) == before
+
+
+def wanted(*bind: str, name: str = "web", mode: str = "0666", backlog: int = 64) -> dict[str, ListenerSettings]:
+    return {name: ListenerSettings(name=name, bind=bind, mode=mode, backlog=backlog)}
+
+
+def test_equal_addresses_share_one_socket_over_configurations(listeners: Listeners) -> None:
+    listeners.prepare(ONE, wanted("127.0.0.1:0"))
+    listeners.prepare(TWO, wanted("127.0.0.1:0", "[::1]:0"))
+    assert listeners.of(ONE, ())[0][1] is listeners.of(TWO, ())[0][1]
+    assert [address["address"][:4] for address in listeners.described()] == ["127.", "[::1"]
+
+
+def test_a_pool_gets_the_listeners_it_names_in_their_order(listeners: Listeners) -> None:
+    listeners.prepare(ONE, wanted("127.0.0.1:0", "[::1]:0", name="a") | wanted("127.0.0.2:0", name="b"))
+    assert [name for name, _ in listeners.of(ONE, ())] == ["a", "a", "b"]
+    assert [name for name, _ in listeners.of(ONE, ("b",))] == ["b"]
+    assert listeners.of(TWO, ()) == []
+
+
+def test_one_refused_address_leaves_none_of_the_new_ones_open(listeners: Listeners, tmp_path: Path) -> None:
+    listeners.prepare(ONE, wanted("127.0.0.1:0"))
+    before = len(open_fds())
+    path = tmp_path / "x.sock"
+    with socket.create_server(("127.0.0.1", 0)) as busy, pytest.raises(SystemRefused):
+        listeners.prepare(TWO, wanted("127.0.0.1:0", f"unix:{path}", f"127.0.0.1:{busy.getsockname()[1]}"))
+    assert len(open_fds()) == before
+    assert not path.exists()
+    assert listeners.of(TWO, ()) == []
+    socket.create_connection(listeners.of(ONE, ())[0][1].getsockname()).close()
+
+
+def test_what_no_configuration_names_any_more_is_closed(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listeners.prepare(ONE, wanted(f"unix:{path}", "127.0.0.1:0"))
+    listeners.prepare(TWO, wanted("127.0.0.1:0"))
+    listeners.drop(ONE)
+    assert not path.exists()
+    assert len(listeners.described()) == 1
+    listeners.drop(THREE)
+    listeners.drop(TWO)
+    assert listeners.described() == []
+
+
+def test_mode_and_backlog_change_when_the_configuration_comes_into_force(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listeners.prepare(ONE, wanted(f"unix:{path}", mode="0600"))
+    listeners.prepare(TWO, wanted(f"unix:{path}", mode="0660", backlog=1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    listeners.adopt((TWO,))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_sealing_spares_the_sockets_of_the_environment(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        listeners.prepare(ONE, wanted("127.0.0.1:0", f"unix:{path}", f"fd:{theirs.fileno()}"))
+        listeners.seal()
+        assert not path.exists()
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listeners.of(ONE, ())[0][1].getsockname(), timeout=0.1)
+        socket.create_connection(theirs.getsockname(), timeout=5).close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[Output, int, list[str]]]:
+    lines: list[str] = []
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    yield Output(read, lines.append), write, lines
+    os.close(write)
+
+
+Pipe = tuple[Output, int, list[str]]
+
+
+def test_lines_come_whole_however_they_were_written(pipe: Pipe) -> None:
+    output, write, lines = pipe
+    for part in (b"one\ntw", b"o\n\n", "drei \u20ac\n".encode()[:6], "drei \u20ac\n".encode()[6:], b"last"):
+        os.write(write, part)
+        assert output.read()
+    assert lines == ["one", "two", "", "drei \u20ac"]
+    output.finish()
+    assert lines[-1] == "last"
+    assert output.tail == "one\ntwo\n\ndrei \u20ac\nlast"
+
+
+def test_a_line_without_end_comes_in_pieces_and_is_not_kept(pipe: Pipe) -> None:
+    output, write, lines = pipe
+    os.write(write, b"x" * (3 * LINE + 5))
+    assert output.read()
+    assert [len(line) for line in lines] == [LINE] * 3
+    os.write(write, b"\xff\n")
+    output.finish()
+    assert lines[-1] == "xxxxx\ufffd"
+
+
+def test_the_tail_begins_with_a_line_and_is_bounded(pipe: Pipe) -> None:
+    output, write, _ = pipe
+    os.write(write, b"".join(b"line %04d\n" % number for number in range(1000)))
+    output.finish()
+    assert len(output.tail) <= TAIL
+    assert output.tail.startswith("line ")
+    assert output.tail.endswith("line 0999\n")
+
+
+def test_the_end_of_a_process_does_not_wait_for_others_that_hold_the_pipe(pipe: Pipe) -> None:
+    output, write, lines = pipe
+    os.write(write, b"bye\n")
+    output.finish()  # the write end is open
+    assert lines == ["bye"]

@@ -1,6 +1,7 @@
-"""A real srvd for the system tests: a folder with an application, a daemon, its control socket, and a load on it.
+"""A real srvd for the system tests: a folder with an application, a daemon, its control socket, requests.
 
-Each daemon has its own folder, port and socket; `stop` ends it and asserts that nothing of it is left.
+Each daemon has its own folder, port and socket. Fixtures that start one and claim that nothing of it is left are in
+conftest.py, the applications in apps.py.
 """
 
 from __future__ import annotations
@@ -12,132 +13,174 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from srvd.ctl.client import Client
+from srvd.errors import SrvdError
+from tests import apps
+from tests.load import Load, load_on
 from tests.support import wait_for
 
 BIN = Path(sys.executable).parent
+BOOT = 30.0
+"""Seconds that anything may take which takes a fraction of one: the machine may be busy with something else."""
 
-GOOD = """
-import os, time
-RELEASE = {release!r}
-def app(environ, start_response):
-    path = environ["PATH_INFO"]
-    if path.startswith("/sleep/"):
-        time.sleep(float(path[7:]))
-    if path == "/exit":
-        os._exit(3)
-    body = (RELEASE + " " + environ["srvd.worker"] + " " + str(os.getpid())).encode()
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
-"""
-
-BROKEN = {
-    "raises at import": "raise RuntimeError('the deploy is broken')\n",
-    "is a syntax error": "def app(:\n",
-    "hangs at import": "import time\ntime.sleep(3600)\n",
-    "calls os._exit": "import os, sys\nsys.stderr.write('last words\\n')\nsys.stderr.flush()\nos._exit(0)\n",
-}
-"""What the code on disk can be like after a bad deploy."""
+Map = dict[str, Any]
 
 
 class Srvd:
     """One daemon. `flags` and `config` are what a user would give; the application is `app.py` in the folder."""
 
-    def __init__(self, folder: Path, *flags: str, config: str = "", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        config: str = "",
+        env: Mapping[str, str] | None = None,
+        fds: tuple[int, ...] = (),
+    ) -> None:
         self.folder = folder
         self.socket = folder / "control.sock"
-        self.env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-        for name in list(self.env):
-            if name.startswith("SRVD_") or name in ("PORT", "WEB_CONCURRENCY"):
-                del self.env[name]
-        self.env |= env or {}
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.daemonized = 0  # pid of a daemon that went into the background
+        self.env = {name: value for name, value in os.environ.items() if not _is_ours(name)}
+        self.env |= {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        self._fds = fds
         command = [str(BIN / "srvd"), "start", "--socket", str(self.socket)]
         if config:
-            (folder / "srvd.toml").write_text(config)
+            self.configure(config)
             command += ["-c", str(folder / "srvd.toml")]
         else:
             command += ["app:app", "--bind", "127.0.0.1:0"]
         self.command = [*command, *flags]
-        self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<Srvd in {self.folder}>"
 
-    def deploy(self, code: str) -> None:
-        """Puts new code on disk."""
-        (self.folder / "app.py").write_text(code)
+    # -- what is on disk ------------------------------------------------------------------------------------------
 
-    def good(self, release: str = "one") -> None:
-        self.deploy(GOOD.format(release=release))
+    def deploy(self, code: str, name: str = "app") -> None:
+        """Puts code on disk."""
+        (self.folder / f"{name}.py").write_text(code)
 
-    def start(self, *, ready: bool = True) -> Srvd:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        if ready:
-            wait_for(self.is_ready, within=30)
-        return self
+    def good(self, release: str = "one", before: str = "") -> None:
+        self.deploy(apps.good(release, before))
 
-    def is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, f"srvd ended with {self.process.returncode}:\n{self.logged()}"
-        if not self.socket.exists():
-            return False
-        try:
-            status = self.status()
-        except Exception as exc:  # the socket is being opened
-            return not exc
-        return all(pool["state"] == "ready" for pool in status["pools"]) and status["daemon"]["state"] == "running"
-
-    def stop(self) -> None:
-        """Asks it to stop, and looks whether anything is left."""
-        process = self.process
-        if process is None:
-            return
-        family = self.family() if process.poll() is None else []
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                for one in family:
-                    _kill(one)
-                process.kill()
-                process.wait(10)
-                raise
-        self.process = None
-        wait_for(lambda: not [one for one in family if _lives(one)], within=10)
-        assert not self.socket.exists(), "the control socket is left"
-
-    def family(self) -> list[psutil.Process]:
-        """The daemon's zygotes and workers."""
-        assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def configure(self, config: str) -> None:
+        (self.folder / "srvd.toml").write_text(config)
 
     def logged(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    # -- control --------------------------------------------------------------------------------------------------
+    def wait_logged(self, text: str, within: float = BOOT) -> None:
+        try:
+            wait_for(lambda: text in self.logged(), within)
+        except AssertionError:
+            msg = f"{text!r} is not in the log after {within} s"
+            raise AssertionError(msg) from None
+
+    # -- life -----------------------------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+        if self.process is not None:
+            return self.process.pid
+        assert self.daemonized, "it is not running"
+        return self.daemonized
 
-    def call(self, method: str, **args: Any) -> dict[str, Any]:
+    def start(self, *, ready: bool = True) -> Srvd:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=self._fds,
+            )
+        if ready:
+            wait_for(self.is_ready, within=BOOT)
+        return self
+
+    def run(self, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Starts one that is expected to end by itself; what it printed."""
+        return subprocess.run(
+            self.command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def daemonize(self, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Starts it with --daemonize; what the command printed when it returned."""
+        self.command.append("--daemonize")
+        done = self.run(timeout)
+        if done.returncode == 0:
+            self.daemonized = int(self.status()["daemon"]["pid"])
+        return done
+
+    def is_ready(self) -> bool:
+        assert self.process is None or self.process.poll() is None, f"srvd ended with {self.process.returncode}"
+        try:
+            status = self.status()
+        except SrvdError:  # the socket is being opened
+            return False
+        return all(pool["state"] == "ready" for pool in status["pools"]) and status["daemon"]["state"] == "running"
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 40) -> int:
+        """Its exit code, once it has ended by itself."""
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        self.process = None
+        return code
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code (0 for one in the background, whose code is its parent's)."""
+        self.signal(signal.SIGTERM)
+        if self.process is not None:
+            return self.wait()
+        gone = psutil.Process(self.daemonized)
+        gone.wait(40)
+        self.daemonized = 0
+        return 0
+
+    # -- its processes --------------------------------------------------------------------------------------------
+
+    def family(self) -> list[psutil.Process]:
+        """The daemon's zygotes and workers."""
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def zygotes(self) -> list[psutil.Process]:
+        workers = {worker["pid"] for pool in self.status()["pools"] for worker in pool["workers"]}
+        return [process for process in self.family() if process.pid not in workers]
+
+    def fds(self) -> int:
+        """How many descriptors the daemon has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def kill_worker(self, name: str = "", pool: str = "web") -> str:
+        """SIGKILL to one worker – the named one, or the oldest that serves; its name."""
+        serving = self.serving(pool)
+        worker = next(worker for worker in serving if name in ("", worker["id"]))
+        os.kill(worker["pid"], signal.SIGKILL)
+        return str(worker["id"])
+
+    # -- control --------------------------------------------------------------------------------------------------
+
+    def client(self) -> Client:
+        return Client.connect(str(self.socket), timeout=BOOT)
+
+    def call(self, method: str, **args: Any) -> Map:
         """One request over the control socket. Raises `SrvdError`."""
-        with Client.connect(str(self.socket)) as client:
+        with self.client() as client:
             return client.call(method, args)
 
     def ctl(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -145,110 +188,90 @@ class Srvd:
         command = [str(BIN / "srvctl"), "-s", str(self.socket), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=self.env, cwd=self.folder)
 
-    def ctl_json(self, *words: str) -> dict[str, Any]:
+    def ctl_json(self, *words: str) -> Map:
         done = self.ctl("--json", *words)
         assert done.stdout, f"srvctl {words}: {done.returncode} {done.stderr}"
-        result: dict[str, Any] = json.loads(done.stdout)
+        result: Map = json.loads(done.stdout)
         return result
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Map:
         return self.call("status")
 
-    def pool(self, name: str = "web") -> dict[str, Any]:
-        pool: dict[str, Any] = next(pool for pool in self.status()["pools"] if pool["name"] == name)
+    def pool(self, name: str = "web") -> Map:
+        pool: Map = next(pool for pool in self.status()["pools"] if pool["name"] == name)
         return pool
 
-    def serving(self, name: str = "web") -> list[dict[str, Any]]:
+    def serving(self, name: str = "web") -> list[Map]:
         return [worker for worker in self.pool(name)["workers"] if worker["state"] == "serving"]
 
-    @property
-    def address(self) -> tuple[str, int]:
-        host, _, port = self.status()["listeners"][0]["address"].rpartition(":")
-        return host, int(port)
+    def names(self, pool: str = "web") -> set[str]:
+        """Of the workers that serve."""
+        return {str(worker["id"]) for worker in self.serving(pool)}
+
+    def wait_serving(self, count: int, *, without: str = "", pool: str = "web", within: float = BOOT) -> None:
+        """Returns when `count` workers serve, none of them the one named."""
+        wait_for(lambda: len(names := self.names(pool)) == count and without not in names, within)
+
+    def wait_operation(self, op: int, reached: str, within: float = BOOT) -> Map:
+        """The operation as soon as `reached` is its state or its phase."""
+
+        def look() -> Map | None:
+            shown = self.operation(op)
+            return shown if reached in (shown["state"], shown["phase"]) else None
+
+        found = wait_for(look, within)
+        assert found is not None
+        return found
+
+    def operation(self, op: int) -> Map:
+        shown: Map = self.call("op.show", id=op)["operation"]
+        return shown
+
+    def order(self, method: str, **args: Any) -> int:
+        """An order that is begun and not waited for; the number of its operation."""
+        operation: Map = self.call(method, wait=False, **args)["operation"]
+        return int(operation["id"])
+
+    def deaths(self, **args: Any) -> list[Map]:
+        """Certificates, the latest first."""
+        deaths: list[Map] = self.call("why", **args)["deaths"]
+        return deaths
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def get(self, path: str = "/", timeout: float = 30) -> str:
-        host, port = self.address
-        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    def address(self, listener: str = "web") -> tuple[str, int]:
+        """Host and port of a TCP listener."""
+        named = {str(entry["name"]): str(entry["address"]) for entry in self.status()["listeners"]}
+        host, _, port = named[listener].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def connect(self, listener: str = "web", timeout: float = BOOT) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(*self.address(listener), timeout=timeout)
+
+    def get(self, path: str = "/", listener: str = "web") -> str:
+        """The body of an answer that must be a 200."""
+        connection = self.connect(listener)
         try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read().decode()
-            assert response.status == 200, f"{response.status} {body}"
-            return body
+            return ask(connection, path)
         finally:
             connection.close()
 
-    @contextmanager
-    def under_load(self, clients: int = 8, path: str = "/") -> Iterator[Load]:
-        """Clients with keep-alive connections ask all the time; see `Load` for what is known afterwards."""
-        load = Load(self.address, path)
-        threads = [threading.Thread(target=load.client, name=f"client {n}") for n in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
-            wait_for(lambda: load.answered >= clients, within=20)
-            yield load
-        finally:
-            load.over = True
-            for thread in threads:
-                thread.join(60)
+    def under_load(self, clients: int = 8, path: str = "/") -> AbstractContextManager[Load]:
+        return load_on(self.address(), clients, path)
 
 
-@dataclass
-class Load:
-    """What clients met: `failed` has a line for each request that was not answered with 200."""
-
-    address: tuple[str, int]
-    path: str
-    over: bool = False
-    answered: int = 0
-    failed: list[str] = field(default_factory=list)
-    bodies: set[str] = field(default_factory=set)
-    gap: float = 0.0  # the longest time in which no client at all was answered
-    last: float = 0.0
-
-    def client(self) -> None:
-        """One client: it keeps its connection until the server says otherwise, and never repeats a request."""
-        connection: http.client.HTTPConnection | None = None
-        while not self.over:
-            if connection is None:
-                connection = http.client.HTTPConnection(*self.address, timeout=30)
-            try:
-                connection.request("GET", self.path)
-                response = connection.getresponse()
-                body = response.read().decode()
-            except (OSError, http.client.HTTPException) as exc:
-                self.failed.append(f"{time.monotonic():.3f} {exc!r}")
-                connection.close()
-                connection = None
-                continue
-            self._count(response.status, body)
-            if response.will_close:
-                connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def _count(self, status: int, body: str) -> None:
-        now = time.monotonic()
-        if self.last:
-            self.gap = max(self.gap, now - self.last)
-        self.last = now
-        self.answered += 1
-        self.bodies.add(body.split()[0])
-        if status != 200:
-            self.failed.append(f"{now:.3f} {status} {body[:80]}")
+def ask(connection: http.client.HTTPConnection, path: str = "/") -> str:
+    """One request on an open connection; the body of an answer that must be a 200."""
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read().decode()
+    assert response.status == 200, f"{response.status} {body}"
+    return body
 
 
-def _lives(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-
-
-def _kill(process: psutil.Process) -> None:
-    if _lives(process):
-        process.kill()
+def toml(pool: str = "", more: str = "", *, bind: str = "127.0.0.1:0") -> str:
+    """A configuration with one pool and one listener, both called web; `pool` has more lines of the pool."""
+    return f'[listeners.web]\nbind = ["{bind}"]\n\n[pools.web]\napp = "app:app"\n{pool}\n\n{more}\n'
 
 
 def free_port() -> int:
@@ -257,3 +280,7 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _is_ours(variable: str) -> bool:
+    return variable.startswith("SRVD_") or variable in ("PORT", "WEB_CONCURRENCY")

@@ -1,0 +1,121 @@
+"""Fixtures of the system tests: daemons that are stopped at the end, of which nothing may be left.
+
+The harness itself is daemon.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from srvd.linux.prctl import become_subreaper
+from tests import apps
+from tests.daemon import Srvd
+from tests.support import wait_for
+
+_STARTED = pytest.StashKey[list[Srvd]]()
+
+_LOG_SHOWN = 20_000
+"""Characters of a daemon's log that a failure shows."""
+
+
+class Starter:
+    """Makes daemons, each in a folder of its own below the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: list[Srvd] = []
+
+    def new(
+        self,
+        *flags: str,
+        config: str = "",
+        code: str | None = None,
+        env: Mapping[str, str] | None = None,
+        fds: tuple[int, ...] = (),
+    ) -> Srvd:
+        """One that is not started yet; `code` is its application."""
+        folder = self.folder / f"srvd{len(self.all)}"
+        folder.mkdir()
+        srvd = Srvd(folder, *flags, config=config, env=env, fds=fds)
+        srvd.deploy(apps.good() if code is None else code)
+        self.all.append(srvd)
+        return srvd
+
+    def __call__(
+        self, *flags: str, config: str = "", code: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Srvd:
+        """One that is ready."""
+        return self.new(*flags, config=config, code=code, env=env).start()
+
+
+@pytest.fixture
+def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+    """Starts daemons. Whatever the test did with them: at its end they stop, and nothing is left of them."""
+    become_subreaper()  # what a daemon left behind becomes our child, and can be found
+    before = set(_children())
+    starter = Starter(tmp_path)
+    request.node.stash[_STARTED] = starter.all
+    yield starter
+    try:
+        for srvd in starter.all:
+            _end(srvd)
+    finally:
+        left = _end_all([child for child in _children() if child not in before])
+    assert not left, f"processes were left: {left}"
+    for srvd in starter.all:
+        assert not srvd.socket.exists(), f"the control socket of {srvd} is left"
+
+
+@pytest.fixture
+def srvd(starter: Starter) -> Srvd:
+    """A daemon that is ready: the good application, 2 workers, a port that the kernel chose."""
+    return starter("--workers", "2")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.failed:
+        for srvd in item.stash.get(_STARTED, []):
+            report.sections.append((f"log of {srvd}", srvd.logged()[-_LOG_SHOWN:]))
+    return report
+
+
+def _end(srvd: Srvd) -> None:
+    """Stops it if it still runs, as an operator would, and claims that its family goes with it."""
+    if srvd.process is None and not srvd.daemonized:
+        return
+    if srvd.process is not None and srvd.process.poll() is not None:
+        msg = f"{srvd} ended by itself with {srvd.process.returncode}"
+        raise AssertionError(msg)
+    family = srvd.family()
+    assert srvd.stop() == 0
+    wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _end_all(processes: list[psutil.Process]) -> list[str]:
+    """Kills and reaps what should not be there; what it was. Zombies that became ours were over before: no finding."""
+    found = []
+    for process in processes:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {process.cmdline()}")
+                process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    for process in processes:
+        try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED)
+        except ChildProcessError:  # it was the child of another one of them, which has reaped it
+            continue
+    return found

@@ -46,6 +46,7 @@ def as_map(config: Config) -> dict[str, Any]:
                 "value": _plain(one.value),
                 "unit": values.unit(one.setting.kind),
                 "origin": one.origin,
+                "help": one.setting.help,
             }
             for table, settings in _tables(config)
             for one in settings

@@ -1,0 +1,197 @@
+"""Writes docs/reference/ from the declarations in the code: `python docs/generate.py`; `--check` only compares.
+
+Holds no text of its own beyond headings: what is said about a setting, a command or an exit code is said where it is
+declared.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from srvd import commandline
+from srvd.config import values
+from srvd.config.load import variables
+from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+from srvd.ctl import main as ctl
+from srvd.errors import EXIT
+from srvd.wire.commands import COMMANDS
+
+REFERENCE = Path(__file__).parent / "reference"
+
+_MADE = "<!-- made by docs/generate.py; do not edit -->"
+
+_SETTINGS_HEAD = f"""{_MADE}
+# Settings
+
+Every setting, its TOML key, its flag of `srvd start`, its variable and its default. Later ones win: defaults, `PORT`
+and `WEB_CONCURRENCY`, the file (`-c FILE`, or `srvd.toml` in the working directory), `SRVD_` variables, flags. `srvd
+config` shows the values in force and where each comes from.
+
+Relative paths in a file start from its folder, others from the working directory. Lists stand between commas in a
+variable. Flags and variables of a listener or a pool set the only one there is; with several, say it in the file.
+"""
+
+_LISTENER = """[listeners.web]
+bind = ["0.0.0.0:8000", "unix:/run/shop/web.sock"]"""
+
+_POOL = """[pools.web]
+app = "shop.wsgi:application"
+workers = 4
+health = "/healthz"
+env = { DJANGO_SETTINGS_MODULE = "shop.settings" }"""
+
+_TABLES = (
+    ("[daemon]", "Of the daemon itself.", DaemonSettings, "", ""),
+    ("[control]", "The control socket, and who may do what.", DaemonSettings, "control", ""),
+    (
+        "[listeners.NAME]",
+        'Addresses that pools accept on. Without any in the file there is one, called "web".',
+        ListenerSettings,
+        "",
+        _LISTENER,
+    ),
+    (
+        "[pools.NAME]",
+        'An application and its workers. Without any in the file there is one, called "web".',
+        PoolSettings,
+        "",
+        _POOL,
+    ),
+)
+
+_EXIT_HEAD = f"""{_MADE}
+# Exit codes
+
+A script can rely on them: 1 leaves everything as it was, 10 does not.
+"""
+
+
+class Page(NamedTuple):
+    name: str
+    text: str
+
+
+def pages() -> list[Page]:
+    return [
+        Page("settings.md", settings_page()),
+        Page("srvd.md", "\n".join([_MADE, *_command_lines(commandline.cli, "srvd")]) + "\n"),
+        Page("srvctl.md", "\n".join([_MADE, *_command_lines(ctl.cli, "srvctl")]) + "\n"),
+        Page("exit-codes.md", exit_codes_page()),
+    ]
+
+
+def settings_page() -> str:
+    lines = [_SETTINGS_HEAD.rstrip()]
+    names = {pair: variable for variable, pair in variables().items()}
+    for title, about, table, place, example in _TABLES:
+        lines += ["", f"## {title}", "", about, ""]
+        if example:
+            lines += ["```toml", example, "```", ""]
+        lines += ["| key | | takes | default | flag, variable |", "|---|---|---|---|---|"]
+        scope = title.strip("[]").split(".")[0]
+        for name, setting in declared(table).items():
+            if setting.table == place:
+                variable = names.get(("daemon" if table is DaemonSettings else scope, name), "")
+                lines.append(_setting_row(name, setting, table._field_defaults[name], variable))
+    return "\n".join(lines) + "\n"
+
+
+def _setting_row(name: str, setting: Setting, default: object, variable: str) -> str:
+    ways = ", ".join(f"`{way}`" for way in (setting.flag, variable) if way)
+    shown = values.show(setting.kind, default)
+    about = setting.help + ("; its values are never shown" if setting.secret else "")
+    return f"| `{name}` | {about} | {values.describe(setting.kind)} | `{shown}` | {ways} |"
+
+
+def exit_codes_page() -> str:
+    lines = [_EXIT_HEAD.rstrip()]
+    for program in dict.fromkeys(program for program, _, _ in EXIT.MEANINGS):
+        lines += ["", f"## {program}", "", "| code | meaning |", "|---|---|"]
+        lines += [f"| {code} | {meaning} |" for other, code, meaning in EXIT.MEANINGS if other == program]
+    return "\n".join(lines) + "\n"
+
+
+def _command_lines(group: click.Group, program: str) -> Iterator[str]:
+    """Each command with its usage, its help and its options, from the declarations that `--help` uses as well."""
+    context = click.Context(group, info_name=program)
+    yield f"# {program}"
+    yield from _described(group, context)
+    for words, command, inner in _walk(group, context):
+        yield from ("", f"## {program} {words}")
+        role = next((entry.role for entry in COMMANDS if " ".join(entry.words) == words), "")
+        if program == "srvctl" and role:
+            yield from ("", f"For the role {role} and above.")
+        yield from _described(command, inner)
+
+
+def _walk(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
+            continue
+        inner = click.Context(command, info_name=name, parent=context)
+        words = inner.command_path.partition(" ")[2]
+        if isinstance(command, click.Group):
+            yield from _walk(command, inner)
+        else:
+            yield words, command, inner
+
+
+def _described(command: click.Command, context: click.Context) -> Iterator[str]:
+    # Not command.get_help: how it is laid out changes with click's version, and these pages must not.
+    pieces = [_argument(param) for param in command.params if isinstance(param, click.Argument)]
+    if isinstance(command, click.Group):
+        pieces = ["COMMAND", "…"]
+    yield from ("", "```text", " ".join([context.command_path, "[OPTIONS]", *pieces]), "```")
+    for paragraph in cleandoc(command.help or "").split("\n\n"):
+        yield ""
+        if paragraph.startswith("\b\n"):  # click's mark for lines that are not to be joined
+            head, *lines = paragraph.removeprefix("\b\n").split("\n")
+            if head.endswith(":") and not head.startswith(" "):
+                yield from (head, "")
+            else:
+                lines.insert(0, head)
+            yield from ("```sh", *cleandoc("\n".join(lines)).split("\n"), "```")
+        else:
+            yield paragraph
+    known = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
+    if known:
+        yield from ("", "| option | |", "|---|---|")
+    for option in known:
+        metavar = "" if option.is_flag else f" {option.metavar or (option.name or '').upper()}"
+        *others, last = sorted(option.opts, key=len)
+        spelled = ", ".join(f"`{way}`" for way in (*others, last + metavar)).replace("|", "\\|")
+        yield f"| {spelled} | {(option.help or '').rstrip('.')} |"
+
+
+def _argument(param: click.Argument) -> str:
+    text = (param.metavar or param.name or "").strip("[]").upper()
+    return text if param.required else f"[{text}]"
+
+
+def main() -> int:
+    stale = [page for page in pages() if not _is_current(page)]
+    if "--check" in sys.argv[1:]:
+        for page in stale:
+            print(f"docs/reference/{page.name} is not current: run python docs/generate.py")  # noqa: T201 — it is a script
+        return 1 if stale else 0
+    REFERENCE.mkdir(exist_ok=True)
+    for page in stale:
+        (REFERENCE / page.name).write_text(page.text)
+        print(f"wrote docs/reference/{page.name}")  # noqa: T201 — it is a script
+    return 0
+
+
+def _is_current(page: Page) -> bool:
+    path = REFERENCE / page.name
+    return path.exists() and path.read_text() == page.text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

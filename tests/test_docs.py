@@ -1,0 +1,256 @@
+"""Claims about the documentation: what it says is so."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import click
+import pytest
+
+from srvd import __version__
+from srvd.cli import read_plain
+from srvd.config import values
+from srvd.config.load import load
+from srvd.ctl.main import cli as srvctl
+from srvd.wire.commands import ROLES
+from tests.support import wait_for
+from tests.worker_rig import Client, Rig
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BIN = Path(sys.executable).parent
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The fenced blocks of a page in one language."""
+    yield from re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def readme_commands() -> list[str]:
+    return [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
+
+
+# -- reference ------------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_pages_say_what_the_code_says() -> None:
+    pages = {page.name: page.text for page in generator().pages()}
+    found = {path.name: path.read_text() for path in (ROOT / "docs" / "reference").iterdir()}
+    assert sorted(found) == sorted(pages)
+    for name, text in pages.items():
+        assert found[name] == text, f"docs/reference/{name}: run python docs/generate.py"
+
+
+def test_roles_are_the_same_in_the_file_and_on_the_wire() -> None:
+    assert values.ROLES == ROLES
+
+
+# -- README ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_has_the_two_commands_and_others_repeat_them_word_for_word() -> None:
+    serve, test = readme_commands()
+    assert serve == "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/srvd start"
+    assert test == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+    assert test in (ROOT / "docs" / "contributing.md").read_text()
+    assert test not in (ROOT / ".ci" / "run").read_text(), "it is read from the README there"
+
+
+@pytest.mark.system
+def test_the_readmes_second_terminal_works_as_written(tmp_path: Path) -> None:
+    """Runs the srvctl lines of "Try it" in their order against a daemon that was started as the first command says."""
+    (block,) = [block for block in blocks(ROOT / "README.md", "sh") if "srvctl scale" in block]
+    commands = [line.partition("#")[0].split() for line in block.splitlines()]
+    assert [words[0] for words in commands] == [".venv/bin/srvctl"] * len(commands)
+    environ = os.environ | {"SRVD_SOCKET": str(tmp_path / "control.sock"), "SRVD_BIND": "127.0.0.1:0"}
+    with (tmp_path / "log").open("wb") as log:
+        daemon = subprocess.Popen([BIN / "srvd", "start"], cwd=tmp_path, env=environ, stderr=log)
+    try:
+        wait_for(lambda: "ready: " in (tmp_path / "log").read_text(), within=30)
+        for _, *words in commands:
+            done = subprocess.run([BIN / "srvctl", *words], env=environ, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, (words, done.stdout, done.stderr, (tmp_path / "log").read_text())
+        assert daemon.wait(30) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "toml"))], ids=name_of)
+def test_every_file_that_is_shown_is_good(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        config = load(str(path), {}, {})
+        assert [warning for warning in config.warnings if "there is no" not in warning] == []
+
+
+def test_every_command_that_is_shown_exists() -> None:
+    known = set(srvctl.list_commands(click.Context(srvctl)))
+    for page in PAGES:
+        for word in re.findall(r"srvctl (?:-[^ ]+ [^ ]+ )*([a-z]+)\b", "\n".join(code_of(page))):
+            assert word in known, f"{name_of(page)}: srvctl {word}"
+        for line in re.findall(r"srvd (start[^#\n`|&]*)", "\n".join(blocks(page, "sh"))):
+            assert read_plain(line.replace('"', "").split("    ")[0].split()) is not None, (
+                f"{name_of(page)}: srvd {line}"
+            )
+
+
+def code_of(page: Path) -> list[str]:
+    return [*blocks(page, "sh"), *blocks(page, "console"), *re.findall(r"`([^`\n]+)`", page.read_text())]
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name_of(page)} links to {target}"
+        assert not anchor or anchor in anchors(found), f"{name_of(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
+    """Paths such as `core/reconcile.py` in backquotes, from the root or from src/srvd."""
+    for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|service))`", page.read_text()):
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "srvd")), f"{name_of(page)}: {path}"
+
+
+# -- glossary, changelog, unit --------------------------------------------------------------------------------------
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = re.findall(r"^\| \*\*([^*]+)\*\*", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert words == sorted(set(words))
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    newest = re.search(r"^## (\S+)", (ROOT / "docs" / "changelog.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == __version__
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    design = (ROOT / "docs" / "design.md").read_text()
+    reasons = re.findall(r"^\| (\w+) \|", design.partition("## Dependencies")[2].partition("\n## ")[0], re.MULTILINE)
+    assert set(reasons) - {"package"} == {re.split(r"[<>=]", one)[0] for one in project["dependencies"]}
+
+
+def test_the_unit_starts_and_reloads_with_commands_that_exist() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # how configparser is told to keep case
+    unit.read(ROOT / "contrib" / "systemd" / "srvd.service")
+    program, *words = unit["Service"]["ExecStart"].split()
+    assert program.endswith("/srvd")
+    asked = read_plain(words)
+    assert asked is not None
+    assert asked.path == "/etc/srvd/srvd.toml"
+    program, option, socket, command = unit["Service"]["ExecReload"].split()
+    assert program.endswith("/srvctl")
+    assert option in {way for param in srvctl.params for way in param.opts}
+    assert f"SRVD_SOCKET={socket}" == unit["Service"]["Environment"]
+    assert command in srvctl.list_commands(click.Context(srvctl))
+
+
+# -- flows ----------------------------------------------------------------------------------------------------------
+
+BUDGETS = {"A request": 7, "An order: scale 8": 15, "A worker's death": 10, "A reload": 25}
+"""Files of our own on each way."""
+
+FLOWS = ROOT / "docs" / "flows.md"
+LINK = re.compile(r"`([\w/]+\.py):([\w.]+)`")
+
+
+def flows() -> dict[str, list[tuple[str, str]]]:
+    """The links of each way in docs/flows.md, in their order, by its heading."""
+    sections = re.split(r"^## (.+)$", FLOWS.read_text(), flags=re.MULTILINE)[1:]
+    return {head: LINK.findall(text) for head, text in zip(sections[::2], sections[1::2], strict=True)}
+
+
+def names_in(path: Path) -> set[str]:
+    """Functions, methods and classes of a file: "function", "Class", "Class.method"."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("flow", list(BUDGETS))
+def test_every_step_of_a_flow_exists(flow: str) -> None:
+    steps = flows()[flow]
+    assert len(steps) > 3
+    for path, name in steps:
+        assert name in names_in(ROOT / "src" / "srvd" / path), f"{flow}: {path}:{name}"
+
+
+@pytest.mark.parametrize(("flow", "budget"), BUDGETS.items())
+def test_a_flow_stays_within_its_budget_of_files(flow: str, budget: int) -> None:
+    assert len({path for path, _ in flows()[flow]}) <= budget
+
+
+def test_a_worker_takes_the_steps_of_a_request_as_they_are_written(tmp_path: Path) -> None:
+    """The application itself notes which of our functions are called from one request to the next."""
+    seen: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        _, ours, path = frame.f_code.co_filename.rpartition("/src/srvd/")
+        if event == "call" and ours:
+            seen.append(f"{path}:{frame.f_code.co_qualname}")
+
+    def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        sys.setprofile(note if environ["PATH_INFO"] == "/begin" else None)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return ["\n".join(seen).encode()]
+
+    with Rig(app, tmp_path) as rig, Client(rig.serving().address) as client:
+        client.get("/begin")
+        called = client.get("/end").body.decode().splitlines()
+    # The order of first calls: what is called again for the next request is not counted twice.
+    steps = [f"{path}:{name}" for path, name in flows()["A request"]]
+    assert set(steps) <= set(called)
+    before = steps[: steps.index("worker/wsgi.py:Exchange.start") + 1]
+    assert before == [step for step in called if step in before]
+
+
+def test_every_flow_has_a_budget() -> None:
+    assert set(flows()) == set(BUDGETS)

@@ -26,10 +26,13 @@ class ReadConfig(NamedTuple):
     op: OpId
 
 
-class AdoptRevision(NamedTuple):
-    """This configuration is now the one in force."""
+class Adopt(NamedTuple):
+    """These configurations are in force: each pool serves by one of them, the newest is the one that is shown.
 
-    revision: Revision
+    Listeners that none of them names rest: they accept nothing, but a rollback may wake them.
+    """
+
+    revisions: tuple[Revision, ...]
 
 
 class DropRevision(NamedTuple):
@@ -128,6 +131,6 @@ class Exit(NamedTuple):
 
 
 Action = (
-    ReadConfig | AdoptRevision | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
+    ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
     | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
 )  # fmt: skip

@@ -19,7 +19,7 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.lifecycle import Impulse, Stimulus
-from srvd.core.model import Death, Fault, Kind, OpState, Phase, Stage
+from srvd.core.model import Death, Fault, OpState, Phase, Stage
 from srvd.core.state import NEVER, Certificate, Generation, House, Operation, Pool, Rollout, Turn, Worker, Zygote
 
 KILLED_FROM_OUTSIDE = 9
@@ -55,7 +55,7 @@ def of_worker(
     match event:
         case WorkerForked():
             worker.pid = event.pid
-            _forked(worker, turn)
+            _forked(pool, worker, turn)
         case ForkRefused():
             _refused(house, pool, generation, worker, event.reason, turn)
         case WorkerSaid():
@@ -66,10 +66,11 @@ def of_worker(
             _stuck(worker, event, turn)
 
 
-def _forked(worker: Worker, turn: Turn) -> None:
+def _forked(pool: Pool, worker: Worker, turn: Turn) -> None:
     deadline = worker.deadline
     cancelled = worker.phase is Phase.CANCELLED
     moves.step(worker, Stimulus.FORKED, turn)
+    pool.breaker.refusals = 0
     worker.deadline = deadline  # set when it was asked for
     if cancelled:
         worker.deadline = turn.now + moves.LAST_WORDS
@@ -84,17 +85,16 @@ def _refused(house: House, pool: Pool, generation: Generation, worker: Worker, r
         return
     turn.note(Level.WARNING, "worker", f"worker {worker.id} was not forked: {reason}; trying again",
               ("worker", str(worker.id)))  # fmt: skip
-    part = _rollout_of(house, generation)
-    if generation.is_trial and part is not None:
-        part[1].losses += 1
-        part[1].retry_at = turn.now + failure.delay(part[1].losses + 1, worker.id.serial)
-        if part[1].losses >= rollout.LOSSES:
-            fault = Fault(
-                "boot_failed", f"workers of {generation.id} cannot be forked: {reason}", step="boot", pool=pool.name
-            )
-            orders.fail(house, part[0], fault, turn)
-        return
-    failure.strike(pool.breaker, worker.asked, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
+    found = _rollout_of(house, generation)
+    if generation.id.number == pool.active:
+        failure.refusal(pool.breaker, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
+    elif generation.is_trial and found is not None and turn.now >= found[1].retry_at:  # before: of the same round
+        part = found[1]
+        part.refusals += 1
+        part.retry_at = turn.now + failure.delay(part.refusals + 1, worker.id.serial)
+        if part.refusals >= failure.REFUSALS:
+            fault = Fault("boot_failed", f"workers of {generation.id} cannot be forked: {reason}")
+            _trial_failed(house, generation, fault, turn)
 
 
 def _said(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
@@ -116,7 +116,7 @@ def _said(house: House, generation: Generation, worker: Worker, event: WorkerSai
                 worker.deadline = turn.now + moves.LAST_WORDS
                 turn.do(KillWorker(worker.id))
         case Word.HEALTHY | Word.UNHEALTHY:
-            _probed(house, generation, event.word is Word.HEALTHY, event.text, turn)
+            _probed(house, generation, worker, event, turn)
         case Word.BYE:
             pass
     if not fits:
@@ -125,15 +125,16 @@ def _said(house: House, generation: Generation, worker: Worker, event: WorkerSai
         moves.kill(worker, "misfit", turn)
 
 
-def _probed(house: House, generation: Generation, healthy: bool, text: str, turn: Turn) -> None:
-    if generation.stage is not Stage.PROBING:
+def _probed(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
+    if generation.stage is not Stage.PROBING or worker.id.serial != generation.canary:  # late, or not asked
         return
-    if healthy:
+    if event.word is Word.HEALTHY:
         generation.deadline = NEVER
         moves.shift(generation, Impulse.HEALTHY)
         return
-    line = text.splitlines()[0] if text else "no answer"
-    _trial_failed(house, generation, Fault("health_failed", f"the health probe failed: {line}", traceback=text), turn)
+    line = event.text.splitlines()[0] if event.text else "no answer"
+    fault = Fault("health_failed", f"the health probe failed: {line}", traceback=event.text)
+    _trial_failed(house, generation, fault, turn)
 
 
 def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
@@ -146,7 +147,7 @@ def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
 
 def worker_overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
     """The worker's deadline has passed. A zygote that has not forked by then is deaf and is replaced."""
-    deaf = worker.phase is Phase.ASKED
+    deaf = worker.phase in (Phase.ASKED, Phase.CANCELLED)
     moves.overdue(worker, turn)
     if deaf and generation.zygote is Zygote.UP:
         turn.note(Level.ERROR, "generation", f"the zygote of {generation.id} does not fork; killing it")
@@ -202,7 +203,8 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
         return
     found[1].losses += 1
     proof = worker.failure or certificate.death.stderr
-    if worker.ready_at is None or generation.stage is Stage.PROBING:
+    is_canary = generation.stage is Stage.PROBING and worker.id.serial == generation.canary
+    if worker.ready_at is None or is_canary:
         last = proof.strip().splitlines()[-1:] or [certificate.summary]
         message = f"worker {worker.id} {certificate.summary}: {last[0].strip()}"
         _trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
@@ -246,7 +248,6 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
 
 
 def _zygote_gone(house: House, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
-    expected = generation.zygote is Zygote.LEAVING and generation.fault is None
     generation.zygote = Zygote.GONE
     generation.deadline = NEVER
     for worker in list(generation.workers.values()):  # nobody will answer for these
@@ -265,7 +266,7 @@ def _zygote_gone(house: House, pool: Pool, generation: Generation, event: Zygote
         failure.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
         text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
         turn.note(Level.ERROR, "generation", text, ("generation", str(generation.id)))
-    elif generation.id.number == pool.parked and not expected:
+    elif generation.id.number == pool.parked:
         turn.note(Level.WARNING, "generation", f"the parked zygote of {generation.id} died; no rollback to it")
         rollout.unpark(pool, turn)
 
@@ -295,12 +296,8 @@ def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn
     found = _rollout_of(house, generation)
     if found is None or not generation.is_trial:
         return
-    op = found[0]
     step = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe"}.get(generation.stage, "stage")
-    orders.fail(house, op, fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
-    if op.order.kind is Kind.REPAIR:
-        pool = house.pools[generation.id.pool]
-        failure.strike(pool.mender, turn.now, turn.now, generation.id.number, fault.message)
+    orders.fail(house, found[0], fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
 
 
 # -- what is left -------------------------------------------------------------------------------------------------
@@ -322,4 +319,5 @@ def sweep(house: House, pool: Pool, turn: Turn) -> None:
     if pool.removed and not pool.generations:
         busy = any(pool.name in op.rollouts and op.state is not OpState.DONE for op in house.open_operations)
         if not busy:
+            house.numbers[pool.name] = (pool.numbers, pool.serials)
             del house.pools[pool.name]

@@ -16,7 +16,10 @@ FORGIVEN_AFTER = 60.0
 
 CRASHING_STRIKES = 5
 RETURN_STRIKES = 3
-"""Strikes while a new generation bakes that switch back to the former one."""
+"""Strikes while a new generation bakes that switch back to the former one, and that end an order for new workers."""
+
+REFUSALS = 8
+"""Rounds of refused forks – some 12 s – after which an order that needs a process is given up."""
 
 BASE = 0.1
 CAP = 30.0
@@ -36,7 +39,8 @@ def delay(strikes: int, seed: int) -> float:
 
 def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str) -> None:
     """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
-    if now - breaker.last >= FORGIVEN_AFTER:
+    # Not the time since: an attempt that takes its whole boot_timeout to fail is no minute of health.
+    if asked_at - breaker.last >= FORGIVEN_AFTER:
         breaker.strikes = 0
     elif asked_at < breaker.last:
         return
@@ -45,6 +49,25 @@ def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str
     breaker.reason = reason
     wait = delay(breaker.strikes, seed)
     breaker.until = now + wait if wait > 0 else -NEVER
+
+
+def refusal(breaker: Breaker, now: float, seed: int, reason: str) -> None:
+    """Counts a round of refused forks: the system is short of something, which says nothing about the application."""
+    if now < breaker.until:
+        return  # of the same round
+    breaker.refusals += 1
+    breaker.reason = reason
+    breaker.until = now + delay(breaker.refusals + 1, seed)
+
+
+def forgiven_at(breaker: Breaker) -> float:
+    """When a pool that stays well begins anew."""
+    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER
+
+
+def is_hopeless(breaker: Breaker) -> bool:
+    """May an order that waits for new workers be given up?"""
+    return breaker.strikes >= RETURN_STRIKES or breaker.refusals >= REFUSALS
 
 
 def is_crashing(breaker: Breaker) -> bool:

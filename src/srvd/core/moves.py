@@ -52,13 +52,15 @@ def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: boo
     elif worker.phase is Phase.KILLED:
         worker.deadline = turn.now + LAST_WORDS
         turn.do(KillWorker(worker.id))
+    else:
+        worker.deadline = turn.now + LAST_WORDS  # a zygote forks within milliseconds, or is deaf
 
 
 def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
     step(worker, Stimulus.KILL, turn)
     worker.leaving = worker.leaving or why
+    worker.deadline = turn.now + LAST_WORDS
     if worker.phase is Phase.KILLED:
-        worker.deadline = turn.now + LAST_WORDS
         turn.do(KillWorker(worker.id, dump))
 
 
@@ -67,7 +69,8 @@ def overdue(worker: Worker, turn: Turn) -> None:
     late = worker.phase
     step(worker, Stimulus.OVERDUE, turn)
     if worker.phase is not Phase.KILLED:
-        worker.leaving = "boot_timeout"
+        worker.leaving = worker.leaving or "boot_timeout"
+        worker.deadline = NEVER  # it goes with its zygote
         return
     worker.deadline = turn.now + LAST_WORDS
     if late is Phase.KILLED:

@@ -59,7 +59,7 @@ def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> 
     count = pool.target - len(fresh)
     if old:
         count = min(count, pool.target + SURGE - len(fresh) - len(old))
-    if pool.breaker.strikes:  # after a strike one attempt at a time
+    if pool.breaker.strikes or pool.breaker.refusals:  # after a failure one attempt at a time
         trying = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         count = min(count, 0 if trying else 1)
     return max(0, count)

@@ -7,7 +7,7 @@ while the new generation bakes switches back. Knows nothing of queues and answer
 from __future__ import annotations
 
 from srvd.core import moves
-from srvd.core.actions import AdoptRevision, Level, TellWorker, Told
+from srvd.core.actions import Level, TellWorker, Told
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
 from srvd.core.state import NEVER, Bake, Generation, House, Operation, Pool, Rollout, Turn, Zygote
@@ -99,9 +99,6 @@ def _commit(house: House, op: Operation, turn: Turn) -> None:
         for pool in house.pools.values():
             if pool.name not in op.rollouts:
                 remove(pool, turn)
-    if op.revision is not None:
-        house.revision = op.revision
-        turn.do(AdoptRevision(op.revision))
 
 
 def _put_aside(op: Operation, pool: Pool, former: Generation, turn: Turn) -> None:

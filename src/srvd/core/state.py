@@ -90,6 +90,7 @@ class Generation:
     zygote: Zygote = Zygote.LOADING
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
     preloaded: bool = False
+    canary: int = 0  # the serial of the worker that is probed
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
     workers: dict[int, Worker] = field(default_factory=dict)
 
@@ -129,16 +130,18 @@ class Certificate(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Breaker:
-    """Counts strikes – deaths before a second of readiness – and holds back the next attempt."""
+    """Counts strikes – deaths before a second of readiness – and refused forks, and holds back the next attempt."""
 
     strikes: int = 0
+    refusals: int = 0  # rounds of forks that were refused, since the last that was not
     last: float = -NEVER  # when the last strike fell
     until: float = -NEVER  # no attempt before
-    reason: str = ""  # of the last strike
+    reason: str = ""  # of the last strike or refusal
 
     def clear(self) -> None:
-        self.strikes = 0
+        self.strikes = self.refusals = 0
         self.until = -NEVER
+        self.reason = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -170,7 +173,11 @@ class Pool:
     @property
     def target(self) -> int:
         """How many workers shall serve now."""
-        return 0 if self.paused or self.removed else self.wish
+        return 0 if self.removed else self.size(self.spec)
+
+    def size(self, spec: PoolSpec) -> int:
+        """How many workers would serve if this were its configuration."""
+        return 0 if self.paused else spec.workers if self.override is None else self.override
 
     @property
     def source(self) -> Generation | None:
@@ -220,7 +227,8 @@ class Rollout:
     strategy: Strategy
     committed: bool = False
     finished: bool = False
-    losses: int = 0  # ready workers of the trial that died, forks that were refused
+    losses: int = 0  # ready workers of the trial that died
+    refusals: int = 0  # rounds of forks that were refused
     retry_at: float = -NEVER  # no fork before
 
 
@@ -257,10 +265,11 @@ class House:
     """All of it."""
 
     pools: dict[str, Pool] = field(default_factory=dict)
+    numbers: dict[str, tuple[int, int]] = field(default_factory=dict)  # of removed pools: identities are never reused
     operations: dict[OpId, Operation] = field(default_factory=dict)
     count: int = 0  # operations ever
-    revision: Revision | None = None  # the configuration in force
-    revisions: set[Revision] = field(default_factory=set)
+    revisions: set[Revision] = field(default_factory=set)  # those that are known
+    adopted: tuple[Revision, ...] = ()  # those in force
     started: bool = False  # the first operation has ended, well or not
     stop: OpId | None = None
     doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone

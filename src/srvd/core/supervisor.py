@@ -8,6 +8,7 @@ from __future__ import annotations
 from srvd.core import facts, goals, moves, operations, orders, rollout
 from srvd.core.actions import (
     Action,
+    Adopt,
     DropRevision,
     Exit,
     Level,
@@ -95,7 +96,6 @@ class Supervisor:
                 self._tick(turn)
 
     def _started(self, event: Started, turn: Turn) -> None:
-        self.house.revision = event.revision
         self.house.revisions.add(event.revision)
         op = operations.enqueue(self.house, Order(Kind.START), event.actor, turn)
         op.state = OpState.RUNNING
@@ -178,7 +178,7 @@ class Supervisor:
                 orders.begin(house, begun, turn)
             elif before == (house.count, len(house.open_operations)):
                 break
-        self._drop_revisions(turn)
+        self._adopt_and_drop(turn)
         if not house.pools and house.doomed is not None:
             turn.do(Exit(1, f"{house.doomed.message}\n{house.doomed.traceback}".strip()))
         elif not house.pools and house.stop is not None:
@@ -237,10 +237,20 @@ class Supervisor:
                     if worker.phase not in (Phase.KILLED, Phase.CANCELLED):
                         moves.kill(worker, "the start failed", turn)
 
-    def _drop_revisions(self, turn: Turn) -> None:
-        used = {g.revision for pool in self.house.pools.values() for g in pool.generations.values()}
-        for revision in sorted(self.house.revisions - used - {self.house.revision}):
-            self.house.revisions.discard(revision)
+    def _adopt_and_drop(self, turn: Turn) -> None:
+        house = self.house
+        served = {
+            g.revision
+            for pool in house.pools.values()
+            for number, g in pool.generations.items()
+            if not g.is_trial and (number == pool.active or g.capacity)
+        }
+        if served and tuple(sorted(served)) != house.adopted and house.stop is None:
+            house.adopted = tuple(sorted(served))
+            turn.do(Adopt(house.adopted))
+        used = {g.revision for pool in house.pools.values() for g in pool.generations.values()}
+        for revision in sorted(house.revisions - used - set(house.adopted)):
+            house.revisions.discard(revision)
             turn.do(DropRevision(revision))
 
 

@@ -123,8 +123,8 @@ class Engine:
                 self._ended(op)
             case act.ReadConfig(op):
                 self._read_config(op)
-            case act.AdoptRevision(revision):
-                self._adopt(revision)
+            case act.Adopt(revisions):
+                self._adopt(revisions)
             case act.DropRevision(revision):
                 self.configs.pop(revision, None)
                 self._performer.perform(action)
@@ -163,14 +163,14 @@ class Engine:
         self.configs[revision] = config
         self._performer.settle(revision, config)
 
-    def _adopt(self, revision: Revision) -> None:
-        self.current = revision
+    def _adopt(self, revisions: tuple[Revision, ...]) -> None:
+        self.current = max(revisions)
         try:
-            self._listeners.adopt(revision)
+            self._listeners.adopt(revisions)
             if self.control is not None:
                 self.control.permit(self.config.daemon.roles)
         except (SrvdError, OSError) as exc:
-            self._log.error(f"adopt configuration {revision}: {exc}; the rest of it is in force")
+            self._log.error(f"adopt configuration {self.current}: {exc}; the rest of it is in force")
 
     def _arm(self) -> None:
         due = self._core.next_deadline()

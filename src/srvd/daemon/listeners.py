@@ -17,6 +17,9 @@ from srvd.linux.sockets import Address, PathId
 
 __all__ = ["Listeners"]
 
+RESTING = ".resting"
+"""Ends the path of a Unix socket that no configuration in force names."""
+
 
 class Open(NamedTuple):
     """One socket; `owned` is its file, for Unix sockets that this daemon bound."""
@@ -45,6 +48,7 @@ class Listeners:
     def __init__(self) -> None:
         self._open: dict[Address, Open] = {}
         self._plans: dict[Revision, list[Plan]] = {}
+        self._resting: set[Address] = set()
 
     def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> None:
         """Open what `wanted` names and is not open yet: all of it or nothing.
@@ -68,13 +72,35 @@ class Listeners:
         self._open |= fresh
         self._plans[revision] = plans
 
-    def adopt(self, revision: Revision) -> None:
-        """This configuration is in force: its backlog and modes hold for sockets that were open before, too."""
-        for plan in self._plans.get(revision, []):
-            opened = self._open[plan.address]
+    def adopt(self, revisions: Sequence[Revision]) -> None:
+        """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
+        names rest: no connection gets in, but they stay bound for a rollback. What waits in such a backlog is reset.
+        """
+        plans = {plan.address: plan for revision in sorted(revisions) for plan in self._plans.get(revision, [])}
+        for address, opened in self._open.items():
+            plan = plans.get(address)
+            if plan is None:
+                self._rest(address, opened)
+                continue
+            self._wake(address, opened)
             opened.socket.listen(plan.backlog)
             if opened.owned is not None and sockets.path_id(opened.socket) == opened.owned:
                 os.chmod(opened.owned.path, plan.mode)
+
+    def _rest(self, address: Address, opened: Open) -> None:
+        if address in self._resting or address.kind == "fd" or (opened.owned is None and address.port == 0):
+            return  # a port that the kernel chose would be another one afterwards
+        if opened.owned is not None:
+            os.rename(opened.owned.path, opened.owned.path + RESTING)
+        else:
+            opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
+        self._resting.add(address)
+
+    def _wake(self, address: Address, opened: Open) -> None:
+        if address in self._resting:
+            self._resting.discard(address)
+            if opened.owned is not None:
+                os.rename(opened.owned.path + RESTING, opened.owned.path)
 
     def of(self, revision: Revision, names: Sequence[str]) -> list[tuple[str, socket.socket]]:
         """Name and socket of each address of these listeners, in order; no names: of all of them."""
@@ -89,7 +115,9 @@ class Listeners:
         self._plans.pop(revision, None)
         needed = {plan.address for plans in self._plans.values() for plan in plans}
         for address in self._open.keys() - needed:
-            self._open.pop(address).close()
+            opened = self._open.pop(address)
+            self._wake(address, opened)  # its path is removed under its own name
+            opened.close()
 
     def seal(self) -> None:
         """Let no new connection in; what waits can still be accepted. Sockets of the environment stay as they are:
@@ -105,7 +133,8 @@ class Listeners:
 
     def close(self) -> None:
         """Close all of them and remove their paths."""
-        for opened in self._open.values():
+        for address, opened in self._open.items():
+            self._wake(address, opened)
             opened.close()
         self._open.clear()
         self._plans.clear()
@@ -116,6 +145,7 @@ class Listeners:
         return [
             {"name": names[address], "address": sockets.describe(opened.socket)}
             for address, opened in self._open.items()
+            if address not in self._resting
         ]
 
 

@@ -113,13 +113,10 @@ def check_line_begun(piece: bytes, length: int, limits: Limits) -> None:
 
 
 def check_sizes(head: bytes, limits: Limits) -> None:
-    """Refuses with 431 a head that is too long, has too many fields or too long a field."""
+    """Refuses with 431 a head that is too long, or has too long a field."""
     if len(head) > limits.head:
         raise Refusal(431, f"the head is longer than {limits.head} bytes")
-    # The line's end and the empty line's are two more.
-    if head.count(b"\r\n") > limits.fields + 2:
-        raise Refusal(431, f"more than {limits.fields} fields")
-    if len(head) > limits.field and max(map(len, head.split(b"\r\n")[1:])) > limits.field:
+    if max(map(len, head.split(b"\r\n")[1:])) > limits.field:
         raise Refusal(431, f"a field is longer than {limits.field} bytes")
 
 

@@ -63,6 +63,7 @@ class HeadReader:
         self._environ: Environ = {}
         self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
         self._refusal: Refusal | None = None
+        self._unlisted = 0  # fields that did not become an entry of the environ: dropped, or joined to one
         self._lines: dict[bytes, _Seen] = {}
         self._hosts: set[str] = set()
 
@@ -77,8 +78,12 @@ class HeadReader:
         """
         line = head[: head.index(b"\r\n")]
         seen = self._lines.get(line) or self._see(line)
-        guard.check_sizes(head, self._limits)
+        limits = self._limits
+        if len(head) > limits.field:
+            guard.check_sizes(head, limits)
         environ = self._environ = template | seen.base
+        fields_at_most = len(environ) + limits.fields
+        self._unlisted = 0
         self._reusable = None
         try:
             self._parser.feed_data(head)
@@ -90,7 +95,10 @@ class HeadReader:
             raise self._broken(exc) from None
         if self._reusable is None:
             raise self._broken(None)
-        if b" \r\n" in head or b"\t\r\n" in head:
+        if len(environ) + self._unlisted > fields_at_most:
+            self._refusal = Refusal(431, f"more than {limits.fields} fields")
+            raise self._broken(None)
+        if b" \r\n" in head or (b"\t" in head and b"\t\r\n" in head):
             _strip(environ)
         if not self._reusable or "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
             # This parser waits for a body (which does not go through it), or for nothing more.
@@ -103,6 +111,7 @@ class HeadReader:
         if key is None:
             key = environ_key(name)
             if key is None:
+                self._unlisted += 1
                 return
         environ = self._environ
         if key in environ:
@@ -119,6 +128,7 @@ class HeadReader:
         if key in _ONCE:
             self._refusal = Refusal(400, f"{key} more than once")
             raise self._refusal
+        self._unlisted += 1
         # RFC 9110 section 5.3; cookies are the exception of RFC 9113 section 8.2.3.
         comma = "; " if key == "HTTP_COOKIE" else ","
         self._environ[key] = f"{self._environ[key]}{comma}{value.decode('latin-1')}"

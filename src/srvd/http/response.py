@@ -14,7 +14,7 @@ __all__ = ["Fields", "Framing", "Opening", "ResponseInvalid", "Status", "check_f
 # RFC 9112 section 4: three digits, a space, a reason phrase that may be empty.
 _STATUS = re.compile(r"([2-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DIGITS = re.compile("[0-9]{1,18}")
+_MOST_DIGITS = 18
 _MOST_SEEN = 1024
 _LONGEST_SEEN = 64
 
@@ -39,6 +39,8 @@ class _Kind(Enum):
     HOP = "hop-by-hop"
 
 
+_PLAIN = _Kind.PLAIN
+
 _KNOWN: dict[str, _Kind] = {
     "content-length": _Kind.LENGTH,
     "date": _Kind.DATE,
@@ -56,8 +58,8 @@ _KNOWN: dict[str, _Kind] = {
     "upgrade": _Kind.HOP,
 }
 _statuses: dict[str, Status] = {}
-_plain: set[str] = set()
-"""Names, as spelt, that were found to be good and of no meaning to us."""
+_kinds: dict[str, _Kind] = {}
+"""Good names, as spelt by applications."""
 
 
 class Fields(NamedTuple):
@@ -107,8 +109,8 @@ def check_fields(headers: list[tuple[str, str]]) -> Fields:
     dated = named = False
     try:
         for name, value in headers:
-            if name not in _plain:
-                kind = _kind_of(name)
+            kind = _kinds.get(name) or _kind_of(name)
+            if kind is not _PLAIN:
                 if kind is _Kind.LENGTH:
                     length = _length(value, length)
                     continue
@@ -131,13 +133,14 @@ def _kind_of(name: object) -> _Kind:
     kind = _KNOWN.get(name.lower(), _Kind.PLAIN)
     if kind is _Kind.HOP:
         raise ResponseInvalid(f"{name} is the server's to say, not the application's")
-    if kind is _Kind.PLAIN and len(_plain) < _MOST_SEEN and len(name) <= _LONGEST_SEEN:
-        _plain.add(name)
+    if len(_kinds) < _MOST_SEEN and len(name) <= _LONGEST_SEEN:
+        _kinds[name] = kind
     return kind
 
 
 def _length(value: object, before: int) -> int:
-    if type(value) is not str or not _DIGITS.fullmatch(value):
+    # Both: isdigit alone takes superscripts, and digits of other scripts.
+    if type(value) is not str or not (value.isdigit() and value.isascii() and len(value) <= _MOST_DIGITS):
         raise ResponseInvalid(f"Content-Length {value!r} is no length")
     if before >= 0:
         raise ResponseInvalid("Content-Length is given twice")

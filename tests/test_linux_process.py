@@ -13,7 +13,7 @@ import pytest
 
 from srvd.errors import LoadFailed
 from srvd.linux import identity, process
-from srvd.linux.cgroup import OomWatch
+from srvd.linux.cgroup import OomWatch, memory_left
 from srvd.linux.process import Ended
 from tests.support import wait_for
 
@@ -235,3 +235,31 @@ def test_each_oom_kill_is_told_of_once(tmp_path: Path, membership: str, events: 
     assert [watch.struck() for _ in range(3)] == [True, True, False]
     counter.unlink()
     assert not watch.struck()
+
+
+def test_the_nearest_limit_of_all_groups_above_counts(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/outer/inner\n")
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    where = (str(tmp_path), str(tmp_path / "cgroup"))
+    assert memory_left(*where) is None
+    for folder, limit, used, cache in ((inner, "max", 10, 0), (inner.parent, "1000", 700, 200)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {cache}\n")
+    assert memory_left(*where) == 500
+    (inner / "memory.max").write_text("100\n")
+    assert memory_left(*where) == 90
+    (inner / "memory.current").write_text("200\n")
+    assert memory_left(*where) == 0
+
+
+def test_a_limit_of_the_old_control_groups_counts_and_their_none_does_not(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("4:memory:/box\n0::/\n")
+    box = tmp_path / "memory" / "box"
+    box.mkdir(parents=True)
+    (box / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert memory_left(str(tmp_path), str(tmp_path / "cgroup")) is None
+    (box / "memory.limit_in_bytes").write_text("1000\n")
+    (box / "memory.usage_in_bytes").write_text("400\n")
+    assert memory_left(str(tmp_path), str(tmp_path / "cgroup")) == 600

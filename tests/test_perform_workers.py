@@ -83,6 +83,17 @@ def test_a_worker_is_forked_ready_serves_drains_and_leaves(stage: Stage) -> None
     assert [said.word for said in stage.of(WorkerSaid, worker)] == [Word.READY, Word.SERVING, Word.BYE]
 
 
+def test_what_an_application_does_at_its_end_is_done_when_a_worker_leaves(stage: Stage) -> None:
+    source = "import atexit, sys, threading\natexit.register(print, 'flushed', file=sys.stderr)\n"
+    # A thread that nobody ends, started by the worker: it must not keep it.
+    source += GOOD.replace("    start", "    threading.Thread(target=threading.Event().wait).start()\n    start", 1)
+    worker = stage.fork(stage.load(source), 1)
+    answer(stage, ask(stage.serve(worker)))
+    stage.performer.perform(TellWorker(worker, Told.DRAIN, 5.0))
+    assert stage.gone(worker).death.exit_code == 0
+    assert stage.log_of(worker).endswith("flushed")
+
+
 def test_a_probe_is_answered_by_the_application(stage: Stage) -> None:
     healthy = stage.fork(stage.load(health="/healthz"), 1)
     stage.performer.perform(TellWorker(healthy, Told.PROBE, 5.0))

@@ -58,10 +58,10 @@ def is_over(pidfd: int) -> bool:
 
 
 def send_signal(pidfd: int, number: int) -> bool:
-    """Signal the process behind the descriptor; False if it is gone. Raises `PermissionError`."""
+    """Signal the process behind the descriptor; False if it is gone, or has become somebody whom we may not signal."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 
@@ -74,7 +74,7 @@ def send_group_signal(pidfd: int, pid: int, number: int) -> bool:
     """
     try:
         signal.pidfd_send_signal(pidfd, number, None, _PROCESS_GROUP)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     except OSError as exc:
         if exc.errno != errno.EINVAL:  # EINVAL: the kernel does not know the flag
@@ -85,7 +85,7 @@ def send_group_signal(pidfd: int, pid: int, number: int) -> bool:
         return False
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

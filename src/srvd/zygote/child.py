@@ -5,6 +5,7 @@ Runs once a process and never returns.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -43,6 +44,9 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int) -> NoReturn
             os.umask(stock.wanted.umask)
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
         code = base.serve(_boot(stock, order, link))
+        # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
+        # would also wait for threads that an application forgot. Python has no public name for it.
+        atexit._run_exitfuncs()  # noqa: SLF001
     except BaseException as exc:  # the process ends here; sys.exit is no way for an application to end a worker
         sys.__excepthook__(type(exc), exc, exc.__traceback__)
     finally:

@@ -54,7 +54,7 @@ def test_a_plain_start_is_read_without_click(line: str, asked: Asked, monkeypatc
     "line",
     [
         "", "--help", "check", "config x:y", "start --help", "start a:b c:d", "start --workers", "start --wrkers 3",
-        "start -- a:b", "start --workers -3", "start -cfile", "start --daemonize=yes",
+        "start -- a:b", "start --workers -3", "start -cfile", "start --daemonize=yes", "start APP APP",
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_left_to_the_full_command_line(line: str) -> None:

@@ -33,7 +33,7 @@ def flags() -> dict[str, Setting]:
 
 def read_plain(arguments: Sequence[str]) -> Asked | None:
     """What `start` with these arguments asks for; `None` for anything that has to be looked at more closely."""
-    known = flags()
+    known = {flag: setting for flag, setting in flags().items() if flag != "APP"}
     path: str | None = None
     given: dict[str, object] = {}
     daemonize = False

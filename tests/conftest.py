@@ -5,6 +5,7 @@ The harness itself is daemon.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -58,15 +59,17 @@ class Starter:
 def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
     """Starts daemons. Whatever the test did with them: at its end they stop, and nothing is left of them."""
     become_subreaper()  # what a daemon left behind becomes our child, and can be found
-    before = set(_children())
+    before = _children()
     starter = Starter(tmp_path)
     request.node.stash[_STARTED] = starter.all
     yield starter
     try:
         for srvd in starter.all:
             _end(srvd)
+        with contextlib.suppress(AssertionError):  # what was killed, or lost its daemon, may take a moment
+            wait_for(lambda: not _alive(before))
     finally:
-        left = _end_all([child for child in _children() if child not in before])
+        left = _end_all(_alive(before))
     assert not left, f"processes were left: {left}"
     for srvd in starter.all:
         assert not srvd.socket.exists(), f"the control socket of {srvd} is left"
@@ -96,23 +99,33 @@ def _end(srvd: Srvd) -> None:
         raise AssertionError(msg)
     family = srvd.family()
     assert srvd.stop() == 0
-    wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    left = [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not left, f"{srvd} stopped and left {left}"
 
 
-def _children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _alive(before: set[psutil.Process]) -> list[psutil.Process]:
+    """Our descendants but those of `before`. Zombies that became ours are reaped on the way: they were over."""
+    alive = []
+    for process in _children() - before:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+            else:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):  # it is gone, or its parent will reap it
+            continue
+    return alive
 
 
 def _end_all(processes: list[psutil.Process]) -> list[str]:
-    """Kills and reaps what should not be there; what it was. Zombies that became ours were over before: no finding."""
-    found = []
+    """Kills and reaps what should not be there; what it was."""
+    found = [f"{process.pid} {process.cmdline()}" for process in processes]
     for process in processes:
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {process.cmdline()}")
-                process.kill()
-        except psutil.NoSuchProcess:
-            continue
+        process.kill()
     for process in processes:
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED)

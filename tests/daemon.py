@@ -52,6 +52,7 @@ class Srvd:
         self.env = {name: value for name, value in os.environ.items() if not _is_ours(name)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         self._fds = fds
+        self._addresses: dict[str, tuple[str, int]] = {}
         command = [str(BIN / "srvd"), "start", "--socket", str(self.socket)]
         if config:
             self.configure(config)
@@ -240,10 +241,12 @@ class Srvd:
     # -- requests -------------------------------------------------------------------------------------------------
 
     def address(self, listener: str = "web") -> tuple[str, int]:
-        """Host and port of a TCP listener."""
-        named = {str(entry["name"]): str(entry["address"]) for entry in self.status()["listeners"]}
-        host, _, port = named[listener].rpartition(":")
-        return host.strip("[]"), int(port)
+        """Host and port of a TCP listener, as the daemon said when it was first asked."""
+        if listener not in self._addresses:
+            for entry in self.status()["listeners"]:
+                host, _, port = entry["address"].rpartition(":")
+                self._addresses.setdefault(entry["name"], (host.strip("[]"), int(port)))
+        return self._addresses[listener]
 
     def connect(self, listener: str = "web", timeout: float = BOOT) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(*self.address(listener), timeout=timeout)

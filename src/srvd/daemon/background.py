@@ -49,16 +49,20 @@ def detach() -> tuple[Verdict, int | None]:
     os.setsid()
     if os.fork():  # so that the daemon is no session leader and gets no terminal
         os._exit(EXIT.DONE)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
+    # Standard output at once: zygotes and workers inherit it, and would hold the pipe of `$(srvd start …)` for ever.
+    _let_go(0, 1)
     return Verdict(writer), None
 
 
 def leave_terminal() -> None:
     """The verdict is given: whoever reads the command's output, by a terminal or a pipe, must see its end."""
+    _let_go(2)
+
+
+def _let_go(*fds: int) -> None:
+    """A terminal or pipe becomes /dev/null; a file, to which somebody sent the output on purpose, stays."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (1, 2):
+    for fd in fds:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.dup2(null, fd)
     os.close(null)

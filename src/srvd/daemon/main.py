@@ -37,6 +37,11 @@ SPARE_SLOTS = 64
 
 FIRST = Revision(1)
 
+_HANDLED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
+    signal.SIGUSR2,
+)  # fmt: skip
+
 
 def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int:
     """Serves until asked to stop; the exit code of `srvd`.
@@ -92,6 +97,8 @@ class Daemon:
             engine.trace = _tracer(self._log)
 
     def run(self) -> int:
+        # Held back until there is a loop to handle them: by default they would end the daemon and nothing else.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         raise_open_files()
         set_title(f"srvd: daemon {self._config.daemon.name}")
         self._log.info(f"srvd {__version__} starts, pid {os.getpid()}")
@@ -191,6 +198,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def _signalled(self, number: signal.Signals, orders: tuple[Order, ...]) -> None:
         for order in orders:

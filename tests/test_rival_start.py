@@ -1,0 +1,59 @@
+"""Rows of the rival's table: what daemon mode answers. Docstrings quote the row: scenario – gunicorn 27.0.1 as seen.
+
+Other ways to start are in test_system_start.py.
+"""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import toml
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.parametrize("kind", list(apps.BROKEN))
+def test_daemon_mode_with_a_broken_app(starter: Starter, kind: str) -> None:
+    """Daemon mode with a broken app – exit 0, no server."""
+    srvd = starter.new(config=toml('boot_timeout = "2s"'), code=apps.BROKEN[kind])
+    done = srvd.daemonize()
+    assert done.returncode == 1
+    assert apps.REASON[kind] in done.stderr
+    assert apps.PROOF[kind] in done.stderr
+    assert not srvd.socket.exists()
+
+
+def test_daemon_mode_returns_when_the_pools_serve(starter: Starter) -> None:
+    """Daemon mode – the rival's command returns before anything serves."""
+    srvd = starter.new("--workers", "3", code=apps.good("one", apps.SLOW.format(seconds=1)))
+    done = srvd.daemonize()
+    assert done.returncode == 0, done.stderr
+    assert len(srvd.serving()) == 3
+    assert srvd.get().startswith("one ")
+    daemon = psutil.Process(srvd.pid)
+    assert os.getsid(daemon.pid) not in (os.getsid(0), daemon.pid)  # in the background, and no leader of a session
+    assert daemon.terminal() is None
+
+
+def test_daemon_mode_with_a_busy_port(starter: Starter) -> None:
+    """The rival goes into the background first and fails there, seen by nobody."""
+    first = starter()
+    host, port = first.address()
+    second = starter.new("--bind", f"{host}:{port}")
+    done = second.daemonize()
+    assert done.returncode == 71
+    assert "Address already in use" in done.stderr
+    assert not second.socket.exists()
+
+
+def test_daemon_mode_closes_the_output_of_who_started_it(starter: Starter) -> None:
+    """`out=$(srvd start --daemonize …)` returns: the daemon does not keep the pipe open, as a leaked one would."""
+    srvd = starter.new()
+    done = srvd.daemonize(timeout=20)  # reads both pipes to their ends
+    assert done.returncode == 0
+    assert os.readlink(f"/proc/{srvd.pid}/fd/2") == "/dev/null"

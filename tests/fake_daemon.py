@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from srvd.core.actions import Level
 from srvd.daemon.control import ControlServer, Limits, Peer
-from srvd.errors import CODES, Busy, NoSuchOperation, NoSuchPool, SrvdError
+from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, SrvdError
 
 T = TypeVar("T")
 
@@ -126,6 +126,8 @@ class FakeBackend:
         name = args.get("pool", "")
         if name == "nothing":
             raise NoSuchPool(f"{method}: there is no pool {name!r}", hint="the pools are: web")
+        if name == "invalid":
+            raise ConfigInvalid("read shop.toml: line 3: unknown key 'wrokers'; did you mean workers?")
         if name == "busy":
             raise Busy(f"{method} {name}: another operation is under way")
         op = len(self.operations) + 1

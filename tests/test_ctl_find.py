@@ -1,0 +1,98 @@
+"""Claims about which daemon `srvctl` asks when it is not told, or told twice."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.ctl.find import Named, find
+from srvd.errors import BadArgs, NoDaemon
+
+USER = os.getuid() or 1000
+
+
+class Places:
+    """A runtime directory with sockets in it; the system's directory is out of the test's reach and hands."""
+
+    def __init__(self, root: Path) -> None:
+        self.directory = root / "srvd"
+        self.directory.mkdir()
+        self.environ = {"XDG_RUNTIME_DIR": str(root)}
+        self.sockets: list[socket.socket] = []
+
+    def add(self, name: str, *, alive: bool) -> str:
+        path = str(self.directory / f"{name}.sock")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        if alive:
+            sock.listen()
+        self.sockets.append(sock)
+        return path
+
+    def find(self, socket: str = "", name: str = "", **environ: str) -> str:
+        return find(Named(socket, name), {**self.environ, **environ}, USER)
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+    monkeypatch.setattr("srvd.wire.places.SYSTEM_RUNDIR", str(tmp_path / "none"))
+    made = Places(tmp_path)
+    yield made
+    for sock in made.sockets:
+        sock.close()
+
+
+def test_the_only_daemon_is_found(places: Places) -> None:
+    path = places.add("shop", alive=True)
+    assert places.find() == path
+
+
+def test_leftovers_of_dead_daemons_do_not_count_beside_a_living_one(places: Places) -> None:
+    places.add("old", alive=False)
+    living = places.add("shop", alive=True)
+    assert places.find() == living
+
+
+def test_a_single_leftover_is_found_so_that_the_error_names_it(places: Places) -> None:
+    assert places.add("old", alive=False) == places.find()
+
+
+def test_of_several_one_has_to_be_chosen(places: Places) -> None:
+    shop, blog = places.add("shop", alive=True), places.add("blog", alive=True)
+    with pytest.raises(BadArgs, match="several") as refused:
+        places.find()
+    assert shop in refused.value.message
+    assert "-n NAME" in refused.value.hint
+    assert places.find(name="blog") == blog
+    assert places.find(SRVD_NAME="blog") == blog
+
+
+def test_where_there_is_none_the_places_are_named(places: Places) -> None:
+    with pytest.raises(NoDaemon, match=str(places.directory)) as refused:
+        places.find()
+    assert "srvd start" in refused.value.hint
+
+
+def test_the_command_line_goes_before_the_environment_and_a_socket_before_a_name(places: Places) -> None:
+    path = places.add("shop", alive=True)
+    assert places.find(socket="/a", SRVD_SOCKET="/b") == "/a"
+    assert places.find(SRVD_SOCKET="/b", SRVD_NAME="shop") == "/b"
+    assert places.find(name="shop", SRVD_SOCKET="/b") == path
+    with pytest.raises(BadArgs, match="both"):
+        places.find(socket="/a", name="shop")
+
+
+def test_a_name_without_a_socket_is_looked_for_where_it_would_be(places: Places) -> None:
+    assert places.find(name="shop") == str(places.directory / "shop.sock")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to somebody else")
+def test_sockets_in_a_directory_of_somebody_else_are_not_trusted(places: Places) -> None:
+    places.add("shop", alive=True)
+    os.chown(places.directory, 4321, 4321)
+    with pytest.raises(NoDaemon):
+        places.find()

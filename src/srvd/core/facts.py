@@ -55,7 +55,7 @@ def of_worker(
     match event:
         case WorkerForked():
             worker.pid = event.pid
-            _forked(pool, worker, turn)
+            _forked(house, pool, generation, worker, turn)
         case ForkRefused():
             _refused(house, pool, generation, worker, event.reason, turn)
         case WorkerSaid():
@@ -66,10 +66,13 @@ def of_worker(
             _stuck(worker, event, turn)
 
 
-def _forked(pool: Pool, worker: Worker, turn: Turn) -> None:
+def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
     deadline = worker.deadline
     cancelled = worker.phase is Phase.CANCELLED
     moves.step(worker, Stimulus.FORKED, turn)
+    found = _rollout_of(house, generation)
+    if found is not None:
+        found[1].refusals = 0
     pool.breaker.refusals = 0
     worker.deadline = deadline  # set when it was asked for
     if cancelled:
@@ -156,6 +159,7 @@ def worker_overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
 
 def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
     certificate = _certify(pool, worker, death, turn)
+    accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
     unasked = not worker.leaving or worker.leaving in ("boot_timeout", "misfit")
     moves.step(worker, Stimulus.EXITED, turn)
     del generation.workers[worker.id.serial]
@@ -166,7 +170,7 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
     if not unasked:
         return
-    if generation.is_trial:
+    if generation.is_trial and not accepted:
         _trial_lost(house, generation, worker, certificate, turn)
     elif generation.id.number == pool.active:
         pool.restarts += 1

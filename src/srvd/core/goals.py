@@ -6,7 +6,7 @@ Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else,
 from __future__ import annotations
 
 from srvd.core import operations, rollout
-from srvd.core.failure import RETURN_STRIKES
+from srvd.core.failure import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.state import House, Operation, Pool, Rollout, Turn
 
@@ -25,6 +25,9 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
     match op.order.kind:
         case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
             _judge_rollouts(house, op, turn)
+        case Kind.SCALE | Kind.RECYCLE | Kind.PAUSE | Kind.RESUME if op.order.pool and not pools_of(house, op):
+            fault = Fault("conflict", f"pool {op.order.pool} has left the configuration meanwhile")
+            operations.end(house, op, OpState.FAILED, turn, fault)
         case Kind.SCALE:
             _judge_scale(house, op, turn)
         case Kind.RECYCLE:
@@ -44,7 +47,7 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
 def pools_of(house: House, op: Operation) -> list[Pool]:
     """The pools the operation is about; a pool that has left the configuration since is none of them."""
     names = [op.order.pool] if op.order.pool else list(house.pools)
-    return [house.pools[name] for name in names if name in house.pools]
+    return [pool for name in names if (pool := house.pools.get(name)) is not None and not pool.removed]
 
 
 def is_full(pool: Pool) -> bool:
@@ -58,7 +61,8 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
         if part.committed and pool.active != part.generation:
-            text = f"another generation of {pool.name} has taken over meanwhile; {pool.name}@{pool.active} is in force"
+            now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
+            text = f"another generation of {pool.name} has taken over meanwhile; {now}"
             operations.end(house, op, OpState.FAILED, turn, Fault("conflict", text, "srvctl history"))
             return
         part.finished = part.committed and is_full(pool)
@@ -71,6 +75,13 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
         phase, done, total = "bake", 0, 0
     operations.report(op, phase, done, total, turn)
     if not finished or (op.order.wait_bake and baking):
+        lost = [part for part in op.rollouts.values() if part.committed and house.pools[part.pool].is_lost]
+        if lost:  # it must be loaded anew before anything else can come true
+            name = f"{lost[0].pool}@{lost[0].generation}"
+            text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
+            operations.end(
+                house, op, OpState.FAILED, turn, Fault("partial", text, "srvctl why", "commit", lost[0].pool)
+            )
         return
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
@@ -94,11 +105,7 @@ def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
 
 
 def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
-    pool = house.pools.get(op.order.pool)
-    if pool is None or pool.removed:
-        fault = Fault("conflict", f"pool {op.order.pool} has left the configuration meanwhile")
-        operations.end(house, op, OpState.FAILED, turn, fault)
-        return
+    pool = house.pools[op.order.pool]
     fresh, old = pool.split()
     capacity = len(fresh) + len(old)
     serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
@@ -108,7 +115,7 @@ def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
         op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
         op.result["message"] = f"pool {pool.name} has {serving} serving, wish {pool.wish}{extra}"
         operations.end(house, op, OpState.DONE, turn)
-    elif pool.breaker.strikes >= RETURN_STRIKES:
+    elif is_hopeless(pool.breaker):
         restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
 
 
@@ -130,8 +137,10 @@ def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
     if not left and all(is_full(pool) for pool in pools):
         op.result |= {"recycled": len(op.targets), "message": f"{len(op.targets)} recycled"}
         operations.end(house, op, OpState.DONE, turn)
-    elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
+    elif any(is_hopeless(pool.breaker) for pool in pools):
         stop_recycling(house, op, _reason(pools), turn)
+    elif any(pool.is_lost for pool in pools):  # it is loaded anew as soon as this no longer stands in its way
+        stop_recycling(house, op, "the zygote died", turn)
 
 
 def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
@@ -158,7 +167,7 @@ def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
     if all(pool.serving >= pool.target for pool in pools):
         op.result["message"] = f"{serving} serving"
         operations.end(house, op, OpState.DONE, turn)
-    elif any(pool.breaker.strikes >= RETURN_STRIKES for pool in pools):
+    elif any(is_hopeless(pool.breaker) for pool in pools):
         fault = Fault("crashing", f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
         operations.end(house, op, OpState.FAILED, turn, fault)
 
@@ -190,4 +199,4 @@ def bake_is_spoiled(house: House, pool: Pool) -> str:
 
 
 def _reason(pools: list[Pool]) -> str:
-    return next((pool.breaker.reason for pool in pools if pool.breaker.strikes), "")
+    return next((pool.breaker.reason for pool in pools if is_hopeless(pool.breaker)), "")

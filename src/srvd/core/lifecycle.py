@@ -125,6 +125,9 @@ GENERATION: dict[tuple[Stage, Impulse], Stage | Breach] = _generation_table()
 CAPACITY = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING, Phase.SERVING})
 """Workers that serve or will; a draining one is never capacity."""
 
+STAGED = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY})
+"""Workers that have never been told to accept."""
+
 TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.STAGING})
 """Generations that have not committed."""
 

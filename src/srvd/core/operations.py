@@ -27,13 +27,18 @@ QUEUE = 64
 
 def check(house: House, order: Order) -> Fault | None:
     """Why the order cannot be taken now, if so; nothing has changed then."""
-    if house.stop is not None and order.kind is not Kind.STOP:
+    if (house.stop is not None or house.doomed is not None) and order.kind is not Kind.STOP:
         return Fault("shutting_down", "the daemon is stopping; nothing was changed")
+    if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
+        return Fault("busy", f"{QUEUE} operations are under way; try again when one has ended")
+    return misfit(house, order)
+
+
+def misfit(house: House, order: Order) -> Fault | None:
+    """Why the order does not fit what is there, if so."""
     if order.pool and order.pool not in house.pools:
         known = ", ".join(house.pools)
         return Fault("no_such_pool", f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
-    if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
-        return Fault("busy", f"{QUEUE} operations are under way; try again when one has ended")
     match order.kind:
         case Kind.SCALE:
             return _check_scale(house, order)
@@ -68,7 +73,7 @@ def joinable(house: House, order: Order) -> Operation | None:
     earlier `pause`. A relative scale never joins: each of six `+1` counts."""
     if order.kind is Kind.SCALE and order.relative:
         return None
-    rivals = [op for op in house.open_operations if _conflict(op.order, order)]
+    rivals = [op for op in house.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
     return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None
 
 
@@ -89,12 +94,13 @@ def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
 
 
 def runnable(house: House) -> Operation | None:
-    """The first queued operation that nothing before it holds back."""
-    before: list[Order] = []
+    """The first queued operation that neither one under way nor one that came before it holds back."""
+    rivals = [op.order for op in house.open_operations if op.state is not OpState.QUEUED]
     for op in house.open_operations:
-        if op.state is OpState.QUEUED and not any(_conflict(order, op.order) for order in before):
-            return op
-        before.append(op.order)
+        if op.state is OpState.QUEUED:
+            if not any(_conflict(order, op.order) for order in rivals):
+                return op
+            rivals.append(op.order)
     return None
 
 

@@ -5,7 +5,7 @@ Whether it may begin is `operations.py`'s, whether it has come true `goals.py`'s
 
 from __future__ import annotations
 
-from srvd.core import goals, moves, operations, rollout
+from srvd.core import failure, goals, moves, operations, rollout
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
@@ -51,7 +51,7 @@ def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:
 
 
 def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
-    fault = operations.check(house, op.order)  # the wish may have moved while it waited
+    fault = operations.misfit(house, op.order)  # the wish may have moved while it waited
     if fault is not None:
         operations.end(house, op, OpState.FAILED, turn, fault)
         return
@@ -110,18 +110,37 @@ def config_read(house: House, op: Operation, revision: Revision, specs: tuple[Po
     """A reload goes on: each pool it is about gets a generation to be tried."""
     house.revisions.add(revision)
     op.revision = revision
-    for spec in specs:
-        if op.order.pool not in ("", spec.name):
-            continue
+    chosen = [spec for spec in specs if op.order.pool in ("", spec.name)]
+    fault = _too_many(house, op, chosen)
+    if not chosen:
+        fault = Fault("no_such_pool", f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed")
+    if fault is not None:
+        operations.end(house, op, OpState.FAILED, turn, fault)
+        return
+    for spec in chosen:
         pool = house.pools.get(spec.name)
         if pool is None:
-            pool = house.pools[spec.name] = Pool(spec)
+            numbers, serials = house.numbers.pop(spec.name, (0, 0))
+            pool = house.pools[spec.name] = Pool(spec, numbers=numbers, serials=serials)
+        elif pool.removed:  # it comes back while its last workers still drain
+            pool.override, pool.paused = None, False
         pool.breaker.clear()
-        strategy = rollout.choose(spec, pool.target, headroom.get(spec.name, Headroom()))
+        strategy = rollout.choose(spec, pool.size(spec), headroom.get(spec.name, Headroom()))
         rollout.begin(op, pool, moves.load(pool, spec, revision, turn), strategy)
-    if not op.rollouts:
-        fault = Fault("no_such_pool", f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed")
-        operations.end(house, op, OpState.FAILED, turn, fault)
+
+
+def _too_many(house: House, op: Operation, specs: list[PoolSpec]) -> Fault | None:
+    """The configuration alone was checked when it was read; sizes that were ordered since count, too."""
+    wishes = {} if op.order.pool == "" else {name: pool.wish for name, pool in house.pools.items() if not pool.removed}
+    for spec in specs:
+        known = house.pools.get(spec.name)
+        kept = None if known is None or known.removed else known.override
+        wishes[spec.name] = spec.workers if kept is None else kept
+    total = sum(wishes.values())
+    if total <= house.limit:
+        return None
+    text = f"all pools together would have {total} workers, the limit is {house.limit}; nothing was changed"
+    return Fault("config_invalid", text, "srvctl scale POOL --reset, or raise max_workers and restart", "config")
 
 
 def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
@@ -132,6 +151,8 @@ def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState =
         pool = house.pools[part.pool]
         if pool.source is None:
             pool.removed = True  # it was to be added; nothing of it stays
+        if op.order.kind is Kind.REPAIR:
+            failure.strike(pool.mender, turn.now, turn.now, part.generation, fault.message)
 
 
 def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
@@ -183,6 +204,14 @@ def expire(house: House, op: Operation, turn: Turn) -> None:
             operations.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why", "commit"))
 
 
+def break_off(house: House, reason: str, turn: Turn) -> None:
+    """Ends every operation but the stop: the daemon leaves."""
+    for op in house.open_operations:
+        if op.id != house.stop:
+            rollout.abandon(house, op, turn)
+            operations.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))
+
+
 def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
     """Everybody leaves: what was accepted and what waits in the backlog is answered first, unless in a hurry."""
     first = house.stop is None
@@ -190,12 +219,7 @@ def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
     op.state = OpState.RUNNING
     if first:
         turn.do(SealListeners())
-        for other in house.open_operations:
-            if other is not op:
-                rollout.abandon(house, other, turn)
-                fault = Fault("shutting_down", "the daemon was stopped before this was done")
-                operations.end(house, other, OpState.FAILED, turn, fault)
-    limit = 0.0
+        break_off(house, "the daemon was stopped before this was done", turn)
     for pool in house.pools.values():
         rollout.remove(pool, turn)
         for worker in list(pool.workers()):
@@ -203,10 +227,11 @@ def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
                 continue
             if hurry:
                 moves.kill(worker, "stopped in a hurry", turn)
-            elif worker.phase is not Phase.DRAINING:
-                seconds = op.order.timeout or pool.spec.drain_timeout
-                limit = max(limit, seconds)
-                moves.retire(worker, "stopped", seconds, turn, leaving=True)
+                continue
+            seconds = op.order.timeout or pool.spec.drain_timeout
+            if worker.phase is Phase.DRAINING:  # told once more, because the whole server leaves
+                seconds = max(0.0, min(seconds, worker.deadline - turn.now))
+            moves.retire(worker, "stopped", seconds, turn, leaving=True)
     op.deadline = NEVER
     if hurry:
         turn.note(Level.WARNING, "daemon", "stopping in a hurry: requests in progress are cut off")

@@ -13,7 +13,7 @@ from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Sta
 from srvd.core.state import NEVER, Bake, Generation, House, Operation, Pool, Rollout, Turn, Zygote
 
 LOSSES = 8
-"""Ready workers of a trial that may die, or forks that may be refused, before it is abandoned."""
+"""Ready workers of a trial that may die before it is abandoned."""
 
 FITS = 0.8
 """Share of the available memory that a second set of workers may take for blue-green."""
@@ -50,10 +50,11 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
     first_start = op.order.kind is Kind.START
     if trial.stage is Stage.BOOTING:
         # At the first start there is nobody to protect: all boot beside the canary.
-        _fill(pool, trial, max(1, pool.target) if first_start else 1, rollout, turn)
+        _fill(pool, trial, max(1, pool.size(trial.spec)) if first_start else 1, rollout, turn)
         canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
         if canary is None:
             return False
+        trial.canary = canary.id.serial
         moves.shift(trial, Impulse.CANARY)
         if not trial.spec.health:
             moves.shift(trial, Impulse.HEALTHY)
@@ -64,14 +65,18 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
         return False
     whole = rollout.strategy is Strategy.BLUE_GREEN
     # The size follows the wish while it is staged: a scale order during a reload applies to both generations.
-    size = max(1, pool.target) if whole or first_start else 1
+    size = max(1, pool.size(trial.spec)) if whole or first_start else 1
     _fill(pool, trial, size, rollout, turn)
     return trial.count(Phase.STANDBY) >= (1 if first_start else size)
 
 
 def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn) -> None:
-    alive = trial.capacity
-    for _ in range(size - len(alive) if turn.now >= rollout.retry_at else 0):
+    alive = trial.staged
+    may_ask = trial.zygote is Zygote.UP and turn.now >= rollout.retry_at
+    count = size - len(alive)
+    if rollout.refusals:  # after a failure one attempt at a time
+        count = min(count, 1 - sum(w.phase is Phase.ASKED for w in alive))
+    for _ in range(count if may_ask else 0):
         moves.ask(pool, trial, turn)
     for worker in alive[size:]:
         moves.retire(worker, "scaled down", trial.spec.drain_timeout, turn)
@@ -79,8 +84,9 @@ def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn
 
 def _commit(house: House, op: Operation, turn: Turn) -> None:
     op.state = OpState.COMMITTING
-    op.deadline = turn.now + max(house.pools[name].generations[r.generation].spec.boot_timeout * 2
-                                 for name, r in op.rollouts.items())  # fmt: skip
+    op.deadline = turn.now + max(
+        time_to_serve(house.pools[name], part, wait_bake=op.order.wait_bake) for name, part in op.rollouts.items()
+    )
     for rollout in op.rollouts.values():
         pool = house.pools[rollout.pool]
         trial, former = pool.generations[rollout.generation], pool.source
@@ -88,17 +94,25 @@ def _commit(house: House, op: Operation, turn: Turn) -> None:
             pool.parked = None
         moves.shift(trial, Impulse.COMMIT)
         trial.deadline = NEVER
-        pool.active, pool.spec, pool.bake = trial.id.number, trial.spec, None
+        pool.active, pool.spec, pool.bake, pool.removed = trial.id.number, trial.spec, None, False
         pool.breaker.clear()
-        pool.mender.clear()
+        if op.order.kind is not Kind.REPAIR:  # a zygote that dies again and again is not loaded at once each time
+            pool.mender.clear()
         rollout.committed = True
         if former is not None:
             _put_aside(op, pool, former, turn)
         turn.note(Level.INFO, "generation", f"generation {trial.id} takes over", ("generation", str(trial.id)))
     if op.order.kind is Kind.RELOAD and not op.order.pool:
         for pool in house.pools.values():
-            if pool.name not in op.rollouts:
+            if pool.name not in op.rollouts and not pool.removed:
                 remove(pool, turn)
+
+
+def time_to_serve(pool: Pool, part: Rollout, *, wait_bake: bool = False) -> float:
+    """Seconds after the commit until all of the new generation must serve, and until an order that waits is told."""
+    spec = pool.generations[part.generation].spec
+    rounds = 2 if part.strategy is Strategy.BLUE_GREEN else pool.size(spec) + 1
+    return spec.boot_timeout * max(2, rounds) + (spec.bake if wait_bake else 0.0)
 
 
 def _put_aside(op: Operation, pool: Pool, former: Generation, turn: Turn) -> None:
@@ -137,7 +151,7 @@ def remove(pool: Pool, turn: Turn) -> None:
 
 
 def abandon(house: House, op: Operation, turn: Turn) -> None:
-    """Ends every trial of the operation that has not committed; pools that it would have added go with it."""
+    """Ends every trial of the operation that has not committed. Nobody dies of it who was ever told to accept."""
     for rollout in op.rollouts.values():
         if rollout.committed:
             continue
@@ -148,9 +162,8 @@ def abandon(house: House, op: Operation, turn: Turn) -> None:
         if pool.parked == trial.id.number:
             pool.parked = None
         moves.shift(trial, Impulse.ABANDON)
-        for worker in list(trial.workers.values()):
-            if worker.phase not in (Phase.KILLED, Phase.CANCELLED):
-                moves.kill(worker, "trial abandoned", turn)
+        for worker in trial.staged:
+            moves.kill(worker, "trial abandoned", turn)
         moves.dismiss(trial, turn)
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from srvd.core.actions import Action, Level, Note
-from srvd.core.lifecycle import CAPACITY, TRIAL
+from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
     Death,
@@ -95,8 +95,14 @@ class Generation:
     workers: dict[int, Worker] = field(default_factory=dict)
 
     @property
-    def capacity(self) -> list[Worker]:
-        return [w for w in self.workers.values() if w.is_capacity]
+    def staged(self) -> list[Worker]:
+        """Those that wait for the commit, or will. A former generation that is tried again may have others, too, that
+        have not been replaced since it was put aside."""
+        return [w for w in self.workers.values() if w.phase in STAGED]
+
+    @property
+    def is_accepting(self) -> bool:
+        return any(w.phase in (Phase.OPENING, Phase.SERVING) for w in self.workers.values())
 
     def count(self, phase: Phase) -> int:
         return sum(w.phase is phase for w in self.workers.values())
@@ -188,19 +194,23 @@ class Pool:
     def trial(self) -> Generation | None:
         return next((g for g in self.generations.values() if g.is_trial), None)
 
+    @property
+    def is_lost(self) -> bool:
+        """It serves, and nobody can fork for it: its zygote is gone, or on its way out."""
+        source = self.source
+        return source is not None and source.zygote is not Zygote.UP and not self.removed
+
     def workers(self) -> Iterator[Worker]:
         for generation in self.generations.values():
             yield from generation.workers.values()
 
     def split(self) -> tuple[list[Worker], list[Worker]]:
-        """Capacity outside of a trial: fresh (of the source, to stay) and old (to be replaced)."""
+        """Capacity but for what a trial has staged: fresh (of the source, to stay) and old (to be replaced)."""
         fresh: list[Worker] = []
         old: list[Worker] = []
         for generation in self.generations.values():
-            if generation.is_trial:
-                continue
             for worker in generation.workers.values():
-                if worker.phase in CAPACITY:
+                if worker.phase in CAPACITY and not (generation.is_trial and worker.phase in STAGED):
                     stays = generation.id.number == self.active and not worker.condemned
                     (fresh if stays else old).append(worker)
         return fresh, old

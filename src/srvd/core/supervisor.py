@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, goals, moves, operations, orders, rollout
+from srvd.core import facts, failure, goals, moves, operations, orders, rollout
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -157,7 +157,7 @@ class Supervisor:
     def _settle(self, turn: Turn) -> None:
         """Brings wish and fact together as far as it goes now. Repeats while operations begin or end on the way."""
         house = self.house
-        for _ in range(operations.QUEUE):
+        for _ in range(2 * operations.QUEUE):  # a full queue may begin and end in one turn
             before = house.count, len(house.open_operations)
             for op in house.open_operations:
                 if op.state in (OpState.RUNNING, OpState.COMMITTING):
@@ -189,14 +189,22 @@ class Supervisor:
         reason = goals.bake_is_spoiled(self.house, pool)
         if reason:
             self._go_back(pool, reason, turn)
-        source = pool.source
-        lost = source is not None and source.zygote is not Zygote.UP and not pool.removed
-        if lost and turn.now >= pool.mender.until and not self._is_changing(pool):
-            operations.enqueue(self.house, Order(Kind.REPAIR, pool.name), SELF, turn)
+        if pool.is_lost and turn.now >= pool.mender.until and not self._is_changing(pool):
+            # At once: what waits in the queue may wait for something else than this pool.
+            repair = operations.enqueue(self.house, Order(Kind.REPAIR, pool.name), SELF, turn)
+            orders.begin(self.house, repair, turn)
+        if pool.serving >= pool.target and failure.forgiven_at(pool.breaker) <= turn.now:
+            if failure.is_crashing(pool.breaker):
+                turn.note(Level.INFO, "pool", f"pool {pool.name} is no longer crashing", ("pool", pool.name))
+            pool.breaker.clear()
+        if not pool.is_lost and failure.forgiven_at(pool.mender) <= turn.now:
+            pool.mender.clear()
 
     def _is_changing(self, pool: Pool) -> bool:
         return any(
-            op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR) and op.order.pool in ("", pool.name)
+            op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR, Kind.RECYCLE)
+            and op.order.pool in ("", pool.name)
+            and op.state is not OpState.QUEUED
             for op in self.house.open_operations
         )
 
@@ -220,17 +228,18 @@ class Supervisor:
         # What follows is an operation of its own: its end tells when the former generation is whole again.
         back = operations.enqueue(self.house, Order(Kind.ROLLBACK, pool.name), SELF, turn)
         back.state = OpState.COMMITTING
-        back.deadline = turn.now + pool.spec.boot_timeout * 2
         assert pool.active is not None
         rollout.begin(back, pool, pool.generations[pool.active], Strategy.ROLLING)
         back.rollouts[pool.name].committed = True
+        back.deadline = turn.now + rollout.time_to_serve(pool, back.rollouts[pool.name])
 
     def _start_ended(self, op: Operation, turn: Turn) -> None:
         house = self.house
         if op.state is OpState.DONE:
             turn.note(Level.INFO, "daemon", f"ready: {op.result['message']}")
-        elif house.stop is None:
+        elif house.stop is None and not op.committed:
             house.doomed = op.fault
+            orders.break_off(house, "the daemon could not start and leaves", turn)
             for pool in house.pools.values():
                 rollout.remove(pool, turn)
                 for worker in list(pool.workers()):
@@ -243,7 +252,7 @@ class Supervisor:
             g.revision
             for pool in house.pools.values()
             for number, g in pool.generations.items()
-            if not g.is_trial and (number == pool.active or g.capacity)
+            if number == pool.active or g.is_accepting
         }
         if served and tuple(sorted(served)) != house.adopted and house.stop is None:
             house.adopted = tuple(sorted(served))
@@ -267,6 +276,10 @@ def _pool_deadline(pool: Pool) -> float:
         fresh, _ = pool.split()
         if source.zygote is Zygote.UP and len(fresh) < pool.target and pool.breaker.until > -NEVER:
             due = min(due, pool.breaker.until)
-        if source.zygote is not Zygote.UP and pool.mender.until > -NEVER and not pool.removed:
+        if pool.is_lost and pool.mender.until > -NEVER:
             due = min(due, pool.mender.until)
+    if pool.serving >= pool.target:
+        due = min(due, failure.forgiven_at(pool.breaker))
+    if not pool.is_lost:
+        due = min(due, failure.forgiven_at(pool.mender))
     return due

@@ -22,6 +22,7 @@ from srvd import __version__
 from srvd.cli import read_plain
 from srvd.config import values
 from srvd.config.load import load
+from srvd.core.model import Phase, Stage
 from srvd.ctl.main import cli as srvctl
 from srvd.wire.commands import ROLES
 from tests.support import wait_for
@@ -157,6 +158,20 @@ def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
 def test_the_glossary_is_in_order() -> None:
     words = re.findall(r"^\| \*\*([^*]+)\*\*", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     assert words == sorted(set(words))
+
+
+def test_the_lives_are_told_in_full() -> None:
+    life = (
+        (ROOT / "docs" / "design.md")
+        .read_text()
+        .partition("The life of a worker:")[2]
+        .partition("The core is tested")[0]
+    )
+    assert re.findall(r"^\| (\w+) \| (?!meaning)", life, re.MULTILINE) == sorted(
+        (phase.value for phase in Phase), key=[*re.findall(r"^\| (\w+) \|", life, re.MULTILINE)].index
+    )
+    generation = life.partition("The life of a generation:")[2]
+    assert all(stage.value in generation for stage in Stage)
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import click
+
 from srvd.ctl.render import ago, clock, date, escape, marked, number, put, seconds, size, table
 
 __all__ = ["VIEWS", "show_event", "show_operation", "summary"]
@@ -204,7 +206,8 @@ def show_event(event: Map) -> None:
         return
     data = event["data"]
     text = data.get("text") or " ".join(f"{name}={value}" for name, value in data.items())
-    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {escape(text)}")
+    colour = {"warning": "yellow", "error": "red"}.get(str(data.get("level")))
+    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {click.style(escape(text), fg=colour)}")
 
 
 VIEWS: dict[str, Callable[[Map], None]] = {

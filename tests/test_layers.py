@@ -32,7 +32,6 @@ LATE = {
     ("cli.py", "srvd.daemon.main"),  # what makes a start slow; bad news on the command line must not wait for it
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
-    ("zygote/start.py", "srvd.zygote.life"),  # a hang of any later import can be made to say where it is
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file
 }

@@ -15,6 +15,7 @@ from srvd.core.model import Revision
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.output import LINE, TAIL, Output
 from srvd.errors import SystemRefused
+from srvd.linux import sockets
 from tests.stage import open_fds
 
 ONE, TWO, THREE = Revision(1), Revision(2), Revision(3)
@@ -78,6 +79,50 @@ def test_mode_and_backlog_change_when_the_configuration_comes_into_force(listene
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     listeners.adopt((TWO,))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_two_listeners_that_ask_for_any_port_are_two_and_keep_theirs(listeners: Listeners) -> None:
+    both = wanted("127.0.0.1:0", "127.0.0.1:0", name="a") | wanted("127.0.0.1:0", name="b")
+    listeners.prepare(ONE, both)
+    listeners.prepare(TWO, both)
+    ports = [sock.getsockname()[1] for _, sock in listeners.of(ONE, ())]
+    assert len(set(ports)) == 3
+    assert ports == [sock.getsockname()[1] for _, sock in listeners.of(TWO, ())]
+
+
+def test_a_listener_that_nothing_in_force_names_rests_and_comes_back(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        tcp = f"127.0.0.1:{free.getsockname()[1]}"
+    listeners.prepare(ONE, wanted(tcp, f"unix:{path}"))
+    listeners.prepare(TWO, wanted("127.0.0.1:0"))
+    where = listeners.of(ONE, ())[0][1].getsockname()
+    listeners.adopt((TWO,))
+    assert not path.exists()
+    assert len(listeners.described()) == 1
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(where, timeout=1)
+    with pytest.raises(SystemRefused):  # it is still ours
+        sockets.open_listener(sockets.parse_address(tcp), 1, 0)
+    listeners.adopt((ONE, TWO))
+    socket.create_connection(where, timeout=1).close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    listeners.adopt((TWO,))
+    listeners.drop(ONE)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_path_that_somebody_took_is_not_moved_about(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listeners.prepare(ONE, wanted(f"unix:{path}"))
+    listeners.prepare(TWO, {})
+    path.unlink()
+    path.write_text("precious")
+    for revisions in ((TWO,), (ONE, TWO), (TWO,)):
+        listeners.adopt(revisions)
+    listeners.drop(ONE)
+    assert path.read_text() == "precious"
 
 
 def test_sealing_spares_the_sockets_of_the_environment(listeners: Listeners, tmp_path: Path) -> None:

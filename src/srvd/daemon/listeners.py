@@ -26,6 +26,7 @@ class Open(NamedTuple):
 
     socket: socket.socket
     owned: PathId | None
+    resting: bool = False
 
     def close(self) -> None:
         if self.owned is not None:
@@ -33,11 +34,18 @@ class Open(NamedTuple):
         self.socket.close()
 
 
+class Key(NamedTuple):
+    """What makes two sockets one. With port 0, which asks for any port, that is also whose and which it is."""
+
+    address: Address
+    whose: str = ""
+
+
 class Plan(NamedTuple):
     """What one configuration asks of one address."""
 
     name: str
-    address: Address
+    key: Key
     backlog: int
     mode: int
 
@@ -46,9 +54,8 @@ class Listeners:
     """Owns every listening socket of the daemon."""
 
     def __init__(self) -> None:
-        self._open: dict[Address, Open] = {}
+        self._open: dict[Key, Open] = {}
         self._plans: dict[Revision, list[Plan]] = {}
-        self._resting: set[Address] = set()
 
     def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> None:
         """Open what `wanted` names and is not open yet: all of it or nothing.
@@ -56,15 +63,15 @@ class Listeners:
         A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
         plans = [
-            Plan(name, sockets.parse_address(text), settings.backlog, int(settings.mode, 8))
+            Plan(name, _key(sockets.parse_address(text), f"{name}.{place}"), settings.backlog, int(settings.mode, 8))
             for name, settings in wanted.items()
-            for text in settings.bind
+            for place, text in enumerate(settings.bind)
         ]
-        fresh: dict[Address, Open] = {}
+        fresh: dict[Key, Open] = {}
         try:
             for plan in plans:
-                if plan.address not in self._open and plan.address not in fresh:
-                    fresh[plan.address] = _open(plan)
+                if plan.key not in self._open and plan.key not in fresh:
+                    fresh[plan.key] = _open(plan)
         except BaseException:
             for opened in fresh.values():
                 opened.close()
@@ -76,36 +83,15 @@ class Listeners:
         """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
         names rest: no connection gets in, but they stay bound for a rollback. What waits in such a backlog is reset.
         """
-        plans = {plan.address: plan for revision in sorted(revisions) for plan in self._plans.get(revision, [])}
-        for address, opened in self._open.items():
-            plan = plans.get(address)
-            if plan is None:
-                self._rest(address, opened)
-                continue
-            self._wake(address, opened)
-            opened.socket.listen(plan.backlog)
-            if opened.owned is not None and sockets.path_id(opened.socket) == opened.owned:
-                os.chmod(opened.owned.path, plan.mode)
-
-    def _rest(self, address: Address, opened: Open) -> None:
-        if address in self._resting or address.kind == "fd" or (opened.owned is None and address.port == 0):
-            return  # a port that the kernel chose would be another one afterwards
-        if opened.owned is not None:
-            os.rename(opened.owned.path, opened.owned.path + RESTING)
-        else:
-            opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
-        self._resting.add(address)
-
-    def _wake(self, address: Address, opened: Open) -> None:
-        if address in self._resting:
-            self._resting.discard(address)
-            if opened.owned is not None:
-                os.rename(opened.owned.path + RESTING, opened.owned.path)
+        plans = {plan.key: plan for revision in sorted(revisions) for plan in self._plans.get(revision, [])}
+        for key, opened in self._open.items():
+            plan = plans.get(key)
+            self._open[key] = _rest(key, opened) if plan is None else _serve(plan, opened)
 
     def of(self, revision: Revision, names: Sequence[str]) -> list[tuple[str, socket.socket]]:
         """Name and socket of each address of these listeners, in order; no names: of all of them."""
         return [
-            (plan.name, self._open[plan.address].socket)
+            (plan.name, self._open[plan.key].socket)
             for plan in self._plans.get(revision, [])
             if not names or plan.name in names
         ]
@@ -113,18 +99,16 @@ class Listeners:
     def drop(self, revision: Revision) -> None:
         """Forget a configuration, and close what no other one names. What waits in a closed backlog is reset."""
         self._plans.pop(revision, None)
-        needed = {plan.address for plans in self._plans.values() for plan in plans}
-        for address in self._open.keys() - needed:
-            opened = self._open.pop(address)
-            self._wake(address, opened)  # its path is removed under its own name
-            opened.close()
+        needed = {plan.key for plans in self._plans.values() for plan in plans}
+        for key in self._open.keys() - needed:
+            self._open.pop(key).close()
 
     def seal(self) -> None:
         """Let no new connection in; what waits can still be accepted. Sockets of the environment stay as they are:
         systemd goes on listening on them, and what waits there is for the next daemon.
         """
-        for address, opened in self._open.items():
-            if address.kind != "fd":
+        for key, opened in self._open.items():
+            if key.address.kind != "fd":
                 try:
                     sockets.seal(opened.socket, opened.owned)
                 except OSError:
@@ -133,22 +117,56 @@ class Listeners:
 
     def close(self) -> None:
         """Close all of them and remove their paths."""
-        for address, opened in self._open.items():
-            self._wake(address, opened)
+        for opened in self._open.values():
             opened.close()
         self._open.clear()
         self._plans.clear()
 
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration."""
-        names = {plan.address: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
+        names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
         return [
-            {"name": names[address], "address": sockets.describe(opened.socket)}
-            for address, opened in self._open.items()
-            if address not in self._resting
+            {"name": names[key], "address": sockets.describe(opened.socket)}
+            for key, opened in self._open.items()
+            if not opened.resting
         ]
 
 
+def _key(address: Address, whose: str) -> Key:
+    any_port = address.kind in ("inet", "inet6") and address.port == 0
+    return Key(address, whose if any_port else "")
+
+
 def _open(plan: Plan) -> Open:
-    opened = sockets.open_listener(plan.address, plan.backlog, plan.mode)
-    return Open(opened, None if plan.address.kind == "fd" else sockets.path_id(opened))
+    opened = sockets.open_listener(plan.key.address, plan.backlog, plan.mode)
+    return Open(opened, None if plan.key.address.kind == "fd" else sockets.path_id(opened))
+
+
+def _rest(key: Key, opened: Open) -> Open:
+    """Let nobody in, and stay bound. A port that the kernel chose would be another one afterwards: it stays open, as
+    do abstract sockets and those of the environment.
+    """
+    if opened.resting or key.whose or key.address.kind == "fd":
+        return opened
+    if opened.owned is not None:
+        moved = sockets.move(opened.owned, key.address.host + RESTING)
+        return opened if moved is None else opened._replace(owned=moved, resting=True)
+    if key.address.kind == "unix":
+        return opened
+    opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
+    # Two sockets that allow it may be bound to one address while none of them listens; nobody shall take this one.
+    opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return opened._replace(resting=True)
+
+
+def _serve(plan: Plan, opened: Open) -> Open:
+    """Let everybody in that the plan allows, again if it rested."""
+    owned = opened.owned
+    if opened.resting and owned is not None:
+        owned = sockets.move(owned, plan.key.address.host)
+    elif opened.resting:
+        opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.socket.listen(plan.backlog)
+    if owned is not None and sockets.is_there(owned):
+        os.chmod(owned.path, plan.mode)
+    return opened._replace(owned=owned, resting=False)

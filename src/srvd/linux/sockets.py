@@ -16,7 +16,18 @@ from typing import NamedTuple
 
 from srvd.errors import ConfigInvalid, SystemRefused
 
-__all__ = ["Address", "PathId", "describe", "open_listener", "parse_address", "path_id", "seal", "unlink"]
+__all__ = [
+    "Address",
+    "PathId",
+    "describe",
+    "is_there",
+    "move",
+    "open_listener",
+    "parse_address",
+    "path_id",
+    "seal",
+    "unlink",
+]
 
 _FORMS = "write HOST:PORT, [V6]:PORT, :PORT, unix:PATH, unix:@NAME or fd:N"
 _HINTS = {
@@ -119,16 +130,35 @@ def path_id(listener: socket.socket) -> PathId | None:
     return PathId(path, found.st_dev, found.st_ino)
 
 
-def unlink(owned: PathId) -> bool:
-    """Remove a Unix socket's path unless somebody replaced what was there; False if nothing was removed."""
+def is_there(owned: PathId) -> bool:
+    """Whether the path still is this socket's file."""
     try:
         found = os.lstat(owned.path)
-        if (found.st_dev, found.st_ino) != (owned.device, owned.inode):
-            return False
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (owned.device, owned.inode)
+
+
+def unlink(owned: PathId) -> bool:
+    """Remove a Unix socket's path unless somebody replaced what was there; False if nothing was removed."""
+    if not is_there(owned):
+        return False
+    try:
         os.unlink(owned.path)
-    except OSError:  # gone, or its folder is ours no longer: nothing that the next start could not replace
+    except OSError:  # its folder is ours no longer: nothing that the next start could not replace
         return False
     return True
+
+
+def move(owned: PathId, path: str) -> PathId | None:
+    """Give a Unix socket another path, over what is there; None if its own is not its any more, or it cannot be."""
+    if not is_there(owned):
+        return None
+    try:
+        os.rename(owned.path, path)
+    except OSError:
+        return None
+    return owned._replace(path=path)
 
 
 def seal(listener: socket.socket, owned: PathId | None) -> None:

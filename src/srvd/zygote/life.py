@@ -1,10 +1,11 @@
 """A zygote's life up to its first fork: hear what to load, load it, tell how it went, or begin anew without it.
 
-Does not fork; that is `forking.py`. Blocking, one thread: nothing waits here but the daemon's deadline.
+Does not fork; that is `forking.py`. A fresh interpreter, blocking, one thread, no asyncio; the daemon watches the time.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import socket
@@ -47,10 +48,15 @@ class Origin(NamedTuple):
     umask: int
 
 
-def live(arguments: list[str]) -> NoReturn:
-    """Run the whole life of a zygote: `arguments` are those of the process, LINK_FD and, after an exec, ERRAND_FD."""
+def live() -> NoReturn:
+    """Be a zygote, as linux/interpreter.py starts it: with LINK_FD, and ERRAND_FD after an exec of its own."""
+    arguments = list(sys.argv)
     born = time.monotonic()
     code = 70
+    # An application that hangs while it is loaded can be made to say where. Descriptor 2 by number, so that a worker's
+    # own stderr is written to after the fork.
+    faulthandler.enable(file=2)
+    faulthandler.register(process.DUMP_SIGNAL, file=2, all_threads=True, chain=False)
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)

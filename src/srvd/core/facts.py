@@ -160,7 +160,7 @@ def worker_overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
 def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
     certificate = _certify(pool, worker, death, turn)
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
-    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "misfit")
+    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "misfit")
     moves.step(worker, Stimulus.EXITED, turn)
     del generation.workers[worker.id.serial]
     if unasked or certificate.cause == "died_leaving":
@@ -211,7 +211,8 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
     if worker.ready_at is None or is_canary:
         last = proof.strip().splitlines()[-1:] or [certificate.summary]
         message = f"worker {worker.id} {certificate.summary}: {last[0].strip()}"
-        _trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
+        fault = generation.fault or Fault("boot_failed", message)
+        _trial_failed(house, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
         message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
         _trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
@@ -287,13 +288,21 @@ def generation_overdue(house: House, pool: Pool, generation: Generation, turn: T
     elif generation.zygote is Zygote.LEAVING:
         moves.zygote_overdue(generation, turn)
     elif generation.stage is Stage.PROBING:
-        message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
-        for worker in generation.workers.values():
-            turn.do(TellWorker(worker.id, Told.DUMP))
-        _trial_failed(house, generation, Fault("health_failed", message, step="probe"), turn)
+        _probe_overdue(house, generation, turn)
     elif generation.stage is Stage.PARKED:
         turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
         rollout.unpark(pool, turn)
+
+
+def _probe_overdue(house: House, generation: Generation, turn: Turn) -> None:
+    """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
+    message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
+    generation.fault = Fault("health_failed", message, "see where it waits, or raise health_timeout", "probe")
+    canary = next((w for w in generation.workers.values() if w.id.serial == generation.canary), None)
+    if canary is None or canary.leaving:
+        _trial_failed(house, generation, generation.fault, turn)
+    else:
+        moves.kill(canary, "health_timeout", turn, dump=True)
 
 
 def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn) -> None:

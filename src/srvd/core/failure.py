@@ -81,7 +81,7 @@ def is_strike(worker: Worker, now: float) -> bool:
 
 def cause(worker: Worker, death: Death) -> str:
     """One word for the certificate."""
-    if worker.leaving in ("boot_timeout", "drain_timeout", "overdue", "misfit"):
+    if worker.leaving in ("boot_timeout", "health_timeout", "drain_timeout", "overdue", "misfit"):
         return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
     if death.out_of_memory:
         return "out_of_memory"
@@ -101,6 +101,7 @@ def summary(worker: Worker, death: Death) -> str:
         ended = f"exited with code {death.exit_code}"
     what = {
         "boot_timeout": "was not ready in time",
+        "health_timeout": "did not answer the health probe in time",
         "drain_timeout": "did not finish its requests in time",
         "request_timeout": "was stuck in a request",
         "misfit": "broke the protocol of its link",

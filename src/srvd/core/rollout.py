@@ -164,7 +164,8 @@ def abandon(house: House, op: Operation, turn: Turn) -> None:
         moves.shift(trial, Impulse.ABANDON)
         for worker in trial.staged:
             moves.kill(worker, "trial abandoned", turn)
-        moves.dismiss(trial, turn)
+        if not trial.workers:  # else its zygote goes after the last of them, when it has told how they ended
+            moves.dismiss(trial, turn)
 
 
 def may_return(pool: Pool) -> bool:

@@ -75,6 +75,15 @@ DEATH = {
     "stderr": "out of\x9bmemory\n",
 }
 
+RETIRED = {
+    **DEATH,
+    "worker": "web/2#1",
+    "cause": "retired",
+    "summary": "was told to leave (reload)",
+    "traceback": "",
+    "stderr": "",
+}
+
 SETTINGS = [
     {"key": "pools.web.workers", "value": 4, "origin": "/etc/shop.toml:12", "unit": "", "help": "Number of workers"},
     {"key": "pools.web.boot_timeout", "value": 60.0, "origin": "default", "unit": "s", "help": "To load the app"},
@@ -106,7 +115,7 @@ class FakeBackend:
                 every = [self._detailed(entry) for one in self.pools for entry in one["workers"]]
                 return {"workers": every[args["offset"] : args["offset"] + args["limit"]], "total": len(every)}
             case "why":
-                return {"deaths": [DEATH] if args["worker"] in ("", DEATH["worker"]) else []}
+                return {"deaths": [death for death in (DEATH, RETIRED) if args["worker"] in ("", death["worker"])]}
             case "config":
                 return {"settings": SETTINGS}
             case "op.list":
@@ -155,6 +164,8 @@ class FakeBackend:
         return self.operations[op]
 
     def finish(self, op: int, state: str = "done", error: SrvdError | None = None) -> None:
+        step = {"at": 1_700_000_001.5, "phase": state, "message": "4 serving"}
+        self.operations[op]["timeline"].append(step)
         self.operations[op].update(
             state=state,
             ended_at=1_700_000_001.5,

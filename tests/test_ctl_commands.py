@@ -202,6 +202,11 @@ def test_why_knows_one_worker_or_a_pool(daemon: Daemon) -> None:
     assert "killed by SIGKILL" in daemon.ctl("why", "web/3#7").stdout
     assert daemon.ctl("why", "web/3#8").stdout == "no worker has died\n"
     assert "out of memory" in daemon.ctl("why", "web").stdout
+    assert daemon.ctl("why", "web/2#1").stdout.count("\n") == 1  # left as it was told to: no riddle
+
+
+def test_a_done_order_says_what_is_true_now(daemon: Daemon) -> None:
+    assert ": done after 1.5 s: 4 serving (operation " in daemon.ctl("scale", "4").stdout
 
 
 def test_events_are_one_json_text_a_line(daemon: Daemon) -> None:

@@ -116,7 +116,9 @@ def test_line_breaks_may_stay_in_texts_of_many_lines() -> None:
     ("value", "shown"),
     [
         (0, "0.0 s"),
-        (0.44, "0.4 s"),
+        (0.0001, "1 ms"),
+        (0.44, "440 ms"),
+        (1.44, "1.4 s"),
         (12, "12 s"),
         (61, "1 min 1 s"),
         (3_600, "1 h"),

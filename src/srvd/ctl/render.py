@@ -100,7 +100,9 @@ def _aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -
 
 
 def seconds(value: float) -> str:
-    """A length of time, two units at most: 0.4 s, 12 s, 2 h 5 min."""
+    """A length of time, two units at most: 41 ms, 1.4 s, 12 s, 2 h 5 min."""
+    if 0 < value < 1:
+        return f"{max(1, value * 1000):.0f} ms"
     if value < 10:
         return f"{value:.1f} s"
     for unit, part, name, part_name in (

@@ -85,14 +85,16 @@ def _worker_row(worker: Map) -> list[object]:
 def _show_deaths(result: Map) -> None:
     if not result["deaths"]:
         put("no worker has died")
-    for count, death in enumerate(result["deaths"]):
-        if count:
-            put()
+    for death in result["deaths"]:
         _show_death(death)
 
 
 def _show_death(death: Map) -> None:
-    put(f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}")
+    head = f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}"
+    if death["cause"] == "retired" and not death["traceback"]:
+        put(f"{head}, {ago(death['at'], time.time())}")  # as it should be: nothing more to ask
+        return
+    put(head)
     lived = "ready" if death["ready"] else "never ready"
     _fact("died", f"{date(death['at'])}, {ago(death['at'], time.time())}, after {seconds(death['lived_s'])} ({lived})")
     _fact("cause", ", ".join(_causes(death)))
@@ -183,7 +185,8 @@ def show_operation(result: Map) -> None:
     op = result["operation"]
     what = f"{escape(summary(op))}: {marked(op['state'])}"
     if op.get("ended_at"):
-        put(f"{what} after {_took(op)} (operation {op['id']})")
+        became = str(op["timeline"][-1]["message"]) if op["timeline"] else ""
+        put(f"{what} after {_took(op)}" + (f": {escape(became)}" if became else "") + f" (operation {op['id']})")
     else:
         put(f"{what} (operation {op['id']}; follow it with `srvctl op wait {op['id']}`)")
 

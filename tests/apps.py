@@ -73,13 +73,10 @@ os.register_at_fork(after_in_child=crash)
 """In front of an application: while there is a file `crash`, each new worker of it dies before it is ready."""
 
 DIES_SOON = """
-import os, signal
-def die(number, frame):
+import os, threading
+def die():
     os.write(2, b"dying soon\\n")
     os._exit(7)
-def fuse():
-    signal.signal(signal.SIGALRM, die)
-    signal.setitimer(signal.ITIMER_REAL, {seconds})
-os.register_at_fork(after_in_child=fuse)
+os.register_at_fork(after_in_child=lambda: threading.Timer({seconds}, die).start())
 """
 """In front of an application: each worker of it boots well, and dies after so many seconds."""

@@ -29,6 +29,8 @@ CLOCKS = {f"{name}{unit}" for name in ("time", "monotonic", "perf_counter", "pro
 """What a pure folder may not take from `time`; spelling a given time is pure."""
 
 LATE = {
+    ("__main__.py", "srvd.linux.interpreter"),  # only a start begins with an interpreter
+    ("__main__.py", "srvd.cli"),  # after that: it boots while this is imported
     ("cli.py", "srvd.daemon.main"),  # what makes a start slow; bad news on the command line must not wait for it
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes

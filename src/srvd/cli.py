@@ -1,4 +1,4 @@
-"""The entry of `srvd`: a plain `srvd start …` goes straight to the daemon, everything else to `commandline.py`.
+"""What `srvd` was asked: a plain `srvd start …` goes straight to the daemon, everything else to `commandline.py`.
 
 Explains nothing and refuses nothing itself. It exists because importing click takes 18 ms, and the first zygote of a
 start would wait for it (of some 80 ms); a test holds both readers of the command line to the same result.
@@ -84,7 +84,7 @@ def start(asked: Asked) -> int:
 
 
 def main() -> None:
-    """Entry of `srvd`. Never returns; the exit codes are those of docs/reference/exit-codes.md."""
+    """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
     asked = read_plain(sys.argv[1:])
     try:
         if asked is not None:

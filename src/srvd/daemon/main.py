@@ -26,6 +26,7 @@ from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
 from srvd.errors import EXIT, SrvdError
+from srvd.linux import interpreter
 from srvd.linux.process import raise_open_files
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
@@ -119,6 +120,7 @@ class Daemon:
         actor = Actor(os.getuid(), os.getpid(), "srvd start")
         specs = tuple(spec_of(pool) for pool in self._config.pools.values())
         self._emit(Started(FIRST, specs, actor))
+        interpreter.discard()
 
     def _serve(self) -> int:
         # Here, not above: the first zygotes load the application while this is imported (40 ms).

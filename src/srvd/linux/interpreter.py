@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Started", "prepare", "start", "take"]
+__all__ = ["Started", "discard", "prepare", "start", "take"]
 
 _LINK = 3  # the number of the link in the zygote
 
@@ -84,7 +84,7 @@ _prepared: list[Started] = []
 
 
 def prepare() -> None:
-    """Start our own interpreter ahead of time; one that cannot be started now is started, or refused, when needed."""
+    """Start our own interpreter ahead of time; what cannot be started now is tried again, or refused, when needed."""
     try:
         _prepared.append(start(sys.executable, {}))
     except OSError:
@@ -96,3 +96,12 @@ def take(program: str, extra: Mapping[str, str]) -> Started:
     if _prepared and program == sys.executable and not extra:
         return _prepared.pop()
     return start(program, extra)
+
+
+def discard() -> None:
+    """Let a prepared process go that nobody took: it sees the end of its link and leaves."""
+    while _prepared:
+        unwanted = _prepared.pop()
+        unwanted.link.close()
+        os.close(unwanted.pidfd)
+        os.close(unwanted.stderr)

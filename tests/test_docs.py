@@ -7,6 +7,7 @@ import configparser
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -202,6 +203,14 @@ def test_the_unit_starts_and_reloads_with_commands_that_exist() -> None:
     assert option in {way for param in srvctl.params for way in param.opts}
     assert f"SRVD_SOCKET={socket}" == unit["Service"]["Environment"]
     assert command in srvctl.list_commands(click.Context(srvctl))
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_the_unit_exposes_little() -> None:
+    unit = str(ROOT / "contrib" / "systemd" / "srvd.service")
+    words = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", unit]  # 2.0 of 10
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
 
 
 # -- flows ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The facts the supervisor keeps: workers, generations, pools, operations. Mutable, few, owned by `Supervisor`.
 
+Plain classes whose class attributes are the defaults: `dataclasses` and what it imports would cost a start 10 ms.
+
 Knows what is, not what to do about it: predicates and counts only. Pure.
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -55,17 +56,20 @@ class Turn:
         self.out.append(Note(level, topic, text, fields))
 
 
-@dataclass(slots=True, eq=False)
 class Worker:
-    id: WorkerId
-    asked: float  # when it was decided on
-    deadline: float
-    phase: Phase = Phase.ASKED
-    pid: Pid | None = None
     ready_at: float | None = None
     condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue"
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
+
+    def __init__(
+        self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None
+    ) -> None:
+        self.id = identity
+        self.asked = asked  # when it was decided on
+        self.deadline = deadline
+        self.phase = phase
+        self.pid = pid
 
     @property
     def is_capacity(self) -> bool:
@@ -81,18 +85,19 @@ class Zygote(Enum):
     GONE = "gone"
 
 
-@dataclass(slots=True, eq=False)
 class Generation:
-    id: GenerationId
-    spec: PoolSpec
-    revision: Revision
     stage: Stage = Stage.LOADING
     zygote: Zygote = Zygote.LOADING
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
     preloaded: bool = False
     canary: int = 0  # the serial of the worker that is probed
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
-    workers: dict[int, Worker] = field(default_factory=dict)
+
+    def __init__(self, identity: GenerationId, spec: PoolSpec, revision: Revision) -> None:
+        self.id = identity
+        self.spec = spec
+        self.revision = revision
+        self.workers: dict[int, Worker] = {}
 
     @property
     def staged(self) -> list[Worker]:
@@ -134,7 +139,6 @@ class Certificate(NamedTuple):
     traceback: str
 
 
-@dataclass(slots=True, eq=False)
 class Breaker:
     """Counts strikes – deaths before a second of readiness – and refused forks, and holds back the next attempt."""
 
@@ -150,22 +154,23 @@ class Breaker:
         self.reason = ""
 
 
-@dataclass(slots=True, eq=False)
 class Pool:
-    spec: PoolSpec
     override: int | None = None
     paused: bool = False
     removed: bool = False  # by a committed reload, or the whole daemon stops
     active: int | None = None
     parked: int | None = None
     bake: Bake | None = None
-    breaker: Breaker = field(default_factory=Breaker)
-    mender: Breaker = field(default_factory=Breaker)  # the same for loading a lost zygote anew
-    generations: dict[int, Generation] = field(default_factory=dict)
-    numbers: int = 0  # the last generation's number
-    serials: int = 0  # the last worker's serial
-    deaths: deque[Certificate] = field(default_factory=lambda: deque(maxlen=CERTIFICATES))
     restarts: int = 0
+
+    def __init__(self, spec: PoolSpec, numbers: int = 0, serials: int = 0) -> None:
+        self.spec = spec
+        self.numbers = numbers  # the last generation's number
+        self.serials = serials  # the last worker's serial
+        self.breaker: Breaker = Breaker()
+        self.mender: Breaker = Breaker()  # the same for loading a lost zygote anew
+        self.generations: dict[int, Generation] = {}
+        self.deaths: deque[Certificate] = deque(maxlen=CERTIFICATES)
 
     @property
     def name(self) -> str:
@@ -228,38 +233,40 @@ class Step(NamedTuple):
     message: str = ""
 
 
-@dataclass(slots=True, eq=False)
 class Rollout:
     """One pool's part in an operation that changes generations."""
 
-    pool: str
-    generation: int
-    strategy: Strategy
     committed: bool = False
     finished: bool = False
     losses: int = 0  # ready workers of the trial that died
     refusals: int = 0  # rounds of forks that were refused
     retry_at: float = -NEVER  # no fork before
 
+    def __init__(self, pool: str, generation: int, strategy: Strategy) -> None:
+        self.pool = pool
+        self.generation = generation
+        self.strategy = strategy
 
-@dataclass(slots=True, eq=False)
+
 class Operation:
-    id: OpId
-    order: Order
-    actor: Actor
-    created: float
     state: OpState = OpState.QUEUED
     ended: float | None = None
     deadline: float = NEVER
-    timeline: list[Step] = field(default_factory=list)
     progress: tuple[str, int, int] = ("", 0, 0)
-    result: dict[str, str | int | bool] = field(default_factory=dict)
-    wishes: dict[str, int] = field(default_factory=dict)  # how many shall serve in each pool, as it was when it ended
     fault: Fault | None = None
-    rollouts: dict[str, Rollout] = field(default_factory=dict)
-    before: dict[str, int | None] = field(default_factory=dict)  # scale: the override to go back to
     targets: frozenset[WorkerId] = frozenset()  # recycle: whom
     revision: Revision | None = None  # reload: what was read
+
+    def __init__(self, number: OpId, order: Order, actor: Actor, created: float) -> None:
+        self.id = number
+        self.order = order
+        self.actor = actor
+        self.created = created
+        self.timeline: list[Step] = []
+        self.result: dict[str, str | int | bool] = {}
+        self.wishes: dict[str, int] = {}  # how many shall serve in each pool, as it was when it ended
+        self.rollouts: dict[str, Rollout] = {}
+        self.before: dict[str, int | None] = {}  # scale: the override to go back to
 
     @property
     def committed(self) -> bool:
@@ -270,20 +277,21 @@ class Operation:
         return f"<Operation {self.id} {self.order.kind.value} {self.order.pool or '*'} {self.state.value}>"
 
 
-@dataclass(slots=True, eq=False)
 class House:
     """All of it."""
 
-    pools: dict[str, Pool] = field(default_factory=dict)
-    numbers: dict[str, tuple[int, int]] = field(default_factory=dict)  # of removed pools: identities are never reused
-    operations: dict[OpId, Operation] = field(default_factory=dict)
     count: int = 0  # operations ever
-    revisions: set[Revision] = field(default_factory=set)  # those that are known
     adopted: tuple[Revision, ...] = ()  # those in force
     started: bool = False  # the first operation has ended, well or not
     stop: OpId | None = None
     doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone
-    limit: int = 1024  # most workers that may be wished of all pools together
+
+    def __init__(self, limit: int = 1024) -> None:
+        self.limit = limit  # most workers that may be wished of all pools together
+        self.pools: dict[str, Pool] = {}
+        self.numbers: dict[str, tuple[int, int]] = {}  # of removed pools: identities are never reused
+        self.operations: dict[OpId, Operation] = {}
+        self.revisions: set[Revision] = set()  # those that are known
 
     @property
     def open_operations(self) -> list[Operation]:

@@ -32,6 +32,9 @@ class Measures(Protocol):
     def facts(self, worker: WorkerId) -> LaneFacts:
         """Its scoreboard lanes; all zero when it has none."""
 
+    def tally(self, worker: WorkerId) -> tuple[int, int]:
+        """Requests it has answered, and how many it is in: the part of the facts that is cheap."""
+
     def rss(self, worker: WorkerId) -> int:
         """Resident bytes; 0 when it cannot be read."""
 
@@ -166,11 +169,11 @@ class Answers:
         }
 
     def _status(self) -> Map:
-        house = self._house
+        house, now = self._house, time.monotonic()
         pools = []
         for pool in house.pools.values():
             entry = view.pool_map(house, pool)
-            entry["workers"] = [self._worker_map(worker) for worker in view.workers(pool)]
+            entry["workers"] = [self._brief_worker(worker, now) for worker in view.workers(pool)]
             pools.append(entry)
         state = "stopping" if house.stop is not None else "running" if house.started else "starting"
         daemon = {**self._daemon(), "state": state}
@@ -183,28 +186,30 @@ class Answers:
             "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
         }
 
-    def _worker_map(self, worker: Worker, *, full: bool = False) -> Map:
-        now = time.monotonic()
-        facts = self._measures.facts(worker.id)
+    def _brief_worker(self, worker: Worker, now: float) -> Map:
+        requests, busy = self._measures.tally(worker.id)
         entry = view.worker_map(worker, now)
-        entry |= {"requests": facts.requests, "rss_bytes": self._measures.rss(worker.id), "busy": facts.busy}
-        if full:
-            age = round(max(0.0, now - facts.began), 3) if facts.busy else 0.0
-            entry |= {
-                "pool": worker.id.pool,
-                "connections": facts.connections,
-                "request": facts.line if facts.busy else "",
-                "request_age_s": age,
-                "sent_bytes": facts.sent,
-                "responses_by_class": list(facts.by_class),
-            }
+        entry["requests"] = requests
+        entry["busy"] = busy
+        entry["rss_bytes"] = self._measures.rss(worker.id)
         return entry
+
+    def _full_worker(self, worker: Worker, now: float) -> Map:
+        facts = self._measures.facts(worker.id)
+        return self._brief_worker(worker, now) | {
+            "pool": worker.id.pool,
+            "connections": facts.connections,
+            "request": facts.line if facts.busy else "",
+            "request_age_s": round(max(0.0, now - facts.began), 3) if facts.busy else 0.0,
+            "sent_bytes": facts.sent,
+            "responses_by_class": list(facts.by_class),
+        }
 
     def _workers(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
         found = [worker for pool in pools for worker in view.workers(pool)]
         page = found[args["offset"] : args["offset"] + args["limit"]]
-        return {"schema": 1, "workers": [self._worker_map(w, full=True) for w in page], "total": len(found)}
+        return {"schema": 1, "workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
 
     def _why(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())

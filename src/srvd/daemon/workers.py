@@ -181,6 +181,11 @@ class Workers:
         found = self._workers.get(worker)
         return LaneFacts() if found is None else self._board.read(found.slot)
 
+    def tally(self, worker: WorkerId) -> tuple[int, int]:
+        """Requests it has answered, and how many it is in."""
+        found = self._workers.get(worker)
+        return (0, 0) if found is None else self._board.tally(found.slot)
+
     def rss(self, worker: WorkerId) -> int:
         """Its resident bytes; 0 when they cannot be read."""
         found = self._workers.get(worker)

@@ -42,6 +42,7 @@ _LINE = 184
 _LANE = 512
 _NOW = Struct(f"@{_LINE}sd")  # line, began
 _FACTS = Struct(f"@{_COUNTERS}Q{_LINE}sd")
+_BY_CLASS = Struct(f"@{_CLASSES}Q")
 _DOUBLE = Struct("@d")
 _BEGAN = (_LANE - 8) // 8  # index of `began` among the lane's doubles
 _SLOT = max(LANES * _LANE, mmap.PAGESIZE)
@@ -178,6 +179,16 @@ class Board:
         if used == 1:
             return self._lane_facts(slot, 0)
         return _merge([self._lane_facts(slot, thread) for thread in range(used)])
+
+    def tally(self, slot: int) -> tuple[int, int]:
+        """Requests answered, and lanes in a request: all that a list of many workers shows, at a fifth of the cost."""
+        self._check(slot)
+        requests = busy = 0
+        for thread in range(min(self._memory[_USED_AT + slot], LANES)):
+            at = self._lane_at(slot, thread)
+            requests += sum(_BY_CLASS.unpack_from(self._memory, at))
+            busy += 0.0 < self._began(at) < _FOREVER
+        return requests, busy
 
     def clear(self, slot: int) -> None:
         """Forget what the slot's former worker did, and give its pages back."""

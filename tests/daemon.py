@@ -96,6 +96,7 @@ class Srvd:
         return self.daemonized
 
     def start(self, *, ready: bool = True) -> Srvd:
+        self._addresses.clear()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,

@@ -85,7 +85,7 @@ def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None
     assert (done.returncode, done.stderr) == (0, "")
     loaded = set(done.stdout.split())
     unwanted = {
-        "asyncio", "click", "email", "http.client", "json", "logging", "psutil", "shutil",
+        "asyncio", "click", "dataclasses", "email", "http.client", "inspect", "json", "logging", "psutil", "shutil",
         "subprocess", "tempfile", "tomllib", "urllib",
     }  # fmt: skip
     assert loaded & unwanted == set()

@@ -22,6 +22,9 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _CHUNK_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}(?:(?<=[0-9A-Fa-f])(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?")
 # RFC 9112 section 7.1.2 and RFC 9110 section 5: a trailer field is written as a header field is.
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+# RFC 9110 section 6.5.1: what frames, routes or authenticates comes before the body, or not at all. Nothing here would
+# believe such a trailer; who sends one hopes that somebody behind us does.
+_NO_TRAILERS = frozenset({b"authorization", b"content-length", b"host", b"te", b"trailer", b"transfer-encoding"})
 
 
 class CountedBody:
@@ -155,6 +158,8 @@ class ChunkedBody:
         match = _TRAILER.fullmatch(line)
         if not match:
             raise Refusal(400, "malformed trailer field")
+        if match[1].lower() in _NO_TRAILERS:
+            raise Refusal(400, "a trailer field that frames, routes or authenticates")
         if len(self.trailers) >= self._limits.fields:
             raise Refusal(431, f"more than {self._limits.fields} trailer fields")
         self.trailers.append((match[1], match[2].strip(b" \t")))

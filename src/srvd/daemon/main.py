@@ -102,7 +102,8 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         raise_open_files()
         set_title(f"srvd: daemon {self._config.daemon.name}")
-        self._log.info(f"srvd {__version__} starts, pid {os.getpid()}")
+        source = f", by {self._config.path}" if self._config.path else ""
+        self._log.info(f"srvd {__version__} starts, pid {os.getpid()}{source}")
         for warning in self._config.warnings:
             self._log.warning(warning)
         try:

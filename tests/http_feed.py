@@ -31,8 +31,7 @@ class Outcome(NamedTuple):
 
 def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReader | None = None) -> Outcome:
     """As a connection does it: after a message that closes, and after a refusal, nothing more is read."""
-    limits = limits or Limits()
-    inbound = Inbound(heads or HeadReader(limits), TEMPLATE, limits)
+    inbound = Inbound(heads or HeadReader(limits or Limits()), TEMPLATE)
     messages: list[Message] = []
     body = bytearray()
     try:

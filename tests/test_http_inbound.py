@@ -50,7 +50,7 @@ def test_one_reader_of_heads_serves_many_connections_whatever_they_do_to_it() ->
 
 
 def test_the_template_is_copied_for_every_request() -> None:
-    inbound = Inbound(HeadReader(Limits()), TEMPLATE, Limits())
+    inbound = Inbound(HeadReader(Limits()), TEMPLATE)
     first = inbound.receive(request("X: 1"))
     assert first is not None
     first.environ["SCRIPT_NAME"] = first.environ["PATH_INFO"] = "changed"
@@ -63,7 +63,7 @@ def test_the_template_is_copied_for_every_request() -> None:
 
 def test_empty_lines_alone_are_not_the_beginning_of_a_request() -> None:
     """RFC 9112 section 2.2: they are ignored, and so they prolong nothing."""
-    inbound = Inbound(HeadReader(Limits()), TEMPLATE, Limits())
+    inbound = Inbound(HeadReader(Limits()), TEMPLATE)
     for _ in range(1000):
         assert inbound.receive(b"\r\n\r") is None
         assert inbound.receive(b"\n") is None
@@ -73,10 +73,10 @@ def test_empty_lines_alone_are_not_the_beginning_of_a_request() -> None:
 
 def test_an_expectation_is_told_only_if_a_body_will_come() -> None:
     """RFC 9110 section 10.1.1."""
-    heads, limits = HeadReader(Limits()), Limits()
+    heads = HeadReader(Limits())
 
     def expects(data: bytes) -> bool:
-        found = Inbound(heads, TEMPLATE, limits).receive(data)
+        found = Inbound(heads, TEMPLATE).receive(data)
         assert found is not None
         return found.expects
 

@@ -32,6 +32,9 @@ def app(environ: Environ, start: Start) -> Any:
     path = environ["PATH_INFO"]
     if path == "/broken":
         raise RuntimeError("not today")
+    if path == "/host":
+        start("200 OK" if environ["HTTP_HOST"] == "shop.example" else "400 Bad Request", [])
+        return []
     if path == "/exit":
         raise SystemExit
     if path == "/away":
@@ -75,6 +78,9 @@ def test_a_worker_that_cannot_load_says_why_and_exits(tmp_path: Path) -> None:
     ("path", "healthy", "text"),
     [
         ("/", True, "GET /: 200 OK"),
+        ("http://shop.example/host", True, "GET http://shop.example/host: 200 OK"),
+        ("/host", False, "GET /host: 400 Bad Request"),
+        ("no path", False, "this is no request"),
         ("/away?x=1", True, "GET /away?x=1: 302 Found"),
         ("/absent", False, "GET /absent: 404 Not Found"),
         ("/broken", False, "not today"),
@@ -307,6 +313,25 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         client.sock.close()
         assert rig.hear() == family.Bye()
         assert rig.wait() == 0
+
+
+def test_sigterm_to_a_child_of_the_application_ends_the_child_only(tmp_path: Path) -> None:
+    def forking(environ: Environ, start: Start) -> Any:
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(theirs, b"up")  # Python drops a signal that comes before its fork is over
+            while True:
+                time.sleep(0.01)
+        os.read(ours, 2)
+        os.kill(child, signal.SIGTERM)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        start("200 OK", [])
+        return [str(ended).encode()]
+
+    with Rig(forking, tmp_path) as rig, rig.serving().connect() as client:
+        assert client.get().body == str(-signal.SIGTERM).encode()
+        assert "connection" not in client.get().headers
 
 
 def test_the_dump_signal_writes_stacks_and_the_worker_goes_on(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,8 @@ def test_a_chunked_body_has_a_length_for_the_application(tmp_path: Path) -> None
 
     with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
         client.send(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
-        client.send(b"5\r\nhello\r\n6;x=1\r\n world\r\n0\r\nContent-Length: 3\r\n\r\n")
-        expected = repr(("11", False, [(b"Content-Length", b"3")])).encode() + b"hello world"
+        client.send(b"5\r\nhello\r\n6;x=1\r\n world\r\n0\r\nX-Sum: 3\r\n\r\n")
+        expected = repr(("11", False, [(b"X-Sum", b"3")])).encode() + b"hello world"
         assert client.answer().body == expected
         assert client.get("/", "Content-Length: 0").status == 200
 
@@ -132,6 +133,59 @@ def test_an_upgrade_to_h2c_with_a_body_is_an_ordinary_request(tmp_path: Path) ->
         )
         assert client.answer().body == b"5 hello"
         assert client.answer().body == b"0 "
+
+
+def test_rfc9110_10_1_1_a_client_that_waits_for_100_is_told_to_go_on(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    with Rig(checked(read_body), tmp_path, max_body=10) as rig:
+        rig.serving()
+        with rig.connect() as client:
+            client.send(head)
+            assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert client.send(b"hello").answer().body == b"5 hello"
+            # It sends without waiting: nothing is to be told.
+            assert client.send(head + b"world").answer().body == b"5 world"
+            # The body will not be read: the final answer comes instead.
+            assert client.send(head.replace(b": 5", b": 11")).answer().status == 413
+            assert client.ended()
+        with rig.connect() as client:
+            assert client.send(head.replace(b"100-", b"200-")).answer().status == 417
+
+
+def test_rfc9112_8_a_body_that_was_cut_off_never_reaches_the_application(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    def app(environ: Environ, start: Start) -> list[bytes]:
+        mark.touch()
+        start(OK, list(PLAIN))
+        return []
+
+    with Rig(app, tmp_path) as rig:
+        rig.serving()
+        for framing in (b"Content-Length: 9\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"):
+            with rig.connect() as client:
+                client.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
+                client.sock.shutdown(socket.SHUT_WR)
+                assert client.answer().status == 400
+                assert client.ended()
+        with rig.connect() as client:
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n")
+            assert client.answer().status == 400
+        assert not mark.exists()
+
+
+def test_a_client_that_half_closes_after_its_request_gets_its_answer(tmp_path: Path) -> None:
+    with Rig(show, tmp_path) as rig, rig.serving().connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 200
+        assert client.ended()
+
+
+def test_no_keepalive_timeout_is_no_keepalive(tmp_path: Path) -> None:
+    with Rig(show, tmp_path, keepalive_timeout=0.0) as rig, rig.serving().connect() as client:
+        assert client.get().headers["connection"] == "close"
+        assert client.ended()
 
 
 def test_an_unknown_length_is_chunked_in_1_1_and_ends_the_connection_in_1_0(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class HeadReader:
     """Reads heads, one after another, of any connection: each comes whole, so one parser serves them all."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._parser = HttpRequestParser(self)
         self._environ: Environ = {}
         self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
@@ -69,7 +69,7 @@ class HeadReader:
 
     def check_line(self, line: bytes) -> None:
         """Refuses a request line that will be refused anyway, before the fields have come."""
-        guard.request_line(line, self._limits)
+        guard.request_line(line, self.limits)
 
     def read(self, head: bytes, template: Environ) -> Request:
         """The request of `head`, which ends with its empty line. Raises `Refusal`.
@@ -78,7 +78,7 @@ class HeadReader:
         """
         line = head[: head.index(b"\r\n")]
         seen = self._lines.get(line) or self._see(line)
-        limits = self._limits
+        limits = self.limits
         if len(head) > limits.field:
             guard.check_sizes(head, limits)
         environ = self._environ = template | seen.base
@@ -146,7 +146,7 @@ class HeadReader:
         return Refusal(400, reason)
 
     def _see(self, line: bytes) -> _Seen:
-        parts = guard.request_line(line, self._limits)
+        parts = guard.request_line(line, self.limits)
         base = {
             "REQUEST_METHOD": parts.method,
             "PATH_INFO": parts.path,
@@ -175,7 +175,7 @@ class HeadReader:
         expects = False
         keep_alive = minor == 1
         if (value := environ.get("CONTENT_LENGTH")) is not None:
-            length = guard.content_length(value, self._limits)
+            length = guard.content_length(value, self.limits)
         if (value := environ.get("HTTP_TRANSFER_ENCODING")) is not None:
             length = guard.transfer_coding(value, minor, lengthy="CONTENT_LENGTH" in environ)
         if (value := environ.get("HTTP_CONNECTION")) is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from srvd.http import guard
 from srvd.http.body import Body, ChunkedBody, CountedBody
 from srvd.http.head import Environ, HeadReader, Request
-from srvd.http.limits import Limits
 from srvd.http.refusal import Refusal
 
 __all__ = ["Inbound"]
@@ -22,10 +21,10 @@ class Inbound:
 
     __slots__ = ("_heads", "_limits", "_line_checked", "_rest", "_searched", "_template", "body", "request")
 
-    def __init__(self, heads: HeadReader, template: Environ, limits: Limits) -> None:
+    def __init__(self, heads: HeadReader, template: Environ) -> None:
         self._heads = heads
         self._template = template
-        self._limits = limits
+        self._limits = heads.limits
         self._rest = bytearray()  # received, not used yet
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False

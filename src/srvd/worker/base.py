@@ -17,11 +17,10 @@ from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
-from srvd.worker.gate import Gate, base_environ
+from srvd.worker.gate import Gate
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Orders
-from srvd.worker.probe import probe
 from srvd.worker.service import Application, Service
 
 __all__ = ["Boot", "serve"]
@@ -64,9 +63,8 @@ def _run(boot: Boot, app: Application, link: Link, log: Log) -> int:
     loop = Loop()
     meter = Meter(boot.board.lane(boot.slot), link.ring)
     service = Service(app, boot.settings, loop, meter, log)
-    gate = Gate(service, boot.listeners, name)
-    environ = base_environ(name)
-    Orders(service, gate, link, lambda path: probe(app, environ, path))
+    gate = Gate(service, boot.listeners, name, boot.settings.max_connections)
+    Orders(service, gate, link, name, boot.settings.drain_timeout)
     link.say(family.Ready(), wait=True)
     try:
         loop.run()

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import time
+import traceback
 from enum import Enum
 from io import BytesIO
 from select import EPOLLIN, EPOLLOUT
@@ -16,6 +17,7 @@ from select import EPOLLIN, EPOLLOUT
 from srvd.http.head import Environ, Request
 from srvd.http.inbound import Inbound
 from srvd.http.refusal import Refusal, answer
+from srvd.worker.loop import NEVER
 from srvd.worker.outbox import HIGH_WATER, Outbox
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
@@ -63,7 +65,7 @@ class Connection:
         self._service = service
         self._sock = sock
         self._fd = sock.fileno()
-        self._inbound = Inbound(service.heads, template, service.limits)
+        self._inbound = Inbound(service.heads, template)
         self._outbox = Outbox()
         self._spool: Spool | None = None  # the body of the request that is being read or answered
         self._exchange: Exchange | None = None
@@ -71,8 +73,8 @@ class Connection:
         self._linger_left = _LINGER_BYTES
         self.phase = Phase.IDLE
         self.served = 0  # requests
-        self.deadline = now + service.first_seconds
-        service.enter(self)
+        self.deadline = now + service.times.first
+        service.crowd.enter(self)
         service.loop.add(self._fd, EPOLLIN, self.on_ready)
         service.loop.watch(self)
 
@@ -82,12 +84,15 @@ class Connection:
     def on_ready(self, mask: int, now: float) -> None:
         """The socket can be read, or written if that was waited for."""
         phase = self.phase
-        if phase is _ANSWERING:
-            self._resume(now)
-        elif phase is _LINGERING:
-            self._throw_away(now)
-        elif phase is not _QUEUED:
-            self._read(now)
+        try:
+            if phase is _ANSWERING:
+                self._resume(now)
+            elif phase is _LINGERING:
+                self._throw_away(now)
+            elif phase is not _QUEUED:
+                self._read(now)
+        except Exception:  # the connection ends here; the worker and its other clients live on
+            self._fail(now)
 
     def expire(self, now: float) -> None:
         """The time of the phase is over."""
@@ -112,7 +117,7 @@ class Connection:
         loop.remove(self._fd)
         loop.forget(self)
         self._sock.close()
-        self._service.leave(self, now)
+        self._service.crowd.leave(self, now)
 
     def reset(self, now: float) -> None:
         """Close so that the client sees an error, and the kernel keeps nothing for it."""
@@ -161,8 +166,11 @@ class Connection:
 
     def _take_more(self, now: float) -> None:
         if self.phase is _QUEUED:
-            self.phase = Phase.IDLE
-            self._take(b"", now)
+            self.phase = _IDLE
+            try:
+                self._take(b"", now)
+            except Exception:  # as above
+                self._fail(now)
 
     def _next_request(self, data: bytes, now: float) -> Request | None:
         """The next request if all of it is here; `wsgi.input` is in its environ."""
@@ -172,7 +180,7 @@ class Connection:
             if request is None:
                 if self.phase is _IDLE and inbound.begun:
                     self.phase = Phase.HEAD
-                    self._set_deadline(now + self._service.settings.header_timeout)
+                    self._set_deadline(now + self._service.times.head)
                 return None
             if not request.length:
                 request.environ["wsgi.input"] = BytesIO()
@@ -197,7 +205,7 @@ class Connection:
             raise Refusal(500, "there is no room for the body") from exc
         if not body.complete:
             self.phase = Phase.BODY
-            limit = self._service.settings.body_timeout
+            limit = self._service.times.body
             slowest = self._since + limit + body.received / _LEAST_BYTES_PER_SECOND
             self._set_deadline(min(now + limit, slowest))
             return None
@@ -249,7 +257,7 @@ class Connection:
                 break
             if outbox.size >= HIGH_WATER or given >= _SHARE:
                 now = time.monotonic()
-                self._service.meter.rest(now)
+                self._service.meter.rest()
                 self._await_reader(now)
                 return False
             data = exchange.more()
@@ -288,7 +296,8 @@ class Connection:
         while outbox.size >= HIGH_WATER:
             poll = select.poll()
             poll.register(self._fd, select.POLLOUT)
-            if not poll.poll(self._service.settings.send_timeout * 1000):
+            limit = self._service.times.send
+            if not poll.poll(None if limit == NEVER else limit * 1000):
                 raise ReaderGone
             try:
                 outbox.flush(self._sock)
@@ -299,7 +308,7 @@ class Connection:
         if self.phase is not _ANSWERING:
             self.phase = _ANSWERING
             self._service.loop.want(self._fd, EPOLLOUT)
-        self._set_deadline(now + self._service.settings.send_timeout)
+        self._set_deadline(now + self._service.times.send)
 
     def _resume(self, now: float) -> None:
         """The reader took something: send the rest, and ask the application for more when all of it is gone."""
@@ -315,7 +324,7 @@ class Connection:
             self.close(now)
             return
         if taken:
-            self._set_deadline(now + self._service.settings.send_timeout)
+            self._set_deadline(now + self._service.times.send)
         if outbox:
             return
         if exchange.ended:
@@ -340,7 +349,7 @@ class Connection:
         if self.phase is _ANSWERING:
             self._service.loop.want(self._fd, EPOLLIN)
         self.phase = _IDLE
-        self._set_deadline(now + self._service.idle_seconds)
+        self._set_deadline(now + self._service.times.idle)
         return True
 
     # Ending
@@ -357,8 +366,8 @@ class Connection:
         if self.phase is _ANSWERING:
             self._service.loop.want(self._fd, EPOLLIN)
         self.phase = _LINGERING
-        self._set_deadline(now + self._service.linger_seconds)
-        self._service.linger(self, now)
+        self._set_deadline(now + self._service.times.linger)
+        self._service.crowd.linger(self, now)
 
     def _throw_away(self, now: float) -> None:
         try:
@@ -370,6 +379,11 @@ class Connection:
         self._linger_left -= len(data)
         if not data or self._linger_left <= 0:
             self.close(now)
+
+    def _fail(self, now: float) -> None:
+        """A bug of ours."""
+        self._service.log.error(f"a bug in srvd; {self!r} is closed\n{traceback.format_exc()}")
+        self.close(now)
 
     def _drop_body(self) -> None:
         spool, self._spool = self._spool, None

@@ -43,6 +43,8 @@ class Loop:
         self._due = NEVER  # no deadline is earlier
         self._later: deque[Callable[[float], None]] = deque()
         self._running = True
+        self.ready = 0
+        """How many descriptors were ready in this turn."""
         self.urgent: Callable[[float], None] | None = None
 
     def add(self, fd: int, mask: int, handler: Handler) -> None:
@@ -96,6 +98,7 @@ class Loop:
         clock = time.monotonic
         handlers = self._handlers
         events = self._epoll.poll(timeout)
+        self.ready = len(events)
         now = looked = clock()
         for fd, mask in events:
             handler = handlers.get(fd)

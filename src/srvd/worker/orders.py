@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
 from select import EPOLLIN
 
 from srvd.errors import BadFrame
@@ -17,6 +16,7 @@ from srvd.wire import family
 from srvd.worker.connection import Phase
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
+from srvd.worker.probe import probe
 from srvd.worker.service import Service
 
 __all__ = ["Link", "Orders"]
@@ -61,22 +61,26 @@ class Link:
 class Orders:
     """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
 
-    def __init__(self, service: Service, gate: Gate, link: Link, probe: Callable[[str], family.Probed]) -> None:
+    def __init__(self, service: Service, gate: Gate, link: Link, worker: str, drain_timeout: float) -> None:
         self._service = service
         self._gate = gate
         self._link = link
-        self._probe = probe
+        self._worker = worker
+        self._drain_timeout = drain_timeout
         self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._heard_end = False
+        self._draining = False
         self.deadline = NEVER  # of the drain
-        service.on_left = self._left
+        service.crowd.on_left = self._left
         service.loop.urgent = self.look
         service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
         service.loop.add(self._term, EPOLLIN, self._on_term)
         service.loop.watch(self)
-        signal.signal(signal.SIGTERM, self._on_signal)
-        # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._pid = os.getpid()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
+        # which the programs that the application starts would inherit.
+        signal.signal(signal.SIGINT, _no_matter)
 
     def look(self, now: float) -> None:
         """Obey what waits on the link."""
@@ -93,49 +97,54 @@ class Orders:
     def expire(self, now: float) -> None:
         """The time to drain is over."""
         self.deadline = NEVER
-        open_now = len(self._service.connections)
+        open_now = len(self._service.crowd.all)
         self._service.log.warning(f"draining took too long: closing {open_now} connections")
         self._gate.emptying = False
-        for connection in tuple(self._service.connections):
+        for connection in tuple(self._service.crowd.all):
             connection.close(now)
         self._service.loop.stop()
 
     def _obey(self, message: family.Message, now: float) -> None:
         match message:
             case family.Serve():
-                if not self._service.closing:
+                if not self._draining:
                     self._gate.open()
                     self._link.say(family.Serving(), wait=True)
-            case family.Probe(path, _):
-                self._link.say(self._probe(path), wait=True)
+            case family.Probe(path, _):  # the daemon keeps its time
+                self._link.say(probe(self._service, self._worker, path), wait=True)
             case family.Drain(seconds, leaving):
                 self._drain(now, seconds, leaving=leaving)
 
     def _drain(self, now: float, seconds: float, *, leaving: bool) -> None:
         """Finish what is open, within `seconds`; a second order can only make it shorter."""
         service = self._service
-        service.closing = True
+        self._draining = service.closing = True
         self.deadline = min(self.deadline, now + seconds)
         service.loop.due_at(self.deadline)
         if leaving:
-            service.idle_seconds = min(service.idle_seconds, _LAST_IDLE)
-            service.first_seconds = min(service.first_seconds, _LAST_FIRST)
-            self._gate.empty(now)
-            service.linger_seconds = _LAST_LINGER
-            for connection in service.connections:
-                if connection.phase is Phase.IDLE:
-                    connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
-                elif connection.phase is Phase.LINGERING:
-                    connection.hurry(now + _LAST_LINGER)
+            self._leave(now)
         else:
             self._gate.shut()
         self._left(now)
 
+    def _leave(self, now: float) -> None:
+        """The whole server stops: take all who wait in the backlog, and wait less for those who say nothing."""
+        times = self._service.times
+        times.idle = min(times.idle, _LAST_IDLE)
+        times.first = min(times.first, _LAST_FIRST)
+        times.linger = _LAST_LINGER
+        for connection in self._service.crowd.all:
+            if connection.phase is Phase.IDLE:
+                connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
+            elif connection.phase is Phase.LINGERING:
+                connection.hurry(now + _LAST_LINGER)
+        self._gate.empty(now)
+
     def _left(self, now: float) -> None:
         """A connection has gone, or the backlog is empty: was it the last?"""
-        if not self._service.closing or self._gate.emptying:
+        if not self._draining or self._gate.emptying:
             self._gate.room(now)
-        elif not self._service.connections:
+        elif not self._service.crowd.all:
             self._service.loop.stop()
 
     def _on_link(self, mask: int, now: float) -> None:
@@ -146,11 +155,20 @@ class Orders:
         self._heard_end = True
         self._service.loop.remove(self._link.sock.fileno())
         self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
-        self._drain(now, self._service.settings.drain_timeout, leaving=True)
+        self._drain(now, self._drain_timeout, leaving=True)
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:
+            # A child that the application forked, multiprocessing for one: for it the signal means what it always does.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         os.eventfd_write(self._term, 1)
 
     def _on_term(self, mask: int, now: float) -> None:
         os.eventfd_read(self._term)
-        self._drain(now, self._service.settings.drain_timeout, leaving=False)
+        self._drain(now, self._drain_timeout, leaving=False)
+
+
+def _no_matter(number: int, frame: object) -> None:
+    """A signal that the daemon gets, too."""

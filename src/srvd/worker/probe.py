@@ -5,51 +5,42 @@ Sets no limit of time: the daemon does, and kills a worker that does not come ba
 
 from __future__ import annotations
 
-import traceback
 from io import BytesIO
-from typing import Any
 
-from srvd.http.head import Environ
-from srvd.http.response import check_fields, check_status
+from srvd.http.refusal import Refusal
 from srvd.wire.family import Probed, clip
-from srvd.worker.service import Application
+from srvd.worker.gate import base_environ
+from srvd.worker.service import Service
+from srvd.worker.wsgi import Exchange
 
 __all__ = ["probe"]
 
+# A health page is short; of an endless one this much is enough.
+_LONGEST = 1 << 20
 
-def probe(app: Application, base: Environ, path: str) -> Probed:
-    """Whether the application answers GET `path` with 2xx or 3xx; `base` is what every environ has."""
-    target, _, query = path.partition("?")
-    environ = base | {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": target,
-        "QUERY_STRING": query,
-        "RAW_URI": path,
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "localhost",
-        "HTTP_USER_AGENT": "srvd-probe",
-        "REMOTE_ADDR": "127.0.0.1",
-        "wsgi.input": BytesIO(),
-    }
-    given: list[str] = []
 
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
-        check_fields(headers)
-        given.append(status)
-        return lambda data: None
+def probe(service: Service, worker: str, target: str) -> Probed:
+    """Whether the application answers GET `target` with 2xx or 3xx.
 
+    `target` is a path, or a whole URI (http://shop.example/healthz) for an application that looks at Host.
+    """
+    head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: srvd-probe\r\nConnection: close\r\n\r\n"
+    template = base_environ(worker) | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "0"}
     try:
-        result = app(environ, start_response)
-        try:
-            for _ in result:
-                continue
-        finally:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-        status = check_status(given[-1]) if given else None
-    except BaseException as exc:  # the application ends here, sys.exit too
-        return Probed(False, clip(f"GET {path}: it raised\n{''.join(traceback.format_exception(exc))}"))
-    if status is None:
-        return Probed(False, f"GET {path}: start_response was not called")
-    return Probed(200 <= status.code < 400, f"GET {path}: {given[-1]}")
+        request = service.heads.read(head.encode("utf-8"), template)
+    except Refusal as refusal:
+        return Probed(False, f"GET {target}: this is no request: {refusal.why}")
+    request.environ["wsgi.input"] = BytesIO()
+    exchange = Exchange(service, request, _unread)
+    given = len(exchange.start())
+    while not exchange.ended:
+        given += len(exchange.more())
+        if given > _LONGEST:
+            exchange.abandon()
+    if exchange.failure:
+        return Probed(False, clip(f"GET {target}: the application failed\n{exchange.failure}"))
+    return Probed(200 <= exchange.code < 400, f"GET {target}: {exchange.status}")
+
+
+def _unread(data: bytes) -> None:
+    """Where write() goes."""

@@ -1,4 +1,4 @@
-"""What all connections of one worker share: the application, the settings, the loop, the meter.
+"""What all connections of one worker share: the application, the loop, the meter, the times they have.
 
 No behaviour of a connection, and no decision about orders: those read and set these fields.
 """
@@ -12,19 +12,32 @@ from typing import TYPE_CHECKING, Any
 from srvd.http.clock import Stamp
 from srvd.http.head import Environ, HeadReader
 from srvd.http.limits import Limits
+from srvd.worker.crowd import Crowd
+from srvd.worker.loop import NEVER
 
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
-    from srvd.worker.connection import Connection
     from srvd.worker.loop import Loop
     from srvd.worker.meter import Meter
 
-__all__ = ["Application", "Service"]
-
-_LINGER_SECONDS = 2.0
+__all__ = ["Application", "Service", "Times"]
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
+
+
+class Times:
+    """How long a connection may take, in seconds; orders shorten some. A setting of 0 is no limit."""
+
+    __slots__ = ("body", "first", "head", "idle", "linger", "send")
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.first = settings.header_timeout or NEVER  # until the first byte of the first request
+        self.idle = settings.keepalive_timeout  # between two requests
+        self.head = settings.header_timeout or NEVER
+        self.body = settings.body_timeout or NEVER
+        self.send = settings.send_timeout or NEVER
+        self.linger = 2.0
 
 
 class Service:
@@ -32,45 +45,15 @@ class Service:
 
     def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
         self.app = app
-        self.settings = settings
         self.loop = loop
         self.meter = meter
         self.log = log
-        self.limits = Limits(body=settings.max_body)
-        self.heads = HeadReader(self.limits)
-        self._stamp = Stamp()
-        self.connections: set[Connection] = set()
-        self.lingering: set[Connection] = set()
-        """Those of the connections that are answered and only wait for their client to close."""
-        self.closing = False
+        self.heads = HeadReader(Limits(body=settings.max_body))
+        self.crowd = Crowd(meter)
+        self.times = Times(settings)
+        self.closing = settings.keepalive_timeout == 0
         """Responses that begin now are the last ones of their connections."""
-        self.linger_seconds = _LINGER_SECONDS
-        self.idle_seconds = settings.keepalive_timeout
-        self.first_seconds = settings.header_timeout
-        self.on_left: Callable[[float], None] = _nobody_waits
-        """Called when a connection has gone."""
-
-    def enter(self, connection: Connection) -> None:
-        """One connection more."""
-        self.connections.add(connection)
-        self.meter.connections(len(self.connections))
-
-    def linger(self, connection: Connection, now: float) -> None:
-        """It takes no room any more, only a descriptor."""
-        self.lingering.add(connection)
-        self.on_left(now)
-
-    @property
-    def working(self) -> int:
-        """How many connections take room."""
-        return len(self.connections) - len(self.lingering)
-
-    def leave(self, connection: Connection, now: float) -> None:
-        """One connection less."""
-        self.connections.discard(connection)
-        self.lingering.discard(connection)
-        self.meter.connections(len(self.connections))
-        self.on_left(now)
+        self._stamp = Stamp()
 
     def stamp(self) -> str:
         """The Server and Date lines of a response that is made now."""
@@ -79,7 +62,3 @@ class Service:
         if now >= stamp.until:
             stamp.renew(now, time.time())
         return stamp.text
-
-
-def _nobody_waits(now: float) -> None:
-    """Before the orders are in place."""

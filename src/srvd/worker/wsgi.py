@@ -42,7 +42,7 @@ class Exchange:
 
     __slots__ = (
         "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "cut", "ended",
-        "keep_alive", "request", "sent", "span",
+        "failure", "keep_alive", "request", "sent", "span",
     )  # fmt: skip
 
     def __init__(self, service: Service, request: Request, push: Write) -> None:
@@ -58,6 +58,8 @@ class Exchange:
         self.keep_alive = request.keep_alive and not service.closing
         self.ended = False
         self.cut = False
+        self.failure = ""
+        """The traceback of what the application raised."""
         self.sent = 0
         self.span: Span | None = None
         """A part of a file that comes after the bytes."""
@@ -66,6 +68,11 @@ class Exchange:
     def code(self) -> int:
         """The status that was answered, for the scoreboard."""
         return self._status.code if self._status else 500
+
+    @property
+    def status(self) -> str:
+        """The status as the application spelt it."""
+        return self._status.line[9:].rstrip() if self._status else ""
 
     @property
     def must_reset(self) -> bool:
@@ -212,7 +219,8 @@ class Exchange:
 
     def _failed(self, exc: BaseException) -> bytes:
         if not isinstance(exc, ReaderGone):
-            self._log("the application failed", exc)
+            self.failure = "".join(traceback.format_exception(exc))
+            self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self.ended = True
         self.span = None
         self._end()
@@ -233,16 +241,14 @@ class Exchange:
             try:
                 close()
             except BaseException as exc:  # the application ends here, too
-                self._log("close() of the response failed", exc)
+                text = "".join(traceback.format_exception(exc))
+                self._service.log.error(f"{self.request.label}: close() of the response failed\n{text}")
 
     def _write(self, data: bytes) -> None:
         """What start_response returns (PEP 3333, "The write() Callable")."""
         framed = self._frame(data)
         if framed:
             self._push(framed)
-
-    def _log(self, what: str, exc: BaseException) -> None:
-        self._service.log.error(f"{self.request.label}: {what}\n{''.join(traceback.format_exception(exc))}")
 
     def _complain(self, what: str) -> None:
         self._service.log.error(f"{self.request.label}: the response does not fit its head: {what}")

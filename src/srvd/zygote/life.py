@@ -60,6 +60,7 @@ def live() -> NoReturn:
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
+        process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
         process.set_oom_score(_ZYGOTE_OOM_SCORE)
         errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
         code = 0 if errand is None else _serve(link, errand, born)

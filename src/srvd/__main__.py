@@ -5,11 +5,13 @@ A start waits longest for the first zygote's interpreter: it is started here, be
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
+    _fill_standard_streams()
     words = sys.argv[1:]
     # Not with --daemonize: the daemon is another process then, and the zygote must be a child of its own.
     if words[:1] == ["start"] and not {"--daemonize", "--help", "-h"} & set(words):
@@ -19,6 +21,17 @@ def main() -> None:
     from srvd import cli
 
     cli.main()
+
+
+def _fill_standard_streams() -> None:
+    """What of 0, 1 and 2 was closed (`srvd start >&-`) becomes /dev/null: the next thing that is opened would get its
+    number, and what an application prints would go into a socket or the scoreboard.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
 
 
 if __name__ == "__main__":

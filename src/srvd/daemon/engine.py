@@ -70,6 +70,7 @@ class Engine:
         self.answers: Answers
         self.on_exit: Callable[[act.Exit], None]
         self.on_ready: Callable[[], None]
+        self.on_adopted: Callable[[], None]
         self.trace: Trace | None = None
         self.control: ControlServer | None = None
 
@@ -171,6 +172,7 @@ class Engine:
                 self.control.permit(self.config.daemon.roles)
         except (SrvdError, OSError) as exc:
             self._log.error(f"adopt configuration {self.current}: {exc}; the rest of it is in force")
+        self.on_adopted()
 
     def _arm(self) -> None:
         due = self._core.next_deadline()

@@ -94,6 +94,7 @@ class Daemon:
         engine.answers = self._answers
         engine.on_exit = self._leave
         engine.on_ready = self._started
+        engine.on_adopted = self._overdue.look  # at the limits of the new configuration
         if config.daemon.log_level == "debug":
             engine.trace = _tracer(self._log)
 

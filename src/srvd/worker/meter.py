@@ -15,20 +15,18 @@ __all__ = ["Meter"]
 class Meter:
     """One thread's. `begin` and `end` are on the path of every request."""
 
-    __slots__ = ("_bell", "_lane", "_rung")
+    __slots__ = ("_bell", "_lane")
 
     def __init__(self, lane: Lane, bell: Callable[[], bool]) -> None:
         self._lane = lane
         self._bell = bell
-        self._rung = False
 
     def begin(self, now: float, label: str) -> None:
         """The application is called, or goes on with a response, for the request `label`."""
         self._lane.begin(now, label)
-        if self._lane.watched():
-            self._rung = False
-        elif not self._rung:
-            self._rung = self._bell()
+        if not self._lane.watched():
+            # Also if it has rung before: the daemon may have looked, found that request over, and gone to sleep.
+            self._bell()
 
     def rest(self) -> None:
         """The application waits for its reader; it is not busy meanwhile."""

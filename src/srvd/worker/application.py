@@ -6,10 +6,10 @@ Not a judge of what it loads: whether the object serves requests is found out by
 from __future__ import annotations
 
 import importlib
-import traceback
 from types import ModuleType
 
 from srvd.errors import LoadFailed
+from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["load"]
 
@@ -84,6 +84,7 @@ def _described(found: object) -> str:
 
 
 def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed:
-    last = traceback.format_exception_only(exc)[-1].strip()
-    text = "".join(traceback.format_exception(exc))
+    text = format_traceback(exc)
+    # Its last line says what a person wants to know first; notes and the text of a SyntaxError may be above it.
+    last = text.rpartition("\n")[2].strip()
     return LoadFailed(f"load {target!r}: {what} {last}; nothing was loaded", hint=hint, detail={"traceback": text})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import faulthandler
 import socket
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -22,6 +21,7 @@ from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Orders
 from srvd.worker.service import Application, Service
+from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Boot", "serve"]
 
@@ -68,8 +68,8 @@ def _run(boot: Boot, app: Application, link: Link, log: Log) -> int:
     link.say(family.Ready(), wait=True)
     try:
         loop.run()
-    except BaseException:  # the process ends here
-        log.error(f"a bug in the worker's loop; it ends\n{traceback.format_exc()}")
+    except BaseException as exc:  # the process ends here
+        log.error(f"a bug in the worker's loop; it ends\n{format_traceback(exc)}")
         return 70
     link.say(family.Bye(), wait=True)
     return 0

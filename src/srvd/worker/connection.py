@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import time
-import traceback
 from enum import Enum
 from io import BytesIO
 from select import EPOLLIN, EPOLLOUT
@@ -21,6 +20,7 @@ from srvd.worker.loop import NEVER
 from srvd.worker.outbox import HIGH_WATER, Outbox
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
+from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wsgi import Exchange, ReaderGone
 
 __all__ = ["Connection", "Phase"]
@@ -91,8 +91,8 @@ class Connection:
                 self._throw_away(now)
             elif phase is not _QUEUED:
                 self._read(now)
-        except Exception:  # the connection ends here; the worker and its other clients live on
-            self._fail(now)
+        except Exception as exc:  # the connection ends here; the worker and its other clients live on
+            self._fail(exc, now)
 
     def expire(self, now: float) -> None:
         """The time of the phase is over."""
@@ -169,8 +169,8 @@ class Connection:
             self.phase = _IDLE
             try:
                 self._take(b"", now)
-            except Exception:  # as above
-                self._fail(now)
+            except Exception as exc:  # as above
+                self._fail(exc, now)
 
     def _next_request(self, data: bytes, now: float) -> Request | None:
         """The next request if all of it is here; `wsgi.input` is in its environ."""
@@ -380,9 +380,9 @@ class Connection:
         if not data or self._linger_left <= 0:
             self.close(now)
 
-    def _fail(self, now: float) -> None:
+    def _fail(self, exc: Exception, now: float) -> None:
         """A bug of ours."""
-        self._service.log.error(f"a bug in srvd; {self!r} is closed\n{traceback.format_exc()}")
+        self._service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
         self.close(now)
 
     def _drop_body(self) -> None:

@@ -6,7 +6,6 @@ not the worker.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -15,6 +14,7 @@ from srvd.http.head import Request
 from srvd.http.response import Fields, Framing, ResponseInvalid, Status, check_fields, check_status, open_response
 from srvd.worker.files import FileWrapper, Span
 from srvd.worker.service import Service
+from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Exchange", "ReaderGone", "Write"]
 
@@ -219,7 +219,7 @@ class Exchange:
 
     def _failed(self, exc: BaseException) -> bytes:
         if not isinstance(exc, ReaderGone):
-            self.failure = "".join(traceback.format_exception(exc))
+            self.failure = format_traceback(exc)
             self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self.ended = True
         self.span = None
@@ -241,8 +241,8 @@ class Exchange:
             try:
                 close()
             except BaseException as exc:  # the application ends here, too
-                text = "".join(traceback.format_exception(exc))
-                self._service.log.error(f"{self.request.label}: close() of the response failed\n{text}")
+                trace = format_traceback(exc)
+                self._service.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
 
     def _write(self, data: bytes) -> None:
         """What start_response returns (PEP 3333, "The write() Callable")."""

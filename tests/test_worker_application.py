@@ -1,0 +1,111 @@
+"""Loading an application by its name: what comes of it, and what is said when nothing does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.errors import LoadFailed
+from srvd.worker.application import load
+from srvd.worker.tracebacks import format_traceback
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the source of module `shop` is written."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path / "shop.py"
+    sys.modules.pop("shop", None)
+
+
+def failure(target: str) -> LoadFailed:
+    with pytest.raises(LoadFailed) as failed:
+        load(target)
+    return failed.value
+
+
+def test_an_attribute_a_factory_and_a_dotted_path_are_loaded(module: Path) -> None:
+    module.write_text("def app(): return make\nclass make:\n    @staticmethod\n    def it(): return app\n")
+    assert getattr(load("shop:app"), "__name__", "") == "app"
+    assert getattr(load("shop:app()"), "__name__", "") == "make"
+    assert getattr(load("shop:make.it()"), "__name__", "") == "app"
+
+
+@pytest.mark.parametrize(
+    "target", ["", "shop", "shop:", ":app", "shop:app(1)", "shop app:x", "shop:app()()", "os.system('x'):y"]
+)
+def test_what_is_no_name_is_refused_before_anything_is_imported(module: Path, target: str) -> None:
+    module.write_text("raise RuntimeError('imported')")
+    failed = failure(target)
+    assert "does not name an application" in failed.message
+    assert "MODULE:ATTRIBUTE" in failed.hint
+
+
+def test_a_missing_module_says_where_to_look(module: Path) -> None:
+    failed = failure("absent.wsgi:app")
+    assert "ModuleNotFoundError: No module named 'absent'" in failed.message
+    assert "pythonpath" in failed.hint
+
+
+def test_a_module_that_misses_another_is_not_told_to_check_its_own_name(module: Path) -> None:
+    module.write_text("import absent\n")
+    failed = failure("shop:app")
+    assert "No module named 'absent'" in failed.message
+    assert failed.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit('no licence')", "SystemExit: no licence"),
+        ("def app(:", "SyntaxError: invalid syntax"),
+        ("class Own(Exception): pass\nraise Own('mine')", "shop.Own: mine"),
+    ],
+)
+def test_an_import_that_raises_is_told_with_its_traceback(module: Path, source: str, said: str) -> None:
+    module.write_text(source)
+    failed = failure("shop:app")
+    assert said in failed.message
+    assert said in str(failed.detail["traceback"])
+    assert "shop.py" in str(failed.detail["traceback"])
+
+
+def test_a_factory_that_raises_is_told_with_its_traceback(module: Path) -> None:
+    module.write_text("def make():\n    raise KeyError('port')\n")
+    failed = failure("shop:make()")
+    assert "the factory raised KeyError: 'port'" in failed.message
+    assert "in make" in str(failed.detail["traceback"])
+
+
+def test_a_missing_attribute_names_what_is_there(module: Path) -> None:
+    module.write_text("def application(): pass\ndef _private(): pass\n")
+    failed = failure("shop:app")
+    assert "module shop has no 'app'" in failed.message
+    assert failed.hint == "shop has application"
+
+
+def test_what_cannot_be_called_is_no_application(module: Path) -> None:
+    module.write_text("app = 3\ndef make(): return 'x'\n")
+    assert "an object of type int, which cannot be called" in failure("shop:app").message
+    assert "an object of type str, which cannot be called" in failure("shop:make()").message
+    assert failure("shop:app()").hint == "leave out the ()"
+
+
+def test_a_traceback_is_the_interpreters_own_with_causes_and_notes() -> None:
+    try:
+        try:
+            raise ValueError("first")
+        except ValueError as exc:
+            raise RuntimeError("second") from exc
+    except RuntimeError as exc:
+        exc.add_note("a note")
+        text = format_traceback(exc)
+    before, _, after = text.partition("The above exception was the direct cause of the following exception:")
+    assert before.startswith("Traceback (most recent call last):\n")
+    assert "ValueError: first" in before
+    assert after.endswith("RuntimeError: second\na note")
+    assert 'raise RuntimeError("second") from exc' in after

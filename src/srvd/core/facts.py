@@ -59,7 +59,7 @@ def of_worker(
         case ForkRefused():
             _refused(house, pool, generation, worker, event.reason, turn)
         case WorkerSaid():
-            _said(house, generation, worker, event, turn)
+            _said(house, pool, generation, worker, event, turn)
         case WorkerGone():
             _gone(house, pool, generation, worker, event.death, turn)
         case RequestOverdue():
@@ -100,7 +100,7 @@ def _refused(house: House, pool: Pool, generation: Generation, worker: Worker, r
             _trial_failed(house, generation, fault, turn)
 
 
-def _said(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
+def _said(house: House, pool: Pool, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
     fits = True
     match event.word:
         case Word.READY:
@@ -113,11 +113,7 @@ def _said(house: House, generation: Generation, worker: Worker, event: WorkerSai
         case Word.SERVING:
             fits = moves.step(worker, Stimulus.CONFIRMED, turn)
         case Word.FAILED:
-            worker.failure = event.text
-            fits = moves.step(worker, Stimulus.FAILED, turn)
-            if fits:
-                worker.deadline = turn.now + moves.LAST_WORDS
-                turn.do(KillWorker(worker.id))
+            fits = _cannot_boot(house, pool, generation, worker, event.text, turn)
         case Word.HEALTHY | Word.UNHEALTHY:
             _probed(house, generation, worker, event, turn)
         case Word.BYE:
@@ -125,7 +121,45 @@ def _said(house: House, generation: Generation, worker: Worker, event: WorkerSai
     if not fits:
         text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
         turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)))
+        wasted = failure.is_strike(worker, turn.now)
         moves.kill(worker, "misfit", turn)
+        _lost(pool, generation, worker, "a worker broke the protocol of its link", turn, strike=wasted)
+
+
+def _cannot_boot(house: House, pool: Pool, generation: Generation, worker: Worker, text: str, turn: Turn) -> bool:
+    killed = worker.phase is Phase.KILLED  # said before the kill arrived
+    if not moves.step(worker, Stimulus.FAILED, turn):
+        return False
+    worker.failure = worker.failure or text
+    if killed:
+        return True
+    worker.deadline = turn.now + moves.LAST_WORDS
+    turn.do(KillWorker(worker.id))
+    if generation.is_trial:  # at once, or another canary would boot meanwhile
+        fault = Fault("boot_failed", f"worker {worker.id} could not boot{_last_line(text)}", traceback=text)
+        _trial_failed(house, generation, fault, turn)
+    _lost(pool, generation, worker, f"a new worker could not boot{_last_line(text)}", turn, strike=True)
+    return True
+
+
+def _lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn, *, strike: bool) -> None:
+    """The pool that it served has one worker less than it was wished, and nobody asked for that."""
+    if generation.id.number != pool.active:
+        return
+    pool.restarts += 1
+    if not strike:
+        return
+    before = pool.breaker.strikes
+    failure.strike(pool.breaker, worker.asked, turn.now, worker.id.serial, reason)
+    if pool.breaker.strikes == failure.CRASHING_STRIKES != before:
+        text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
+        turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
+
+
+def _last_line(text: str) -> str:
+    """What mostly names the cause."""
+    lines = text.strip().splitlines()
+    return f": {lines[-1].strip()}" if lines else ""
 
 
 def _probed(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
@@ -148,17 +182,27 @@ def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
         worker.condemned = "overdue"
 
 
-def worker_overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
+def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
     """The worker's deadline has passed. A zygote that has not forked by then is deaf and is replaced."""
     deaf = worker.phase in (Phase.ASKED, Phase.CANCELLED)
+    late = worker.phase in (Phase.BOOTING, Phase.OPENING)
     moves.overdue(worker, turn)
+    if late and generation.is_trial:
+        message = f"worker {worker.id} was not ready within {generation.spec.boot_timeout:g} s"
+        _doom(generation, Fault("boot_failed", message, "raise boot_timeout, or see where it waits"), turn)
+    elif late:
+        _lost(pool, generation, worker, "a new worker was not ready in time", turn, strike=True)
     if deaf and generation.zygote is Zygote.UP:
-        turn.note(Level.ERROR, "generation", f"the zygote of {generation.id} does not fork; killing it")
+        text = f"the zygote of {generation.id} does not fork"
+        turn.note(Level.ERROR, "generation", f"{text}; killing it")
+        if generation.is_trial:
+            generation.fault = generation.fault or Fault("boot_failed", text)
         moves.zygote_overdue(generation, turn)
 
 
 def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
     certificate = _certify(pool, worker, death, turn)
+    missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
     unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "misfit")
     moves.step(worker, Stimulus.EXITED, turn)
@@ -168,20 +212,20 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause))
     else:
         turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
-    if not unasked:
-        return
-    if generation.is_trial and not accepted:
+    if generation.is_trial and unasked and not accepted:
         _trial_lost(house, generation, worker, certificate, turn)
-    elif generation.id.number == pool.active:
-        pool.restarts += 1
-        if failure.is_strike(worker, turn.now):
-            failure.strike(
-                pool.breaker, worker.asked, turn.now, worker.id.serial, f"a new worker {certificate.summary}"
-            )
-            if pool.breaker.strikes == failure.CRASHING_STRIKES:
-                text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
-                turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
-        elif pool.bake is not None and (death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory):
+    elif missed:  # else its loss was counted when it was decided
+        strike = failure.is_strike(worker, turn.now)
+        _lost(
+            pool,
+            generation,
+            worker,
+            f"a new worker {certificate.summary}{_last_line(death.stderr)}",
+            turn,
+            strike=strike,
+        )
+        by_itself = death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory
+        if pool.bake is not None and generation.id.number == pool.active and by_itself and not strike:
             pool.bake = pool.bake._replace(deaths=pool.bake.deaths + 1)
 
 
@@ -208,10 +252,8 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
     found[1].losses += 1
     proof = worker.failure or certificate.death.stderr
     is_canary = generation.stage is Stage.PROBING and worker.id.serial == generation.canary
-    if worker.ready_at is None or is_canary:
-        last = proof.strip().splitlines()[-1:] or [certificate.summary]
-        message = f"worker {worker.id} {certificate.summary}: {last[0].strip()}"
-        fault = generation.fault or Fault("boot_failed", message)
+    if worker.ready_at is None or is_canary or generation.fault is not None:
+        fault = generation.fault or Fault("boot_failed", f"worker {worker.id} {certificate.summary}{_last_line(proof)}")
         _trial_failed(house, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
         message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
@@ -287,22 +329,28 @@ def generation_overdue(house: House, pool: Pool, generation: Generation, turn: T
         moves.zygote_overdue(generation, turn)
     elif generation.zygote is Zygote.LEAVING:
         moves.zygote_overdue(generation, turn)
+    elif generation.is_trial and generation.fault is not None:  # the proof does not come: the culprit does not die
+        _trial_failed(house, generation, generation.fault, turn)
     elif generation.stage is Stage.PROBING:
-        _probe_overdue(house, generation, turn)
+        _probe_overdue(generation, turn)
     elif generation.stage is Stage.PARKED:
         turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
         rollout.unpark(pool, turn)
 
 
-def _probe_overdue(house: House, generation: Generation, turn: Turn) -> None:
+def _probe_overdue(generation: Generation, turn: Turn) -> None:
     """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
-    generation.fault = Fault("health_failed", message, "see where it waits, or raise health_timeout", "probe")
-    canary = next((w for w in generation.workers.values() if w.id.serial == generation.canary), None)
-    if canary is None or canary.leaving:
-        _trial_failed(house, generation, generation.fault, turn)
-    else:
+    _doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
+    canary = generation.workers.get(generation.canary)
+    if canary is not None:
         moves.kill(canary, "health_timeout", turn, dump=True)
+
+
+def _doom(generation: Generation, fault: Fault, turn: Turn) -> None:
+    """The trial has failed; that is told when its culprit is gone and has left its stacks, or does not go."""
+    generation.fault = fault
+    generation.deadline = turn.now + moves.LAST_WORDS
 
 
 def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn) -> None:

@@ -89,7 +89,9 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
         op.result["serving"] = pool.target
     names = [str(pool.source.id) for p in op.rollouts.values() if (pool := house.pools[p.pool]).source is not None]
     serving = sum(house.pools[p.pool].target for p in op.rollouts.values())
-    op.result["message"] = f"{', '.join(names)} serves with {serving} workers"
+    op.result["message"] = (
+        f"{', '.join(names)} {'serve' if len(names) > 1 else 'serves'} with {serving} worker{'s' * (serving != 1)}"
+    )
     op.result["baking"] = bool(baking)
     operations.end(house, op, OpState.DONE, turn)
 
@@ -99,8 +101,8 @@ def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
     if generation is None:
         return "commit", 0, 0
     if not part.committed:
-        size = pool.target if generation.stage is Stage.STAGING else 1
-        return _TRIAL_PHASES.get(generation.stage, "load"), generation.count(Phase.STANDBY), size
+        size = max(1, pool.size(generation.spec)) if generation.stage is Stage.STAGING else 1
+        return _TRIAL_PHASES.get(generation.stage, "load"), min(generation.count(Phase.STANDBY), size), size
     return "commit", generation.count(Phase.SERVING), pool.target
 
 
@@ -190,8 +192,9 @@ def bake_is_spoiled(house: House, pool: Pool) -> str:
     )
     if pool.breaker.strikes >= RETURN_STRIKES - committing:
         return pool.breaker.reason
-    if pool.bake.deaths >= max(RETURN_STRIKES, pool.target):
-        return f"{pool.bake.deaths} of its workers died while it baked"
+    deaths = pool.bake.deaths + pool.breaker.strikes
+    if deaths >= max(RETURN_STRIKES, pool.target):
+        return f"{deaths} of its workers died while it baked"
     source = pool.source
     if committing and source is not None and source.zygote.value in ("gone", "leaving"):
         return "its zygote died during the change-over"

@@ -44,6 +44,7 @@ def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
 
 def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False) -> None:
     """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once."""
+    asked_until = worker.deadline
     step(worker, Stimulus.RETIRE, turn)
     worker.leaving = worker.leaving or why
     if worker.phase is Phase.DRAINING:
@@ -52,8 +53,8 @@ def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: boo
     elif worker.phase is Phase.KILLED:
         worker.deadline = turn.now + LAST_WORDS
         turn.do(KillWorker(worker.id))
-    else:
-        worker.deadline = turn.now + LAST_WORDS  # a zygote forks within milliseconds, or is deaf
+    else:  # killed as soon as its pid is known; a zygote that does not tell it is deaf
+        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until
 
 
 def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:

@@ -46,7 +46,7 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
             seconds = pool.generations[worker.id.generation].spec.drain_timeout
             if worker.condemned == "overdue":
                 seconds = min(seconds, STUCK_SECONDS)
-            moves.retire(worker, worker.condemned or "reload", seconds, turn)
+            moves.retire(worker, worker.condemned or "replaced", seconds, turn)
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):
         moves.ask(pool, source, turn)

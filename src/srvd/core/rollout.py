@@ -48,6 +48,8 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
     pool = house.pools[rollout.pool]
     trial = pool.generations[rollout.generation]
     first_start = op.order.kind is Kind.START
+    if trial.fault is not None:  # it has failed; only the proof is not there yet
+        return False
     if trial.stage is Stage.BOOTING:
         # At the first start there is nobody to protect: all boot beside the canary.
         _fill(pool, trial, max(1, pool.size(trial.spec)) if first_start else 1, rollout, turn)
@@ -136,7 +138,8 @@ def unpark(pool: Pool, turn: Turn) -> None:
         return
     parked = pool.generations[pool.parked]
     moves.shift(parked, Impulse.RETIRE)
-    moves.dismiss(parked, turn)
+    if not parked.workers:  # else its zygote goes after the last of them, when it has told how they ended
+        moves.dismiss(parked, turn)
     pool.parked = None
     pool.bake = None
 

@@ -138,7 +138,7 @@ class Supervisor:
                     facts.generation_overdue(house, pool, generation, turn)
                 for worker in list(generation.workers.values()):
                     if worker.deadline <= now:
-                        facts.worker_overdue(generation, worker, turn)
+                        facts.worker_overdue(pool, generation, worker, turn)
             for breaker in (pool.breaker, pool.mender):
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
@@ -201,9 +201,10 @@ class Supervisor:
             pool.mender.clear()
 
     def _is_changing(self, pool: Pool) -> bool:
+        """Is an operation under way that replaces its workers? One that has not chosen its pools may be about any."""
         return any(
             op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR, Kind.RECYCLE)
-            and op.order.pool in ("", pool.name)
+            and (pool.name in op.rollouts if op.rollouts else op.order.pool in ("", pool.name))
             and op.state is not OpState.QUEUED
             for op in self.house.open_operations
         )

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from srvd.config.lasting import with_lasting
 from srvd.config.settings import Config, PoolSettings
 from srvd.core import actions as act
 from srvd.core.events import ConfigRead, ConfigRefused, Event, Tick
@@ -148,7 +149,7 @@ class Engine:
     def _read_config(self, op: OpId) -> None:
         revision = Revision(max(self.configs) + 1)
         try:
-            config = self.reread()
+            config = with_lasting(self.config, self.reread())
             self._listeners.prepare(revision, config.listeners)
         except SrvdError as exc:
             traceback = str(exc.detail.get("traceback", ""))

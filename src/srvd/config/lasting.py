@@ -1,0 +1,31 @@
+"""What of a new configuration can come into force while the daemon runs: all but most of its own settings.
+
+Reads and changes nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.config.settings import Config, DaemonSettings, declared
+
+__all__ = ["with_lasting"]
+
+_CHANGEABLE = ("roles",)
+
+
+def with_lasting(running: Config, fresh: Config) -> Config:
+    """`fresh`, but the daemon's own settings are those it was started with, and a warning names each that differs.
+
+    So what `srvctl config` shows is what is in force, and nobody waits for a setting that was read and has no effect.
+    """
+    started_with, wanted = running.daemon._asdict(), fresh.daemon._asdict()
+    origins, warnings = dict(fresh.origins), list(fresh.warnings)
+    for name, setting in declared(DaemonSettings).items():
+        if name in _CHANGEABLE or wanted[name] == started_with[name]:
+            continue
+        key = f"{setting.table or 'daemon'}.{name}"
+        warnings.append(
+            f"{origins[key]}: {key} cannot change while the daemon runs: {started_with[name]!r} stays in force until "
+            f"the next start, {wanted[name]!r} was not taken over"
+        )
+        wanted[name], origins[key] = started_with[name], running.origins[key]
+    return fresh._replace(daemon=DaemonSettings._make(wanted.values()), origins=origins, warnings=tuple(warnings))

@@ -15,7 +15,8 @@ from srvd.errors import BadFrame
 LIMIT = 1 << 17
 """The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
 
-TEXT_LIMIT = 16_384
+TEXT_LIMIT = 12_288
+"""Characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
 
 
 class Load(NamedTuple):
@@ -99,6 +100,10 @@ class Probe(NamedTuple):
     seconds: float
 
 
+class Reopen(NamedTuple):
+    """daemon → worker: open the access log anew; answered by `Reopened`."""
+
+
 class Ready(NamedTuple):
     """worker → daemon: booted, in standby."""
 
@@ -119,6 +124,18 @@ class Probed(NamedTuple):
     text: str  # "GET /healthz: 200 OK", or what went wrong
 
 
+class Reopened(NamedTuple):
+    """worker → daemon: the path is open again, or, with a problem, the former file still is."""
+
+    problem: str
+
+
+class Worn(NamedTuple):
+    """worker → daemon: it has served long enough, and serves on until it is told to drain. Said once."""
+
+    reason: str  # "served 1000 requests"
+
+
 class Woke(NamedTuple):
     """worker → daemon: a request began while the scoreboard said that nobody watches."""
 
@@ -129,13 +146,13 @@ class Bye(NamedTuple):
 
 Message = (
     Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped
-    | Serve | Drain | Probe | Ready | Serving | Failed | Probed | Woke | Bye
+    | Serve | Drain | Probe | Reopen | Ready | Serving | Failed | Probed | Reopened | Worn | Woke | Bye
 )  # fmt: skip
 
 TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit)
 FROM_ZYGOTE: tuple[type[Message], ...] = (Loaded, LoadFailed, Forked, ForkFailed, Reaped)
-TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe)
-FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Woke, Bye)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen)
+FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Woke, Bye)
 
 _CHECKS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -151,8 +168,12 @@ _BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (*TO_ZYGOTE, 
 
 
 def encode(message: Message) -> bytes:
-    """The datagram of a message."""
-    return bytes(msgpack.packb([type(message).__name__, *message]))
+    """The datagram of a message. What is no Unicode in it – a name of a file that is not UTF-8 – gets backslashes."""
+    plain = [type(message).__name__, *message]
+    try:
+        return bytes(msgpack.packb(plain))
+    except UnicodeEncodeError:
+        return bytes(msgpack.packb(plain, unicode_errors="backslashreplace"))
 
 
 def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
@@ -189,6 +210,7 @@ def _fits(value: object, kind: str) -> bool:
 
 def clip(text: str) -> str:
     """The text, cut in its middle to TEXT_LIMIT characters: a traceback's first and last lines tell most."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # here, because backslashes are longer
     if len(text) <= TEXT_LIMIT:
         return text
     half = TEXT_LIMIT // 2 - 20

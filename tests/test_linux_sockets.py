@@ -51,7 +51,7 @@ def test_every_way_to_write_an_address_is_understood(text: str, address: Address
     [
         "", "8000", "localhost", "host:", "host:65536", "host:-1", "host:8a", "host:٣", "::1:8000", "[::1]", "[::1:80",
         "[zz]:80", "[]:80", "unix:", "unix:@", "unix:/" + "x" * 107, "unix:/a\0b", "fd:", "fd:x", "fd:-1", "a b:80",
-        "http://host:80",
+        "http://host:80", "ä..b:80", "ä" * 64 + ":80",
     ],
 )  # fmt: skip
 def test_a_wrong_address_is_refused_with_the_forms_that_exist(text: str) -> None:

@@ -22,15 +22,18 @@ RESTING = ".resting"
 
 
 class Open(NamedTuple):
-    """One socket; `owned` is its file, for Unix sockets that this daemon bound."""
+    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's."""
 
     socket: socket.socket
     owned: PathId | None
     resting: bool = False
+    lent: bool = False
 
     def close(self) -> None:
         if self.owned is not None:
             sockets.unlink(self.owned)
+        if not self.lent:
+            sockets.end(self.socket)
         self.socket.close()
 
 
@@ -139,7 +142,8 @@ def _key(address: Address, whose: str) -> Key:
 
 def _open(plan: Plan) -> Open:
     opened = sockets.open_listener(plan.key.address, plan.backlog, plan.mode)
-    return Open(opened, None if plan.key.address.kind == "fd" else sockets.path_id(opened))
+    lent = plan.key.address.kind == "fd"
+    return Open(opened, None if lent else sockets.path_id(opened), lent=lent)
 
 
 def _rest(key: Key, opened: Open) -> Open:

@@ -17,9 +17,11 @@ SAMPLE = 4
 
 def headroom(house: House, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
     """For each pool the available memory and what one more of its workers takes, in bytes; 0 where unknown."""
-    # Here, not above: it costs 9 ms and 2 MiB, and only a reload needs it.
-    import psutil
-
+    try:
+        # Here, not above: it costs 9 ms and 2 MiB, and only a reload needs it.
+        import psutil
+    except (ImportError, OSError):  # no descriptor is left to read it with, for one
+        return ()
     unreadable = (psutil.Error, OSError)  # under ProcSubset=pid psutil raises FileNotFoundError
     try:
         available = int(psutil.virtual_memory().available)

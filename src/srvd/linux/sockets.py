@@ -20,6 +20,7 @@ __all__ = [
     "Address",
     "PathId",
     "describe",
+    "end",
     "is_there",
     "move",
     "open_listener",
@@ -92,6 +93,11 @@ def parse_address(text: str) -> Address:
         raise ConfigInvalid(f"read the address {text!r}: an IPv6 address stands in brackets", hint=_FORMS)
     if any(sign in host for sign in "/[] \t"):
         raise ConfigInvalid(f"read the address {text!r}: {host!r} is no host", hint=_FORMS)
+    if not host.isascii():
+        try:
+            host.encode("idna")  # as binding does, which fails with a TypeError
+        except UnicodeError:
+            raise ConfigInvalid(f"read the address {text!r}: {host!r} is no host", hint=_FORMS) from None
     return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
 
 
@@ -174,6 +180,18 @@ def seal(listener: socket.socket, owned: PathId | None) -> None:
         program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
         address, _ = program.buffer_info()
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
+
+
+def end(listener: socket.socket) -> None:
+    """No listener any more, in every process: one that an application left behind, with a copy of it, would otherwise
+    hold the port against the next start, and clients would wait for it. What waits in the backlog is reset.
+    """
+    try:
+        # TCP: from LISTEN to CLOSE. A resting one is there already, and without SO_REUSEADDR.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:  # ENOTCONN: it did not listen
+        return
 
 
 def _number(text: str, digits: str, limit: int) -> int:

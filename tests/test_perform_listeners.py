@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from srvd.daemon.output import LINE, TAIL, Output
 from srvd.errors import SystemRefused
 from srvd.linux import sockets
 from tests.stage import open_fds
+from tests.support import wait_for
 
 ONE, TWO, THREE = Revision(1), Revision(2), Revision(3)
 
@@ -136,6 +138,26 @@ def test_sealing_spares_the_sockets_of_the_environment(listeners: Listeners, tmp
         socket.create_connection(theirs.getsockname(), timeout=5).close()
 
 
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0"])
+def test_a_copy_of_a_listener_that_somebody_kept_does_not_hold_its_port(text: str) -> None:
+    with closing(Listeners()) as listeners:
+        listeners.prepare(ONE, wanted(text))
+        kept = listeners.of(ONE, ())[0][1].dup()  # as a grandchild of a worker does
+        address = sockets.describe(kept)
+    with kept, closing(Listeners()) as again:
+        again.prepare(ONE, wanted(address))
+        assert sockets.describe(again.of(ONE, ())[0][1]) == address
+        with pytest.raises(OSError, match="Invalid argument"):
+            kept.accept()
+
+
+def test_a_listener_of_the_environment_listens_on_when_it_is_closed_here() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        with closing(Listeners()) as listeners:
+            listeners.prepare(ONE, wanted(f"fd:{theirs.fileno()}"))
+        socket.create_connection(theirs.getsockname(), timeout=5).close()
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[Output, int, list[str]]]:
     lines: list[str] = []
@@ -162,11 +184,28 @@ def test_lines_come_whole_however_they_were_written(pipe: Pipe) -> None:
 def test_a_line_without_end_comes_in_pieces_and_is_not_kept(pipe: Pipe) -> None:
     output, write, lines = pipe
     os.write(write, b"x" * (3 * LINE + 5))
-    assert output.read()
+    wait_for(lambda: output.read() and len(lines) == 3)
     assert [len(line) for line in lines] == [LINE] * 3
     os.write(write, b"\xff\n")
     output.finish()
     assert lines[-1] == "xxxxx\ufffd"
+
+
+def test_a_flood_of_short_lines_is_taken_in_small_portions(pipe: Pipe) -> None:
+    output, write, lines = pipe
+    os.write(write, b"\n" * 65536)
+    turns: list[int] = []
+    while sum(turns) < 65536:
+        before = len(lines)
+        assert output.read()
+        turns.append(len(lines) - before)
+    assert max(turns[:1]) <= 4096
+    assert max(turns[1:]) <= 256
+    os.write(write, b"calm\n")
+    assert output.read()
+    os.write(write, b"x" * 5000 + b"\n")
+    output.finish()
+    assert lines[-2:] == ["calm", "x" * 5000]
 
 
 def test_the_tail_begins_with_a_line_and_is_bounded(pipe: Pipe) -> None:

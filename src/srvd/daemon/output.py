@@ -16,14 +16,20 @@ TAIL = 4096
 LINE = 8192
 """Bytes of the longest line; what is longer comes in pieces of this size."""
 
-_CHUNK = 65536  # one turn of the loop: what a pipe holds
-_DRAIN = 16  # chunks read at a process's end; a grandchild could write faster than we read
+_CHUNK = 4096
+"""Bytes taken in one turn of the loop. Each line of them is logged, some 7 µs: empty ones would otherwise keep the
+daemon from everything else for half a second. Whoever writes faster than that waits."""
+
+_FLOOD = 256
+"""Lines in one chunk after which only so many bytes are taken in the next turn."""
+
+_DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
 
 
 class Output:
     """Owns the read end of the pipe."""
 
-    __slots__ = ("_line", "_partial", "_tail", "fd")
+    __slots__ = ("_line", "_partial", "_tail", "_taken", "fd")
 
     def __init__(self, fd: int, line: Callable[[str], None]) -> None:
         os.set_blocking(fd, False)
@@ -31,6 +37,7 @@ class Output:
         self._line = line
         self._partial = b""
         self._tail = b""
+        self._taken = _CHUNK  # bytes of the next turn
 
     @property
     def tail(self) -> str:
@@ -42,26 +49,27 @@ class Output:
 
     def read(self) -> bool:
         """Take what is there, at most one chunk; False at the end of file."""
-        return self._take() != 0
+        return self._take(self._taken) != 0
 
     def finish(self) -> None:
         """Take what is left, tell a last line without an end, and close."""
         for _ in range(_DRAIN):
-            if not self._take():
+            if not self._take(_CHUNK):
                 break
         if self._partial:
             self._emit(self._partial)
             self._partial = b""
         os.close(self.fd)
 
-    def _take(self) -> int | None:
+    def _take(self, most: int) -> int | None:
         """How many bytes were read; None: there are none now; 0: there never will be."""
         try:
-            data = os.read(self.fd, _CHUNK)
+            data = os.read(self.fd, most)
         except BlockingIOError:
             return None
         self._tail = (self._tail + data)[-TAIL:]
         *lines, rest = (self._partial + data).split(b"\n")
+        self._taken = _FLOOD if len(lines) >= _FLOOD else _CHUNK
         for line in lines:
             self._emit(line)
         while len(rest) >= LINE:

@@ -81,11 +81,12 @@ def core() -> None:
     board = Board.create(1)
     board.watching = True
     meter = Meter(board.lane(0), lambda: True)
-    show("scoreboard", timed(lambda: meter.begin(1.0, "GET /")) + timed(lambda: meter.end(1.1, 200, 100, 1.0)))
     service = Service(hello, PoolSettings(name="web"), Loop(), meter, Log(2))
     request = inbound.receive(TWO)
     assert isinstance(request, Request)
     request.environ["wsgi.input"] = BytesIO()
+    exchange = Exchange(service, request, _nobody)
+    show("scoreboard", timed(lambda: meter.begin(1.0, "GET /")) + timed(lambda: meter.end(1.1, exchange, 1.0)))
     show("exchange, response", timed(lambda: Exchange(service, request, _nobody).start()))
     board.close()
 

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from srvd.config.problems import Problem
-from srvd.config.settings import Config, PoolSettings
+from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
+from srvd.http.access import PRESETS, explain_problem
 from srvd.linux.sockets import Address, parse_address
+from srvd.tls import material
+from srvd.tls.material import Material
 
 __all__ = ["anchor", "check", "find_program"]
 
@@ -26,13 +29,16 @@ LONGEST_SOCKET_PATH: Final = 107
 class Findings(NamedTuple):
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    tls: dict[str, Material]
 
 
 def anchor(kind: str, value: Any, folder: str) -> Any:
     """The value with relative paths made absolute, starting from `folder`; a program's bare name is looked up later."""
     if kind in ("path", "folder") or (kind == "program" and "/" in value):
         return os.path.abspath(os.path.join(folder, value)) if value else value
-    if kind == "folders":
+    if kind == "path or -":
+        return value if value in ("", "-") else os.path.abspath(os.path.join(folder, value))
+    if kind in ("folders", "files"):
         return tuple(os.path.abspath(os.path.join(folder, item)) for item in value)
     if kind == "addresses":
         return tuple(_anchor_address(item, folder) for item in value)
@@ -69,7 +75,9 @@ def check(config: Config) -> Findings:
     for pool in config.pools.values():
         checker.check_pool(pool)
     checker.check_shares()
-    return Findings(tuple(checker.problems), tuple(checker.warnings))
+    for listener in config.listeners.values():
+        checker.check_front(listener)
+    return Findings(tuple(checker.problems), tuple(checker.warnings), checker.tls)
 
 
 class _Checker:
@@ -77,6 +85,7 @@ class _Checker:
         self.config = config
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.tls: dict[str, Material] = {}
 
     def _refuse(self, key: str, text: str, near: str = "") -> None:
         self.problems.append(Problem(self.config.origins[key], key, text, near and f'"{near}"'))
@@ -114,6 +123,42 @@ class _Checker:
                     self._refuse(key, f'found "{text}" {again}, expected each address once')
                 owners[address] = name
 
+    def check_front(self, listener: ListenerSettings) -> None:
+        """What stands between a listener's socket and HTTP: the PROXY protocol, TLS."""
+        key = f"listeners.{listener.name}"
+        if listener.proxy_protocol and not listener.proxy_from:
+            self._refuse(f"{key}.proxy_protocol", "found true, expected proxy_from to say who may write it")
+        if listener.proxy_from and not listener.proxy_protocol:
+            self._refuse(f"{key}.proxy_from", "found networks, expected proxy_protocol = true beside them")
+        if listener.key and len(listener.key) != len(listener.certificate):
+            count = f"{len(listener.key)} for {len(listener.certificate)} of certificate"
+            self._refuse(f"{key}.key", f"found {count}, expected one each, in the same order, or none")
+            return
+        verifying = listener.client_certificates != "none"
+        if verifying != bool(listener.client_ca):
+            wanted = "client_ca to say who signs them" if verifying else 'client_certificates "optional" or "required"'
+            name = "client_certificates" if verifying else "client_ca"
+            self._refuse(f"{key}.{name}", f"found it alone, expected {wanted}")
+            return
+        if listener.certificate:
+            self._read_certificates(f"{key}.certificate", listener)
+        elif verifying:
+            self._refuse(f"{key}.client_certificates", "found it without a certificate, expected TLS to be spoken")
+
+    def _read_certificates(self, key: str, listener: ListenerSettings) -> None:
+        # Here, because ssl costs 11 ms, and most listeners speak plain HTTP.
+        from srvd.tls import context
+
+        demands = (listener.client_certificates, listener.ciphers, listener.minimum_tls)
+        try:
+            found = material.read(listener.certificate, listener.key, listener.client_ca, demands)
+            examined = context.examine(found)
+        except ConfigInvalid as exc:
+            self._refuse(key, exc.message)
+            return
+        self.tls[listener.name] = examined.material
+        self.warnings += [f"{self.config.origins[key]}: {warning}" for warning in examined.warnings]
+
     def check_pool(self, pool: PoolSettings) -> None:
         key = f"pools.{pool.name}"
         for name in pool.listeners:
@@ -131,6 +176,17 @@ class _Checker:
             if folder and not os.path.isdir(folder):
                 self._refuse(f"{key}.{name}", f'found "{folder}", expected a folder that exists')
         self._check_owner(key, pool)
+        self._check_access_log(key, pool)
+
+    def _check_access_log(self, key: str, pool: PoolSettings) -> None:
+        """Whether the file can be opened is the worker's to see, who may be another user."""
+        folder = os.path.dirname(pool.access_log)
+        if folder and not os.path.isdir(folder):
+            self._refuse(f"{key}.access_log", f'found "{pool.access_log}", expected a file in a folder that exists')
+        problem = explain_problem(pool.access_log_format)
+        if problem:
+            near = "" if "%" in pool.access_log_format else nearest(pool.access_log_format, PRESETS)
+            self._refuse(f"{key}.access_log_format", problem, near)
 
     def _check_owner(self, key: str, pool: PoolSettings) -> None:
         """Names and numbers, as `linux/identity.py` takes them; without root only what the daemon already is."""

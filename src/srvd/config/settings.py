@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple
 
 from srvd.errors import BadFrame
+from srvd.tls.material import Material
 
 __all__ = [
     "TABLES",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _NO_TEXT: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_MATERIAL: Final[Mapping[str, Material]] = MappingProxyType({})
 _NO_LISTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
@@ -83,6 +85,53 @@ class ListenerSettings(NamedTuple):
     ] = ("127.0.0.1:8000",)
     backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
     mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
+    certificate: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Speak TLS with this certificate (PEM, its chain behind it); several: one is chosen by the name that the "
+            "client asks for, else the first",
+            "files",
+            "--certificate",
+        ),
+    ] = ()
+    key: Annotated[
+        tuple[str, ...],
+        Setting("The certificates' keys, in the same order; empty: they stand in the same files", "files", "--key"),
+    ] = ()
+    client_certificates: Annotated[
+        str, Setting("Whether clients have to show a certificate", "choice:none|optional|required")
+    ] = "none"
+    client_ca: Annotated[str, Setting("Certificates that may sign those of clients (PEM)", "path")] = ""
+    minimum_tls: Annotated[str, Setting("Oldest version of TLS that is spoken", "choice:1.2|1.3")] = "1.2"
+    ciphers: Annotated[
+        str,
+        Setting("Ciphers of TLS 1.2, as OpenSSL spells them; empty: ECDHE with AES-GCM or ChaCha20", "words"),
+    ] = ""  # fmt: skip
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Networks whose forwarding headers are believed; the word unix stands for peers on Unix sockets. Empty: "
+            "nobody's, loopback's neither",
+            "networks",
+        ),
+    ] = ()
+    forwarded: Annotated[
+        str,
+        Setting(
+            "Which headers trusted proxies write: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded (RFC 7239); "
+            "all others are taken out, and all of them if the peer is not trusted",
+            "choice:x-forwarded|forwarded",
+        ),
+    ] = "x-forwarded"
+    proxy_protocol: Annotated[
+        bool, Setting("Connections begin with a header of the PROXY protocol, version 1 or 2", "yes or no")
+    ] = False
+    proxy_from: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Networks that may write it, or the word unix; connections of all others are closed at once", "networks"
+        ),
+    ] = ()
 
 
 class PoolSettings(NamedTuple):
@@ -149,13 +198,43 @@ class PoolSettings(NamedTuple):
     send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
     max_connections: Annotated[int, Setting("Connections one worker holds at a time", "count:1..65535")] = 1000
+    access_log: Annotated[
+        str,
+        Setting(
+            "Write a line for each request to this file, as the pool's user; -: to standard output; empty: no such log",
+            "path or -",
+            "--access-log",
+        ),
+    ] = ""
+    access_log_format: Annotated[
+        str,
+        Setting("How its lines look: common, combined, json, or a text with atoms such as %(h)s", "log format"),
+    ] = "combined"
+    hooks: Annotated[
+        str,
+        Setting(
+            "Module with functions that are called when something happens: on_fork, on_worker_start, on_worker_stop, "
+            "before_request, after_request",
+            "module",
+        ),
+    ] = ""
+    max_requests: Annotated[
+        int, Setting("Replace a worker after so many requests; 0: never", "count:0..1000000000")
+    ] = 0  # fmt: skip
+    max_requests_jitter: Annotated[
+        int,
+        Setting("Up to so many requests more, by chance, so that workers do not leave together", "count:0..1000000000"),
+    ] = 0
+    max_age: Annotated[
+        float, Setting("Replace a worker that has served for this time; 0: never", "duration or 0")
+    ] = 0.0  # fmt: skip
 
 
 class Config(NamedTuple):
     """What is in force, and where each value came from.
 
     `origins` maps "pools.web.workers" to "default", "/etc/x.toml:12", "environment SRVD_WORKERS" or "flag --workers".
-    `path` is "" without a file. `warnings` are sentences for the log: nothing in them keeps the daemon from starting.
+    `tls` has what was read of the files that listeners name, by listener. `path` is "" without a file. `warnings` are sentences for the log: nothing in them keeps the daemon from starting.
     """
 
     daemon: DaemonSettings
@@ -164,6 +243,7 @@ class Config(NamedTuple):
     origins: dict[str, str]
     path: str
     warnings: tuple[str, ...] = ()
+    tls: Mapping[str, Material] = _NO_MATERIAL
 
 
 TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["Stamp"]
+__all__ = ["MONTHS", "Stamp", "date"]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Stamp:
@@ -31,4 +31,4 @@ class Stamp:
 def date(wall: float) -> str:
     """IMF-fixdate (RFC 9110 section 5.6.7); strftime would follow the locale."""
     year, month, day, hour, minute, second, weekday, *_ = time.gmtime(wall)
-    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"
+    return f"{_DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"

@@ -36,6 +36,11 @@ class Inbound:
         """Whether a part of a request is here, or more requests."""
         return bool(self._rest)
 
+    @property
+    def environ(self) -> Environ:
+        """Of the request whose body is being read; before that, what all of the connection have."""
+        return self._template if self.request is None else self.request.environ
+
     def receive(self, data: bytes) -> Request | None:
         """Takes what came; the next request, once its head is whole. Raises `Refusal`: nothing more is read then.
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from srvd.errors import LoadFailed
 from srvd.worker.tracebacks import format_traceback
 
-__all__ = ["load"]
+__all__ = ["import_module", "load"]
 
 
 def load(target: str) -> object:
@@ -27,7 +27,7 @@ def load(target: str) -> object:
             f"load {target!r}: this does not name an application; nothing was loaded",
             hint="write MODULE:ATTRIBUTE, such as shop.wsgi:application, or MODULE:FACTORY()",
         )
-    found = _attribute(_import(name, target), path, target)
+    found = _attribute(import_module(name, target), path, target)
     if path != attribute:
         found = _call(found, target)
     if not callable(found):
@@ -42,7 +42,8 @@ def _is_dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
 
 
-def _import(name: str, target: str) -> ModuleType:
+def import_module(name: str, target: str) -> ModuleType:
+    """The module `name`, on behalf of `target`. Raises `LoadFailed`."""
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:

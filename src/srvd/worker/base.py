@@ -16,12 +16,17 @@ from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
+from srvd.worker import hooks
+from srvd.worker.access import AccessLog
 from srvd.worker.gate import Gate
+from srvd.worker.hooks import Hooks
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Orders
 from srvd.worker.service import Application, Service
 from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wear import Wear
+from srvd.worker.witness import Witness
 
 __all__ = ["Boot", "serve"]
 
@@ -41,6 +46,11 @@ class Boot(NamedTuple):
     app: object | None  # None: not preloaded, `load` it
     load: Callable[[], object]
     settings: PoolSettings
+    hooks: Hooks | None = None  # None: not preloaded, as `app`
+
+    @property
+    def worker(self) -> str:
+        return f"{self.pool}/{self.generation}#{self.serial}"
 
 
 def serve(boot: Boot) -> int:
@@ -49,27 +59,40 @@ def serve(boot: Boot) -> int:
     faulthandler.register(DUMP_SIGNAL, _STDERR, all_threads=True, chain=False)
     log = Log(_STDERR)
     link = Link(boot.link)
+    if boot.hooks is not None:
+        hooks.call(boot.hooks.on_fork, "on_fork", log, boot.worker)
     try:
         app = boot.load() if boot.app is None else boot.app
+        hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
     except LoadFailed as failed:
         text = str(failed.detail.get("traceback", failed.hint))
         link.say(family.Failed(failed.message, family.clip(text)), wait=True)
         return 1
-    return _run(boot, cast(Application, app), link, log)
+    for warning in warnings:
+        log.warning(warning)
+    return _run(boot, cast(Application, app), hooked, link, log)
 
 
-def _run(boot: Boot, app: Application, link: Link, log: Log) -> int:
-    name = f"{boot.pool}/{boot.generation}#{boot.serial}"
+def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> int:
+    settings, name = boot.settings, boot.worker
     loop = Loop()
-    meter = Meter(boot.board.lane(boot.slot), link.ring)
-    service = Service(app, boot.settings, loop, meter, log)
-    gate = Gate(service, boot.listeners, name, boot.settings.max_connections)
-    Orders(service, gate, link, name, boot.settings.drain_timeout)
+    wear = Wear(settings, loop, lambda reason: link.say(family.Worn(reason)))
+    access = AccessLog(settings.access_log, settings.access_log_format, loop, log) if settings.access_log else None
+    witness = Witness.needed(access, hooked.after_request, wear, log)
+    meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
+    service = Service(hooks.with_before_request(app, hooked.before_request, log), settings, loop, meter, log)
+    service.access, service.wear = access, wear
+    gate = Gate(service, boot.listeners, name, settings.max_connections)
+    Orders(service, gate, link, name, settings.drain_timeout)
+    hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     link.say(family.Ready(), wait=True)
     try:
         loop.run()
     except BaseException as exc:  # the process ends here
         log.error(f"a bug in the worker's loop; it ends\n{format_traceback(exc)}")
         return 70
+    hooks.call(hooked.on_worker_stop, "on_worker_stop", log, name)
+    if access is not None:
+        access.close()
     link.say(family.Bye(), wait=True)
     return 0

@@ -110,7 +110,7 @@ class Connection:
         exchange, self._exchange = self._exchange, None
         if exchange is not None and not exchange.ended:
             exchange.abandon()
-            self._service.meter.end(now, exchange.code, exchange.sent, self._since)
+            self._service.meter.end(now, exchange, self._since)
         self._drop_body()
         self.phase = _CLOSED
         loop = self._service.loop
@@ -222,7 +222,7 @@ class Connection:
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection: nothing more of it is read."""
         data = answer(refusal.status, self._service.stamp())
-        self._service.meter.refused(now, refusal.status, len(data))
+        self._service.meter.refused(now, refusal.status, len(data), self._inbound.environ)
         self._drop_body()
         self._send(data)
         self._linger(now)
@@ -246,7 +246,10 @@ class Connection:
                 given += len(data)
                 exchange.sent += len(data)
                 if not self._send(data):
-                    self.close(time.monotonic())
+                    now = time.monotonic()
+                    if exchange.ended:  # close() ends only what goes on
+                        self._service.meter.end(now, exchange, self._since)
+                    self.close(now)
                     return False
             if exchange.span is not None:
                 outbox.add_span(exchange.span)
@@ -262,7 +265,7 @@ class Connection:
                 return False
             data = exchange.more()
         now = time.monotonic()
-        self._service.meter.end(now, exchange.code, exchange.sent, self._since)
+        self._service.meter.end(now, exchange, self._since)
         if outbox:
             self._await_reader(now)
             return False

@@ -6,8 +6,14 @@ Decides nothing: what is too slow is the daemon's question.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from srvd.linux.scoreboard import Lane
+
+if TYPE_CHECKING:
+    from srvd.http.head import Environ
+    from srvd.worker.witness import Witness
+    from srvd.worker.wsgi import Exchange
 
 __all__ = ["Meter"]
 
@@ -15,11 +21,12 @@ __all__ = ["Meter"]
 class Meter:
     """One thread's. `begin` and `end` are on the path of every request."""
 
-    __slots__ = ("_bell", "_lane")
+    __slots__ = ("_bell", "_lane", "_witness")
 
-    def __init__(self, lane: Lane, bell: Callable[[], bool]) -> None:
+    def __init__(self, lane: Lane, bell: Callable[[], bool], witness: Witness | None = None) -> None:
         self._lane = lane
         self._bell = bell
+        self._witness = witness
 
     def begin(self, now: float, label: str) -> None:
         """The application is called, or goes on with a response, for the request `label`."""
@@ -32,13 +39,17 @@ class Meter:
         """The application waits for its reader; it is not busy meanwhile."""
         self._lane.rest()
 
-    def end(self, now: float, status: int, sent: int, began: float) -> None:
+    def end(self, now: float, exchange: Exchange, began: float) -> None:
         """The response that began at `began` has ended."""
-        self._lane.end(now, status, sent, began)
+        self._lane.end(now, exchange.code, exchange.sent, began)
+        if self._witness is not None:
+            self._witness.ended(exchange, began, now)
 
-    def refused(self, now: float, status: int, sent: int) -> None:
-        """A request was answered without the application."""
+    def refused(self, now: float, status: int, sent: int, environ: Environ) -> None:
+        """A request was answered without the application; `environ` is what is known of it."""
         self._lane.end(now, status, sent, now)
+        if self._witness is not None:
+            self._witness.refused(environ, status)
 
     def connections(self, count: int) -> None:
         self._lane.connections(count)

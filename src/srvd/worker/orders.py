@@ -110,8 +110,13 @@ class Orders:
                 if not self._draining:
                     self._gate.open()
                     self._link.say(family.Serving(), wait=True)
+                    if self._service.wear is not None:
+                        self._service.wear.begin(now)
             case family.Probe(path, _):  # the daemon keeps its time
                 self._link.say(probe(self._service, self._worker, path), wait=True)
+            case family.Reopen():
+                access = self._service.access
+                self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)
             case family.Drain(seconds, leaving):
                 self._drain(now, seconds, leaving=leaving)
 

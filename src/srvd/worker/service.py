@@ -18,8 +18,10 @@ from srvd.worker.loop import NEVER
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
+    from srvd.worker.access import AccessLog
     from srvd.worker.loop import Loop
     from srvd.worker.meter import Meter
+    from srvd.worker.wear import Wear
 
 __all__ = ["Application", "Service", "Times"]
 
@@ -53,6 +55,8 @@ class Service:
         self.times = Times(settings)
         self.closing = settings.keepalive_timeout == 0
         """Responses that begin now are the last ones of their connections."""
+        self.access: AccessLog | None = None
+        self.wear: Wear | None = None
         self._stamp = Stamp()
 
     def stamp(self) -> str:

@@ -42,7 +42,7 @@ class Exchange:
 
     __slots__ = (
         "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "cut", "ended",
-        "failure", "keep_alive", "request", "sent", "span",
+        "failure", "head_size", "keep_alive", "request", "sent", "span",
     )  # fmt: skip
 
     def __init__(self, service: Service, request: Request, push: Write) -> None:
@@ -61,6 +61,8 @@ class Exchange:
         self.failure = ""
         """The traceback of what the application raised."""
         self.sent = 0
+        self.head_size = 0
+        """So many of the bytes are the head."""
         self.span: Span | None = None
         """A part of a file that comes after the bytes."""
 
@@ -73,6 +75,14 @@ class Exchange:
     def status(self) -> str:
         """The status as the application spelt it."""
         return self._status.line[9:].rstrip() if self._status else ""
+
+    @property
+    def fields(self) -> str:
+        """The application's fields, "Name: value\r\n" …, for the access log."""
+        fields = self._fields
+        if fields is None:
+            return ""
+        return fields.text if fields.length < 0 else f"{fields.text}Content-Length: {fields.length}\r\n"
 
     @property
     def must_reset(self) -> bool:
@@ -172,6 +182,7 @@ class Exchange:
         head = opening.head.encode("latin-1")
         # Only now: what cannot be encoded must leave room for a 500.
         self._framing = opening.framing
+        self.head_size = len(head)
         self.keep_alive = opening.keep_alive
         self._bytes_left = fields.length if fields.length >= 0 else whole
         return head

@@ -69,4 +69,5 @@ def _boot(stock: Stock, order: family.Fork, link: int) -> base.Boot:
         app=stock.app,
         load=partial(application.load, stock.wanted.app),
         settings=stock.pool,
+        hooks=stock.hooks,
     )

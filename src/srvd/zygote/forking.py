@@ -17,6 +17,7 @@ from srvd.linux.identity import Identity
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
+from srvd.worker.hooks import Hooks
 from srvd.zygote import child
 
 __all__ = ["Nursery", "Stock"]
@@ -31,6 +32,7 @@ class Stock(NamedTuple):
     listeners: list[socket.socket]
     pool: PoolSettings
     who: Identity | None
+    hooks: Hooks | None = None  # None: each worker loads them
 
 
 class Newborn(NamedTuple):

@@ -118,7 +118,9 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     gc.collect()
     gc.freeze()
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[1:]]
-    nursery = Nursery(link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, who))
+    nursery = Nursery(
+        link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, who, outcome.hooks)
+    )
     nursery.run()
     return 0
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from srvd.errors import LoadFailed
 from srvd.wire import family
-from srvd.worker import application
+from srvd.worker import application, hooks
+from srvd.worker.hooks import Hooks
 from srvd.zygote import residue
 
 __all__ = ["Outcome", "enter", "load"]
@@ -23,6 +24,7 @@ class Outcome(NamedTuple):
     app: object | None
     notes: list[str]
     tainted: bool = False
+    hooks: Hooks | None = None  # None: not preloaded either
 
 
 def enter(wanted: family.Load) -> None:
@@ -41,15 +43,17 @@ def enter(wanted: family.Load) -> None:
 
 
 def load(wanted: family.Load) -> Outcome:
-    """Load the application as far as `preload` asks for. Raises `LoadFailed`."""
+    """Load the application and its hooks as far as `preload` asks for. Raises `LoadFailed`."""
     if wanted.preload == "off":
         return Outcome(None, [])
     before = residue.take()
     app = application.load(wanted.app)
+    hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
     left = residue.what_came(before)
     if not left:
-        return Outcome(app, [])
+        return Outcome(app, warnings, hooks=hooked)
     what = f"loading {wanted.app} left {' and '.join(left)} behind"
     if wanted.preload == "on":
-        return Outcome(app, [f"{what}, which no worker will have: they do not survive a fork"])
+        notes = [f"{what}, which no worker will have: they do not survive a fork"]
+        return Outcome(app, [*warnings, *notes], hooks=hooked)
     return Outcome(None, [f"{what}, which would not survive a fork: each worker loads the application itself"], True)

@@ -1,0 +1,116 @@
+"""Server hooks: functions of a pool's module that are called at fixed moments of a worker's and a request's life.
+
+Not the application: an error in a hook is logged with the hook's name, and what was under way goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from srvd.errors import LoadFailed
+from srvd.worker.application import import_module
+from srvd.worker.tracebacks import format_traceback
+
+if TYPE_CHECKING:
+    from srvd.http.head import Environ
+    from srvd.log import Log
+    from srvd.worker.service import Application
+
+__all__ = ["PROBE", "Hooks", "call", "load", "with_before_request"]
+
+PROBE = "srvd.probe"
+"""In the environ of a health probe, which is no request."""
+
+Hook = Callable[..., object]
+
+
+class Hooks(NamedTuple):
+    """What a hooks module defines; each may be missing. `worker` is a name such as "web/3#17".
+
+    They are called with positional arguments, on the thread that serves.
+    """
+
+    on_fork: Hook | None = None
+    """(worker) In a new worker's process, before anything else; only if the module was loaded before the fork."""
+    on_worker_start: Hook | None = None
+    """(worker) The application is loaded; the worker says that it is ready when this returns."""
+    on_worker_stop: Hook | None = None
+    """(worker) The last request is answered, the process ends. Not called in a worker that is killed."""
+    before_request: Hook | None = None
+    """(environ) Right before the application is called with it."""
+    after_request: Hook | None = None
+    """(environ, status, sent, seconds) The response has ended: its status, the bytes of its body, how long it took."""
+
+
+_PREFIXES = ("on_", "before_", "after_")
+
+
+class Loaded(NamedTuple):
+    hooks: Hooks
+    warnings: list[str]  # sentences about names that look like hooks and are none
+
+
+def load(name: str) -> Loaded:
+    """Import the module `name` and find its hooks; none for "". Raises `LoadFailed`, as for an application."""
+    if not name:
+        return Loaded(Hooks(), [])
+    return find(import_module(name, name), name)
+
+
+def find(module: ModuleType, name: str) -> Loaded:
+    """The hooks of a module. Raises `LoadFailed` for one that cannot be called."""
+    names = vars(module)
+    found: Mapping[str, Any] = {hook: names[hook] for hook in Hooks._fields if names.get(hook) is not None}
+    for hook, value in found.items():
+        if not callable(value):
+            raise LoadFailed(f"load the hooks {name}: {hook} is {type(value).__name__}, which cannot be called")
+    return Loaded(Hooks(**found), [*_strangers(names, name)])
+
+
+def call(hook: Hook | None, name: str, log: Log, *arguments: object) -> None:
+    """Calls a hook, if it is there. Does not raise."""
+    if hook is None:
+        return
+    try:
+        hook(*arguments)
+    except BaseException as exc:  # the hook ends here; sys.exit in it ends neither request nor worker
+        log.error(f"the hook {name} failed\n{format_traceback(exc)}")
+
+
+def with_before_request(app: Application, hook: Hook | None, log: Log) -> Application:
+    """The application with the hook before it; the application itself if there is none."""
+    if hook is None:
+        return app
+
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if PROBE not in environ:
+            call(hook, "before_request", log, environ)
+        return app(environ, start_response)
+
+    return application
+
+
+def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:
+    for name, value in names.items():
+        if name.startswith(_PREFIXES) and name not in Hooks._fields and _is_of(value, module):
+            near = _nearest(name)
+            meant = f"; did you mean {near}?" if near else f"; there are {', '.join(Hooks._fields)}"
+            yield f"hooks {module}: {name} is no hook and is never called{meant}"
+
+
+def _is_of(value: object, module: str) -> bool:
+    """A function that was imported from elsewhere is a tool of the module's, and no slip."""
+    return callable(value) and value.__module__ == module
+
+
+def _nearest(name: str) -> str:
+    """The hook that shares the most pairs of letters. Not `config.values.nearest`: it brings `re` into every zygote."""
+    pairs = _pairs(name)
+    score, best = max((len(pairs & _pairs(hook)) / len(pairs | _pairs(hook)), hook) for hook in Hooks._fields)
+    return best if score >= 0.4 else ""
+
+
+def _pairs(word: str) -> set[str]:
+    return {word[index : index + 2] for index in range(len(word) - 1)}

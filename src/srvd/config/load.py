@@ -58,7 +58,7 @@ def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, st
     config = layers.build(file, environ)
     findings = check(config)
     raise_for([*layers.problems, *findings.problems])
-    return config._replace(warnings=(*layers.warnings, *findings.warnings))
+    return config._replace(warnings=(*layers.warnings, *findings.warnings), tls=findings.tls)
 
 
 def variables() -> dict[str, tuple[str, str]]:

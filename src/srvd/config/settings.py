@@ -234,7 +234,8 @@ class Config(NamedTuple):
     """What is in force, and where each value came from.
 
     `origins` maps "pools.web.workers" to "default", "/etc/x.toml:12", "environment SRVD_WORKERS" or "flag --workers".
-    `tls` has what was read of the files that listeners name, by listener. `path` is "" without a file. `warnings` are sentences for the log: nothing in them keeps the daemon from starting.
+    `tls` has what was read of the files that listeners name, by listener. `path` is "" without a file. `warnings` are
+    sentences for the log: nothing in them keeps the daemon from starting.
     """
 
     daemon: DaemonSettings

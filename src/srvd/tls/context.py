@@ -1,0 +1,157 @@
+"""From certificates and keys to contexts of OpenSSL: built anew each time, tried by a handshake in memory, then used.
+
+Changes no context that is in use: a `load_cert_chain` that fails on a live one breaks every later handshake.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from srvd.errors import ConfigInvalid
+from srvd.linux.fds import memfd
+from srvd.tls.material import Identity, Material, chosen
+
+__all__ = ["Examined", "build", "examine"]
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2). Those of 1.3 are all good."""
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CLIENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+# X509_V_FLAG_PARTIAL_CHAIN: the certificate itself is the authority. X509_V_FLAG_NO_CHECK_TIME: one that has expired
+# is bad news, but a server that does not start is worse. Both of X509_VERIFY_PARAM_set_flags(3).
+_TRIAL_FLAGS = 0x80000 | 0x200000
+_MOST_TURNS = 10  # a handshake takes three
+_SOON = 14 * 86_400.0
+
+
+class Examined(NamedTuple):
+    """The material with the names of its certificates, and what is odd about them."""
+
+    material: Material
+    warnings: tuple[str, ...]
+
+
+def build(material: Material) -> ssl.SSLContext:
+    """The context for new connections; it changes to the one of the name that a client asks for.
+
+    Raises `ConfigInvalid` for certificates, keys or ciphers that OpenSSL does not take.
+    """
+    contexts = [_context(identity, material) for identity in material.identities]
+    names: dict[str, ssl.SSLContext] = {}
+    for identity, context in zip(material.identities, contexts, strict=True):
+        for name in identity.names:
+            names.setdefault(name, context)
+
+    def choose(tls: ssl.SSLObject | ssl.SSLSocket, asked: str | None, first: ssl.SSLContext) -> None:
+        context: ssl.SSLContext | None = chosen(names, asked)
+        if context is not None and context is not first:
+            tls.context = context
+
+    if len(contexts) > 1:
+        contexts[0].sni_callback = choose
+    return contexts[0]
+
+
+def examine(material: Material) -> Examined:
+    """Tries every certificate by a handshake with a client of ours. Raises `ConfigInvalid`.
+
+    The warnings tell of certificates that have expired, or will soon.
+    """
+    identities, warnings = [], []
+    for identity in material.identities:
+        context = _context(identity, material)
+        context.verify_mode = ssl.CERT_NONE  # the client of the trial has no certificate
+        told = _shake_hands(context, identity)
+        names = tuple(str(name).lower() for kind, name in _pairs(told.get("subjectAltName")) if kind == "DNS")
+        identities.append(identity._replace(names=names))
+        until = ssl.cert_time_to_seconds(str(told["notAfter"]))
+        if until < time.time() + _SOON:
+            verb = "has expired" if until < time.time() else "expires soon"
+            warnings.append(f"the certificate {identity.path} {verb}: {told['notAfter']}")
+    return Examined(material._replace(identities=tuple(identities)), tuple(warnings))
+
+
+def _context(identity: Identity, material: Material) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[material.minimum]
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.set_ciphers(material.ciphers or _CIPHERS)
+    except ssl.SSLError as exc:
+        raise ConfigInvalid(f"use the ciphers {material.ciphers!r}: OpenSSL knows none of them") from exc
+    _load(context, identity)
+    if material.client_ca:
+        try:
+            context.load_verify_locations(cadata=material.client_ca.decode("latin-1"))
+        except (ssl.SSLError, ValueError) as exc:
+            raise ConfigInvalid(f"use the client CA: {_reason(exc)}") from exc
+    context.verify_mode = _CLIENTS[material.client_certificates]
+    return context
+
+
+def _load(context: ssl.SSLContext, identity: Identity) -> None:
+    # Python's ssl reads keys from files only: this one is in memory, and has no name that others could open.
+    fd = memfd("srvd-tls", identity.pem)
+    try:
+        context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_passphrase)
+    except _Encrypted as exc:
+        raise ConfigInvalid(f"use the key of {identity.path}: it is encrypted, and nobody is there to ask") from exc
+    except (ssl.SSLError, OSError) as exc:
+        what = "its key is another one's" if "KEY_VALUES_MISMATCH" in str(exc) else _reason(exc)
+        raise ConfigInvalid(f"use the certificate {identity.path}: {what}") from exc
+    finally:
+        os.close(fd)
+
+
+class _Encrypted(Exception):
+    pass
+
+
+def _no_passphrase() -> str:
+    raise _Encrypted  # by default OpenSSL asks on the terminal, and waits for it
+
+
+def _shake_hands(context: ssl.SSLContext, identity: Identity) -> dict[str, object]:
+    """The certificate, as a client sees it that trusts nothing else."""
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname = False
+    client_context.verify_flags = ssl.VerifyFlags(_TRIAL_FLAGS)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        leaf = identity.pem.partition(b"-----END CERTIFICATE-----")
+        client_context.load_verify_locations(cadata=(leaf[0] + leaf[1] + b"\n").decode("latin-1"))
+        client = client_context.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        for _ in range(_MOST_TURNS):
+            if _is_done(client) and _is_done(server):
+                break
+        return dict(client.getpeercert() or {})
+    except (ssl.SSLError, ValueError) as exc:
+        raise ConfigInvalid(f"shake hands with the certificate {identity.path}: {_reason(exc)}") from exc
+
+
+def _is_done(side: ssl.SSLObject) -> bool:
+    """Has it take its next step; again, when it is done, does nothing."""
+    try:
+        side.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _pairs(value: object) -> Iterable[tuple[object, object]]:
+    return value if isinstance(value, tuple) else ()
+
+
+def _reason(exc: Exception) -> str:
+    """OpenSSL's words without where in its source they come from."""
+    verify = getattr(exc, "verify_message", "")
+    reason = getattr(exc, "reason", "") or str(exc)
+    return "it is malformed" if "PEM" in reason else str(verify or reason.replace("_", " ").lower())

@@ -1,0 +1,111 @@
+"""What a listener needs to speak TLS, as bytes: certificates, keys, the authorities of clients, what is allowed.
+
+Read by the daemon, which may read keys, and handed to the zygote in memory. Understands none of it; `context.py` does.
+Imports no `ssl`: that costs 11 ms, and most listeners speak plain HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from srvd.errors import BadFrame, ConfigInvalid
+
+__all__ = ["Identity", "Material", "chosen", "pack", "read", "unpack"]
+
+_LARGEST = 1 << 20
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_KEY = b"PRIVATE KEY-----"
+
+
+class Identity(NamedTuple):
+    """One certificate with its key: who the server is, to clients that ask for one of `names`."""
+
+    path: str  # of the certificate, for messages
+    pem: bytes  # the chain, then the key
+    names: tuple[str, ...] = ()  # DNS names of the certificate, in lower case; filled in by `context.examine`
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.path}>"  # not the key
+
+
+class Material(NamedTuple):
+    """All of one listener. The first identity is shown to clients that name no server, or one that is not known."""
+
+    identities: tuple[Identity, ...]
+    client_ca: bytes  # PEM
+    client_certificates: str  # "none", "optional", "required"
+    ciphers: str  # of TLS 1.2, as OpenSSL spells them; "": ours
+    minimum: str  # "1.2", "1.3"
+
+
+def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, demands: tuple[str, str, str]) -> Material:
+    """The files' contents. `keys` in the order of `certificates`, or none: the keys stand in the certificates' files.
+
+    `demands`: client_certificates, ciphers and minimum of `Material`. Raises `ConfigInvalid`.
+    """
+    identities = []
+    for at, path in enumerate(certificates):
+        chain = _content(path, "certificate")
+        if _CERTIFICATE not in chain:
+            raise ConfigInvalid(f"read the certificate {path}: there is none in PEM in it")
+        key_path = keys[at] if keys else path
+        key = _content(key_path, "key") if keys else chain
+        if _KEY not in key:
+            raise ConfigInvalid(f"read the key {key_path}: there is none in PEM in it")
+        identities.append(Identity(path, chain + b"\n" + key if keys else chain))
+    authorities = _content(client_ca, "client CA") if client_ca else b""
+    if client_ca and _CERTIFICATE not in authorities:
+        raise ConfigInvalid(f"read the client CA {client_ca}: there is no certificate in PEM in it")
+    return Material(tuple(identities), authorities, *demands)
+
+
+def _content(path: str, what: str) -> bytes:
+    try:
+        # A pipe would wait for its writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigInvalid(f"read the {what} {path}: it is no file")
+            content = os.read(fd, _LARGEST)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise ConfigInvalid(f"read the {what} {path}: {exc.strerror}") from exc
+    if len(content) == _LARGEST:
+        raise ConfigInvalid(f"read the {what} {path}: it is too large")
+    return content
+
+
+def pack(material: Material) -> list[Any]:
+    """As plain lists, for msgpack. It holds keys: it may go through a memfd, and nowhere else."""
+    return [[[one.path, one.pem, list(one.names)] for one in material.identities], *material[1:]]
+
+
+def unpack(packed: object) -> Material:
+    """What `pack` made; `BadFrame` for anything else."""
+    match packed:
+        case [list(identities), bytes(authorities), str(clients), str(ciphers), str(minimum)]:
+            return Material(tuple(_identity(one) for one in identities), authorities, clients, ciphers, minimum)
+    raise BadFrame("read the certificates: they do not fit; the link is closed")
+
+
+def _identity(packed: object) -> Identity:
+    match packed:
+        case [str(path), bytes(pem), list(names)] if all(isinstance(name, str) for name in names):
+            return Identity(path, pem, tuple(names))
+    raise BadFrame("read a certificate: it does not fit; the link is closed")
+
+
+def chosen(names: Mapping[str, Any], asked: str | None) -> Any:
+    """What `names` has for the server name that a client asked for (RFC 6066 section 3); None: nothing.
+
+    A name as it is, or a wildcard for its first label (RFC 6125 section 6.4.3).
+    """
+    if not asked:
+        return None
+    name = asked.lower().rstrip(".")
+    found = names.get(name)
+    return names.get("*." + name.partition(".")[2]) if found is None else found

@@ -40,9 +40,12 @@ _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 _PERCENT = re.compile("%([0-9A-Fa-f]{2})")
 # RFC 3986 section 3.2.2: a registered name, an IPv4 address or an IP literal; then maybe a port. No user, no comma.
 _HOST = re.compile(
-    r"(?:(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+\])"
+    r"(?:(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\]|\[v[0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+\])"
     r"(?::([0-9]{0,5}))?"
 )
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
+_GROUP = re.compile("[0-9A-Fa-f]{1,4}")
+_GROUPS = 8
 _DIGITS = re.compile("[0-9]{1,18}")
 _OWS = " \t"
 
@@ -123,8 +126,24 @@ def check_sizes(head: bytes, limits: Limits) -> None:
 def check_host(host: str) -> None:
     """Refuses what is no host[:port] (RFC 9112 section 3.2): a path, a user, white space, a comma, nothing."""
     match = _HOST.fullmatch(host)
-    if not match or int(match[1] or 0) > 65_535:
+    if not match or int(match[2] or 0) > 65_535 or (match[1] and not _is_ipv6(match[1])):
         raise Refusal(400, "the host is malformed")
+
+
+def _is_ipv6(literal: str) -> bool:
+    """RFC 3986 section 3.2.2: eight groups, the last two maybe as an IPv4 address, one run of zeros maybe as `::`."""
+    last = literal.rpartition(":")[2]
+    if "." in last:
+        if not _IPV4.fullmatch(last):
+            return False
+        literal = f"{literal.removesuffix(last)}0:0"
+    before, shortened, after = literal.partition("::")
+    groups = [*before.split(":"), *after.split(":")] if before and after else (before or after).split(":")
+    if shortened and groups == [""]:
+        return True  # "::" alone
+    if not all(map(_GROUP.fullmatch, groups)):
+        return False
+    return len(groups) < _GROUPS if shortened else len(groups) == _GROUPS
 
 
 def content_length(value: str, limits: Limits) -> int:

@@ -131,7 +131,9 @@ class HeadReader:
         self._unlisted += 1
         # RFC 9110 section 5.3; cookies are the exception of RFC 9113 section 8.2.3.
         comma = "; " if key == "HTTP_COOKIE" else ","
-        self._environ[key] = f"{self._environ[key]}{comma}{value.decode('latin-1')}"
+        # The white space after the former value would end up within the joined one, where _strip does not find it.
+        before = self._environ[key].rstrip(" \t")
+        self._environ[key] = f"{before}{comma}{value.decode('latin-1')}"
 
     def _broken(self, exc: Exception | None) -> Refusal:
         self._parser = HttpRequestParser(self)

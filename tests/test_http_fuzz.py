@@ -1,0 +1,147 @@
+"""Mutated streams of requests, cut at random, read by srvd's core and by h11: every difference has to have its reason.
+
+`FUZZ_STREAMS` says how many (100,000 are a long run, two minutes), `FUZZ_SEED` which ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from typing import NamedTuple
+
+import pytest
+
+from tests import h11_reading, http_feed, http_streams
+from tests.h11_reading import Reading
+from tests.http_feed import Outcome
+from tests.http_rules import RULES, Rule, see
+
+STREAMS = int(os.environ.get("FUZZ_STREAMS", "5000"))
+SEED = os.environ.get("FUZZ_SEED", "1")
+
+
+class Verdict(NamedTuple):
+    """What the two made of a stream."""
+
+    reasons: set[str]  # why they differ, or what was put right so that they do not
+    unexplained: str = ""  # what has no reason
+
+
+def test_srvd_and_h11_find_the_same_requests_in_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons: Counter[str] = Counter()
+    unexplained = []
+    served = 0
+    for number in range(STREAMS):
+        seed = f"{SEED}/{number}"
+        data = http_streams.stream(seed)
+        pieces = http_streams.cuts(seed, data)
+        srvd = http_feed.whole(data)
+        served += len(srvd.messages)
+        verdict = _uncut(srvd, http_feed.feed(pieces)) or compare(data, srvd, h11_reading.read(pieces))
+        reasons.update(verdict.reasons or {"no difference"})
+        if verdict.unexplained:
+            unexplained.append(f"{seed}: {verdict.unexplained}\n    {data!r}\n    {srvd}")
+    told = f"seed {SEED}: {STREAMS} streams, {served} requests served; " + _table(reasons)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{told}\n")
+    assert not unexplained, "\n".join([told, f"{len(unexplained)} differ without a reason:", *unexplained[:20]])
+    assert served > STREAMS // 2, "the streams are too bad to show anything"
+
+
+def _table(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+
+
+def _uncut(uncut: Outcome, cut: Outcome) -> Verdict | None:
+    """How a stream is cut changes nothing."""
+    if (uncut.messages, uncut.refused, uncut.pending) == (cut.messages, cut.refused, cut.pending):
+        return None
+    return Verdict(set(), f"in pieces it is {cut}")
+
+
+# -- the comparison -----------------------------------------------------------------------------------------------
+
+
+def compare(data: bytes, srvd: Outcome, h11: Reading) -> Verdict:
+    for ours, theirs in zip(srvd.messages, h11.messages, strict=False):
+        if difference := _difference(ours, theirs):
+            return Verdict(h11.allowed, f"{ours.label}: {difference}")
+        if broken := _broken(data[theirs.start : theirs.end]):
+            return Verdict(h11.allowed, f"{ours.label} was served, and breaks {[rule.name for rule in broken]}")
+    count = len(srvd.messages)
+    end = _end(srvd)
+    if (count, end) == (len(h11.messages), h11.end):
+        return Verdict(h11.allowed)
+    if count <= len(h11.messages) and srvd.refused:
+        broken = _broken(data[_stop(h11, count) :])
+        reasons = {f"srvd is stricter: {rule.name}" for rule in broken if srvd.refused in rule.statuses}
+        told = f"{srvd.refused} for what breaks {[rule.name for rule in broken]}; h11: {h11.end} {h11.why}"
+        return Verdict(h11.allowed | reasons, "" if reasons else told)
+    if count <= len(h11.messages) and end == "pending" and _is_judged_later(data[_stop(h11, count) :]):
+        return Verdict(h11.allowed | {"srvd judges a head when it is whole"})
+    theirs_told = f"{len(h11.messages)} requests, {h11.end} {h11.why}"
+    return Verdict(h11.allowed, f"{count} requests, {end}; h11 has {theirs_told}")
+
+
+def _stop(h11: Reading, count: int) -> int:
+    """Where the request begins that comes after so many."""
+    return h11.messages[count].start if count < len(h11.messages) else h11.at
+
+
+def _end(srvd: Outcome) -> str:
+    if srvd.refused:
+        return "refused"
+    if srvd.pending:
+        return "pending"
+    return "closed" if srvd.messages and not srvd.messages[-1].keep_alive else "idle"
+
+
+def _difference(ours: http_feed.Message, theirs: h11_reading.Message) -> str:
+    """What is not the same in a request that both have; "" if all is."""
+    environ = ours.environ
+    pairs = {
+        "method": (environ["REQUEST_METHOD"].encode(), theirs.method),
+        "target": (environ["RAW_URI"].encode(), theirs.target),
+        "version": (environ["SERVER_PROTOCOL"].encode(), b"HTTP/" + theirs.minor),
+        "body": (ours.body, theirs.body),
+        "trailers": ([(name.lower(), value) for name, value in ours.trailers], theirs.trailers),
+        "stays": (ours.keep_alive, not theirs.closes or h11_reading.is_kept_by_1_0(theirs)),
+        "fields": (
+            {name: value for name, value in environ.items() if name.startswith(("HTTP_", "CONTENT_"))},
+            _environ(theirs),
+        ),
+    }
+    return "; ".join(f"{name} {mine!r}, h11 {other!r}" for name, (mine, other) in pairs.items() if mine != other)
+
+
+def _environ(theirs: h11_reading.Message) -> dict[str, str]:
+    """The fields as PEP 3333 and RFC 3875 name them; those that an application must not see are left out."""
+    fields: dict[str, str] = {}
+    for name, value in theirs.fields:
+        if b"_" in name or name == b"proxy":
+            continue
+        key = name.decode().upper().replace("-", "_")
+        key = key if key in ("CONTENT_LENGTH", "CONTENT_TYPE") else f"HTTP_{key}"
+        comma = "; " if name == b"cookie" else ","
+        fields[key] = fields[key] + comma + value.decode("latin-1") if key in fields else value.decode("latin-1")
+    if b"://" in theirs.target[:8]:  # RFC 9112 section 3.2.2: its authority is the host
+        fields["HTTP_HOST"] = re.split("[/?]", theirs.target.decode().partition("://")[2], maxsplit=1)[0]
+    return fields
+
+
+# -- reasons ------------------------------------------------------------------------------------------------------
+
+
+def _broken(request: bytes) -> list[Rule]:
+    seen = see(request)
+    return [rule for rule in RULES if rule.is_broken_by(seen)]
+
+
+def _is_judged_later(request: bytes) -> bool:
+    """h11 takes a lone LF for a line's end, and so may find a head's end, or its fault, where srvd still waits for it;
+    and it refuses a line at a first byte that no method begins with. srvd refuses both at the latest at the head's end.
+    """
+    bad = request[0] <= 0x20 or any(rule.name == "line end" for rule in _broken(request))
+    return bad and b"\r\n\r\n" not in request and http_feed.whole(request + b"\r\n\r\n").refused > 0

@@ -6,6 +6,7 @@ Chooses nothing. One queue, so that what a performed action causes at once is ha
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -102,7 +103,7 @@ class Engine:
                 self._turn(self._queue.popleft())
         finally:
             self._turning = False
-        self._arm()
+            self._arm()  # after a bug, too: by their deadlines those are found who wait for the rest of the turn
 
     def _turn(self, event: Event) -> None:
         if self.trace is not None:
@@ -150,16 +151,23 @@ class Engine:
         revision = Revision(max(self.configs) + 1)
         try:
             config = with_lasting(self.config, self.reread())
+            headroom = self.headroom(list(config.pools))
             self._listeners.prepare(revision, config.listeners)
         except SrvdError as exc:
-            traceback = str(exc.detail.get("traceback", ""))
-            self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=traceback)))
+            proof = str(exc.detail.get("traceback", ""))
+            self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=proof)))
+            return
+        except Exception as exc:  # the operation ends here: left open, it would keep every later reload waiting
+            self._log.error(f"read the configuration: a bug in srvd: {exc!r}\n{traceback.format_exc()}")
+            self.emit(
+                ConfigRefused(op, Fault("internal", f"read the configuration: {exc!r}; see the log", step="config"))
+            )
             return
         for warning in config.warnings:
             self._log.warning(warning)
         self._settle(revision, config)
         specs = tuple(spec_of(pool) for pool in config.pools.values())
-        self.emit(ConfigRead(op, revision, specs, self.headroom(list(config.pools))))
+        self.emit(ConfigRead(op, revision, specs, headroom))
 
     def _settle(self, revision: Revision, config: Config) -> None:
         self.configs[revision] = config

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,6 +133,7 @@ class Daemon:
 
         become_subreaper()
         loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _, context: self._bug(context))
         control = ControlServer(loop, self._answers, self._log_control, self._config.daemon.name)
         path = socket_path(self._config)
         try:
@@ -171,6 +173,12 @@ class Daemon:
 
     def _log_control(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
         self._log.write(level.value, text, tuple((name, str(value)) for name, value in fields.items()))
+
+    def _bug(self, context: Mapping[str, Any]) -> None:
+        # Not the loop's own way: `logging` would write unescaped lines, and wait for whoever does not read them.
+        problem = context.get("exception")
+        proof = "".join(traceback.format_exception(problem)) if problem is not None else ""
+        self._log.error(f"a bug in srvd: {context.get('message')}\n{proof}".rstrip())
 
     def _leave(self, action: Exit) -> None:
         if self._exit is None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -156,6 +157,46 @@ def test_a_full_pipe_costs_lines_and_never_blocks(pipe: tuple[int, int]) -> None
     lines = os.read(reader, 65_536).decode().splitlines()
     assert [line.split(None, 2)[2] for line in lines] == ["WARN  3 lines of the log were lost", "INFO  and this"]
     assert log.lost == 0
+
+
+def test_a_terminal_that_nobody_reads_costs_lines_and_never_blocks() -> None:
+    outer, inner = pty.openpty()
+    log = Log(inner, environ={}, clock=lambda: NOON, shared=True)
+    # A signal ends a wait that should not be, and the test.
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.setitimer(signal.ITIMER_REAL, 5.0)
+    try:
+        for _ in range(1000):
+            log.info("x" * 1000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    assert log.lost
+    assert os.get_blocking(inner)  # others who share it are not concerned
+    drain(outer)
+    log.info("and this")
+    assert "lines of the log were lost" in os.read(outer, 65_536).decode()
+    os.close(outer)
+    os.close(inner)
+
+
+def _too_long(number: int, frame: object) -> None:
+    msg = "the log waits for the terminal"
+    raise AssertionError(msg)
+
+
+def test_a_shared_pipe_is_let_go_when_the_descriptor_becomes_another_file(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    log = Log(writer, environ={}, clock=lambda: NOON, shared=True)
+    log.info("one")
+    with (tmp_path / "log").open("wb") as file:
+        os.dup2(file.fileno(), writer)
+    log.renew()
+    log.info("two")
+    os.close(writer)
+    assert os.read(reader, 65_536).endswith(b"one\n")
+    assert os.read(reader, 65_536) == b""
+    os.close(reader)
+    assert (tmp_path / "log").read_text().endswith("two\n")
 
 
 def test_a_line_to_a_pipe_is_short_enough_to_be_written_whole_or_not_at_all(pipe: tuple[int, int]) -> None:

@@ -53,7 +53,7 @@ class Log:
     """Writes to one descriptor, which stays its owner's. May be used by several threads; not over a fork.
 
     `format` is "text", "json" or "auto" (text), `level` the least of `LEVELS` that is written. Colour is for terminals
-    whose user has not set NO_COLOR.
+    whose user has not set NO_COLOR. `shared`: it may be a terminal, or a pipe that applications write to as well.
     """
 
     def __init__(
@@ -64,17 +64,31 @@ class Log:
         *,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], int] = time.time_ns,
+        shared: bool = False,
     ) -> None:
         self.lost = 0  # lines since it last took one
-        self._fd = fd
+        self._given = fd
+        self._own = -1
+        self._shared = shared
         self._json = format == "json"
         self._least = LEVELS.index(level)
         self._clock = clock
-        self._longest, self._poll, terminal = _inspect(fd)
-        self._colours = _COLOURS if terminal and not environ.get("NO_COLOR") and not self._json else {}
+        self._coloured = not environ.get("NO_COLOR") and not self._json
+        self.renew()
         self._second: tuple[int, str] = (-1, "")
         self._torn = False
         self._lock = RLock()  # not Lock: a signal's handler may log while this thread writes
+
+    def renew(self) -> None:
+        """Look again at what the descriptor is: it may have become another file."""
+        if self._own >= 0:
+            os.close(self._own)
+        self._own = _unblocked(self._given) if self._shared else -1
+        self._fd = self._own if self._own >= 0 else self._given
+        self._longest, self._poll, terminal = _inspect(self._given)
+        if self._own >= 0:
+            self._poll = None  # a write says so itself
+        self._colours = _COLOURS if terminal and self._coloured else {}
 
     def debug(self, text: str, fields: Fields = ()) -> None:
         self.write("debug", text, fields)
@@ -171,6 +185,21 @@ def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return LONGEST_ATOMIC if stat.S_ISFIFO(mode) else LONGEST, poll, os.isatty(fd)
+
+
+def _unblocked(fd: int) -> int:
+    """A way of our own to the terminal or pipe behind a descriptor, on which no write waits; -1: there is none.
+
+    O_NONBLOCK on the descriptor itself would hold for everybody who shares it. Asking poll(2) first is not enough: a
+    terminal takes one byte and says yes, and whoever else writes to a pipe may be faster.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or os.isatty(fd):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # closed; of another user, as after su(1); no /proc
+        return -1
+    return -1
 
 
 def _json(value: str | int | float) -> str:

@@ -1,7 +1,7 @@
 """A real srvd for the system tests: a folder with an application, a daemon, its control socket, requests.
 
 Each daemon has its own folder, port and socket. Fixtures that start one and claim that nothing of it is left are in
-conftest.py, the applications in apps.py.
+conftest.py, the applications in apps/.
 """
 
 from __future__ import annotations

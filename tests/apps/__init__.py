@@ -1,6 +1,7 @@
 """Applications for the system tests, as source: good ones, and what a bad deploy leaves on disk.
 
-Each is deployed as `app.py` in a daemon's folder. Not imported by the tests themselves.
+Each of these is deployed as `app.py` in a daemon's folder. The modules beside this one are applications of real
+frameworks, imported as they are.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ class Told(Enum):
     SERVE = "serve"
     DRAIN = "drain"  # finish what is open, then leave; `seconds` until it is killed
     PROBE = "probe"  # call the health path on the application
+    REOPEN = "reopen"  # open the access log anew
     DUMP = "dump"  # write the stacks of all threads to stderr, by signal: a stuck worker reads no link
 
 
@@ -77,6 +78,12 @@ class KillWorker(NamedTuple):
     dump: bool = False  # first SIGABRT, so that its stacks reach stderr
 
 
+class ReopenLog(NamedTuple):
+    """Open the daemon's own log anew; answered by `LogReopened`."""
+
+    op: OpId
+
+
 class SealListeners(NamedTuple):
     """The server stops: let no new connection into the backlog, keep what waits there."""
 
@@ -132,5 +139,5 @@ class Exit(NamedTuple):
 
 Action = (
     ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
-    | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
+    | ReopenLog | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
 )  # fmt: skip

@@ -19,6 +19,8 @@ class Word(Enum):
     HEALTHY = "healthy"  # the probe was answered with 2xx or 3xx
     UNHEALTHY = "unhealthy"  # it was not; `text` says how
     FAILED = "failed"  # could not boot; `text` is the traceback
+    WORN = "worn"  # has served long enough; `text` says why
+    REOPENED = "reopened"  # its access log is open anew, or, with `text`, is not
     BYE = "bye"  # drained, about to exit
 
 
@@ -108,11 +110,17 @@ class RequestOverdue(NamedTuple):
     age: float
 
 
+class LogReopened(NamedTuple):
+    """The daemon's own log is open anew, or, with a problem, is not."""
+
+    problem: str = ""
+
+
 class Tick(NamedTuple):
     """A deadline has passed."""
 
 
 Event = (
     Started | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | Tick
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | LogReopened | Tick
 )  # fmt: skip

@@ -5,7 +5,7 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import failure, moves, orders, rollout
+from srvd.core import failure, moves, orders, reopening, rollout
 from srvd.core.actions import KillWorker, Level, TellWorker, Told
 from srvd.core.events import (
     ForkRefused,
@@ -116,6 +116,12 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
             fits = _cannot_boot(house, pool, generation, worker, event.text, turn)
         case Word.HEALTHY | Word.UNHEALTHY:
             _probed(house, generation, worker, event, turn)
+        case Word.WORN:
+            fits = moves.step(worker, Stimulus.WORN, turn)
+            if fits and worker.phase is Phase.SERVING and not worker.condemned:
+                _wears_out(worker, event.text, turn)
+        case Word.REOPENED:
+            reopening.answered(house, str(worker.id), event.text)
         case Word.BYE:
             pass
     if not fits:
@@ -180,6 +186,13 @@ def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
     turn.do(TellWorker(worker.id, Told.DUMP))
     if worker.is_capacity:
         worker.condemned = "overdue"
+
+
+def _wears_out(worker: Worker, reason: str, turn: Turn) -> None:
+    """It serves on: `reconcile.py` lets it leave when its replacement serves, one worker at a time."""
+    worker.condemned, worker.worn = "worn", reason
+    text = f"worker {worker.id} has {reason}; a replacement boots"
+    turn.note(Level.INFO, "worker", text, ("worker", str(worker.id)))
 
 
 def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:

@@ -88,7 +88,9 @@ def cause(worker: Worker, death: Death) -> str:
     if worker.ready_at is None and not worker.leaving:
         return "boot_failed"
     if worker.leaving:
-        return "retired" if death.exit_code == 0 or worker.phase is Phase.KILLED else "died_leaving"
+        if death.exit_code != 0 and worker.phase is not Phase.KILLED:
+            return "died_leaving"
+        return "recycled" if worker.leaving in ("worn", "recycle") else "retired"
     return "signal" if death.signal is not None else "exited"
 
 
@@ -107,6 +109,7 @@ def summary(worker: Worker, death: Death) -> str:
         "misfit": "broke the protocol of its link",
         "out_of_memory": "ran out of memory",
         "boot_failed": "could not boot",
+        "recycled": f"was replaced, had {worker.worn}" if worker.worn else "was replaced as ordered",
         "retired": f"was told to leave ({worker.leaving})",
         "died_leaving": f"died while leaving ({worker.leaving})",
     }.get(cause(worker, death), "died by itself")

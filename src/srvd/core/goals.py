@@ -5,7 +5,7 @@ Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else,
 
 from __future__ import annotations
 
-from srvd.core import operations, rollout
+from srvd.core import operations, reopening, rollout
 from srvd.core.failure import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.state import House, Operation, Pool, Rollout, Turn
@@ -40,6 +40,8 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
                 operations.end(house, op, OpState.DONE, turn)
         case Kind.RESUME:
             _judge_resume(house, op, turn)
+        case Kind.REOPEN:
+            reopening.judge(house, op, turn)
         case Kind.STOP:
             _judge_stop(house, op, turn)
 
@@ -51,9 +53,14 @@ def pools_of(house: House, op: Operation) -> list[Pool]:
 
 
 def is_full(pool: Pool) -> bool:
-    """The fresh workers serve in the wished number, and no old one is left to be replaced."""
+    """The wished number serves, and no old one is left to be replaced.
+
+    One that is worn counts until its successor does: with a small max_requests there always is one.
+    """
     fresh, old = pool.split()
-    return not old and len(fresh) == pool.target == sum(w.phase is Phase.SERVING for w in fresh)
+    worn = [w for w in old if w.condemned == "worn" and w.id.generation == pool.active]
+    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *worn))
+    return len(old) == len(worn) and len(fresh) <= pool.target <= serving
 
 
 def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:

@@ -18,6 +18,7 @@ class Stimulus(Enum):
     READY = "ready"  # it says: booted
     CONFIRMED = "confirmed"  # it says: accepting
     FAILED = "failed"  # it says: cannot boot
+    WORN = "worn"  # it says: served long enough
     EXITED = "exited"  # its process ended
     OPEN = "open"  # decided: it shall accept
     RETIRE = "retire"  # decided: it shall finish and leave
@@ -51,7 +52,7 @@ class ImpossibleStep(AssertionError):
     """A cell that no event can reach was reached; the message names both sides."""
 
 
-_SAID = (Stimulus.READY, Stimulus.CONFIRMED, Stimulus.FAILED)
+_SAID = (Stimulus.READY, Stimulus.CONFIRMED, Stimulus.FAILED, Stimulus.WORN)
 
 
 def _worker_table() -> dict[tuple[Phase, Stimulus], Phase | Breach]:
@@ -76,8 +77,10 @@ def _worker_table() -> dict[tuple[Phase, Stimulus], Phase | Breach]:
         (p.OPENING, s.RETIRE): p.DRAINING,
         (p.OPENING, s.OVERDUE): p.KILLED,
         (p.SERVING, s.RETIRE): p.DRAINING,
+        (p.SERVING, s.WORN): p.SERVING,  # until its replacement serves
         (p.DRAINING, s.RETIRE): p.DRAINING,
         (p.DRAINING, s.CONFIRMED): p.DRAINING,  # said before it read the order to leave
+        (p.DRAINING, s.WORN): p.DRAINING,  # as above
         (p.DRAINING, s.OVERDUE): p.KILLED,
         (p.KILLED, s.RETIRE): p.KILLED,
         (p.KILLED, s.OVERDUE): p.KILLED,  # killed once more, loudly

@@ -119,6 +119,7 @@ class Kind(Enum):
     RECYCLE = "recycle"
     PAUSE = "pause"
     RESUME = "resume"
+    REOPEN = "reopen"  # the logs
     STOP = "stop"
 
 

@@ -18,6 +18,7 @@ _LANES = {
     Kind.SCALE: "size",
     Kind.PAUSE: "size",
     Kind.RESUME: "size",
+    Kind.REOPEN: "logs",
 }
 """Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
 
@@ -70,8 +71,9 @@ def _check_scale(house: House, order: Order) -> Fault | None:
 
 def joinable(house: House, order: Order) -> Operation | None:
     """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
-    earlier `pause`. A relative scale never joins: each of six `+1` counts."""
-    if order.kind is Kind.SCALE and order.relative:
+    earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
+    since."""
+    if order.kind is Kind.REOPEN or (order.kind is Kind.SCALE and order.relative):
         return None
     rivals = [op for op in house.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
     return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None

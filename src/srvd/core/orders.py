@@ -5,7 +5,7 @@ Whether it may begin is `operations.py`'s, whether it has come true `goals.py`'s
 
 from __future__ import annotations
 
-from srvd.core import failure, goals, moves, operations, rollout
+from srvd.core import failure, goals, moves, operations, reopening, rollout
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
@@ -41,6 +41,8 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
                 pool.paused = False
                 pool.breaker.clear()
             _default_deadline(op, pools, turn)
+        case Kind.REOPEN:
+            reopening.begin(house, op, turn)
         case Kind.START | Kind.STOP:
             pass
 
@@ -191,6 +193,8 @@ def expire(house: House, op: Operation, turn: Turn) -> None:
         case Kind.RESUME:
             message = f"not all workers serve after {took}; the pool stays resumed and goes on trying"
             operations.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why"))
+        case Kind.REOPEN:
+            reopening.expire(house, op, turn)
         case Kind.STOP:
             stop(house, op, turn, hurry=True)
         case _ if op.state is OpState.RUNNING:

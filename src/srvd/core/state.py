@@ -58,7 +58,8 @@ class Turn:
 
 class Worker:
     ready_at: float | None = None
-    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue"
+    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue", "worn"
+    worn: str = ""  # what it said when it had served long enough
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
 
@@ -256,6 +257,9 @@ class Operation:
     fault: Fault | None = None
     targets: frozenset[WorkerId] = frozenset()  # recycle: whom
     revision: Revision | None = None  # reload: what was read
+    asked: int = 0  # reopen: how many workers
+    unanswered: frozenset[str] = frozenset()  # reopen: who is waited for
+    complaints: tuple[str, ...] = ()  # reopen: who could not, and why
 
     def __init__(self, number: OpId, order: Order, actor: Actor, created: float) -> None:
         self.id = number
@@ -295,4 +299,4 @@ class House:
 
     @property
     def open_operations(self) -> list[Operation]:
-        return [op for op in self.operations.values() if not op.state.ended]
+        return [op for op in self.operations.values() if op.ended is None]

@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, failure, goals, moves, operations, orders, rollout
+from srvd.core import facts, failure, goals, moves, operations, orders, reopening, rollout
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -21,6 +21,7 @@ from srvd.core.events import (
     ConfigRefused,
     Event,
     ForkRefused,
+    LogReopened,
     Ordered,
     RequestOverdue,
     Started,
@@ -90,6 +91,8 @@ class Supervisor:
                 op = self.operation(op_id)
                 if op is not None and not op.state.ended:
                     operations.end(self.house, op, OpState.FAILED, turn, fault)
+            case LogReopened(problem):
+                reopening.answered(self.house, reopening.DAEMON, problem)
             case Started():
                 self._started(event, turn)
             case Tick():

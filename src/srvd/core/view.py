@@ -26,7 +26,7 @@ def pool_state(house: House, pool: Pool) -> str:
         return "crashing"
     if pool.paused:
         return "paused"
-    serving = sum(w.phase is Phase.SERVING and not w.condemned for w in pool.workers())
+    serving = sum(w.phase is Phase.SERVING and w.condemned in ("", "worn") for w in pool.workers())
     whole = serving >= pool.target and pool.source.zygote is Zygote.UP
     return "ready" if whole else "degraded" if house.started else "starting"
 

@@ -91,7 +91,7 @@ def _show_deaths(result: Map) -> None:
 
 def _show_death(death: Map) -> None:
     head = f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}"
-    if death["cause"] == "retired" and not death["traceback"]:
+    if death["cause"] in ("retired", "recycled") and not death["traceback"]:
         put(f"{head}, {ago(death['at'], time.time())}")  # as it should be: nothing more to ask
         return
     put(head)

@@ -14,7 +14,7 @@ from typing import Protocol
 from srvd.config.lasting import with_lasting
 from srvd.config.settings import Config, PoolSettings
 from srvd.core import actions as act
-from srvd.core.events import ConfigRead, ConfigRefused, Event, Tick
+from srvd.core.events import ConfigRead, ConfigRefused, Event, LogReopened, Tick
 from srvd.core.model import Fault, Headroom, OpId, PoolSpec, Revision, Strategy
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.answers import Answers
@@ -72,6 +72,7 @@ class Engine:
         self.answers: Answers
         self.on_exit: Callable[[act.Exit], None]
         self.on_ready: Callable[[], None]
+        self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was
         self.on_adopted: Callable[[], None]
         self.trace: Trace | None = None
         self.control: ControlServer | None = None
@@ -131,6 +132,8 @@ class Engine:
             case act.DropRevision(revision):
                 self.configs.pop(revision, None)
                 self._performer.perform(action)
+            case act.ReopenLog():
+                self.emit(LogReopened(self.reopen_log()))
             case act.Exit():
                 self.on_exit(action)
             case _:

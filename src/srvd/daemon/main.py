@@ -95,6 +95,7 @@ class Daemon:
         engine.answers = self._answers
         engine.on_exit = self._leave
         engine.on_ready = self._started
+        engine.reopen_log = self._reopen
         engine.on_adopted = self._overdue.look  # at the limits of the new configuration
         if config.daemon.log_level == "debug":
             engine.trace = _tracer(self._log)
@@ -203,12 +204,12 @@ class Daemon:
             signal.SIGINT: (Order(Kind.STOP),),
             signal.SIGQUIT: (Order(Kind.STOP, now=True),),
             signal.SIGHUP: (Order(Kind.RELOAD),),
+            signal.SIGUSR1: (Order(Kind.REOPEN),),
         }
         for number, wanted in orders.items():
             loop.add_signal_handler(number, self._signalled, number, wanted)
         loop.add_signal_handler(signal.SIGTTIN, self._signalled_scale, signal.SIGTTIN, +1)
         loop.add_signal_handler(signal.SIGTTOU, self._signalled_scale, signal.SIGTTOU, -1)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
@@ -224,13 +225,13 @@ class Daemon:
         pools = list(self._core.house.pools)
         self._signalled(number, tuple(Order(Kind.SCALE, name, delta, relative=True) for name in pools))
 
-    def _reopen(self) -> None:
+    def _reopen(self) -> str:
+        """Why the log could not be opened anew; "" if it was."""
         try:
             self._log_file.open()
         except SrvdError as exc:
-            self._log.error(f"{exc.message}; the former file stays open")
-        else:
-            self._log.info("SIGUSR1: the log is opened anew")
+            return exc.message
+        return ""
 
     def _upgrade(self) -> None:
         self._log.warning("SIGUSR2: unsupported: this version cannot upgrade in place")

@@ -25,6 +25,7 @@ from srvd.core.events import Event
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import LateLoop, Loop
+from srvd.daemon.spawn import Fronts
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
@@ -128,7 +129,9 @@ class Performer:
     def _start(self, generation: GenerationId, revision: Revision) -> None:
         self._revisions[generation] = revision
         pool = self._pool(generation)
-        self._zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners))
+        config = self._configs[revision]
+        fronts = Fronts(config.listeners, config.tls)
+        self._zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners), fronts)
 
     def _tell(self, action: TellWorker) -> None:
         match action.told:
@@ -138,6 +141,8 @@ class Performer:
                 self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving))
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
+            case Told.REOPEN:
+                self.workers.tell(action.worker, family.Reopen())
             case Told.DUMP:
                 self.workers.signal(action.worker, DUMP_SIGNAL)
 

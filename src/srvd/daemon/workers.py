@@ -230,6 +230,10 @@ class Workers:
                 emit(WorkerSaid(worker.id, Word.FAILED, traceback or reason))
             case family.Probed(healthy, text):
                 emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, text))
+            case family.Worn(reason):
+                emit(WorkerSaid(worker.id, Word.WORN, reason))
+            case family.Reopened(problem):
+                emit(WorkerSaid(worker.id, Word.REOPENED, problem))
             case family.Bye():
                 emit(WorkerSaid(worker.id, Word.BYE))
             case family.Woke():

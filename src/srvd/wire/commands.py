@@ -185,6 +185,19 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "reopen",
+        OPERATOR,
+        "Open the logs anew, after they were moved away",
+        (_TIMEOUT._replace(help="Wait at most so long for workers to answer; 0: 5 s"), _WAIT),
+        help=(
+            "Access logs of all workers and the daemon's log file. Answers when every one of them writes to the new "
+            "file, or with those that do not: a worker whose threads are all in requests reopens when one has ended. "
+            "SIGUSR1 to the daemon does the same."
+        ),
+        examples=("srvctl reopen", "mv access.log access.log.1 && srvctl reopen && gzip access.log.1"),
+        changes=True,
+    ),
+    Command(
         "stop",
         ADMIN,
         "Stop the daemon and everything it runs",

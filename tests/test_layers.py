@@ -35,6 +35,8 @@ LATE = {
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
+    ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies
+    ("worker/front.py", "srvd.worker.encrypted"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS
     ("config/values.py", "ipaddress"),  # 2 ms, only when a configuration names networks
     ("config/check.py", "srvd.tls.context"),  # ssl costs 11 ms, and is needed only when certificates are named
     ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file

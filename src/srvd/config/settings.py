@@ -22,6 +22,7 @@ __all__ = [
     "Setting",
     "declared",
     "pack",
+    "pack_front",
     "unpack",
 ]
 
@@ -265,6 +266,18 @@ def pack(pool: PoolSettings) -> dict[str, Any]:
     packed = {name: list(value) if isinstance(value, tuple) else value for name, value in pool._asdict().items()}
     del packed["env"]
     return packed
+
+
+def pack_front(listener: ListenerSettings) -> dict[str, Any]:
+    """What a worker has to know of a listener before it reads HTTP, as a plain map; {}: nothing."""
+    if not (listener.certificate or listener.proxy_protocol or listener.trusted_proxies):
+        return {}
+    return {
+        "proxy_protocol": listener.proxy_protocol,
+        "proxy_from": list(listener.proxy_from),
+        "trusted_proxies": list(listener.trusted_proxies),
+        "forwarded": listener.forwarded,
+    }
 
 
 def unpack(packed: Mapping[str, Any]) -> PoolSettings:

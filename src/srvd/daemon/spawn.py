@@ -9,10 +9,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgpack
 
 from srvd.config import settings
-from srvd.config.settings import PoolSettings
+from srvd.config.settings import ListenerSettings, PoolSettings
 from srvd.core.model import GenerationId
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
@@ -20,13 +23,25 @@ from srvd.linux import fds, process
 from srvd.linux.interpreter import take
 from srvd.linux.scoreboard import Board
 from srvd.linux.sockets import describe
+from srvd.tls import material
+from srvd.tls.material import Material
 from srvd.wire import family
 
-__all__ = ["interpreter", "start_zygote"]
+__all__ = ["NO_FRONTS", "Fronts", "Named", "interpreter", "start_zygote"]
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
 
 Named = Sequence[tuple[str, socket.socket]]
+
+
+class Fronts(NamedTuple):
+    """What stands before HTTP, by the name of a listener."""
+
+    settings: Mapping[str, ListenerSettings]
+    tls: Mapping[str, Material]
+
+
+NO_FRONTS = Fronts({}, {})
 
 
 def interpreter(pool: PoolSettings) -> str:
@@ -35,16 +50,24 @@ def interpreter(pool: PoolSettings) -> str:
 
 
 def start_zygote(
-    generation: GenerationId, pool: PoolSettings, board: Board, listeners: Named, line: Callable[[str], None]
+    generation: GenerationId,
+    pool: PoolSettings,
+    board: Board,
+    listeners: Named,
+    line: Callable[[str], None],
+    fronts: Fronts = NO_FRONTS,
 ) -> Process:
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had."""
     started = take(interpreter(pool), pool.env)
     child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line))
+    passed = [board.fd, *(sock.fileno() for _, sock in listeners)]
+    secrets = -1
     try:
+        secrets = _secrets(listeners, fronts)
+        if secrets >= 0:
+            passed.append(secrets)
         # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
-        fds.send(
-            started.link, _load(generation, pool, listeners), [board.fd, *(sock.fileno() for _, sock in listeners)]
-        )
+        fds.send(started.link, _load(generation, pool, listeners, fronts), passed)
     except BrokenPipeError:
         return child  # it is over already; its end will be told like any other
     except BaseException:
@@ -52,10 +75,21 @@ def start_zygote(
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         child.close()
         raise
+    finally:
+        fds.close_all([secrets] if secrets >= 0 else [])
     return child
 
 
-def _load(generation: GenerationId, pool: PoolSettings, listeners: Named) -> bytes:
+def _secrets(listeners: Named, fronts: Fronts) -> int:
+    """A memfd with the certificates and keys of these listeners, -1 if none speaks TLS.
+
+    Only a descriptor that is passed on opens it: the application's user may not read the files that they come from.
+    """
+    packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
+    return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
+
+
+def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts) -> bytes:
     return family.encode(
         family.Load(
             pool=generation.pool,
@@ -68,7 +102,12 @@ def _load(generation: GenerationId, pool: PoolSettings, listeners: Named) -> byt
             user=pool.user,
             group=pool.group,
             listeners=[
-                {"name": name, "address": describe(sock), "family": _FAMILIES[socket.AddressFamily(sock.family)]}
+                {
+                    "name": name,
+                    "address": describe(sock),
+                    "family": _FAMILIES[socket.AddressFamily(sock.family)],
+                    "front": settings.pack_front(fronts.settings[name]) if name in fronts.settings else {},
+                }
                 for name, sock in listeners
             ],
             settings=settings.pack(pool),

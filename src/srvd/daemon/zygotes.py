@@ -13,7 +13,7 @@ from srvd.core.events import ZygoteFailed, ZygoteGone, ZygoteLoaded
 from srvd.core.model import Fault, GenerationId
 from srvd.daemon.loop import Timer
 from srvd.daemon.process import Process
-from srvd.daemon.spawn import Named, interpreter, start_zygote
+from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.linux import fds, process
@@ -50,11 +50,11 @@ class Zygotes:
         self._workers = workers
         self._zygotes: dict[GenerationId, Zygote] = {}
 
-    def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named) -> None:
+    def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts = NO_FRONTS) -> None:
         """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
         line = partial(self._voice.line, generation)
         try:
-            started = start_zygote(generation, pool, self._board, listeners, line)
+            started = start_zygote(generation, pool, self._board, listeners, line, fronts)
         except OSError as exc:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""

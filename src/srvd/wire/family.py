@@ -20,7 +20,9 @@ TEXT_LIMIT = 12_288
 
 
 class Load(NamedTuple):
-    """daemon → zygote, first message; fds: the scoreboard's memfd, then the listeners in the order of `listeners`."""
+    """daemon → zygote, first message; fds: the scoreboard's memfd, the listeners in the order of `listeners`, and then,
+    if any of them speaks TLS, a memfd with the map of their names to what `tls.material.pack` made.
+    """
 
     pool: str
     generation: int
@@ -31,7 +33,7 @@ class Load(NamedTuple):
     umask: int  # -1: leave
     user: str  # "" : leave
     group: str
-    listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix"}
+    listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix", "front": {…}}
     settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.settings.pack
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import faulthandler
 import socket
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from srvd.config.settings import PoolSettings
 from srvd.errors import LoadFailed
@@ -27,6 +27,9 @@ from srvd.worker.service import Application, Service
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wear import Wear
 from srvd.worker.witness import Witness
+
+if TYPE_CHECKING:
+    from srvd.worker.front import Front
 
 __all__ = ["Boot", "serve"]
 
@@ -47,6 +50,7 @@ class Boot(NamedTuple):
     load: Callable[[], object]
     settings: PoolSettings
     hooks: Hooks | None = None  # None: not preloaded, as `app`
+    fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
 
     @property
     def worker(self) -> str:
@@ -82,7 +86,7 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
     service = Service(hooks.with_before_request(app, hooked.before_request, log), settings, loop, meter, log)
     service.access, service.wear = access, wear
-    gate = Gate(service, boot.listeners, name, settings.max_connections)
+    gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts)
     Orders(service, gate, link, name, settings.drain_timeout)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     link.say(family.Ready(), wait=True)

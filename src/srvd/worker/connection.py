@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 import time
 from enum import Enum
 from io import BytesIO
 from select import EPOLLIN, EPOLLOUT
 
-from srvd.http.head import Environ, Request
+from srvd.http.head import Environ, HeadReader, Request
 from srvd.http.inbound import Inbound
 from srvd.http.refusal import Refusal, answer
 from srvd.worker.loop import NEVER
@@ -21,6 +20,7 @@ from srvd.worker.outbox import HIGH_WATER, Outbox
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
 from srvd.worker.tracebacks import format_traceback
+from srvd.worker.transport import Transport, abort
 from srvd.worker.wsgi import Exchange, ReaderGone
 
 __all__ = ["Connection", "Phase"]
@@ -33,7 +33,6 @@ _SHARE = 1 << 20
 _LINGER_BYTES = 65_536
 # A body must come at this rate on the average, once body_timeout has passed.
 _LEAST_BYTES_PER_SECOND = 500
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() resets
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -61,11 +60,11 @@ class Connection:
         "phase", "served",
     )  # fmt: skip
 
-    def __init__(self, service: Service, sock: socket.socket, template: Environ, now: float) -> None:
+    def __init__(self, service: Service, sock: Transport, template: Environ, now: float, heads: HeadReader) -> None:
         self._service = service
         self._sock = sock
         self._fd = sock.fileno()
-        self._inbound = Inbound(service.heads, template)
+        self._inbound = Inbound(heads, template)
         self._outbox = Outbox()
         self._spool: Spool | None = None  # the body of the request that is being read or answered
         self._exchange: Exchange | None = None
@@ -110,6 +109,8 @@ class Connection:
         exchange, self._exchange = self._exchange, None
         if exchange is not None and not exchange.ended:
             exchange.abandon()
+            if exchange.must_reset:
+                abort(self._sock)
             self._service.meter.end(now, exchange, self._since)
         self._drop_body()
         self.phase = _CLOSED
@@ -121,8 +122,7 @@ class Connection:
 
     def reset(self, now: float) -> None:
         """Close so that the client sees an error, and the kernel keeps nothing for it."""
-        if self._sock.family != socket.AF_UNIX:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        abort(self._sock)
         self.close(now)
 
     def hurry(self, deadline: float) -> None:

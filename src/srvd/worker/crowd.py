@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from srvd.worker.arrival import Arrival
     from srvd.worker.connection import Connection
     from srvd.worker.meter import Meter
 
@@ -18,8 +19,8 @@ __all__ = ["Crowd"]
 class Crowd:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._lingering: set[Connection] = set()
-        self.all: set[Connection] = set()
+        self._lingering: set[Connection | Arrival] = set()
+        self.all: set[Connection | Arrival] = set()
         self.on_left: Callable[[float], None] = _nobody_waits
         """Called when a connection has gone, or begins to linger."""
 
@@ -28,7 +29,7 @@ class Crowd:
         """How many take room: one that lingers costs a descriptor only."""
         return len(self.all) - len(self._lingering)
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: Connection | Arrival) -> None:
         self.all.add(connection)
         self._meter.connections(len(self.all))
 
@@ -37,7 +38,7 @@ class Crowd:
         self._lingering.add(connection)
         self.on_left(now)
 
-    def leave(self, connection: Connection, now: float) -> None:
+    def leave(self, connection: Connection | Arrival, now: float) -> None:
         self.all.discard(connection)
         self._lingering.discard(connection)
         self._meter.connections(len(self.all))

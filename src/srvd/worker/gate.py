@@ -11,14 +11,19 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Sequence
+from itertools import zip_longest
 from select import EPOLLEXCLUSIVE, EPOLLIN
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srvd.http.head import Environ
 from srvd.worker.connection import Connection
 from srvd.worker.files import FileWrapper
 from srvd.worker.loop import NEVER
 from srvd.worker.service import Service
+
+if TYPE_CHECKING:
+    from srvd.worker.front import Front, Reception
 
 __all__ = ["Gate", "base_environ"]
 
@@ -37,9 +42,20 @@ _OF_THE_CONNECTION = frozenset({
 class Gate:
     """Shut at first. `open` to accept; `shut` to leave new connections to other workers; `empty` before the end."""
 
-    def __init__(self, service: Service, listeners: list[socket.socket], worker: str, most: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listeners: list[socket.socket],
+        worker: str,
+        most: int,
+        fronts: Sequence[Front | None] = (),
+    ) -> None:
+        """`fronts` has one for each listener, or none for any."""
         self._service = service
-        self._doors = [_Door(self, listener, worker) for listener in listeners]
+        self._doors = [
+            _Door(self, listener, worker, front.reception(service) if front else None)
+            for listener, front in zip_longest(listeners, fronts)
+        ]
         self._opened = False
         self._held = False  # no room, or the system refused: listeners are not in the loop
         self._limit = most
@@ -97,7 +113,11 @@ class Gate:
                 self._refused(exc, now)
             return False
         sock.setblocking(False)
-        Connection(self._service, sock, door.template(sock, peer), now)
+        template = door.template(sock, peer)
+        if door.reception is None:
+            Connection(self._service, sock, template, now, self._service.heads)
+        else:
+            door.reception.welcome(sock, template, now)
         return False
 
     def accept(self, door: _Door, now: float) -> None:
@@ -171,13 +191,14 @@ class Gate:
 class _Door:
     """One listener, and what the environ of every request that comes through it has."""
 
-    def __init__(self, gate: Gate, listener: socket.socket, worker: str) -> None:
+    def __init__(self, gate: Gate, listener: socket.socket, worker: str, reception: Reception | None) -> None:
         listener.setblocking(False)
         self._gate = gate
         self._base: Environ = base_environ(worker)
         self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
         self._any = False
         self.listener = listener
+        self.reception = reception
         if self._inet:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
             host, port = listener.getsockname()[:2]

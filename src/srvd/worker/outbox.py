@@ -6,10 +6,10 @@ Bounded by its owner, who stops adding when `size` is over the high-water mark.
 from __future__ import annotations
 
 import os
-import socket
 from collections import deque
 
 from srvd.worker.files import Span
+from srvd.worker.transport import Transport
 
 __all__ = ["HIGH_WATER", "Outbox"]
 
@@ -37,7 +37,7 @@ class Outbox:
     def add_span(self, span: Span) -> None:
         self._items.append(span)
 
-    def flush(self, sock: socket.socket) -> int:
+    def flush(self, sock: Transport) -> int:
         """Sends what the socket takes; how many bytes it took. Raises `OSError` when the connection is broken,
         `EOFError` when a file has become shorter than its span.
         """
@@ -63,7 +63,7 @@ class Outbox:
         return taken
 
 
-def _send_span(sock: socket.socket, span: Span) -> int:
+def _send_span(sock: Transport, span: Span) -> int:
     sent = os.sendfile(sock.fileno(), span.fd, span.offset, min(span.length, _AT_ONCE))
     if not sent:
         raise EOFError

@@ -70,4 +70,5 @@ def _boot(stock: Stock, order: family.Fork, link: int) -> base.Boot:
         load=partial(application.load, stock.wanted.app),
         settings=stock.pool,
         hooks=stock.hooks,
+        fronts=stock.fronts,
     )

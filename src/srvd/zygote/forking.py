@@ -9,7 +9,8 @@ import os
 import select
 import signal
 import socket
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process
@@ -19,6 +20,9 @@ from srvd.linux.scoreboard import Board
 from srvd.wire import family
 from srvd.worker.hooks import Hooks
 from srvd.zygote import child
+
+if TYPE_CHECKING:
+    from srvd.worker.front import Front
 
 __all__ = ["Nursery", "Stock"]
 
@@ -33,6 +37,7 @@ class Stock(NamedTuple):
     pool: PoolSettings
     who: Identity | None
     hooks: Hooks | None = None  # None: each worker loads them
+    fronts: Sequence[Front | None] = ()  # one for each listener
 
 
 class Newborn(NamedTuple):

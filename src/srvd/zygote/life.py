@@ -21,7 +21,7 @@ from srvd.linux import fds, identity, process
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.wire import family
-from srvd.zygote import loading
+from srvd.zygote import fronting, loading
 from srvd.zygote.forking import Nursery, Stock
 
 __all__ = ["live"]
@@ -101,6 +101,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         fds.kill_at_end(link)
         outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
         fds.kill_at_end(link, on=False)
+        fronts = [] if outcome.tainted else fronting.make(wanted, errand.fds[1 + len(wanted.listeners) :])
     except LoadFailed as failed:
         _say_failed(link, failed)
         return 1
@@ -117,9 +118,9 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
     gc.freeze()
-    listeners = [socket.socket(fileno=fd) for fd in errand.fds[1:]]
+    listeners = [socket.socket(fileno=fd) for fd in errand.fds[1 : 1 + len(wanted.listeners)]]
     nursery = Nursery(
-        link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, who, outcome.hooks)
+        link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, who, outcome.hooks, fronts)
     )
     nursery.run()
     return 0

@@ -1,0 +1,43 @@
+"""What a connection needs of its socket. A plain socket is one itself; `encrypted.py` has the same face over TLS.
+
+Which of the two a connection has is chosen once, when it is accepted: plain HTTP pays nothing for TLS.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Protocol
+
+__all__ = ["Transport", "abort"]
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() resets
+
+
+class Transport(Protocol):
+    """The methods of `socket.socket` on a non-blocking socket, with their errors: `BlockingIOError`, `OSError`."""
+
+    @property
+    def family(self) -> int: ...
+
+    def fileno(self) -> int: ...
+
+    def recv(self, bufsize: int, /) -> bytes:
+        """b"" at the end. What was received is given out whole: nothing waits that epoll would not tell of."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """How many bytes were taken. After `BlockingIOError`, or if that were not all, the next call must begin with
+        the first byte that was not taken.
+        """
+
+    def shutdown(self, how: int, /) -> None: ...
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def abort(transport: Transport) -> None:
+    """Its close will be a reset, so that the peer sees an error. Unix sockets have none."""
+    if transport.family != socket.AF_UNIX:
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,0 +1,55 @@
+"""Makes what stands before HTTP on each listener, out of what the daemon says: once, before any worker is forked.
+
+Reads no file: certificates and keys come in a memfd, which only the daemon could fill, and which is closed after it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from srvd.errors import BadFrame, ConfigInvalid, LoadFailed
+from srvd.wire import family
+
+if TYPE_CHECKING:
+    from srvd.worker.front import Front
+
+__all__ = ["make"]
+
+
+def make(wanted: family.Load, rest: list[int]) -> list[Front | None]:
+    """One for each listener; None for those that speak plain HTTP, and believe nobody.
+
+    `rest`: the descriptors behind those of the listeners; they are closed. Raises `LoadFailed`, `BadFrame`.
+    """
+    if not any(listener.get("front") for listener in wanted.listeners):
+        return [None] * len(wanted.listeners)
+    # Here, because most listeners have none of it.
+    from srvd.worker.front import make_front
+
+    secrets = _secrets(rest)
+    made: dict[str, Front] = {}
+    try:
+        for listener in wanted.listeners:
+            name = str(listener["name"])
+            if listener.get("front") and name not in made:
+                made[name] = make_front(listener["front"], secrets.get(name))
+    except ConfigInvalid as exc:
+        raise LoadFailed(exc.message, hint="the OpenSSL of the pool's `python` may not be the daemon's") from exc
+    return [made.get(str(listener["name"])) for listener in wanted.listeners]
+
+
+def _secrets(rest: list[int]) -> dict[str, Any]:
+    """The packed material by the names of listeners."""
+    if not rest:
+        return {}
+    try:
+        found = msgpack.unpackb(os.pread(rest[0], os.fstat(rest[0]).st_size, 0))
+    finally:
+        for fd in rest:
+            os.close(fd)
+    if not isinstance(found, dict):
+        raise BadFrame("read the certificates: they do not fit; the link is closed")
+    return found

@@ -73,7 +73,10 @@ def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, tu
     found = _rollout_of(house, generation)
     if found is not None:
         found[1].refusals = 0
-    pool.breaker.refusals = 0
+    if pool.breaker.refusals:
+        pool.breaker.refusals = 0
+        if not pool.breaker.strikes:
+            pool.breaker.reason = ""  # what it told of is over
     worker.deadline = deadline  # set when it was asked for
     if cancelled:
         worker.deadline = turn.now + moves.LAST_WORDS

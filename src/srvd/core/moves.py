@@ -14,6 +14,11 @@ LAST_WORDS = 5.0
 """Seconds a process has to be gone after SIGKILL, or a zygote after its link was closed, before it is killed again."""
 
 
+IN_FLIGHT = 128
+"""Workers that one zygote is asked for at a time. Its link holds some 280 orders that it has not read; one more is
+refused, as if the zygote were deaf."""
+
+
 def step(worker: Worker, stimulus: Stimulus, turn: Turn) -> bool:
     """Moves the worker; False when it spoke out of turn (and has not moved). Its deadline is the caller's to set."""
     phase = next_phase(worker.phase, stimulus)

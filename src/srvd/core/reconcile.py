@@ -56,7 +56,7 @@ def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> 
     source = pool.source
     if source is None or source.zygote is not Zygote.UP or now < pool.breaker.until:
         return 0
-    count = pool.target - len(fresh)
+    count = min(pool.target - len(fresh), moves.IN_FLIGHT - source.count(Phase.ASKED))
     if old:
         count = min(count, pool.target + SURGE - len(fresh) - len(old))
     if pool.breaker.strikes or pool.breaker.refusals:  # after a failure one attempt at a time

@@ -75,7 +75,7 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
 def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn) -> None:
     alive = trial.staged
     may_ask = trial.zygote is Zygote.UP and turn.now >= rollout.retry_at
-    count = size - len(alive)
+    count = min(size - len(alive), moves.IN_FLIGHT - trial.count(Phase.ASKED))
     if rollout.refusals:  # after a failure one attempt at a time
         count = min(count, 1 - sum(w.phase is Phase.ASKED for w in alive))
     for _ in range(count if may_ask else 0):

@@ -151,7 +151,8 @@ def _many_fields(seen: Seen) -> bool:
 
 
 def _unknown_expectation(seen: Seen) -> bool:
-    return seen.minor == b"1" and any(value.lower() != b"100-continue" for value in [_joined(seen, b"expect")] if value)
+    members = (member.strip(b" \t").lower() for member in _joined(seen, b"expect").split(b","))
+    return seen.minor == b"1" and any(member not in (b"", b"100-continue") for member in members)
 
 
 def _joined(seen: Seen, name: bytes) -> bytes:

@@ -109,7 +109,11 @@ def _difference(ours: http_feed.Message, theirs: h11_reading.Message) -> str:
         "trailers": ([(name.lower(), value) for name, value in ours.trailers], theirs.trailers),
         "stays": (ours.keep_alive, not theirs.closes or h11_reading.is_kept_by_1_0(theirs)),
         "fields": (
-            {name: value for name, value in environ.items() if name.startswith(("HTTP_", "CONTENT_"))},
+            {
+                name: value.lower() if name == "HTTP_TRANSFER_ENCODING" else value
+                for name, value in environ.items()
+                if name.startswith(("HTTP_", "CONTENT_"))
+            },
             _environ(theirs),
         ),
     }
@@ -117,7 +121,10 @@ def _difference(ours: http_feed.Message, theirs: h11_reading.Message) -> str:
 
 
 def _environ(theirs: h11_reading.Message) -> dict[str, str]:
-    """The fields as PEP 3333 and RFC 3875 name them; those that an application must not see are left out."""
+    """The fields as PEP 3333 and RFC 3875 name them, without those that an application must not see.
+
+    h11 writes the transfer coding in small letters, whatever was sent.
+    """
     fields: dict[str, str] = {}
     for name, value in theirs.fields:
         if b"_" in name or name == b"proxy":

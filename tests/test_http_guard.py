@@ -154,6 +154,8 @@ ACCEPTED: list[tuple[str, bytes, str]] = [
     ("rfc9110_5_5_bytes_over_127_in_a_value", request("X: \xe9"), "GET /"),
     ("rfc9110_5_5_an_empty_value", request("X:"), "GET /"),
     ("rfc9110_8_6_a_length_of_zero", request("Content-Length: 0"), "GET /"),
+    ("rfc9110_10_1_1_no_expectation_at_all", request("Expect:"), "GET /"),
+    ("rfc9110_10_1_1_the_same_expectation_twice", request("Expect: 100-continue", "expect: ,100-Continue"), "GET /"),
     ("rfc9110_10_1_1_an_expectation_in_1_0", request("Expect: x", line="GET / HTTP/1.0"), "GET /"),
     ("rfc9110_7_8_an_upgrade_that_is_ignored", request("Connection: Upgrade", "Upgrade: websocket"), "GET /"),
 ]  # fmt: skip

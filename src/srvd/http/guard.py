@@ -183,9 +183,13 @@ def persistent(connection: str, minor: int) -> bool:
 
 
 def expects_continue(value: str, minor: int) -> bool:
-    """Whether a 100 (Continue) is waited for (RFC 9110 section 10.1.1); in HTTP/1.0 the field means nothing."""
+    """Whether a 100 (Continue) is waited for (RFC 9110 section 10.1.1, a list); in HTTP/1.0 the field means nothing.
+
+    `value`: all Expect lines, joined.
+    """
     if minor == 0:
         return False
-    if value.lower() != "100-continue":
+    expected = {member.strip(_OWS) for member in value.lower().split(",")} - {""}
+    if expected - {"100-continue"}:
         raise Refusal(417, "an expectation other than 100-continue")
-    return True
+    return bool(expected)

@@ -58,10 +58,20 @@ class Starter:
 @pytest.fixture
 def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
     """Starts daemons. Whatever the test did with them: at its end they stop, and nothing is left of them."""
+    yield from _starting(request.node, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """The same, for daemons that several tests of a module ask."""
+    yield from _starting(request.node, tmp_path_factory.mktemp("module"))
+
+
+def _starting(node: Any, folder: Path) -> Iterator[Starter]:
     become_subreaper()  # what a daemon left behind becomes our child, and can be found
     before = _children()
-    starter = Starter(tmp_path)
-    request.node.stash[_STARTED] = starter.all
+    starter = Starter(folder)
+    node.stash[_STARTED] = starter.all
     yield starter
     try:
         for srvd in starter.all:
@@ -85,7 +95,8 @@ def srvd(starter: Starter) -> Srvd:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
     report = yield
     if report.failed:
-        for srvd in item.stash.get(_STARTED, []):
+        module = item.getparent(pytest.Module)
+        for srvd in [*item.stash.get(_STARTED, []), *(module.stash.get(_STARTED, []) if module else [])]:
             report.sections.append((f"log of {srvd}", srvd.logged()[-_LOG_SHOWN:]))
     return report
 

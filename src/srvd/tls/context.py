@@ -130,7 +130,7 @@ def _shake_hands(context: ssl.SSLContext, identity: Identity) -> dict[str, objec
         client = client_context.wrap_bio(to_client, to_server)
         server = context.wrap_bio(to_server, to_client, server_side=True)
         for _ in range(_MOST_TURNS):
-            if _is_done(client) and _is_done(server):
+            if all([_is_done(client), _is_done(server)]):
                 break
         return dict(client.getpeercert() or {})
     except (ssl.SSLError, ValueError) as exc:

@@ -1,0 +1,275 @@
+"""nginx in front of srvd's Unix socket, with connections that stay open between the two.
+
+Debian's package is enough (nginx-light); without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apps import shared
+from tests.conftest import Starter
+from tests.daemon import Srvd, free_port
+from tests.load import load_on
+from tests.support import wait_for
+from tests.worker_rig import Client
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)"),
+]
+
+ROOT = Path(__file__).parent.parent
+CONFIG = """
+[listeners.web]
+bind = ["unix:{folder}/web.sock"]
+
+[pools.web]
+app = "{app}"
+pythonpath = ["{root}"]
+workers = 1
+{more}
+"""
+NGINX_CONFIG = """
+{user}
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_max_body_size 0;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  scgi_temp_path {folder}/scgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  upstream srvd {{
+    server unix:{srvd}/web.sock;
+    keepalive 16;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $http_host;
+    location / {{ proxy_pass http://srvd; }}
+    location /direct/ {{
+      proxy_pass http://srvd/;
+      proxy_buffering off;
+      proxy_request_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+class Front:
+    """srvd with one worker, and nginx in front of it."""
+
+    def __init__(self, srvd: Srvd, port: int) -> None:
+        self.srvd = srvd
+        self.address = ("127.0.0.1", port)
+
+    def ask(self, path: str, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """One request on a connection of its own; the response with its body in `body`."""
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        try:
+            return ask(connection, path, method, body, headers)
+        finally:
+            connection.close()
+
+    def upstream(self) -> set[str]:
+        """The connections that nginx has to the worker: sockets by their inodes."""
+        pid = self.srvd.serving()[0]["pid"]
+        held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+        known = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        connected = {
+            f"socket:[{cells[6]}]"
+            for cells in known
+            if cells[7:] == [f"{self.srvd.folder}/web.sock"] and cells[5] == "03"
+        }
+        return held & connected
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.body = response.read()
+
+
+def ask(
+    connection: http.client.HTTPConnection,
+    path: str,
+    method: str = "GET",
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    chunked = body is not None and not isinstance(body, bytes)
+    connection.request(method, path, body, headers or {}, encode_chunked=chunked)
+    return Answer(connection.getresponse())
+
+
+@pytest.fixture(scope="module")
+def site(module_starter: Starter) -> Iterator[Front]:
+    """With the Flask application of apps/."""
+    with _front(module_starter, "tests.apps.flask_app:app") as front:
+        (front.srvd.folder / shared.STATIC).mkdir()
+        (front.srvd.folder / shared.STATIC / "hello.txt").write_text("a static file\n")
+        yield front
+
+
+@contextmanager
+def _front(starter: Starter, app: str, more: str = "") -> Iterator[Front]:
+    """`more` are lines of the pool."""
+    srvd = starter.new(config="[pools.web]")
+    srvd.configure(CONFIG.format(folder=srvd.folder, app=app, root=ROOT, more=more))
+    srvd.start()
+    with _nginx(starter.folder, srvd) as port:
+        yield Front(srvd, port)
+
+
+@contextmanager
+def _nginx(folder: Path, srvd: Srvd) -> Iterator[int]:
+    """Its port. It ends with the block."""
+    assert NGINX is not None
+    port = free_port()
+    user = "user root;" if os.geteuid() == 0 else ""  # its workers could not reach the folder otherwise
+    config = folder / "nginx.conf"
+    config.write_text(NGINX_CONFIG.format(user=user, folder=folder, srvd=srvd.folder, port=port))
+    with (folder / "nginx.log").open("wb") as log:
+        process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: process.poll() is None and _is_open(port))
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, (folder / "nginx.log").read_text()
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# -- claims -------------------------------------------------------------------------------------------------------
+
+
+def test_many_requests_share_few_connections(site: Front) -> None:
+    connections = [http.client.HTTPConnection(*site.address, timeout=30) for _ in range(4)]
+    for connection in connections:
+        assert ask(connection, "/").status == 200
+    before = site.upstream()
+    assert before
+    for number in range(100):
+        assert ask(connections[number % 4], f"/hello/{number}").body == f"hello {number}".encode()
+    for connection in connections:
+        connection.close()
+    assert site.upstream() == before
+
+
+def test_every_kind_of_response_leaves_the_connection_in_step(site: Front) -> None:
+    """A byte too many or too few in one response would be found in the next one."""
+    site.ask("/")
+    before = site.upstream()
+    connection = http.client.HTTPConnection(*site.address, timeout=30)
+    for number in range(5):
+        for method, path, status, body in (
+            ("GET", "/", 200, b"hello from flask"),
+            ("HEAD", "/", 200, b""),
+            ("GET", "/nothing", 204, b""),
+            ("GET", "/stream/2", 200, shared.block(0) + shared.block(1)),
+            ("HEAD", "/stream/2", 200, b""),
+            ("GET", "/static/hello.txt", 200, b"a static file\n"),
+            ("HEAD", "/static/hello.txt", 200, b""),
+            ("POST", "/", 405, None),
+            ("GET", "/boom", 500, None),
+            ("GET", "/stream/0", 200, b""),
+        ):
+            for prefix in ("", "/direct"):
+                answer = ask(connection, prefix + path, method, b"unread" if method == "POST" else None)
+                assert answer.status == status, (number, method, path)
+                assert body in (None, answer.body), (number, method, path)
+    connection.close()
+    assert site.upstream() == before
+
+
+@pytest.mark.parametrize("prefix", ["", "/direct"])
+def test_uploads_arrive_whole(site: Front, prefix: str) -> None:
+    """With a length, and in chunks: nginx hands them on as they come if it is told to."""
+    site.ask("/")
+    before = site.upstream()
+    count = (20 << 20) // shared.BLOCK
+    wanted = hashlib.sha256(b"".join(shared.blocks(count))).hexdigest()
+    for body, headers in (
+        (shared.blocks(count), {"Content-Length": str(count * shared.BLOCK)}),
+        (shared.blocks(count), {"Transfer-Encoding": "chunked"}),
+        (b"", {}),
+    ):
+        told = json.loads(site.ask(f"{prefix}/raw", "PUT", body, headers).body)
+        assert told["size"] in (count * shared.BLOCK, 0)
+        assert told["sha256"] == (wanted if told["size"] else hashlib.sha256().hexdigest())
+    assert site.upstream() == before
+
+
+@pytest.mark.parametrize("prefix", ["", "/direct"])
+def test_a_download_arrives_whole(site: Front, prefix: str) -> None:
+    site.ask("/")
+    before = site.upstream()
+    count = (50 << 20) // shared.BLOCK
+    answer = site.ask(f"{prefix}/stream/{count}")
+    assert answer.body == b"".join(shared.blocks(count))
+    assert site.upstream() == before
+
+
+def test_a_response_that_breaks_off_is_not_whole_to_nginx_either(site: Front) -> None:
+    with pytest.raises(http.client.IncompleteRead):
+        site.ask("/direct/half")
+    assert site.ask("/").status == 200
+
+
+def test_a_client_that_leaves_takes_its_connection_with_it(site: Front) -> None:
+    """nginx hangs up in the middle of a response; the worker notices, and serves on."""
+    with Client(site.address) as client:
+        client.send(b"GET /direct/stream/2000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.read(100_000)
+        held = site.upstream()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: site.upstream() < held)
+    assert site.ask("/").status == 200
+
+
+def test_a_connection_that_srvd_closed_is_not_used_again(starter: Starter) -> None:
+    with _front(starter, "app:app", 'keepalive_timeout = "200ms"') as front:
+        for _ in range(3):
+            assert front.ask("/", "POST", b"hello").status == 200
+            wait_for(lambda: not front.upstream())
+
+
+def test_a_reload_behind_nginx_loses_no_request(starter: Starter) -> None:
+    """Not even those on connections that nginx holds to the workers that leave."""
+    with _front(starter, "app:app") as front, load_on(front.address) as load:
+        load.more()
+        for release in ("two", "three"):
+            front.srvd.good(release)
+            assert front.srvd.ctl("reload").returncode == 0
+            load.more()
+    assert load.failed == []
+    assert load.releases == {"one", "two", "three"}

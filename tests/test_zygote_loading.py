@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -304,14 +305,19 @@ def test_scores_offer_workers_to_the_oom_killer_before_zygotes(stage: Stage) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_a_worker_is_another_user_and_its_zygote_is_not(stage: Stage) -> None:
-    stage.folder.chmod(0o755)
-    generation = stage.load(user="nobody", umask="0027")
+def test_an_application_never_runs_as_root_where_its_pool_has_a_user(stage: Stage) -> None:
+    """Not while it is loaded, either. The zygote can still see what loading has left behind."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        os.chmod(folder, 0o755)
+        Path(folder, "app.py").write_text("import os\nassert os.getuid() == 65534\ndef app(e, s): return []\n")
+        generation = stage.load(user="nobody", umask="0027", chdir=folder, app="app:app")
     worker = stage.fork(generation, 1)
     status = Path(f"/proc/{stage.pid(worker)}/status").read_text()
     assert "Uid:\t65534\t65534\t65534\t65534" in status
     assert "Umask:\t0027" in status
-    assert "Uid:\t0\t0\t0\t0" in Path(f"/proc/{stage.zygote_pid(generation)}/status").read_text()
+    zygote = Path(f"/proc/{stage.zygote_pid(generation)}/status").read_text()
+    assert "Uid:\t65534\t65534\t65534\t65534" in zygote
+    assert "Umask:\t0027" in zygote
 
 
 def test_a_worker_holds_only_what_is_its_own(stage: Stage) -> None:

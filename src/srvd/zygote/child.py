@@ -1,4 +1,4 @@
-"""What a fork of the zygote does before it is a worker: its own session, stderr, user, title. Then it serves.
+"""What a fork of the zygote does before it is a worker: its own session, stderr, title. Then it serves.
 
 Runs once a process and never returns.
 """
@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from srvd.linux import identity, process
+from srvd.linux import process
 from srvd.linux.title import set_title
 from srvd.wire import family
 from srvd.worker import application, base
@@ -38,10 +38,6 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int) -> NoReturn
         os.setsid()
         process.reset_signals()
         process.set_oom_score(_WORKER_OOM_SCORE)
-        if stock.who is not None:
-            identity.assume(stock.who)
-        if stock.wanted.umask >= 0:
-            os.umask(stock.wanted.umask)
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
         code = base.serve(_boot(stock, order, link))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process
-from srvd.linux.identity import Identity
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
@@ -35,7 +34,6 @@ class Stock(NamedTuple):
     board: Board
     listeners: list[socket.socket]
     pool: PoolSettings
-    who: Identity | None
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
 

@@ -21,6 +21,7 @@ from srvd.linux.process import reset_signals
 from srvd.linux.scoreboard import Board, LaneFacts
 from srvd.wire import family
 from srvd.worker.base import Boot, serve
+from srvd.worker.front import Front
 from tests.support import wait_for
 
 _WITHIN = 10.0
@@ -129,6 +130,7 @@ class Rig:
         *,
         load: Callable[[], object] | None = None,
         unix: bool = False,
+        front: Front | None = None,
         **settings: Any,
     ) -> None:
         self.stderr = tmp_path / "stderr"
@@ -149,6 +151,7 @@ class Rig:
             app,
             load or _nothing,
             PoolSettings(name="web", **settings),
+            fronts=[front],
         )
         self.pid = self.fork(theirs)
         self.exit_code: int | None = None

@@ -67,7 +67,6 @@ def of_worker(
 
 
 def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
-    deadline = worker.deadline
     cancelled = worker.phase is Phase.CANCELLED
     moves.step(worker, Stimulus.FORKED, turn)
     found = _rollout_of(house, generation)
@@ -77,7 +76,7 @@ def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, tu
         pool.breaker.refusals = 0
         if not pool.breaker.strikes:
             pool.breaker.reason = ""  # what it told of is over
-    worker.deadline = deadline  # set when it was asked for
+    worker.deadline = worker.asked + generation.spec.boot_timeout
     if cancelled:
         worker.deadline = turn.now + moves.LAST_WORDS
         turn.do(KillWorker(worker.id))

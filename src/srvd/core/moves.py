@@ -10,6 +10,9 @@ from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
 from srvd.core.model import GenerationId, Phase, PoolSpec, Revision, WorkerId
 from srvd.core.state import NEVER, Generation, Pool, Turn, Worker, Zygote
 
+FORK_SECONDS = 15.0
+"""What a zygote has to fork what it is asked for: it is a matter of milliseconds, but many may be asked for at once."""
+
 LAST_WORDS = 5.0
 """Seconds a process has to be gone after SIGKILL, or a zygote after its link was closed, before it is killed again."""
 
@@ -30,12 +33,12 @@ def step(worker: Worker, stimulus: Stimulus, turn: Turn) -> bool:
 
 
 def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
-    """A new worker. Its boot deadline is set before the fork: a child stuck in an import must still be found."""
+    """A new worker. Its deadline is set before the fork: a zygote that does not fork must be found, too."""
     pool.serials += 1
     worker = Worker(
         WorkerId(pool.name, generation.id.number, pool.serials),
         asked=turn.now,
-        deadline=turn.now + generation.spec.boot_timeout,
+        deadline=turn.now + min(FORK_SECONDS, generation.spec.boot_timeout),
     )
     generation.workers[worker.id.serial] = worker
     turn.do(Fork(worker.id))

@@ -5,6 +5,7 @@ Not the application: an error in a hook is logged with the hook's name, and what
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,11 +107,13 @@ def _is_of(value: object, module: str) -> bool:
 
 
 def _nearest(name: str) -> str:
-    """The hook that shares the most pairs of letters. Not `config.values.nearest`: it brings `re` into every zygote."""
-    pairs = _pairs(name)
-    score, best = max((len(pairs & _pairs(hook)) / len(pairs | _pairs(hook)), hook) for hook in Hooks._fields)
-    return best if score >= 0.4 else ""
+    """The hook that shares most letters and pairs of them, or "". Not `config.values.nearest`: its patterns would cost
+    every zygote two milliseconds.
+    """
+    mine = _parts(name)
+    score, best = max(((mine & _parts(hook)).total() / (mine | _parts(hook)).total(), hook) for hook in Hooks._fields)
+    return best if score >= 0.5 else ""
 
 
-def _pairs(word: str) -> set[str]:
-    return {word[index : index + 2] for index in range(len(word) - 1)}
+def _parts(word: str) -> Counter[str]:
+    return Counter([*word, *(word[index : index + 2] for index in range(len(word) - 1))])

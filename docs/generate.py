@@ -40,6 +40,11 @@ variable. Flags and variables of a listener or a pool set the only one there is;
 _LISTENER = """[listeners.web]
 bind = ["0.0.0.0:8000", "unix:/run/shop/web.sock"]"""
 
+_POOLS = (
+    "An application and its workers. A file names the `app` of each; one without any pool needs APP on the command "
+    'line or `SRVD_APP`, and the pool is called "web". The demo is served only where no file is read.'
+)
+
 _POOL = """[pools.web]
 app = "shop.wsgi:application"
 workers = 4
@@ -58,7 +63,7 @@ _TABLES = (
     ),
     (
         "[pools.NAME]",
-        'An application and its workers. Without any in the file there is one, called "web".',
+        _POOLS,
         PoolSettings,
         "",
         _POOL,

@@ -115,7 +115,7 @@ def test_interrupting_a_check_ends_the_application_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("python", ["/bin/true", "/bin/false"])
 def test_an_interpreter_that_is_none_is_told_as_a_failure(tmp_path: Path, python: str) -> None:
-    (tmp_path / "srvd.toml").write_text(f"[pools.web]\npython = '{python}'\n")
+    (tmp_path / "srvd.toml").write_text(f"[pools.web]\napp = 'shop:app'\npython = '{python}'\n")
     done = check(tmp_path)
     assert done.returncode == EXIT.FAILED
     assert "the process ended while it was loaded" in done.stderr

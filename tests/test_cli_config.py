@@ -59,7 +59,7 @@ def test_a_wrong_flag_is_a_usage_error_with_the_nearest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["start", "check", "config"])
 def test_a_wrong_configuration_is_78_with_every_problem_on_stderr(tmp_path: Path, command: str) -> None:
-    (tmp_path / "srvd.toml").write_text("[pools.web]\nworkres = 4\nchdir = '/no/such'\n")
+    (tmp_path / "srvd.toml").write_text("[pools.web]\nworkres = 4\nchdir = '/no/such'\napp = 'shop:app'\n")
     done = srvd(command, "--workers", "many", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (EXIT.CONFIG, "")
     lines = done.stderr.splitlines()
@@ -77,10 +77,10 @@ def test_a_file_that_is_not_there_is_78(tmp_path: Path) -> None:
 
 
 def test_the_file_of_the_working_directory_is_read_without_being_named(tmp_path: Path) -> None:
-    (tmp_path / "srvd.toml").write_text("[pools.shop]\nworkers = 7\n")
+    (tmp_path / "srvd.toml").write_text("[pools.shop]\nworkers = 7\napp = 'shop:app'\n")
     assert settings(srvd("config", "--json", cwd=tmp_path))["pools.shop.workers"]["value"] == 7
     (tmp_path / "other.toml").write_text("")
-    assert "pools.web.workers" in settings(srvd("config", "--json", "-c", "other.toml", cwd=tmp_path))
+    assert "pools.web.workers" in settings(srvd("config", "--json", "-c", "other.toml", "shop:app", cwd=tmp_path))
 
 
 def test_flags_file_and_variables_say_the_same(tmp_path: Path) -> None:

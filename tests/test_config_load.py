@@ -47,6 +47,9 @@ listeners = ["admin"]
 request_timeout = 0
 """
 
+APP = {"SRVD_APP": "shop:app"}
+"""For files that leave the application of their only pool open."""
+
 
 def write(folder: Path, text: str) -> str:
     path = folder / "srvd.toml"
@@ -68,7 +71,7 @@ def problems(
 
 
 def problems_of(folder: Path, text: str) -> list[str]:
-    return problems(write(folder, text))
+    return problems(write(folder, text), environ={} if "app = " in text else APP)
 
 
 def test_without_anything_one_pool_serves_the_demo_on_one_listener() -> None:
@@ -108,7 +111,7 @@ def test_relative_paths_in_flags_start_from_the_working_directory(
     path = write(tmp_path, "")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    config = load(path, {"--bind": ("unix:web.sock", "unix:@abstract", "unix:/run/x")}, {"SRVD_PIDFILE": "pid"})
+    config = load(path, {"--bind": ("unix:web.sock", "unix:@abstract", "unix:/run/x")}, {**APP, "SRVD_PIDFILE": "pid"})
     assert config.listeners["web"].bind == (f"unix:{tmp_path}/elsewhere/web.sock", "unix:@abstract", "unix:/run/x")
     assert config.daemon.pidfile == f"{tmp_path}/elsewhere/pid"
 
@@ -129,7 +132,7 @@ def test_flags_win_over_variables_over_the_file_over_the_platform_over_defaults(
     tmp_path: Path, file: str, environ: dict[str, str], flags: dict[str, Any], workers: int, origin: str
 ) -> None:
     path = write(tmp_path, file)
-    config = load(path, flags, environ)
+    config = load(path, flags, {**APP, **environ})
     (pool,) = config.pools.values()
     assert pool.workers == workers
     assert config.origins[f"pools.{pool.name}.workers"] == origin.replace("FILE", path)
@@ -198,9 +201,9 @@ bind = ["127.0.0.1"]
     )
     found = problems(path, {"--workers": "x"}, {})
     assert [line.split(": ")[0] for line in found] == [
-        *(f"srvd.toml:{line}" for line in (2, 3, 4, 6, 7, 8, 10, 11)), "flag --workers",
+        *(f"srvd.toml:{line}" for line in (2, 3, 4, 5, 6, 7, 8, 10, 11, 11)), "flag --workers",
     ]  # fmt: skip
-    assert found[3:5] == [
+    assert found[4:6] == [
         "srvd.toml:6: pools.web.workres: there is no such setting; did you mean workers?",
         'srvd.toml:7: pools.web.workers: found "4", expected a whole number from 0 to 65536; did you mean 4?',
     ]
@@ -241,7 +244,9 @@ workers = 1025
 
 [pools.web]
 workers = 2
+app = "shop:app"
 [pools.jobs]
+app = "shop:jobs"
 [daemon]
 max_workers = 3
 → srvd.toml:2: pools.web.workers: found 4 workers in all pools, expected at most max_workers of [daemon], which is 3
@@ -288,11 +293,27 @@ def test_a_problem_says_where_what_and_the_nearest(tmp_path: Path, case: str) ->
     assert problems_of(tmp_path, text) == [" ".join(expected.split())]
 
 
+@pytest.mark.parametrize("text", ["", "# nothing\n", "[daemon]\n[listeners.web]\n", "[pools]\n"])
+def test_a_file_that_names_no_pool_is_refused_unless_the_application_is_named_elsewhere(
+    tmp_path: Path, text: str
+) -> None:
+    path = write(tmp_path, text)
+    assert [line.partition(",")[0] for line in problems(path)] == ["srvd.toml: pools: the file names no pool"]
+    assert load(path, {"APP": "shop:app"}, {}).pools["web"].app == load(path, {}, APP).pools["web"].app == "shop:app"
+
+
+def test_a_pool_of_a_file_that_was_cut_short_does_not_get_the_demo(tmp_path: Path) -> None:
+    cut = FULL[: FULL.index('app = "shop.admin')]
+    path = write(tmp_path, cut)
+    (problem,) = problems(path)
+    assert problem.startswith('srvd.toml:23: pools.admin.app: not there, expected "MODULE:ATTRIBUTE"')
+
+
 def test_ports_that_the_kernel_chooses_are_never_the_same(tmp_path: Path) -> None:
     load(
         write(tmp_path, "[listeners.a]\nbind = ['127.0.0.1:0', '127.0.0.1:0']\n[listeners.b]\nbind = ['127.0.0.1:0']"),
         {},
-        {},
+        APP,
     )
 
 
@@ -306,16 +327,16 @@ def test_another_user_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may name another user")
 def test_root_may_name_users_that_exist(tmp_path: Path) -> None:
     group = grp.getgrall()[0].gr_name
-    config = load(write(tmp_path, f"[pools.web]\nuser = '{getpass.getuser()}'\ngroup = '{group}'"), {}, {})
+    config = load(write(tmp_path, f"[pools.web]\nuser = '{getpass.getuser()}'\ngroup = '{group}'"), {}, APP)
     assert config.pools["web"].group == group
 
 
 def test_an_interpreter_is_looked_up_on_the_path(tmp_path: Path) -> None:
     program = tmp_path / "python9"
     program.symlink_to(sys.executable)
-    config = load(write(tmp_path, "[pools.web]\npython = 'python9'"), {}, {"PATH": f"/no/such:{tmp_path}"})
+    config = load(write(tmp_path, "[pools.web]\npython = 'python9'"), {}, {**APP, "PATH": f"/no/such:{tmp_path}"})
     assert config.pools["web"].python == str(program)
-    config = load(write(tmp_path, "[pools.web]\npython = './python9'"), {}, {})
+    config = load(write(tmp_path, "[pools.web]\npython = './python9'"), {}, APP)
     assert config.pools["web"].python == str(program)
 
 
@@ -324,7 +345,7 @@ def test_what_is_odd_but_works_is_a_warning(tmp_path: Path) -> None:
         tmp_path,
         "[control]\nroles = { viewer = ['nobody-here', '%none-such', 'root'] }\n"
         "[listeners.a]\nbind = [':1']\n[listeners.b]\nbind = [':2']\n"
-        "[pools.one]\nlisteners = ['a']\n[pools.two]\nlisteners = ['a']\n",
+        "[pools.one]\napp = 'a:a'\nlisteners = ['a']\n[pools.two]\napp = 'b:b'\nlisteners = ['a']\n",
     )
     assert load(path, {}, {}).warnings == (
         f"{path}:2: there is no user nobody-here on this machine to be viewer",

@@ -42,6 +42,18 @@ def test_ten_reloads_under_keep_alive_load(starter: Starter, capsys: pytest.Capt
     assert srvd.pool()["generation"] == 11
 
 
+@pytest.mark.parametrize("left", ["", "[pools.web]\n", '[listeners.web]\nbind = ["127.0.0.1:0"]\n'])
+def test_a_file_that_was_cut_short_is_refused_and_the_application_stays(starter: Starter, left: str) -> None:
+    srvd = starter(config=toml("workers = 1"))
+    before = srvd.names()
+    srvd.configure(left)
+    reload = srvd.ctl("reload")
+    assert reload.returncode == 78
+    assert f"{srvd.folder}/srvd.toml" in reload.stderr
+    assert srvd.names() == before
+    assert srvd.get().startswith("one ")
+
+
 def test_a_health_probe_that_fails_stops_a_reload(starter: Starter) -> None:
     sick = apps.good("sick").replace(
         'if path == "/exit":', 'if path == "/healthz": raise RuntimeError("sick")\n    if 0:'

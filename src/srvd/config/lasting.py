@@ -6,6 +6,7 @@ Reads and changes nothing. Pure.
 from __future__ import annotations
 
 from srvd.config.settings import Config, DaemonSettings, declared
+from srvd.errors import ConfigInvalid
 
 __all__ = ["with_lasting"]
 
@@ -16,7 +17,15 @@ def with_lasting(running: Config, fresh: Config) -> Config:
     """`fresh`, but the daemon's own settings are those it was started with, and a warning names each that differs.
 
     So what `srvctl config` shows is what is in force, and nobody waits for a setting that was read and has no effect.
+
+    Raises `ConfigInvalid` when the file, which said something, says nothing any more: whoever meant that can restart,
+    and mostly it is a file that is being written.
     """
+    if _says_something(running) and not _says_something(fresh):
+        raise ConfigInvalid(
+            f"{fresh.path}: it is empty, and was not when it was read before; nothing was changed",
+            hint="write it anew; to run without it, restart without it",
+        )
     started_with, wanted = running.daemon._asdict(), fresh.daemon._asdict()
     origins, warnings = dict(fresh.origins), list(fresh.warnings)
     for name, setting in declared(DaemonSettings).items():
@@ -29,3 +38,7 @@ def with_lasting(running: Config, fresh: Config) -> Config:
         )
         wanted[name], origins[key] = started_with[name], running.origins[key]
     return fresh._replace(daemon=DaemonSettings._make(wanted.values()), origins=origins, warnings=tuple(warnings))
+
+
+def _says_something(config: Config) -> bool:
+    return bool(config.path) and any(origin.startswith(f"{config.path}:") for origin in config.origins.values())

@@ -27,6 +27,7 @@ _NAMED: Final[Mapping[str, Mapping[str, Setting]]] = {
     "listeners": declared(ListenerSettings),
     "pools": declared(PoolSettings),
 }
+_APP: Final = values.KINDS["app"].expected
 _TABLES: Final = ("daemon", "control", "listeners", "pools")
 _PLATFORM: Final = (
     ("PORT", "listeners", "bind", "0.0.0.0:{}"),
@@ -55,6 +56,8 @@ def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, st
     layers.add_platform(environ)
     layers.add_environment(environ)
     layers.add_flags(flags)
+    if path:
+        layers.require_apps(file, document.where)
     config = layers.build(file, environ)
     findings = check(config)
     raise_for([*layers.problems, *findings.problems])
@@ -78,6 +81,7 @@ class _Layers:
         self.chosen: dict[Key, Any] = {}
         self.origins: dict[Key, str] = {}
         self.names: dict[str, list[str]] = {"listeners": [], "pools": []}
+        self.names_pools = False  # the file does
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
 
@@ -118,6 +122,7 @@ class _Layers:
 
     def complete_names(self) -> None:
         """One listener and one pool, each called "web", unless the file names others."""
+        self.names_pools = bool(self.names["pools"])
         for names in self.names.values():
             names[:] = names or ["web"]
 
@@ -146,6 +151,20 @@ class _Layers:
                 given = flags.get(setting.flag) if setting.flag else None
                 if given is not None and given != ():
                     self._put_single(title, name, given, f"flag {setting.flag}")
+
+    def require_apps(self, file: str, where: Callable[[Key], str]) -> None:
+        """Each pool's application must be named. The demo is for a start without a file: were it the default with one,
+        a file that was emptied or cut short would replace the application that serves, and succeed."""
+        told = {problem.key for problem in self.problems}
+        for name in self.names["pools"]:
+            key = ("pools", name, "app")
+            if key in self.chosen or ".".join(key) in told:
+                continue
+            if self.names_pools:
+                self.problems.append(Problem(where(key), ".".join(key), f"not there, expected {_APP}"))
+            elif "pools" not in told:
+                text = "the file names no pool, expected a table [pools.NAME] with its app, or APP on the command line"
+                self.problems.append(Problem(file, "pools", text))
 
     def _put_single(self, title: str, name: str, given: object, origin: str) -> None:
         """A value for the daemon, or for the only pool or listener there is."""

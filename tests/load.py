@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -33,22 +35,36 @@ class Load:
     releases: set[str] = field(default_factory=set)  # of the application, by its answers
     gap: float = 0.0  # the longest time in which no client at all was answered
     over: threading.Event = field(default_factory=threading.Event)
+    context: ssl.SSLContext | None = None  # speak TLS, and name the server shop.example
     _last: float = 0.0
+
+    def connect(self) -> http.client.HTTPConnection:
+        if self.context is None:
+            return http.client.HTTPConnection(*self.address, timeout=30)
+        plain = socket.create_connection(self.address, timeout=30)
+        connection = http.client.HTTPConnection("shop.example", timeout=30)
+        try:
+            connection.sock = self.context.wrap_socket(plain, server_hostname="shop.example")
+        except BaseException:
+            plain.close()
+            raise
+        return connection
 
     def client(self) -> None:
         """One client: it keeps its connection until the server says otherwise, and never repeats a request."""
         connection: http.client.HTTPConnection | None = None
         holder = ""
         while not self.over.wait(PACE):
-            if connection is None:
-                connection, holder = http.client.HTTPConnection(*self.address, timeout=30), ""
             try:
+                if connection is None:
+                    connection, holder = self.connect(), ""
                 connection.request("GET", self.path)
                 response = connection.getresponse()
                 body = response.read().decode()
             except (OSError, http.client.HTTPException) as exc:
                 self.failed.append(Failure(time.monotonic(), repr(exc), holder))
-                connection.close()
+                if connection is not None:
+                    connection.close()
                 connection = None
                 continue
             holder = self._count(response.status, body, holder)
@@ -78,9 +94,11 @@ class Load:
 
 
 @contextmanager
-def load_on(address: tuple[str, int], clients: int = 8, path: str = "/") -> Iterator[Load]:
+def load_on(
+    address: tuple[str, int], clients: int = 8, path: str = "/", context: ssl.SSLContext | None = None
+) -> Iterator[Load]:
     """So many clients ask as long as the block lasts, and a moment longer: what is broken then is seen, too."""
-    load = Load(address, path)
+    load = Load(address, path, context=context)
     threads = [threading.Thread(target=load.client, name=f"client {n}", daemon=True) for n in range(clients)]
     for thread in threads:
         thread.start()

@@ -46,7 +46,9 @@ def answered(house: House, who: str, problem: str) -> None:
 def judge(house: House, op: Operation, turn: Turn) -> None:
     """Ends the operation when everybody who still lives has answered."""
     alive = {str(worker.id) for worker in _workers(house) if worker.phase in _HEARS}
-    op.unanswered &= alive | {DAEMON}
+    gone = op.unanswered - alive - {DAEMON}
+    op.unanswered -= gone
+    op.asked -= len(gone)
     operations.report(op, "reopen", op.asked + 1 - len(op.unanswered), op.asked + 1, turn)
     if op.unanswered:
         return

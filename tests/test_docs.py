@@ -26,6 +26,7 @@ from srvd.config.load import load
 from srvd.core.model import Phase, Stage
 from srvd.ctl.main import cli as srvctl
 from srvd.wire.commands import ROLES
+from tests.authority import Authority
 from tests.support import wait_for
 from tests.worker_rig import Client, Rig
 
@@ -107,9 +108,20 @@ def test_the_readmes_second_terminal_works_as_written(tmp_path: Path) -> None:
 def test_every_file_that_is_shown_is_good(page: Path, tmp_path: Path) -> None:
     for number, text in enumerate(blocks(page, "toml")):
         path = tmp_path / f"{number}.toml"
-        path.write_text(text)
+        path.write_text(with_certificates(text, tmp_path))
         config = load(str(path), {}, {} if "[pools." in text else {"SRVD_APP": "shop:app"})
         assert [warning for warning in config.warnings if "there is no" not in warning] == []
+
+
+def with_certificates(text: str, folder: Path) -> str:
+    """The same with the files of /etc/tls, which are made for it, in the folder."""
+    authority = Authority(folder)
+    for name in sorted(set(re.findall(r"/etc/tls/(\w+)\.pem", text))):
+        content = authority.file(f"{name}.example").read_text()
+        key, begin, chain = content.partition("-----BEGIN CERTIFICATE-----")
+        (folder / f"{name}.key").write_text(key)
+        (folder / f"{name}.pem").write_text(begin + chain)
+    return text.replace("/etc/tls", str(folder))
 
 
 def test_every_command_that_is_shown_exists() -> None:

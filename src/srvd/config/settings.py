@@ -146,6 +146,12 @@ class PoolSettings(NamedTuple):
         tuple[str, ...], Setting("Names of the listeners it accepts on; empty: all of them", "names")
     ] = ()
     workers: Annotated[int, Setting("Number of workers", "count:0..65536", "--workers")] = 2
+    threads: Annotated[
+        int,
+        Setting(
+            "Calls of the application that one worker runs at a time, each in a thread", "count:1..64", "--threads"
+        ),
+    ] = 1
     python: Annotated[
         str,
         Setting("Interpreter that runs the application, a path or a name on PATH; empty: the daemon's", "program"),

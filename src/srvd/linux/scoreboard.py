@@ -3,7 +3,7 @@
 Not a channel: nobody is told when something changes; the daemon reads it when it needs to know.
 
 One memfd. A header (one page and more: a flag, the geometry, one byte a slot), then a slot for each worker; a slot is
-64 lanes, one for each thread, and each lane has one writer, so that no store ever needs a lock. Pages that nobody
+72 lanes, one for each thread, and each lane has one writer, so that no store ever needs a lock. Pages that nobody
 touched cost nothing (the file is sparse). Readers trust nothing they read: a worker that goes bad can write anything
 here, but it cannot shrink the file (sealed) and so cannot crash its readers with SIGBUS.
 """
@@ -20,8 +20,8 @@ from srvd.errors import SystemRefused
 
 __all__ = ["LANES", "Board", "Lane", "LaneFacts"]
 
-LANES = 64
-"""Lanes a slot: the most threads of one worker that are told apart."""
+LANES = 72
+"""Lanes a slot: one for each of the 64 threads that a worker has at most, one for its loop; a whole number of pages."""
 
 LATENCY_BUCKETS = 32
 """Bucket n counts requests of 2^(n-1) to 2^n µs; the last one takes all that were longer (18 minutes and up)."""
@@ -161,7 +161,7 @@ class Board:
         self._memory[0] = on
 
     def lane(self, slot: int, thread: int = 0) -> Lane:
-        """The row of one thread (0..63) of the worker with this slot; there must be one writer for each."""
+        """The row of one thread (0..71) of the worker with this slot; there must be one writer for each."""
         self._check(slot)
         if not 0 <= thread < LANES:
             raise ValueError(f"lane {thread} of slot {slot}: a slot has {LANES} lanes")

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from srvd.config.settings import PoolSettings
 from srvd.errors import LoadFailed
+from srvd.linux import fds
 from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
 from srvd.worker import hooks
 from srvd.worker.access import AccessLog
+from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Orders
 from srvd.worker.service import Application, Service
+from srvd.worker.shared import SharedLoop, SharedService
+from srvd.worker.threads import Threads
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wear import Wear
 from srvd.worker.witness import Witness
@@ -63,12 +67,16 @@ def serve(boot: Boot) -> int:
     faulthandler.register(DUMP_SIGNAL, _STDERR, all_threads=True, chain=False)
     log = Log(_STDERR)
     link = Link(boot.link)
+    # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did
+    # the zygote end before it told of this fork, nobody would ever end it.
+    fds.kill_at_end(boot.link)
     if boot.hooks is not None:
         hooks.call(boot.hooks.on_fork, "on_fork", log, boot.worker)
     try:
         app = boot.load() if boot.app is None else boot.app
         hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
     except LoadFailed as failed:
+        fds.kill_at_end(boot.link, on=False)
         text = str(failed.detail.get("traceback", failed.hint))
         link.say(family.Failed(failed.message, family.clip(text)), wait=True)
         return 1
@@ -79,19 +87,29 @@ def serve(boot: Boot) -> int:
 
 def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> int:
     settings, name = boot.settings, boot.worker
-    loop = Loop()
+    loop = SharedLoop() if settings.threads > 1 else Loop()
     wear = Wear(settings, loop, lambda reason: link.say(family.Worn(reason)))
     access = AccessLog(settings.access_log, settings.access_log_format, loop, log) if settings.access_log else None
     witness = Witness.needed(access, hooked.after_request, wear, log)
     meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
-    service = Service(hooks.with_before_request(app, hooked.before_request, log), settings, loop, meter, log)
+    app = hooks.with_before_request(app, hooked.before_request, log)
+    if isinstance(loop, SharedLoop):
+        seats = [Meter(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
+        shared = SharedService(app, settings, loop, meter, log, seats)
+        service: Service = shared
+        run = Threads(shared, name).run
+    else:
+        service = Service(app, settings, loop, meter, log)
+        service.connection = Connection
+        run = loop.run
     service.access, service.wear = access, wear
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts)
     Orders(service, gate, link, name, settings.drain_timeout)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
+    fds.kill_at_end(boot.link, on=False)
     link.say(family.Ready(), wait=True)
     try:
-        loop.run()
+        run()
     except BaseException as exc:  # the process ends here
         log.error(f"a bug in the worker's loop; it ends\n{format_traceback(exc)}")
         return 70

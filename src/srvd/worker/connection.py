@@ -23,13 +23,13 @@ from srvd.worker.tracebacks import format_traceback
 from srvd.worker.transport import Transport, abort
 from srvd.worker.wsgi import Exchange, ReaderGone
 
-__all__ = ["Connection", "Phase"]
+__all__ = ["SHARE", "Connection", "Phase"]
 
 _READ = 65_536
 # So many requests that came together are answered before other connections have their turn.
 _BURST = 16
-# And so many bytes of one response.
-_SHARE = 1 << 20
+SHARE = 1 << 20
+"""And so many bytes of one response."""
 _LINGER_BYTES = 65_536
 # A body must come at this rate on the average, once body_timeout has passed.
 _LEAST_BYTES_PER_SECOND = 500
@@ -41,6 +41,7 @@ class Phase(Enum):
     HEAD = "head"  # a part of a request's head has come
     BODY = "body"  # the head has come, a part of the body is missing
     QUEUED = "queued"  # requests that came together wait for their turn
+    CALLING = "calling"  # the application has it, in some thread (only with several)
     ANSWERING = "answering"  # the response waits for its reader
     LINGERING = "lingering"  # all is said; what still comes is thrown away, so that no reset overtakes the answer
     CLOSED = "closed"
@@ -255,10 +256,10 @@ class Connection:
                 outbox.add_span(exchange.span)
                 exchange.sent += exchange.span.length
                 exchange.span = None
-                given = _SHARE
+                given = SHARE
             if exchange.ended:
                 break
-            if outbox.size >= HIGH_WATER or given >= _SHARE:
+            if outbox.size >= HIGH_WATER or given >= SHARE:
                 now = time.monotonic()
                 self._service.meter.rest()
                 self._await_reader(now)
@@ -330,13 +331,14 @@ class Connection:
             self._set_deadline(now + self._service.times.send)
         if outbox:
             return
-        if exchange.ended:
-            ready = self._finish(exchange, now)
-        else:
-            self._service.meter.begin(now, exchange.request.label)
-            ready = self._deliver(exchange, exchange.more())
+        ready = self._finish(exchange, now) if exchange.ended else self._go_on(exchange, now)
         if ready and self._inbound.begun:
             self._take(b"", now)
+
+    def _go_on(self, exchange: Exchange, now: float) -> bool:
+        """The reader has caught up; as `_serve`."""
+        self._service.meter.begin(now, exchange.request.label)
+        return self._deliver(exchange, exchange.more())
 
     def _finish(self, exchange: Exchange, now: float) -> bool:
         """The response is out; True: the connection can take the next request."""

@@ -17,10 +17,10 @@ from srvd.http.networks import Networks
 from srvd.http.proxy import ProxyReader
 from srvd.tls import material
 from srvd.worker.arrival import Arrival, Steps
-from srvd.worker.connection import Connection
 from srvd.worker.service import Service
 
 if TYPE_CHECKING:
+    from srvd.worker.connection import Connection
     from srvd.worker.encrypted import Encrypted, Secure
     from srvd.worker.transport import Transport
 
@@ -102,7 +102,7 @@ class Reception:
     def _begin(self, transport: Transport, template: Environ, now: float) -> Connection:
         trusted = self._front.trusted
         heads = self._service.heads if trusted is None else self._heads[template["REMOTE_ADDR"] in trusted]
-        return Connection(self._service, transport, template, now, heads)
+        return self._service.connection(self._service, transport, template, now, heads)
 
     def _failed(self, kind: str, exc: Exception, template: Environ, now: float) -> None:
         # The first two are of ssl.SSLError.

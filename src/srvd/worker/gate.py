@@ -17,7 +17,6 @@ from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import TYPE_CHECKING, Any
 
 from srvd.http.head import Environ
-from srvd.worker.connection import Connection
 from srvd.worker.files import FileWrapper
 from srvd.worker.loop import NEVER
 from srvd.worker.service import Service
@@ -29,6 +28,8 @@ __all__ = ["Gate", "base_environ"]
 
 # How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins.
 _PAUSE = 0.25
+# And after requests waited for threads: another worker may have some.
+_BREATH = 0.05
 # Descriptors that connections leave to the application.
 _SPARE_FILES = 64
 
@@ -52,6 +53,7 @@ class Gate:
     ) -> None:
         """`fronts` has one for each listener, or none for any."""
         self._service = service
+        self.multithread = service.multithread
         self._doors = [
             _Door(self, listener, worker, front.reception(service) if front else None)
             for listener, front in zip_longest(listeners, fronts)
@@ -104,6 +106,9 @@ class Gate:
         if not self._has_room():
             self._hold()
             return False
+        if self._service.swamped():
+            self._pause(now, _BREATH)
+            return False
         try:
             sock, peer = door.listener.accept()
         except BlockingIOError:
@@ -115,7 +120,7 @@ class Gate:
         sock.setblocking(False)
         template = door.template(sock, peer)
         if door.reception is None:
-            Connection(self._service, sock, template, now, self._service.heads)
+            self._service.connection(self._service, sock, template, now, self._service.heads)
         else:
             door.reception.welcome(sock, template, now)
         return False
@@ -151,8 +156,11 @@ class Gate:
     def _refused(self, exc: OSError, now: float) -> None:
         """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
         self._service.log.warning(f"accept a connection: {exc.strerror}; trying again in {_PAUSE:g} s")
+        self._pause(now, _PAUSE)
+
+    def _pause(self, now: float, seconds: float) -> None:
         self._hold()
-        self.deadline = now + _PAUSE
+        self.deadline = now + seconds
         self._service.loop.due_at(self.deadline)
 
     def _hold(self) -> None:
@@ -194,7 +202,7 @@ class _Door:
     def __init__(self, gate: Gate, listener: socket.socket, worker: str, reception: Reception | None) -> None:
         listener.setblocking(False)
         self._gate = gate
-        self._base: Environ = base_environ(worker)
+        self._base: Environ = base_environ(worker, gate.multithread)
         self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
         self._any = False
         self.listener = listener
@@ -221,7 +229,7 @@ class _Door:
         return base
 
 
-def base_environ(worker: str) -> Environ:
+def base_environ(worker: str, multithread: bool) -> Environ:
     """The parts of an environ (PEP 3333, "environ Variables") that no request changes."""
     return {
         "SCRIPT_NAME": "",
@@ -232,7 +240,7 @@ def base_environ(worker: str) -> Environ:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": False,
+        "wsgi.multithread": multithread,
         "wsgi.multiprocess": True,  # another worker, or another generation, may always be there
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,

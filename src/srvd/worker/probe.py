@@ -26,7 +26,7 @@ def probe(service: Service, worker: str, target: str) -> Probed:
     `target` is a path, or a whole URI (http://shop.example/healthz) for an application that looks at Host.
     """
     head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: srvd-probe\r\nConnection: close\r\n\r\n"
-    template = base_environ(worker) | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "0", PROBE: True}
+    template = base_environ(worker, service.multithread) | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "0", PROBE: True}
     try:
         request = service.heads.read(head.encode("utf-8"), template)
     except Refusal as refusal:

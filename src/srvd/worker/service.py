@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
     from srvd.worker.access import AccessLog
+    from srvd.worker.connection import Connection
     from srvd.worker.loop import Loop
     from srvd.worker.meter import Meter
     from srvd.worker.wear import Wear
@@ -45,8 +46,12 @@ class Times:
 class Service:
     """Owned by `base.serve`; the connections, the gate and the orders hold it."""
 
+    connection: type[Connection]
+    """What is made of those that are accepted."""
+
     def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
         self.app = app
+        self.multithread = settings.threads > 1
         self.loop = loop
         self.meter = meter
         self.log = log
@@ -58,6 +63,10 @@ class Service:
         self.access: AccessLog | None = None
         self.wear: Wear | None = None
         self._stamp = Stamp()
+
+    def swamped(self) -> bool:
+        """Whether so many requests wait already that other workers should take the next connections."""
+        return False
 
     def stamp(self) -> str:
         """The Server and Date lines of a response that is made now."""

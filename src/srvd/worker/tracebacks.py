@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import sys
 from io import StringIO
+from threading import Lock
 
 __all__ = ["format_traceback"]
+
+_borrowed = Lock()
 
 
 def format_traceback(exc: BaseException) -> str:
     """Everything from "Traceback (most recent call last)" to the last line, causes included; no newline at its end.
 
     The interpreter's hook writes to `sys.stderr`, which is ours while it does: what another thread says in that moment
-    is found in the text.
+    is found in the text. One at a time: else somebody's text would stay there for good.
     """
     text = StringIO()
-    theirs, sys.stderr = sys.stderr, text
-    try:
-        sys.__excepthook__(type(exc), exc, exc.__traceback__)
-    finally:
-        sys.stderr = theirs
+    with _borrowed:
+        theirs, sys.stderr = sys.stderr, text
+        try:
+            sys.__excepthook__(type(exc), exc, exc.__traceback__)
+        finally:
+            sys.stderr = theirs
     return text.getvalue().rstrip("\n")

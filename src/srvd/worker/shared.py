@@ -1,0 +1,266 @@
+"""What of the loop, the service and a connection is different when several threads serve (see `threads.py`).
+
+Starts no thread, and decides nothing about who has the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from select import EPOLLIN
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from srvd.http.head import Request
+from srvd.worker.connection import SHARE, Connection, Phase
+from srvd.worker.loop import Loop
+from srvd.worker.outbox import HIGH_WATER
+from srvd.worker.service import Service
+from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi import Exchange
+
+if TYPE_CHECKING:
+    from srvd.config.settings import PoolSettings
+    from srvd.log import Log
+    from srvd.worker.meter import Meter
+    from srvd.worker.service import Application
+
+__all__ = ["CalledConnection", "SharedLoop", "SharedService"]
+
+_IDLE, _ANSWERING, _CALLING = Phase.IDLE, Phase.ANSWERING, Phase.CALLING
+# How often a connection in a call is looked at when its time is over, at most: its time does not run.
+_LEAST_IDLE = 1.0
+
+
+class SharedLoop(Loop):
+    """Turned by one thread at a time, its owner. All others may only call `post` and `due_at`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._posts: deque[Callable[[float], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._rung = False
+        self.owner = 0  # threading.get_ident()
+        self.muted: set[int] = set()
+        """Descriptors that are not waited for, until `want` is called for them; also read by other threads."""
+        self.add(self._bell, EPOLLIN, self._on_bell)
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    def post(self, call: Callable[[float], None]) -> None:
+        """Have it called by the loop's owner, soon."""
+        self._posts.append(call)
+        # In this order, and `_on_bell` in the opposite one: who finds the bell rung is heard by who comes.
+        if not self._rung:
+            self._rung = True
+            os.eventfd_write(self._bell, 1)
+
+    def due_at(self, deadline: float) -> None:
+        if deadline < self._due:
+            if get_ident() == self.owner:
+                self._due = deadline
+            else:  # the owner may be waiting for a later one
+                self.post(lambda now: self.due_at(deadline))
+
+    def mute(self, fd: int) -> None:
+        """Not even its end is told (epoll cannot leave that out, so it does not have the descriptor meanwhile)."""
+        if fd not in self.muted:
+            self._epoll.unregister(fd)
+            self.muted.add(fd)
+
+    def want(self, fd: int, mask: int) -> None:
+        if fd in self.muted:
+            self._epoll.register(fd, mask)
+            self.muted.discard(fd)
+        else:
+            self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        if fd in self.muted:
+            self.muted.discard(fd)
+            del self._handlers[fd]
+        else:
+            super().remove(fd)
+
+    def _on_bell(self, mask: int, now: float) -> None:
+        os.eventfd_read(self._bell)
+        self._rung = False
+        for _ in range(len(self._posts)):
+            self._posts.popleft()(now)
+
+
+class SharedService(Service):
+    """With the calls that wait for a thread. There is one for each connection at most, which bounds them."""
+
+    loop: SharedLoop
+
+    def __init__(
+        self, app: Application, settings: PoolSettings, loop: SharedLoop, meter: Meter, log: Log, seats: list[Meter]
+    ) -> None:
+        super().__init__(app, settings, loop, meter, log)
+        self.connection = CalledConnection
+        self.calls: deque[CalledConnection] = deque()
+        self.seats = seats
+        """A call takes one, and gives it back: so many calls run at a time. Each is a lane of the scoreboard."""
+        self._most_waiting = len(seats)
+
+    def swamped(self) -> bool:
+        return not self.seats and len(self.calls) >= self._most_waiting
+
+
+class CalledConnection(Connection):
+    """While its phase is CALLING it belongs to its call, which is in `calls` or runs in some thread: that thread alone
+    touches it, its socket too. In all other phases it belongs to the loop's owner.
+    """
+
+    __slots__ = ("_broken", "_step")
+
+    _service: SharedService
+    _step: Callable[[], bytes]  # what the call begins with
+    _broken: bool  # its socket does not work any more
+
+    def on_ready(self, mask: int, now: float) -> None:
+        if self.phase is _CALLING:  # more requests, or the end; both have to wait
+            self._mute()
+        else:
+            super().on_ready(mask, now)
+
+    def expire(self, now: float) -> None:
+        if self.phase is _CALLING:
+            # Nearly what `hand_back` gives: should it do so in this moment, no harm is done, whoever is last.
+            self._set_deadline(now + max(self._service.times.idle, _LEAST_IDLE))
+        else:
+            super().expire(now)
+
+    def close(self, now: float) -> None:
+        # Asked from outside only at the end of a drain: the process ends next, and the call with it.
+        if self.phase is not _CALLING:
+            super().close(now)
+
+    # The loop's owner
+
+    def _serve(self, request: Request, now: float) -> bool:
+        """Has the application called; False: the next request waits until it has answered."""
+        self._since = now
+        exchange = self._exchange = Exchange(self._service, request, self._push)
+        self._call(exchange.start)
+        return False
+
+    def _go_on(self, exchange: Exchange, now: float) -> bool:
+        self._service.loop.mute(self._fd)  # it can be written to, which the loop would tell at once
+        self._call(exchange.more)
+        return False
+
+    def _call(self, step: Callable[[], bytes]) -> None:
+        self._step = step
+        self._broken = False
+        self.phase = _CALLING
+        self._service.calls.append(self)
+
+    def _mute(self) -> None:
+        loop = self._service.loop
+        loop.mute(self._fd)
+        if self.phase is not _CALLING:  # handed back just now, maybe by a thread that did not see it muted
+            self._take_back(0.0)
+
+    def _take_back(self, now: float) -> None:
+        """It was handed back while it was muted, or while the worker drains. Anything may have happened since then."""
+        if self.phase is _IDLE:
+            if self._fd in self._service.loop.muted:
+                self._service.loop.want(self._fd, EPOLLIN)
+            self.hurry(time.monotonic() + self._service.times.idle)
+
+    def settle(self, now: float) -> None:
+        """The call is over, and the connection the loop's again."""
+        try:
+            self._settle(now)
+        except Exception as exc:  # the connection ends here, as in on_ready
+            self._fail(exc, now)
+
+    def _settle(self, now: float) -> None:
+        exchange = self._exchange
+        muted = self._fd in self._service.loop.muted
+        if self._broken or exchange is None:
+            self.phase = _IDLE
+            self.close(now)
+        elif exchange.ended and not self._outbox:
+            self.phase = _ANSWERING if muted else _IDLE  # ANSWERING: what follows asks the loop for the descriptor
+            if self._finish(exchange, now) and self._inbound.begun:
+                self._take(b"", now)
+        else:
+            self.phase = _IDLE
+            self._await_reader(now)
+
+    # The thread of the call
+
+    def work(self, meter: Meter, now: float) -> float:
+        """Has the application answer until its response is over or its reader has to catch up; the time then.
+
+        After it either `settle` or `hand_back` must be called.
+        """
+        exchange = self._exchange
+        assert exchange is not None
+        meter.begin(now, exchange.request.label)
+        try:
+            self._broken = not self._answer(exchange)
+            if self._broken and not exchange.ended:
+                exchange.abandon()
+        except Exception as exc:  # the connection ends here; the thread lives on
+            self._service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
+            self._broken = True
+        now = time.monotonic()
+        if exchange.ended:
+            meter.end(now, exchange, self._since)
+        else:
+            meter.rest()
+        return now
+
+    def _answer(self, exchange: Exchange) -> bool:
+        """False: the connection is broken."""
+        outbox = self._outbox
+        data = self._step()
+        given = 0
+        while True:
+            if data:
+                given += len(data)
+                exchange.sent += len(data)
+                if not self._send(data):
+                    return False
+            if exchange.span is not None:
+                outbox.add_span(exchange.span)
+                exchange.sent += exchange.span.length
+                exchange.span = None
+                return True
+            if exchange.ended or outbox.size >= HIGH_WATER or given >= SHARE:
+                return True
+            data = exchange.more()
+
+    def hand_back(self, now: float) -> None:
+        """The call is over, and another thread has the loop. Mostly nothing has to be done there, and it need not wake
+        up: the descriptor is where it was, and the deadline is not before those that it knows of.
+        """
+        exchange, service, fd = self._exchange, self._service, self._fd
+        if (
+            self._broken
+            or exchange is None
+            or not exchange.ended
+            or self._outbox
+            or not exchange.keep_alive
+            or self._inbound.begun
+        ):
+            service.loop.post(self.settle)
+            return
+        self._exchange = None
+        self._drop_body()
+        self.served += 1
+        self.deadline = deadline = now + service.times.idle
+        self.phase = _IDLE
+        # From here on it is the loop's. Whoever mutes it or begins to drain does that first and looks at the phase
+        # then: either they see the phase, or we see what they did.
+        service.loop.due_at(deadline)
+        if service.closing or fd in service.loop.muted:
+            service.loop.post(self._take_back)

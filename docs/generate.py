@@ -20,7 +20,9 @@ from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 from srvd.ctl import main as ctl
 from srvd.errors import EXIT
+from srvd.http.access import ATOMS, LONGEST, PRESETS
 from srvd.wire.commands import COMMANDS
+from srvd.worker.hooks import ABOUT
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -77,6 +79,29 @@ A script can rely on them: 1 leaves everything as it was, 10 does not.
 """
 
 
+_ACCESS_HEAD = f"""{_MADE}
+# The access log
+
+`access_log` names the file of a pool, `access_log_format` how its lines look. One line a request, at most {LONGEST}
+bytes (4096 to a pipe). Everything outside of printable ASCII, `"` and `\\` are written as `\\xHH` (JSON: `\\u00HH`). The
+target is that which was received; what is too long is cut with `...`. A request that was refused has a line, too; a
+health probe has none.
+
+Lines are written together, at most a second late, by one write that those of other workers cannot tear. A worker that
+is killed takes the lines of its last second with it. What a full disk or a full pipe does not take is lost, and counted
+in the log of srvd; no request waits for it. Move the file away and say `srvctl reopen`.
+"""
+
+_HOOKS_HEAD = f"""{_MADE}
+# Hooks
+
+`hooks` names a module of a pool. Functions in it that have one of these names are called with these positional
+arguments, on the thread that serves. The module is loaded with the application: before the fork if that is preloaded,
+else in each worker. An error in a hook is logged with its name, and what was under way goes on. A name that begins like
+a hook's and is none is told at start.
+"""
+
+
 class Page(NamedTuple):
     name: str
     text: str
@@ -88,6 +113,8 @@ def pages() -> list[Page]:
         Page("srvd.md", "\n".join([_MADE, *_command_lines(commandline.cli, "srvd")]) + "\n"),
         Page("srvctl.md", "\n".join([_MADE, *_command_lines(ctl.cli, "srvctl")]) + "\n"),
         Page("exit-codes.md", exit_codes_page()),
+        Page("access-log.md", access_log_page()),
+        Page("hooks.md", hooks_page()),
     ]
 
 
@@ -119,6 +146,22 @@ def exit_codes_page() -> str:
     for program in dict.fromkeys(program for program, _, _ in EXIT.MEANINGS):
         lines += ["", f"## {program}", "", "| code | meaning |", "|---|---|"]
         lines += [f"| {code} | {meaning} |" for other, code, meaning in EXIT.MEANINGS if other == program]
+    return "\n".join(lines) + "\n"
+
+
+def access_log_page() -> str:
+    lines = [_ACCESS_HEAD.rstrip(), "", "## Named formats", "", "| name | is |", "|---|---|"]
+    lines += [f"| {name} | {f'`{text}`' if text else 'one JSON object'} |" for name, text in PRESETS.items()]
+    lines += ["", "## Atoms", "", "| atom | meaning |", "|---|---|"]
+    lines += [f"| `%({atom})s` | {meaning} |" for atom, meaning in ATOMS.items()]
+    lines += ["", "A percent sign is written `%%`. What is not there is `-`."]
+    return "\n".join(lines) + "\n"
+
+
+def hooks_page() -> str:
+    lines = [_HOOKS_HEAD.rstrip(), "", "| hook | |", "|---|---|"]
+    lines += [f"| `{name}({arguments})` | {meaning} |" for name, (arguments, meaning) in ABOUT.items()]
+    lines += ["", "`worker` is a name such as `web/3#17`, `environ` that of the request, `seconds` a float."]
     return "\n".join(lines) + "\n"
 
 

@@ -56,7 +56,8 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
         text = f"{'; '.join(op.complaints)}; the former file stays in use there"
         operations.end(house, op, OpState.FAILED, turn, Fault("partial", text, step="reopen"))
     else:
-        op.result |= {"reopened": op.asked, "message": f"{op.asked} workers and the daemon have reopened their logs"}
+        workers = "1 worker" if op.asked == 1 else f"{op.asked} workers"
+        op.result |= {"reopened": op.asked, "message": f"{workers} and the daemon have reopened their logs"}
         operations.end(house, op, OpState.DONE, turn)
 
 

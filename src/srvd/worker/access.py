@@ -120,7 +120,7 @@ class AccessLog:
             self.lost += len(lines) - taken
             self._missed += len(lines) - taken
         elif self._missed:
-            self._log.warning(f"{self._missed} lines of the access log {self._path} were lost; it takes them again")
+            self._log.warning(f"access log {self._path}: lines lost: {self._missed}; it takes them again")
             self._missed = 0
 
     def _open_quietly(self) -> None:

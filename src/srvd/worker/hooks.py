@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from srvd.log import Log
     from srvd.worker.service import Application
 
-__all__ = ["PROBE", "Hooks", "call", "load", "with_before_request"]
+__all__ = ["ABOUT", "PROBE", "Hooks", "call", "load", "with_before_request"]
 
 PROBE = "srvd.probe"
 """In the environ of a health probe, which is no request."""
@@ -28,22 +28,29 @@ Hook = Callable[..., object]
 
 
 class Hooks(NamedTuple):
-    """What a hooks module defines; each may be missing. `worker` is a name such as "web/3#17".
-
-    They are called with positional arguments, on the thread that serves.
-    """
+    """What a hooks module defines, as `ABOUT` tells; each may be missing."""
 
     on_fork: Hook | None = None
-    """(worker) In a new worker's process, before anything else; only if the module was loaded before the fork."""
     on_worker_start: Hook | None = None
-    """(worker) The application is loaded; the worker says that it is ready when this returns."""
     on_worker_stop: Hook | None = None
-    """(worker) The last request is answered, the process ends. Not called in a worker that is killed."""
     before_request: Hook | None = None
-    """(environ) Right before the application is called with it."""
     after_request: Hook | None = None
-    """(environ, status, sent, seconds) The response has ended: its status, the bytes of its body, how long it took."""
 
+
+ABOUT: Mapping[str, tuple[str, str]] = {
+    "on_fork": (
+        "worker",
+        "First of all in a new worker's process, as the pool's user; only if the module was loaded before the fork",
+    ),
+    "on_worker_start": ("worker", "The application is loaded; the worker says that it is ready when this returns"),
+    "on_worker_stop": ("worker", "The last request is answered, the process ends; not in a worker that is killed"),
+    "before_request": ("environ", "Right before the application is called with this environ"),
+    "after_request": (
+        "environ, status, sent, seconds",
+        "The response has ended, or its reader has gone: the status, the bytes of its body, how long it took",
+    ),
+}
+"""The arguments of each hook and when it is called; `worker` is a name such as "web/3#17"."""
 
 _PREFIXES = ("on_", "before_", "after_")
 

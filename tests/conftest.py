@@ -5,15 +5,18 @@ The harness itself is daemon.py.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 from collections.abc import Generator, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from srvd import errors
 from srvd.linux.prctl import become_subreaper
 from tests import apps
 from tests.daemon import Srvd
@@ -67,7 +70,16 @@ def module_starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     yield from _starting(request.node, tmp_path_factory.mktemp("module"))
 
 
+@cache
+def _compile() -> None:
+    """Daemons of tests write no bytecode: two deploys within a second could look the same to Python. So srvd's own is
+    written here, once, or each of them would compile all of srvd anew.
+    """
+    compileall.compile_dir(str(Path(errors.__file__).parent), quiet=2)
+
+
 def _starting(node: Any, folder: Path) -> Iterator[Starter]:
+    _compile()
     become_subreaper()  # what a daemon left behind becomes our child, and can be found
     before = _children()
     starter = Starter(folder)

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -101,7 +100,7 @@ def _flood(srvd: Srvd, connections: int) -> Iterator[None]:
 def test_who_may_use_the_control_socket(starter: Starter) -> None:
     """Who may use the control socket – file mode only."""
     srvd = starter(config=toml("workers = 1", '[control]\nroles = { operator = ["daemon"], viewer = ["%games"] }'))
-    _let_others_in(srvd)
+    srvd.let_others_in()
     operator, stranger = pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("bin").pw_uid
     assert _code_as(operator, lambda: srvd.call("scale", size=2)) == EXIT.DONE
     assert len(srvd.serving()) == 2
@@ -118,7 +117,7 @@ def test_who_may_use_the_control_socket(starter: Starter) -> None:
 def test_a_reload_changes_who_may(starter: Starter) -> None:
     """A role that is given, or taken away, counts from the reload on."""
     srvd = starter(config=toml("workers = 1"))
-    _let_others_in(srvd)
+    srvd.let_others_in()
     viewer = pwd.getpwnam("daemon").pw_uid
     assert _code_as(viewer, srvd.status) == EXIT.PERMISSION
     srvd.configure(toml("workers = 1", '[control]\nroles = { viewer = ["daemon"] }'))
@@ -127,13 +126,6 @@ def test_a_reload_changes_who_may(starter: Starter) -> None:
     srvd.configure(toml("workers = 1"))
     assert srvd.ctl("reload").returncode == 0
     assert _code_as(viewer, srvd.status) == EXIT.PERMISSION
-
-
-def _let_others_in(srvd: Srvd) -> None:
-    """The folders of tests are the user's own; whoever has a role must get as far as the socket."""
-    for folder in (srvd.folder, *srvd.folder.parents):
-        if os.stat(folder).st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def _code_as(uid: int, call: Callable[[], object]) -> int:

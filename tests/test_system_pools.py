@@ -45,6 +45,7 @@ def _facts(srvd: Srvd) -> dict[str, object]:
 def test_a_pool_runs_as_another_user(starter: Starter) -> None:
     user, group = pwd.getpwnam("daemon"), grp.getgrnam("games")
     srvd = starter.new(config=toml('workers = 1\nuser = "daemon"\ngroup = "games"\numask = "027"'), code=TELLS)
+    srvd.let_others_in()
     facts = _facts(srvd.start())
     assert facts["uids"] == (user.pw_uid,) * 3
     assert facts["gids"] == (group.gr_gid,) * 3
@@ -53,6 +54,17 @@ def test_a_pool_runs_as_another_user(starter: Starter) -> None:
     assert psutil.Process(srvd.pid).uids().real == 0
     assert srvd.call("reload")["operation"]["state"] == "done"
     assert _facts(srvd)["uids"] == (user.pw_uid,) * 3
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_the_user_of_a_pool_loads_its_application(starter: Starter) -> None:
+    """None of its code runs as root, not even what is executed at import."""
+    seen = "import os, sys\nsys.stderr.write(f'loaded by {os.getuid()}\\n')\n"
+    srvd = starter.new(config=toml('workers = 1\nuser = "daemon"'), code=seen + TELLS)
+    srvd.let_others_in()
+    srvd.start()
+    srvd.wait_logged(f"loaded by {pwd.getpwnam('daemon').pw_uid}")
+    assert "loaded by 0" not in srvd.logged()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can become another user")

@@ -83,8 +83,8 @@ _ACCESS_HEAD = f"""{_MADE}
 # The access log
 
 `access_log` names the file of a pool, `access_log_format` how its lines look. One line a request, at most {LONGEST}
-bytes (4096 to a pipe). Everything outside of printable ASCII, `"` and `\\` are written as `\\xHH` (JSON: `\\u00HH`). The
-target is that which was received; what is too long is cut with `...`. A request that was refused has a line, too; a
+bytes (4096 to a pipe). Everything outside of printable ASCII, `"` and `\\` are written as `\\xHH` (JSON: `\\u00HH`).
+The target is that which was received; what is too long is cut with `...`. A request that was refused has a line, too; a
 health probe has none.
 
 Lines are written together, at most a second late, by one write that those of other workers cannot tear. A worker that

@@ -46,10 +46,8 @@ def read(pieces: Iterable[bytes]) -> Reading:
         while data.startswith(b"\r\n", at):
             at += 2
             allowed.add("an empty line before a request")
-        if at == len(data):
+        if data[at:] in (b"", b"\r"):  # which can become an empty line
             return Reading(messages, "idle", at, "", allowed)
-        if data[at:] == b"\r":  # so far, it can become an empty line
-            return Reading(messages, "pending", at, "", allowed)
         try:
             message = _read_one(_from(stream, at), at)
         except h11.RemoteProtocolError as exc:

@@ -66,8 +66,9 @@ def test_empty_lines_alone_are_not_the_beginning_of_a_request() -> None:
     inbound = Inbound(HeadReader(Limits()), TEMPLATE)
     for _ in range(1000):
         assert inbound.receive(b"\r\n\r") is None
+        assert not inbound.begun
         assert inbound.receive(b"\n") is None
-    assert not inbound.begun
+        assert not inbound.begun
     assert inbound.receive(request()) is not None
 
 

@@ -33,8 +33,9 @@ class Inbound:
 
     @property
     def begun(self) -> bool:
-        """Whether a part of a request is here, or more requests."""
-        return bool(self._rest)
+        """Whether a part of a request is here, or more requests. A lone CR is the half of an empty line, so far."""
+        rest = self._rest
+        return bool(rest) and rest != b"\r"
 
     @property
     def environ(self) -> Environ:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections import Counter
-from typing import NamedTuple
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +20,7 @@ from tests import h11_reading, http_feed, http_streams
 from tests.h11_reading import Reading
 from tests.http_feed import Outcome
 from tests.http_rules import RULES, Rule, see
+from tests.worker_rig import Client, Rig
 
 STREAMS = int(os.environ.get("FUZZ_STREAMS", "5000"))
 SEED = os.environ.get("FUZZ_SEED", "1")
@@ -152,3 +156,59 @@ def _is_judged_later(request: bytes) -> bool:
     """
     bad = request[0] <= 0x20 or any(rule.name == "line end" for rule in _broken(request))
     return bad and b"\r\n\r\n" not in request and http_feed.whole(request + b"\r\n\r\n").refused > 0
+
+
+# -- the same streams, through a socket -----------------------------------------------------------------------------
+
+
+def _echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    told = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}\n".encode() + environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return [told]
+
+
+def test_a_worker_serves_what_the_core_finds_and_nothing_else(tmp_path: Path) -> None:
+    wrong = []
+    with Rig(_echo, tmp_path, max_connections=100) as rig:
+        rig.serving()
+        for number in range(STREAMS // 10):
+            seed = f"{SEED}/{number}"
+            data = http_streams.stream(seed)
+            wanted = _wanted(http_feed.whole(data))
+            found = _found(rig.address, http_streams.cuts(seed, data), [method for method, *_ in wanted])
+            if found != [answer for _, *answer in wanted]:
+                wrong.append(f"{seed}: {found}, not {wanted}\n    {data!r}")
+        assert not wrong, "\n".join([f"{len(wrong)} streams are served otherwise:", *wrong[:10]])
+        rig.connections(0)
+        assert "bug in srvd" not in rig.log()
+
+
+def _wanted(outcome: Outcome) -> list[tuple[str, int, bytes]]:
+    """Method, status and body of the answers that the stream has to get; a refusal's body is not told."""
+    answers = []
+    for message in outcome.messages:
+        method = message.environ["REQUEST_METHOD"]
+        told = f"{method} {message.environ['RAW_URI']}\n".encode() + message.body
+        answers.append((method, 200, b"" if method == "HEAD" else told))
+    if outcome.refused or outcome.pending:
+        # RFC 9112 section 8: what the connection's end cuts off is refused, too.
+        answers.append(("", outcome.refused or 400, b""))
+    return answers
+
+
+def _found(address: Any, pieces: list[bytes], methods: list[str]) -> list[list[Any]]:
+    """Status and body of every answer up to the connection's end; interim ones are left out."""
+    answers: list[list[Any]] = []
+    with Client(address) as client:
+        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused, and closed, before all of it was sent
+            for piece in pieces:
+                client.send(piece)
+            client.sock.shutdown(socket.SHUT_WR)
+        client.buffer = client.rest()
+        while client.buffer:
+            method = methods[len(answers)] if len(answers) < len(methods) else ""
+            answer = client.answer(bodiless=method == "HEAD")
+            if answer.status != 100:
+                answers.append([answer.status, answer.body if answer.status == 200 else b""])
+    return answers

@@ -131,6 +131,13 @@ def test_what_is_no_printable_ascii_is_escaped_and_so_are_quotes_and_backslashes
     assert line("%({x}e)s", record(x=value)) == spelled
 
 
+@pytest.mark.parametrize("text", ["combined", "json", "%(h)s"])
+def test_an_address_that_a_proxy_made_up_cannot_forge_a_line(text: str) -> None:
+    spelled = line(text, record(REMOTE_ADDR='unknown"\n1.2.3.4'))
+    assert spelled.isprintable()
+    assert "unknown\\x22\\x0a1.2.3.4" in spelled or "unknown\\u0022\\u000a1.2.3.4" in spelled
+
+
 def test_the_user_of_basic_authentication_cannot_shift_the_columns() -> None:
     assert line("%(u)s", record(HTTP_AUTHORIZATION="basic am9lIGRvZQ==")) == "joe\\x20doe"
     for odd in ("Basic !", "Basic", "Bearer am9l", "Basic OnNlY3JldA==", ""):

@@ -153,6 +153,7 @@ class _Speller:
         self._field = place.longest // 8
         self._target = place.longest - 2 * self._field - 900
         self._second: tuple[int, str] = (-1, "")  # one store: a thread sees both or neither
+        self._stamp: tuple[int, str, str] = (-1, "", "")  # the same for JSON
 
     def maker(self, name: str) -> _Atom:
         """What spells one atom."""
@@ -197,25 +198,24 @@ class _Speller:
 
     def json(self, record: Record) -> str:
         """One object. A byte outside of printable ASCII is the code point of the same number."""
-        environ = record.environ
+        get = record.environ.get
         second = int(record.at)
-        offset = self._zone(second)
-        year, month, day, hour, minute, sec, *_ = time.gmtime(second + offset)
-        texts = (
-            ("remote", environ.get("REMOTE_ADDR", ""), 100),
-            ("host", environ.get("HTTP_HOST", ""), 260),
-            ("method", environ.get("REQUEST_METHOD", ""), 40),
-            ("target", environ.get("RAW_URI", ""), self._target),
-            ("protocol", environ.get("SERVER_PROTOCOL", ""), 10),
-            ("referer", environ.get("HTTP_REFERER", ""), self._field),
-            ("user_agent", environ.get("HTTP_USER_AGENT", ""), self._field),
-            ("worker", environ.get("srvd.worker", ""), 100),
-        )
-        pairs = ", ".join([f'"{name}": "{_escaped(value, most, _JSON_ESCAPES)}"' for name, value, most in texts])
-        clock = f"{hour:02}:{minute:02}:{sec:02}.{int(record.at % 1 * 1e6):06}"
+        kept, day, offset = self._stamp
+        if kept != second:
+            seconds = self._zone(second)
+            year, month, mday, hour, minute, sec, *_ = time.gmtime(second + seconds)
+            day = f"{year}-{month:02}-{mday:02}T{hour:02}:{minute:02}:{sec:02}"
+            offset = _zone(seconds, ":")
+            self._stamp = (second, day, offset)
+        method, protocol, remote = get("REQUEST_METHOD", ""), get("SERVER_PROTOCOL", ""), get("REMOTE_ADDR", "")
+        host, target = _json(get("HTTP_HOST", ""), 260), _json(get("RAW_URI", ""), self._target)
+        referer, agent = _json(get("HTTP_REFERER", ""), self._field), _json(get("HTTP_USER_AGENT", ""), self._field)
+        worker, micro = get("srvd.worker", ""), int(record.at % 1 * 1e6)
         return (
-            f'{{"time": "{year}-{month:02}-{day:02}T{clock}{_zone(offset, ":")}", {pairs}, '
-            f'"status": {record.code}, "body_bytes": {record.sent}, "duration_s": {record.took:.6f}}}'
+            f'{{"time": "{day}.{micro:06}{offset}", "remote": "{_json(remote, 100)}", "host": "{host}", "method": "{method}", '
+            f'"target": "{target}", "protocol": "{protocol}", "referer": "{referer}", "user_agent": "{agent}", '
+            f'"worker": "{worker}", "status": {record.code}, "body_bytes": {record.sent}, '
+            f'"duration_s": {record.took:.6f}}}'
         )
 
     def _named(self, name: str, kind: str) -> _Atom:
@@ -235,7 +235,8 @@ class _Speller:
         return spell
 
     def _address(self, record: Record) -> str:
-        return record.environ.get("REMOTE_ADDR") or "-"
+        # Of the kernel, or of a trusted proxy, which may say anything.
+        return _escaped(record.environ.get("REMOTE_ADDR") or "-", 100)
 
     def _request_line(self, record: Record) -> str:
         environ = record.environ
@@ -285,6 +286,10 @@ def _escaped(text: str, most: int, escapes: Mapping[int, str] = _ESCAPES) -> str
             text = text.encode("utf-8", "surrogatepass").decode("latin-1")
         text = text[: most + 1].translate(escapes)  # one more: it shows that it is cut
     return _cut(text, most)
+
+
+def _json(text: str, most: int) -> str:
+    return _escaped(text, most, _JSON_ESCAPES) if text else ""
 
 
 def _cut(text: str, most: int) -> str:

@@ -167,9 +167,10 @@ def _echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [told]
 
 
-def test_a_worker_serves_what_the_core_finds_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_worker_serves_what_the_core_finds_and_nothing_else(tmp_path: Path, threads: int) -> None:
     wrong = []
-    with Rig(_echo, tmp_path, max_connections=100) as rig:
+    with Rig(_echo, tmp_path, threads=threads) as rig:
         rig.serving()
         for number in range(STREAMS // 10):
             seed = f"{SEED}/{number}"

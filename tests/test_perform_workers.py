@@ -94,6 +94,23 @@ def test_what_an_application_does_at_its_end_is_done_when_a_worker_leaves(stage:
     assert stage.log_of(worker).endswith("flushed")
 
 
+def test_a_worker_that_boots_is_ended_with_its_link_and_by_no_order(stage: Stage) -> None:
+    hanging = "import time\nopen('began', 'a').close()\nwhile True: time.sleep(1)\n"
+    hung = stage.fork(stage.load(hanging, preload="off"), 1, ready=False)
+    stage.until((stage.folder / "began").exists)
+    process = stage.performer.workers._workers[hung].process
+    process.close_link(stage.loop)
+    assert stage.gone(hung).death.signal == signal.SIGKILL
+
+    slow = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n" + GOOD
+    worker = stage.fork(stage.load(slow, preload="off"), 1, ready=False)
+    stage.performer.perform(TellWorker(worker, Told.REOPEN))
+    (stage.folder / "go").touch()
+    stage.until(lambda: stage.said(worker, Word.READY))
+    stage.until(lambda: stage.said(worker, Word.REOPENED))
+    assert not stage.of(WorkerGone, worker)
+
+
 def test_a_probe_is_answered_by_the_application(stage: Stage) -> None:
     healthy = stage.fork(stage.load(health="/healthz"), 1)
     stage.performer.perform(TellWorker(healthy, Told.PROBE, 5.0))

@@ -1,4 +1,4 @@
-"""Faults that come from outside: processes stopped or killed at bad moments, files removed, descriptors and pipes full."""
+"""Faults from outside: processes stopped or killed at bad moments, files removed, descriptors and pipes full."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def test_the_daemon_killed_while_an_application_loads_leaves_nothing(starter: St
     srvd = starter.new(code=apps.BROKEN["hangs at import"]).start(ready=False)
     srvd.wait_logged("control socket")
     family = wait_for(srvd.family)
+    srvd.signal(signal.SIGKILL)
+    srvd.wait()
+    wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    srvd.socket.unlink()
+
+
+def test_the_daemon_killed_while_a_worker_loads_the_application_leaves_nothing(starter: Starter) -> None:
+    """Without preload the import hangs in the worker, which then never reads its link."""
+    code = apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1000))
+    srvd = starter(config=toml('workers = 1\npreload = "off"'), code=code)
+    (srvd.folder / "slow").touch()
+    srvd.order("scale", size=2)
+    wait_for(lambda: any(worker["state"] == "booting" for worker in srvd.pool()["workers"]))
+    family = srvd.family()
     srvd.signal(signal.SIGKILL)
     srvd.wait()
     wait_for(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])

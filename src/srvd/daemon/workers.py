@@ -45,9 +45,9 @@ class Expected(NamedTuple):
 
 
 class Worker:
-    """One worker. `ended` is how, as soon as anybody knows."""
+    """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready."""
 
-    __slots__ = ("ended", "id", "killed", "process", "slot", "timer")
+    __slots__ = ("ended", "held", "id", "killed", "process", "ready", "slot", "timer")
 
     def __init__(self, expected: Expected, born: Process) -> None:
         self.id = expected.id
@@ -55,6 +55,8 @@ class Worker:
         self.process = born
         self.ended: Ended | None = None
         self.killed = False
+        self.ready = False
+        self.held: family.Message | None = None
         self.timer: Timer | None = None
 
 
@@ -107,10 +109,18 @@ class Workers:
         return refusal
 
     def tell(self, worker: WorkerId, message: family.Message) -> None:
-        """Say something on its link. One that does not listen is the core's to notice: each order has a deadline."""
+        """Say something on its link. One that does not listen is the core's to notice: each order has a deadline.
+
+        One that still boots hears it when it is ready: before, it would be killed by it (`fds.kill_at_end`). The only
+        order that the core has for such a worker is to reopen its log, and one of these is as good as two.
+        """
         found = self._workers.get(worker)
-        if found is not None:
+        if found is None:
+            return
+        if found.ready:
             found.process.say(message)
+        else:
+            found.held = message
 
     def signal(self, worker: WorkerId, number: int) -> None:
         found = self._workers.get(worker)
@@ -223,6 +233,10 @@ class Workers:
         emit = self._voice.emit
         match message:
             case family.Ready():
+                worker.ready = True
+                if worker.held is not None:
+                    worker.process.say(worker.held)
+                    worker.held = None
                 emit(WorkerSaid(worker.id, Word.READY))
             case family.Serving():
                 emit(WorkerSaid(worker.id, Word.SERVING))

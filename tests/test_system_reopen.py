@@ -62,6 +62,15 @@ def test_a_rotation_under_load_loses_no_line(logging: Srvd) -> None:
     assert all(re.fullmatch(r"/ web/1#\d+", line) for line in lines)
 
 
+def test_with_threads_no_line_is_lost_and_the_last_one_is_not_late(starter: Starter) -> None:
+    srvd = starter(config=toml(f"{CONFIG}\nthreads = 4"))
+    with srvd.under_load(8, "/sleep/0.02") as load:
+        load.more(200)
+        assert srvd.ctl("reopen").returncode == 0
+    assert load.failed == []
+    wait_for(lambda: (srvd.folder / "access").read_text().count("/sleep/0.02 ") == load.answered, within=5)
+
+
 def test_reopen_says_which_worker_does_not_answer(starter: Starter) -> None:
     srvd = starter(config=toml(CONFIG))
     waiting = threading.Thread(target=srvd.get, args=["/sleep/3"])

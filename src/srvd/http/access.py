@@ -207,12 +207,13 @@ class _Speller:
             day = f"{year}-{month:02}-{mday:02}T{hour:02}:{minute:02}:{sec:02}"
             offset = _zone(seconds, ":")
             self._stamp = (second, day, offset)
-        method, protocol, remote = get("REQUEST_METHOD", ""), get("SERVER_PROTOCOL", ""), get("REMOTE_ADDR", "")
+        method, protocol = get("REQUEST_METHOD", ""), get("SERVER_PROTOCOL", "")
+        remote = _json(get("REMOTE_ADDR", ""), 100)
         host, target = _json(get("HTTP_HOST", ""), 260), _json(get("RAW_URI", ""), self._target)
         referer, agent = _json(get("HTTP_REFERER", ""), self._field), _json(get("HTTP_USER_AGENT", ""), self._field)
         worker, micro = get("srvd.worker", ""), int(record.at % 1 * 1e6)
         return (
-            f'{{"time": "{day}.{micro:06}{offset}", "remote": "{_json(remote, 100)}", "host": "{host}", "method": "{method}", '
+            f'{{"time": "{day}.{micro:06}{offset}", "remote": "{remote}", "host": "{host}", "method": "{method}", '
             f'"target": "{target}", "protocol": "{protocol}", "referer": "{referer}", "user_agent": "{agent}", '
             f'"worker": "{worker}", "status": {record.code}, "body_bytes": {record.sent}, '
             f'"duration_s": {record.took:.6f}}}'

@@ -43,30 +43,42 @@ def derived(number: str, size: int = 64) -> bytes:
     return (piece * (size // len(piece) + 1))[:size]
 
 
-_seen: dict[str, int] = {}
-_twice: list[str] = []
-_inside = 0
-_most_inside = 0
-_counting = threading.Lock()
+class Count:
+    """What the application saw, of which it tells when it is asked for /seen/."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.seen: set[str] = set()
+        self.twice: list[str] = []
+        self.inside = 0
+        self.most_inside = 0
+
+    def enter(self, number: str) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+            if number in self.seen:
+                self.twice.append(number)
+            self.seen.add(number)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+COUNT = Count()  # one for each worker: they are forked
 
 
 def app(environ: Environ, start: Start) -> Iterable[bytes]:
-    global _inside, _most_inside
     _, kind, number, *rest = environ["PATH_INFO"].split("/")
     if kind == "seen":
         start("200 OK", TEXT)
-        return [f"{len(_seen)} {len(_twice)} {_most_inside}".encode()]
-    with _counting:
-        _inside += 1
-        _most_inside = max(_most_inside, _inside)
-        if number in _seen:
-            _twice.append(number)
-        _seen[number] = 1
+        return [f"{len(COUNT.seen)} {len(COUNT.twice)} {COUNT.most_inside}".encode()]
+    COUNT.enter(number)
     try:
         return KINDS[kind](environ, start, number, rest)
     finally:
-        with _counting:
-            _inside -= 1
+        COUNT.leave()
 
 
 def quick(environ: Environ, start: Start, number: str, rest: list[str]) -> Iterable[bytes]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from struct import pack_into
 
+import msgpack
 import pytest
 
 from srvd.errors import SystemRefused
@@ -22,9 +24,9 @@ def board() -> Iterator[Board]:
 
 
 def test_a_request_under_way_is_seen_with_its_line_and_beginning(board: Board) -> None:
-    board.lane(3).begin(1000.5, "GET /slow HTTP/1.1")
+    board.lane(3).begin(2.5, "GET /slow HTTP/1.1")
     facts = board.read(3)
-    assert (facts.busy, facts.began, facts.line) == (1, 1000.5, "GET /slow HTTP/1.1")
+    assert (facts.busy, facts.began, facts.line) == (1, 2.5, "GET /slow HTTP/1.1")
     assert board.read(2) == LaneFacts()
 
 
@@ -120,6 +122,20 @@ def test_nonsense_written_by_a_bad_worker_reads_as_idle(board: Board, began: flo
     board.lane(0).begin(began, "GET / HTTP/1.1")
     facts = board.read(0)
     assert (facts.busy, facts.began, facts.line) == (0, 0.0, "")
+
+
+@pytest.mark.parametrize("lanes", [1, 2, LANES])
+def test_scribbled_counters_stay_numbers_that_a_message_holds(board: Board, lanes: int) -> None:
+    for thread in range(lanes):
+        lane = board.lane(0, thread)
+        lane._counts[:] = memoryview(b"\xff" * 512).cast("Q")
+        lane.begin(time.monotonic() + 3600.0, "GET / HTTP/1.1")
+    facts = board.read(0)
+    assert (facts.busy, facts.began, facts.line) == (0, 0.0, "")
+    counts = [facts.requests, facts.sent, facts.connections, *facts.by_class, *facts.latency]
+    assert set(counts) == {2**63 - 1}
+    assert board.tally(0) == (2**63 - 1, 0)
+    assert msgpack.packb(facts)
 
 
 def test_a_count_of_lanes_beyond_the_slot_is_not_believed(board: Board) -> None:

@@ -45,6 +45,32 @@ def test_the_daemon_killed_while_a_worker_loads_the_application_leaves_nothing(s
     srvd.socket.unlink()
 
 
+SCRIBBLING = """
+import os
+def app(environ, start_response):
+    for fd in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{fd}"
+        if "srvd-scoreboard" in (os.readlink(path) if os.path.islink(path) else ""):
+            os.pwrite(int(fd), bytes([64]) * 4, 64)  # so many lanes are in use, of each of the first four slots
+            os.pwrite(int(fd), b"\\xff" * (4 * 64 * 512), 4096)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def test_a_worker_that_scribbles_on_the_scoreboard_hides_nobody(starter: Starter) -> None:
+    srvd = starter("--workers", "2", code=SCRIBBLING)
+    assert srvd.get() == "ok"
+    requests = [worker["requests"] for worker in srvd.serving()]
+    assert max(requests) == 2**63 - 1
+    for words in (("status",), ("workers",), ("why",)):
+        done = srvd.ctl(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+    victim = srvd.kill_worker()
+    srvd.wait_serving(2, without=victim)
+    assert srvd.ctl("why").returncode == 0
+
+
 def test_a_zygote_that_is_deaf_is_replaced(starter: Starter) -> None:
     """SIGSTOP: it lives and answers nothing. A worker that it does not fork in time tells."""
     srvd = starter(config=toml('workers = 2\nboot_timeout = "1s"'))

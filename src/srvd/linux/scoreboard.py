@@ -13,6 +13,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import time
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
@@ -46,7 +48,7 @@ _BY_CLASS = Struct(f"@{_CLASSES}Q")
 _DOUBLE = Struct("@d")
 _BEGAN = (_LANE - 8) // 8  # index of `began` among the lane's doubles
 _SLOT = max(LANES * _LANE, mmap.PAGESIZE)
-_FOREVER = 1e18
+_MOST = 2**63 - 1  # of any number that leaves here: what was scribbled must fit into messages, and its sums, too
 _TRIES = 3
 
 assert _FACTS.size == _LANE
@@ -184,11 +186,12 @@ class Board:
         """Requests answered, and lanes in a request: all that a list of many workers shows, at a fifth of the cost."""
         self._check(slot)
         requests = busy = 0
+        now = time.monotonic()
         for thread in range(min(self._memory[_USED_AT + slot], LANES)):
             at = self._lane_at(slot, thread)
             requests += sum(_BY_CLASS.unpack_from(self._memory, at))
-            busy += 0.0 < self._began(at) < _FOREVER
-        return requests, busy
+            busy += 0.0 < self._began(at) <= now
+        return min(requests, _MOST), busy
 
     def clear(self, slot: int) -> None:
         """Forget what the slot's former worker did, and give its pages back."""
@@ -220,13 +223,14 @@ class Board:
                 break
         else:
             line = b""
-        busy = 0.0 < began < _FOREVER  # neither NaN nor nonsense
+        busy = 0.0 < began <= time.monotonic()  # neither NaN nor nonsense
+        counters = [min(counter, _MOST) for counter in counters]
         by_class = tuple(counters[:_CLASSES])
         return LaneFacts(
             busy=int(busy),
             began=began if busy else 0.0,
             line=line.partition(b"\0")[0].decode("utf-8", "replace") if busy else "",
-            requests=sum(by_class),
+            requests=min(sum(by_class), _MOST),
             by_class=by_class,
             sent=counters[_SENT],
             connections=counters[_CONNECTIONS],
@@ -248,9 +252,13 @@ def _merge(lanes: list[LaneFacts]) -> LaneFacts:
         busy=sum(lane.busy for lane in lanes),
         began=oldest.began,
         line=oldest.line,
-        requests=sum(lane.requests for lane in lanes),
-        by_class=tuple(map(sum, zip(*(lane.by_class for lane in lanes), strict=True))) or LaneFacts().by_class,
-        sent=sum(lane.sent for lane in lanes),
-        connections=sum(lane.connections for lane in lanes),
-        latency=tuple(map(sum, zip(*(lane.latency for lane in lanes), strict=True))) or LaneFacts().latency,
+        requests=_total(lane.requests for lane in lanes),
+        by_class=tuple(map(_total, zip(*(lane.by_class for lane in lanes), strict=True))) or LaneFacts().by_class,
+        sent=_total(lane.sent for lane in lanes),
+        connections=_total(lane.connections for lane in lanes),
+        latency=tuple(map(_total, zip(*(lane.latency for lane in lanes), strict=True))) or LaneFacts().latency,
     )
+
+
+def _total(counts: Iterable[int]) -> int:
+    return min(sum(counts), _MOST)

@@ -36,7 +36,7 @@ from pathlib import Path
 import pytest
 
 from srvd.core.actions import Action, Ended, Note
-from srvd.core.events import Event, Started, Tick
+from srvd.core.events import Event, Tick
 from srvd.core.script import read, spell
 from srvd.core.supervisor import Supervisor
 
@@ -95,12 +95,14 @@ def replayed(name: str, text: str) -> str:
             if not line.strip() or line.startswith("#"):
                 replay.lines.append(line)
             continue
-        now, dot, event = float(found[1]), found[2], found[3] and read(found[3])
-        if not isinstance(event, Tick):
-            replay.until(now)
-        if dot:
+        now = float(found[1])
+        event = None if found[2] else read(found[3])
+        if isinstance(event, Tick):
+            continue
+        replay.until(now)
+        if event is None:
             replay.lines.append(f"{now:.3f} .")
-        elif not isinstance(event, Tick):
+        else:
             replay.feed(event, now)
     return "\n".join(replay.lines) + "\n"
 
@@ -122,8 +124,7 @@ def _before(replay: Replay, text: str, seen: set[str]) -> None:
 def from_log(text: str) -> str:
     """The events of a daemon's log at level debug as a transcript without claim; its time begins at the first."""
     traced = [(datetime.fromisoformat(at), event) for at, event in _TRACED.findall(text)]
-    start = traced[0][0] if traced else datetime.min
-    return "# \n\n" + "".join(f"{(at - start).total_seconds():.3f} > {event}\n" for at, event in traced)
+    return "# \n\n" + "".join(f"{(at - traced[0][0]).total_seconds():.3f} > {event}\n" for at, event in traced)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,9 +141,12 @@ def test_there_are_transcripts_and_each_claims_something_of_its_own() -> None:
 
 
 def test_a_log_of_the_daemon_becomes_a_transcript() -> None:
-    line = spell(Started.__new__(Started, 1, (), read("Actor uid=0 pid=1 name=root")))
-    log = f"2026-01-01 10:00:00.500 INFO  hello\n2026-01-01 10:00:01.000 DEBUG > {line}\n2026-01-01 10:00:02.250 DEBUG > Tick\n"
-    assert from_log(log).splitlines()[2:] == [f"0.000 > {line}", "1.250 > Tick"]
+    log = (
+        "2026-01-01 10:00:00.500 INFO  listening on 127.0.0.1:8000 (web)\n"
+        "2026-01-01 10:00:01.000 DEBUG > WorkerForked worker=web/1#1 pid=7\n"
+        "2026-01-01 10:00:02.250 DEBUG > Tick\n"
+    )
+    assert from_log(log).splitlines()[2:] == ["0.000 > WorkerForked worker=web/1#1 pid=7", "1.250 > Tick"]
 
 
 def main(arguments: list[str]) -> None:
@@ -150,8 +154,8 @@ def main(arguments: list[str]) -> None:
         case ["--from-log", path]:
             sys.stdout.write(from_log(Path(path).read_text()))
         case ["--write", *paths]:
-            for path in map(Path, paths):
-                path.write_text(replayed(path.stem, path.read_text()))
+            for transcript in map(Path, paths):
+                transcript.write_text(replayed(transcript.stem, transcript.read_text()))
         case _:
             sys.exit(__doc__)
 

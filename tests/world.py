@@ -1,13 +1,16 @@
 """A simulated world for the core: zygotes and workers that boot, hang, crash, lie and reuse pids, on a simulated clock.
 
-It performs the core's actions and feeds it what follows from them; `Watch` holds what must be true after every event.
+It performs the core's actions and feeds it what follows from them; what must be true all the time is in `watch.py`.
 Not a mock of the daemon: it knows nothing of sockets, only what a process can do to its supervisor.
+
+A process ends before anybody hears of it: its pid is free at once, the report comes later, after what it had said.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from srvd.core.events import (
     ConfigRefused,
     Event,
     ForkRefused,
+    LogReopened,
     Ordered,
     RequestOverdue,
     Started,
@@ -36,11 +40,8 @@ from srvd.core.model import (
     Fault,
     GenerationId,
     Headroom,
-    Kind,
     OpId,
-    OpState,
     Order,
-    Phase,
     Pid,
     PoolSpec,
     Revision,
@@ -48,155 +49,206 @@ from srvd.core.model import (
     WorkerId,
 )
 from srvd.core.script import spell
-from srvd.core.state import Operation
+from srvd.core.state import NEVER
 from srvd.core.supervisor import Supervisor
 
 ROOT = Actor(0, 1, "root")
-POOLS = (
-    PoolSpec("web", workers=4, boot_timeout=20, drain_timeout=10, bake=10, rollback_window=60),
-    PoolSpec("api", workers=2, boot_timeout=20, drain_timeout=10, health="/healthz", bake=5, rollback_window=30,
-             strategy=Strategy.ROLLING),
-)  # fmt: skip
+WEB = PoolSpec("web", workers=4, boot_timeout=20, drain_timeout=10, bake=10, rollback_window=60)
+API = PoolSpec("api", workers=2, boot_timeout=20, drain_timeout=10, health="/healthz", bake=5, rollback_window=30,
+               strategy=Strategy.ROLLING)  # fmt: skip
+JOBS = PoolSpec("jobs", workers=1, boot_timeout=20, drain_timeout=10, bake=0, rollback_window=0)
+SHOP = (WEB, API)
+"""The configuration that each walk begins and ends with."""
+
+NEW_CONFIGS = (
+    SHOP,
+    (WEB, API, JOBS),
+    (WEB,),
+    (WEB._replace(workers=6, strategy=Strategy.ROLLING), API),
+    (WEB._replace(workers=3, strategy=Strategy.ROLLING, bake=0, boot_timeout=4), API),
+    (WEB._replace(workers=2), API._replace(workers=3, health="", strategy=Strategy.BLUE_GREEN)),
+)
 
 
-@dataclass
+class Broken(AssertionError):
+    """A claim did not hold; `transcript` is the whole story, to be kept as a file and replayed."""
+
+    def __init__(self, message: str, transcript: str) -> None:
+        super().__init__(message)
+        self.transcript = transcript
+
+
+@dataclass(slots=True, eq=False)
 class Child:
-    """A worker process as the world has it."""
+    """A worker process as the world has it. Its deadlines are what the core said or what its pool's settings say."""
 
     id: WorkerId
     pid: int
-    state: str = "booting"  # booting, standby, serving, draining, gone
-    deaf: bool = False  # ignores the order to leave
+    due: float  # when somebody must have moved it on: booted, confirmed, left
+    state: str = "booting"  # booting, standby, serving, draining: what it does or was told to do
+    known: bool = False  # the core was told of its pid
+    told: bool = False  # to serve
+    probed: bool = False
+    reopened: bool = True
     killed: bool = False
-    told: bool = False  # was the core told of its pid?
+    dead: bool = False  # and not reported yet
+    deaf: bool = False  # ignores the order to leave
+    mute: bool = False  # ignores the order to serve
+    stubborn: bool = False  # the first SIGKILL finds it in an uninterruptible call
+    channel: float = 0.0  # its reports arrive in order
+    ready_at: float | None = None
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Mother:
     """A zygote process as the world has it."""
 
     id: GenerationId
-    state: str = "loading"  # loading, up, gone
-    app: str = "good"
+    revision: Revision
+    app: str
+    due: float  # when it must have loaded, or left
+    state: str = "loading"  # loading, up, leaving: as the core knows
+    dead: bool = False  # and not reported yet
     deaf: bool = False  # stopped: answers nothing
+    owes: float = NEVER  # when it must have forked what it was asked for since
+    channel: float = 0.0
+
+
+class Claims:
+    """What is claimed of one subject at every event: see `watch.py`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def before(self, event: Event) -> None:
+        """The world is what it is when the core is told."""
+
+    def done(self, action: act.Action) -> None:
+        """One action was performed."""
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        """All that followed from the event was performed."""
 
 
 class Weather(NamedTuple):
     """How bad things are: chances that something goes wrong."""
 
-    app: str = "good"  # of the code on disk: good, raises, exits, hangs, boot_crash, boot_hang, sick, crashes
+    app: str = "good"  # the code on disk, see `World._start_zygote` and `World._born`
     fork_fails: float = 0.0
     deaf: float = 0.0
+    stubborn: float = 0.0
+    liar: float = 0.0
+    config_refused: float = 0.0
 
 
 @dataclass
 class World:
-    """Runs the core against simulated processes; `log` is the transcript of the last events."""
+    """Runs the core against simulated processes. `story` is everything said so far, spelled only when asked for."""
 
     seed: int
     core: Supervisor = field(default_factory=lambda: Supervisor(limit=24))
     now: float = 0.0
-    weather: Weather = Weather()
+    weather: Weather = field(default_factory=Weather)
+    config: tuple[PoolSpec, ...] = SHOP
     children: dict[WorkerId, Child] = field(default_factory=dict)
     mothers: dict[GenerationId, Mother] = field(default_factory=dict)
-    agenda: list[tuple[float, int, Event]] = field(default_factory=list)
-    log: list[str] = field(default_factory=list)
-    forks: list[tuple[float, str]] = field(default_factory=list)
+    story: list[tuple[float, str, Event | act.Action]] = field(default_factory=list)
     exited: int | None = None
     events: int = 0
-    specs: tuple[PoolSpec, ...] = POOLS
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.agenda: list[tuple[float, int, Event | Callable[[], None]]] = []
         self.count = 0
         self.revision = 1
         self.tickets = 0
-        self.watch = Watch(self)
+        self.ids: set[WorkerId | GenerationId] = set()
+        self.claims: list[Claims] = []
+        self.buried: Child | None = None  # the last whose death was reported
+
+    def transcript(self, last: int = 0) -> str:
+        """The story in the tongue of `core/script.py`."""
+        lines = [
+            f"{at:.4f} > {spell(what)}" if mark == ">" else f"< {spell(what)}" for at, mark, what in self.story[-last:]
+        ]
+        return "\n".join(lines) + "\n"
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def later(self, event: Event, low: float = 0.001, high: float = 0.05) -> None:
-        self.count += 1
-        heapq.heappush(self.agenda, (self.now + self.random.uniform(low, high), self.count, event))
+    def later(self, what: Event | Callable[[], None], low: float = 0.001, high: float = 0.05) -> None:
+        self._at(self.now + self.random.uniform(low, high), what)
 
-    def advance(self) -> bool:
-        """Runs the next thing due; False when nothing is due any more."""
-        deadline = self.core.next_deadline()
-        coming = self.agenda[0][0] if self.agenda else None
-        if self.exited is not None or (deadline is None and coming is None):
-            return False
-        if coming is None or (deadline is not None and deadline < coming):
-            assert deadline is not None
-            self.now = max(self.now, deadline)
-            self.feed(Tick())
-            again = self.core.next_deadline()
-            assert again is None or again > self.now, f"deadline {again} is not after a tick at {self.now}"
-        else:
-            self.now, _, event = heapq.heappop(self.agenda)
-            if self.is_possible(event):
-                self.feed(event)
-        return True
+    def _at(self, when: float, what: Event | Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.agenda, (when, self.count, what))
 
     def run(self, seconds: float) -> None:
         """Lets simulated time pass."""
         end = self.now + seconds
         while self.exited is None:
-            due = [t for t in (self.core.next_deadline(), self.agenda[0][0] if self.agenda else None) if t is not None]
-            if not due or min(due) > end:
+            deadline = self.core.next_deadline()
+            coming = self.agenda[0][0] if self.agenda else None
+            if deadline is not None and deadline <= end and (coming is None or deadline < coming):
+                self.now = max(self.now, deadline)
+                self.feed(Tick())
+                again = self.core.next_deadline()
+                assert again is None or again > self.now, f"deadline {again} is not after a tick at {self.now}"
+            elif coming is not None and coming <= end:
+                self.now, _, what = heapq.heappop(self.agenda)
+                if callable(what):
+                    what()
+                elif self._arrives(what):
+                    self.feed(what)
+            else:
                 break
-            self.advance()
         self.now = max(self.now, end)
 
-    def is_possible(self, event: Event) -> bool:
-        """Nobody speaks after death; the dead do not die again."""
-        if isinstance(event, WorkerSaid):
-            child = self.children.get(event.worker)
-            return child is not None and child.state != "gone" and not child.killed
-        if isinstance(event, WorkerGone):
-            child = self.children.get(event.worker)
-            return child is not None and child.state != "gone"
-        if isinstance(event, (ZygoteLoaded, ZygoteFailed)):
-            return self.mothers[event.generation].state == "loading"
-        if isinstance(event, ZygoteGone):
-            return self.mothers[event.generation].state != "gone"
-        if isinstance(event, WorkerForked):
-            return self.children[event.worker].state != "gone"
-        return True
+    def _arrives(self, event: Event) -> bool:
+        """Is there still anybody whom the event is about? A zygote that died took what it had not sent with it."""
+        match event:
+            case WorkerSaid() | WorkerGone() | WorkerForked():
+                return event.worker in self.children
+            case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
+                return event.generation in self.mothers
+            case _:
+                return True
 
     def feed(self, event: Event) -> None:
-        """One event into the core, its actions performed, every invariant checked."""
+        """One event into the core, its actions performed."""
         self.events += 1
-        self._happen(event)
-        self.log.append(f"{self.now:9.3f} > {spell(event)}")
-        self.watch.before(event)
+        self._enter(event)
+        self.story.append((self.now, ">", event))
+        for claim in self.claims:
+            claim.before(event)
         out = self.core.handle(event, self.now)
         for action in out:
             if not isinstance(action, act.Note):
-                self.log.append(f"          < {spell(action)}")
+                self.story.append((self.now, "<", action))
             self.perform(action)
-            if isinstance(action, act.Ended):
-                self.watch.ended(action.op)
-        del self.log[:-400]
-        self.watch.after(event, out)
+            for claim in self.claims:
+                claim.done(action)
+        for claim in self.claims:
+            claim.after(event, out)
 
-    def _happen(self, event: Event) -> None:
-        """The world changes when the event is born, before the core hears of it."""
+    def _enter(self, event: Event) -> None:
+        """What the core hears is known from now on."""
         match event:
-            case WorkerGone(worker, _):
-                self.children[worker].state = "gone"
-            case ZygoteGone(generation, _, _):
-                self.mothers[generation].state = "gone"
-                for child in self.children.values():  # its link is closed, nobody ever heard of it: it leaves
-                    if (child.id.pool, child.id.generation) == generation and not child.told:
-                        child.state = "gone"
             case WorkerForked(worker, _):
-                self.children[worker].told = True
-            case ZygoteLoaded(generation, _, _):
-                self.mothers[generation].state = "up"
-            case WorkerSaid(worker, Word.READY, _):
-                self.children[worker].state = "standby"
+                self.children[worker].known = True
+            case WorkerGone(worker, _):
+                self.buried = self.children.pop(worker)
             case WorkerSaid(worker, Word.SERVING, _) if self.children[worker].state == "standby":
-                self.children[worker].state = "serving"
+                if self.children[worker].told:  # or it lies
+                    self.children[worker].state = "serving"
+            case ZygoteLoaded(generation, _, _) if self.mothers[generation].state == "loading":
+                self.mothers[generation].state = "up"
+            case ZygoteFailed(generation, _):
+                self.mothers[generation].state, self.mothers[generation].due = "leaving", self.now + 5.0
+            case ZygoteGone(generation, _, _):
+                del self.mothers[generation]
+                for child in self.brood(generation):  # its link is closed, nobody ever heard of it: it leaves
+                    if not child.known:
+                        del self.children[child.id]
             case _:
                 pass
 
@@ -204,104 +256,180 @@ class World:
 
     def perform(self, action: act.Action) -> None:
         match action:
-            case act.StartZygote(generation, _):
-                self._start_zygote(generation)
+            case act.StartZygote(generation, revision):
+                self._start_zygote(generation, revision)
             case act.StopZygote(generation):
-                assert self.mothers[generation].state != "loading", "a loading zygote reads no link"
-                if not self.mothers[generation].deaf:
-                    self.later(ZygoteGone(generation, "exit 0"))
+                self._dismiss(generation)
             case act.KillZygote(generation, _):
-                self.later(ZygoteGone(generation, "signal 9", "the stacks"))
+                mother = self.mothers[generation]
+                mother.state = "leaving"
+                mother.due = self.now + 5.0
+                self.later(lambda: self._zygote_dies(mother, "signal 9", "the stacks"), 0.001, 0.4)
             case act.Fork(worker):
                 self._fork(worker)
             case act.TellWorker(worker, told, seconds, _):
-                self._tell(worker, told, seconds)
+                self._tell(self.children[worker], told, seconds)
             case act.KillWorker(worker, _):
-                child = self.children[worker]
-                assert child.state != "gone", (
-                    f"a signal to {worker}, whose process is gone: its pid may be somebody else's"
-                )
-                child.killed = True
-                self.later(WorkerGone(worker, Death(signal=9)))
+                assert worker in self.children, f"a signal to {worker}, whose end was reported"
+                self._kill(self.children[worker])
             case act.ReadConfig(op):
                 self._read_config(op)
+            case act.ReopenLog():
+                self.later(LogReopened("" if self.random.random() < 0.9 else "no such directory"), 0.0, 0.01)
             case act.Exit(code, _):
                 self.exited = code
             case _:
                 pass
 
-    def _start_zygote(self, generation: GenerationId) -> None:
-        mother = self.mothers[generation] = Mother(generation, app=self.weather.app)
+    def _start_zygote(self, generation: GenerationId, revision: Revision) -> None:
+        assert generation not in self.ids, f"{generation} is started twice: identities are never reused"
+        self.ids.add(generation)
+        spec = self.core.house.pools[generation.pool].generations[generation.number].spec
+        mother = Mother(generation, revision, self.weather.app, self.now + spec.boot_timeout)
+        self.mothers[generation] = mother
         match mother.app:
             case "raises":
-                self.later(
-                    ZygoteFailed(generation, Fault("load_failed", "ImportError", traceback="Traceback")), 0.05, 0.4
-                )
-                self.later(ZygoteGone(generation, "exit 1"), 0.4, 0.5)
+                self.later(lambda: self._load_fails(mother), 0.05, 0.4)
             case "exits":
-                self.later(ZygoteGone(generation, "exit 3", "last words"), 0.05, 0.4)
+                self.later(lambda: self._zygote_dies(mother, "exit 3", "last words"), 0.05, 0.4)
             case "hangs":
                 mother.deaf = True
             case _:
-                self.later(ZygoteLoaded(generation, True), 0.05, 0.5)
+                self.later(lambda: self._load_succeeds(mother), 0.05, 0.5)
+
+    def _load_fails(self, mother: Mother) -> None:
+        if not mother.dead:
+            self._report(mother, ZygoteFailed(mother.id, Fault("load_failed", "ImportError", traceback="Trace")), 0.002)
+            self.later(lambda: self._zygote_dies(mother, "exit 1"), 0.0, 0.1)
+
+    def _load_succeeds(self, mother: Mother) -> None:
+        if not (mother.dead or mother.deaf):
+            self._report(mother, ZygoteLoaded(mother.id, True), 0.002)
+
+    def _zygote_dies(self, mother: Mother, cause: str, stderr: str = "") -> None:
+        if not mother.dead:
+            mother.dead = True
+            self._report(mother, ZygoteGone(mother.id, cause, stderr), 0.02)
+
+    def _dismiss(self, generation: GenerationId) -> None:
+        mother = self.mothers[generation]
+        assert mother.state == "up", f"{generation} reads no link, it is {mother.state}"
+        mother.state, mother.due = "leaving", self.now + 5.0
+        if not mother.deaf:
+            self.later(lambda: self._zygote_dies(mother, "exit 0"))
 
     def _fork(self, worker: WorkerId) -> None:
-        assert worker not in self.children, f"{worker} is forked twice: identities are never reused"
+        assert worker not in self.ids, f"{worker} is forked twice: identities are never reused"
+        self.ids.add(worker)
         mother = self.mothers[GenerationId(worker.pool, worker.generation)]
         assert mother.state == "up", f"{worker} asked of a zygote that is {mother.state}"
-        self.forks.append((self.now, worker.pool))
+        spec = self.core.house.pools[worker.pool].generations[worker.generation].spec
         if mother.deaf:
+            mother.owes = min(mother.owes, self.now + spec.boot_timeout + 5.0)
+        if mother.deaf or mother.dead:
             return
         if self.random.random() < self.weather.fork_fails:
-            self.later(ForkRefused(worker, "EAGAIN"))
+            self._report(mother, ForkRefused(worker, "EAGAIN"), 0.05)
             return
-        pid = self.random.randint(100, 130)  # few pids, so that they are reused soon
-        child = self.children[worker] = Child(worker, pid, deaf=self.random.random() < self.weather.deaf)
-        self.later(WorkerForked(worker, Pid(pid)), 0.001, 0.003)
-        match mother.app:
+        taken = {child.pid for child in self.children.values() if not child.dead}
+        pid = next(number for number in range(100, 1000) if number not in taken)  # reused as soon as can be
+        child = self.children[worker] = Child(worker, pid, self.now + spec.boot_timeout)
+        child.deaf = self.random.random() < self.weather.deaf
+        child.mute = child.deaf and self.random.random() < 0.3
+        child.stubborn = self.random.random() < self.weather.stubborn
+        self._report(child, WorkerForked(worker, Pid(pid)), 0.003)
+        self._born(child, mother.app)
+
+    def _born(self, child: Child, app: str) -> None:
+        match app:
             case "boot_crash":
-                self.later(WorkerGone(worker, Death(exit_code=1, stderr="boom")), 0.004, 0.1)
+                self.later(lambda: self.die(child, Death(exit_code=1, stderr="boom")), 0.004, 0.1)
             case "boot_hang":
                 child.deaf = True
             case "boot_raise":
-                self.later(WorkerSaid(worker, Word.FAILED, "Traceback: boom"), 0.004, 0.1)
-            case app:
-                self.later(WorkerSaid(worker, Word.READY), 0.004, 0.2)
+                self.later(lambda: self._says(child, Word.FAILED, "Traceback: boom"), 0.004, 0.1)
+            case _:
+                self.later(lambda: self._says(child, Word.READY), 0.004, 0.2)
                 if app == "crashes":
-                    self.later(WorkerGone(worker, Death(exit_code=70)), 0.2, 1.5)
+                    self.later(lambda: self.die(child, Death(exit_code=70)), 0.2, 1.5)
 
-    def _tell(self, worker: WorkerId, told: act.Told, seconds: float) -> None:
-        child = self.children[worker]
-        assert child.state != "gone", f"{told} to {worker}, which is gone"
+    def _says(self, child: Child, word: Word, text: str = "") -> None:
+        if child.dead:
+            return
+        if word is Word.READY and child.state == "booting":
+            child.state = "standby"
+        self._report(child, WorkerSaid(child.id, word, text), 0.003)
+        if self.random.random() < self.weather.liar:
+            lie = self.random.choice([Word.READY, Word.SERVING, Word.FAILED, Word.HEALTHY, Word.UNHEALTHY])
+            self._report(child, WorkerSaid(child.id, lie, "a lie"), 0.003)
+
+    def die(self, child: Child, death: Death) -> None:
+        """Its process ends now, and its pid may be somebody else's; the report follows."""
+        if not child.dead:
+            child.dead = True
+            self._report(child, WorkerGone(child.id, death), 0.02)
+
+    def _report(self, who: Child | Mother, event: Event, within: float) -> None:
+        who.channel = max(who.channel, self.now + self.random.uniform(0.0002, within))
+        self._at(who.channel, event)
+
+    def _kill(self, child: Child) -> None:
+        child.killed, child.due = True, self.now + 5.0
+        if child.stubborn:
+            child.stubborn = False
+            return
+        self.later(lambda: self.die(child, Death(signal=9)), 0.0002, 0.02)
+
+    def _tell(self, child: Child, told: act.Told, seconds: float) -> None:
         match told:
             case act.Told.SERVE:
-                assert child.state == "standby", f"serve to {worker}, which is {child.state}"
-                self.later(WorkerSaid(worker, Word.SERVING))
+                assert child.state == "standby", f"serve to {child.id}, which is {child.state}"
+                assert not child.told, f"{child.id} is told to serve twice"
+                spec = self.core.house.pools[child.id.pool].generations[child.id.generation].spec
+                child.told, child.due = True, self.now + spec.boot_timeout
+                if not child.mute:
+                    self.later(lambda: self._opens(child))
             case act.Told.DRAIN:
+                child.due = min(child.due, self.now + seconds) if child.state == "draining" else self.now + seconds
                 child.state = "draining"
                 if not child.deaf:
-                    self.later(WorkerGone(worker, Death(exit_code=0)), 0.001, min(seconds, 3.0) + 0.002)
+                    self.later(lambda: self.die(child, Death(exit_code=0)), 0.001, min(seconds, 3.0) + 0.002)
             case act.Told.PROBE:
-                app = self.mothers[GenerationId(worker.pool, worker.generation)].app
+                child.probed = True
+                app = self.mothers[GenerationId(child.id.pool, child.id.generation)].app
                 if app == "sick":
-                    self.later(WorkerSaid(worker, Word.UNHEALTHY, "GET /healthz: 503"))
+                    self.later(lambda: self._says(child, Word.UNHEALTHY, "GET /healthz: 503"))
                 elif app != "sick_hang":
-                    self.later(WorkerSaid(worker, Word.HEALTHY))
+                    self.later(lambda: self._says(child, Word.HEALTHY))
+            case act.Told.REOPEN:
+                child.reopened = child.state == "booting"  # then it may have opened the new file, or will
+                if not child.deaf:
+                    self.later(lambda: self._reopens(child))
             case act.Told.DUMP:
                 pass
 
+    def _opens(self, child: Child) -> None:
+        if child.state == "standby":
+            child.state = "serving"
+        self._says(child, Word.SERVING)
+
+    def _reopens(self, child: Child) -> None:
+        if not child.dead:
+            child.reopened = True
+            self._report(child, WorkerSaid(child.id, Word.REOPENED), 0.003)
+
     def _read_config(self, op: OpId) -> None:
-        if self.random.random() < 0.1:
+        if self.random.random() < self.weather.config_refused:
             self.later(ConfigRefused(op, Fault("config_invalid", "a port is busy")), 0.0, 0.01)
             return
         self.revision += 1
         headroom = (("web", Headroom(100, self.random.choice([1, 80]))),)
-        self.later(ConfigRead(op, Revision(self.revision), self.specs, headroom), 0.0, 0.01)
+        self.later(ConfigRead(op, Revision(self.revision), self.config, headroom), 0.0, 0.01)
 
     # -- what people and fate do ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.feed(Started(Revision(1), self.specs, ROOT))
+        self.feed(Started(Revision(1), self.config, ROOT))
 
     def order(self, order: Order) -> None:
         self.tickets += 1
@@ -311,139 +439,31 @@ class World:
         self.tickets += 1
         self.feed(CancelAsked(self.tickets, op, ROOT))
 
-    def crash(self, worker: WorkerId, death: Death) -> None:
-        self.feed(WorkerGone(worker, death))
+    def lose_zygote(self, mother: Mother) -> None:
+        self._zygote_dies(mother, "signal 9")
 
-    def lose_zygote(self, generation: GenerationId) -> None:
-        self.feed(ZygoteGone(generation, "signal 9"))
+    def stick(self, child: Child) -> None:
+        """All its threads are in a request that does not end."""
+        child.deaf = True
+        self.feed(RequestOverdue(child.id, "GET /slow", 61.0))
 
-    def stick(self, worker: WorkerId) -> None:
-        self.children[worker].deaf = True
-        self.feed(RequestOverdue(worker, "GET /slow", 61.0))
-
-    def alive(self, *states: str) -> list[Child]:
-        """Processes the core was told of, in these states."""
-        return [
-            c for c in self.children.values() if c.state in (states or ("booting", "standby", "serving", "draining"))
-        ]
+    def wear_out(self, child: Child) -> None:
+        self._report(child, WorkerSaid(child.id, Word.WORN, "answered 1000 requests"), 0.003)
 
     def heal(self) -> None:
         self.weather = Weather()
-        for mother in self.mothers.values():
-            if mother.deaf and mother.state != "loading":
-                self.later(ZygoteGone(mother.id, "signal 9"))
+        for mother in list(self.mothers.values()):
+            mother.app = "good"
+            if mother.deaf:
+                self._zygote_dies(mother, "signal 9")
+
+    def brood(self, generation: GenerationId) -> list[Child]:
+        return [c for c in self.children.values() if (c.id.pool, c.id.generation) == generation]
+
+    def living(self) -> list[Child]:
+        """Those that the core knows and that nobody has killed yet."""
+        return [c for c in self.children.values() if c.known and not c.dead and not c.killed]
 
     def serving(self, pool: str) -> list[Child]:
-        """What really serves: told to accept, has confirmed, and was not told to leave or killed."""
+        """Who serves as far as anybody can know: has opened, was neither told to leave nor killed nor reported gone."""
         return [c for c in self.children.values() if c.id.pool == pool and c.state == "serving" and not c.killed]
-
-
-class Watch:
-    """The invariants. Each is a sentence about the world, not about the core's own opinion of it."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.floors: dict[OpId, dict[str, int]] = {}
-        self.answered: set[OpId] = set()
-        self.opened: set[int] = set()
-
-    def before(self, event: Event) -> None:
-        self._answers_due = {event.ticket} if isinstance(event, (Ordered, CancelAsked)) else set()
-
-    def after(self, event: Event, out: list[act.Action]) -> None:
-        for action in out:
-            if isinstance(action, (act.Opened, act.Refused)):
-                self._answers_due.discard(action.ticket)
-        assert not self._answers_due, "an order was neither opened nor refused"
-        self._capacity_is_bounded()
-        self._nobody_is_without_an_owner()
-        self._reloads_touch_nobody_before_the_commit(event, out)
-
-    def _capacity_is_bounded(self) -> None:
-        """Never more than the wish, one surge, and a trial as large as the wish (or what was there before)."""
-        house = self.world.core.house
-        for pool in house.pools.values():
-            fresh, old = pool.split()
-            assert len(fresh) <= pool.target, f"{pool.name}: {len(fresh)} stay, wish {pool.target}"
-            confirmed = sum(w.phase is Phase.SERVING for w in fresh)
-            assert len(old) <= max(0, pool.target - confirmed), (
-                f"{pool.name}: {len(old)} old ones beside {confirmed} fresh"
-            )
-            for generation in pool.generations.values():
-                if generation.is_trial:
-                    assert len(generation.capacity) <= max(1, pool.target), f"{generation.id}: trial too large"
-
-    def _nobody_is_without_an_owner(self) -> None:
-        house = self.world.core.house
-        owned = {w.id for pool in house.pools.values() for w in pool.workers()}
-        for child in self.world.children.values():
-            assert child.state == "gone" or child.id in owned, f"{child.id} lives and nobody owns it"
-
-    def _reloads_touch_nobody_before_the_commit(self, event: Event, out: list[act.Action]) -> None:
-        """While a change of generations has not committed – and when it fails – no fewer serve than when it began,
-        but for those that died by themselves or that an order of another kind sent away."""
-        world, house = self.world, self.world.core.house
-        another = isinstance(event, (Ordered, CancelAsked, Tick)) or any(isinstance(a, act.Ended) for a in out)
-        another = another or any(
-            op.state is OpState.RUNNING and op.order.kind in (Kind.SCALE, Kind.PAUSE, Kind.RECYCLE, Kind.STOP)
-            for op in house.open_operations
-        )
-        for op in house.operations.values():
-            if op.order.kind not in (Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR) or op.committed:
-                self.floors.pop(op.id, None)
-                continue
-            if op.state is OpState.QUEUED or (op.state.ended and op.id not in self.floors):
-                continue
-            floors = self.floors.setdefault(op.id, {})
-            for name, pool in house.pools.items():
-                if op.order.pool not in ("", name):
-                    continue
-                now = len(world.serving(name))
-                died = isinstance(event, WorkerGone) and event.worker.pool == name
-                floor = min(floors.get(name, now) - died, pool.target)
-                assert another or now >= floor, f"{op!r} has not committed, {now} of {floor} serve in {name}"
-                floors[name] = now
-            if op.state.ended:
-                del self.floors[op.id]
-
-    def ended(self, op_id: OpId) -> None:
-        assert op_id not in self.answered, f"operation {op_id} ended twice"
-        self.answered.add(op_id)
-        op = self.world.core.operation(op_id)
-        assert op is not None
-        assert op.state.ended, f"{op!r} was answered and goes on"
-        if op.state is OpState.DONE:
-            self._done_is_true(op)
-        else:
-            assert op.fault is not None, f"{op!r} failed without a reason"
-
-    def _done_is_true(self, op: Operation) -> None:
-        world, house = self.world, self.world.core.house
-        names = [op.order.pool] if op.order.pool else list(house.pools)
-        for name in names:
-            pool, serving = house.pools.get(name), world.serving(name)
-            if pool is None or pool.removed or pool.paused:
-                continue
-            # The wish as it was when the operation ended: the next order may have begun in the same turn.
-            wish = op.wishes.get(name, 0)
-            match op.order.kind:
-                case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if name in op.rollouts:
-                    mine = [c for c in serving if c.id.generation == op.rollouts[name].generation]
-                    assert len(mine) == wish, f"{op!r} done, {len(mine)} of {wish} of its generation serve"
-                    assert len(serving) == len(mine), f"{op!r} done, and old ones still serve"
-                case Kind.SCALE:
-                    assert len(serving) >= wish, f"{op!r} done, {len(serving)} of {wish} serve"
-                    if wish and not op.order.relative and not op.order.reset:  # 0: paused when it ended
-                        assert wish == op.order.size, f"{op!r} done, wish {wish}"
-                case Kind.RECYCLE:
-                    still = [c.id for c in serving if c.id in op.targets]
-                    assert not still, f"{op!r} done, {still} still serve"
-                case Kind.PAUSE:
-                    assert not serving, f"{op!r} done, {len(serving)} still serve"
-                case Kind.RESUME:
-                    assert len(serving) >= wish, f"{op!r} done, {len(serving)} of {wish} serve"
-                case _:
-                    pass
-        if op.order.kind is Kind.STOP:
-            assert not world.alive(), f"stopped, and {[str(c.id) for c in world.alive()]} live"
-            assert all(m.state == "gone" for m in world.mothers.values()), "stopped, and a zygote lives"

@@ -157,6 +157,15 @@ def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState =
             failure.strike(pool.mender, turn.now, turn.now, part.generation, fault.message)
 
 
+def is_moot(house: House, op: Operation, turn: Turn) -> bool:
+    """Ends a repair or rollback whose pool was removed by a reload beside it; it must not bring the pool back."""
+    gone = [name for name in op.rollouts if house.pools[name].removed]
+    if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK) or not gone:
+        return False
+    fail(house, op, Fault("conflict", f"pool {gone[0]} has left the configuration meanwhile"), turn)
+    return True
+
+
 def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
     """Takes the operation back if that is still possible; else says why not."""
     if op.state.ended:

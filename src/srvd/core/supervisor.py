@@ -163,7 +163,7 @@ class Supervisor:
         for _ in range(2 * operations.QUEUE):  # a full queue may begin and end in one turn
             before = house.count, len(house.open_operations)
             for op in house.open_operations:
-                if op.state in (OpState.RUNNING, OpState.COMMITTING):
+                if op.state in (OpState.RUNNING, OpState.COMMITTING) and not orders.is_moot(house, op, turn):
                     rollout.advance(house, op, turn)
             for pool in list(house.pools.values()):
                 self._guard(pool, turn)

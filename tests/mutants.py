@@ -1,0 +1,266 @@
+"""Bugs that the core does not have: each is one change of its text that a tired person could make.
+
+The random walk must find every one of them (`test_core_walk.py`); what it cannot find, it does not test. Not a list
+of all that may go wrong: a new claim of `watch.py` comes with a mutant that only this claim finds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """`old` occurs exactly once in `file` of `srvd/core`, and becomes `new`. A rare one takes many walks."""
+
+    bug: str
+    file: str
+    old: str
+    new: str
+    rare: bool = False
+
+
+MUTANTS = (
+    Mutant(
+        "whoever waits for a reload is told that all is well when the daemon is stopped",
+        "orders.py",
+        'operations.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))',
+        'op.result["message"] = "done"\n            operations.end(house, op, OpState.DONE, turn)',
+    ),
+    Mutant(
+        "a stop forgets the trial that is under way",
+        "orders.py",
+        "        if op.id != house.stop:\n            rollout.abandon(house, op, turn)\n",
+        "        if op.id != house.stop:\n",
+    ),
+    Mutant(
+        "a scale is done when those that leave make up the number",
+        "goals.py",
+        "serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))",
+        "serving = sum(w.phase in (Phase.SERVING, Phase.DRAINING) for w in pool.workers())",
+    ),
+    Mutant(
+        "a scale that failed leaves its size in force",
+        "goals.py",
+        "    pool.override = op.before[pool.name]\n",
+        "",
+    ),
+    Mutant(
+        "an order joins an identical one although a rival came in between",
+        "operations.py",
+        "return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None",
+        "return next((op for op in rivals if op.order._replace(busy=()) == order._replace(busy=())), None)",
+    ),
+    Mutant(
+        "an order that was refused is carried out",
+        "supervisor.py",
+        "            turn.do(Refused(ticket, fault))\n            return\n        self._busy",
+        "            turn.do(Refused(ticket, fault))\n        self._busy",
+    ),
+    Mutant(
+        "an operation that has ended can be cancelled",
+        "orders.py",
+        "    if op.state.ended:\n        return Fault(",
+        "    if op.state is OpState.CANCELLED:\n        return Fault(",
+    ),
+    Mutant(
+        "a worker is signalled after its death was reported",
+        "facts.py",
+        "    moves.step(worker, Stimulus.EXITED, turn)\n",
+        "    moves.step(worker, Stimulus.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
+    ),
+    Mutant(
+        "a report is taken for that of whoever has the same pid",
+        "facts.py",
+        "    pool, generation = found\n    match event:\n        case WorkerForked():\n",
+        "    pool, generation = found\n"
+        "    if worker.pid is not None:\n"
+        "        worker = next(w for w in pool.workers() if w.pid == worker.pid)\n"
+        "        generation = pool.generations[worker.id.generation]\n"
+        "    match event:\n        case WorkerForked():\n",
+    ),
+    Mutant(
+        "a worker that was cancelled before its pid was known is not killed when it is",
+        "facts.py",
+        "        turn.do(KillWorker(worker.id))\n\n\ndef _refused",
+        "\n\ndef _refused",
+    ),
+    Mutant(
+        "the workers that a dead zygote was asked for are waited for",
+        "facts.py",
+        "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            moves.step(",
+        "        if worker.phase is Phase.CANCELLED:\n            moves.step(",
+    ),
+    Mutant(
+        "a zygote that does not fork is left alone",
+        "facts.py",
+        "    if deaf and generation.zygote is Zygote.UP:\n",
+        "    if deaf and generation.zygote is Zygote.LEAVING:\n",
+    ),
+    Mutant(
+        "a death leaves no certificate",
+        "facts.py",
+        "    pool.deaths.append(certificate)\n",
+        "",
+    ),
+    Mutant(
+        "a worker stuck in a request is killed before its replacement serves",
+        "facts.py",
+        '        worker.condemned = "overdue"\n',
+        '        worker.condemned = "overdue"\n        moves.kill(worker, "overdue", turn)\n',
+    ),
+    Mutant(
+        "failures are never waited after",
+        "failure.py",
+        "    if strikes <= 1:\n",
+        "    if strikes >= 0:\n",
+    ),
+    Mutant(
+        "a pool that was crashing is never forgiven",
+        "failure.py",
+        "    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER\n",
+        "    return NEVER\n",
+    ),
+    Mutant(
+        "old workers leave before their successors confirm that they accept",
+        "reconcile.py",
+        "confirmed = sum(worker.phase is Phase.SERVING for worker in fresh)",
+        "confirmed = len(fresh)",
+    ),
+    Mutant(
+        "a paused pool is filled up again",
+        "state.py",
+        "return 0 if self.paused else spec.workers if",
+        "return spec.workers if",
+    ),
+    Mutant(
+        "one pool commits while another still boots",
+        "rollout.py",
+        "    if all(staged):\n",
+        "    if staged[0]:\n",
+    ),
+    Mutant(
+        "blue-green commits with the canary alone",
+        "rollout.py",
+        "    return trial.count(Phase.STANDBY) >= (1 if first_start else size)\n",
+        "    return trial.count(Phase.STANDBY) >= 1\n",
+    ),
+    Mutant(
+        "the health probe is left out",
+        "rollout.py",
+        "        if not trial.spec.health:\n",
+        "        if trial.spec.workers:\n",
+    ),
+    Mutant(
+        "a failed reload takes one of the former generation with it",
+        "rollout.py",
+        "        for worker in trial.staged:\n",
+        "        former = [] if pool.source is None else list(pool.source.workers.values())\n"
+        "        for worker in trial.staged + [w for w in former if w.phase is Phase.SERVING][:1]:\n",
+    ),
+    Mutant(
+        "the way back from a bake forgets the workers of the bad generation",
+        "rollout.py",
+        "    moves.shift(bad, Impulse.RETIRE)\n",
+        "    moves.shift(bad, Impulse.RETIRE)\n    bad.workers.clear()\n",
+    ),
+    Mutant(
+        "a rollback that has committed still counts as parked",
+        "rollout.py",
+        "        trial, former = pool.generations[rollout.generation], pool.source\n"
+        "        if pool.parked == trial.id.number:\n            pool.parked = None\n",
+        "        trial, former = pool.generations[rollout.generation], pool.source\n",
+    ),
+    Mutant(
+        "a reload is done as soon as it has committed",
+        "goals.py",
+        "        part.finished = part.committed and is_full(pool)\n",
+        "        part.finished = part.committed\n",
+    ),
+    Mutant(
+        "a recycle is done while those that it is about still serve",
+        "goals.py",
+        "    if not left and all(is_full(pool) for pool in pools):\n",
+        "    if all(pool.serving >= pool.target for pool in pools):\n",
+    ),
+    Mutant(
+        "a pool that comes back begins to count anew",
+        "orders.py",
+        "numbers, serials = house.numbers.pop(spec.name, (0, 0))",
+        "numbers, serials = 0, 0",
+    ),
+    Mutant(
+        "a lost zygote is loaded anew only when the queue is empty",
+        "supervisor.py",
+        "            and op.state is not OpState.QUEUED\n",
+        "",
+    ),
+    Mutant(
+        "a configuration is dropped while a parked generation still uses it",
+        "supervisor.py",
+        "        used = {g.revision for pool in house.pools.values() for g in pool.generations.values()}\n",
+        "        used = served | {pool.trial.revision for pool in house.pools.values() if pool.trial is not None}\n",
+    ),
+    Mutant(
+        "the deadline of a back-off is forgotten",
+        "supervisor.py",
+        "            due = min(due, pool.breaker.until)\n",
+        "            due = min(due, NEVER)\n",
+    ),
+    Mutant(
+        "the deadlines of workers are forgotten",
+        "supervisor.py",
+        "            due = min(due, worker.deadline)\n",
+        "            due = min(due, NEVER)\n",
+    ),
+    Mutant(
+        "the deadlines of operations are forgotten",
+        "supervisor.py",
+        "due = min(due, op.deadline, *(p.retry_at",
+        "due = min(due, NEVER, *(p.retry_at",
+    ),
+    Mutant(
+        "the deadline of a trial whose forks were refused is forgotten",
+        "supervisor.py",
+        "for p in op.rollouts.values() if p.retry_at > -NEVER)",
+        "for p in op.rollouts.values() if p.retry_at == NEVER)",
+    ),
+    Mutant(
+        "the end of a bake is forgotten",
+        "supervisor.py",
+        "        due = min(due, pool.bake.until)\n",
+        "        due = min(due, NEVER)\n",
+    ),
+    Mutant(
+        "a zygote that does not fork is waited for by whoever was cancelled",
+        "moves.py",
+        "        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until\n",
+        "        worker.deadline = NEVER\n",
+    ),
+    Mutant(
+        "a repair brings a pool back that a reload has removed",
+        "supervisor.py",
+        " and not orders.is_moot(house, op, turn):",
+        ":",
+        rare=True,
+    ),
+    Mutant(
+        "a rollback takes who still serves of that generation for staged",
+        "rollout.py",
+        "    alive = trial.staged\n",
+        "    alive = [worker for worker in trial.workers.values() if worker.is_capacity]\n",
+        rare=True,
+    ),
+    Mutant(
+        "a failed rollback cuts off who still drains",
+        "rollout.py",
+        "        for worker in trial.staged:\n            moves.kill(",
+        "        for worker in list(trial.workers.values()):\n            moves.kill(",
+        rare=True,
+    ),
+    Mutant(
+        "a parked generation whose zygote has died is kept",
+        "facts.py",
+        "    elif generation.id.number == pool.parked:\n",
+        "    elif generation.id.number == pool.parked and pool.removed:\n",
+    ),
+)

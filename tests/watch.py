@@ -1,0 +1,473 @@
+"""What must be true of the core after every event, said about the simulated world (`world.py`), not about the core's
+own opinion of it. Each class is one subject, each method one claim; one that does not hold raises `AssertionError`.
+
+Knows nothing of what fate will do next (`walk.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from srvd.core import actions as act
+from srvd.core.events import CancelAsked, ConfigRead, Event, Ordered, Started, Word, WorkerGone, WorkerSaid
+from srvd.core.failure import FORGIVEN_AFTER
+from srvd.core.model import Death, GenerationId, Kind, OpId, OpState, Phase, Revision, Stage, Strategy, WorkerId
+from srvd.core.state import Certificate, Operation, Pool, Zygote
+from tests.world import Claims, World
+
+CHANGES = (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR)
+"""Operations that bring in another generation."""
+
+WINDOW = 10.0
+"""Seconds in which forks are counted."""
+
+
+def watch(world: World) -> None:
+    """Has every claim checked at every event of the world from now on."""
+    world.claims += [
+        kind(world) for kind in (Answers, InOrder, Serving, Bounds, Changes, InTime, SpawnRate, Remains, Certificates)
+    ]
+
+
+class Answers(Claims):
+    """An answer comes once, and it is true."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.ended: set[OpId] = set()
+        self.stopping = False
+        self.sizes: dict[str, int | None] = {}  # the sizes that were ordered and came true
+
+    def before(self, event: Event) -> None:
+        self.stopping |= isinstance(event, Ordered) and event.order.kind is Kind.STOP
+        pools = self.world.core.house.pools
+        for name in [name for name in self.sizes if name not in pools or pools[name].removed]:
+            del self.sizes[name]
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        due = [event.ticket] if isinstance(event, (Ordered, CancelAsked)) else []
+        got = [action.ticket for action in out if isinstance(action, (act.Opened, act.Refused))]
+        assert got == due, f"tickets {due} were answered, and {got}"
+
+    def done(self, action: act.Action) -> None:
+        if not isinstance(action, act.Ended):
+            return
+        assert action.op not in self.ended, f"operation {action.op} ended twice"
+        self.ended.add(action.op)
+        op = self.world.core.operation(action.op)
+        assert op is not None
+        assert op.state.ended, f"{op!r} was answered and goes on"
+        if op.state is OpState.DONE:
+            assert op.fault is None
+            assert op.result.get("message"), f"{op!r} done, and nobody says what"
+            self._done_is_true(op)
+        else:
+            assert op.fault is not None, f"{op!r} failed without a reason"
+            assert op.fault.message, f"{op!r} failed without a reason"
+            self._failed_changed_nothing(op)
+
+    def _done_is_true(self, op: Operation) -> None:
+        world, house = self.world, self.world.core.house
+        if op.order.kind is Kind.STOP:
+            assert not world.children, f"stopped, and {[str(c) for c in world.children]} live"
+            assert not world.mothers, "stopped, and a zygote lives"
+            return
+        assert not self.stopping, f"{op!r} done, while everybody was told to leave"
+        if op.order.kind is Kind.SCALE:
+            self._scaled(op)
+        for name in [op.order.pool] if op.order.pool else list(house.pools):
+            pool = house.pools.get(name)
+            if pool is None or pool.removed:
+                assert op.order.pool == "", f"{op!r} done, and the pool is gone"
+            else:
+                self._is_true_of(op, pool)
+
+    def _is_true_of(self, op: Operation, pool: Pool) -> None:
+        serving = self.world.serving(pool.name)
+        wish = op.wishes.get(pool.name, 0)  # as it was then: the next order may have begun in the same turn
+        match op.order.kind:
+            case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if pool.name in op.rollouts:
+                mine = [c for c in serving if c.id.generation == op.rollouts[pool.name].generation]
+                assert len(mine) >= wish, f"{op!r} done, {len(mine)} of {wish} of its generation serve"
+                assert len(serving) == len(mine) or pool.paused, f"{op!r} done, and old ones still serve"
+            case Kind.SCALE | Kind.RESUME:
+                assert len(serving) >= wish, f"{op!r} done, {len(serving)} of {wish} serve"
+            case Kind.RECYCLE:
+                still = [str(c.id) for c in serving if c.id in op.targets]
+                assert not still, f"{op!r} done, {still} still serve"
+                assert len(serving) >= wish, f"{op!r} done, {len(serving)} of {wish} serve"
+            case Kind.PAUSE if pool.paused:
+                assert not serving, f"{op!r} done, {len(serving)} still serve"
+            case Kind.REOPEN:
+                former = [str(c.id) for c in self.world.living() if not c.reopened and c.state != "booting"]
+                assert not former, f"{op!r} done, {former} still write to the former log"
+            case _:
+                pass
+
+    def _scaled(self, op: Operation) -> None:
+        name, order = op.order.pool, op.order
+        wish, former = int(op.result["wish"]), op.before[name]
+        if order.reset:
+            self.sizes[name] = None
+            return
+        if not order.relative:
+            assert wish == order.size, f"{op!r} done, the wish is {wish}"
+        elif former is not None:
+            assert wish == former + order.size, f"{op!r} done, the wish is {wish} after {former}"
+        self.sizes[name] = wish
+
+    def _failed_changed_nothing(self, op: Operation) -> None:
+        pool = self.world.core.house.pools.get(op.order.pool)
+        if op.order.kind is not Kind.SCALE or pool is None or pool.removed or not op.before or self.stopping:
+            return
+        former = self.sizes.get(pool.name)
+        assert op.before[pool.name] == former, f"{op!r} began with {op.before[pool.name]}, {former} was in force"
+        wish = op.wishes[pool.name]
+        assert former is None or wish in (0, former), f"{op!r} failed, the wish is {wish}, not {former} again"
+
+
+class InOrder(Claims):
+    """Orders come into force in the order they were given; nobody joins an operation over a rival one."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.last: dict[str, OpId] = {}  # the last pause or resume of a pool
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        if isinstance(event, Ordered):
+            for action in out:
+                if isinstance(action, act.Opened):
+                    self._nobody_is_overtaken(event, action.op)
+        house = self.world.core.house
+        if house.stop is None and not house.open_operations:
+            self._the_last_is_in_force()
+
+    def _nobody_is_overtaken(self, event: Ordered, joined: OpId) -> None:
+        house, order = self.world.core.house, event.order
+        if order.kind in (Kind.PAUSE, Kind.RESUME):
+            names = [order.pool] if order.pool else [pool.name for pool in house.pools.values() if not pool.removed]
+            self.last |= dict.fromkeys(names, joined)
+        elif order.kind is Kind.SCALE:
+            mine = [op for op in house.open_operations if (op.order.kind, op.order.pool) == (order.kind, order.pool)]
+            later = [op for op in mine if op.id > joined]
+            assert not later, f"joined operation {joined} and overtook {later}"
+
+    def _the_last_is_in_force(self) -> None:
+        house = self.world.core.house
+        for name, op_id in self.last.items():
+            pool, op = house.pools.get(name), house.operations.get(op_id)
+            if pool is not None and not pool.removed and op is not None and op.state is OpState.DONE:
+                assert pool.paused == (op.order.kind is Kind.PAUSE), f"{op!r} was the last order; paused={pool.paused}"
+        self.last.clear()
+
+
+class Serving(Claims):
+    """Whoever is sent away, enough others serve: only fate takes the number below the wish, never the core."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.served: dict[str, int] = {}
+        self.finish_by: dict[WorkerId, float] = {}
+        self.spoke: WorkerId | None = None
+
+    def before(self, event: Event) -> None:
+        self.served = {name: len(self.world.serving(name)) for name in self.world.core.house.pools}
+        self.finish_by = {child.id: child.due for child in self.world.children.values() if child.state == "draining"}
+        self.spoke = event.worker if isinstance(event, WorkerSaid) else None  # out of turn, perhaps: it is killed then
+
+    def done(self, action: act.Action) -> None:
+        if isinstance(action, act.KillWorker) and self.world.core.house.stop is None:
+            time = self.finish_by.get(action.worker, 0.0) - self.world.now
+            assert time < 0.01 or action.worker == self.spoke, f"{action.worker} had {time:.2f} s left to finish"
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        least = _least_wished(self.world, out)
+        for name, pool in self.world.core.house.pools.items():
+            served, now = self.served.get(name, 0), len(self.world.serving(name))
+            if self.spoke is not None and self.spoke.pool == name:
+                served -= 1
+            wish = min(pool.target, least.get(name, pool.target))
+            assert now >= min(wish, served), f"{name}: {served} served, {now} do now, the wish is {wish}"
+
+
+def _least_wished(world: World, out: list[act.Action]) -> dict[str, int]:
+    """The smallest size that was in force in this turn: orders may follow each other in one."""
+    least: dict[str, int] = {}
+    for action in out:
+        if isinstance(action, act.Ended) and (op := world.core.operation(action.op)) is not None:
+            least |= {name: min(wish, least.get(name, wish)) for name, wish in op.wishes.items()}
+    return least
+
+
+class Bounds(Claims):
+    """Never too many, never one without an owner, and everybody is what the core has told it to be."""
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        pools = self.world.core.house.pools.values()
+        owned = {worker.id for pool in pools for worker in pool.workers()}
+        orphans = [str(worker) for worker in self.world.children if worker not in owned]
+        assert not orphans, f"{orphans} live and nobody owns them"
+        for pool in pools:
+            self._capacity_is_bounded(pool)
+            self._phases_are_what_was_done(pool)
+
+    def _capacity_is_bounded(self, pool: Pool) -> None:
+        """The wish, one surge, and a trial as large as its configuration wishes."""
+        fresh, old = pool.split()
+        assert len(fresh) <= pool.target, f"{pool.name}: {len(fresh)} stay, wish {pool.target}"
+        confirmed = sum(w.phase is Phase.SERVING for w in fresh)
+        most = max(0, pool.target - confirmed)
+        assert len(old) <= most, f"{pool.name}: {len(old)} old ones beside {confirmed} fresh"
+        for generation in pool.generations.values():
+            if generation.is_trial:
+                size = generation.spec.workers if pool.override is None else pool.override
+                assert len(generation.staged) <= max(1, size), f"{generation.id}: trial too large"
+
+    def _phases_are_what_was_done(self, pool: Pool) -> None:
+        for worker in pool.workers():
+            child = self.world.children.get(worker.id)
+            if child is None:
+                assert worker.phase in (Phase.ASKED, Phase.CANCELLED), f"{worker.id} is {worker.phase} and gone"
+                continue
+            killed = worker.phase is Phase.KILLED
+            assert child.killed == killed, f"{worker.id} is {worker.phase}; it was killed: {child.killed}"
+            if worker.phase is Phase.DRAINING:
+                assert child.state == "draining", f"{worker.id} is draining and was not told so"
+            if worker.phase in (Phase.OPENING, Phase.SERVING):
+                assert child.told, f"{worker.id} is {worker.phase} and was not told to serve"
+                assert child.state != "draining", f"{worker.id} is {worker.phase} and was told to leave"
+
+
+class Changes(Claims):
+    """Generations change as a whole or not at all."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.committed: set[OpId] = set()
+        self.healthy: set[GenerationId] = set()
+
+    def before(self, event: Event) -> None:
+        if isinstance(event, WorkerSaid) and event.word is Word.HEALTHY and self.world.children[event.worker].probed:
+            self.healthy.add(GenerationId(event.worker.pool, event.worker.generation))
+
+    def done(self, action: act.Action) -> None:
+        op = self.world.core.operation(action.op) if isinstance(action, act.Ended) else None
+        if op is not None and op.state is not OpState.DONE and op.order.kind in CHANGES:
+            self._nobody_of_it_is_left(op)
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        for op in self.world.core.house.operations.values():
+            if not op.rollouts or op.id in self.committed:
+                continue
+            parts = [part for part in op.rollouts.values() if part.committed]
+            assert len(parts) in (0, len(op.rollouts)), f"{op!r} committed {len(parts)} of {len(op.rollouts)} pools"
+            if parts:
+                self.committed.add(op.id)
+                self._all_was_staged(op, _least_wished(self.world, out))
+
+    def _all_was_staged(self, op: Operation, least: dict[str, int]) -> None:
+        if op.order.kind is Kind.ROLLBACK and op.actor.name == "srvd":
+            return  # the way back from a bake is at once, without a trial
+        for part in op.rollouts.values():
+            pool = self.world.core.house.pools.get(part.pool)
+            if pool is None or pool.active != part.generation:
+                continue
+            source = pool.generations[part.generation]
+            assert not source.spec.health or source.id in self.healthy, f"{source.id} committed and was never healthy"
+            brood = self.world.brood(source.id)
+            booted = sum(child.state in ("standby", "serving") or child.told for child in brood)
+            target = min(pool.target, least.get(pool.name, pool.target))
+            whole = part.strategy is Strategy.BLUE_GREEN and op.order.kind is not Kind.START
+            wanted = target if whole else min(1, target)
+            assert booted >= wanted, f"{op!r} committed with {booted} of {wanted} in standby"
+
+    def _nobody_of_it_is_left(self, op: Operation) -> None:
+        """… but for those who are on their way out, or of a former generation and not replaced yet."""
+        for part in op.rollouts.values():
+            if part.committed:
+                continue
+            pool = self.world.core.house.pools.get(part.pool)
+            assert pool is None or pool.active != part.generation, f"{op!r} failed, and its generation is in force"
+            for child in self.world.brood(GenerationId(part.pool, part.generation)):
+                leaves = child.killed or child.dead or not child.known or child.state == "draining"
+                assert leaves or child.told, f"{op!r} failed, {child.id} of its trial lives on"
+
+
+class InTime(Claims):
+    """No deadline is forgotten, nobody starves, and whatever was ordered comes to an end."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.begun: dict[OpId, float] = {}
+
+    def before(self, event: Event) -> None:
+        self._nothing_is_late()  # while nothing happened
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        self._nothing_is_late()
+        self._operations_end()
+
+    def _nothing_is_late(self) -> None:
+        self._the_late_are_killed()
+        for pool in self.world.core.house.pools.values():
+            self._nobody_starves(pool)
+            late = pool.bake is not None and pool.bake.until < self.world.now - 0.01
+            assert not late, f"{pool.name} bakes on after its time"
+
+    def _the_late_are_killed(self) -> None:
+        now = self.world.now
+        for child in self.world.children.values():
+            waits = child.state in ("booting", "draining") or child.killed or (child.told and child.state == "standby")
+            assert not waits or child.dead or now <= child.due + 0.01, (
+                f"{child.id} {child.state}, killed={child.killed}, was due at {child.due:.2f}"
+            )
+        for mother in self.world.mothers.values():
+            waits = mother.state != "up" and not mother.dead
+            assert not waits or now <= mother.due + 0.01, f"{mother.id} {mother.state} was due at {mother.due:.2f}"
+            owes = mother.state == "up" and not mother.dead and now > mother.owes + 0.01
+            assert not owes, f"{mother.id} owes a fork since {mother.owes:.2f}"
+
+    def _nobody_starves(self, pool: Pool) -> None:
+        """A pool below its wish is helped at once, or its back-off is not over; a minute of health ends a back-off."""
+        now, breaker = self.world.now, pool.breaker
+        if pool.source is None or pool.removed:
+            return
+        fresh, old = pool.split()
+        tries = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
+        if pool.source.zygote is Zygote.UP and len(fresh) + len(old) < pool.target and not tries:
+            assert now <= breaker.until + 0.01, f"{pool.name}: {len(fresh) + len(old)} of {pool.target}, nobody boots"
+        for op in self.world.core.house.open_operations:
+            part, trial = op.rollouts.get(pool.name), pool.trial
+            if (
+                trial is not None
+                and part is not None
+                and part.generation == trial.id.number
+                and op.order.kind in CHANGES
+            ):
+                waits = trial.stage is Stage.BOOTING and trial.zygote is Zygote.UP and not trial.staged
+                assert not waits or trial.fault or now <= part.retry_at + 0.01, f"{trial.id}: nobody is asked for"
+        if pool.is_lost and not self._is_changing(pool):
+            assert now <= pool.mender.until + 0.01, f"{pool.name} has lost its zygote, and none is loaded"
+        well = breaker.strikes and pool.serving >= pool.target and now > breaker.last + FORGIVEN_AFTER
+        assert not well, f"{pool.name} has been well for a minute, and {breaker.strikes} strikes are not forgiven"
+
+    def _is_changing(self, pool: Pool) -> bool:
+        under_way = [op for op in self.world.core.house.open_operations if op.state is not OpState.QUEUED]
+        changes = [op for op in under_way if op.order.kind in CHANGES]
+        return any(pool.name in op.rollouts or (not op.rollouts and op.order.pool in ("", pool.name)) for op in changes)
+
+    def _operations_end(self) -> None:
+        house, now = self.world.core.house, self.world.now
+        for op in house.open_operations:
+            if op.state is OpState.QUEUED:
+                continue
+            begun = self.begun.setdefault(op.id, now)
+            if now <= begun + 1:
+                continue
+            most = max((max(pool.target, len(list(pool.workers()))) for pool in house.pools.values()), default=0)
+            limit = {Kind.PAUSE: 1.0, Kind.REOPEN: 6.0, Kind.STOP: 40.0, Kind.SCALE: 30.0, Kind.RESUME: 30.0}.get(
+                op.order.kind, 160 + 20.0 * (most + len(op.targets))
+            )
+            assert now <= begun + limit, f"{op!r} goes on for {now - begun:.0f} s"
+
+
+class SpawnRate(Claims):
+    """No more forks in a window than orders, and deaths of workers that had been of use, explain, and a back-off."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.spawns: dict[str, deque[float]] = {}
+        self.reasons: dict[str, deque[float]] = {}
+
+    def before(self, event: Event) -> None:
+        if isinstance(event, (Ordered, CancelAsked)):
+            self._reason(event.order.pool if isinstance(event, Ordered) else "", 16)
+        elif isinstance(event, WorkerGone):
+            worker = self.world.core.house.pools[event.worker.pool].generations[event.worker.generation]
+            if worker.workers[event.worker.serial].ready_at is not None:
+                self._reason(event.worker.pool, 2)
+
+    def done(self, action: act.Action) -> None:
+        match action:
+            case act.Ended(op_id):
+                op = self.world.core.operation(op_id)
+                self._reason("" if op is None else op.order.pool, 16)
+            case act.Fork(worker):
+                self._spawned(worker.pool)
+            case act.StartZygote(generation, _):
+                self._spawned(generation.pool)
+            case _:
+                pass
+
+    def _reason(self, pool: str, forks: int) -> None:
+        """Something has happened that may be followed by so many forks."""
+        for name in [pool] if pool else list(self.world.core.house.pools):
+            self.reasons.setdefault(name, deque()).extend([self.world.now] * forks)
+
+    def _spawned(self, pool: str) -> None:
+        now = self.world.now
+        spawns, reasons = self.spawns.setdefault(pool, deque()), self.reasons.setdefault(pool, deque())
+        spawns.append(now)
+        while spawns[0] < now - WINDOW:
+            spawns.popleft()
+        while reasons and reasons[0] < now - 2 * WINDOW:
+            reasons.popleft()
+        limit = 24 + len(reasons)
+        assert len(spawns) <= limit, f"{pool}: {len(spawns)} forks in {WINDOW:g} s, {limit} can be explained"
+
+
+class Remains(Claims):
+    """A configuration is open while somebody uses it, and is dropped once, when nobody does."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.open: set[Revision] = set()
+        self.adopted: tuple[Revision, ...] = ()
+
+    def before(self, event: Event) -> None:
+        if isinstance(event, (Started, ConfigRead)):
+            self.open.add(event.revision)
+
+    def done(self, action: act.Action) -> None:
+        match action:
+            case act.Adopt(revisions):
+                assert self.open.issuperset(revisions), f"{revisions} adopted, open are {self.open}"
+                self.adopted = revisions
+            case act.DropRevision(revision):
+                assert revision in self.open, f"configuration {revision} dropped twice"
+                assert revision not in self.adopted, f"configuration {revision} dropped, and it is in force"
+                users = [str(mother.id) for mother in self.world.mothers.values() if mother.revision == revision]
+                assert not users, f"configuration {revision} dropped, and {users} use it"
+                self.open.discard(revision)
+            case _:
+                pass
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        used = {m.revision for m in self.world.mothers.values()} | set(self.adopted)
+        used |= {g.revision for pool in self.world.core.house.pools.values() for g in pool.generations.values()}
+        forgotten = self.open - used
+        assert not forgotten, f"configurations {forgotten} are open, and nobody uses them"
+
+
+class Certificates(Claims):
+    """Every death that is reported leaves one certificate, with a cause that fits."""
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        pool = self.world.core.house.pools.get(event.worker.pool) if isinstance(event, WorkerGone) else None
+        if pool is None or not isinstance(event, WorkerGone):
+            return
+        mine = [certificate for certificate in pool.deaths if certificate.worker == event.worker]
+        assert len(mine) == 1, f"{event.worker} has {len(mine)} certificates"
+        self._fits(mine[0], event.death)
+
+    def _fits(self, certificate: Certificate, death: Death) -> None:
+        by_itself = {"boot_failed", "signal", "exited", "out_of_memory"}
+        sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "drain_timeout",
+                     "request_timeout", "misfit"}  # fmt: skip
+        child = self.world.buried
+        assert child is not None
+        touched = child.killed or child.state == "draining"
+        causes = by_itself | sent_away if touched else by_itself
+        assert certificate.cause in causes, f"{child} died of {certificate.cause}"
+        assert certificate.cause != "out_of_memory" or death.out_of_memory
+        assert certificate.summary

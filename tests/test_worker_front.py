@@ -479,8 +479,9 @@ def digest_of_body(client: Client) -> str:
     return digest.hexdigest()
 
 
-def test_a_slow_reader_gets_all_of_a_big_download(tmp_path: Path, authority: Authority) -> None:
-    with over_tls(tmp_path, authority) as (rig, client):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_slow_reader_gets_all_of_a_big_download(tmp_path: Path, authority: Authority, threads: int) -> None:
+    with over_tls(tmp_path, authority, threads=threads) as (rig, client):
         for _ in range(2):
             client.send(b"GET /download HTTP/1.1\r\nHost: a\r\n\r\n")
             time.sleep(0.2)  # the worker fills the socket, and has to wait
@@ -488,9 +489,10 @@ def test_a_slow_reader_gets_all_of_a_big_download(tmp_path: Path, authority: Aut
             assert digest_of_body(client) == expected()
 
 
-def test_a_big_upload_arrives_whole(tmp_path: Path, authority: Authority) -> None:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_big_upload_arrives_whole(tmp_path: Path, authority: Authority, threads: int) -> None:
     body = bytes(range(256)) * (BIG // 256)
-    with over_tls(tmp_path, authority) as (_, client):
+    with over_tls(tmp_path, authority, threads=threads) as (_, client):
         client.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
         client.send(body)
         assert client.answer().body.decode() == hashlib.sha256(body).hexdigest()
@@ -505,8 +507,9 @@ def test_a_file_is_read_and_encrypted(tmp_path: Path, authority: Authority) -> N
         assert client.get().status == 200
 
 
-def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path, authority: Authority) -> None:
-    with Rig(app, tmp_path, front=front(tls=authority.material()), send_timeout=0.5) as rig:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path, authority: Authority, threads: int) -> None:
+    with Rig(app, tmp_path, front=front(tls=authority.material()), send_timeout=0.5, threads=threads) as rig:
         rig.serving()
         with TlsClient(rig.address, authority.client()) as client:
             client.send(b"GET /download HTTP/1.1\r\nHost: a\r\n\r\n").read(1000)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srvd.http.head import HeadReader
 from srvd.http.inbound import Inbound
 from srvd.http.limits import Limits
+from srvd.http.refusal import Refusal
 from tests.http_feed import TEMPLATE, feed, request, whole
 from tests.test_http_guard import ACCEPTED, REFUSED
 
@@ -86,6 +89,19 @@ def test_an_expectation_is_told_only_if_a_body_will_come() -> None:
     assert not expects(request("Expect: 100-continue", "Content-Length: 0"))
     assert not expects(request("Expect: 100-continue"))
     assert not expects(request("Expect: 100-continue", "Content-Length: 1", line="POST / HTTP/1.0"))
+
+
+@pytest.mark.parametrize(
+    "rest", [b"\r\n\r\n", b"Host: a\r\nExpect: x\r\n\r\n", b"Host: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"]
+)
+def test_rfc9110_9_3_2_it_is_known_that_a_refused_request_is_a_head(rest: bytes) -> None:
+    for method in (b"HEAD", b"GET"):
+        inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+        with suppress(Refusal):
+            if inbound.receive(method + b" / HTTP/1.1\r\n" + rest):
+                inbound.read_body(b"")
+            raise AssertionError(rest)
+        assert inbound.is_head == (method == b"HEAD")
 
 
 ALPHABET = [

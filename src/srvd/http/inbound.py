@@ -19,7 +19,9 @@ _END = b"\r\n\r\n"
 class Inbound:
     """`receive` until it gives a request; then, if its length is not 0, `read_body` until `body.complete`."""
 
-    __slots__ = ("_heads", "_limits", "_line_checked", "_rest", "_searched", "_template", "body", "request")
+    __slots__ = (
+        "_heads", "_limits", "_line_checked", "_refused_head", "_rest", "_searched", "_template", "body", "request",
+    )  # fmt: skip
 
     def __init__(self, heads: HeadReader, template: Environ) -> None:
         self._heads = heads
@@ -28,6 +30,7 @@ class Inbound:
         self._rest = bytearray()  # received, not used yet
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False
+        self._refused_head = False
         self.request: Request | None = None  # whose body is being read
         self.body: Body | None = None
 
@@ -36,6 +39,11 @@ class Inbound:
         """Whether a part of a request is here, or more requests. A lone CR is the half of an empty line, so far."""
         rest = self._rest
         return bool(rest) and rest != b"\r"
+
+    @property
+    def is_head(self) -> bool:
+        """Whether what is refused now is a HEAD: its answer has no body (RFC 9110 section 9.3.2)."""
+        return self._refused_head if self.request is None else self.request.method == "HEAD"
 
     @property
     def environ(self) -> Environ:
@@ -48,12 +56,17 @@ class Inbound:
         Call it with `b""` for a request that came together with the one before it.
         """
         if not self._rest and data.find(_END) == len(data) - 4 >= 16 and data[0] > 32:
-            request = self._heads.read(data, self._template)  # one read, one head, nothing else: nearly always
+            head = data  # one read, one head, nothing else: nearly always
         else:
-            head = self._next_head(data)
-            if head is None:
+            found = self._next_head(data)
+            if found is None:
                 return None
+            head = found
+        try:
             request = self._heads.read(head, self._template)
+        except Refusal:
+            self._refused_head = head.startswith(b"HEAD ")
+            raise
         length = request.length
         if length:
             self.request = request

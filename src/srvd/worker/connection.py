@@ -222,7 +222,7 @@ class Connection:
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection: nothing more of it is read."""
-        data = answer(refusal.status, self._service.stamp())
+        data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
         self._service.meter.refused(now, refusal.status, len(data), self._inbound.environ)
         self._drop_body()
         self._send(data)

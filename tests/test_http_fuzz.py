@@ -209,7 +209,11 @@ def _found(address: Any, pieces: list[bytes], methods: list[str]) -> list[list[A
         client.buffer = client.rest()
         while client.buffer:
             method = methods[len(answers)] if len(answers) < len(methods) else ""
-            answer = client.answer(bodiless=method == "HEAD")
-            if answer.status != 100:
-                answers.append([answer.status, answer.body if answer.status == 200 else b""])
+            answer = client.answer(bodiless=method in ("HEAD", ""))
+            if answer.status == 100:
+                continue
+            answers.append([answer.status, answer.body])
+            if not method:  # refused: nothing comes after its body, which one to HEAD does not have
+                assert len(client.buffer) in (0, int(answer.headers["content-length"]))
+                break
     return answers

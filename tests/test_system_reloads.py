@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from srvd.errors import BootFailed, HealthFailed, LoadFailed
+from srvd.errors import BootFailed, HealthFailed, LoadFailed, SrvdError
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
@@ -90,6 +90,20 @@ def test_workers_that_cannot_boot_stop_a_reload(starter: Starter) -> None:
     with pytest.raises(BootFailed, match="exited with code 9"):
         srvd.call("reload")
     assert srvd.names() == before
+    assert srvd.get().startswith("one ")
+
+
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_an_exception_of_a_million_characters_does_not_make_a_sentence_of_a_million(
+    starter: Starter, preload: str
+) -> None:
+    srvd = starter(config=toml(f'workers = 1\npreload = "{preload}"'))
+    srvd.deploy("raise RuntimeError('long ' * 200_000)")
+    with pytest.raises(SrvdError, match="long") as failed:
+        srvd.call("reload")
+    assert len(failed.value.message) < 1000
+    assert "Traceback" in str(failed.value.detail["traceback"])
+    assert len(max(srvd.logged().splitlines(), key=len)) < 1000
     assert srvd.get().startswith("one ")
 
 

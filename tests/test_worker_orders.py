@@ -74,6 +74,17 @@ def test_a_worker_that_cannot_load_says_why_and_exits(tmp_path: Path) -> None:
         assert rig.wait() == 1
 
 
+def test_a_reason_of_any_length_reaches_the_daemon_cut(tmp_path: Path) -> None:
+    def load() -> object:
+        raise LoadFailed("😀" * 1_000_000, detail={"traceback": "😀" * 1_000_000})
+
+    with Rig(None, tmp_path, load=load) as rig:
+        failed = rig.hear()
+        assert isinstance(failed, family.Failed)
+        assert max(len(failed.reason), len(failed.traceback)) <= family.TEXT_LIMIT
+        assert rig.wait() == 1
+
+
 @pytest.mark.parametrize(
     ("path", "healthy", "text"),
     [

@@ -57,7 +57,7 @@ def of_worker(
             worker.pid = event.pid
             _forked(house, pool, generation, worker, turn)
         case ForkRefused():
-            _refused(house, pool, generation, worker, event.reason, turn)
+            _refused(house, pool, generation, worker, failure.in_short(event.reason), turn)
         case WorkerSaid():
             _said(house, pool, generation, worker, event, turn)
         case WorkerGone():
@@ -121,9 +121,9 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
         case Word.WORN:
             fits = moves.step(worker, Stimulus.WORN, turn)
             if fits and worker.phase is Phase.SERVING and not worker.condemned:
-                _wears_out(worker, event.text, turn)
+                _wears_out(worker, failure.in_short(event.text), turn)
         case Word.REOPENED:
-            reopening.answered(house, str(worker.id), event.text)
+            reopening.answered(house, str(worker.id), failure.in_short(event.text))
         case Word.BYE:
             pass
     if not fits:
@@ -167,7 +167,7 @@ def _lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn:
 def _last_line(text: str) -> str:
     """What mostly names the cause."""
     lines = text.strip().splitlines()
-    return f": {lines[-1].strip()}" if lines else ""
+    return f": {failure.in_short(lines[-1].strip())}" if lines else ""
 
 
 def _probed(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
@@ -177,7 +177,7 @@ def _probed(house: House, generation: Generation, worker: Worker, event: WorkerS
         generation.deadline = NEVER
         moves.shift(generation, Impulse.HEALTHY)
         return
-    line = event.text.splitlines()[0] if event.text else "no answer"
+    line = failure.in_short(event.text.splitlines()[0]) if event.text else "no answer"
     fault = Fault("health_failed", f"the health probe failed: {line}", traceback=event.text)
     _trial_failed(house, generation, fault, turn)
 
@@ -290,7 +290,8 @@ def of_zygote(house: House, event: ZygoteLoaded | ZygoteFailed | ZygoteGone, tur
         case ZygoteFailed():
             generation.zygote = Zygote.LEAVING
             generation.deadline = turn.now + moves.LAST_WORDS
-            _trial_failed(house, generation, event.fault, turn)
+            fault = event.fault._replace(message=failure.in_short(event.fault.message))
+            _trial_failed(house, generation, fault, turn)
         case ZygoteGone():
             _zygote_gone(house, pool, generation, event, turn)
 

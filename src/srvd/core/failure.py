@@ -21,6 +21,9 @@ RETURN_STRIKES = 3
 REFUSALS = 8
 """Rounds of refused forks – some 12 s – after which an order that needs a process is given up."""
 
+SENTENCE = 500
+"""Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
+
 BASE = 0.1
 CAP = 30.0
 JITTER = 0.2
@@ -77,6 +80,11 @@ def is_crashing(breaker: Breaker) -> bool:
 def is_strike(worker: Worker, now: float) -> bool:
     """An unasked death before a second of readiness."""
     return worker.ready_at is None or now - worker.ready_at < HEALTHY_AFTER
+
+
+def in_short(text: str) -> str:
+    """The text, cut for a sentence: an exception's message may be a page, or made by whoever sent the request."""
+    return text if len(text) <= SENTENCE else f"{text[: SENTENCE - 1]}…"
 
 
 def cause(worker: Worker, death: Death) -> str:

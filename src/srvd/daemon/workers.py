@@ -241,9 +241,9 @@ class Workers:
             case family.Serving():
                 emit(WorkerSaid(worker.id, Word.SERVING))
             case family.Failed(reason, traceback):
-                emit(WorkerSaid(worker.id, Word.FAILED, traceback or reason))
+                emit(WorkerSaid(worker.id, Word.FAILED, family.clip(traceback or reason)))
             case family.Probed(healthy, text):
-                emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, text))
+                emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, family.clip(text)))
             case family.Worn(reason):
                 emit(WorkerSaid(worker.id, Word.WORN, reason))
             case family.Reopened(problem):

@@ -78,7 +78,7 @@ def serve(boot: Boot) -> int:
     except LoadFailed as failed:
         fds.kill_at_end(boot.link, on=False)
         text = str(failed.detail.get("traceback", failed.hint))
-        link.say(family.Failed(failed.message, family.clip(text)), wait=True)
+        link.say(family.Failed(family.clip(failed.message), family.clip(text)), wait=True)
         return 1
     for warning in warnings:
         log.warning(warning)

@@ -31,13 +31,19 @@ def spell(value: object) -> str:
         case tuple():
             return "[" + ", ".join(f"({spell(item)})" if _is_record(item) else spell(item) for item in value) + "]"
         case str():
-            return value if _PLAIN.fullmatch(value) and not _is_number(value) else json.dumps(value, ensure_ascii=False)
+            return value if _PLAIN.fullmatch(value) and not _is_number(value) else _quoted(value)
         case None:
             return "none"
         case bool():
             return "yes" if value else "no"
         case _:
             return repr(value)
+
+
+def _quoted(text: str) -> str:
+    quoted = json.dumps(text, ensure_ascii=False)
+    # A line stays one: there are ten characters besides \n that end a line for somebody.
+    return quoted if quoted.isprintable() else json.dumps(text)
 
 
 def _is_record(value: object) -> bool:
@@ -64,7 +70,15 @@ _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[()\[\],=]|[^\s()\[\],="]+)')
 def read(line: str) -> Any:
     """The event or action that a line spells. Raises `ValueError` for a line that spells none."""
     tokens = _TOKEN.findall(line)
-    record, rest = _record(tokens)
+    odd = _TOKEN.sub("", line).strip()
+    if odd:
+        msg = f"{line!r}: {odd!r} is no word"
+        raise ValueError(msg)
+    try:
+        record, rest = _record(tokens)
+    except (LookupError, TypeError, AttributeError) as exc:  # it breaks off, or a field is missing or of another kind
+        msg = f"{line!r} spells nothing: {exc!r}"
+        raise ValueError(msg) from exc
     if rest:
         msg = f"{line!r}: {rest!r} is left over"
         raise ValueError(msg)
@@ -90,10 +104,14 @@ def _value(hint: Any, tokens: list[str]) -> tuple[Any, list[str]]:
     token, rest = tokens[0], tokens[1:]
     if token == "(":  # noqa: S105 - a parenthesis, no password
         record, rest = _record(rest)
+        if rest[0] != ")":
+            msg = f"{rest[0]!r} instead of a closing parenthesis"
+            raise ValueError(msg)
         return record, rest[1:]
     if token == "[":  # noqa: S105
         return _items(hint, rest)
-    return _atom(hint, json.loads(token) if token.startswith('"') else token), rest
+    quoted = token.startswith('"')
+    return _atom(_chosen(hint, token), json.loads(token) if quoted else token), rest
 
 
 def _items(hint: Any, rest: list[str]) -> tuple[Any, list[str]]:
@@ -108,11 +126,22 @@ def _items(hint: Any, rest: list[str]) -> tuple[Any, list[str]]:
     return tuple(items), rest[1:]
 
 
+def _chosen(hint: Any, token: str) -> Any:
+    """Which of the types of a union the token is of: text that looks like a number is quoted."""
+    if get_origin(hint) is not UnionType:
+        return hint
+    kinds = get_args(hint)
+    if token == "none":  # noqa: S105 - no password either
+        return type(None)
+    if str not in kinds:
+        return next(kind for kind in kinds if kind is not type(None))
+    number = not token.startswith('"') and _is_number(token)
+    return str if not number else int if re.fullmatch(r"[+-]?\d+", token) else float
+
+
 def _atom(hint: Any, text: str) -> Any:
-    if get_origin(hint) is UnionType:
-        if text == "none":
-            return None
-        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if hint is type(None):
+        return None
     hint = getattr(hint, "__supertype__", hint)
     if hint is WorkerId:
         pool, generation, serial = re.fullmatch(r"(.+)/(\d+)#(\d+)", text).groups()  # type: ignore[union-attr]  # a typo stops here

@@ -69,7 +69,7 @@ def timed(call: Callable[[], object], rounds: int = 20_000) -> float:
 
 def core() -> None:
     limits = Limits()
-    template = base_environ("web/1#1") | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "50000"}
+    template = base_environ("web/1#1", multithread=False) | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "50000"}
     inbound = Inbound(HeadReader(limits), template)
     show("head, 2 fields", timed(lambda: inbound.receive(TWO)))
     show("head, 10 fields", timed(lambda: inbound.receive(TEN)))

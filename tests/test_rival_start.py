@@ -6,6 +6,7 @@ Other ways to start are in test_system_start.py.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import toml
+from tests.support import wait_for
 
 pytestmark = pytest.mark.system
 
@@ -25,6 +27,8 @@ def test_daemon_mode_with_a_broken_app(starter: Starter, kind: str) -> None:
     assert done.returncode == 1
     assert apps.REASON[kind] in done.stderr
     assert apps.PROOF[kind] in done.stderr
+    assert done.stderr.count("\nerror: ") == 1
+    assert "never came up" not in done.stderr  # the same in the log's words
     assert not srvd.socket.exists()
 
 
@@ -47,7 +51,9 @@ def test_daemon_mode_with_a_busy_port(starter: Starter) -> None:
     second = starter.new("--bind", f"{host}:{port}")
     done = second.daemonize()
     assert done.returncode == 71
-    assert "Address already in use" in done.stderr
+    assert done.stderr.count("Address already in use") == 1
+    assert "error: listen on" in done.stderr
+    assert "srvd: " not in done.stderr
     assert not second.socket.exists()
 
 
@@ -57,3 +63,35 @@ def test_daemon_mode_closes_the_output_of_who_started_it(starter: Starter) -> No
     done = srvd.daemonize(timeout=20)  # reads both pipes to their ends
     assert done.returncode == 0
     assert os.readlink(f"/proc/{srvd.pid}/fd/2") == "/dev/null"
+
+
+def test_daemon_mode_says_that_it_was_stopped_before_it_was_ready(starter: Starter) -> None:
+    srvd = starter.new(code=apps.BROKEN["hangs at import"])
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(srvd.daemonize)
+        wait_for(srvd.socket.exists)
+        srvd.call("stop")
+        done = asked.result(30)
+    assert done.returncode == 1
+    assert "error: the daemon was asked to stop before it was ready" in done.stderr
+
+
+def test_daemon_mode_returns_when_only_some_of_the_workers_come_up(starter: Starter) -> None:
+    config = toml('workers = 2\nboot_timeout = "1s"\npreload = "off"')
+    only_one = "import os\nos.open('lock', os.O_CREAT | os.O_EXCL)\n"
+    srvd = starter.new(config=config, code=apps.good("one", only_one))
+    done = srvd.daemonize()
+    srvd.daemonized = int(srvd.status()["daemon"]["pid"])
+    assert done.returncode == 10
+    assert "error: committed, but not all workers serve" in done.stderr
+    assert "the daemon runs on" in done.stderr
+    assert srvd.get().startswith("one ")
+
+
+def test_a_start_that_fails_in_the_background_is_in_the_log_file_too(starter: Starter) -> None:
+    first = starter()
+    host, port = first.address()
+    second = starter.new("--bind", f"{host}:{port}", "--log-file", "srvd.log")
+    done = second.daemonize()
+    assert done.stderr.count("Address already in use") == 1
+    assert (second.folder / "srvd.log").read_text().count("Address already in use") == 1

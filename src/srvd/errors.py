@@ -48,6 +48,7 @@ class EXIT:
         ("srvd", DONE, "asked to stop, and stopped"),
         ("srvd", FAILED, "the application never came up"),
         ("srvd", USAGE, "the command line is wrong"),
+        ("srvd", CHANGED, "start --daemonize: the daemon runs, but not all of its workers serve"),
         ("srvd", BUG, "a bug in srvd; please report it"),
         ("srvd", SYSTEM, "the system refused something srvd cannot do without (a port, a socket, a lock)"),
         ("srvd", CONFIG, "the configuration is wrong; nothing was started"),

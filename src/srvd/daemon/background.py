@@ -11,6 +11,7 @@ import stat
 import sys
 
 from srvd.errors import EXIT, SystemRefused
+from srvd.log import escape
 
 
 class Verdict:
@@ -22,8 +23,9 @@ class Verdict:
     def ready(self) -> None:
         self._say(EXIT.DONE, "")
 
-    def failed(self, code: int, text: str) -> None:
-        self._say(code, text)
+    def failed(self, code: int, text: str, hint: str = "") -> None:
+        """Of no effect once a verdict was given."""
+        self._say(code, f"error: {text}" + (f"\nhint: {hint}" if hint else ""))
 
     def _say(self, code: int, text: str) -> None:
         if self._fd is None:
@@ -75,10 +77,10 @@ def _await(reader: int, pid: int) -> int:
         data += chunk
     os.close(reader)
     if not data:
-        sys.stderr.write("srvd: the daemon ended before it was ready and left no word\n")
+        sys.stderr.write("error: the daemon ended before it was ready and left no word\n")
         return EXIT.FAILED
-    if data[1:]:
-        sys.stderr.write(data[1:].decode("utf-8", "replace").rstrip("\n") + "\n")
+    for line in data[1:].decode("utf-8", "replace").rstrip("\n").split("\n") if data[1:] else ():
+        sys.stderr.write(f"{escape(line)}\n")  # an application's traceback may hold anything
     return data[0]
 
 

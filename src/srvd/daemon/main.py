@@ -59,8 +59,10 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
     try:
         return Daemon(config, reread, verdict, daemonized=daemonize).run()
     except SrvdError as exc:
-        verdict.failed(exc.exit_code, f"srvd: {exc.message}" + (f"\n  {exc.hint}" if exc.hint else ""))
-        raise
+        if not daemonize:
+            raise
+        verdict.failed(exc.exit_code, exc.message, exc.hint)
+        return exc.exit_code
 
 
 class Daemon:
@@ -113,6 +115,10 @@ class Daemon:
             self._engine.adopt(FIRST, self._config)
             self._begin()
             return self._serve()
+        except SrvdError as exc:
+            if self._daemonized and self._config.daemon.log_file:
+                self._log.error(exc.message)
+            raise
         finally:
             self._performer.close()
             self._listeners.close()
@@ -156,9 +162,11 @@ class Daemon:
         assert self._exit is not None
         if self._exit.code == EXIT.DONE:
             self._log.info("stopped")
+            self._verdict.failed(EXIT.FAILED, "the daemon was asked to stop before it was ready")
         else:
-            self._log.error(f"never came up: {self._exit.text}")
-            self._verdict.failed(self._exit.code, f"srvd: {self._exit.text}")
+            if not self._daemonized or self._config.daemon.log_file:  # else the verdict says it in the same place
+                self._log.error(f"never came up: {self._exit.text}")
+            self._verdict.failed(self._exit.code, self._exit.text)
         return self._exit.code
 
     # -- what the parts call ---------------------------------------------------------------------------------------
@@ -188,12 +196,17 @@ class Daemon:
                 self._stop_loop()
 
     def _started(self) -> None:
+        """The start has ended, well or not."""
         start = self._answers.operation(1)
+        if start["state"] != "done" and (self._core.house.doomed or self._core.house.stop) is not None:
+            return  # the daemon leaves, and says why when it has
+        if self._daemonized:
+            background.leave_terminal()
+            self._log.renew()  # it would hold on to what was left
         if start["state"] == "done":
-            if self._daemonized:
-                background.leave_terminal()
-                self._log.renew()  # it would hold on to what was left
             self._verdict.ready()
+        else:
+            self._verdict.failed(EXIT.CHANGED, f"{start['error']['message']}; the daemon runs on", "srvctl why")
 
     # -- signals ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import string
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,19 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_document(str(tmp_path / "none.toml"))
     with pytest.raises(ConfigInvalid, match="Is a directory"):
         read_document(str(tmp_path))
+
+
+def test_a_pipe_is_read_once_and_never_waited_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "srvd.toml"
+    os.mkfifo(path)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(read_document, str(path))
+        path.write_text("[daemon]\n")
+        assert first.result(10).values == {"daemon": {}}
+    with pytest.raises(ConfigInvalid, match=r"srvd\.toml: it is no file and cannot be read again; nothing was changed"):
+        read_document(str(path), again=True)
+    with pytest.raises(ConfigInvalid, match="it is no file"):
+        read_document("/dev/null", again=True)
 
 
 def test_a_key_without_a_line_is_found_at_its_table(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import pytest
 from srvd.errors import BootFailed, HealthFailed, LoadFailed, SrvdError
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import BOOT, Srvd, toml
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -51,6 +52,21 @@ def test_a_file_that_was_cut_short_is_refused_and_the_application_stays(starter:
     assert reload.returncode == 78
     assert f"{srvd.folder}/srvd.toml" in reload.stderr
     assert srvd.names() == before
+    assert srvd.get().startswith("one ")
+
+
+def test_a_configuration_from_a_pipe_starts_and_is_refused_at_a_reload(starter: Starter) -> None:
+    srvd = starter.new(config=toml("workers = 1"))
+    config = srvd.folder / "srvd.toml"
+    text = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    srvd.start(ready=False)
+    config.write_text(text)
+    wait_for(srvd.is_ready, within=BOOT)
+    reload = srvd.ctl("reload", timeout=10)
+    assert reload.returncode == 78
+    assert f"{config}: it is no file and cannot be read again; nothing was changed" in reload.stderr
     assert srvd.get().startswith("one ")
 
 

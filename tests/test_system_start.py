@@ -246,3 +246,11 @@ def test_the_log_file_is_written_where_the_configuration_says(starter: Starter) 
     srvd = starter("--log-file", "srvd.log")
     assert "ready: web@1 serves" in (srvd.folder / "srvd.log").read_text()
     assert os.stat(srvd.folder / "srvd.log").st_mode & 0o777 == 0o640
+
+
+def test_a_log_that_is_a_pipe_nobody_reads_is_refused_and_not_waited_for(starter: Starter) -> None:
+    srvd = starter.new("--log-file", "srvd.log")
+    os.mkfifo(srvd.folder / "srvd.log")
+    done = srvd.run(timeout=20)
+    assert done.returncode == 71
+    assert "srvd.log: No such device or address" in done.stderr

@@ -70,7 +70,14 @@ def configuration(path: str | None, given: dict[str, object]) -> Callable[[], Co
         path = DEFAULT_FILE
     file = os.path.abspath(path) if path else None
     environ = dict(os.environ)
-    return lambda: load(file, given, environ)
+    before = False
+
+    def read() -> Config:
+        nonlocal before
+        again, before = before, True
+        return load(file, given, environ, again=again)
+
+    return read
 
 
 def start(asked: Asked) -> int:

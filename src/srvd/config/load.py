@@ -35,11 +35,12 @@ _PLATFORM: Final = (
 )
 
 
-def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, str], *, again: bool = False) -> Config:
     """The configuration from the file at `path` (`None`: no file), the flags of `srvd start` and the environment.
 
     `flags` maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; `None` and () mean
-    that it was not given. Relative paths in the file start from its folder, others from the working directory.
+    that it was not given. Relative paths in the file start from its folder, others from the working directory. `again`:
+    it was read before, and nothing is waited for.
 
     Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
     """
@@ -49,7 +50,7 @@ def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, st
         # Here, because tomllib costs 4 to 15 ms and a start by flags reads no file.
         from srvd.config import toml
 
-        document = toml.read_document(path)
+        document = toml.read_document(path, again=again)
         file = document.path
         layers.add_file(document.values, document.where)
     layers.complete_names()

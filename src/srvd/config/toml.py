@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tomllib
 from typing import Any, Final, NamedTuple
 
@@ -46,11 +47,20 @@ class Document(NamedTuple):
         return f"{self.path}:{self.lines[key]}" if key else self.path
 
 
-def read_document(path: str) -> Document:
-    """The file at `path`. Raises `ConfigInvalid` when it cannot be read or is not TOML."""
+def read_document(path: str, *, again: bool = False) -> Document:
+    """The file at `path`. Raises `ConfigInvalid` when it cannot be read or is not TOML.
+
+    The first time it may be a pipe, as in `-c <(…)`, and is waited for. `again`: a daemon that serves reads it, and
+    waits for nobody; what is no file is refused.
+    """
     path = os.path.abspath(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_again if again else None) as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigInvalid(
+                    f"read {path}: it is no file and cannot be read again; nothing was changed",
+                    hint="restart with -c and the name of a file: it is read at each reload",
+                )
             source = file.read(LIMIT + 1)
     except OSError as exc:
         raise ConfigInvalid(
@@ -71,6 +81,10 @@ def read_document(path: str) -> Document:
         raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed") from exc
     except RecursionError as exc:
         raise ConfigInvalid(f"read {path}: it is nested too deeply; nothing was changed") from exc
+
+
+def _open_again(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # opening a FIFO would wait for its writer
 
 
 def find_lines(text: str) -> dict[Path, int]:

@@ -129,8 +129,10 @@ class LogFile:
         if not self._path:
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            # A FIFO that nobody reads is refused (ENXIO): its opening would wait for a reader, and the daemon with it.
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
         except OSError as exc:
             raise SystemRefused(f"open the log {self._path}: {exc.strerror}") from exc
+        os.set_blocking(fd, True)
         os.dup2(fd, 2)
         os.close(fd)

@@ -48,8 +48,8 @@ class Phase(Enum):
 
 
 # The hot path looks at these; an attribute of an enum costs a lookup more.
-_IDLE, _QUEUED, _ANSWERING, _LINGERING, _CLOSED = (
-    Phase.IDLE, Phase.QUEUED, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
+_IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
+    Phase.IDLE, Phase.QUEUED, Phase.CALLING, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
 )  # fmt: skip
 
 
@@ -85,10 +85,14 @@ class Connection:
         """The socket can be read, or written if that was waited for."""
         phase = self.phase
         try:
-            if phase is _ANSWERING:
+            if phase is _IDLE:
+                self._read(now)
+            elif phase is _ANSWERING:
                 self._resume(now)
             elif phase is _LINGERING:
                 self._throw_away(now)
+            elif phase is _CALLING:
+                self._mute()
             elif phase is not _QUEUED:
                 self._read(now)
         except Exception as exc:  # the connection ends here; the worker and its other clients live on
@@ -339,6 +343,9 @@ class Connection:
         """The reader has caught up; as `_serve`."""
         self._service.meter.begin(now, exchange.request.label)
         return self._deliver(exchange, exchange.more())
+
+    def _mute(self) -> None:
+        """Something came while the application has the connection; only with several threads."""
 
     def _finish(self, exchange: Exchange, now: float) -> bool:
         """The response is out; True: the connection can take the next request."""

@@ -117,17 +117,11 @@ class CalledConnection(Connection):
     touches it, its socket too. In all other phases it belongs to the loop's owner.
     """
 
-    __slots__ = ("_broken", "_step")
+    __slots__ = ("_broken", "_resumed")
 
     _service: SharedService
-    _step: Callable[[], bytes]  # what the call begins with
-    _broken: bool  # its socket does not work any more
-
-    def on_ready(self, mask: int, now: float) -> None:
-        if self.phase is _CALLING:  # more requests, or the end; both have to wait
-            self._mute()
-        else:
-            super().on_ready(mask, now)
+    _resumed: bool  # the call goes on with a response
+    _broken: bool  # the call found that its socket does not work any more
 
     def expire(self, now: float) -> None:
         if self.phase is _CALLING:
@@ -146,22 +140,23 @@ class CalledConnection(Connection):
     def _serve(self, request: Request, now: float) -> bool:
         """Has the application called; False: the next request waits until it has answered."""
         self._since = now
-        exchange = self._exchange = Exchange(self._service, request, self._push)
-        self._call(exchange.start)
+        service = self._service
+        self._exchange = Exchange(service, request, self._push)
+        self._resumed = False
+        self.phase = _CALLING
+        service.calls.append(self)
         return False
 
     def _go_on(self, exchange: Exchange, now: float) -> bool:
-        self._service.loop.mute(self._fd)  # it can be written to, which the loop would tell at once
-        self._call(exchange.more)
+        service = self._service
+        service.loop.mute(self._fd)  # it can be written to, which the loop would tell at once
+        self._resumed = True
+        self.phase = _CALLING
+        service.calls.append(self)
         return False
 
-    def _call(self, step: Callable[[], bytes]) -> None:
-        self._step = step
-        self._broken = False
-        self.phase = _CALLING
-        self._service.calls.append(self)
-
     def _mute(self) -> None:
+        """More requests came, or the end; both have to wait."""
         loop = self._service.loop
         loop.mute(self._fd)
         if self.phase is not _CALLING:  # handed back just now, maybe by a thread that did not see it muted
@@ -176,24 +171,22 @@ class CalledConnection(Connection):
 
     def settle(self, now: float) -> None:
         """The call is over, and the connection the loop's again."""
+        exchange = self._exchange
+        assert exchange is not None
         try:
-            self._settle(now)
+            if self._broken:
+                self.phase = _IDLE
+                self.close(now)
+            elif exchange.ended and not self._outbox:
+                # ANSWERING: what follows asks the loop for the descriptor.
+                self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
+                if self._finish(exchange, now) and self._inbound.begun:
+                    self._take(b"", now)
+            else:
+                self.phase = _IDLE
+                self._await_reader(now)
         except Exception as exc:  # the connection ends here, as in on_ready
             self._fail(exc, now)
-
-    def _settle(self, now: float) -> None:
-        exchange = self._exchange
-        muted = self._fd in self._service.loop.muted
-        if self._broken or exchange is None:
-            self.phase = _IDLE
-            self.close(now)
-        elif exchange.ended and not self._outbox:
-            self.phase = _ANSWERING if muted else _IDLE  # ANSWERING: what follows asks the loop for the descriptor
-            if self._finish(exchange, now) and self._inbound.begun:
-                self._take(b"", now)
-        else:
-            self.phase = _IDLE
-            self._await_reader(now)
 
     # The thread of the call
 
@@ -222,7 +215,7 @@ class CalledConnection(Connection):
     def _answer(self, exchange: Exchange) -> bool:
         """False: the connection is broken."""
         outbox = self._outbox
-        data = self._step()
+        data = exchange.more() if self._resumed else exchange.start()
         given = 0
         while True:
             if data:

@@ -118,6 +118,7 @@ class _Thread:
         self._mailbox: SimpleQueue[None] = SimpleQueue()
         self._called = False
         self._poked = False
+        self._id = 0
         self._cpu = 0.0  # thread_time() before the calls that are made now
         # daemon: one that hangs in the application does not keep the process.
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
@@ -137,6 +138,7 @@ class _Thread:
             self._mailbox.put(None)
 
     def _live(self) -> None:
+        self._id = threading.get_ident()
         try:
             while True:
                 if self._stand_by():
@@ -154,14 +156,14 @@ class _Thread:
         """Has the token; returns when another thread has it."""
         service, threads = self._service, self._threads
         loop, calls, seats, token = service.loop, service.calls, service.seats, threads.token
-        loop.owner = threading.get_ident()
+        loop.owner = self._id
         while True:
             if not calls or not seats:
                 loop.turn()
                 if not loop.running:
                     raise _Over
                 self._cpu = thread_time()
-            turned = monotonic()
+            turned = now = monotonic()
             while calls:
                 try:
                     seat = seats.pop()
@@ -172,21 +174,22 @@ class _Thread:
                 except IndexError:
                     seats.append(seat)
                     break
-                threads.since = now = monotonic()
+                threads.since = now
                 token.release()
                 if not threads.watching or threads.blocking > _COST:
                     threads.alert()
-                if not self._call(connection, seat, now):
+                now = self._call(connection, seat, now)
+                if not now:
                     return
                 if now - turned > _TURN:
                     loop.later(_nothing)  # not to wait
                     loop.turn()
                     if not loop.running:
                         raise _Over
-                    turned = monotonic()
+                    turned = now = monotonic()
 
-    def _call(self, connection: CalledConnection, seat: Meter, now: float) -> bool:
-        """Makes a call, without the token; True: now it has it."""
+    def _call(self, connection: CalledConnection, seat: Meter, now: float) -> float:
+        """Makes a call, without the token. The time at its end if it has the token then, else 0.0."""
         threads = self._threads
         ended = connection.work(seat, now)
         if ended - now > _SHORT:
@@ -195,11 +198,11 @@ class _Thread:
             threads.blocking -= threads.blocking * _WEIGHT
         self._service.seats.append(seat)
         if threads.token.acquire(False):
-            self._service.loop.owner = threading.get_ident()
+            self._service.loop.owner = self._id
             connection.settle(ended)
-            return True
+            return ended
         connection.hand_back(ended)
-        return False
+        return 0.0
 
     def _weigh(self, took: float) -> None:
         """A call took that long: for how much of it was the processor not used?"""

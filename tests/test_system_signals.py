@@ -7,6 +7,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from tests import apps
@@ -122,6 +123,24 @@ def test_usr1_opens_the_log_anew(starter: Starter) -> None:
     assert f"{victim} died" not in moved.read_text()
 
 
+def test_a_log_that_has_become_a_pipe_nobody_reads_holds_up_nobody(starter: Starter) -> None:
+    srvd = starter("--workers", "1", "--log-file", "srvd.log")
+    log = srvd.folder / "srvd.log"
+    log.rename(srvd.folder / "srvd.log.1")
+    os.mkfifo(log)
+    refused = srvd.ctl("reopen", timeout=10)
+    assert refused.returncode == 10
+    assert "open the log" in refused.stderr
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert srvd.ctl("reopen", timeout=10).returncode == 0
+        with srvd.client() as client:
+            for _ in range(600):  # of some 200 bytes in the log each: more than a pipe holds
+                client.call("scale", {"size": 1})
+    finally:
+        os.close(reader)
+
+
 def test_usr1_without_a_log_file_is_harmless(srvd: Srvd) -> None:
     srvd.signal(signal.SIGUSR1)
     srvd.wait_logged("SIGUSR1")
@@ -143,3 +162,11 @@ def test_a_worker_that_gets_term_from_outside_finishes_and_is_replaced(srvd: Srv
         os.kill(victim["pid"], signal.SIGTERM)
         assert slow.result().startswith(f"one {victim['id']} ")
     srvd.wait_serving(2, without=victim["id"])
+
+
+def test_a_child_that_ended_before_the_daemon_listened_is_reaped(starter: Starter) -> None:
+    """Of the shell that became the daemon, say."""
+    srvd = starter.new()
+    srvd.command = ["/bin/sh", "-c", 'true & exec "$0" "$@"', *srvd.command]
+    srvd.start()
+    wait_for(lambda: not [one for one in srvd.family() if one.status() == psutil.STATUS_ZOMBIE], within=3)

@@ -226,6 +226,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        self._performer.reap_strangers()  # whose SIGCHLD came before there was a handler
 
     def _signalled(self, number: signal.Signals, orders: tuple[Order, ...]) -> None:
         for order in orders:
@@ -244,6 +245,7 @@ class Daemon:
             self._log_file.open()
         except SrvdError as exc:
             return exc.message
+        self._log.renew()  # what was a file may be a pipe now, on which a write could wait
         return ""
 
     def _upgrade(self) -> None:

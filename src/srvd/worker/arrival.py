@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from srvd.http.head import Environ
 from srvd.http.proxy import LONGEST, ProxyInvalid, ProxyReader
 from srvd.http.refusal import answer
-from srvd.worker.connection import Phase
+from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import select
 import socket
 import time
-from enum import Enum
 from io import BytesIO
 from select import EPOLLIN, EPOLLOUT
 
@@ -17,13 +16,14 @@ from srvd.http.inbound import Inbound
 from srvd.http.refusal import Refusal, answer
 from srvd.worker.loop import NEVER
 from srvd.worker.outbox import HIGH_WATER, Outbox
+from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.transport import Transport, abort
 from srvd.worker.wsgi import Exchange, ReaderGone
 
-__all__ = ["SHARE", "Connection", "Phase"]
+__all__ = ["SHARE", "Connection"]
 
 _READ = 65_536
 # So many requests that came together are answered before other connections have their turn.
@@ -34,17 +34,6 @@ _LINGER_BYTES = 65_536
 # A body must come at this rate on the average, once body_timeout has passed.
 _LEAST_BYTES_PER_SECOND = 500
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Phase(Enum):
-    IDLE = "idle"  # between requests
-    HEAD = "head"  # a part of a request's head has come
-    BODY = "body"  # the head has come, a part of the body is missing
-    QUEUED = "queued"  # requests that came together wait for their turn
-    CALLING = "calling"  # the application has it, in some thread (only with several)
-    ANSWERING = "answering"  # the response waits for its reader
-    LINGERING = "lingering"  # all is said; what still comes is thrown away, so that no reset overtakes the answer
-    CLOSED = "closed"
 
 
 # The hot path looks at these; an attribute of an enum costs a lookup more.

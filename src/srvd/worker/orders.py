@@ -13,9 +13,9 @@ from select import EPOLLIN
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from srvd.wire import family
-from srvd.worker.connection import Phase
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
+from srvd.worker.phase import Phase
 from srvd.worker.probe import probe
 from srvd.worker.service import Service
 

@@ -14,9 +14,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from srvd.http.head import Request
-from srvd.worker.connection import SHARE, Connection, Phase
+from srvd.worker.connection import SHARE, Connection
 from srvd.worker.loop import Loop
 from srvd.worker.outbox import HIGH_WATER
+from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wsgi import Exchange

@@ -24,6 +24,7 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None
 _OVER = object()
 # Head and body go in one send, unless copying the body costs more than another send.
 _LONGEST_JOINED = 65_536
+EARLY_HINTS = "wsgi.early_hints"
 _FAILED = check_status("500 Internal Server Error")
 _FAILED_BODY = b"500 Internal Server Error\n"
 _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
@@ -55,6 +56,7 @@ class Exchange:
         self._iterator: Iterator[bytes] | None = None
         self._close: Callable[[], object] | None = None
         self.request = request
+        request.environ[EARLY_HINTS] = self.early_hints
         self.keep_alive = request.keep_alive and not service.closing
         self.ended = False
         self.cut = False
@@ -114,6 +116,22 @@ class Exchange:
         self._fields = check_fields(headers)
         self._status = checked
         return self._write
+
+    def early_hints(self, headers: list[tuple[str, str]]) -> None:
+        """`wsgi.early_hints`: sends the fields at once, in a response 103 (RFC 8297) before the one that is to come.
+
+        Nothing is sent to a client of HTTP/1.0, which would take it for the response. Raises `ResponseInvalid` for what
+        must not go on the wire, or when the response has begun.
+        """
+        if self._framing is not None or self.ended:
+            raise ResponseInvalid("early hints come before the response")
+        fields = check_fields(headers)
+        if fields.length >= 0:
+            raise ResponseInvalid("early hints have no body, and no Content-Length")
+        if self.request.minor:
+            data = f"HTTP/1.1 103 Early Hints\r\n{fields.text}\r\n".encode("latin-1")
+            self.head_size += len(data)
+            self._push(data)
 
     def more(self) -> bytes:
         """The next bytes of the response; b"" is nothing now."""
@@ -176,13 +194,16 @@ class Exchange:
         if status is None or fields is None:
             raise ResponseInvalid("start_response was not called")
         request = self.request
+        service = self._service
+        # Asked again: the order to drain may have come while the application was at it.
+        keep_alive = self.keep_alive and not service.closing
         opening = open_response(
-            status, fields, self._service.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
+            status, fields, service.stamp(), request.method == "HEAD", request.minor, keep_alive, whole
         )
         head = opening.head.encode("latin-1")
         # Only now: what cannot be encoded must leave room for a 500.
         self._framing = opening.framing
-        self.head_size = len(head)
+        self.head_size += len(head)
         self.keep_alive = opening.keep_alive
         self._bytes_left = fields.length if fields.length >= 0 else whole
         return head
@@ -247,6 +268,8 @@ class Exchange:
     def _end(self) -> None:
         """Lets go of what the application made; PEP 3333: close() is called whatever happened."""
         close, self._close = self._close, None
+        # It holds this object, which holds the environ: a circle for each request, if it stayed.
+        self.request.environ.pop(EARLY_HINTS, None)
         self._iterator = None
         if close is not None:
             try:

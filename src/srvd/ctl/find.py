@@ -38,8 +38,7 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
         return path
     directories = rundirs(uid, environ)
     if name:
-        paths = [socket_path(name, directory) for directory in directories]
-        return next((one for one in paths if os.path.exists(one)), paths[0])
+        return _named(name, directories, uid)
     found = [path for directory in directories for path in _sockets(directory, uid)]
     if len(found) > 1:
         found = [path for path in found if _listens(path)] or found
@@ -55,12 +54,30 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
     return found[0]
 
 
+def _named(name: str, directories: tuple[str, ...], uid: int) -> str:
+    """The socket of this name where it is, or else where it would be. Raises `NoDaemon`."""
+    paths = {directory: socket_path(name, directory) for directory in directories}
+    for directory, path in paths.items():
+        if os.path.exists(path) and _is_trusted(directory, uid):
+            return path
+    for directory in directories:
+        if os.path.exists(directory) and not _is_trusted(directory, uid):
+            raise NoDaemon(
+                f"find the daemon {name}: {directory} belongs to somebody else, who could have put anything there",
+                hint=f"if you trust them: -s {paths[directory]}",
+            )
+    return paths[directories[0]]
+
+
+def _is_trusted(directory: str, uid: int) -> bool:
+    """Whether it is root's or the user's own, and not only a link to such a one. Raises `OSError`."""
+    return all(entry.st_uid in (0, uid) for entry in (os.lstat(directory), os.stat(directory)))
+
+
 def _sockets(directory: str, uid: int) -> list[str]:
     """The sockets in a directory; none in one of somebody else, who could have put anything there."""
     try:
-        if any(entry.st_uid not in (0, uid) for entry in (os.lstat(directory), os.stat(directory))):
-            return []
-        names = os.listdir(directory)
+        names = os.listdir(directory) if _is_trusted(directory, uid) else []
     except OSError:
         return []
     return [f"{directory}/{name}" for name in sorted(names) if name.endswith(SUFFIX)]

@@ -367,7 +367,7 @@ class World:
         """Its process ends now, and its pid may be somebody else's; the report follows."""
         if not child.dead:
             child.dead = True
-            self._report(child, WorkerGone(child.id, death), 0.02)
+            self._report(child, WorkerGone(child.id, death), self.random.choice([0.02, 0.02, 0.6]))
 
     def _report(self, who: Child | Mother, event: Event, within: float) -> None:
         who.channel = max(who.channel, self.now + self.random.uniform(0.0002, within))

@@ -20,7 +20,7 @@ from srvd.log import Log
 from srvd.wire import family
 from srvd.worker.access import AccessLog
 from srvd.worker.loop import Loop
-from tests.support import wait_for
+from tests.support import stays, wait_for
 from tests.worker_rig import Rig
 
 
@@ -288,10 +288,13 @@ def test_an_idle_worker_has_no_timer_for_its_log(tmp_path: Path) -> None:
         rig.serving().get("/")
         lines(tmp_path / "access")
         wait_for(lambda: rig.facts().connections == 0)
-        time.sleep(0.1)  # the sweep that follows at most
-        before = _switches(rig.pid)
-        time.sleep(1.5)
-        assert _switches(rig.pid) == before
+
+        def settled(seconds: float) -> bool:
+            before = _switches(rig.pid)
+            return stays(lambda: _switches(rig.pid) == before, seconds)
+
+        wait_for(lambda: settled(0.1), within=5)  # after the sweep that follows at most
+        assert settled(1.5)
 
 
 def _switches(pid: int) -> int:

@@ -20,7 +20,7 @@ from srvd.linux import fds
 from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.sockets import seal
 from srvd.wire import family
-from tests.support import wait_for
+from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig
 
 Environ = dict[str, Any]
@@ -158,7 +158,7 @@ def test_an_idle_client_is_answered_once_more_after_a_reload_drain(tmp_path: Pat
         assert "connection" not in idle.get().headers
         rig.connections(2)
         rig.drain()
-        time.sleep(0.1)  # well into the drain; the order itself is not answered
+        assert stays(lambda: rig.facts().connections == 2, 0.1)  # well into the drain; the order itself is not answered
         for client in (idle, fresh):
             answer = client.get()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -203,7 +203,7 @@ def test_a_response_that_waits_for_its_reader_is_finished_in_a_drain(tmp_path: P
         client.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
         client.read_until(b"\r\n\r\n")
         rig.drain(leaving=True)
-        time.sleep(0.2)  # the order is obeyed long before the reader goes on
+        assert stays(lambda: rig.facts().connections == 1, 0.2)  # the order is obeyed long before the reader goes on
         size = 0
         while piece := int(client.read_until(b"\r\n"), 16):
             size += len(client.read(piece))
@@ -216,7 +216,7 @@ def test_a_request_body_that_is_on_its_way_is_awaited_in_a_drain(tmp_path: Path)
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
         rig.connections(1)
         rig.drain(leaving=True)
-        time.sleep(0.2)  # as above
+        assert stays(lambda: rig.facts().connections == 1, 0.2)  # as above
         answer = client.send(b"llo").answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert rig.wait() == 0

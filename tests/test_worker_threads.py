@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from srvd.wire import family
-from tests.support import wait_for
+from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig
 
 REQUESTS = 100_000 if os.environ.get("SRVD_STRESS") else 1_200
@@ -279,8 +279,7 @@ def test_a_worker_whose_threads_are_all_taken_leaves_connections_to_others(tmp_p
             wait_for(lambda count=number + 1: rig.facts().connections == count)  # type: ignore[misc]  # a default
         late = stack.enter_context(rig.connect())
         late.send(b"GET /quick/9 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.2)  # the claim is about what does not happen meanwhile
-        assert rig.facts().connections == 4
+        assert stays(lambda: rig.facts().connections == 4, 0.2)
         assert late.answer().body == derived("9")
 
 
@@ -343,8 +342,7 @@ def test_an_idle_worker_with_threads_does_not_wake_up(tmp_path: Path) -> None:
 
         def settled() -> bool:
             first = switches()
-            time.sleep(0.3)
-            return switches() == first
+            return stays(lambda: switches() == first, 0.3)
 
         wait_for(settled, within=5)
         assert settled()

@@ -135,6 +135,7 @@ def main() -> None:
     )
     options.add_argument("--connections", type=int, default=10_000)
     given = options.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server has its bytecode
     bin_ = Path(given.peers)
     with tempfile.TemporaryDirectory(prefix="srvd-bench-") as name:
         folder = Path(name)

@@ -237,6 +237,7 @@ def main() -> None:
     options.add_argument("--rows", default=",".join(ROWS))
     options.add_argument("--servers", default=",".join(SERVERS))
     given = options.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server has its bytecode
     with tempfile.TemporaryDirectory(prefix="srvd-bench-") as name:
         folder = Path(name)
         (folder / "app.py").write_text(APP)

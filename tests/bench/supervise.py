@@ -311,6 +311,7 @@ def main() -> None:
     )
     options.add_argument("--json", default="", help="also write the figures to this file")
     given = options.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server has its bytecode
     with tempfile.TemporaryDirectory(prefix="srvd-bench-") as name:
         folder = Path(name)
         (folder / "app.py").write_text(APP)

@@ -7,7 +7,8 @@ from srvd.core.events import Ordered
 from srvd.core.model import Death, Kind, OpState, Order
 from srvd.core.operations import QUEUE
 from srvd.core.state import CERTIFICATES, HISTORY
-from tests.world import ROOT, World
+from tests.folk import ROOT
+from tests.world import World
 
 
 def started() -> World:

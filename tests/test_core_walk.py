@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import srvd
+from tests.folk import Broken
 from tests.mutants import MUTANTS, Mutant
 from tests.walk import one_walk
-from tests.world import Broken
 
 SEEDS = int(os.environ.get("SRVD_WALK_SEEDS", "120"))
 SHARES = 8
@@ -69,7 +69,7 @@ def _mutate(mutant: Mutant, folder: Path) -> None:
         shutil.copy(SOURCE / part, folder / "srvd")
     shutil.copytree(SOURCE / "core", folder / "srvd" / "core", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
-    for part in ("__init__.py", "world.py", "watch.py", "walk.py"):
+    for part in ("__init__.py", "folk.py", "world.py", "watch.py", "watch_time.py", "walk.py"):
         shutil.copy(TESTS / part, folder / "tests")
     target = folder / "srvd" / "core" / mutant.file
     text = target.read_text()

@@ -10,8 +10,9 @@ import sys
 
 from srvd.core.lifecycle import CAPACITY
 from srvd.core.model import Death, Kind, OpId, Order
+from tests.folk import NEW_CONFIGS, SHOP, Broken, Weather
 from tests.watch import watch
-from tests.world import NEW_CONFIGS, SHOP, Broken, Weather, World
+from tests.world import World
 
 APPS = ("good", "good", "good", "good", "raises", "exits", "hangs", "boot_crash", "boot_raise", "boot_hang", "sick",
         "sick_hang", "crashes")  # fmt: skip

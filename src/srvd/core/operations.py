@@ -88,6 +88,8 @@ def _conflict(one: Order, other: Order) -> bool:
 def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
     house.count += 1
     op = Operation(OpId(house.count), order, actor, turn.now)
+    if order.timeout > 0:  # from now on: who gave it is not told later because others were first
+        op.deadline = turn.now + order.timeout
     house.operations[op.id] = op
     op.timeline.append(Step(turn.now, "queued"))
     text = f"operation {op.id}: {describe(order)}, asked by {actor}"
@@ -103,6 +105,15 @@ def runnable(house: House) -> Operation | None:
             if not any(_conflict(order, op.order) for order in rivals):
                 return op
             rivals.append(op.order)
+    return None
+
+
+def held_by(house: House, op: Operation) -> Operation | None:
+    """Whom a queued operation waits for: the first of those."""
+    for other in house.open_operations:
+        first = other.state is not OpState.QUEUED or other.id < op.id
+        if other is not op and first and _conflict(other.order, op.order):
+            return other
     return None
 
 

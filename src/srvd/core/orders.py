@@ -19,8 +19,6 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
     """Starts a queued operation."""
     op.state = OpState.RUNNING
     order = op.order
-    if order.timeout > 0:
-        op.deadline = turn.now + order.timeout
     pools = goals.pools_of(house, op)
     match order.kind:
         case Kind.SCALE:
@@ -193,6 +191,12 @@ def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
 def expire(house: House, op: Operation, turn: Turn) -> None:
     """The operation's time is over."""
     took = f"{turn.now - op.created:.1f} s"
+    if op.state is OpState.QUEUED:
+        other = operations.held_by(house, op)
+        whom = f", waited for operation {other.id} ({operations.describe(other.order)})" if other else ""
+        fault = Fault("busy", f"not begun after {took}{whom}; nothing was changed", "srvctl op list", "queued")
+        operations.end(house, op, OpState.FAILED, turn, fault)
+        return
     match op.order.kind:
         case Kind.SCALE:
             pool = house.pools[op.order.pool]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core import operations
 from srvd.core.actions import ReopenLog, TellWorker, Told
 from srvd.core.model import Fault, OpState, Phase
-from srvd.core.state import House, Operation, Turn, Worker
+from srvd.core.state import NEVER, House, Operation, Turn, Worker
 
 SECONDS = 5.0
 """How long workers may take if the order does not say: opening a file is a matter of microseconds, but a worker whose
@@ -31,7 +31,8 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
     turn.do(ReopenLog(op.id))
     op.unanswered = frozenset(waited)
     op.asked = len(waited) - 1
-    op.deadline = turn.now + (op.order.timeout or SECONDS)
+    if op.deadline == NEVER:
+        op.deadline = turn.now + SECONDS
 
 
 def answered(house: House, who: str, problem: str) -> None:

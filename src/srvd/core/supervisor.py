@@ -62,8 +62,7 @@ class Supervisor:
         for pool in self.house.pools.values():
             due = min(due, _pool_deadline(pool))
         for op in self.house.open_operations:
-            if op.state is not OpState.QUEUED:
-                due = min(due, op.deadline, *(p.retry_at for p in op.rollouts.values() if p.retry_at > -NEVER))
+            due = min(due, op.deadline, *(p.retry_at for p in op.rollouts.values() if p.retry_at > -NEVER))
         return None if due == NEVER else due
 
     def operation(self, op: OpId) -> Operation | None:
@@ -152,7 +151,7 @@ class Supervisor:
             for part in op.rollouts.values():
                 if part.retry_at <= now:
                     part.retry_at = -NEVER
-            if op.state is not OpState.QUEUED and op.deadline <= now:
+            if op.deadline <= now:
                 orders.expire(house, op, turn)
 
     # -- after each event -------------------------------------------------------------------------------------

@@ -75,7 +75,9 @@ _POOL = Field("pool", "pool", "The pool; may be left out if there is only one", 
 _EVERY = Field("pool", "pool", "Only this pool; without it, every pool", "")
 _WORKER = Field("worker", "worker", "One worker, as POOL/GENERATION#SERIAL", "")
 _ID = Field("id", "int", "Number of the operation", required=True, least=1, most=2**53)
-_TIMEOUT = Field("timeout", "seconds", "Give up and restore the former state after this time; 0: no such limit", 0.0)
+_TIMEOUT = Field(
+    "timeout", "seconds", "Give up and restore the former state so long after the order; 0: no such limit", 0.0
+)
 _WAIT = Field("wait", "flag", "Answer when it is done; without it, as soon as it has begun", True)
 _BAKE = Field("bake", "flag", "Wait until the new generation has also stood the test of the bake time", False)
 _OFFSET = Field("offset", "int", "Skip so many, the newest first", 0, most=1 << 31)

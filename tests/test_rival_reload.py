@@ -62,7 +62,7 @@ def test_reload_with_a_busy_port(starter: Starter) -> None:
 def test_reload_of_an_app_that_takes_long_to_import(srvd: Srvd) -> None:
     """Reload of an app that takes 4 s to import – 3.94 s in which nobody serves."""
     with srvd.under_load(4) as load:
-        srvd.good("two", apps.SLOW.format(seconds=3))
+        srvd.good("two", apps.SLOW.format(seconds=2))
         assert srvd.ctl("reload").returncode == 0
         load.more()
     assert load.failed == []
@@ -100,7 +100,7 @@ def test_import_hangs(starter: Starter, preload: str) -> None:
 
 def test_a_worker_dies_during_a_reload(starter: Starter) -> None:
     """A worker dies during a reload – 10 s delay: the main loop is blocked."""
-    srvd = starter("--workers", "2", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=4)))
+    srvd = starter("--workers", "2", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=3)))
     (srvd.folder / "slow").touch()
     op = srvd.order("reload")
     srvd.wait_operation(op, "load")
@@ -155,7 +155,7 @@ def test_w_1_an_old_worker_still_draining_the_new_one_killed(starter: Starter) -
     """`-w 1`, an old worker still draining, the new one killed – not replaced: 34 s outage."""
     srvd = starter("--workers", "1")
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/5")
+        slow = pool.submit(srvd.get, "/sleep/3")
         wait_for(lambda: srvd.serving()[0]["busy"])
         assert srvd.ctl("reload").returncode == 0
         victim = srvd.kill_worker()

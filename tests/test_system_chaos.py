@@ -23,7 +23,7 @@ from tests.support import wait_for
 
 pytestmark = pytest.mark.system
 
-SECONDS = 6.0
+SECONDS = 4.0
 
 CONFIG = toml(
     'workers = 3\nhealth = "/"\nboot_timeout = "2s"\ndrain_timeout = "10s"\nbake = "1s"\nrollback_window = "10s"'

@@ -167,7 +167,7 @@ def test_one_bad_request_in_the_bake_brings_nothing_back(srvd: Srvd) -> None:
 
 
 def test_the_same_reload_is_joined_and_another_one_waits(starter: Starter) -> None:
-    srvd = starter("--workers", "1", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1)))
+    srvd = starter("--workers", "1", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=0.7)))
     (srvd.folder / "slow").touch()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(srvd.call, "reload")
@@ -183,7 +183,7 @@ def test_the_same_reload_is_joined_and_another_one_waits(starter: Starter) -> No
 
 
 def test_scale_during_a_reload_counts_for_both_generations(starter: Starter) -> None:
-    srvd = starter("--workers", "2", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=2)))
+    srvd = starter("--workers", "2", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1.5)))
     (srvd.folder / "slow").touch()
     with ThreadPoolExecutor() as pool:
         reload = pool.submit(srvd.call, "reload")

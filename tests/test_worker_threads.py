@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -392,6 +394,29 @@ def test_an_idle_connection_ends_in_time_when_its_worker_leaves_during_its_call(
         assert client.ended()
         assert rig.wait() == 0
         assert time.monotonic() - began < 3
+
+
+def test_the_last_client_may_vanish_in_a_quick_call(tmp_path: Path) -> None:
+    with Rig(app, tmp_path, threads=2) as rig, rig.serving().connect() as client:
+        assert client.get("/quick/1").status == 200
+        rig.drain()
+        client.send(b"GET /sleep/2/0.004 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.001)  # the worker is in the call, most of the times
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sock.close()
+        assert rig.wait(within=5) == 0
+
+
+def test_sigterm_drains_although_all_threads_are_in_calls(tmp_path: Path) -> None:
+    with Rig(app, tmp_path, threads=2) as rig, ExitStack() as stack:
+        rig.serving()
+        clients = [stack.enter_context(rig.connect()) for _ in range(2)]
+        for number, client in enumerate(clients):
+            client.send(f"GET /sleep/{number}/0.5 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        wait_for(lambda: rig.facts().busy == 2)
+        os.kill(rig.pid, signal.SIGTERM)
+        assert [client.answer().headers["connection"] for client in clients] == ["close", "close"]
+        assert rig.wait() == 0
 
 
 def test_a_hook_and_the_access_log_work_from_any_thread(tmp_path: Path) -> None:

@@ -48,9 +48,8 @@ class SharedLoop(Loop):
         """Descriptors that are not waited for, until `want` is called for them; also read by other threads."""
         self.add(self._bell, EPOLLIN, self._on_bell)
 
-    @property
-    def running(self) -> bool:
-        return self._running
+    def stopped(self) -> bool:
+        return not self._running
 
     def post(self, call: Callable[[float], None]) -> None:
         """Have it called by the loop's owner, soon."""

@@ -17,13 +17,13 @@ application does. The rules, from which the rest follows:
    turn, of whatever thread, is told again. So no event is lost.
 
 That somebody turns the loop: the token is free only while the one that let go of it is in a call. Then one thread is in
-no call (3). Either it is about to stand by, and tries the token after it has put itself on the list; or it is on the
+no call (3). Either it is about to be a spare, and tries the token after it has put itself on the list; or it is on the
 list, and was alerted if nobody watches (`_alert`, after the token was let go); or it watches, and takes the token as
 soon as that call is `_PATIENCE` old. A call that waits for a seat is seen by the thread that gives one back, for it
 looks at `calls` after that.
 
 Quick calls thus run on the thread that has the loop, at the price of letting go of a lock and taking it again. While
-calls *block* – as a moving average of the time that they spend not on the processor – the standby is alerted at the
+calls *block* – as a moving average of the time that they spend not on the processor – a spare is alerted at the
 beginning of each, and takes the loop as soon as the interpreter lets it: that is, when the call blocks.
 An idle worker has one thread in epoll_wait(2) and all others on locks without a timeout.
 """
@@ -70,7 +70,7 @@ class Threads:
         """When the last call began for which the token was let go."""
         self.blocking = 0.0
         """Seconds that a call blocks on the average."""
-        self.standing_by: list[_Thread] = []
+        self.spares: list[_Thread] = []
         """The last one comes first: its memory is in the caches."""
         self.watching = False
         """Some thread was alerted, and will look at the token at least once more."""
@@ -89,15 +89,15 @@ class Threads:
             raise self._failure
 
     def alert(self) -> None:
-        """Have one of those who stand by look after the token, which was just let go."""
+        """Have one of the spares look after the token, which was just let go."""
         if self.watching:
             watcher = self._watcher
             if self.blocking > _COST and watcher is not None:
                 watcher.poke()
             return
         try:
-            thread = self.standing_by.pop()
-        except IndexError:  # whoever is about to stand by looks at the token first
+            thread = self.spares.pop()
+        except IndexError:  # whoever is about to be a spare looks at the token first
             return
         self.watching = True
         self._watcher = thread
@@ -127,7 +127,7 @@ class _Thread:
         self._thread.start()
 
     def wake(self) -> None:
-        """It was taken off the list of those who stand by."""
+        """It was taken off the list of the spares."""
         self._called = True
         self._mailbox.put(None)
 
@@ -141,7 +141,7 @@ class _Thread:
         self._id = threading.get_ident()
         try:
             while True:
-                if self._stand_by():
+                if self._wait():
                     self._own()
                 while self._work_off():
                     self._own()
@@ -157,11 +157,11 @@ class _Thread:
         service, threads = self._service, self._threads
         loop, calls, seats, token = service.loop, service.calls, service.seats, threads.token
         loop.owner = self._id
-        while True:
+        while not loop.stopped():
             if not calls or not seats:
                 loop.turn()
-                if not loop.running:
-                    raise _Over
+                if loop.stopped():
+                    break
                 self._cpu = thread_time()
             turned = now = monotonic()
             while calls:
@@ -178,22 +178,22 @@ class _Thread:
                 token.release()
                 if not threads.watching or threads.blocking > _COST:
                     threads.alert()
-                now = self._call(connection, seat, now)
+                now = self._call(connection, seat, now, weigh=True)
                 if not now:
                     return
                 if now - turned > _TURN:
                     loop.later(_nothing)  # not to wait
                     loop.turn()
-                    if not loop.running:
-                        raise _Over
-                    turned = now = monotonic()
+                    break
+        raise _Over
 
-    def _call(self, connection: CalledConnection, seat: Meter, now: float) -> float:
+    def _call(self, connection: CalledConnection, seat: Meter, now: float, *, weigh: bool) -> float:
         """Makes a call, without the token. The time at its end if it has the token then, else 0.0."""
         threads = self._threads
         ended = connection.work(seat, now)
         if ended - now > _SHORT:
-            self._weigh(ended - now)
+            if weigh:
+                self._weigh(ended - now)
         elif threads.blocking > _NONE:
             threads.blocking -= threads.blocking * _WEIGHT
         self._service.seats.append(seat)
@@ -226,18 +226,18 @@ class _Thread:
             except IndexError:
                 service.seats.append(seat)
                 continue  # another one may have come, and found no seat
-            self._cpu = thread_time()
-            if self._call(connection, seat, monotonic()):
+            # Not weighed: it holds up nobody, and while there are such calls the loop has none to make.
+            if self._call(connection, seat, monotonic(), weigh=False):
                 return True
         return False
 
-    def _stand_by(self) -> bool:
+    def _wait(self) -> bool:
         """Waits; True: it has the token, False: there may be calls."""
         threads = self._threads
-        threads.standing_by.append(self)
+        threads.spares.append(self)
         if threads.token.acquire(False):
             try:
-                threads.standing_by.remove(self)
+                threads.spares.remove(self)
             except ValueError:  # alerted just now
                 self._await_call()
                 threads.watching = False

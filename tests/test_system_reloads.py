@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,8 @@ from tests.daemon import BOOT, Srvd, toml
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
+
+USER = pwd.getpwuid(os.getuid()).pw_name
 
 GAP = 1.0
 """Seconds in which nobody at all is answered: the bench asks for 0.1; here the machine may be busy with other tests."""
@@ -173,6 +176,7 @@ def test_the_same_reload_is_joined_and_another_one_waits(starter: Starter) -> No
         first = pool.submit(srvd.call, "reload")
         wait_for(lambda: srvd.call("op.list")["operations"])
         same = pool.submit(srvd.call, "reload")
+        srvd.wait_logged(" as well")
         other = pool.submit(srvd.call, "reload", bake=False, timeout=50)
         wait_for(lambda: len(srvd.call("op.list")["operations"]) == 2)
         states = {op["id"]: op["state"] for op in srvd.call("op.list")["operations"]}
@@ -180,6 +184,8 @@ def test_the_same_reload_is_joined_and_another_one_waits(starter: Starter) -> No
         assert first.result()["operation"]["id"] == same.result()["operation"]["id"] == 2
         assert other.result()["operation"]["id"] == 3
     assert srvd.pool()["generation"] == 3
+    asked = [line.split("operation ")[1].split(" (uid")[0] for line in srvd.logged().splitlines() if "asked by" in line]
+    assert asked[1:] == [f"{op}: reload, asked by {USER}" for op in (2, 2, 3)]  # each who asked, and each once
 
 
 def test_scale_during_a_reload_counts_for_both_generations(starter: Starter) -> None:

@@ -97,6 +97,13 @@ def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
     return op
 
 
+def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
+    """Somebody has ordered the same: that is in the log, too, and the operation stays one."""
+    text = f"operation {op.id}: {describe(op.order)}, asked by {actor} as well"
+    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("actor", actor.name))
+    return op
+
+
 def runnable(house: House) -> Operation | None:
     """The first queued operation that neither one under way nor one that came before it holds back."""
     rivals = [op.order for op in house.open_operations if op.state is not OpState.QUEUED]

@@ -115,12 +115,13 @@ class Supervisor:
         if order.kind is Kind.STOP:
             self._stop(ticket, order, actor, turn)
             return
-        op = operations.joinable(house, order) or operations.enqueue(house, order, actor, turn)
+        same = operations.joinable(house, order)
+        op = operations.join(same, actor, turn) if same else operations.enqueue(house, order, actor, turn)
         turn.do(Opened(ticket, op.id))
 
     def _stop(self, ticket: int, order: Order, actor: Actor, turn: Turn) -> None:
         running = self.house.stop and self.operation(self.house.stop)
-        op = running or operations.enqueue(self.house, order, actor, turn)
+        op = operations.join(running, actor, turn) if running else operations.enqueue(self.house, order, actor, turn)
         turn.do(Opened(ticket, op.id))
         orders.stop(self.house, op, turn, hurry=bool(running) or order.now)
 

@@ -181,17 +181,20 @@ class Desk:
             self._reply(link, messages.ok(said.id, {"operation": self._backend.operation(op)}))
 
     def _place(self, peer: Peer, said: messages.Request, args: dict[str, Any]) -> int:
-        """Give the order to the backend; every one that was taken, or refused, is in the log with who asked."""
+        """Give the order to the backend; one that was refused is in the log with who asked.
+
+        One that was taken is there already, in the core's words; ours, with the arguments as they came, are for debug.
+        """
         shown = " ".join(f"{name}={value}" for name, value in said.args.items())
         fields = {**_fields(peer, said.method), "args": shown}
         try:
             op = self._backend.order(said.method, args, peer)
         except SrvdError as problem:
             text = f"{said.method} {shown}".rstrip() + f", asked by {peer.actor()}: refused: {problem.message}"
-            self._log(Level.INFO, text, {**fields, "code": problem.code})
+            self._log(Level.WARNING, text, {**fields, "code": problem.code})
             raise
         text = f"{said.method} {shown}".rstrip() + f", asked by {peer.actor()}: operation {op}"
-        self._log(Level.INFO, text, {**fields, "operation": op})
+        self._log(Level.DEBUG, text, {**fields, "operation": op})
         if said.idem:
             entry = Remembered(said.method, args, op)
             self._idems.remember(peer.uid, said.idem, entry)

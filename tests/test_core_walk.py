@@ -21,7 +21,7 @@ from tests.walk import one_walk
 
 SEEDS = int(os.environ.get("SRVD_WALK_SEEDS", "120"))
 SHARES = 8
-ENOUGH = 150
+ENOUGH = 300
 """Walks within which every mutant must be found; most are within five."""
 
 TESTS = Path(__file__).parent

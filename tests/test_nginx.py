@@ -81,6 +81,15 @@ http {{
 """
 
 
+def _links(folder: Path) -> Iterator[str]:
+    """Where the links point that are still there when they are read."""
+    for entry in folder.iterdir():
+        try:
+            yield os.readlink(entry)
+        except FileNotFoundError:
+            continue
+
+
 class Front:
     """srvd with one worker, and nginx in front of it."""
 
@@ -99,7 +108,7 @@ class Front:
     def upstream(self) -> set[str]:
         """The connections that nginx has to the worker: sockets by their inodes."""
         pid = self.srvd.serving()[0]["pid"]
-        held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+        held = set(_links(Path(f"/proc/{pid}/fd")))
         known = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
         connected = {
             f"socket:[{cells[6]}]"

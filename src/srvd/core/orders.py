@@ -32,17 +32,23 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
         case Kind.RECYCLE:
             _begin_recycle(op, pools, turn)
         case Kind.PAUSE:
-            for pool in pools:
-                pool.paused = True
+            _hold(house, order.pool, paused=True)
         case Kind.RESUME:
+            _hold(house, order.pool, paused=False)
             for pool in pools:
-                pool.paused = False
                 pool.breaker.clear()
             _default_deadline(op, pools, turn)
         case Kind.REOPEN:
             reopening.begin(house, op, turn)
         case Kind.START | Kind.STOP:
             pass
+
+
+def _hold(house: House, name: str, *, paused: bool) -> None:
+    """Also a pool that has left: the reload under way may be bringing it back."""
+    for pool in house.pools.values():
+        if name in ("", pool.name):
+            pool.paused = paused
 
 
 def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:

@@ -44,7 +44,7 @@ BROKEN = {
 REASON = {
     "raises at import": "RuntimeError: the deploy is broken",
     "is a syntax error": "SyntaxError",
-    "hangs at import": " 2 s",
+    "hangs at import": "boot_timeout",
     "calls os._exit": "the process ended while it was loaded (exit 0)",
 }
 """What the one who asked for a reload is told then."""

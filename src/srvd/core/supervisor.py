@@ -183,7 +183,7 @@ class Supervisor:
                 break
         self._adopt_and_drop(turn)
         if not house.pools and house.doomed is not None:
-            turn.do(Exit(1, f"{house.doomed.message}\n{house.doomed.traceback}".strip()))
+            turn.do(Exit(1, _told(house.doomed)))
         elif not house.pools and house.stop is not None:
             turn.do(Exit(0))
 
@@ -265,6 +265,12 @@ class Supervisor:
         for revision in sorted(house.revisions - used - set(house.adopted)):
             house.revisions.discard(revision)
             turn.do(DropRevision(revision))
+
+
+def _told(fault: Fault) -> str:
+    """Why the start failed, for somebody who reads nothing else."""
+    hint = f"hint: {fault.hint}" if fault.hint else ""
+    return "\n".join(part.strip("\n") for part in (fault.message, fault.traceback, hint) if part)
 
 
 def _pool_deadline(pool: Pool) -> float:

@@ -43,7 +43,8 @@ class SharedLoop(Loop):
         self._posts: deque[Callable[[float], None]] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._rung = False
-        self.owner = 0  # threading.get_ident()
+        self.owner = 0
+        """threading.get_ident() of the thread that turns it now; 0 while nobody does."""
         self.muted: set[int] = set()
         """Descriptors that are not waited for, until `want` is called for them; also read by other threads."""
         self.add(self._bell, EPOLLIN, self._on_bell)

@@ -175,6 +175,7 @@ class _Thread:
                     seats.append(seat)
                     break
                 threads.since = now
+                loop.owner = 0  # first: nobody must take itself for the owner when another one may be it
                 token.release()
                 if not threads.watching or threads.blocking > _COST:
                     threads.alert()

@@ -194,11 +194,8 @@ class Exchange:
         if status is None or fields is None:
             raise ResponseInvalid("start_response was not called")
         request = self.request
-        service = self._service
-        # Asked again: the order to drain may have come while the application was at it.
-        keep_alive = self.keep_alive and not service.closing
         opening = open_response(
-            status, fields, service.stamp(), request.method == "HEAD", request.minor, keep_alive, whole
+            status, fields, self._service.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
         )
         head = opening.head.encode("latin-1")
         # Only now: what cannot be encoded must leave room for a 500.

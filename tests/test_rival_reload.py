@@ -56,7 +56,7 @@ def test_reload_with_a_busy_port(starter: Starter) -> None:
     assert srvd.names() == before
     assert srvd.get().startswith("one ")
     assert [entry["name"] for entry in srvd.status()["listeners"]] == ["web"]
-    wait_for(lambda: srvd.fds() == fds)  # the listener that could be opened is closed again
+    wait_for(lambda: srvd.fds() <= fds)  # the listener that could be opened is closed again
 
 
 def test_reload_of_an_app_that_takes_long_to_import(srvd: Srvd) -> None:

@@ -140,9 +140,10 @@ class InOrder(Claims):
         if order.kind in (Kind.PAUSE, Kind.RESUME):
             names = [order.pool] if order.pool else [pool.name for pool in house.pools.values() if not pool.removed]
             self.last |= dict.fromkeys(names, joined)
-        elif order.kind is Kind.SCALE:
-            mine = [op for op in house.open_operations if (op.order.kind, op.order.pool) == (order.kind, order.pool)]
-            later = [op for op in mine if op.id > joined]
+        for kinds in ((Kind.SCALE, Kind.PAUSE, Kind.RESUME), (Kind.RELOAD, Kind.ROLLBACK, Kind.RECYCLE)):
+            rivals = [op for op in house.open_operations if {op.order.kind, order.kind} <= set(kinds)]
+            rivals = [op for op in rivals if "" in (op.order.pool, order.pool) or op.order.pool == order.pool]
+            later = [op for op in rivals if op.id > joined]
             assert not later, f"joined operation {joined} and overtook {later}"
 
     def _the_last_is_in_force(self) -> None:

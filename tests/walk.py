@@ -10,7 +10,7 @@ import sys
 
 from srvd.core.lifecycle import CAPACITY
 from srvd.core.model import Death, Kind, OpId, Order
-from tests.folk import NEW_CONFIGS, SHOP, Broken, Weather
+from tests.folk import NEW_CONFIGS, SHOP, Broken, Claims, Weather
 from tests.watch import watch
 from tests.world import World
 
@@ -20,10 +20,12 @@ DEATHS = (Death(signal=9), Death(exit_code=3), Death(signal=11), Death(signal=9,
 PAUSES = (0.0, 0.001, 0.01, 0.1, 0.5, 3.0, 12.0)
 
 
-def one_walk(seed: int, steps: int = 120) -> World:
-    """Raises `Broken` with the seed and the last lines of the transcript when a claim does not hold."""
+def one_walk(seed: int, steps: int = 120, more: tuple[type[Claims], ...] = ()) -> World:
+    """Raises `Broken` with the seed and the last lines of the transcript when a claim does not hold. `more`: who looks
+    on besides those of `watch.py`."""
     world = World(seed)
     watch(world)
+    world.claims += [kind(world) for kind in more]
     try:
         _walk(world, steps)
     except Exception as exc:  # a core that raises is as broken as one that does the wrong thing

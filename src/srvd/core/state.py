@@ -1,6 +1,7 @@
 """The facts the supervisor keeps: workers, generations, pools, operations. Mutable, few, owned by `Supervisor`.
 
-Plain classes whose class attributes are the defaults: `dataclasses` and what it imports would cost a start 10 ms.
+Plain classes whose class attributes are the defaults: `dataclasses` and what it imports would cost a start 10 ms. Each
+attribute is declared in the body: `snapshot.py` carries what is declared, and the default is for a state without it.
 
 Knows what is, not what to do about it: predicates and counts only. Pure.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from srvd.core.actions import Action, Level, Note
 from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
@@ -57,6 +58,11 @@ class Turn:
 
 
 class Worker:
+    id: WorkerId
+    asked: float  # when it was decided on
+    deadline: float
+    phase: Phase
+    pid: Pid | None
     ready_at: float | None = None
     condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue", "worn"
     worn: str = ""  # what it said when it had served long enough
@@ -67,7 +73,7 @@ class Worker:
         self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None
     ) -> None:
         self.id = identity
-        self.asked = asked  # when it was decided on
+        self.asked = asked
         self.deadline = deadline
         self.phase = phase
         self.pid = pid
@@ -87,6 +93,10 @@ class Zygote(Enum):
 
 
 class Generation:
+    id: GenerationId
+    spec: PoolSpec
+    revision: Revision
+    workers: dict[int, Worker]
     stage: Stage = Stage.LOADING
     zygote: Zygote = Zygote.LOADING
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
@@ -98,7 +108,7 @@ class Generation:
         self.id = identity
         self.spec = spec
         self.revision = revision
-        self.workers: dict[int, Worker] = {}
+        self.workers = {}
 
     @property
     def staged(self) -> list[Worker]:
@@ -156,6 +166,13 @@ class Breaker:
 
 
 class Pool:
+    spec: PoolSpec
+    numbers: int  # the last generation's number
+    serials: int  # the last worker's serial
+    breaker: Breaker
+    mender: Breaker  # the same for loading a lost zygote anew
+    generations: dict[int, Generation]
+    deaths: Annotated[deque[Certificate], CERTIFICATES]
     override: int | None = None
     paused: bool = False
     removed: bool = False  # by a committed reload, or the whole daemon stops
@@ -166,12 +183,12 @@ class Pool:
 
     def __init__(self, spec: PoolSpec, numbers: int = 0, serials: int = 0) -> None:
         self.spec = spec
-        self.numbers = numbers  # the last generation's number
-        self.serials = serials  # the last worker's serial
-        self.breaker: Breaker = Breaker()
-        self.mender: Breaker = Breaker()  # the same for loading a lost zygote anew
-        self.generations: dict[int, Generation] = {}
-        self.deaths: deque[Certificate] = deque(maxlen=CERTIFICATES)
+        self.numbers = numbers
+        self.serials = serials
+        self.breaker = Breaker()
+        self.mender = Breaker()
+        self.generations = {}
+        self.deaths = deque(maxlen=CERTIFICATES)
 
     @property
     def name(self) -> str:
@@ -237,6 +254,9 @@ class Step(NamedTuple):
 class Rollout:
     """One pool's part in an operation that changes generations."""
 
+    pool: str
+    generation: int
+    strategy: Strategy
     committed: bool = False
     finished: bool = False
     losses: int = 0  # ready workers of the trial that died
@@ -250,6 +270,15 @@ class Rollout:
 
 
 class Operation:
+    id: OpId
+    order: Order
+    actor: Actor
+    created: float
+    timeline: list[Step]
+    result: dict[str, str | int | bool]
+    wishes: dict[str, int]  # how many shall serve in each pool, as it was when it ended
+    rollouts: dict[str, Rollout]
+    before: dict[str, int | None]  # scale: the override to go back to
     state: OpState = OpState.QUEUED
     ended: float | None = None
     deadline: float = NEVER
@@ -266,11 +295,11 @@ class Operation:
         self.order = order
         self.actor = actor
         self.created = created
-        self.timeline: list[Step] = []
-        self.result: dict[str, str | int | bool] = {}
-        self.wishes: dict[str, int] = {}  # how many shall serve in each pool, as it was when it ended
-        self.rollouts: dict[str, Rollout] = {}
-        self.before: dict[str, int | None] = {}  # scale: the override to go back to
+        self.timeline = []
+        self.result = {}
+        self.wishes = {}
+        self.rollouts = {}
+        self.before = {}
 
     @property
     def committed(self) -> bool:
@@ -284,6 +313,11 @@ class Operation:
 class House:
     """All of it."""
 
+    limit: int  # most workers that may be wished of all pools together
+    pools: dict[str, Pool]
+    numbers: dict[str, tuple[int, int]]  # of removed pools: identities are never reused
+    operations: dict[OpId, Operation]
+    revisions: set[Revision]  # those that are known
     count: int = 0  # operations ever
     adopted: tuple[Revision, ...] = ()  # those in force
     started: bool = False  # the first operation has ended, well or not
@@ -291,11 +325,11 @@ class House:
     doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone
 
     def __init__(self, limit: int = 1024) -> None:
-        self.limit = limit  # most workers that may be wished of all pools together
-        self.pools: dict[str, Pool] = {}
-        self.numbers: dict[str, tuple[int, int]] = {}  # of removed pools: identities are never reused
-        self.operations: dict[OpId, Operation] = {}
-        self.revisions: set[Revision] = set()  # those that are known
+        self.limit = limit
+        self.pools = {}
+        self.numbers = {}
+        self.operations = {}
+        self.revisions = set()
 
     @property
     def open_operations(self) -> list[Operation]:

@@ -44,8 +44,9 @@ SELF = Actor(-1, 0, "srvd")
 class Supervisor:
     """Wish and fact of one instance. `handle` is called with events in order of time."""
 
-    def __init__(self, limit: int = 1024) -> None:
-        self.house = House(limit=limit)
+    def __init__(self, limit: int = 1024, house: House | None = None) -> None:
+        """`house`: what a former supervisor knew (`snapshot.py`); its limit holds then."""
+        self.house = House(limit=limit) if house is None else house
         self._busy: frozenset[str] = frozenset()
 
     def handle(self, event: Event, now: float) -> list[Action]:

@@ -1,0 +1,188 @@
+"""Typed values as plain ones – maps, lists, texts, numbers – and back, as their annotations say.
+
+Knows no class by name and no bytes on a disk. One rule for all records, so that a new field is carried from the day it
+is declared: a record is a named tuple, or a plain class whose body declares every attribute.
+
+Reading is strict. A field that is not known, or of another type, was written by a program that meant something else,
+and nobody is better than half of a state. A field that is missing was not known to the writer, and has its default.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, NewType, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["Codec", "Misfit", "codec"]
+
+_SCALARS = (bool, int, float, str, bytes, NoneType)
+
+
+class Misfit(ValueError):
+    """A plain value is not what the annotation says; the message begins with the way to it: `House.pools: …`."""
+
+
+class Codec(NamedTuple):
+    """`dump` makes a plain value, `load` reads one. Load raises `Misfit`."""
+
+    dump: Callable[[Any], Any]
+    load: Callable[[Any], Any]
+
+
+@cache
+def codec(hint: Any) -> Codec:
+    """For values of this type: a scalar, an enum, a record, a collection of these with its parameters, or `… | None`.
+
+    Raises `TypeError` for any other type: it is declared wrongly.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, NewType):
+        return codec(hint.__supertype__)
+    if hint in _SCALARS:
+        return _scalars((hint,))
+    if origin is Annotated:
+        most = next((extra for extra in args[1:] if isinstance(extra, int)), None)
+        return _bounded(args[0], most) if get_origin(args[0]) is deque else codec(args[0])
+    if origin in (Union, UnionType):
+        return _union(args)
+    if origin in (tuple, frozenset, set, list):
+        return _tuple(args) if origin is tuple and Ellipsis not in args else _many(origin, args[0])
+    if origin in (dict, Mapping):
+        return _texts(args[1]) if args[0] is str else _pairs(*args)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return Codec(lambda value: value.value, lambda plain: _member(hint, plain))
+    if isinstance(hint, type) and "__annotations__" in vars(hint):
+        return _record(hint)
+    msg = f"{hint!r} cannot be carried: it is no scalar, enum, record or collection"
+    raise TypeError(msg)
+
+
+def _scalars(kinds: tuple[type, ...]) -> Codec:
+    """Exactly these types: a bool is an int to Python, not to us. A whole number may stand for a float."""
+    allowed = frozenset(kinds) | ({int} if float in kinds else set())
+
+    def load(plain: Any) -> Any:
+        if type(plain) not in allowed:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise Misfit(f"{type(plain).__name__} instead of {names}")
+        return plain
+
+    return Codec(lambda value: value, load)
+
+
+def _union(args: tuple[Any, ...]) -> Codec:
+    others = tuple(arg for arg in args if arg is not NoneType)
+    if all(arg in _SCALARS for arg in others):
+        return _scalars(args)
+    (only,) = others  # two records could not be told apart
+    inner = codec(only)
+    return Codec(
+        lambda value: None if value is None else inner.dump(value),
+        lambda plain: None if plain is None else inner.load(plain),
+    )
+
+
+def _many(make: Callable[[list[Any]], Any], hint: Any) -> Codec:
+    inner = codec(hint)
+    unordered = make in (frozenset, set)
+    return Codec(
+        lambda value: [inner.dump(item) for item in (sorted(value) if unordered else value)],
+        lambda plain: make([inner.load(item) for item in _listed(plain)]),
+    )
+
+
+def _bounded(hint: Any, most: int | None) -> Codec:
+    inner = codec(list[get_args(hint)[0]])  # type: ignore[misc]  # the parameter is known at run time only
+    return Codec(lambda value: inner.dump(list(value)), lambda plain: deque(inner.load(plain), maxlen=most))
+
+
+def _tuple(args: tuple[Any, ...]) -> Codec:
+    inner = [codec(arg) for arg in args]
+
+    def load(plain: Any) -> tuple[Any, ...]:
+        if len(_listed(plain)) != len(inner):
+            raise Misfit(f"{len(plain)} items instead of {len(inner)}")
+        return tuple(one.load(item) for one, item in zip(inner, plain, strict=True))
+
+    return Codec(lambda value: [one.dump(item) for one, item in zip(inner, value, strict=True)], load)
+
+
+def _texts(hint: Any) -> Codec:
+    """A map with texts for keys stays a map."""
+    inner = codec(hint)
+
+    def load(plain: Any) -> dict[str, Any]:
+        if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
+            raise Misfit(f"{type(plain).__name__} instead of a map")
+        return {key: inner.load(item) for key, item in plain.items()}
+
+    return Codec(lambda value: {key: inner.dump(item) for key, item in value.items()}, load)
+
+
+def _pairs(key: Any, hint: Any) -> Codec:
+    """Any other map becomes a list of pairs."""
+    inner = codec(list[tuple[key, hint]])
+    return Codec(lambda value: inner.dump(list(value.items())), lambda plain: dict(inner.load(plain)))
+
+
+def _record(cls: type) -> Codec:
+    hints = get_type_hints(cls, include_extras=True)
+    inner = {name: codec(hint) for name, hint in hints.items()}
+    fields: frozenset[str] | None = frozenset(cls._fields) if issubclass(cls, tuple) else None  # type: ignore[attr-defined]  # a named tuple
+    defaults: Mapping[str, Any] = (
+        cls._field_defaults  # type: ignore[attr-defined]
+        if fields is not None
+        else {name: vars(cls)[name] for name in inner if name in vars(cls)}
+    )
+
+    def dump(value: Any) -> dict[str, Any]:
+        if fields is None and not vars(value).keys() <= inner.keys():
+            msg = f"{cls.__name__} does not declare {', '.join(sorted(vars(value).keys() - inner.keys()))}"
+            raise TypeError(msg)
+        # Also what is as by default: the reader's default may be another one.
+        return {name: one.dump(getattr(value, name)) for name, one in inner.items()}
+
+    def load(plain: Any) -> Any:
+        values = dict(defaults)
+        for name, item in _mapped(cls, plain, inner).items():
+            try:
+                values[name] = inner[name].load(item)
+            except Misfit as misfit:
+                raise Misfit(f"{cls.__name__}.{name}: {misfit}") from None
+        missing = inner.keys() - values.keys()
+        if missing:
+            raise Misfit(f"{cls.__name__} has no {min(missing)}")
+        if fields is not None:
+            return cls(**values)
+        made: Any = object.__new__(cls)
+        vars(made).update(values)
+        return made
+
+    return Codec(dump, load)
+
+
+def _mapped(cls: type, plain: Any, known: Mapping[str, Codec]) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise Misfit(f"{type(plain).__name__} instead of {cls.__name__}")
+    unknown = plain.keys() - known.keys()
+    if unknown:
+        raise Misfit(f"{cls.__name__} knows no {min(map(str, unknown))}")
+    return plain
+
+
+def _member(cls: type[Enum], plain: Any) -> Enum:
+    try:
+        return cls(plain)
+    except ValueError:
+        raise Misfit(f"{plain!r} is no {cls.__name__}") from None
+
+
+def _listed(plain: Any) -> list[Any]:
+    if not isinstance(plain, list):
+        raise Misfit(f"{type(plain).__name__} instead of a list")
+    return plain

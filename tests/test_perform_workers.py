@@ -152,18 +152,24 @@ def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> Non
     stage.performer.perform(TellWorker(worker, Told.DUMP))
     stage.until(lambda: "app1.py" in stage.log_of(worker))
     gone = stage.kill(worker, dump=True)
-    assert gone.death.signal == signal.SIGABRT
-    assert "Aborted" in gone.death.stderr
-    assert "in app" in gone.death.stderr
+    assert gone.death.signal == signal.SIGKILL
+    assert "in app" in gone.death.stacks
+    assert "app1.py" not in gone.death.stderr  # that pipe is the application's
+    assert stage.log_of(worker).count("in app") == 2  # as ordered, and before the kill
+    assert stage.log_of(worker).count("srvd: in GET /slow for ") == 2
     client.close()
 
 
-def test_a_worker_deaf_to_sigabrt_is_killed_all_the_same(stage: Stage) -> None:
+def test_a_worker_that_takes_no_signal_is_killed_all_the_same(stage: Stage) -> None:
     source = GOOD.replace("def app", "import os, signal\ndef app") + "\n"
-    source = source.replace("    start", "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])\n    start", 1)
+    source = source.replace(
+        "    start", "    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n    start", 1
+    )
     worker = stage.fork(stage.load(source), 1)
     answer(stage, ask(stage.serve(worker)))
-    assert stage.kill(worker, dump=True).death.signal == signal.SIGKILL
+    death = stage.kill(worker, dump=True).death
+    assert (death.signal, death.stacks) == (signal.SIGKILL, "")
+    assert "srvd: its stacks: it did not take the signal in time; it is sleeping" in stage.log_of(worker)
 
 
 def test_what_a_killed_worker_started_ends_with_it(stage: Stage) -> None:

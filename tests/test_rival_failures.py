@@ -40,7 +40,7 @@ def test_all_threads_of_a_worker_stuck(starter: Starter) -> None:
     assert death["cause"] == "request_timeout"
     assert death["request"] == "GET /hang"
     assert death["request_age_s"] > 1
-    assert "in hang" in death["stderr"]
+    assert "in hang" in death["stacks"]
     why = srvd.ctl("why", "web/1#1")
     assert why.returncode == 0
     assert "request_timeout" in why.stdout or "stuck in a request" in why.stdout

@@ -37,7 +37,7 @@ def test_all_threads_of_a_worker_stuck_thread_worker(starter: Starter) -> None:
     death = srvd.deaths(worker="web/1#1")[0]
     assert death["cause"] == "request_timeout"
     assert death["request"] == "GET /hang"
-    assert "in hang" in death["stderr"]
+    assert "in hang" in death["stacks"]
 
 
 def test_one_stuck_thread_of_a_worker(starter: Starter) -> None:

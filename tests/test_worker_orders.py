@@ -17,7 +17,6 @@ import pytest
 from srvd.demo import app as demo
 from srvd.errors import LoadFailed
 from srvd.linux import fds
-from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.sockets import seal
 from srvd.wire import family
 from tests.support import stays, wait_for
@@ -343,15 +342,6 @@ def test_sigterm_to_a_child_of_the_application_ends_the_child_only(tmp_path: Pat
     with Rig(forking, tmp_path) as rig, rig.serving().connect() as client:
         assert client.get().body == str(-signal.SIGTERM).encode()
         assert "connection" not in client.get().headers
-
-
-def test_the_dump_signal_writes_stacks_and_the_worker_goes_on(tmp_path: Path) -> None:
-    with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
-        client.send(b"GET /slow/0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_for(lambda: rig.facts().busy)
-        os.kill(rig.pid, DUMP_SIGNAL)
-        wait_for(lambda: "in app" in rig.log())
-        assert client.answer().status == 200
 
 
 def test_a_request_rings_the_doorbell_whenever_nobody_watches(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class Told(Enum):
     DRAIN = "drain"  # finish what is open, then leave; `seconds` until it is killed
     PROBE = "probe"  # call the health path on the application
     REOPEN = "reopen"  # open the access log anew
-    DUMP = "dump"  # write the stacks of all threads to stderr, by signal: a stuck worker reads no link
+    DUMP = "dump"  # have the stacks of all threads in the log, by signal: a stuck worker reads no link
 
 
 class ReadConfig(NamedTuple):
@@ -54,7 +54,7 @@ class StopZygote(NamedTuple):
 
 
 class KillZygote(NamedTuple):
-    """SIGKILL; with `dump`, after it was made to write its stacks to stderr."""
+    """SIGKILL; with `dump`, after its stacks went to the log."""
 
     generation: GenerationId
     dump: bool = False
@@ -75,7 +75,7 @@ class TellWorker(NamedTuple):
 
 class KillWorker(NamedTuple):
     worker: WorkerId
-    dump: bool = False  # first SIGABRT, so that its stacks reach stderr
+    dump: bool = False  # first its stacks go to the log
 
 
 class ReopenLog(NamedTuple):

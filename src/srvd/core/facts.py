@@ -265,7 +265,7 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
     if found is None:
         return
     found[1].losses += 1
-    proof = worker.failure or certificate.death.stderr
+    proof = worker.failure or certificate.death.stacks or certificate.death.stderr
     is_canary = generation.stage is Stage.PROBING and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
         fault = generation.fault or Fault("boot_failed", f"worker {worker.id} {certificate.summary}{_last_line(proof)}")

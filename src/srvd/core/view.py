@@ -125,4 +125,5 @@ def death_map(death: Certificate) -> Map:
         "requests": death.death.requests,
         "traceback": death.traceback,
         "stderr": death.death.stderr,
+        "stacks": death.death.stacks,
     }

@@ -104,7 +104,11 @@ def _show_death(death: Map) -> None:
             f"{death['request']} (for {seconds(death.get('request_age') or death.get('request_age_s') or 0)})",
         )
     _fact("requests", number(death["requests"]))
-    for head, text in (("traceback", death["traceback"]), ("last output", death["stderr"])):
+    for head, text in (
+        ("traceback", death["traceback"]),
+        ("stacks", death.get("stacks")),
+        ("last output", death["stderr"]),
+    ):
         if text:
             put(f"  {head}:")
             put(_indented(text))

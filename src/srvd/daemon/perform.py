@@ -30,7 +30,6 @@ from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
 from srvd.linux import process
-from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 
@@ -144,7 +143,7 @@ class Performer:
             case Told.REOPEN:
                 self.workers.tell(action.worker, family.Reopen())
             case Told.DUMP:
-                self.workers.signal(action.worker, DUMP_SIGNAL)
+                self.workers.log_stacks(action.worker)
 
     def _drop(self, revision: Revision) -> None:
         self._listeners.drop(revision)

@@ -1,4 +1,4 @@
-"""What the daemon holds of a process it supervises: pidfd, link, stderr. The owner of these descriptors.
+"""What the daemon holds of a process it supervises: pidfd, link, stderr, stacks. The owner of these descriptors.
 
 No events and no decisions: zygotes.py and workers.py tell what happened, the core what to do.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from srvd.daemon.loop import Loop
 from srvd.daemon.output import Output
+from srvd.daemon.stacks import Stacks
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
 from srvd.wire import family
@@ -40,13 +41,14 @@ class Heard(NamedTuple):
 class Process:
     """A zygote or a worker. `close` gives back everything that is still open."""
 
-    __slots__ = ("_statm", "link", "output", "pid", "pidfd", "reads_output")
+    __slots__ = ("_statm", "link", "output", "pid", "pidfd", "reads_output", "stacks")
 
-    def __init__(self, pid: int, pidfd: int, link: socket.socket, output: Output) -> None:
+    def __init__(self, pid: int, pidfd: int, link: socket.socket, output: Output, stacks: int) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.link: socket.socket | None = link
         self.output = output
+        self.stacks = Stacks(pid, pidfd, stacks)
         self.reads_output = False
         self._statm = -1
 
@@ -138,6 +140,7 @@ class Process:
         self.close_link(loop)
         self._stop_output(loop)
         self.output.finish()
+        self.stacks.close()
         os.close(self.pidfd)
         if self._statm >= 0:
             os.close(self._statm)
@@ -145,6 +148,7 @@ class Process:
 
     def close(self) -> None:
         """Close everything of a process that was never watched."""
+        self.stacks.close()
         os.close(self.pidfd)
         os.close(self.output.fd)
         if self.link is not None:

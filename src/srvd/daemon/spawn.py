@@ -19,6 +19,7 @@ from srvd.config.settings import ListenerSettings, PoolSettings
 from srvd.core.model import GenerationId
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
+from srvd.daemon.stacks import make_file
 from srvd.linux import fds, process
 from srvd.linux.interpreter import take
 from srvd.linux.scoreboard import Board
@@ -58,9 +59,14 @@ def start_zygote(
     fronts: Fronts = NO_FRONTS,
 ) -> Process:
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had."""
-    started = take(interpreter(pool), pool.env)
-    child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line))
-    passed = [board.fd, *(sock.fileno() for _, sock in listeners)]
+    stacks = make_file()
+    try:
+        started = take(interpreter(pool), pool.env)
+    except BaseException:
+        os.close(stacks)
+        raise
+    child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
+    passed = [board.fd, stacks, *(sock.fileno() for _, sock in listeners)]
     secrets = -1
     try:
         secrets = _secrets(listeners, fronts)

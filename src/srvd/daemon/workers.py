@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -17,11 +18,12 @@ from srvd.core.model import Death, GenerationId, Pid, WorkerId
 from srvd.daemon.loop import Timer
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
+from srvd.daemon.stacks import PATIENCE, Trace, make_file
 from srvd.daemon.voice import Voice
 from srvd.linux import fds, process
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.linux.scoreboard import Board, LaneFacts, Request
 from srvd.wire import family
 
 __all__ = ["Workers"]
@@ -29,8 +31,8 @@ __all__ = ["Workers"]
 STATUS_PAUSE = 1.0
 """Seconds for a zygote to tell how a worker ended, after the kernel told that it has."""
 
-ABORT_PAUSE = 0.5
-"""Seconds between SIGABRT, which makes a worker write its stacks, and SIGKILL."""
+KILL_PATIENCE = 1.0
+"""Seconds that a worker has to write its stacks before it is killed."""
 
 _FULL = "the scoreboard has no free slot: max_workers are running"
 
@@ -42,12 +44,13 @@ class Expected(NamedTuple):
     slot: int
     link: socket.socket
     output: Output
+    stacks: int  # descriptor of the file for them
 
 
 class Worker:
-    """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready."""
+    """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
 
-    __slots__ = ("ended", "held", "id", "killed", "process", "ready", "slot", "timer")
+    __slots__ = ("ended", "held", "id", "killed", "process", "ready", "slot", "timer", "trace")
 
     def __init__(self, expected: Expected, born: Process) -> None:
         self.id = expected.id
@@ -58,6 +61,7 @@ class Worker:
         self.ready = False
         self.held: family.Message | None = None
         self.timer: Timer | None = None
+        self.trace: Trace | None = None
 
 
 class Workers:
@@ -85,27 +89,27 @@ class Workers:
 
     def _order(self, worker: WorkerId, slot: int, zygote: Process) -> str:
         """Why it cannot be; "" when the zygote was told."""
+        made: list[int] = []
         try:
-            ours, theirs = fds.link_pair()
+            made += [end.detach() for end in fds.link_pair()]
+            made += os.pipe()
+            made.append(make_file())
         except OSError as exc:
-            return f"make its link: {exc.strerror}"
-        try:
-            read, write = os.pipe()
-        except OSError as exc:
-            fds.close_all([ours.detach(), theirs.detach()])
-            return f"make its stderr: {exc.strerror}"
+            fds.close_all(made)
+            return f"make its {('link', '', 'stderr', '', 'file for stacks')[len(made)]}: {exc.strerror}"
+        ours, theirs, read, write, stacks = made
         self._board.clear(slot)
         try:
-            sent = zygote.say(family.Fork(worker.serial, slot), theirs.fileno(), write)
+            sent = zygote.say(family.Fork(worker.serial, slot), theirs, write, stacks)
             refusal = "" if sent else "its zygote does not listen"
         except OSError as exc:  # ETOOMANYREFS: too many descriptors are on their way
             refusal = f"pass its descriptors: {exc.strerror}"
-        fds.close_all([theirs.detach(), write])
+        fds.close_all([theirs, write])
         if refusal:
-            fds.close_all([ours.detach(), read])
+            fds.close_all([ours, read, stacks])
         else:
             output = Output(read, partial(self._voice.line, worker))
-            self._expected[worker] = Expected(worker, slot, ours, output)
+            self._expected[worker] = Expected(worker, slot, socket.socket(fileno=ours), output, stacks)
         return refusal
 
     def tell(self, worker: WorkerId, message: family.Message) -> None:
@@ -122,22 +126,44 @@ class Workers:
         else:
             found.held = message
 
-    def signal(self, worker: WorkerId, number: int) -> None:
-        found = self._workers.get(worker)
-        if found is not None:
-            found.process.signal(number)
-
     def kill(self, worker: WorkerId, *, dump: bool) -> None:
-        """SIGKILL to it and to what it started; with `dump`, SIGABRT first, so that its stacks reach stderr."""
+        """SIGKILL to it and to what it started; with `dump`, its stacks and requests go to the log first."""
         found = self._workers.get(worker)
         if found is None:
             return
         found.killed = True
-        if dump and found.timer is None:
-            found.process.signal(signal.SIGABRT)
-            found.timer = self._voice.loop.call_later(ABORT_PAUSE, found.process.kill)
+        if dump:
+            # Not SIGABRT, whose handler would do the same: it may leave a core file, and the application may catch it.
+            found.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log_and_kill, found))
         else:
             found.process.kill()
+
+    def log_stacks(self, worker: WorkerId) -> None:
+        """Have its stacks and requests written to the log."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.process.stacks.take(self._voice.loop, PATIENCE, partial(self._log, found))
+
+    def ask_stacks(self, worker: WorkerId, seconds: float, done: Callable[[Trace], None]) -> bool:
+        """Have its stacks told, within about `seconds`; False if it does not run."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.process.stacks.take(self._voice.loop, seconds, done)
+        return found is not None
+
+    def _log_and_kill(self, worker: Worker, trace: Trace) -> None:
+        self._log(worker, trace)
+        worker.process.kill()
+
+    def _log(self, worker: Worker, trace: Trace) -> None:
+        worker.trace = trace
+        now = time.monotonic()
+        for request in self._board.requests(worker.slot):
+            self._voice.line(worker.id, f"srvd: in {request.line} for {now - request.began:.1f} s")
+        if trace.problem:
+            self._voice.line(worker.id, f"srvd: its stacks: {trace.problem}")
+        for line in trace.text.splitlines():
+            self._voice.line(worker.id, line)
 
     # -- what zygotes tell ------------------------------------------------------------------------------------
 
@@ -148,7 +174,7 @@ class Workers:
             process.send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             return
-        born = Process(pid, pidfd, expected.link, expected.output)
+        born = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
         worker = self._workers[expected.id] = Worker(expected, born)
         loop = self._voice.loop
         loop.add_reader(expected.link.fileno(), self._hear, worker)
@@ -190,6 +216,11 @@ class Workers:
         """What it is doing, by the scoreboard; all zero if it does not run."""
         found = self._workers.get(worker)
         return LaneFacts() if found is None else self._board.read(found.slot)
+
+    def requests(self, worker: WorkerId) -> list[Request]:
+        """Those that it is in, the oldest first."""
+        found = self._workers.get(worker)
+        return [] if found is None else self._board.requests(found.slot)
 
     def tally(self, worker: WorkerId) -> tuple[int, int]:
         """Requests it has answered, and how many it is in."""
@@ -283,12 +314,13 @@ class Workers:
             request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
             requests=facts.requests,
             stderr=tail,
+            stacks="" if worker.trace is None else family.clip(worker.trace.text),
         )
         self._voice.emit(WorkerGone(worker.id, death))
 
     def _release(self, expected: Expected) -> None:
         expected.link.close()
-        os.close(expected.output.fd)
+        fds.close_all([expected.output.fd, expected.stacks])
         self._free.append(expected.slot)
 
 

@@ -5,6 +5,7 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from srvd import __version__
@@ -14,29 +15,34 @@ from srvd.core.model import Fault, GenerationId
 from srvd.daemon.loop import Timer
 from srvd.daemon.process import Process
 from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
+from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.linux import fds, process
-from srvd.linux.process import DUMP_SIGNAL, Ended
+from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 
-__all__ = ["DUMP_PAUSE", "Zygotes"]
+__all__ = ["Zygotes"]
 
-DUMP_PAUSE = 0.3
-"""Seconds between asking for a dump and the kill: the stacks of a process take milliseconds to write."""
+LINK_PAUSE = 0.3
+"""Seconds between the end of a zygote's link and the kill: it leaves by itself if it can."""
+
+KILL_PATIENCE = 1.0
+"""Seconds that a zygote has to write its stacks before it is killed."""
 
 
 class Zygote:
     """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded."""
 
-    __slots__ = ("forks", "id", "pool", "process", "timer", "told")
+    __slots__ = ("forks", "id", "pool", "process", "timer", "told", "trace")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
         self.id = generation
         self.pool = pool
         self.process = started
         self.timer: Timer | None = None
+        self.trace: Trace | None = None  # its last stacks
         self.told = False
         self.forks = False
 
@@ -89,11 +95,25 @@ class Zygotes:
         if zygote is None:
             return
         zygote.told = True
-        if dump and zygote.timer is None:
-            zygote.process.signal(DUMP_SIGNAL)
-            zygote.timer = self._voice.loop.call_later(DUMP_PAUSE, zygote.process.kill)
+        if dump:
+            zygote.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log_and_kill, zygote))
         else:
             zygote.process.kill()
+
+    def ask_stacks(self, generation: GenerationId, seconds: float, done: Callable[[Trace], None]) -> bool:
+        """Have its stacks told, within about `seconds`; False if it does not run."""
+        zygote = self._zygotes.get(generation)
+        if zygote is not None:
+            zygote.process.stacks.take(self._voice.loop, seconds, done)
+        return zygote is not None
+
+    def _log_and_kill(self, zygote: Zygote, trace: Trace) -> None:
+        zygote.trace = trace
+        if trace.problem:
+            self._voice.line(zygote.id, f"srvd: its stacks: {trace.problem}")
+        for line in trace.text.splitlines():
+            self._voice.line(zygote.id, line)
+        zygote.process.kill()
 
     def check(self, generation: GenerationId) -> None:
         """A child with this zygote's pid waits to be reaped."""
@@ -143,7 +163,7 @@ class Zygotes:
         if nonsense:
             self._fail(zygote, _strange(zygote, nonsense))
         if not process.is_over(zygote.process.pidfd) and zygote.timer is None:
-            zygote.timer = self._voice.loop.call_later(DUMP_PAUSE, zygote.process.kill)
+            zygote.timer = self._voice.loop.call_later(LINK_PAUSE, zygote.process.kill)
 
     def _over(self, zygote: Zygote) -> None:
         """Its end: first what it said before, then who of its workers is lost, then its end."""
@@ -157,7 +177,8 @@ class Zygotes:
         tail = zygote.process.finish(self._voice.loop)
         self._fail(zygote, _unsaid(zygote, ended, tail))
         self._workers.zygote_gone(zygote.id)
-        self._voice.emit(ZygoteGone(zygote.id, str(ended), tail))
+        stacks = zygote.trace.text if zygote.trace is not None else ""
+        self._voice.emit(ZygoteGone(zygote.id, str(ended), family.clip(tail + stacks)))
 
 
 def _cancel(zygote: Zygote) -> None:

@@ -6,6 +6,7 @@ Chooses nothing: who is signalled, and when, is decided elsewhere. A pid alone i
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import resource
 import select
@@ -25,10 +26,11 @@ __all__ = [
     "send_group_signal",
     "send_signal",
     "set_oom_score",
+    "write_stacks_to",
 ]
 
 DUMP_SIGNAL = signal.SIGRTMIN + 7
-"""Zygotes and workers write the stacks of all their threads to stderr when they get it, and go on."""
+"""Zygotes and workers write the stacks of all their threads to a file of theirs when they get it, and go on."""
 
 _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), since Linux 6.9
 
@@ -123,6 +125,15 @@ def reset_signals() -> None:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def write_stacks_to(fd: int) -> None:
+    """From now on DUMP_SIGNAL has the stacks of all threads written there; calls of the kernel go on after it.
+
+    By a handler in C, which needs neither the interpreter's lock nor a turn of it; it stays over a fork.
+    """
+    faulthandler.register(DUMP_SIGNAL, fd, all_threads=True, chain=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [DUMP_SIGNAL])
 
 
 def raise_open_files() -> int:

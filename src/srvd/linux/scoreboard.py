@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from srvd.errors import SystemRefused
 
-__all__ = ["LANES", "Board", "Lane", "LaneFacts"]
+__all__ = ["LANES", "Board", "Lane", "LaneFacts", "Request"]
 
 LANES = 72
 """Lanes a slot: one for each of the 64 threads that a worker has at most, one for its loop; a whole number of pages."""
@@ -65,6 +65,14 @@ class LaneFacts(NamedTuple):
     sent: int = 0
     connections: int = 0  # open now
     latency: tuple[int, ...] = (0,) * LATENCY_BUCKETS
+
+
+class Request(NamedTuple):
+    """A request under way."""
+
+    lane: int
+    began: float  # monotonic
+    line: str
 
 
 class Lane:
@@ -181,6 +189,15 @@ class Board:
         if used == 1:
             return self._lane_facts(slot, 0)
         return _merge([self._lane_facts(slot, thread) for thread in range(used)])
+
+    def requests(self, slot: int) -> list[Request]:
+        """Those under way, the oldest first."""
+        self._check(slot)
+        used = min(self._memory[_USED_AT + slot], LANES)
+        lanes = [(thread, self._lane_facts(slot, thread)) for thread in range(used)]
+        return sorted(
+            (Request(thread, lane.began, lane.line) for thread, lane in lanes if lane.busy), key=lambda r: r.began
+        )
 
     def tally(self, slot: int) -> tuple[int, int]:
         """Requests answered, and lanes in a request: all that a list of many workers shows, at a fifth of the cost."""

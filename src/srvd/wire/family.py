@@ -20,8 +20,9 @@ TEXT_LIMIT = 12_288
 
 
 class Load(NamedTuple):
-    """daemon → zygote, first message; fds: the scoreboard's memfd, the listeners in the order of `listeners`, and then,
-    if any of them speaks TLS, a memfd with the map of their names to what `tls.material.pack` made.
+    """daemon → zygote, first message; fds: the scoreboard's memfd, the file for its stacks, the listeners in the order
+    of `listeners`, and then, if any of them speaks TLS, a memfd with the map of their names to what `tls.material.pack`
+    made.
     """
 
     pool: str
@@ -38,7 +39,7 @@ class Load(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """daemon → zygote; fds: the worker's end of its link, then the pipe that becomes its stderr."""
+    """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks."""
 
     serial: int
     slot: int

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from srvd.config.settings import PoolSettings
 from srvd.errors import LoadFailed
 from srvd.linux import fds
-from srvd.linux.process import DUMP_SIGNAL
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
@@ -64,7 +63,6 @@ class Boot(NamedTuple):
 def serve(boot: Boot) -> int:
     """Serve until told to leave; the exit code. Does not raise: what goes wrong is told to the daemon."""
     faulthandler.enable(_STDERR)
-    faulthandler.register(DUMP_SIGNAL, _STDERR, all_threads=True, chain=False)
     log = Log(_STDERR)
     link = Link(boot.link)
     # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did

@@ -1,4 +1,4 @@
-"""What a fork of the zygote does before it is a worker: its own session, stderr, title. Then it serves.
+"""What a fork of the zygote does before it is a worker: its own session, stderr, stacks, title. Then it serves.
 
 Runs once a process and never returns.
 """
@@ -28,12 +28,14 @@ _WORKER_OOM_SCORE = 500
 _BUG = 70
 
 
-def become(stock: Stock, order: family.Fork, link: int, stderr: int) -> NoReturn:
+def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving."""
     code = _BUG
     try:
         os.dup2(stderr, 2)
         os.close(stderr)
+        process.write_stacks_to(stacks)
+        os.close(stock.stacks)
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
         process.reset_signals()

@@ -36,6 +36,7 @@ class Stock(NamedTuple):
     pool: PoolSettings
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
+    stacks: int = -1  # the file for the zygote's own stacks
 
 
 class Newborn(NamedTuple):
@@ -66,7 +67,7 @@ class Nursery:
 
     def _hear(self) -> bool:
         """One message of the daemon; False: there will be no more."""
-        received = fds.receive(self._link, family.LIMIT, 2)
+        received = fds.receive(self._link, family.LIMIT, 3)
         if received is None:
             return True
         datagram, passed = received
@@ -76,24 +77,24 @@ class Nursery:
         if not isinstance(order, family.Fork):
             fds.close_all(passed)
             return False
-        if len(passed) == 2:
-            self._fork(order, passed[0], passed[1])
+        if len(passed) == 3:
+            self._fork(order, passed)
         else:
             fds.close_all(passed)
             self._say(family.ForkFailed(order.serial, "descriptors were lost on the way"))
         return True
 
-    def _fork(self, order: family.Fork, link: int, stderr: int) -> None:
+    def _fork(self, order: family.Fork, passed: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as exc:  # EAGAIN, ENOMEM: transient, and the daemon's to wait out
             self._say(family.ForkFailed(order.serial, f"fork: {exc.strerror}"))
-            fds.close_all([link, stderr])
+            fds.close_all(passed)
             return
         if pid == 0:
             self._forget()
-            child.become(self._stock, order, link, stderr)
-        fds.close_all([link, stderr])
+            child.become(self._stock, order, *passed)
+        fds.close_all(passed)
         try:
             # At once: a child that nobody has reaped yet cannot be mistaken for another process.
             pidfd = process.open_pidfd(pid)

@@ -9,6 +9,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 import socket
 import sys
 import time
@@ -54,10 +55,7 @@ def live() -> NoReturn:
     arguments = list(sys.argv)
     born = time.monotonic()
     code = 70
-    # An application that hangs while it is loaded can be made to say where. Descriptor 2 by number, so that a worker's
-    # own stderr is written to after the fork.
-    faulthandler.enable(file=2)
-    faulthandler.register(process.DUMP_SIGNAL, file=2, all_threads=True, chain=False)
+    faulthandler.enable(file=2)  # by number, so that a worker's own stderr is written to after the fork
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
@@ -95,6 +93,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     os.umask(origin.umask)
     try:
         wanted = _understand(errand.datagram)
+        # An application that hangs while it is loaded can be made to say where.
+        process.write_stacks_to(errand.fds[1])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
         pool = settings.unpack(wanted.settings)
         _become(wanted)
@@ -102,7 +102,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         fds.kill_at_end(link)
         outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
         fds.kill_at_end(link, on=False)
-        fronts = [] if outcome.tainted else fronting.make(wanted, errand.fds[1 + len(wanted.listeners) :])
+        fronts = [] if outcome.tainted else fronting.make(wanted, errand.fds[2 + len(wanted.listeners) :])
     except LoadFailed as failed:
         _say_failed(link, failed)
         return 1
@@ -119,11 +119,9 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
     gc.freeze()
-    listeners = [socket.socket(fileno=fd) for fd in errand.fds[1 : 1 + len(wanted.listeners)]]
-    nursery = Nursery(
-        link, Stock(wanted, outcome.app, Board.attach(errand.fds[0]), listeners, pool, outcome.hooks, fronts)
-    )
-    nursery.run()
+    listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
+    board, stacks = Board.attach(errand.fds[0]), errand.fds[1]
+    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, stacks)).run()
     return 0
 
 
@@ -172,6 +170,8 @@ def _begin_anew(link: socket.socket, errand: Errand, origin: Origin) -> NoReturn
     for fd in (link.fileno(), note, *errand.fds):
         os.set_inheritable(fd, True)
     process.reset_signals()
+    # Without its handler it would end us; until there is one again it waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [process.DUMP_SIGNAL])
     with contextlib.suppress(PermissionError):  # the pool's user may not enter it; then it is where we still are
         os.chdir(origin.folder)
     os.umask(origin.umask)

@@ -1,0 +1,93 @@
+"""What /proc tells of a process: its state, and what it does with a signal.
+
+Knows processes by their pid only: whoever asks must hold a pidfd, and look at it afterwards (a pid may be reused).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+__all__ = ["Reach", "reach", "wait_channel"]
+
+STOPPED = "stopped"
+UNINTERRUPTIBLE = "uninterruptible"
+
+_STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": UNINTERRUPTIBLE,
+    "T": STOPPED,
+    "t": "traced",
+    "Z": "ended",
+    "X": "ended",
+    "I": "idle",
+}
+_MOST_THREADS = 1024
+_MOST_BYTES = 8192  # of a status file: it has about 1500
+
+
+class Reach(NamedTuple):
+    """How far a signal gets into a process: proc(5), /proc/pid/status."""
+
+    state: str  # of its main thread
+    caught: bool  # it has a handler
+    pending: bool  # sent to the process, and not taken yet
+    blocked: frozenset[int]  # the threads that do not take it now; one in the handler itself is among them
+
+
+def reach(pid: int, number: int) -> Reach | None:
+    """What the process does with signal `number`; None when it has ended or cannot be seen."""
+    bit = 1 << (number - 1)
+    fields = _fields(f"/proc/{pid}/status")
+    if fields is None:
+        return None
+    blocked = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")[:_MOST_THREADS]
+    except OSError:
+        return None
+    for thread in threads:
+        own = _fields(f"/proc/{pid}/task/{thread}/status")
+        if own is not None and _mask(own, "SigBlk") & bit:
+            blocked.append(int(thread))
+    return Reach(
+        _STATES.get(fields.get("State", "?")[:1], "unknown"),
+        bool(_mask(fields, "SigCgt") & bit),
+        bool(_mask(fields, "ShdPnd") & bit),
+        frozenset(blocked),
+    )
+
+
+def wait_channel(pid: int) -> str:
+    """The kernel's function in which its main thread waits; "" if it does not, or that is not told."""
+    text = _read(f"/proc/{pid}/wchan")
+    return "" if text in ("", "0") or not text.isidentifier() else text
+
+
+def _fields(path: str) -> dict[str, str] | None:
+    text = _read(path)
+    if not text:
+        return None
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _mask(fields: dict[str, str], name: str) -> int:
+    try:
+        return int(fields.get(name, "0"), 16)
+    except ValueError:
+        return 0
+
+
+def _read(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, _MOST_BYTES).decode("ascii", "replace")
+    except OSError:  # ESRCH: it ended meanwhile
+        return ""
+    finally:
+        os.close(fd)

@@ -8,7 +8,7 @@ from srvd.http.clock import Stamp, date
 from srvd.http.refusal import REASONS, answer
 from srvd.http.response import Framing, ResponseInvalid, check_fields, check_status, open_response
 
-STAMP = "Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+STAMP = b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 
 
 def opened(
@@ -23,14 +23,15 @@ def opened(
     head, framing, keep = open_response(
         check_status(status), check_fields(headers or []), STAMP, head_only, minor, keep_alive, whole
     )
-    assert head.endswith("\r\n\r\n")
-    return head[:-4].split("\r\n"), framing, keep
+    assert head.endswith(b"\r\n\r\n")
+    return head[:-4].decode("latin-1").split("\r\n"), framing, keep
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "599 x", "200", "200 ", "299 \xe9", "500 tab\there"])
 def test_rfc9112_4_a_good_status(status: str) -> None:
     assert check_status(status).code == int(status[:3])
-    assert check_status(status).line == f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n"
+    line = f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n"
+    assert check_status(status).line == line.encode("latin-1")
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,13 @@ def test_good_headers_are_written_in_their_order_and_spelling() -> None:
     fields = check_fields(
         [("X-One", "1"), ("content-type", "a/b; c"), ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("X", "")]
     )
-    assert fields.text == "X-One: 1\r\ncontent-type: a/b; c\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nX: \r\n"
+    assert fields.text == b"X-One: 1\r\ncontent-type: a/b; c\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nX: \r\n"
     assert fields.length == -1
 
 
 def test_a_known_whole_gets_a_length() -> None:
     lines, framing, keep = opened(whole=5)
-    assert lines == ["HTTP/1.1 200 OK", *STAMP.splitlines(), "Content-Length: 5"]
+    assert lines == ["HTTP/1.1 200 OK", *STAMP.decode().splitlines(), "Content-Length: 5"]
     assert (framing, keep) == (Framing.LENGTH, True)
 
 
@@ -119,7 +120,7 @@ def test_server_and_date_of_the_application_replace_ours() -> None:
     both = opened(headers=[("SERVER", "x"), ("date", "y")])[0]
     assert [line for line in both if line.lower().startswith(("server", "date"))] == ["SERVER: x", "date: y"]
     assert "Server: srvd" in opened(headers=[("Date", "y")])[0]
-    assert STAMP.splitlines()[1] in opened(headers=[("Server", "y")])[0]
+    assert STAMP.decode().splitlines()[1] in opened(headers=[("Server", "y")])[0]
 
 
 def test_a_refusal_closes_and_says_no_more_than_its_status() -> None:
@@ -138,5 +139,5 @@ def test_rfc9110_5_6_7_dates_are_imf_fixdates_in_any_locale() -> None:
 def test_a_stamp_holds_until_the_next_second_begins() -> None:
     stamp = Stamp()
     stamp.renew(1000.0, 5.75)
-    assert stamp.text == "Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:05 GMT\r\n"
+    assert stamp.text == b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:05 GMT\r\n"
     assert stamp.until == 1000.25

@@ -24,7 +24,7 @@ def board() -> Iterator[Board]:
 
 
 def test_a_request_under_way_is_seen_with_its_line_and_beginning(board: Board) -> None:
-    board.lane(3).begin(2.5, "GET /slow HTTP/1.1")
+    board.lane(3).begin(2.5, b"GET /slow HTTP/1.1")
     facts = board.read(3)
     assert (facts.busy, facts.began, facts.line) == (1, 2.5, "GET /slow HTTP/1.1")
     assert board.read(2) == LaneFacts()
@@ -32,8 +32,8 @@ def test_a_request_under_way_is_seen_with_its_line_and_beginning(board: Board) -
 
 def test_an_answered_request_counts_by_class_latency_and_bytes(board: Board) -> None:
     lane = board.lane(0)
-    lane.begin(10.0, "GET / HTTP/1.1")
-    lane.end(10.001, 404, 512)
+    lane.begin(10.0, b"GET / HTTP/1.1")
+    lane.end(10.001, 404, 512, 10.0)
     facts = board.read(0)
     assert (facts.busy, facts.line, facts.requests, facts.sent) == (0, "", 1, 512)
     assert facts.by_class == (0, 0, 0, 0, 1, 0)
@@ -43,37 +43,37 @@ def test_an_answered_request_counts_by_class_latency_and_bytes(board: Board) -> 
 @pytest.mark.parametrize("status", [0, 7, 600, 999, -1])
 def test_a_status_outside_the_classes_counts_as_none_of_them(board: Board, status: int) -> None:
     lane = board.lane(0)
-    lane.begin(10.0, "")
-    lane.end(10.0, status, 0)
+    lane.begin(10.0, b"")
+    lane.end(10.0, status, 0, 10.0)
     assert board.read(0).by_class[0] == 1
 
 
 def test_the_oldest_request_of_all_lanes_is_the_slots(board: Board) -> None:
     for thread, began in ((0, 7.0), (1, 5.0), (63, 9.0)):
         lane = board.lane(1, thread)
-        lane.begin(began, f"GET /{thread} HTTP/1.1")
+        lane.begin(began, f"GET /{thread} HTTP/1.1".encode())
         lane.connections(2)
     facts = board.read(1)
     assert (facts.busy, facts.began, facts.line, facts.connections) == (3, 5.0, "GET /1 HTTP/1.1", 6)
 
 
 def test_a_long_line_is_cut_and_a_torn_character_is_replaced(board: Board) -> None:
-    board.lane(0).begin(1.0, "é" * 300)
+    board.lane(0).begin(1.0, ("é" * 300).encode())
     assert board.read(0).line == "é" * 92
-    board.lane(0).begin(1.0, "x" + "é" * 300)
+    board.lane(0).begin(1.0, ("x" + "é" * 300).encode())
     assert board.read(0).line == "x" + "é" * 91 + "\ufffd"
 
 
 def test_a_latency_beyond_the_last_bucket_stays_in_it(board: Board) -> None:
     lane = board.lane(0)
-    lane.begin(0.5, "GET / HTTP/1.1")
-    lane.end(1e7, 200, 0)
+    lane.begin(0.5, b"GET / HTTP/1.1")
+    lane.end(1e7, 200, 0, 0.5)
     assert board.read(0).latency[-1] == 1
 
 
 def test_a_cleared_slot_is_empty_and_its_pages_are_given_back(board: Board) -> None:
     for thread in range(LANES):
-        board.lane(2, thread).begin(1.0, "GET / HTTP/1.1")
+        board.lane(2, thread).begin(1.0, b"GET / HTTP/1.1")
     before = os.fstat(board.fd).st_blocks
     board.clear(2)
     assert board.read(2) == LaneFacts()
@@ -94,7 +94,7 @@ def test_what_a_child_writes_the_parent_reads(board: Board) -> None:
     pid = os.fork()
     if pid == 0:
         mine = Board.attach(os.dup(board.fd))
-        mine.lane(5).begin(42.0, "GET /child HTTP/1.1")
+        mine.lane(5).begin(42.0, b"GET /child HTTP/1.1")
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert board.read(5).line == "GET /child HTTP/1.1"
@@ -103,12 +103,12 @@ def test_what_a_child_writes_the_parent_reads(board: Board) -> None:
 def test_the_flag_of_the_watcher_is_seen_through_every_mapping(board: Board) -> None:
     other = Board.attach(os.dup(board.fd))
     lane = other.lane(0)
-    assert not lane.watched()
+    assert not lane.begin(1.0, b"")
     board.watching = True
-    assert lane.watched()
+    assert lane.begin(1.0, b"")
     assert other.watching
     board.watching = False
-    assert not lane.watched()
+    assert not lane.begin(1.0, b"")
     other.close()
 
 
@@ -119,7 +119,7 @@ def test_a_worker_cannot_shrink_the_board_under_its_readers(board: Board) -> Non
 
 @pytest.mark.parametrize("began", [math.nan, math.inf, -1.0, 1e300])
 def test_nonsense_written_by_a_bad_worker_reads_as_idle(board: Board, began: float) -> None:
-    board.lane(0).begin(began, "GET / HTTP/1.1")
+    board.lane(0).begin(began, b"GET / HTTP/1.1")
     facts = board.read(0)
     assert (facts.busy, facts.began, facts.line) == (0, 0.0, "")
 
@@ -129,7 +129,7 @@ def test_scribbled_counters_stay_numbers_that_a_message_holds(board: Board, lane
     for thread in range(lanes):
         lane = board.lane(0, thread)
         lane._counts[:] = memoryview(b"\xff" * 512).cast("Q")
-        lane.begin(time.monotonic() + 3600.0, "GET / HTTP/1.1")
+        lane.begin(time.monotonic() + 3600.0, b"GET / HTTP/1.1")
     facts = board.read(0)
     assert (facts.busy, facts.began, facts.line) == (0, 0.0, "")
     counts = [facts.requests, facts.sent, facts.connections, *facts.by_class, *facts.latency]

@@ -75,7 +75,7 @@ def core() -> None:
     show("head, 10 fields", timed(lambda: inbound.receive(TEN)))
     headers = [("Content-Type", "text/plain"), ("Content-Length", "12")]
     status, fields = check_status("200 OK"), check_fields(headers)
-    stamp = "Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+    stamp = b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     show("response fields", timed(lambda: check_fields(headers)))
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
@@ -86,7 +86,7 @@ def core() -> None:
     assert isinstance(request, Request)
     request.environ["wsgi.input"] = BytesIO()
     exchange = Exchange(service, request, _nobody)
-    show("scoreboard", timed(lambda: meter.begin(1.0, "GET /")) + timed(lambda: meter.end(1.1, exchange, 1.0)))
+    show("scoreboard", timed(lambda: meter.begin(1.0, b"GET /")) + timed(lambda: meter.end(1.1, exchange, 1.0)))
     show("exchange, response", timed(lambda: Exchange(service, request, _nobody).start()))
     board.close()
 

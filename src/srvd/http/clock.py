@@ -19,12 +19,12 @@ class Stamp:
     __slots__ = ("text", "until")
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text = b""
         self.until = 0.0
 
     def renew(self, now: float, wall: float) -> None:
         """Write the lines for `wall` (Unix seconds); they hold until its next second begins, told in `now`'s clock."""
-        self.text = f"Server: srvd\r\nDate: {date(wall)}\r\n"
+        self.text = f"Server: srvd\r\nDate: {date(wall)}\r\n".encode("ascii")
         self.until = now + 1.0 - wall % 1.0
 
 

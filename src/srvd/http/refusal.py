@@ -31,16 +31,14 @@ class Refusal(Exception):
         self.why = why
 
 
-def answer(status: int, stamp: str, *, bodiless: bool = False) -> bytes:
+def answer(status: int, stamp: bytes, *, bodiless: bool = False) -> bytes:
     """The whole response of the server's own to a refused or failed request; it closes the connection.
 
     `stamp` is the Server and Date lines (`clock.Stamp`). The text says no more than the status does: why it was
     refused is the log's.
     """
-    reason = REASONS[status]
-    body = f"{status} {reason}\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\n{stamp}Content-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    return (head if bodiless else head + body).encode("latin-1")
+    reason = REASONS[status].encode("ascii")
+    body = b"%d %b\n" % (status, reason)
+    fields = b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n" % len(body)
+    head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, stamp, fields)
+    return head if bodiless else head + body

@@ -17,6 +17,8 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _MOST_DIGITS = 18
 _MOST_SEEN = 1024
 _LONGEST_SEEN = 64
+_MOST_FIELDS_SEEN = 256
+_LONGEST_FIELDS_SEEN = 512
 
 
 class ResponseInvalid(Exception):
@@ -25,7 +27,7 @@ class ResponseInvalid(Exception):
 
 class Status(NamedTuple):
     code: int
-    line: str  # "HTTP/1.1 200 OK\r\n"
+    line: bytes  # "HTTP/1.1 200 OK\r\n"
     bodiless: bool  # 204 and 304 have no body, whatever the application gives
 
 
@@ -60,15 +62,19 @@ _KNOWN: dict[str, _Kind] = {
 _statuses: dict[str, Status] = {}
 _kinds: dict[str, _Kind] = {}
 """Good names, as spelt by applications."""
+_fields: dict[tuple[tuple[str, str], ...], Fields] = {}
+"""Good headers: an application says the same again and again."""
 
 
 class Fields(NamedTuple):
     """The application's fields, checked and written."""
 
-    text: str  # "Name: value\r\n" …, without Content-Length
+    text: bytes  # "Name: value\r\n" …, without Content-Length
     length: int  # of Content-Length; -1: none was given
     dated: bool
     named: bool  # has a Server field
+    end: bytes
+    """How the head of a response of that length ends, if the connection is kept; b"" if more has to be thought of."""
 
 
 class Framing(Enum):
@@ -81,7 +87,7 @@ class Framing(Enum):
 
 
 class Opening(NamedTuple):
-    head: str  # latin-1
+    head: bytes
     framing: Framing
     keep_alive: bool
 
@@ -96,7 +102,7 @@ def check_status(status: str) -> Status:
         raise ResponseInvalid(f"{status!r} is no status of a final response")
     code = int(match[1])
     reason = status if len(status) > 3 else f"{status} "
-    known = Status(code, f"HTTP/1.1 {reason}\r\n", code in (204, 304))
+    known = Status(code, f"HTTP/1.1 {reason}\r\n".encode("latin-1"), code in (204, 304))
     if len(_statuses) < _MOST_SEEN and len(status) <= _LONGEST_SEEN:
         _statuses[status] = known
     return known
@@ -104,6 +110,22 @@ def check_status(status: str) -> Status:
 
 def check_fields(headers: list[tuple[str, str]]) -> Fields:
     """The fields of a response, checked (RFC 9110 section 5) and written. Raises `ResponseInvalid`."""
+    try:
+        given = tuple(headers)
+        known = _fields.get(given)
+    except TypeError as exc:
+        raise ResponseInvalid(f"headers are no list of (str, str): {exc}") from exc
+    if known is not None:
+        return known
+    fields = _check(given)
+    if len(fields.text) <= _LONGEST_FIELDS_SEEN:
+        if len(_fields) >= _MOST_FIELDS_SEEN:
+            _fields.clear()
+        _fields[given] = fields
+    return fields
+
+
+def _check(headers: tuple[tuple[str, str], ...]) -> Fields:
     parts: list[str] = []
     length = -1
     dated = named = False
@@ -124,7 +146,12 @@ def check_fields(headers: list[tuple[str, str]]) -> Fields:
     lines = len(parts) >> 2
     if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
         raise ResponseInvalid("a header has CR, LF or NUL in it")
-    return Fields(text, length, dated, named)
+    try:
+        written = text.encode("latin-1")
+    except UnicodeEncodeError as exc:
+        raise ResponseInvalid(f"a header has {text[exc.start]!r} in it, which is not latin-1") from exc
+    end = b"" if length < 0 or dated or named else b"%bContent-Length: %d\r\n\r\n" % (written, length)
+    return Fields(written, length, dated, named, end)
 
 
 def _kind_of(name: object) -> _Kind:
@@ -148,7 +175,7 @@ def _length(value: object, before: int) -> int:
 
 
 def open_response(
-    status: Status, fields: Fields, stamp: str, head_only: bool, minor: int, keep_alive: bool, whole: int = -1
+    status: Status, fields: Fields, stamp: bytes, head_only: bool, minor: int, keep_alive: bool, whole: int = -1
 ) -> Opening:
     """The head of a response and how its body is framed.
 
@@ -171,19 +198,19 @@ def open_response(
         else:
             framing = Framing.CLOSE
             keep_alive = False
-    frame = f"Content-Length: {length}\r\n" if length >= 0 else ""
+    frame = b"Content-Length: %d\r\n" % length if length >= 0 else b""
     if framing is Framing.CHUNKED:
-        frame = "Transfer-Encoding: chunked\r\n"
+        frame = b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:
-        frame += "Connection: close\r\n"
+        frame += b"Connection: close\r\n"
     elif minor == 0:
-        frame += "Connection: keep-alive\r\n"
+        frame += b"Connection: keep-alive\r\n"
     if fields.dated or fields.named:
         stamp = _without(stamp, fields)
-    return Opening(f"{status.line}{stamp}{fields.text}{frame}\r\n", framing, keep_alive)
+    return Opening(b"%b%b%b%b\r\n" % (status.line, stamp, fields.text, frame), framing, keep_alive)
 
 
-def _without(stamp: str, fields: Fields) -> str:
+def _without(stamp: bytes, fields: Fields) -> bytes:
     """Our Server and Date lines, but for those that the application gave itself."""
-    server, date = stamp.split("\r\n")[:2]
-    return ("" if fields.named else f"{server}\r\n") + ("" if fields.dated else f"{date}\r\n")
+    server, date = stamp.splitlines(keepends=True)
+    return (b"" if fields.named else server) + (b"" if fields.dated else date)

@@ -78,7 +78,7 @@ class Request(NamedTuple):
 class Lane:
     """One thread's row. Its writer is the only one; `begin` and `end` are on the path of every request."""
 
-    __slots__ = ("_at", "_counts", "_memory", "_start", "_times")
+    __slots__ = ("_at", "_counts", "_memory", "_times")
 
     def __init__(self, memory: memoryview, at: int) -> None:
         row = memory[at : at + _LANE]
@@ -86,38 +86,34 @@ class Lane:
         self._at = at + _LINE_AT
         self._counts = row.cast("Q")
         self._times = row.cast("d")
-        self._start = 0.0
 
-    def begin(self, now: float, line: str) -> None:
-        """A request began; `line` is its request line, cut to 184 bytes."""
+    def begin(self, now: float, line: bytes) -> bool:
+        """A request began; `line` is its request line, cut to 184 bytes.
+
+        False: the daemon does not look at the page by itself at present; its doorbell has to be rung.
+        """
         # One pack writes the line and then `began`, in this order; in between `began` reads 0.0, which is idle.
-        self._start = now
-        _NOW.pack_into(self._memory, self._at, line.encode("utf-8", "replace"), now)
+        memory = self._memory
+        _NOW.pack_into(memory, self._at, line, now)
+        return memory[0] != 0
 
     def rest(self) -> None:
         """The request waits for its reader, the thread is free: it is not busy, and nothing is counted yet."""
         self._times[_BEGAN] = 0.0
 
-    def end(self, now: float, status: int, sent: int, began: float = 0.0) -> None:
-        """The request was answered with `status` (0: it was not) and `sent` bytes in all.
-
-        `began` is when it really began, if it rested since then.
-        """
+    def end(self, now: float, status: int, sent: int, began: float) -> None:
+        """The request that began at `began` was answered with `status` (0: it was not) and `sent` bytes in all."""
         counts = self._counts
         kind = status // 100
         counts[kind if 0 < kind < _CLASSES else 0] += 1
         counts[_SENT] += sent
-        bucket = int((now - (began or self._start)) * 1e6).bit_length()
+        bucket = int((now - began) * 1e6).bit_length()
         counts[_LATENCY + (bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1)] += 1
         self._times[_BEGAN] = 0.0
 
     def connections(self, count: int) -> None:
         """How many connections are open now."""
         self._counts[_CONNECTIONS] = count
-
-    def watched(self) -> bool:
-        """Whether the daemon looks at the page by itself; if not, a request that begins rings its doorbell."""
-        return self._memory[0] != 0
 
     def release(self) -> None:
         """Let go of the memory; the lane is of no use after it."""

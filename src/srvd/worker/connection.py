@@ -227,7 +227,7 @@ class Connection:
         """Calls the application; True: the response is out, and the connection can take the next request."""
         self._since = now
         service = self._service
-        service.meter.begin(now, request.label)
+        service.meter.begin(now, request.line)
         exchange = self._exchange = Exchange(service, request, self._push)
         return self._deliver(exchange, exchange.start())
 
@@ -330,7 +330,7 @@ class Connection:
 
     def _go_on(self, exchange: Exchange, now: float) -> bool:
         """The reader has caught up; as `_serve`."""
-        self._service.meter.begin(now, exchange.request.label)
+        self._service.meter.begin(now, exchange.request.line)
         return self._deliver(exchange, exchange.more())
 
     def _mute(self) -> None:

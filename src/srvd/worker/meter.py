@@ -28,10 +28,9 @@ class Meter:
         self._bell = bell
         self._witness = witness
 
-    def begin(self, now: float, label: str) -> None:
+    def begin(self, now: float, label: bytes) -> None:
         """The application is called, or goes on with a response, for the request `label`."""
-        self._lane.begin(now, label)
-        if not self._lane.watched():
+        if not self._lane.begin(now, label):
             # Also if it has rung before: the daemon may have looked, found that request over, and gone to sleep.
             self._bell()
 

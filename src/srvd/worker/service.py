@@ -68,7 +68,7 @@ class Service:
         """Whether so many requests wait already that other workers should take the next connections."""
         return False
 
-    def stamp(self) -> str:
+    def stamp(self) -> bytes:
         """The Server and Date lines of a response that is made now."""
         stamp = self._stamp
         now = time.monotonic()

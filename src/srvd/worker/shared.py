@@ -198,7 +198,7 @@ class CalledConnection(Connection):
         """
         exchange = self._exchange
         assert exchange is not None
-        meter.begin(now, exchange.request.label)
+        meter.begin(now, exchange.request.line)
         try:
             self._broken = not self._answer(exchange)
             if self._broken and not exchange.ended:

@@ -76,7 +76,7 @@ class Exchange:
     @property
     def status(self) -> str:
         """The status as the application spelt it."""
-        return self._status.line[9:].rstrip() if self._status else ""
+        return self._status.line[9:].rstrip().decode("latin-1") if self._status else ""
 
     @property
     def fields(self) -> str:
@@ -84,7 +84,8 @@ class Exchange:
         fields = self._fields
         if fields is None:
             return ""
-        return fields.text if fields.length < 0 else f"{fields.text}Content-Length: {fields.length}\r\n"
+        text = fields.text.decode("latin-1")
+        return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
 
     @property
     def must_reset(self) -> bool:
@@ -129,7 +130,7 @@ class Exchange:
         if fields.length >= 0:
             raise ResponseInvalid("early hints have no body, and no Content-Length")
         if self.request.minor:
-            data = f"HTTP/1.1 103 Early Hints\r\n{fields.text}\r\n".encode("latin-1")
+            data = b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text
             self.head_size += len(data)
             self._push(data)
 
@@ -167,6 +168,23 @@ class Exchange:
         """The whole response: head and body go in one piece."""
         if type(body) is not bytes:
             raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
+        status, fields, request = self._status, self._fields, self.request
+        if (
+            fields is not None
+            and fields.end
+            and fields.length == len(body) <= _LONGEST_JOINED
+            and self.keep_alive
+            and request.minor
+            and request.method != "HEAD"
+            and status is not None
+            and not status.bodiless
+        ):  # nearly always; what follows comes to the same
+            self._framing = Framing.LENGTH
+            self.ended = True
+            self._end()
+            data = b"%b%b%b%b" % (status.line, self._service.stamp(), fields.end, body)
+            self.head_size += len(data) - len(body)
+            return data
         head = self._open(len(body))
         if self._framing is Framing.NONE:
             body = b""
@@ -197,8 +215,7 @@ class Exchange:
         opening = open_response(
             status, fields, self._service.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
         )
-        head = opening.head.encode("latin-1")
-        # Only now: what cannot be encoded must leave room for a 500.
+        head = opening.head
         self._framing = opening.framing
         self.head_size += len(head)
         self.keep_alive = opening.keep_alive

@@ -43,8 +43,8 @@ def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReade
                     data = b""
                     if request is None:
                         break
-                    if not request.length:
-                        messages.append(Message(request.label, request.environ, b"", request.keep_alive, []))
+                    if inbound.body is None:
+                        messages.append(Message(request.label, request.environ, request.whole, request.keep_alive, []))
                         if not request.keep_alive:
                             return Outcome(messages, 0, False)
                         continue

@@ -6,10 +6,12 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from httptools import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srvd.http.head import HeadReader
+from srvd.http import guard
+from srvd.http.head import _COMMON_METHODS, HeadReader
 from srvd.http.inbound import Inbound
 from srvd.http.limits import Limits
 from srvd.http.refusal import Refusal
@@ -50,6 +52,58 @@ def test_one_reader_of_heads_serves_many_connections_whatever_they_do_to_it() ->
     for _, data, label in ACCEPTED:
         assert [message.label for message in feed([data], heads=heads).messages] == [label]
         assert [message.label for message in feed([good], heads=heads).messages] == ["GET /good"]
+
+
+def test_what_is_remembered_is_not_shared_between_requests() -> None:
+    heads = HeadReader(Limits())
+    for _ in range(3):
+        message = feed([request("X: 1", "Content-Length: 2") + b"ab"], heads=heads).messages[0]
+        assert (message.environ.pop("HTTP_X"), message.body) == ("1", b"ab")
+        message.environ["PATH_INFO"] = message.environ["HTTP_HOST"] = "changed"
+    assert feed([request("X: 1")], heads=heads).messages[0].environ["HTTP_HOST"] == "a"
+
+
+def test_a_section_that_was_good_is_judged_again_after_another_kind_of_line() -> None:
+    heads = HeadReader(Limits())
+    chunked = b"\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    plain = b"\r\nHost: a\r\n\r\n"
+    for _ in range(2):
+        for line, rest, status in (
+            (b"POST / HTTP/1.1", chunked, 0),
+            (b"POST / HTTP/1.0", chunked, 400),
+            (b"GET / HTTP/1.1", plain, 0),
+            (b"BREW / HTTP/1.1", plain, 501),
+            (b"GET https://a/ HTTP/1.1", plain, 421),
+            (b"GET / HTTP/1.1", b"\r\n\r\n", 400),
+            (b"GET / HTTP/1.0", b"\r\n\r\n", 0),
+        ):
+            assert feed([line + rest], heads=heads).refused == status, line
+
+
+@pytest.mark.parametrize("method", sorted(_COMMON_METHODS))
+def test_llhttp_takes_every_path_that_the_guard_takes(method: str) -> None:
+    """So it need not see a line again whose section it has seen."""
+    taken = [chr(code) for code in range(256) if _is_taken(f"{method} /a{chr(code)}b?c{chr(code)} HTTP/1.1")]
+    assert taken == [chr(code) for code in range(0x21, 0x7F) if code != ord("#")]
+    for character in taken:
+        for path in (
+            f"/{character}",
+            f"/{character}/",
+            f"//{character}",
+            f"/?{character}",
+            f"/a?{character}{character}",
+        ):
+            line = f"{method} {path} HTTP/1.1"
+            assert _is_taken(line)
+            HttpRequestParser(object()).feed_data(f"{line}\r\nHost: a\r\n\r\n".encode("latin-1"))
+
+
+def _is_taken(line: str) -> bool:
+    try:
+        guard.request_line(line.encode("latin-1"), Limits())
+    except Refusal:
+        return False
+    return True
 
 
 def test_the_template_is_copied_for_every_request() -> None:

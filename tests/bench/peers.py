@@ -165,7 +165,7 @@ def measure(name: str, row: Row, peers: Path, folder: Path, seconds: int) -> Fig
         return None
     server = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))},
         preexec_fn=lambda: os.sched_setaffinity(0, row.cores),  # noqa: PLW1509 - one thread here
     )  # fmt: skip
     try:

@@ -32,7 +32,7 @@ _COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "O
 class Request:
     """A head that was accepted. `length` is the body's in bytes, or `guard.CHUNKED`."""
 
-    __slots__ = ("environ", "expects", "keep_alive", "label", "length", "line", "method", "minor")
+    __slots__ = ("environ", "expects", "keep_alive", "label", "length", "line", "method", "minor", "whole")
 
     def __init__(self, environ: Environ, line: _Line, section: _Section) -> None:
         self.environ = environ
@@ -43,6 +43,8 @@ class Request:
         self.length = section.length
         self.keep_alive = section.keep_alive
         self.expects = section.expects  # a 100 (Continue) is waited for
+        self.whole = b""
+        """The body, if it came together with the head and nothing came after it."""
 
     def __repr__(self) -> str:
         return f"<Request {self.label} HTTP/1.{self.minor} length {self.length}>"

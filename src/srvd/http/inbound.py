@@ -17,7 +17,7 @@ _END = b"\r\n\r\n"
 
 
 class Inbound:
-    """`receive` until it gives a request; then, if its length is not 0, `read_body` until `body.complete`."""
+    """`receive` until it gives a request; then, if it has a `body`, `read_body` until `body.complete`."""
 
     __slots__ = (
         "_heads", "_limits", "_line_checked", "_refused_head", "_rest", "_searched", "_template", "body", "request",
@@ -31,7 +31,7 @@ class Inbound:
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False
         self._refused_head = False
-        self.request: Request | None = None  # whose body is being read
+        self.request: Request | None = None  # whose body is being read; one that came with its head is not
         self.body: Body | None = None
 
     @property
@@ -55,8 +55,12 @@ class Inbound:
 
         Call it with `b""` for a request that came together with the one before it.
         """
-        if not self._rest and data.find(_END) == len(data) - 4 >= 16 and data[0] > 32:
-            head = data  # one read, one head, nothing else: nearly always
+        beyond = b""
+        if not self._rest and (end := data.find(_END) + 4) >= 20 and data[0] > 32:
+            # Nearly always: one read, one head, and maybe its body.
+            head = data
+            if end < len(data):
+                head, beyond = data[:end], data[end:]
         else:
             found = self._next_head(data)
             if found is None:
@@ -69,8 +73,13 @@ class Inbound:
             raise
         length = request.length
         if length:
+            if length == len(beyond):
+                request.whole = beyond
+                return request
             self.request = request
             self.body = ChunkedBody(self._limits) if length == guard.CHUNKED else CountedBody(length)
+        if beyond:
+            self._rest += beyond
         return request
 
     def read_body(self, data: bytes) -> list[bytes]:

@@ -176,8 +176,8 @@ class Connection:
                     self.phase = Phase.HEAD
                     self._set_deadline(now + self._service.times.head)
                 return None
-            if not request.length:
-                request.environ["wsgi.input"] = BytesIO()
+            if len(request.whole) == request.length:
+                request.environ["wsgi.input"] = BytesIO(request.whole)
                 return request
             self._since = now
             self._spool = Spool()

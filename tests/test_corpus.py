@@ -55,9 +55,19 @@ proxy_from = ["127.0.0.1"]
 bind = ["127.0.0.1:0"]
 trusted_proxies = ["127.0.0.1"]
 
+[listeners.strict]
+bind = ["127.0.0.1:0"]
+
 [pools.web]
 app = "app:app"
+listeners = ["web", "balanced", "proxied"]
 workers = 1
+
+[pools.strict]
+app = "app:app"
+listeners = ["strict"]
+workers = 1
+underscore_headers = "refuse"
 """
 
 HOST = "corpus.example"
@@ -106,6 +116,10 @@ DROPPED = {"valid/040_compat": "names with an underscore never reach the applica
 """Good requests that are served without some of the fields that gunicorn can be told to let through, and why."""
 
 
+TOLD_TO_REFUSE = {"invalid/040", "invalid/chunked_07"}
+"""They are about a setting to refuse names with an underscore."""
+
+
 NOT_BALANCED = {
     "valid/pp_03": "the PROXY protocol's own rule: nobody guesses whether its header is there, so it must be"
 }
@@ -121,7 +135,6 @@ class Laxer(NamedTuple):
 
 _OWN_LIMIT = "RFC 9110 section 5.4, RFC 9112 section 3: the limit is the server's to choose, and srvd's is higher"
 _TOLD_LIMIT = "the case is about a limit that gunicorn was told; srvd's is higher"
-_TOLD_TO_REFUSE = "the case is about a setting to refuse names with an underscore; srvd drops such fields, always"
 
 LAXER: dict[str, Laxer] = {
     "invalid/006": Laxer(_OWN_LIMIT, Limits(line=4080)),
@@ -131,8 +144,6 @@ LAXER: dict[str, Laxer] = {
     "invalid/011": Laxer(_TOLD_LIMIT, Limits(fields=2)),
     "invalid/012": Laxer(_TOLD_LIMIT, Limits(field=96)),
     "invalid/017": Laxer(_OWN_LIMIT, Limits(field=8188)),
-    "invalid/040": Laxer(_TOLD_TO_REFUSE),
-    "invalid/chunked_07": Laxer(_TOLD_TO_REFUSE),
     "invalid/limit_header_default_01": Laxer(_OWN_LIMIT, Limits(field=8188)),
     "invalid/rfc9112_leading_crlf_02": Laxer(
         "RFC 9112 section 2.2: at least one empty line before a request is ignored"
@@ -154,7 +165,7 @@ def test_the_corpus_is_the_one_that_the_exceptions_are_named_for(cases: list[Cas
     bad = {case.name for case in cases if not case.valid}
     assert (len(good), len(bad)) == (62, 81)
     assert {*STRICTER, *DROPPED, *NOT_BALANCED} <= good
-    assert set(LAXER) <= bad
+    assert set(LAXER) | TOLD_TO_REFUSE <= bad
 
 
 def test_every_good_request_is_served_as_the_corpus_expects_it(cases: list[Case], starter: Starter) -> None:
@@ -192,6 +203,8 @@ def _address(srvd: Srvd, case: Case) -> tuple[str, int]:
         return srvd.address("proxied")
     if case.settings.get("proxy_protocol") and case.name not in NOT_BALANCED:
         return srvd.address("balanced")
+    if case.name in TOLD_TO_REFUSE:
+        return srvd.address("strict")
     return srvd.address()
 
 

@@ -256,3 +256,16 @@ def test_the_path_is_decoded_and_the_target_is_kept() -> None:
     environ = message.environ
     assert environ["PATH_INFO"] == "/A \xc3\xa9%zz%"
     assert (environ["QUERY_STRING"], environ["RAW_URI"]) == ("%41", "/%41%20%c3%A9%zz%?%41")
+
+
+@pytest.mark.parametrize("name", ["X_User", "_", "a_", "Content_Length"])
+def test_a_name_with_an_underscore_is_refused_if_that_is_asked_for(name: str) -> None:
+    data = request(f"{name}: 1")
+    assert whole(data).refused == 0
+    assert whole(data, Limits(underscores=False)).refused == 400
+
+
+def test_a_trailer_with_an_underscore_is_refused_if_that_is_asked_for() -> None:
+    data = request("Transfer-Encoding: chunked") + b"0\r\nX_User: 1\r\n\r\n"
+    assert whole(data).refused == 0
+    assert whole(data, Limits(underscores=False)).refused == 400

@@ -208,3 +208,13 @@ def test_a_path_that_somebody_replaced_is_left_alone(tmp_path: Path) -> None:
         (tmp_path / "moved").rename(path)
         assert sockets.unlink(owned)
         assert not path.exists()
+
+
+def test_two_may_listen_on_one_port_if_both_allow_it() -> None:
+    any_port = Address("inet", "127.0.0.1", 0)
+    with sockets.open_listener(any_port, 8, 0o600, reuse_port=True) as first:
+        same = any_port._replace(port=first.getsockname()[1])
+        with sockets.open_listener(same, 8, 0o600, reuse_port=True) as second:
+            assert sockets.describe(first) == sockets.describe(second)
+        with pytest.raises(SystemRefused, match="in use"):
+            sockets.open_listener(same, 8, 0o600)

@@ -43,6 +43,17 @@ def test_equal_addresses_share_one_socket_over_configurations(listeners: Listene
     assert [address["address"][:4] for address in listeners.described()] == ["127.", "[::1"]
 
 
+def test_two_daemons_may_share_a_port_that_both_of_them_share(listeners: Listeners) -> None:
+    listeners.prepare(ONE, {"web": ListenerSettings("web", bind=("127.0.0.1:0",), reuse_port=True)})
+    address = listeners.described()[0]["address"]
+    other = Listeners()
+    with closing(other):
+        with pytest.raises(SystemRefused, match="in use"):
+            other.prepare(ONE, wanted(address))
+        other.prepare(ONE, {"web": ListenerSettings("web", bind=(address,), reuse_port=True)})
+        assert other.described() == listeners.described()
+
+
 def test_a_pool_gets_the_listeners_it_names_in_their_order(listeners: Listeners) -> None:
     listeners.prepare(ONE, wanted("127.0.0.1:0", "[::1]:0", name="a") | wanted("127.0.0.2:0", name="b"))
     assert [name for name, _ in listeners.of(ONE, ())] == ["a", "a", "b"]

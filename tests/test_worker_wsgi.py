@@ -152,6 +152,24 @@ def test_rfc9110_10_1_1_a_client_that_waits_for_100_is_told_to_go_on(tmp_path: P
             assert client.send(head.replace(b"100-", b"200-")).answer().status == 417
 
 
+def test_the_sizes_of_a_head_are_settings(tmp_path: Path) -> None:
+    line = "GET / HTTP/1.1\r\nHost: a\r\n"
+    with Rig(checked(read_body), tmp_path, max_head=200, max_target=20, max_field=50, max_fields=3) as rig:
+        rig.serving()
+        for head, status in (
+            (line, 200),
+            (f"GET /{'x' * 19} HTTP/1.1\r\nHost: a\r\n", 200),
+            (f"GET /{'x' * 20} HTTP/1.1\r\nHost: a\r\n", 414),
+            (line + f"X: {'x' * 47}\r\n", 200),
+            (line + f"X: {'x' * 48}\r\n", 431),
+            (line + "A: 1\r\nB: 1\r\n", 200),
+            (line + "A: 1\r\nB: 1\r\nC: 1\r\n", 431),
+            (line + f"A: {'x' * 45}\r\n" * 4, 431),
+        ):
+            with rig.connect() as client:
+                assert client.send(f"{head}\r\n".encode()).answer().status == status, head
+
+
 def test_rfc9112_8_a_body_that_was_cut_off_never_reaches_the_application(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
 

@@ -86,6 +86,14 @@ class ListenerSettings(NamedTuple):
     ] = ("127.0.0.1:8000",)
     backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
     mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
+    reuse_port: Annotated[
+        bool,
+        Setting(
+            "Other processes of this user may listen on the same TCP ports at the same time, and the kernel gives each "
+            "connection to one of them (SO_REUSEPORT); holds for addresses that are opened from now on",
+            "yes or no",
+        ),
+    ] = False
     certificate: Annotated[
         tuple[str, ...],
         Setting(
@@ -204,6 +212,18 @@ class PoolSettings(NamedTuple):
     body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0
     send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
+    max_head: Annotated[int, Setting("Longest request line and headers together (431)", "size")] = 65_536
+    max_target: Annotated[int, Setting("Longest request target, path and query (414)", "size")] = 16_384
+    max_field: Annotated[int, Setting("Longest header line of a request (431)", "size")] = 16_384
+    max_fields: Annotated[int, Setting("Most header lines of a request (431)", "count:1..10000")] = 100
+    underscore_headers: Annotated[
+        str,
+        Setting(
+            "What is done with a request's headers whose names have an underscore, which applications cannot tell from "
+            "those with a hyphen; refuse: the request is answered with 400",
+            "choice:drop|refuse",
+        ),
+    ] = "drop"
     max_connections: Annotated[int, Setting("Connections one worker holds at a time", "count:1..65535")] = 1000
     access_log: Annotated[
         str,

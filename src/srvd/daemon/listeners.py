@@ -51,6 +51,7 @@ class Plan(NamedTuple):
     key: Key
     backlog: int
     mode: int
+    reuse_port: bool
 
 
 class Listeners:
@@ -66,7 +67,13 @@ class Listeners:
         A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
         plans = [
-            Plan(name, _key(sockets.parse_address(text), f"{name}.{place}"), settings.backlog, int(settings.mode, 8))
+            Plan(
+                name,
+                _key(sockets.parse_address(text), f"{name}.{place}"),
+                settings.backlog,
+                int(settings.mode, 8),
+                settings.reuse_port,
+            )
             for name, settings in wanted.items()
             for place, text in enumerate(settings.bind)
         ]
@@ -141,7 +148,7 @@ def _key(address: Address, whose: str) -> Key:
 
 
 def _open(plan: Plan) -> Open:
-    opened = sockets.open_listener(plan.key.address, plan.backlog, plan.mode)
+    opened = sockets.open_listener(plan.key.address, plan.backlog, plan.mode, reuse_port=plan.reuse_port)
     lent = plan.key.address.kind == "fd"
     return Open(opened, None if lent else sockets.path_id(opened), lent=lent)
 

@@ -158,6 +158,8 @@ class ChunkedBody:
         match = _TRAILER.fullmatch(line)
         if not match:
             raise Refusal(400, "malformed trailer field")
+        if b"_" in match[1] and not self._limits.underscores:
+            raise Refusal(400, "a trailer field name with an underscore")
         if match[1].lower() in _NO_TRAILERS:
             raise Refusal(400, "a trailer field that frames, routes or authenticates")
         if len(self.trailers) >= self._limits.fields:

@@ -162,6 +162,9 @@ class HeadReader:
         if key is None:
             key = environ_key(name)
             if key is None:
+                if b"_" in name and not self.limits.underscores:
+                    self._refusal = Refusal(400, "a field name with an underscore")
+                    raise self._refusal
                 self._unlisted += 1
                 return
         fields = self._fields

@@ -1,4 +1,5 @@
-"""The sizes that one request may have. llhttp has no limit of any kind, so every one of them is kept by us.
+"""The sizes that one request may have, and what else can be set about it. llhttp has no limit of any kind, so every one
+of them is kept by us.
 
 Not times: those belong to the process that owns the socket.
 """
@@ -21,3 +22,5 @@ class Limits(NamedTuple):
     trailers: int = 16_384  # the trailer section: 431
     chunk_line: int = 4_096  # a chunk's size and extensions: 400
     chunk_overhead: int = 65_536  # all chunk lines together, beyond half of the data they frame: 400
+    underscores: bool = True
+    """A field whose name has an underscore is dropped; False: its request is refused with 400."""

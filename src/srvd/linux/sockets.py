@@ -101,15 +101,18 @@ def parse_address(text: str) -> Address:
     return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
 
 
-def open_listener(address: Address, backlog: int, mode: int) -> socket.socket:
+def open_listener(address: Address, backlog: int, mode: int, *, reuse_port: bool = False) -> socket.socket:
     """A listening socket: non-blocking, close-on-exec; a Unix socket gets `mode`, and replaces a stale one only.
 
-    A host name is looked up and its first address taken. Raises `SystemRefused`.
+    A host name is looked up and its first address taken. `reuse_port`: other processes of the same user may listen
+    there, too (socket(7), SO_REUSEPORT). Raises `SystemRefused`.
     """
     try:
         if address.kind == "fd":
             return _adopt(address.port, backlog)
-        return _unix_listener(address, backlog, mode) if address.kind == "unix" else _tcp_listener(address, backlog)
+        if address.kind == "unix":
+            return _unix_listener(address, backlog, mode)
+        return _tcp_listener(address, backlog, reuse_port)
     except OSError as exc:
         hint = _HINTS.get(exc.errno or 0, "")
         raise SystemRefused(f"listen on {address}: {exc.strerror or exc}; nothing was changed", hint=hint) from exc
@@ -217,11 +220,13 @@ def _unix(text: str, path: str) -> Address:
     return Address("unix", path if path.startswith("@") else os.path.abspath(path))
 
 
-def _tcp_listener(address: Address, backlog: int) -> socket.socket:
+def _tcp_listener(address: Address, backlog: int, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted connections inherit it: one system call fewer for each of them.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:

@@ -55,7 +55,7 @@ class Service:
         self.loop = loop
         self.meter = meter
         self.log = log
-        self.heads = HeadReader(Limits(body=settings.max_body))
+        self.heads = HeadReader(_limits(settings))
         self.crowd = Crowd(meter)
         self.times = Times(settings)
         self.closing = settings.keepalive_timeout == 0
@@ -75,3 +75,14 @@ class Service:
         if now >= stamp.until:
             stamp.renew(now, time.time())
         return stamp.text
+
+
+def _limits(settings: PoolSettings) -> Limits:
+    return Limits(
+        head=settings.max_head,
+        line=settings.max_target,
+        field=settings.max_field,
+        fields=settings.max_fields,
+        body=settings.max_body,
+        underscores=settings.underscore_headers == "drop",
+    )

@@ -51,7 +51,7 @@ class Srvd:
         self.daemonized = 0  # pid of a daemon that went into the background
         self.env = {name: value for name, value in os.environ.items() if not _is_ours(name)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-        self._fds = fds
+        self.pass_fds = fds
         self._addresses: dict[str, tuple[str, int]] = {}
         command = [str(BIN / "srvd"), "start", "--socket", str(self.socket)]
         if config:
@@ -111,7 +111,7 @@ class Srvd:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=self._fds,
+                pass_fds=self.pass_fds,
             )
         if ready:
             wait_for(self.is_ready, within=BOOT)
@@ -121,7 +121,7 @@ class Srvd:
         """Starts one that is expected to end by itself; what it printed."""
         return subprocess.run(
             self.command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, pass_fds=self.pass_fds,
         )  # fmt: skip
 
     def daemonize(self, timeout: float = 60) -> subprocess.CompletedProcess[str]:

@@ -34,6 +34,7 @@ class Stage:
         self.engine.answers = self  # type: ignore[assignment]  # only `answered` is asked of it
         self.engine.headroom = lambda names: ()
         self.engine.on_ready = lambda: None
+        self.engine.on_turned = lambda: None
         self.engine.adopt(Revision(1), load(None, {"--bind": ("127.0.0.1:0",)}, {}))
 
     def answered(self, answer: object) -> None:

@@ -287,7 +287,7 @@ def test_two_leaving_workers_share_the_backlog_and_lose_nobody(tmp_path: Path) -
         clients = [stack.enter_context(rig.connect()).send(request) for _ in range(40)]
         seal(rig.listener, None)
         for link in (rig.link, ours):
-            link.send(family.encode(family.Drain(10.0, True)))
+            link.send(family.encode(family.Drain(10.0, True, [])))
         pids = {client.answer().body for client in clients}
         assert pids == {str(rig.pid).encode(), str(second).encode()}
         assert os.waitpid(second, 0)[1] == 0

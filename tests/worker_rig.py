@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -200,8 +200,8 @@ class Rig:
         assert self.hear() == family.Serving()
         return self
 
-    def drain(self, seconds: float = 10.0, *, leaving: bool = False) -> None:
-        self.say(family.Drain(seconds, leaving))
+    def drain(self, seconds: float = 10.0, *, leaving: bool = False, left_over: Sequence[int] = ()) -> None:
+        self.say(family.Drain(seconds, leaving, list(left_over)))
 
     def connect(self) -> Client:
         return Client(self.address)

@@ -12,6 +12,7 @@ import sys
 def main() -> None:
     """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
     _fill_standard_streams()
+    _keep_to_ourselves()
     words = sys.argv[1:]
     # Not with --daemonize: the daemon is another process then, and the zygote must be a child of its own.
     if words[:1] == ["start"] and not {"--daemonize", "--help", "-h"} & set(words):
@@ -32,6 +33,20 @@ def _fill_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+
+
+def _keep_to_ourselves() -> None:
+    """Descriptors that were inherited, a socket of systemd's for one, are not for zygotes and what runs in them."""
+    try:
+        inherited = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc: no zygote would get far
+        return
+    for fd in inherited:
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:  # it was the listing's own
+                continue
 
 
 if __name__ == "__main__":

@@ -9,9 +9,13 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Callable
 
 from srvd.errors import EXIT, SystemRefused
 from srvd.log import escape
+
+_PID = 8
+"""Bytes of the daemon's pid in the pipe, before the verdict."""
 
 
 class Verdict:
@@ -37,22 +41,30 @@ class Verdict:
         self._fd = None
 
 
-def detach() -> tuple[Verdict, int | None]:
+def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
     """Forks twice (daemon(7)). Returns in the daemon with the verdict to give, in the first process with its exit code.
 
-    To be called before any thread, loop or child exists.
+    To be called before any thread, loop or child exists. `announce` is called in the first process with the daemon's
+    pid, before the daemon does anything: a service manager listens to the process that it started, and to another one
+    only when that has named it.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    wait, go = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
         os.close(writer)
-        return Verdict(None), _await(reader, pid)
+        os.close(wait)
+        return Verdict(None), _await(reader, go, pid, announce)
     os.close(reader)
+    os.close(go)
     os.setsid()
     if os.fork():  # so that the daemon is no session leader and gets no terminal
         os._exit(EXIT.DONE)
     # Standard output at once: zygotes and workers inherit it, and would hold the pipe of `$(srvd start …)` for ever.
     _let_go(0, 1)
+    os.write(writer, os.getpid().to_bytes(_PID, "big"))
+    os.read(wait, 1)  # its end; it comes also if whoever waits was killed
+    os.close(wait)
     return Verdict(writer), None
 
 
@@ -70,8 +82,12 @@ def _let_go(*fds: int) -> None:
     os.close(null)
 
 
-def _await(reader: int, pid: int) -> int:
+def _await(reader: int, go: int, pid: int, announce: Callable[[int], None]) -> int:
     os.waitpid(pid, 0)
+    number = os.read(reader, _PID)  # one write, shorter than PIPE_BUF: all of it or none
+    if number:
+        announce(int.from_bytes(number, "big"))
+    os.close(go)
     data = b""
     while chunk := os.read(reader, 65_536):
         data += chunk

@@ -74,6 +74,7 @@ class Engine:
         self.on_ready: Callable[[], None]
         self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was
         self.on_adopted: Callable[[], None]
+        self.on_turned: Callable[[], None]
         self.trace: Trace | None = None
         self.control: ControlServer | None = None
 
@@ -105,6 +106,7 @@ class Engine:
         finally:
             self._turning = False
             self._arm()  # after a bug, too: by their deadlines those are found who wait for the rest of the turn
+        self.on_turned()
 
     def _turn(self, event: Event) -> None:
         if self.trace is not None:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
+from srvd.errors import ConfigInvalid
 from srvd.linux import sockets
 from srvd.linux.sockets import Address, PathId
+from srvd.linux.systemd import Unit, spell_store_name
 
 __all__ = ["Listeners"]
+
+NO_UNIT = Unit()
+
+STORE_KIND = "listener"
 
 RESTING = ".resting"
 """Ends the path of a Unix socket that no configuration in force names."""
@@ -57,37 +63,41 @@ class Plan(NamedTuple):
 class Listeners:
     """Owns every listening socket of the daemon."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: Unit = NO_UNIT) -> None:
+        """`unit` has the sockets that were passed, each for the listener of its name."""
         self._open: dict[Key, Open] = {}
         self._plans: dict[Revision, list[Plan]] = {}
+        self._passed = unit.sockets
+        # By a former process of the service. What the first configuration does not name, nobody will.
+        self._stored = unit.stored(STORE_KIND)
+        self._handed: dict[str, int] = {}
+        self._sealed = False
 
     def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> None:
         """Open what `wanted` names and is not open yet: all of it or nothing.
 
         A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
+        self._check_passed(wanted)
         plans = [
-            Plan(
-                name,
-                _key(sockets.parse_address(text), f"{name}.{place}"),
-                settings.backlog,
-                int(settings.mode, 8),
-                settings.reuse_port,
-            )
+            Plan(name, key, settings.backlog, int(settings.mode, 8), settings.reuse_port)
             for name, settings in wanted.items()
-            for place, text in enumerate(settings.bind)
+            for key in self._keys(settings, wanted)
         ]
         fresh: dict[Key, Open] = {}
         try:
             for plan in plans:
                 if plan.key not in self._open and plan.key not in fresh:
-                    fresh[plan.key] = _open(plan)
+                    fresh[plan.key] = self._find(plan) or _open(plan)
         except BaseException:
             for opened in fresh.values():
                 opened.close()
             raise
         self._open |= fresh
         self._plans[revision] = plans
+        for fd in self._stored.values():  # duplicates of what is open now, or what nobody names any more
+            os.close(fd)
+        self._stored = {}
 
     def adopt(self, revisions: Sequence[Revision]) -> None:
         """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
@@ -106,6 +116,25 @@ class Listeners:
             if not names or plan.name in names
         ]
 
+    def left_over(self, revision: Revision, names: Sequence[str]) -> list[int]:
+        """The positions in `of` of those that somebody else goes on listening on, for the next daemon."""
+        plans = [plan for plan in self._plans.get(revision, []) if not names or plan.name in names]
+        return [place for place, plan in enumerate(plans) if self._open[plan.key].lent]
+
+    def to_store(self) -> dict[str, int]:
+        """What a service manager should keep for the next process of this service, by its name there."""
+        if self._sealed:
+            return self._handed
+        named = {_store_name(key): opened for key, opened in self._open.items() if not opened.lent}
+        return {name: opened.socket.fileno() for name, opened in named.items() if name and not opened.resting}
+
+    def hand_over(self, stored: Container[str]) -> None:
+        """The daemon leaves and another one comes: what is stored under these names is the store's from now on."""
+        for key, opened in self._open.items():
+            if _store_name(key) in stored:
+                self._open[key] = opened._replace(lent=True, owned=None)
+                self._handed[_store_name(key)] = opened.socket.fileno()
+
     def drop(self, revision: Revision) -> None:
         """Forget a configuration, and close what no other one names. What waits in a closed backlog is reset."""
         self._plans.pop(revision, None)
@@ -117,8 +146,9 @@ class Listeners:
         """Let no new connection in; what waits can still be accepted. Sockets of the environment stay as they are:
         systemd goes on listening on them, and what waits there is for the next daemon.
         """
-        for key, opened in self._open.items():
-            if key.address.kind != "fd":
+        self._sealed = True
+        for opened in self._open.values():
+            if not opened.lent:
                 try:
                     sockets.seal(opened.socket, opened.owned)
                 except OSError:
@@ -141,6 +171,45 @@ class Listeners:
             if not opened.resting
         ]
 
+    def _check_passed(self, wanted: Mapping[str, ListenerSettings]) -> None:
+        """Each socket that was passed has to be for somebody; later configurations may forget about one."""
+        keys = [key for settings in wanted.values() for key in self._keys(settings, wanted)]
+        known = {key.address.port for key in keys if key.address.kind == "fd"}
+        for name, fd in () if self._plans else self._passed:
+            if fd not in known:
+                called = f"called {name!r}" if name else "without a name"
+                raise ConfigInvalid(
+                    f"take the socket that was passed as descriptor {fd}: it is {called}, and no listener is; "
+                    "nothing was started",
+                    hint=f"FileDescriptorName= of its unit says whose it is; the listeners are {', '.join(wanted)}",
+                )
+
+    def _keys(self, settings: ListenerSettings, wanted: Mapping[str, ListenerSettings]) -> list[Key]:
+        """The sockets that were passed for a listener; if there are none, its own addresses."""
+        numbered = {text for one in wanted.values() for text in one.bind}
+        names = (settings.name, "") if len(wanted) == 1 else (settings.name,)
+        given = [one.fd for one in self._passed if one.name in names and f"fd:{one.fd}" not in numbered]
+        return [Key(Address("fd", port=fd)) for fd in given] or [
+            _key(sockets.parse_address(text), f"{settings.name}.{place}") for place, text in enumerate(settings.bind)
+        ]
+
+    def _find(self, plan: Plan) -> Open | None:
+        """The socket of this address that a former process has left in the fd store."""
+        fd = self._stored.get(_store_name(plan.key))
+        if fd is None:
+            return None
+        opened = sockets.open_listener(Address("fd", port=fd), plan.backlog, plan.mode)
+        owned = sockets.path_id(opened)
+        if plan.key.address.kind == "unix" and owned is None and not plan.key.address.host.startswith("@"):
+            opened.close()  # its path was removed, and nobody would find it
+            return None
+        sockets.unseal(opened)
+        return Open(opened, owned)
+
+
+def _store_name(key: Key) -> str:
+    return spell_store_name(STORE_KIND, f"{key.whose}/{key.address}")
+
 
 def _key(address: Address, whose: str) -> Key:
     any_port = address.kind in ("inet", "inet6") and address.port == 0
@@ -157,7 +226,7 @@ def _rest(key: Key, opened: Open) -> Open:
     """Let nobody in, and stay bound. A port that the kernel chose would be another one afterwards: it stays open, as
     do abstract sockets and those of the environment.
     """
-    if opened.resting or key.whose or key.address.kind == "fd":
+    if opened.resting or key.whose or opened.lent:
         return opened
     if opened.owned is not None:
         moved = sockets.move(opened.owned, key.address.host + RESTING)

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from srvd import __version__
@@ -23,13 +24,15 @@ from srvd.daemon.answers import Answers
 from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.control import ControlServer
 from srvd.daemon.engine import Engine, spec_of
+from srvd.daemon.herald import Herald
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
 from srvd.errors import EXIT, SrvdError
-from srvd.linux import interpreter
+from srvd.linux import interpreter, systemd
 from srvd.linux.process import raise_open_files
 from srvd.linux.scoreboard import Board
+from srvd.linux.systemd import Unit
 from srvd.linux.title import set_title
 from srvd.log import Log
 from srvd.wire import places
@@ -41,7 +44,7 @@ FIRST = Revision(1)
 
 _HANDLED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
-    signal.SIGUSR2,
+    signal.SIGUSR2, signal.SIGRTMIN,
 )  # fmt: skip
 
 
@@ -52,12 +55,14 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
     daemon cannot be without, and nothing was started then.
     """
     verdict = Verdict(None)
-    if daemonize:
-        verdict, code = background.detach()
-        if code is not None:
-            return code
     try:
-        return Daemon(config, reread, verdict, daemonized=daemonize).run()
+        unit = systemd.read_unit(os.environ, os.getpid())
+        if daemonize:
+            verdict, code = background.detach(partial(systemd.announce, unit))
+            if code is not None:
+                return code
+            systemd.follow(os.environ, os.getpid())
+        return Daemon(config, reread, verdict, unit, daemonized=daemonize).run()
     except SrvdError as exc:
         if not daemonize:
             raise
@@ -68,7 +73,9 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
 class Daemon:
     """Owns the parts and their order of birth and death."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], verdict: Verdict, *, daemonized: bool) -> None:
+    def __init__(
+        self, config: Config, reread: Callable[[], Config], verdict: Verdict, unit: Unit, *, daemonized: bool
+    ) -> None:
         self._config = config
         self._verdict = verdict
         self._daemonized = daemonized
@@ -76,7 +83,7 @@ class Daemon:
         self._log_file.open()
         self._log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
         self._board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
-        self._listeners = Listeners()
+        self._listeners = Listeners(unit)
         self._core = Supervisor(limit=config.daemon.max_workers)
         self._performer = Performer(self._board, self._listeners, emit=self._emit, woke=self._woke, line=self._captured)
         self._engine = Engine(self._core, self._performer, self._listeners, self._log)
@@ -89,6 +96,7 @@ class Daemon:
             self._listeners.described,
         )
         self._pidfile = Pidfile(config.daemon.pidfile)
+        self._herald = Herald(unit, self._core.house, self._listeners.to_store, self._log.warning)
         self._exit: Exit | None = None
         self._stop_loop: Callable[[], None] | None = None
         engine = self._engine
@@ -98,6 +106,7 @@ class Daemon:
         engine.on_exit = self._leave
         engine.on_ready = self._started
         engine.reopen_log = self._reopen
+        engine.on_turned = self._herald.look
         engine.on_adopted = self._overdue.look  # at the limits of the new configuration
         if config.daemon.log_level == "debug":
             engine.trace = _tracer(self._log)
@@ -118,8 +127,10 @@ class Daemon:
         except SrvdError as exc:
             if self._daemonized and self._config.daemon.log_file:
                 self._log.error(exc.message)
+            self._herald.despair(exc.message)
             raise
         finally:
+            self._herald.close()
             self._performer.close()
             self._listeners.close()
             self._pidfile.remove()
@@ -152,6 +163,7 @@ class Daemon:
             self._performer.attach(loop)
             self._engine.attach(loop)
             self._overdue.attach(loop)
+            self._herald.attach(loop)
             self._handle_signals(loop)
             if self._exit is None:
                 loop.run_forever()
@@ -224,6 +236,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGTTIN, self._signalled_scale, signal.SIGTTIN, +1)
         loop.add_signal_handler(signal.SIGTTOU, self._signalled_scale, signal.SIGTTOU, -1)
         loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
+        loop.add_signal_handler(signal.SIGRTMIN, self._signalled_restart)
         loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._performer.reap_strangers()  # whose SIGCHLD came before there was a handler
@@ -238,6 +251,11 @@ class Daemon:
     def _signalled_scale(self, number: signal.Signals, delta: int) -> None:
         pools = list(self._core.house.pools)
         self._signalled(number, tuple(Order(Kind.SCALE, name, delta, relative=True) for name in pools))
+
+    def _signalled_restart(self) -> None:
+        """A stop after which the next daemon comes at once: what systemd keeps for it stays open to clients."""
+        self._listeners.hand_over(self._herald.kept)
+        self._signalled(signal.Signals.SIGRTMIN, (Order(Kind.STOP),))
 
     def _reopen(self) -> str:
         """Why the log could not be opened anew; "" if it was."""

@@ -137,13 +137,18 @@ class Performer:
             case Told.SERVE:
                 self.workers.tell(action.worker, family.Serve())
             case Told.DRAIN:
-                self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving))
+                left = self._left_over(action.worker) if action.leaving else []
+                self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left))
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
             case Told.REOPEN:
                 self.workers.tell(action.worker, family.Reopen())
             case Told.DUMP:
                 self.workers.log_stacks(action.worker)
+
+    def _left_over(self, worker: WorkerId) -> list[int]:
+        """Which of its listeners it must not empty."""
+        return self._listeners.left_over(self._revisions[_generation(worker)], self.settings(worker).listeners)
 
     def _drop(self, revision: Revision) -> None:
         self._listeners.drop(revision)

@@ -22,7 +22,10 @@ _LINK = 3  # the number of the link in the zygote
 # for one that the zygote is made of.
 _COMMAND = "from srvd.zygote.life import live; live()"
 
-_NOT_FOR_APPLICATIONS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_FOR_APPLICATIONS = (
+    "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
+    "FDSTORE",
+)  # fmt: skip
 """What systemd told the daemon, and an application would take for its own."""
 
 

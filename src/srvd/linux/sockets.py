@@ -28,6 +28,7 @@ __all__ = [
     "path_id",
     "seal",
     "unlink",
+    "unseal",
 ]
 
 _FORMS = "write HOST:PORT, [V6]:PORT, :PORT, unix:PATH, unix:@NAME or fd:N"
@@ -48,6 +49,7 @@ _DROP_SYN = (
     (0x06, 0, 0, 0xFFFFFFFF),  # ret all: keep
 )
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h, the same on every architecture that CPython runs srvd on
+_SO_DETACH_FILTER = 27
 
 
 class PathId(NamedTuple):
@@ -185,6 +187,14 @@ def seal(listener: socket.socket, owned: PathId | None) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
 
 
+def unseal(listener: socket.socket) -> None:
+    """Let connections in again, to a TCP socket that a former process had sealed before it was killed."""
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    except OSError:  # ENOENT: it was not sealed
+        return
+
+
 def end(listener: socket.socket) -> None:
     """No listener any more, in every process: one that an application left behind, with a copy of it, would otherwise
     hold the port against the next start, and clients would wait for it. What waits in the backlog is reset.
@@ -286,6 +296,8 @@ def _adopt(fd: int, backlog: int) -> socket.socket:
     try:
         if listener.type != socket.SOCK_STREAM:
             raise OSError(errno.EPROTOTYPE, "it is no stream socket")
+        if listener.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise OSError(errno.EAFNOSUPPORT, "it is neither an internet nor a Unix socket")
         listener.setblocking(False)
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.listen(backlog)

@@ -90,10 +90,14 @@ class Serve(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s."""
+    """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s.
+
+    `left_over` are the positions, in `Load.listeners`, of those whose backlog is for the next daemon.
+    """
 
     seconds: float
     leaving: bool
+    left_over: list[int]
 
 
 class Probe(NamedTuple):
@@ -164,6 +168,7 @@ _CHECKS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int | None": (int, type(None)),
     "list[str]": (list,),
+    "list[int]": (list,),
     "list[dict[str, Any]]": (list,),
     "dict[str, Any]": (dict,),
 }
@@ -208,6 +213,8 @@ def _fits(value: object, kind: str) -> bool:
         return False
     if kind == "list[str]" and isinstance(value, list):
         return all(isinstance(item, str) for item in value)
+    if kind == "list[int]" and isinstance(value, list):
+        return all(type(item) is int for item in value)
     return isinstance(value, _CHECKS[kind])
 
 

@@ -58,6 +58,7 @@ class Gate:
             _Door(self, listener, worker, front.reception(service) if front else None)
             for listener, front in zip_longest(listeners, fronts)
         ]
+        self._waiting: list[_Door] = []  # those that are emptied before the end
         self._opened = False
         self._held = False  # no room, or the system refused: listeners are not in the loop
         self._limit = most
@@ -79,10 +80,14 @@ class Gate:
             self._unregister()
         self._opened = self._held = False
 
-    def empty(self, now: float) -> None:
-        """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that."""
+    def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
+        """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
+
+        Listeners at the positions `left_over` are not emptied: somebody else listens there, and new ones do come in.
+        """
         if self._opened:
             self.shut()
+            self._waiting = [door for place, door in enumerate(self._doors) if place not in left_over]
             self.emptying = True
             self._empty_more(now)
 
@@ -176,7 +181,7 @@ class Gate:
         if not self.emptying or self.deadline != NEVER:
             return
         # One at a time, and it is served before the next is taken: other leaving workers take their share meanwhile.
-        waiting = [door for door in self._doors if not self._admit(door, now)]
+        waiting = [door for door in self._waiting if not self._admit(door, now)]
         if not waiting:
             self.emptying = False
             self._service.crowd.on_left(now)

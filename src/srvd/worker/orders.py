@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from select import EPOLLIN
 
 from srvd.errors import BadFrame
@@ -117,22 +118,22 @@ class Orders:
             case family.Reopen():
                 access = self._service.access
                 self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)
-            case family.Drain(seconds, leaving):
-                self._drain(now, seconds, leaving=leaving)
+            case family.Drain(seconds, leaving, left_over):
+                self._drain(now, seconds, leaving=leaving, left_over=left_over)
 
-    def _drain(self, now: float, seconds: float, *, leaving: bool) -> None:
+    def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
         """Finish what is open, within `seconds`; a second order can only make it shorter."""
         service = self._service
         self._draining = service.closing = True
         self.deadline = min(self.deadline, now + seconds)
         service.loop.due_at(self.deadline)
         if leaving:
-            self._leave(now)
+            self._leave(now, left_over)
         else:
             self._gate.shut()
         self._left(now)
 
-    def _leave(self, now: float) -> None:
+    def _leave(self, now: float, left_over: Sequence[int]) -> None:
         """The whole server stops: take all who wait in the backlog, and wait less for those who say nothing."""
         times = self._service.times
         times.idle = min(times.idle, _LAST_IDLE)
@@ -143,7 +144,7 @@ class Orders:
                 connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
             elif connection.phase is Phase.LINGERING:
                 connection.hurry(now + _LAST_LINGER)
-        self._gate.empty(now)
+        self._gate.empty(now, left_over)
 
     def _left(self, now: float) -> None:
         """A connection has gone, or the backlog is empty: was it the last?"""

@@ -488,10 +488,11 @@ def test_a_slow_reader_gets_all_of_a_big_download(tmp_path: Path, authority: Aut
             assert digest_of_body(client) == expected()
 
 
+@pytest.mark.parametrize("stream_bodies", [False, True])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_big_upload_arrives_whole(tmp_path: Path, authority: Authority, threads: int) -> None:
+def test_a_big_upload_arrives_whole(tmp_path: Path, authority: Authority, threads: int, stream_bodies: bool) -> None:
     body = bytes(range(256)) * (BIG // 256)
-    with over_tls(tmp_path, authority, threads=threads) as (_, client):
+    with over_tls(tmp_path, authority, threads=threads, stream_bodies=stream_bodies) as (_, client):
         client.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
         client.send(body)
         assert client.answer().body.decode() == hashlib.sha256(body).hexdigest()

@@ -212,6 +212,14 @@ class PoolSettings(NamedTuple):
     body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0
     send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
+    stream_bodies: Annotated[
+        bool,
+        Setting(
+            "Call the application when a request's head is here, and read the body when the application does; a slow "
+            "client then holds one of the threads, which it does not else",
+            "yes or no",
+        ),
+    ] = False
     max_head: Annotated[int, Setting("Longest request line and headers together (431)", "size")] = 65_536
     max_target: Annotated[int, Setting("Longest request target, path and query (414)", "size")] = 16_384
     max_field: Annotated[int, Setting("Longest header line of a request (431)", "size")] = 16_384

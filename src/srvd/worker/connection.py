@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from select import EPOLLIN, EPOLLOUT
 
 from srvd.http.head import Environ, HeadReader, Request
@@ -19,20 +19,18 @@ from srvd.worker.outbox import HIGH_WATER, Outbox
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
+from srvd.worker.stream import LEAST_RATE, BodyStream
 from srvd.worker.tracebacks import format_traceback
-from srvd.worker.transport import Transport, abort
+from srvd.worker.transport import READ, Transport, abort
 from srvd.worker.wsgi import Exchange, ReaderGone
 
 __all__ = ["SHARE", "Connection"]
 
-_READ = 65_536
 # So many requests that came together are answered before other connections have their turn.
 _BURST = 16
 SHARE = 1 << 20
 """And so many bytes of one response."""
 _LINGER_BYTES = 65_536
-# A body must come at this rate on the average, once body_timeout has passed.
-_LEAST_BYTES_PER_SECOND = 500
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -46,8 +44,8 @@ class Connection:
     """Lives from accept to close, in the loop of its service."""
 
     __slots__ = (
-        "_exchange", "_fd", "_inbound", "_linger_left", "_outbox", "_service", "_since", "_sock", "_spool", "deadline",
-        "phase", "served",
+        "_exchange", "_fd", "_inbound", "_linger_left", "_outbox", "_service", "_since", "_sock", "_spool", "_stream",
+        "deadline", "phase", "served",
     )  # fmt: skip
 
     def __init__(self, service: Service, sock: Transport, template: Environ, now: float, heads: HeadReader) -> None:
@@ -57,6 +55,7 @@ class Connection:
         self._inbound = Inbound(heads, template)
         self._outbox = Outbox()
         self._spool: Spool | None = None  # the body of the request that is being read or answered
+        self._stream: BodyStream | None = None  # or it is read by the application
         self._exchange: Exchange | None = None
         self._since = now  # when the body, or the response, began
         self._linger_left = _LINGER_BYTES
@@ -129,7 +128,7 @@ class Connection:
 
     def _read(self, now: float) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(READ)
         except BlockingIOError:
             return
         except OSError:  # reset by the peer, timed out in the kernel
@@ -179,10 +178,14 @@ class Connection:
             if len(request.whole) == request.length:
                 request.environ["wsgi.input"] = BytesIO(request.whole)
                 return request
+            if self._service.streams:
+                self._stream = BodyStream(request, inbound, self._sock, self._service.times.body, self._proceed)
+                request.environ["wsgi.input"] = BufferedReader(self._stream)
+                return request
             self._since = now
             self._spool = Spool()
             if request.expects and not inbound.begun:
-                self._send(_CONTINUE)
+                self._proceed()
             data = b""
         return self._read_body(data, now)
 
@@ -200,18 +203,16 @@ class Connection:
         if not body.complete:
             self.phase = Phase.BODY
             limit = self._service.times.body
-            slowest = self._since + limit + body.received / _LEAST_BYTES_PER_SECOND
+            slowest = self._since + limit + body.received / LEAST_RATE
             self._set_deadline(min(now + limit, slowest))
             return None
         inbound.end_body()
-        environ = request.environ
-        environ["wsgi.input"] = spool.whole()
-        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-            # RFC 9112 section 7.1.3: decoded, it has a length and is not chunked any more.
-            environ["CONTENT_LENGTH"] = str(spool.size)
-        if body.trailers:
-            environ["srvd.trailers"] = body.trailers
+        spool.give(request.environ, body.trailers)
         return request
+
+    def _proceed(self) -> None:
+        """The client waits to be told that its body is wanted (RFC 9110 section 10.1.1)."""
+        self._send(_CONTINUE)
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection: nothing more of it is read."""
@@ -344,7 +345,8 @@ class Connection:
         if exchange.must_reset:
             self.reset(now)
             return False
-        if not exchange.keep_alive:
+        stream, self._stream = self._stream, None
+        if (stream is not None and not stream.finish()) or not exchange.keep_alive:
             self._linger(now)
             return False
         if self.phase is _ANSWERING:
@@ -372,7 +374,7 @@ class Connection:
 
     def _throw_away(self, now: float) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(READ)
         except BlockingIOError:
             return
         except OSError:
@@ -390,6 +392,8 @@ class Connection:
         spool, self._spool = self._spool, None
         if spool is not None:
             spool.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def _set_deadline(self, deadline: float) -> None:
         self.deadline = deadline

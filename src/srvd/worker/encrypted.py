@@ -14,12 +14,12 @@ from srvd.http.head import Environ
 from srvd.tls.context import build
 from srvd.tls.material import Material
 from srvd.worker.files import BlockWrapper
+from srvd.worker.transport import READ
 
 __all__ = ["Encrypted", "Secure"]
 
 # So much is encrypted before the socket is asked to take it: four records of TLS.
 _BLOCK = 65_536
-_READ = 65_536
 
 # RFC 4514 section 3 and what OpenSSL prints: attribute names of a distinguished name.
 _SHORT = {
@@ -70,7 +70,7 @@ class Encrypted:
     def handshake(self) -> bool:
         """Goes on with it; True: it is done. Raises `ssl.SSLError`, `OSError`, `EOFError`."""
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(READ)
         except BlockingIOError:
             data = None
         if data == b"":
@@ -113,7 +113,7 @@ class Encrypted:
         ended = False
         try:
             # All of it: what stayed in OpenSSL would wait there unseen by epoll.
-            while piece := self._tls.read(_READ):
+            while piece := self._tls.read(READ):
                 pieces.append(piece)
             ended = True
         except ssl.SSLWantReadError:

@@ -52,6 +52,7 @@ class Service:
     def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
         self.app = app
         self.multithread = settings.threads > 1
+        self.streams = settings.stream_bodies
         self.loop = loop
         self.meter = meter
         self.log = log

@@ -245,6 +245,7 @@ class CalledConnection(Connection):
             or self._outbox
             or not exchange.keep_alive
             or self._inbound.begun
+            or self._stream is not None
         ):
             service.loop.post(self.settle)
             return

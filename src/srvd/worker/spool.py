@@ -9,6 +9,8 @@ import os
 from io import BytesIO
 from typing import IO
 
+from srvd.http.head import Environ
+
 __all__ = ["IN_MEMORY", "Spool"]
 
 IN_MEMORY = 1 << 20
@@ -18,7 +20,7 @@ _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that any
 
 
 class Spool:
-    """`add` until the body is complete, then `whole`; `close` in the end."""
+    """`add` until the body is complete, then `give` it; `close` in the end."""
 
     __slots__ = ("_file", "size")
 
@@ -36,10 +38,15 @@ class Spool:
             self._file = _unnamed_file()
             self._file.write(file.getbuffer())
 
-    def whole(self) -> IO[bytes]:
-        """All of it, to be read from its beginning."""
+    def give(self, environ: Environ, trailers: list[tuple[bytes, bytes]]) -> None:
+        """Puts all of it, to be read from its beginning, where the application finds it."""
         self._file.seek(0)
-        return self._file
+        environ["wsgi.input"] = self._file
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+            # RFC 9112 section 7.1.3: decoded, it has a length and is not chunked any more.
+            environ["CONTENT_LENGTH"] = str(self.size)
+        if trailers:
+            environ["srvd.trailers"] = trailers
 
     def close(self) -> None:
         """Let go of the file, if there is one; memory stays readable for whoever kept the environ."""

@@ -9,7 +9,10 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["Transport", "abort"]
+__all__ = ["READ", "Transport", "abort"]
+
+READ = 65_536
+"""So many bytes are asked of a socket at a time."""
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() resets
 

@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from srvd.http.head import Request
+from srvd.http.refusal import REASONS
 from srvd.http.response import Fields, Framing, ResponseInvalid, Status, check_fields, check_status, open_response
 from srvd.worker.files import FileWrapper, Span
 from srvd.worker.service import Service
+from srvd.worker.stream import BodyBroken
 from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Exchange", "ReaderGone", "Write"]
@@ -264,7 +266,12 @@ class Exchange:
         return head + b"0\r\n\r\n" if self._framing is Framing.CHUNKED else head
 
     def _failed(self, exc: BaseException) -> bytes:
-        if not isinstance(exc, ReaderGone):
+        status, body = _FAILED, _FAILED_BODY
+        if isinstance(exc, BodyBroken):
+            status = check_status(f"{exc.status} {REASONS[exc.status]}")
+            body = f"{exc.status} {REASONS[exc.status]}\n".encode("ascii")
+            self.keep_alive = False
+        elif not isinstance(exc, ReaderGone):
             self.failure = format_traceback(exc)
             self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self.ended = True
@@ -275,9 +282,9 @@ class Exchange:
             self.cut = True
             self.keep_alive = False
             return b""
-        self._status, self._fields = _FAILED, _FAILED_FIELDS
-        head = self._open(len(_FAILED_BODY))
-        return head if self._framing is Framing.NONE else head + _FAILED_BODY
+        self._status, self._fields = status, _FAILED_FIELDS
+        head = self._open(len(body))
+        return head if self._framing is Framing.NONE else head + body
 
     def _end(self) -> None:
         """Lets go of what the application made; PEP 3333: close() is called whatever happened."""

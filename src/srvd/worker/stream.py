@@ -1,0 +1,141 @@
+"""`wsgi.input` of a body that is still coming: read from the connection when the application asks for it.
+
+Blocks the thread that reads, for a bounded time. Knows nothing of the loop, and calls no application.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable
+from io import RawIOBase
+from time import monotonic
+from typing import Any
+
+from srvd.http.head import Request
+from srvd.http.inbound import Inbound
+from srvd.http.refusal import Refusal
+from srvd.worker.loop import NEVER
+from srvd.worker.transport import READ, Transport
+
+__all__ = ["LEAST_RATE", "BodyBroken", "BodyStream"]
+
+LEAST_RATE = 500
+"""Bytes a second at which a body must come on the average, once `body_timeout` has passed."""
+
+# So many bytes that the application did not want are read for it, if they are here already.
+_UNWANTED = 65_536
+
+
+class BodyBroken(ConnectionError):
+    """Raised into an application that reads a body which will never be whole. `status` is what the client is told."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.why)
+        self.status = refusal.status
+
+
+class BodyStream(RawIOBase):
+    """The body of `request`, whose head `inbound` has just read. `proceed` asks a client that waits for it to go on.
+
+    Reading raises `BodyBroken` for what breaks the framing (RFC 9112 section 7), for a connection that ends before the
+    body does, and when nothing came for `limit` seconds.
+    """
+
+    def __init__(
+        self, request: Request, inbound: Inbound, transport: Transport, limit: float, proceed: Callable[[], object]
+    ) -> None:
+        self._environ = request.environ
+        self._inbound = inbound
+        self._transport = transport
+        self._limit = limit
+        self._proceed = proceed if request.expects and not inbound.begun else None
+        self._began = monotonic()
+        self._pieces: deque[memoryview] = deque()
+        self._refusal: Refusal | None = None
+        self._over = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """As `io.RawIOBase.readinto`: `buffer` is anything that can be written to; 0 is the body's end."""
+        while not self._pieces and not self._over:
+            self._fill()
+        if not self._pieces:
+            return 0
+        piece, room = self._pieces.popleft(), memoryview(buffer)
+        size = min(len(piece), len(room))
+        room[:size] = piece[:size]
+        if size < len(piece):
+            self._pieces.appendleft(piece[size:])
+        return size
+
+    def finish(self) -> bool:
+        """Nobody reads on. True: the body is over, and the connection can take another request.
+
+        What is left of it and here already is thrown away, within bounds.
+        """
+        self.close()
+        self._pieces.clear()
+        unwanted = 0
+        try:
+            while not self._over and self._refusal is None and self._proceed is None and unwanted < _UNWANTED:
+                unwanted += self._take(b"") or self._take(self._transport.recv(READ)) or _UNWANTED
+        except OSError:  # BlockingIOError: the rest is not here
+            return False
+        return self._over
+
+    def _fill(self) -> None:
+        if self._refusal is not None:
+            raise BodyBroken(self._refusal)
+        if not self._take(b"") and not self._over:
+            self._take(self._receive())
+
+    def _take(self, data: bytes) -> int:
+        """Gives the body what came; how many bytes of content that was."""
+        inbound = self._inbound
+        body = inbound.body
+        assert body is not None
+        try:
+            pieces = inbound.read_body(data)
+        except Refusal as refusal:
+            raise self._broken(refusal) from None
+        self._pieces.extend(map(memoryview, pieces))
+        if body.complete:
+            self._over = True
+            inbound.end_body()
+            if body.trailers:
+                self._environ["srvd.trailers"] = body.trailers
+        return sum(map(len, pieces))
+
+    def _receive(self) -> bytes:
+        """Waits for more of the body."""
+        if self._proceed is not None:
+            proceed, self._proceed = self._proceed, None
+            proceed()
+        while True:
+            try:
+                data = self._transport.recv(READ)
+            except BlockingIOError:
+                self._wait()
+                continue
+            except OSError as exc:
+                raise self._broken(Refusal(400, f"the connection broke within the request: {exc.strerror}")) from exc
+            if not data:
+                raise self._broken(Refusal(400, "the connection ended within the request"))
+            return data
+
+    def _wait(self) -> None:
+        body, limit = self._inbound.body, self._limit
+        assert body is not None
+        poll = select.poll()
+        poll.register(self._transport.fileno(), select.POLLIN)
+        slowest = self._began + limit + body.received / LEAST_RATE
+        left = max(min(limit, slowest - monotonic()), 0.0)
+        if not poll.poll(None if left == NEVER else left * 1000):
+            raise self._broken(Refusal(408, "the request did not come in time"))
+
+    def _broken(self, refusal: Refusal) -> BodyBroken:
+        self._refusal = refusal
+        return BodyBroken(refusal)

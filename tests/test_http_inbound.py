@@ -158,6 +158,15 @@ def test_rfc9110_9_3_2_it_is_known_that_a_refused_request_is_a_head(rest: bytes)
         assert inbound.is_head == (method == b"HEAD")
 
 
+@pytest.mark.parametrize("begun", [b" / HTTP/1.1\r\nHo", b" /\x00", b" / HTTP/1.1\r\nX: " + b"x" * 70_000])
+def test_rfc9110_9_3_2_it_is_known_that_a_head_that_never_ends_is_one(begun: bytes) -> None:
+    for method in (b"HEAD", b"GET"):
+        inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+        with suppress(Refusal):
+            inbound.receive(method + begun)
+        assert inbound.is_head == (method == b"HEAD")
+
+
 ALPHABET = [
     b"GET ", b"POST ", b"/", b"/x", b"*", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b"\r\n", b"\r\n", b"\r\n\r\n",
     b"\n", b"\r", b"Host: a", b"Host: b", b"Content-Length: 3", b"Content-Length: 0", b"Transfer-Encoding: chunked",

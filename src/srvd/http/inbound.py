@@ -30,7 +30,7 @@ class Inbound:
         self._rest = bytearray()  # received, not used yet
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False
-        self._refused_head = False
+        self._refused_head: bool | None = None  # a whole head was refused; True: of a HEAD
         self.request: Request | None = None  # whose body is being read; one that came with its head is not
         self.body: Body | None = None
 
@@ -43,7 +43,9 @@ class Inbound:
     @property
     def is_head(self) -> bool:
         """Whether what is refused now is a HEAD: its answer has no body (RFC 9110 section 9.3.2)."""
-        return self._refused_head if self.request is None else self.request.method == "HEAD"
+        if self.request is not None:
+            return self.request.method == "HEAD"
+        return self._rest.startswith(b"HEAD ") if self._refused_head is None else self._refused_head
 
     @property
     def environ(self) -> Environ:

@@ -17,6 +17,7 @@ from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolS
 from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, Told
 from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, ZygoteGone, ZygoteLoaded
 from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.daemon.bond import Bond
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.perform import Performer
 from srvd.linux.prctl import become_subreaper
@@ -42,7 +43,7 @@ def open_fds() -> dict[str, str]:
 
 
 class Stage:
-    def __init__(self, folder: Path, slots: int = 256) -> None:
+    def __init__(self, folder: Path, slots: int = 256, bond: Bond | None = None) -> None:
         self.before = open_fds()
         become_subreaper()
         self.folder = folder
@@ -52,7 +53,7 @@ class Stage:
         self.events: list[Event] = []
         self.lines: list[tuple[str, str]] = []
         self.rung = 0
-        self.performer = Performer(self.board, self.listeners, self.events.append, self._ring, self._line)
+        self.performer = Performer(self.board, self.listeners, self.events.append, self._ring, self._line, bond)
         self.performer.attach(self.loop)
         self._revision = Revision(0)
 

@@ -207,6 +207,13 @@ class PoolSettings(NamedTuple):
         float,
         Setting("How long the former generation stays loaded for a rollback; 0: not at all", "duration or 0"),
     ] = 600.0
+    orphan_timeout: Annotated[
+        float,
+        Setting(
+            "How long workers serve on when the daemon has died, for a new start to adopt them; 0: they leave at once",
+            "duration or 0",
+        ),
+    ] = 60.0
     keepalive_timeout: Annotated[float, Setting("For the next request on an idle connection", "duration")] = 15.0
     header_timeout: Annotated[float, Setting("For a request's head, from its first byte", "duration")] = 15.0
     body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0

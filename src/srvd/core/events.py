@@ -21,6 +21,7 @@ class Word(Enum):
     FAILED = "failed"  # could not boot; `text` is the traceback
     WORN = "worn"  # has served long enough; `text` says why
     REOPENED = "reopened"  # its access log is open anew, or, with `text`, is not
+    LEAVING = "leaving"  # drains without having been told: nobody came for it in its time
     BYE = "bye"  # drained, about to exit
 
 
@@ -30,6 +31,17 @@ class Started(NamedTuple):
     revision: Revision
     specs: tuple[PoolSpec, ...]
     actor: Actor
+
+
+class Resumed(NamedTuple):
+    """The first event of a daemon that goes on with the facts of one that died, and which of the workers came to it.
+
+    `strangers` are of the family, but not known: they came to be after the state was written, and are sent away.
+    """
+
+    serving: tuple[WorkerId, ...]  # they accept
+    leaving: tuple[WorkerId, ...] = ()  # they drain
+    strangers: tuple[WorkerId, ...] = ()  # zygotes with serial 0
 
 
 class Ordered(NamedTuple):
@@ -121,6 +133,6 @@ class Tick(NamedTuple):
 
 
 Event = (
-    Started | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
+    Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
     | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | LogReopened | Tick
 )  # fmt: skip

@@ -5,7 +5,7 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import failure, moves, orders, reopening, rollout
+from srvd.core import failure, moves, orders, reopening, resuming, rollout
 from srvd.core.actions import KillWorker, Level, TellWorker, Told
 from srvd.core.events import (
     ForkRefused,
@@ -124,6 +124,8 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
                 _wears_out(worker, failure.in_short(event.text), turn)
         case Word.REOPENED:
             reopening.answered(house, str(worker.id), failure.in_short(event.text))
+        case Word.LEAVING:
+            resuming.lead_out(generation, worker, turn)
         case Word.BYE:
             pass
     if not fits:
@@ -231,14 +233,8 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         _trial_lost(house, generation, worker, certificate, turn)
     elif missed:  # else its loss was counted when it was decided
         strike = failure.is_strike(worker, turn.now)
-        _lost(
-            pool,
-            generation,
-            worker,
-            f"a new worker {certificate.summary}{_last_line(death.stderr)}",
-            turn,
-            strike=strike,
-        )
+        reason = f"a new worker {certificate.summary}{_last_line(death.stderr)}"
+        _lost(pool, generation, worker, reason, turn, strike=strike)
         by_itself = death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory
         if pool.bake is not None and generation.id.number == pool.active and by_itself and not strike:
             pool.bake = pool.bake._replace(deaths=pool.bake.deaths + 1)

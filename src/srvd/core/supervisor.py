@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, failure, goals, moves, operations, orders, reopening, rollout
+from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -24,6 +24,7 @@ from srvd.core.events import (
     LogReopened,
     Ordered,
     RequestOverdue,
+    Resumed,
     Started,
     Tick,
     WorkerForked,
@@ -95,6 +96,8 @@ class Supervisor:
                 reopening.answered(self.house, reopening.DAEMON, problem)
             case Started():
                 self._started(event, turn)
+            case Resumed():
+                resuming.resume(self.house, event, turn)
             case Tick():
                 self._tick(turn)
 

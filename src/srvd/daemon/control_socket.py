@@ -14,7 +14,7 @@ import stat
 from srvd.errors import SystemRefused
 from srvd.wire.places import PATH_LIMIT, lock_path
 
-__all__ = ["Claim"]
+__all__ = ["Claim", "is_ours"]
 
 BACKLOG = 128
 
@@ -78,10 +78,10 @@ def _prepare_directory(directory: str, *, shared: bool) -> None:
     except FileExistsError:
         entry = os.lstat(directory)
         # In a directory like /tmp anyone may have been here first: a link that is somebody else's leads anywhere.
-        if stat.S_ISLNK(entry.st_mode) and _is_ours(entry):
+        if stat.S_ISLNK(entry.st_mode) and is_ours(entry):
             entry = os.stat(directory)
         open_to_all = bool(entry.st_mode & stat.S_IWOTH) and not entry.st_mode & stat.S_ISVTX
-        if not stat.S_ISDIR(entry.st_mode) or not _is_ours(entry) or open_to_all:
+        if not stat.S_ISDIR(entry.st_mode) or not is_ours(entry) or open_to_all:
             raise SystemRefused(
                 f"open the control socket in {directory}: it must be a directory of root or of the daemon's user, "
                 "and not writable by everyone",
@@ -89,7 +89,8 @@ def _prepare_directory(directory: str, *, shared: bool) -> None:
             ) from None
 
 
-def _is_ours(entry: os.stat_result) -> bool:
+def is_ours(entry: os.stat_result) -> bool:
+    """Whether a file is root's or the daemon's user's."""
     return entry.st_uid in (0, os.geteuid())
 
 
@@ -99,7 +100,7 @@ def _lock(path: str) -> int:
         lock = os.open(lock_path(path), _LOCK_FLAGS, 0o600)
         try:
             entry = os.fstat(lock)
-            if not stat.S_ISREG(entry.st_mode) or not _is_ours(entry):
+            if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
                 raise SystemRefused(f"lock {lock_path(path)}: it is no file of root or of the daemon's user")
             _flock(path, lock)
             # The former owner may have removed the file between our open and our lock: then we hold a lock on nothing.

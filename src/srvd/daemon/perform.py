@@ -23,6 +23,7 @@ from srvd.core.actions import (
 )
 from srvd.core.events import Event
 from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.daemon.bond import Bond
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import LateLoop, Loop
 from srvd.daemon.spawn import Fronts
@@ -56,12 +57,13 @@ class Performer:
         emit: Callable[[Event], None],
         woke: Callable[[], None],
         line: Callable[[WorkerId | GenerationId, str], None],
+        bond: Bond | None = None,
     ) -> None:
         self._loop = LateLoop()
         self._listeners = listeners
         voice = Voice(self._loop, emit, woke, line)
         self.workers = Workers(voice, board)
-        self._zygotes = Zygotes(voice, board, self.workers)
+        self._zygotes = Zygotes(voice, board, self.workers, bond)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
@@ -120,10 +122,12 @@ class Performer:
                 reaped.append(pid)
         return reaped
 
-    def close(self) -> None:
-        """Let go of every process without telling: the daemon ends. Zygotes leave, workers drain and leave."""
-        self.workers.close()
-        self._zygotes.close()
+    def close(self, *, dismiss: bool = True) -> None:
+        """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they
+        wait for another daemon.
+        """
+        self.workers.close(dismiss=dismiss)
+        self._zygotes.close(dismiss=dismiss)
 
     def _start(self, generation: GenerationId, revision: Revision) -> None:
         self._revisions[generation] = revision

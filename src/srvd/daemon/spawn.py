@@ -17,6 +17,7 @@ import msgpack
 from srvd.config import settings
 from srvd.config.settings import ListenerSettings, PoolSettings
 from srvd.core.model import GenerationId
+from srvd.daemon.bond import Bond
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
@@ -57,6 +58,7 @@ def start_zygote(
     listeners: Named,
     line: Callable[[str], None],
     fronts: Fronts = NO_FRONTS,
+    bond: Bond | None = None,
 ) -> Process:
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had."""
     stacks = make_file()
@@ -67,13 +69,15 @@ def start_zygote(
         raise
     child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
     passed = [board.fd, stacks, *(sock.fileno() for _, sock in listeners)]
+    if bond is not None:
+        passed += [bond.lock, started.stderr]
     secrets = -1
     try:
         secrets = _secrets(listeners, fronts)
         if secrets >= 0:
             passed.append(secrets)
         # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
-        fds.send(started.link, _load(generation, pool, listeners, fronts), passed)
+        fds.send(started.link, _load(generation, pool, listeners, fronts, bond), passed)
     except BrokenPipeError:
         return child  # it is over already; its end will be told like any other
     except BaseException:
@@ -95,7 +99,7 @@ def _secrets(listeners: Named, fronts: Fronts) -> int:
     return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
 
 
-def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts) -> bytes:
+def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: Bond | None) -> bytes:
     return family.encode(
         family.Load(
             pool=generation.pool,
@@ -117,5 +121,7 @@ def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts
                 for name, sock in listeners
             ],
             settings=settings.pack(pool),
+            rendezvous=bond.rendezvous if bond is not None else "",
+            uid=os.geteuid(),
         )
     )

@@ -81,7 +81,7 @@ class _Trial:
         timer = self._loop.call_later(FAREWELL, self._give_up)
         self._loop.run_until_complete(self._gone)
         timer.cancel()
-        self._zygotes.close()
+        self._zygotes.close(dismiss=True)
 
     def _take(self, event: Event) -> None:
         match event:

@@ -34,6 +34,9 @@ STATUS_PAUSE = 1.0
 KILL_PATIENCE = 1.0
 """Seconds that a worker has to write its stacks before it is killed."""
 
+_LAST_SECONDS = 30.0
+"""That a worker gets for its requests when the daemon itself cannot go on."""
+
 _FULL = "the scoreboard has no free slot: max_workers are running"
 
 
@@ -100,7 +103,7 @@ class Workers:
         ours, theirs, read, write, stacks = made
         self._board.clear(slot)
         try:
-            sent = zygote.say(family.Fork(worker.serial, slot), theirs, write, stacks)
+            sent = zygote.say(family.Fork(worker.serial, slot), theirs, write, stacks, read)
             refusal = "" if sent else "its zygote does not listen"
         except OSError as exc:  # ETOOMANYREFS: too many descriptors are on their way
             refusal = f"pass its descriptors: {exc.strerror}"
@@ -238,12 +241,17 @@ class Workers:
         if found is not None and process.is_over(found.process.pidfd):
             self._over(found)
 
-    def close(self) -> None:
-        """Let go of all of them without telling: the daemon ends."""
+    def close(self, *, dismiss: bool) -> None:
+        """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one.
+
+        One that still boots is killed by either: it asked the kernel for it.
+        """
         for expected in self._expected.values():
             self._release(expected)
         for worker in self._workers.values():
             _cancel(worker)
+            if dismiss:
+                worker.process.say(family.Drain(_LAST_SECONDS, leaving=True, left_over=[]))
             worker.process.finish(self._voice.loop)
         self._expected.clear()
         self._workers.clear()

@@ -12,6 +12,7 @@ from srvd import __version__
 from srvd.config.settings import PoolSettings
 from srvd.core.events import ZygoteFailed, ZygoteGone, ZygoteLoaded
 from srvd.core.model import Fault, GenerationId
+from srvd.daemon.bond import Bond
 from srvd.daemon.loop import Timer
 from srvd.daemon.process import Process
 from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
@@ -50,9 +51,10 @@ class Zygote:
 class Zygotes:
     """Owns the zygotes; each started one is answered by exactly one `ZygoteGone`, the last event about it."""
 
-    def __init__(self, voice: Voice, board: Board, workers: Workers) -> None:
+    def __init__(self, voice: Voice, board: Board, workers: Workers, bond: Bond | None = None) -> None:
         self._voice = voice
         self._board = board
+        self._bond = bond
         self._workers = workers
         self._zygotes: dict[GenerationId, Zygote] = {}
 
@@ -60,7 +62,7 @@ class Zygotes:
         """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
         line = partial(self._voice.line, generation)
         try:
-            started = start_zygote(generation, pool, self._board, listeners, line, fronts)
+            started = start_zygote(generation, pool, self._board, listeners, line, fronts, self._bond)
         except OSError as exc:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
@@ -83,10 +85,11 @@ class Zygotes:
         return {zygote.process.pid: generation for generation, zygote in self._zygotes.items()}
 
     def stop(self, generation: GenerationId) -> None:
-        """End its link. One that still loads is killed by that: it asked the kernel for it."""
+        """Tell it to leave. One that still loads is killed by that: it asked the kernel for it."""
         zygote = self._zygotes.get(generation)
         if zygote is not None:
             zygote.told = True
+            _dismiss(zygote)
             zygote.process.close_link(self._voice.loop)
 
     def kill(self, generation: GenerationId, *, dump: bool) -> None:
@@ -121,10 +124,12 @@ class Zygotes:
         if zygote is not None and process.is_over(zygote.process.pidfd):
             self._over(zygote)
 
-    def close(self) -> None:
-        """Let go of all of them without telling: the daemon ends, or execs itself."""
+    def close(self, *, dismiss: bool) -> None:
+        """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one."""
         for zygote in self._zygotes.values():
             _cancel(zygote)
+            if dismiss:
+                _dismiss(zygote)
             zygote.process.finish(self._voice.loop)
         self._zygotes.clear()
 
@@ -179,6 +184,14 @@ class Zygotes:
         self._workers.zygote_gone(zygote.id)
         stacks = zygote.trace.text if zygote.trace is not None else ""
         self._voice.emit(ZygoteGone(zygote.id, str(ended), family.clip(tail + stacks)))
+
+
+def _dismiss(zygote: Zygote) -> None:
+    """The end of its link alone would make it wait for another daemon. One that does not listen is ended."""
+    if zygote.process.link is None:  # it was told before
+        return
+    if not zygote.process.say(family.Quit()) and not process.is_over(zygote.process.pidfd):
+        zygote.process.kill()
 
 
 def _cancel(zygote: Zygote) -> None:

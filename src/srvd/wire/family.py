@@ -21,8 +21,8 @@ TEXT_LIMIT = 12_288
 
 class Load(NamedTuple):
     """daemon → zygote, first message; fds: the scoreboard's memfd, the file for its stacks, the listeners in the order
-    of `listeners`, and then, if any of them speaks TLS, a memfd with the map of their names to what `tls.material.pack`
-    made.
+    of `listeners`; then, if there is a rendezvous, the family's lock and the end of its own stderr that is read; then,
+    if any listener speaks TLS, a memfd with the map of their names to what `tls.material.pack` made.
     """
 
     pool: str
@@ -36,17 +36,21 @@ class Load(NamedTuple):
     group: str
     listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix", "front": {…}}
     settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.settings.pack
+    rendezvous: str = ""  # where orphans meet the next daemon; "": they need not wait for one
+    uid: int = 0  # the daemon's, by which the next one is known
 
 
 class Fork(NamedTuple):
-    """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks."""
+    """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks,
+    the other end of that pipe.
+    """
 
     serial: int
     slot: int
 
 
 class Quit(NamedTuple):
-    """daemon → zygote: leave; the workers stay."""
+    """daemon → zygote: leave; the workers stay. A link that ends without it is a daemon that died."""
 
 
 class Loaded(NamedTuple):
@@ -151,15 +155,35 @@ class Bye(NamedTuple):
     """worker → daemon: drained, about to exit."""
 
 
+class Here(NamedTuple):
+    """orphan → the next daemon, its first message at the rendezvous, which becomes its link; fds: the end of its stderr
+    that is read, the file for its stacks, the scoreboard's memfd, the family's lock, its listeners.
+
+    Answered by `Adopted`, or by the order to leave.
+    """
+
+    pool: str
+    generation: int
+    serial: int  # 0: the zygote
+    draining: bool
+    children: list[list[int]]  # of a zygote: serial and pid of each
+
+
+class Adopted(NamedTuple):
+    """daemon → orphan: it is one no more."""
+
+
 Message = (
     Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped
     | Serve | Drain | Probe | Reopen | Ready | Serving | Failed | Probed | Reopened | Worn | Woke | Bye
+    | Here | Adopted
 )  # fmt: skip
 
-TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit)
+TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit, Adopted)
 FROM_ZYGOTE: tuple[type[Message], ...] = (Loaded, LoadFailed, Forked, ForkFailed, Reaped)
-TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen, Adopted)
 FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Woke, Bye)
+FROM_ORPHAN: tuple[type[Message], ...] = (Here,)
 
 _CHECKS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -170,9 +194,12 @@ _CHECKS: dict[str, tuple[type, ...]] = {
     "list[str]": (list,),
     "list[int]": (list,),
     "list[dict[str, Any]]": (list,),
+    "list[list[int]]": (list,),
     "dict[str, Any]": (dict,),
 }
-_BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (*TO_ZYGOTE, *FROM_ZYGOTE, *TO_WORKER, *FROM_WORKER)}
+_BY_NAME: dict[str, type[Message]] = {
+    cls.__name__: cls for cls in (*TO_ZYGOTE, *FROM_ZYGOTE, *TO_WORKER, *FROM_WORKER, *FROM_ORPHAN)
+}
 
 
 def encode(message: Message) -> bytes:
@@ -215,6 +242,8 @@ def _fits(value: object, kind: str) -> bool:
         return all(isinstance(item, str) for item in value)
     if kind == "list[int]" and isinstance(value, list):
         return all(type(item) is int for item in value)
+    if kind == "list[list[int]]" and isinstance(value, list):
+        return all(isinstance(row, list) and all(type(item) is int for item in row) for row in value)
     return isinstance(value, _CHECKS[kind])
 
 

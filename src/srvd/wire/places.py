@@ -9,7 +9,18 @@ from collections.abc import Mapping
 
 from srvd.errors import BadArgs
 
-__all__ = ["PATH_LIMIT", "SUFFIX", "SYSTEM_RUNDIR", "check_name", "lock_path", "rundir", "rundirs", "socket_path"]
+__all__ = [
+    "PATH_LIMIT",
+    "SUFFIX",
+    "SYSTEM_RUNDIR",
+    "check_name",
+    "family_path",
+    "lock_path",
+    "rundir",
+    "rundirs",
+    "socket_path",
+    "state_path",
+]
 
 SYSTEM_RUNDIR = "/run/srvd"
 SUFFIX = ".sock"
@@ -54,3 +65,13 @@ def socket_path(name: str, directory: str) -> str:
 def lock_path(socket: str) -> str:
     """The file whose lock proves that a daemon owns the socket."""
     return f"{socket}.lock"
+
+
+def family_path(socket: str) -> str:
+    """The file whose lock proves that somebody of the daemon's family lives, the daemon or not."""
+    return f"{socket}.family"
+
+
+def state_path(socket: str) -> str:
+    """The file with what the next daemon has to know to adopt the family of this one."""
+    return f"{socket}.state"

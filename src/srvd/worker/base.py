@@ -23,7 +23,8 @@ from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
-from srvd.worker.orders import Link, Orders
+from srvd.worker.orders import Link, Name, Orders, Patience
+from srvd.worker.orphan import Home
 from srvd.worker.service import Application, Service
 from srvd.worker.shared import SharedLoop, SharedService
 from srvd.worker.threads import Threads
@@ -54,6 +55,7 @@ class Boot(NamedTuple):
     settings: PoolSettings
     hooks: Hooks | None = None  # None: not preloaded, as `app`
     fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
+    home: Home | None = None  # None: it leaves when its link ends
 
     @property
     def worker(self) -> str:
@@ -102,7 +104,8 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
         run = loop.run
     service.access, service.wear = access, wear
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts)
-    Orders(service, gate, link, name, settings.drain_timeout)
+    patience = Patience(settings.drain_timeout, settings.orphan_timeout)
+    Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     fds.kill_at_end(boot.link, on=False)
     link.say(family.Ready(), wait=True)

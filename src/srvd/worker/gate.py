@@ -138,6 +138,11 @@ class Gate:
             self._go_last(door)
 
     @property
+    def opened(self) -> bool:
+        """Whether it accepts, or would if there were room."""
+        return self._opened
+
+    @property
     def accepting(self) -> bool:
         return self._opened and not self._held
 

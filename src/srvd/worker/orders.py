@@ -10,17 +10,19 @@ import signal
 import socket
 from collections.abc import Sequence
 from select import EPOLLIN
+from typing import NamedTuple
 
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from srvd.wire import family
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
+from srvd.worker.orphan import Home, Orphan
 from srvd.worker.phase import Phase
 from srvd.worker.probe import probe
 from srvd.worker.service import Service
 
-__all__ = ["Link", "Orders"]
+__all__ = ["Link", "Name", "Orders", "Patience"]
 
 # When the whole server leaves: for a client between two requests, and for one that has not sent its first.
 _LAST_IDLE = 1.0
@@ -59,15 +61,38 @@ class Link:
         return family.decode(received[0], family.TO_WORKER)
 
 
+class Name(NamedTuple):
+    """Who the worker is."""
+
+    pool: str
+    generation: int
+    serial: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.generation}#{self.serial}"
+
+
+class Patience(NamedTuple):
+    """Seconds: for its requests when it leaves, and for the next daemon when its own has died."""
+
+    drain: float
+    orphan: float = 0.0
+
+
 class Orders:
     """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
 
-    def __init__(self, service: Service, gate: Gate, link: Link, worker: str, drain_timeout: float) -> None:
+    def __init__(
+        self, service: Service, gate: Gate, link: Link, name: Name, patience: Patience, home: Home | None = None
+    ) -> None:
+        """`home` None: there is no way back to a daemon, and the end of the link is an order to leave."""
         self._service = service
         self._gate = gate
         self._link = link
-        self._worker = worker
-        self._drain_timeout = drain_timeout
+        self._worker = str(name)
+        self._name = name
+        self._patience = patience
+        self._dismissed = False  # by the order to leave with all others: no daemon will come
         self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._heard_end = False
         self._draining = False
@@ -77,6 +102,9 @@ class Orders:
         service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
         service.loop.add(self._term, EPOLLIN, self._on_term)
         service.loop.watch(self)
+        self._orphan = None
+        if home is not None and patience.orphan > 0:
+            self._orphan = Orphan(service.loop, home, self._here, self._new_link, self._unfound)
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
@@ -119,7 +147,11 @@ class Orders:
                 access = self._service.access
                 self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)
             case family.Drain(seconds, leaving, left_over):
+                self._dismissed = self._dismissed or leaving
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)
+            case family.Adopted() if self._orphan is not None and self._orphan.alone:
+                self._orphan.adopted()
+                self._service.log.info("a new daemon has adopted this worker")
 
     def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
         """Finish what is open, within `seconds`; a second order can only make it shorter."""
@@ -157,11 +189,35 @@ class Orders:
         self.look(now)
 
     def _end_of_link(self, exc: Exception, now: float) -> None:
-        """The daemon is gone, or speaks nonsense."""
+        """The daemon is gone, or speaks nonsense. A worker in standby is of no use to anybody without one."""
         self._heard_end = True
         self._service.loop.remove(self._link.sock.fileno())
-        self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
-        self._drain(now, self._drain_timeout, leaving=True)
+        orphan, lives_on = self._orphan, isinstance(exc, EOFError) and not self._dismissed
+        if orphan is None or not lives_on or not (self._gate.opened or self._draining):
+            self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
+            self._drain(now, self._patience.drain, leaving=True)
+            return
+        if not orphan.alone and not self._draining:
+            self._service.log.warning(
+                f"the daemon has died; serving on for {self._patience.orphan:g} s, for a new one to come"
+            )
+        orphan.begin(now, self._patience.orphan)
+
+    # -- without a daemon -----------------------------------------------------------------------------------------
+
+    def _here(self) -> family.Here:
+        return family.Here(*self._name, self._draining, [])
+
+    def _new_link(self, sock: socket.socket) -> None:
+        """Somebody has heard of this orphan, and will say what becomes of it."""
+        former, self._link.sock = self._link.sock, sock
+        former.close()
+        self._service.loop.add(sock.fileno(), EPOLLIN, self._on_link)
+        self._heard_end = False
+
+    def _unfound(self, now: float) -> None:
+        self._service.log.warning(f"no new daemon came within {self._patience.orphan:g} s; draining")
+        self._drain(now, self._patience.drain, leaving=True)
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         if os.getpid() != self._pid:
@@ -173,7 +229,7 @@ class Orders:
 
     def _on_term(self, mask: int, now: float) -> None:
         os.eventfd_read(self._term)
-        self._drain(now, self._drain_timeout, leaving=False)
+        self._drain(now, self._patience.drain, leaving=False)
 
 
 def _no_matter(number: int, frame: object) -> None:

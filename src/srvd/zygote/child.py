@@ -28,7 +28,7 @@ _WORKER_OOM_SCORE = 500
 _BUG = 70
 
 
-def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int) -> NoReturn:
+def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int, stderr_read: int) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving."""
     code = _BUG
     try:
@@ -41,7 +41,7 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int
         process.reset_signals()
         process.set_oom_score(_WORKER_OOM_SCORE)
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
-        code = base.serve(_boot(stock, order, link))
+        code = base.serve(_boot(stock, order, link, stderr_read, stacks))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
         # would also wait for threads that an application forgot. Python has no public name for it.
         atexit._run_exitfuncs()  # noqa: SLF001
@@ -55,7 +55,8 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int
             os._exit(code)
 
 
-def _boot(stock: Stock, order: family.Fork, link: int) -> base.Boot:
+def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, stacks: int) -> base.Boot:
+    home = stock.home
     return base.Boot(
         pool=stock.wanted.pool,
         generation=stock.wanted.generation,
@@ -69,4 +70,5 @@ def _boot(stock: Stock, order: family.Fork, link: int) -> base.Boot:
         settings=stock.pool,
         hooks=stock.hooks,
         fronts=stock.fronts,
+        home=None if home is None else home._replace(stderr=stderr_read, stacks=stacks),
     )

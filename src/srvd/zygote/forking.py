@@ -1,6 +1,7 @@
 """The nursery: forks a worker for each order on the link, and tells of each one's end.
 
-What the child does is `child.py`. No timer, no signal handler: an epoll over the link and the children's pidfds.
+What the child does is `child.py`. No signal handler: an epoll over the link and the children's pidfds, and no timer
+while there is a daemon. What a zygote does without one is `orphaned.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +20,9 @@ from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 from srvd.worker.hooks import Hooks
+from srvd.worker.orphan import Home, call_home
 from srvd.zygote import child
+from srvd.zygote.orphaned import Orphanhood
 
 if TYPE_CHECKING:
     from srvd.worker.front import Front
@@ -37,6 +41,7 @@ class Stock(NamedTuple):
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
     stacks: int = -1  # the file for the zygote's own stacks
+    home: Home | None = None  # None: it leaves when its link ends
 
 
 class Newborn(NamedTuple):
@@ -51,37 +56,82 @@ class Nursery:
         self._link = link
         self._stock = stock
         self._children: dict[int, Newborn] = {}
+        self._orphanhood: Orphanhood | None = None
+        self._untold: list[family.Reaped] = []  # not more than there were children when the daemon died
         self._epoll = select.epoll()
         self._epoll.register(link, select.EPOLLIN)
 
     def run(self) -> None:
-        """Fork and bury until the link ends or says `Quit`. Workers stay behind: the daemon takes them over."""
-        try:
-            while self._turn():
-                pass
-        except (BrokenPipeError, ConnectionResetError):  # the link ended while something was said
-            return
+        """Fork and bury until told to leave. Workers stay behind: the daemon takes them over."""
+        while self._turn():
+            pass
 
     def _turn(self) -> bool:
-        return all(self._bury(fd) if fd in self._children else self._hear() for fd, _ in self._epoll.poll())
+        orphanhood = self._orphanhood
+        if orphanhood is None:
+            events = self._epoll.poll()
+        else:
+            heard, children = self._link.fileno() >= 0, bool(self._children)
+            events = self._epoll.poll(orphanhood.wait(time.monotonic(), heard=heard, children=children))
+            if not self._wait_for_daemon(orphanhood, time.monotonic()):
+                return False
+        return all(self._bury(fd) if fd in self._children else self._hear() for fd, _ in events)
 
     def _hear(self) -> bool:
         """One message of the daemon; False: there will be no more."""
-        received = fds.receive(self._link, family.LIMIT, 3)
+        try:
+            received = fds.receive(self._link, family.LIMIT, 4)
+        except OSError:
+            received = b"", []
         if received is None:
             return True
         datagram, passed = received
         if not datagram:
-            return False
-        order = family.decode(datagram, (family.Fork, family.Quit))
+            return self._lose_daemon()
+        order = family.decode(datagram, (family.Fork, family.Quit, family.Adopted))
+        if isinstance(order, family.Adopted):
+            self._orphanhood = None
+            return True
         if not isinstance(order, family.Fork):
             fds.close_all(passed)
             return False
-        if len(passed) == 3:
+        if len(passed) == 4:
             self._fork(order, passed)
         else:
             fds.close_all(passed)
             self._say(family.ForkFailed(order.serial, "descriptors were lost on the way"))
+        return True
+
+    def _lose_daemon(self) -> bool:
+        """The link has ended. False: nobody will come, and the workers see to themselves."""
+        home, pool = self._stock.home, self._stock.pool
+        if home is None or pool.orphan_timeout == 0:
+            return False
+        self._epoll.unregister(self._link)
+        self._link.close()
+        if self._orphanhood is None:
+            self._orphanhood = Orphanhood(time.monotonic(), pool.orphan_timeout, pool.drain_timeout)
+        return True
+
+    def _wait_for_daemon(self, orphanhood: Orphanhood, now: float) -> bool:
+        """Call if it is time to, and end those who did not leave in time. False: it is over."""
+        if orphanhood.is_over(now, children=bool(self._children)):
+            for pidfd, newborn in self._children.items():
+                process.send_group_signal(pidfd, newborn.pid, signal.SIGKILL)
+                process.send_signal(pidfd, signal.SIGKILL)
+            return False
+        if self._link.fileno() >= 0 or not orphanhood.may_call(now):
+            return True
+        home, wanted = self._stock.home, self._stock.wanted
+        assert home is not None
+        children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
+        link = call_home(home, family.Here(wanted.pool, wanted.generation, 0, orphanhood.is_late(now), children))
+        if link is not None:
+            self._link = link
+            self._epoll.register(link, select.EPOLLIN)
+            untold, self._untold = self._untold, []
+            for reaped in untold:
+                self._say(reaped)
         return True
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
@@ -112,6 +162,8 @@ class Nursery:
         self._epoll.close()
         self._link.close()
         fds.close_all(self._children)
+        if self._stock.home is not None:
+            os.close(self._stock.home.stderr)
 
     def _bury(self, pidfd: int) -> bool:
         newborn = self._children.pop(pidfd)
@@ -125,4 +177,9 @@ class Nursery:
         return True
 
     def _say(self, message: family.Message, *passed: int) -> None:
-        fds.send(self._link, family.encode(message), passed, wait=True)
+        """What nobody hears any more is lost, but for the ends of workers: the next daemon shall know of them."""
+        try:
+            fds.send(self._link, family.encode(message), passed, wait=True)
+        except OSError:  # its end will be read from the link, or has been
+            if isinstance(message, family.Reaped):
+                self._untold.append(message)

@@ -23,6 +23,7 @@ from srvd.linux import fds, identity, process
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.wire import family
+from srvd.worker.orphan import Home
 from srvd.zygote import fronting, loading
 from srvd.zygote.forking import Nursery, Stock
 
@@ -102,7 +103,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         fds.kill_at_end(link)
         outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
         fds.kill_at_end(link, on=False)
-        fronts = [] if outcome.tainted else fronting.make(wanted, errand.fds[2 + len(wanted.listeners) :])
+        home, rest = _home(wanted, errand.fds)
+        fronts = [] if outcome.tainted else fronting.make(wanted, rest)
     except LoadFailed as failed:
         _say_failed(link, failed)
         return 1
@@ -121,8 +123,19 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     gc.freeze()
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
     board, stacks = Board.attach(errand.fds[0]), errand.fds[1]
-    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, stacks)).run()
+    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, stacks, home)).run()
     return 0
+
+
+def _home(wanted: family.Load, passed: list[int]) -> tuple[Home | None, list[int]]:
+    """The way back to a daemon, if there is one, and what remains of the descriptors. Raises `BadFrame`."""
+    board, stacks, *rest = passed
+    listeners, rest = rest[: len(wanted.listeners)], rest[len(wanted.listeners) :]
+    if not wanted.rendezvous:
+        return None, rest
+    if len(rest) < 2:
+        raise BadFrame("read what to load: the way home does not fit; the link is closed")
+    return Home(wanted.rendezvous, wanted.uid, rest[0], board, tuple(listeners), rest[1], stacks), rest[2:]
 
 
 def _become(wanted: family.Load) -> None:

@@ -1,0 +1,137 @@
+"""Hears the orphans of a daemon that died: who calls at the rendezvous, as what, and with which descriptors.
+
+Adopts nobody and ends nobody. A caller proves by the family's lock, which it brings, that it is of the family; whether
+it is who it says is for the reader of the state to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import NamedTuple
+
+from srvd.core.model import GenerationId, WorkerId
+from srvd.errors import BadFrame
+from srvd.linux import fds, process
+from srvd.linux.rendezvous import Caller, Rendezvous
+from srvd.wire import family
+
+__all__ = ["Calls", "Orphan"]
+
+_MOST_SILENT = 128
+"""Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
+
+_BATCH = 64
+
+
+class Orphan(NamedTuple):
+    """One that called. The descriptors are the reader's now."""
+
+    here: family.Here
+    pid: int  # by the kernel's word
+    pidfd: int
+    link: socket.socket
+    stderr: int  # the end that is read
+    stacks: int
+    board: int
+    lock: int
+    listeners: list[int]
+
+    @property
+    def id(self) -> WorkerId | GenerationId:
+        here = self.here
+        generation = GenerationId(here.pool, here.generation)
+        return WorkerId(*generation, here.serial) if here.serial else generation
+
+    def dismiss(self) -> None:
+        """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
+        order: family.Message = family.Quit()
+        if self.here.serial:
+            order = family.Drain(_LEAVE_SECONDS, leaving=True, left_over=list(range(len(self.listeners))))
+        with contextlib.suppress(OSError):  # it is gone
+            fds.send(self.link, family.encode(order))
+        self.close()
+
+    def close(self) -> None:
+        self.link.close()
+        fds.close_all([self.pidfd, self.stderr, self.stacks, self.board, self.lock, *self.listeners])
+
+
+_LEAVE_SECONDS = 30.0
+
+
+class Calls:
+    """Owns the rendezvous and who waits there; `fileno` is readable when there is something to `hear`."""
+
+    def __init__(self, name: str, lock: int) -> None:
+        """`lock`: a descriptor of the family's lock, held or not. Raises `SystemRefused`: the name is taken."""
+        entry = os.fstat(lock)
+        self._lock = entry.st_dev, entry.st_ino
+        self._rendezvous = Rendezvous(name)
+        self._silent: dict[int, Caller] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(self._rendezvous, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def hear(self, seconds: float = 0.0) -> list[Orphan]:
+        """Those who have said who they are, after at most so many seconds. Raises `OSError` (EMFILE and the like)."""
+        found = []
+        for fd, _ in self._epoll.poll(seconds):
+            if fd in self._silent:
+                caller = self._forget(fd)
+                orphan = self._identify(caller)
+                if orphan is None:
+                    caller.sock.close()
+                else:
+                    found.append(orphan)
+            else:
+                self._accept()
+        return found
+
+    def close(self) -> None:
+        """Whoever has not been heard calls again, for the next daemon."""
+        for caller in self._silent.values():
+            caller.sock.close()
+        self._silent.clear()
+        self._epoll.close()
+        self._rendezvous.close()
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            caller = self._rendezvous.accept()
+            if caller is None:
+                return
+            if len(self._silent) == _MOST_SILENT:
+                self._forget(next(iter(self._silent))).sock.close()
+            self._silent[caller.sock.fileno()] = caller
+            self._epoll.register(caller.sock, select.EPOLLIN)
+
+    def _forget(self, fd: int) -> Caller:
+        self._epoll.unregister(fd)
+        return self._silent.pop(fd)
+
+    def _identify(self, caller: Caller) -> Orphan | None:
+        """None: it is gone, or not of the family."""
+        try:
+            received = fds.receive(caller.sock, family.LIMIT, fds.FDS_LIMIT)
+        except (OSError, BadFrame):
+            return None
+        if received is None:
+            return None
+        datagram, passed = received
+        try:
+            here = family.decode(datagram, family.FROM_ORPHAN)
+            entry = os.fstat(passed[3])
+            if not isinstance(here, family.Here) or (entry.st_dev, entry.st_ino) != self._lock:
+                raise BadFrame("it is not of the family")
+            pidfd = process.open_pidfd(caller.pid)
+        except (OSError, BadFrame, IndexError):
+            fds.close_all(passed)
+            return None
+        os.set_blocking(passed[0], False)
+        stderr, stacks, board, lock, *listeners = passed
+        return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, board, lock, listeners)

@@ -1,0 +1,358 @@
+"""Claims about zygotes and workers whose daemon has died: they serve on, call for the next one, and leave in time.
+
+Here the test is the next daemon. A whole one is in test_system_adoption.py.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.core.events import ZygoteGone
+from srvd.core.model import GenerationId, WorkerId
+from srvd.daemon.bond import Bond
+from srvd.daemon.orphans import Calls, Orphan
+from srvd.daemon.stacks import make_file
+from srvd.linux import fds, process, rendezvous
+from srvd.linux.scoreboard import Board
+from srvd.wire import family
+from tests.stage import Stage
+from tests.support import wait_for
+
+CHATTY = """
+import os, sys, time
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/chat":
+        for n in range(3000):
+            print(f"line {n} " + 1000 * "x", file=sys.stderr)
+    if path == "/stuck":
+        time.sleep(1000)
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+"""
+
+
+class Family:
+    """A stage whose daemon can die, and the calls of those who are left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bond = Bond.open(str(folder / "control.sock.family"))
+        self.stage = Stage(folder, bond=self.bond)
+        self.heard: list[Orphan] = []
+        self.calls: Calls | None = None
+
+    def die(self) -> None:
+        """As the kernel does it: links end, without a word."""
+        self.stage.performer.close(dismiss=False)
+
+    def wait_call(self, who: WorkerId | GenerationId) -> Orphan:
+        """The call of this one, when it has come; others' are kept."""
+        if self.calls is None:
+            self.calls = Calls(self.bond.rendezvous, self.bond.lock)
+        calls = self.calls
+
+        def look() -> Orphan | None:
+            self.heard += calls.hear(0.05)
+            return next((orphan for orphan in self.heard if orphan.id == who), None)
+
+        found = wait_for(look)
+        assert found is not None
+        self.heard.remove(found)
+        return found
+
+    def _dismiss_all(self) -> bool:
+        """Send away who calls, until nobody is left."""
+        assert self.calls is not None
+        self.heard += self.calls.hear(0.05)
+        for orphan in self.heard:
+            orphan.dismiss()
+        self.heard.clear()
+        return self.stage._childless()
+
+    def close(self) -> None:
+        if self.calls is not None:
+            wait_for(self._dismiss_all)
+            self.calls.close()
+        self.stage.close()
+        self.bond.close(remove=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Family]:
+    found = Family(tmp_path)
+    yield found
+    found.close()
+
+
+def get(address: tuple[str, int], path: str = "/") -> str:
+    connection = http.client.HTTPConnection(*address, timeout=20)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def say(orphan: Orphan, message: family.Message, *passed: int) -> None:
+    assert fds.send(orphan.link, family.encode(message), passed)
+
+
+def hear(orphan: Orphan, allowed: tuple[type[family.Message], ...]) -> tuple[family.Message, list[int]]:
+    orphan.link.settimeout(20)
+    received = fds.receive(orphan.link, family.LIMIT, 1, wait=True)
+    assert received is not None
+    return family.decode(received[0], allowed), received[1]
+
+
+def ends(pid: int) -> Callable[[], bool]:
+    """Whether it has: a zombie is ours to reap."""
+    pidfd = process.open_pidfd(pid)
+
+    def look() -> bool:
+        over = process.is_over(pidfd)
+        if over:
+            os.close(pidfd)
+        return over
+
+    return look
+
+
+def test_an_orphan_serves_on_and_obeys_the_next_daemon(home: Family) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY), 1)
+    address, pid = stage.serve(worker), stage.pid(worker)
+    over = ends(pid)
+    home.die()
+    assert get(address) == str(pid)
+    orphan = home.wait_call(worker)
+    assert (orphan.pid, orphan.here.draining) == (pid, False)
+    say(orphan, family.Adopted())
+    assert get(address) == str(pid)
+    say(orphan, family.Drain(5.0, leaving=False, left_over=[]))
+    assert hear(orphan, family.FROM_WORKER)[0] == family.Bye()
+    wait_for(over)
+    orphan.close()
+
+
+def test_an_orphan_brings_what_the_next_daemon_needs(home: Family) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY), 1)
+    address = stage.serve(worker)
+    home.die()
+    orphan = home.wait_call(worker)
+    board = Board.attach(os.dup(orphan.board))
+    get(address)
+    assert board.tally(0) == (1, 0)
+    board.close()
+    listener = socket.socket(fileno=os.dup(orphan.listeners[0]))
+    assert listener.getsockname() == address
+    listener.close()
+    assert os.fstat(orphan.lock).st_ino == os.fstat(home.bond.lock).st_ino
+    orphan.dismiss()
+
+
+def test_the_family_is_known_to_live_by_its_lock(home: Family, tmp_path: Path) -> None:
+    worker = home.stage.fork(home.stage.load(CHATTY), 1)
+    home.stage.serve(worker)
+    home.die()
+    os.close(home.bond.lock)  # the daemon's own
+    again = Bond.open(str(tmp_path / "control.sock.family"))
+    assert not again.is_fresh
+    assert again.rendezvous == home.bond.rendezvous
+    home.bond = again
+    orphan = home.wait_call(worker)
+    assert again.take(os.dup(orphan.lock))
+    assert os.fstat(again.lock).st_ino == os.fstat(orphan.lock).st_ino
+    orphan.dismiss()
+
+
+def test_what_an_orphan_writes_waits_for_the_next_daemon_and_holds_nothing_up(home: Family) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY, threads=2), 1)
+    address = stage.serve(worker)
+    home.die()
+    for _ in range(3):
+        assert get(address, "/chat")
+    orphan = home.wait_call(worker)
+    text = b""
+    while data := _read(orphan.stderr):
+        text += data
+    assert b"line 2999" in text
+    assert len(text) <= 1 << 20
+    orphan.dismiss()
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return b""
+
+
+def test_orphans_leave_when_nobody_comes(home: Family) -> None:
+    stage = home.stage
+    generation = stage.load(CHATTY, orphan_timeout=0.5)
+    worker = stage.fork(generation, 1)
+    address = stage.serve(worker)
+    over, zygote_over = ends(stage.pid(worker)), ends(stage.zygote_pid(generation))
+    home.die()
+    assert get(address)
+    wait_for(over)
+    wait_for(zygote_over)
+
+
+def test_a_worker_that_does_not_leave_in_its_time_is_ended_by_its_zygote(home: Family) -> None:
+    stage = home.stage
+    generation = stage.load(CHATTY, orphan_timeout=0.1, drain_timeout=0.1)
+    worker = stage.fork(generation, 1)
+    address = stage.serve(worker)
+    over, zygote_over = ends(stage.pid(worker)), ends(stage.zygote_pid(generation))
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: stage.board.read(0).busy)
+        home.die()
+        wait_for(over, within=30)
+    wait_for(zygote_over)
+
+
+@pytest.mark.parametrize("case", ["no patience", "standby"])
+def test_who_is_of_no_use_without_a_daemon_leaves_at_once(home: Family, case: str) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY, orphan_timeout=0.0 if case == "no patience" else 60.0), 1)
+    if case == "no patience":
+        stage.serve(worker)
+    over = ends(stage.pid(worker))
+    home.die()
+    wait_for(over)
+    if case == "standby":
+        home.wait_call(GenerationId(*worker[:2])).dismiss()
+
+
+def test_who_was_told_to_leave_with_all_others_waits_for_nobody(home: Family) -> None:
+    stage = home.stage
+    generation = stage.load(CHATTY)
+    worker = stage.fork(generation, 1)
+    stage.serve(worker)
+    over, zygote_over = ends(stage.pid(worker)), ends(stage.zygote_pid(generation))
+    stage.performer.close()
+    wait_for(over)
+    wait_for(zygote_over)
+
+
+def test_an_orphaned_zygote_tells_who_died_meanwhile_and_forks_for_the_next_daemon(home: Family) -> None:
+    stage = home.stage
+    generation = stage.load(CHATTY)
+    worker, other = stage.fork(generation, 1), stage.fork(generation, 2)
+    stage.serve(worker)
+    address = stage.serve(other)
+    home.die()
+    victim = stage.pid(worker)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{victim}"))
+    zygote = home.wait_call(generation)
+    assert zygote.here.children == [[2, stage.pid(other)]]
+    assert hear(zygote, family.FROM_ZYGOTE)[0] == family.Reaped(1, None, signal.SIGKILL)
+    say(zygote, family.Adopted())
+    ours, theirs = fds.link_pair()
+    read, write = os.pipe()
+    stacks = make_file()
+    say(zygote, family.Fork(3, 7), theirs.fileno(), write, stacks, read)
+    forked, passed = hear(zygote, family.FROM_ZYGOTE)
+    assert isinstance(forked, family.Forked)
+    ours.settimeout(20)
+    assert family.decode(ours.recv(family.LIMIT), family.FROM_WORKER) == family.Ready()
+    assert get(address) == str(stage.pid(other))
+    ours.send(family.encode(family.Drain(1.0, leaving=True, left_over=[])))
+    fds.close_all([ours.detach(), theirs.detach(), read, write, stacks, *passed])
+    zygote.dismiss()
+    home.wait_call(other).dismiss()
+
+
+def test_a_daemon_that_dies_before_it_has_adopted_is_followed_by_the_next(home: Family) -> None:
+    stage = home.stage
+    generation = stage.load(CHATTY)
+    worker = stage.fork(generation, 1)
+    address = stage.serve(worker)
+    home.die()
+    for adopted in (False, True, False):
+        for who in (worker, generation):
+            orphan = home.wait_call(who)
+            if adopted:
+                say(orphan, family.Adopted())
+            orphan.close()
+        assert get(address)
+    home.wait_call(worker).dismiss()
+    home.wait_call(generation).dismiss()
+
+
+def test_whoever_does_not_bring_the_lock_is_not_of_the_family(home: Family) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY), 1)
+    stage.serve(worker)
+    home.die()
+    home.wait_call(worker).dismiss()
+    assert home.calls is not None
+    for datagram, passed in ((b"", []), (b"\xc1", [0, 0, 0]), (_claim(), []), (_claim(), [0, 0, 0])):
+        stranger = rendezvous.call(home.bond.rendezvous, os.geteuid())
+        assert stranger is not None
+        fds.send(stranger, datagram, passed)
+        stranger.settimeout(0.05)
+
+        def refused(link: socket.socket = stranger) -> bool:
+            assert home.calls is not None
+            home.heard += home.calls.hear()
+            try:
+                return link.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionResetError:
+                return True
+
+        wait_for(refused)
+        stranger.close()
+    assert {orphan.id for orphan in home.heard} <= {GenerationId(*worker[:2])}
+
+
+def _claim() -> bytes:
+    return family.encode(family.Here("web", 1, 1, False, []))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_an_orphan_tells_nothing_to_somebody_who_is_not_its_daemon() -> None:
+    name = rendezvous.new_name()
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(65534, 65534, 65534)
+            waiting = rendezvous.Rendezvous(name)
+            os.write(go, b"x")
+            signal.pause()
+            waiting.close()
+        finally:
+            os._exit(0)
+    try:
+        assert os.read(ready, 1) == b"x"
+        assert rendezvous.call(name, 65533) is None
+        friend = rendezvous.call(name, 65534)
+        assert friend is not None
+        friend.close()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        fds.close_all([ready, go])
+
+
+def test_a_zygote_that_still_loads_ends_with_its_daemon(home: Family) -> None:
+    generation = home.stage.start("import time\ntime.sleep(1000)\n")
+    over = ends(home.stage.zygote_pid(generation))
+    home.die()
+    wait_for(over)
+    assert not home.stage.of(ZygoteGone, generation)

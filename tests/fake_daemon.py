@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from srvd.core.actions import Level
 from srvd.daemon.control import ControlServer, Limits, Peer
-from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, SrvdError
+from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, NoSuchWorker, SrvdError
 
 T = TypeVar("T")
 
@@ -73,6 +73,7 @@ DEATH = {
     "requests": 99,
     "traceback": TRACEBACK,
     "stderr": "out of\x9bmemory\n",
+    "stacks": "",
 }
 
 RETIRED = {
@@ -82,6 +83,40 @@ RETIRED = {
     "summary": "was told to leave (reload)",
     "traceback": "",
     "stderr": "",
+}
+
+_FRAME = {"file": "/srv/shop/views\x1b[31m.py", "line": 12, "function": "report"}
+_WAITING = {"file": "/usr/lib/python3/threading.py", "line": 629, "function": "wait"}
+_RUN = {"file": "/usr/lib/python3/threading.py", "line": 982, "function": "run"}
+_LOOP = {"file": "/opt/lib/srvd/worker/loop.py", "line": 100, "function": "turn"}
+_OURS = {"file": "/opt/lib/srvd/zygote/life.py", "line": 65, "function": "live"}
+_SHELL = {"file": "<string>", "line": 1, "function": "<module>"}
+
+PROCESS = {
+    "id": "web/3#7",
+    "kind": "worker",
+    "pool": "web",
+    "pid": 1007,
+    "state": "serving",
+    "process": "running",
+    "requests": [{"lane": 1, "line": "GET /report\x1b]0;owned\x07", "age_s": 61.5}],
+    "threads": [
+        {"id": "0x7f01", "name": "", "frames": [_FRAME, {"file": "", "line": 0, "function": "..."}]},
+        {"id": "0x7f02", "name": "", "frames": [_WAITING, _RUN, _LOOP]},
+        {"id": "0x7f03", "name": "pool", "frames": [_WAITING, _RUN, _LOOP]},
+        {"id": "0x7f04", "name": "", "frames": [_LOOP, _OURS, _SHELL]},
+    ],
+    "problem": "",
+}
+
+STOPPED = {
+    **PROCESS,
+    "id": "web/3#8",
+    "pid": 1008,
+    "process": "stopped",
+    "requests": [],
+    "threads": [],
+    "problem": "it is stopped, by SIGSTOP or a debugger: SIGCONT lets it go on",
 }
 
 SETTINGS = [
@@ -123,6 +158,13 @@ class FakeBackend:
             case _:
                 ended = [op for op in self.operations.values() if op["state"] != "running"]
                 return {"operations": ended[: args["limit"]], "total": len(ended)}
+
+    def ask(self, method: str, args: dict[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
+        if self.raises is not None:
+            raise self.raises
+        if args["worker"] == "web/3#404":
+            raise NoSuchWorker("there is no worker 'web/3#404'")
+        self._later(lambda: reply({"schema": 1, "processes": [PROCESS, STOPPED], "total": 3}))
 
     def order(self, method: str, args: dict[str, Any], peer: Peer) -> int:
         self.asked.append((method, args, peer))

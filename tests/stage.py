@@ -136,7 +136,7 @@ class Stage:
 
     def zygote_pid(self, generation: GenerationId) -> int:
         """Found by its title; the performer does not tell."""
-        (pid,) = (pid for pid, found in self.performer._zygotes.pids().items() if found == generation)
+        (pid,) = (pid for pid, found in self.performer.zygotes.pids().items() if found == generation)
         return pid
 
     def log_of(self, subject: GenerationId | WorkerId) -> str:
@@ -145,13 +145,13 @@ class Stage:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        generations = set(self.performer._zygotes._zygotes)
+        generations = set(self.performer.zygotes._zygotes)
         for worker in list(self.performer.workers.pids().values()):
             self.kill(worker)
         for generation in generations:
             self.performer.perform(StopZygote(generation))
         self.spin(0.05)
-        for generation in generations & set(self.performer._zygotes._zygotes):
+        for generation in generations & set(self.performer.zygotes._zygotes):
             self.performer.perform(KillZygote(generation))
         for generation in generations:
             self.gone(generation)

@@ -129,6 +129,23 @@ def test_every_query_answers_with_the_schema(client: Client, entry: Command) -> 
     assert client.call(entry.name, needed(entry))["schema"] == 1
 
 
+def test_a_question_that_takes_time_is_asked_once_at_a_time_and_can_be_taken_back(fake: Fake) -> None:
+    with Raw(fake.path) as raw:
+        raw.say(type="req", id=1, method="dump")
+        raw.say(type="req", id=2, method="dump")
+        raw.say(type="cancel", id=1)
+        raw.say(type="req", id=3, method="dump")
+        assert [(one["type"], one["id"]) for one in (raw.next(), raw.next(), raw.next())] == [
+            ("err", 2),
+            ("err", 1),
+            ("ok", 3),
+        ]
+        raw.say(type="req", id=4, method="dump")
+    with Raw(fake.path) as raw:  # whoever hangs up is not answered, and nobody else in its place
+        raw.say(type="req", id=4, method="ping")
+        assert raw.next()["result"]["name"] == "fake"
+
+
 @pytest.mark.parametrize("place", FIELDS, ids=named)
 def test_a_wrong_type_in_any_field_is_refused_and_the_connection_lives(
     fake: Fake, client: Client, place: tuple[Command, Field]

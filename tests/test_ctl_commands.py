@@ -93,6 +93,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         ("op show 999", EXIT.NOT_FOUND),
         ("op wait 999", EXIT.NOT_FOUND),
         ("pause nothing", EXIT.NOT_FOUND),
+        ("dump web/3#404", EXIT.NOT_FOUND),
         ("scale 8 partial", EXIT.CHANGED),
         ("-s /nonexistent/a.sock ping", EXIT.NO_DAEMON),
         ("-s /nonexistent/a.sock status", EXIT.NOT_READY),
@@ -145,7 +146,7 @@ def test_what_is_typed_is_what_is_asked(daemon: Daemon, line: str, args: dict[st
 
 
 @pytest.mark.parametrize(
-    "line", ["ping", "status", "workers", "why", "config", "history", "op list", "op show 1", "reload"]
+    "line", ["ping", "status", "workers", "why", "dump", "config", "history", "op list", "op show 1", "reload"]
 )
 def test_json_is_the_wires_result_in_one_line(daemon: Daemon, line: str) -> None:
     daemon.json("reload")
@@ -167,6 +168,26 @@ def test_a_failed_reload_prints_the_applications_traceback_and_steers_no_termina
     assert done.stdout == ""
     assert "ImportError: no \\x1b[31mred\\x1b[0m module\n" in done.stderr
     assert done.stderr.endswith("srvctl: load web@4: ImportError (step: load)\n")
+
+
+def test_a_dump_says_who_is_where_and_steers_no_terminal(daemon: Daemon) -> None:
+    done = daemon.ctl("dump")
+    assert done.stdout == (
+        "worker web/3#7: serving, pid 1007, running\n"
+        "  in GET /report\\x1b]0;owned\\x07 for 1 min 1 s\n"
+        "  thread 0x7f01, the innermost call first:\n"
+        "    /srv/shop/views\\x1b[31m.py:12 in report\n"
+        "    ...\n"
+        "  2 threads (0x7f02, 0x7f03 pool), the innermost call first:\n"
+        "    /usr/lib/python3/threading.py:629 in wait\n"
+        "    2 more, of srvd and of threading\n"
+        "  outside of the application: worker/loop.py:100 in turn\n"
+        "\n"
+        "worker web/3#8: serving, pid 1008, stopped\n"
+        "  no stacks: it is stopped, by SIGSTOP or a debugger: SIGCONT lets it go on\n"
+        "\n"
+    )
+    assert done.stderr == "2 of 3; see more with --offset\n"
 
 
 def test_op_wait_ends_like_the_order_itself(daemon: Daemon) -> None:

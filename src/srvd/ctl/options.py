@@ -118,7 +118,7 @@ def arguments(entry: Command, ctx: click.Context) -> dict[str, Any]:
         args |= _scale(ctx, args.pop("size", None), args.pop("pool", None))
     target = given.get("target")
     if target:
-        args["worker" if "/" in target else "pool"] = target
+        args["worker" if "/" in target or "@" in target else "pool"] = target
     if given.get("no_wait"):
         if given.get("patience"):
             ctx.fail("--wait and --no-wait exclude each other")

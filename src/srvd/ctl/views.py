@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from srvd.ctl.render import ago, clock, date, escape, marked, number, put, seconds, size, table
+from srvd.ctl.stacks import show_dump
 
 __all__ = ["VIEWS", "show_event", "show_operation", "summary"]
 
@@ -222,6 +223,7 @@ VIEWS: dict[str, Callable[[Map], None]] = {
     "status": _show_status,
     "workers": _show_workers,
     "why": _show_deaths,
+    "dump": show_dump,
     "op.list": _show_operations,
     "op.show": _show_one_operation,
     "history": _show_operations,

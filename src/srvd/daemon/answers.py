@@ -20,6 +20,8 @@ from srvd.core.events import CancelAsked, Event, Ordered
 from srvd.core.model import Actor, Kind, OpId, Order, WorkerId
 from srvd.core.state import House, Operation, Pool, Worker
 from srvd.daemon.control import Peer
+from srvd.daemon.dump import Dumps, Subject
+from srvd.daemon.stacks import PATIENCE
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
 from srvd.linux.scoreboard import LaneFacts
 
@@ -49,12 +51,14 @@ class Answers:
         send: Callable[[Event], None],
         config: Callable[[], Config],
         described: Callable[[], list[Map]],
+        dumps: Dumps,
     ) -> None:
         self._house = house
         self._measures = measures
         self._send = send
         self._config = config
         self._described = described
+        self._dumps = dumps
         self._began = time.monotonic()
         self._ticket = 0
         self._answers: list[Opened | Refused] = []
@@ -158,6 +162,27 @@ class Answers:
                 return show.as_map(self._config())
             case _:
                 raise UnknownMethod(f"the daemon does not know {method!r}")
+
+    def ask(self, method: str, args: Map, reply: Callable[[Map], None]) -> None:
+        """A question that takes time: `reply` is called once, later. Raises `SrvdError` instead."""
+        if method != "dump":
+            raise UnknownMethod(f"the daemon does not know {method!r}")
+        found = self._subjects(args)
+        page = found[args["offset"] : args["offset"] + args["limit"]]
+        self._dumps.begin(page, args["timeout"] or PATIENCE, reply, total=len(found))
+
+    def _subjects(self, args: Map) -> list[Subject]:
+        wanted = args.get("worker", "")
+        if not wanted:
+            pools = [self._pool(args["pool"])] if args.get("pool") else self._house.pools.values()
+            return self._dumps.subjects(pools)
+        if "@" not in wanted:
+            return [self._dumps.worker(self._find_worker(wanted)[1])]
+        for pool in self._house.pools.values():
+            for generation in pool.generations.values():
+                if str(generation.id) == wanted:
+                    return [self._dumps.zygote(generation)]
+        raise NoSuchWorker(f"there is no generation {wanted!r}", hint="srvctl status lists them")
 
     def _daemon(self) -> Map:
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from srvd.core.actions import Level
@@ -45,6 +46,9 @@ class Backend(Protocol):
     def query(self, method: str, args: dict[str, Any], peer: Peer) -> dict[str, Any]:
         """The result. Raises `SrvdError`."""
 
+    def ask(self, method: str, args: dict[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
+        """A question that takes time: `reply` is called once, later. Raises `SrvdError` instead."""
+
     def order(self, method: str, args: dict[str, Any], peer: Peer) -> int:
         """The operation that was opened, joined or (op.cancel) meant. Raises `SrvdError` when nothing will be done."""
 
@@ -62,13 +66,14 @@ class Wait(NamedTuple):
 
 
 class Desk:
-    __slots__ = ("_backend", "_idems", "_log", "_most_waits", "_waits", "stoppers", "watchers")
+    __slots__ = ("_asked", "_backend", "_idems", "_log", "_most_waits", "_waits", "stoppers", "watchers")
 
     def __init__(self, backend: Backend, log: Log, most_waits: int) -> None:
         self._backend = backend
         self._log = log
         self._most_waits = most_waits
         self._waits: dict[Link, dict[int, Wait]] = {}
+        self._asked: dict[Link, int] = {}  # the number of its question that takes time: one at a time
         self._idems = Idems()
         self.stoppers: set[Link] = set()  # who asked for the daemon's end, and waits to see it
         self.watchers = Watchers()
@@ -80,7 +85,7 @@ class Desk:
             self._take_back(link, said.id)
             return
         try:
-            if said.id in self._waits.get(link, ()):
+            if said.id in self._waits.get(link, ()) or self._asked.get(link) == said.id:
                 raise BadArgs(f"call {said.method}: the id {said.id} is that of a request that still waits")
             self._answer(link, said, now)
         except InternalError as problem:
@@ -95,7 +100,7 @@ class Desk:
             link.finish()
 
     def is_engaged(self, link: Link) -> bool:
-        return link in self._waits or link in self.watchers
+        return link in self._waits or link in self._asked or link in self.watchers
 
     def due(self, link: Link) -> float:
         """The first deadline of a request that waits."""
@@ -110,6 +115,7 @@ class Desk:
     def forget(self, link: Link) -> None:
         """The connection has ended. What it asked for goes on."""
         self._waits.pop(link, None)
+        self._asked.pop(link, None)
         self.watchers.end(link)
         self.stoppers.discard(link)
 
@@ -128,6 +134,9 @@ class Desk:
 
     def close(self, reason: str) -> None:
         """The daemon goes: answer who still waits, with what is known."""
+        for link, number in self._asked.items():
+            self._reply(link, messages.error(number, ShuttingDown(f"the daemon goes ({reason})")))
+        self._asked.clear()
         for op in {wait.op for waits in self._waits.values() for wait in waits.values()}:
             operation = self._operation(op)
             if operation["state"] in ENDED:
@@ -151,10 +160,32 @@ class Desk:
             self._wait(link, Wait(said.id, entry.name, args["id"], now + seconds))
         elif entry.name == "op.show":
             self._reply(link, messages.ok(said.id, {"operation": self._backend.operation(args["id"])}))
+        elif entry.takes_time:
+            self._ask(link, said, args)
         elif entry.changes:
             self._order(link, said, args, now)
         else:
             self._reply(link, messages.ok(said.id, self._backend.query(entry.name, args, link.peer)))
+
+    def _ask(self, link: Link, said: messages.Request, args: dict[str, Any]) -> None:
+        if link in self._asked:
+            raise Busy(f"call {said.method}: a question of this connection is being answered")
+        if said.deadline:
+            args["timeout"] = min(args["timeout"] or said.deadline, said.deadline)
+        self._asked[link] = said.id
+        try:
+            self._backend.ask(said.method, args, partial(self._told, link, said.id))
+        except BaseException:
+            self._asked.pop(link, None)
+            raise
+        shown = " ".join(f"{name}={value}" for name, value in said.args.items())
+        text = f"{said.method} {shown}".rstrip() + f", asked by {link.peer.actor()}"
+        self._log(Level.INFO, text, _fields(link.peer, said.method))
+
+    def _told(self, link: Link, number: int, result: dict[str, Any]) -> None:
+        if self._asked.get(link) == number:  # else it hung up, or took it back
+            del self._asked[link]
+            self._reply(link, messages.ok(number, result))
 
     def _refused(self, peer: Peer, entry: Command) -> PermissionRefused:
         if entry.changes:
@@ -224,6 +255,9 @@ class Desk:
                 f"{wait.method}: no longer waited for; operation {wait.op} goes on", detail={"operation": wait.op}
             )
             self._end_wait(link, wait, {"type": "err", "error": gone.to_wire()})
+        elif self._asked.get(link) == number:
+            del self._asked[link]
+            self._reply(link, messages.error(number, Cancelled("no longer waited for, as asked")))
         elif self.watchers.end(link, number):
             self._reply(link, messages.error(number, Cancelled("watch: ended, as asked")))
         # Else its answer is on the way already.

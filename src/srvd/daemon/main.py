@@ -23,6 +23,7 @@ from srvd.daemon import background, sample
 from srvd.daemon.answers import Answers
 from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.control import ControlServer
+from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
 from srvd.daemon.herald import Herald
 from srvd.daemon.listeners import Listeners
@@ -94,6 +95,7 @@ class Daemon:
             self._emit,
             lambda: self._engine.config,
             self._listeners.described,
+            Dumps(self._performer.workers, self._performer.zygotes),
         )
         self._pidfile = Pidfile(config.daemon.pidfile)
         self._herald = Herald(unit, self._core.house, self._listeners.to_store, self._log.warning)

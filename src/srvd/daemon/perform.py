@@ -63,7 +63,7 @@ class Performer:
         self._listeners = listeners
         voice = Voice(self._loop, emit, woke, line)
         self.workers = Workers(voice, board)
-        self._zygotes = Zygotes(voice, board, self.workers, bond)
+        self.zygotes = Zygotes(voice, board, self.workers, bond)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
@@ -81,11 +81,11 @@ class Performer:
             case StartZygote(generation, revision):
                 self._start(generation, revision)
             case StopZygote(generation):
-                self._zygotes.stop(generation)
+                self.zygotes.stop(generation)
             case KillZygote(generation, dump):
-                self._zygotes.kill(generation, dump=dump)
+                self.zygotes.kill(generation, dump=dump)
             case Fork(worker):
-                self.workers.order(worker, self._zygotes.process(_generation(worker)))
+                self.workers.order(worker, self.zygotes.process(_generation(worker)))
             case TellWorker():
                 self._tell(action)
             case KillWorker(worker, dump):
@@ -112,11 +112,11 @@ class Performer:
             pid = process.next_zombie()
             if pid is None:
                 break
-            worker, zygote = self.workers.pids().get(pid), self._zygotes.pids().get(pid)
+            worker, zygote = self.workers.pids().get(pid), self.zygotes.pids().get(pid)
             if worker is not None:
                 self.workers.check(worker)
             elif zygote is not None:
-                self._zygotes.check(zygote)
+                self.zygotes.check(zygote)
             else:
                 process.reap_pid(pid)
                 reaped.append(pid)
@@ -127,14 +127,14 @@ class Performer:
         wait for another daemon.
         """
         self.workers.close(dismiss=dismiss)
-        self._zygotes.close(dismiss=dismiss)
+        self.zygotes.close(dismiss=dismiss)
 
     def _start(self, generation: GenerationId, revision: Revision) -> None:
         self._revisions[generation] = revision
         pool = self._pool(generation)
         config = self._configs[revision]
         fronts = Fronts(config.listeners, config.tls)
-        self._zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners), fronts)
+        self.zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners), fronts)
 
     def _tell(self, action: TellWorker) -> None:
         match action.told:

@@ -1,12 +1,13 @@
 """The stacks of one process: the file that it writes them to, and the asking for them.
 
-Knows neither what a process is nor what becomes of its stacks. A process that hangs, holds the interpreter's lock or
-has not even loaded its application answers all the same: what writes is a signal handler in C (faulthandler).
+Knows neither what a process is nor what becomes of its stacks. First it is asked for a polite answer, then for one at
+any price (linux/stacks.py says what the difference is): so one that hangs, holds the interpreter's lock or has not even
+loaded its application answers, too.
 
 Not stderr: that pipe carries what the application writes at the same time, its reader may be behind, and nothing on it
-says where a dump ends. The file is a memfd of a fixed size: a handler never waits for anybody, and cannot fill the
-memory. That it has finished is told by the kernel: the signal is no longer pending, and no thread has it blocked, as
-the one in the handler has.
+says where a dump ends. The file is a memfd of a fixed size: who writes never waits for anybody, and cannot fill the
+memory. The end of a polite answer is written; that of the other is told by the kernel: the signal is no longer pending,
+and no thread has it blocked, as the one in the handler has.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from srvd.daemon.loop import Loop, Timer
-from srvd.linux import process, procfs
-from srvd.linux.process import DUMP_SIGNAL
+from srvd.linux import process, procfs, stacks
 from srvd.linux.procfs import Reach
 
 __all__ = ["PATIENCE", "Stacks", "Trace", "make_file"]
@@ -30,6 +30,9 @@ SIZE = 512 << 10
 
 PATIENCE = 2.0
 """Seconds a process has to write its stacks: it takes milliseconds, and the machine may be short of everything."""
+
+_POLITE = 0.3
+"""Seconds of them, or a half if they are fewer, in which only the polite answer is waited for."""
 
 _STOPPED_PATIENCE = 0.2
 _SILENT_PATIENCE = 0.1  # for a handler that has ended without a word: another one than ours
@@ -65,7 +68,8 @@ def make_file() -> int:
 class Stacks:
     """Owns the file. One request is under way at a time; who asks meanwhile gets the same answer."""
 
-    __slots__ = ("_before", "_began", "_fd", "_loop", "_pause", "_pid", "_pidfd", "_timer", "_until", "_waiting")
+    __slots__ = ("_before", "_fd", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
+                 "_waiting")  # fmt: skip
 
     def __init__(self, pid: int, pidfd: int, fd: int) -> None:
         self._pid = pid
@@ -74,93 +78,109 @@ class Stacks:
         self._waiting: list[Done] = []
         self._timer: Timer | None = None
         self._loop: Loop
-        self._before: Reach | None = None
-        self._began = self._until = 0.0
+        self._before: Reach | None = None  # what it did with the signal before that was sent
+        self._signal = 0  # that was sent last
+        self._sent = self._until = 0.0
         self._pause = _FIRST_LOOK
 
     def take(self, loop: Loop, seconds: float, done: Done) -> None:
         """Have the process write its stacks; `done` is called once, later, and within about `seconds`."""
         self._waiting.append(done)
-        if len(self._waiting) > 1:
-            return
-        self._loop = loop
-        self._began = time.monotonic()
-        self._until = self._began + seconds
-        self._pause = _FIRST_LOOK
-        self._before = procfs.reach(self._pid, DUMP_SIGNAL)
-        if self._before is not None and self._before.caught:
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            if not self._before.pending:  # a real-time signal queues: once is enough for one that is stopped
-                process.send_signal(self._pidfd, DUMP_SIGNAL)
-        self._timer = loop.call_later(self._pause, self._look)
+        if len(self._waiting) == 1:
+            self._loop = loop
+            self._until = time.monotonic() + seconds
+            self._send(stacks.ASK)
 
     def close(self) -> None:
         """The process is over: whoever waits gets what it has written by now."""
         if self._timer is not None:
             self._timer.cancel()
         if self._waiting:
-            self._end(procfs.reach(self._pid, DUMP_SIGNAL), "it has ended")
+            self._end(None, "it has ended")
         os.close(self._fd)
 
+    def _send(self, number: int) -> None:
+        self._signal = number
+        self._sent = time.monotonic()
+        self._pause = _FIRST_LOOK
+        self._before = procfs.reach(self._pid, number)
+        if self._before is not None and self._before.caught:  # without a handler it would end the process
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            if not self._before.pending:  # a real-time signal queues: once is enough for one that is stopped
+                process.send_signal(self._pidfd, number)
+        self._timer = self._loop.call_later(self._pause, self._look)
+
     def _look(self) -> None:
-        now = time.monotonic()
-        seen = procfs.reach(self._pid, DUMP_SIGNAL)
-        if process.is_over(self._pidfd) or seen is None or self._before is None:
+        before, seen = self._before, procfs.reach(self._pid, self._signal)
+        if before is None or seen is None or process.is_over(self._pidfd):
             self._end(None, "it has ended")
-        elif not self._before.caught:
-            # Without a handler the signal would end it.
-            self._end(seen, "it has only just begun and cannot tell yet")
-        elif self._has_written(seen):
+        elif self._has_answered(seen):
             self._end(seen, "")
-        elif now >= min(self._until, self._began + self._patience(seen)):
-            self._end(seen, self._why(seen))
-        else:
+        elif time.monotonic() < min(self._until, self._sent + self._patience(seen)):
             self._pause = min(2 * self._pause, _LAST_LOOK)
             self._timer = self._loop.call_later(self._pause, self._look)
+        elif self._signal == stacks.ASK and seen.state != procfs.STOPPED:
+            self._send(stacks.DUMP)
+        else:
+            self._end(seen, self._why(seen))
+
+    def _has_answered(self, seen: Reach) -> bool:
+        written = self._written()
+        if not written or (self._signal == stacks.DUMP and (seen.pending or self._is_writing(seen))):
+            return False
+        return self._signal == stacks.DUMP or stacks.only(self._read(written))[1]
 
     def _written(self) -> int:
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+        return min(os.lseek(self._fd, 0, os.SEEK_CUR), SIZE)
 
-    def _has_written(self, seen: Reach) -> bool:
-        return not seen.pending and not self._is_writing(seen) and self._written() > 0
+    def _read(self, size: int) -> bytes:
+        return os.pread(self._fd, size, 0)
 
     def _is_writing(self, seen: Reach) -> bool:
         """A thread that has the signal blocked and had not before is in the handler, for all we can know."""
-        assert self._before is not None
-        return bool(seen.blocked - self._before.blocked)
+        return self._before is not None and bool(seen.blocked - self._before.blocked)
 
     def _patience(self, seen: Reach) -> float:
-        if seen.pending:
-            return _STOPPED_PATIENCE if seen.state == procfs.STOPPED else PATIENCE
-        return PATIENCE if self._is_writing(seen) or self._written() else _SILENT_PATIENCE
+        """Seconds from the sending of the signal."""
+        if self._before is None or not self._before.caught:
+            return 0.0
+        if seen.pending and seen.state == procfs.STOPPED:
+            return _STOPPED_PATIENCE
+        left = self._until - self._sent
+        if self._signal == stacks.ASK:
+            return min(_POLITE, left / 2)
+        return left if seen.pending or self._is_writing(seen) or self._written() else _SILENT_PATIENCE
 
     def _why(self, seen: Reach) -> str:
         channel = procfs.wait_channel(self._pid)
         where = f" ({channel})" if channel else ""
-        if self._written():
-            return "it had not finished when the time was over"
         if seen.state == procfs.STOPPED:
             return "it is stopped, by SIGSTOP or a debugger: SIGCONT lets it go on"
+        if not seen.caught:
+            return "it has only just begun and cannot tell yet"
         if seen.state == procfs.UNINTERRUPTIBLE:
             return f"it is in a call of the kernel that nothing interrupts{where}: a disk or a network file system?"
+        if self._written():
+            return "it had not finished when the time was over"
         if seen.pending:
             return f"it did not take the signal in time; it is {seen.state}{where}"
         return "it took the signal and wrote nothing: the application has put another handler in place"
 
     def _end(self, seen: Reach | None, problem: str) -> None:
         self._timer = None
-        written = min(self._written(), SIZE)
-        text = os.pread(self._fd, written, 0).decode("utf-8", "replace")
+        written = self._written()
+        text = stacks.only(self._read(written))[0]
         if written:
             self._give_back()
         if written > SIZE - _LINE:
             problem = f"they are longer than {SIZE >> 10} KiB: the rest is lost"
-        trace = Trace(text, problem if problem or text else "it wrote nothing", seen.state if seen else "ended")
+        trace = Trace(text, problem, seen.state if seen else "ended")
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done(trace)
 
     def _give_back(self) -> None:
         """The pages that were written: each process keeps its file for life."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
         with mmap.mmap(self._fd, SIZE) as pages:
             pages.madvise(mmap.MADV_REMOVE)

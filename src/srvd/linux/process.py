@@ -6,7 +6,6 @@ Chooses nothing: who is signalled, and when, is decided elsewhere. A pid alone i
 from __future__ import annotations
 
 import errno
-import faulthandler
 import os
 import resource
 import select
@@ -14,7 +13,6 @@ import signal
 from typing import NamedTuple
 
 __all__ = [
-    "DUMP_SIGNAL",
     "Ended",
     "is_over",
     "next_zombie",
@@ -27,11 +25,7 @@ __all__ = [
     "send_signal",
     "set_oom_score",
     "start_time",
-    "write_stacks_to",
 ]
-
-DUMP_SIGNAL = signal.SIGRTMIN + 7
-"""Zygotes and workers write the stacks of all their threads to a file of theirs when they get it, and go on."""
 
 _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), since Linux 6.9
 
@@ -134,24 +128,15 @@ def reap_pid(pid: int) -> Ended | None:
     return None if result is None else _ended(result)
 
 
-def reset_signals() -> None:
-    """Back to default for every signal that Python handles or ignores, and nothing blocked.
+def reset_signals(*kept: int) -> None:
+    """Back to default for every signal but `kept` that Python handles or ignores, and nothing blocked.
 
     Handlers of faulthandler stay: they are not Python's. SIGPIPE and SIGXFSZ stay ignored, as Python starts with.
     """
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, *kept}:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def write_stacks_to(fd: int) -> None:
-    """From now on DUMP_SIGNAL has the stacks of all threads written there; calls of the kernel go on after it.
-
-    By a handler in C, which needs neither the interpreter's lock nor a turn of it; it stays over a fork.
-    """
-    faulthandler.register(DUMP_SIGNAL, fd, all_threads=True, chain=False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [DUMP_SIGNAL])
 
 
 def raise_open_files() -> int:

@@ -64,6 +64,7 @@ class Command(NamedTuple):
     cli: str = ""  # words of the command line, where they are not the name's parts
     changes: bool = False  # opens an operation
     streams: bool = False
+    takes_time: bool = False  # a question that processes have to be asked; answered when they have told
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -225,6 +226,26 @@ COMMANDS: tuple[Command, ...] = (
             "traceback and the last lines it wrote. TARGET is a worker or a pool."
         ),
         examples=("srvctl why", "srvctl why web", "srvctl why web/3#17"),
+    ),
+    Command(
+        "dump",
+        OPERATOR,
+        "Show what every thread is doing, and the requests that are being answered",
+        (
+            _WORKER._replace(help="One worker, as POOL/GENERATION#SERIAL, or a zygote, as POOL@GENERATION"),
+            _EVERY,
+            _OFFSET._replace(help="Skip so many processes"),
+            Field("limit", "int", "Most processes to ask", 64, least=1, most=256),
+            _TIMEOUT._replace(help="Wait at most so long for a process to tell; 0: 2 s", most=30.0),
+        ),
+        help=(
+            "The Python stacks of all threads: of one worker, of all workers of a pool, or of all there are, and of "
+            "zygotes that load the application. A worker that hangs in a loop, in a lock, in a call of C or while it "
+            "boots tells, too, and goes on afterwards; of one that cannot, the answer says why.\n\n"
+            "TARGET is a worker, a zygote (web@3) or a pool."
+        ),
+        examples=("srvctl dump", "srvctl dump web/3#17", "srvctl dump web@3"),
+        takes_time=True,
     ),
     Command(
         "op.list",

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from srvd.linux import process
+from srvd.linux import process, stacks
 from srvd.linux.title import set_title
 from srvd.wire import family
 from srvd.worker import application, base
@@ -28,20 +28,20 @@ _WORKER_OOM_SCORE = 500
 _BUG = 70
 
 
-def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int, stderr_read: int) -> NoReturn:
+def become(stock: Stock, order: family.Fork, link: int, stderr: int, trace: int, stderr_read: int) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving."""
     code = _BUG
     try:
         os.dup2(stderr, 2)
         os.close(stderr)
-        process.write_stacks_to(stacks)
+        stacks.tell_to(trace)
         os.close(stock.stacks)
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
-        process.reset_signals()
+        process.reset_signals(stacks.ASK)
         process.set_oom_score(_WORKER_OOM_SCORE)
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
-        code = base.serve(_boot(stock, order, link, stderr_read, stacks))
+        code = base.serve(_boot(stock, order, link, stderr_read, trace))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
         # would also wait for threads that an application forgot. Python has no public name for it.
         atexit._run_exitfuncs()  # noqa: SLF001
@@ -55,7 +55,7 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int, stacks: int
             os._exit(code)
 
 
-def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, stacks: int) -> base.Boot:
+def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: int) -> base.Boot:
     home = stock.home
     return base.Boot(
         pool=stock.wanted.pool,
@@ -70,5 +70,5 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, stacks:
         settings=stock.pool,
         hooks=stock.hooks,
         fronts=stock.fronts,
-        home=None if home is None else home._replace(stderr=stderr_read, stacks=stacks),
+        home=None if home is None else home._replace(stderr=stderr_read, stacks=trace),
     )

@@ -19,7 +19,7 @@ import msgpack
 
 from srvd.config import settings
 from srvd.errors import BadFrame, LoadFailed
-from srvd.linux import fds, identity, process
+from srvd.linux import fds, identity, process, stacks
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.wire import family
@@ -95,7 +95,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     try:
         wanted = _understand(errand.datagram)
         # An application that hangs while it is loaded can be made to say where.
-        process.write_stacks_to(errand.fds[1])
+        stacks.tell_to(errand.fds[1])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
         pool = settings.unpack(wanted.settings)
         _become(wanted)
@@ -115,15 +115,15 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     notes = [*errand.notes, *outcome.notes]
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin)
-    process.reset_signals()  # to SIGCHLD ignored, for one, no exit could be told any more
+    process.reset_signals(stacks.ASK)  # to SIGCHLD ignored, for one, no exit could be told any more
     fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), wait=True)
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
     gc.freeze()
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
-    board, stacks = Board.attach(errand.fds[0]), errand.fds[1]
-    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, stacks, home)).run()
+    board, trace = Board.attach(errand.fds[0]), errand.fds[1]
+    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, home)).run()
     return 0
 
 
@@ -183,8 +183,8 @@ def _begin_anew(link: socket.socket, errand: Errand, origin: Origin) -> NoReturn
     for fd in (link.fileno(), note, *errand.fds):
         os.set_inheritable(fd, True)
     process.reset_signals()
-    # Without its handler it would end us; until there is one again it waits.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [process.DUMP_SIGNAL])
+    # Without their handlers these would end us; until there are some again, they wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [stacks.ASK, stacks.DUMP])
     with contextlib.suppress(PermissionError):  # the pool's user may not enter it; then it is where we still are
         os.chdir(origin.folder)
     os.umask(origin.umask)

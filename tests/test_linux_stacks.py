@@ -1,0 +1,140 @@
+"""Claims about stacks as they are written and read, and about what /proc tells of a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from srvd.daemon.dump import threads_of
+from srvd.linux import procfs, stacks
+from tests.support import wait_for
+
+DUMP = b'Current thread 0x01 (most recent call first):\n  File "/a/b.py", line 3 in f\n'
+OURS = b'Current thread 0x01 (most recent call first):\n  File "/x/srvd/linux/stacks.py", line 40 in answer\n'
+REST = b'  File "/a/b.py", line 3 in f\n'
+
+
+@pytest.mark.parametrize(
+    ("written", "answered"),
+    [
+        (b"", False),
+        (DUMP, False),  # for DUMP
+        (b"\2" + OURS + REST + b"\3", True),  # for ASK, without our own handler's frame
+        (b"\2" + OURS + REST, False),  # it is still at it
+        (DUMP + b"\2" + OURS + REST + b"\3", True),  # both: late for ASK
+        (DUMP + b"\2" + OURS, False),
+        (b"\2" + OURS + b"\2" + OURS + REST + b"\3", True),  # begun twice
+    ],
+)
+def test_one_dump_is_found_in_what_was_written(written: bytes, answered: bool) -> None:
+    assert stacks.only(written) == (DUMP.decode() if written else "", answered)
+
+
+def test_a_frame_of_an_application_that_looks_like_ours_stays() -> None:
+    text = b'Thread 0x01 (most recent call first):\n  File "/app/linux/stacks.py", line 40 in answer\n'
+    assert stacks.only(text)[0] == text.decode()
+
+
+def test_threads_are_read_line_by_line_whatever_was_written() -> None:
+    text = (
+        'Thread 0x0a [worker] (most recent call first):\n  File "a "b".py", line 12 in f\n  ...\n\n'
+        'Current thread 0x0b (most recent call first):\n  <no Python frame>\n  File "c", line ??? in g\n'
+    )
+    assert threads_of(text) == [
+        {
+            "id": "0x0a",
+            "name": "worker",
+            "frames": [
+                {"file": 'a "b".py', "line": 12, "function": "f"},
+                {"file": "", "line": 0, "function": "..."},
+            ],
+        },
+        {
+            "id": "0x0b",
+            "name": "",
+            "frames": [
+                {"file": "", "line": 0, "function": "<no Python frame>"},
+                {"file": "c", "line": 0, "function": "g"},
+            ],
+        },
+    ]
+    (odd,) = threads_of("no head\n" + '  File "x", line 99999999999999999999 in f\n')
+    assert odd["id"] == ""
+    assert [frame["line"] for frame in odd["frames"]] == [0, 0]
+    assert threads_of("") == []
+
+
+CHILD = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+signal.signal(signal.SIGUSR2, lambda *_: None)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process.pid
+        process.kill()
+
+
+def test_what_a_process_does_with_a_signal_is_seen(child: int) -> None:
+    seen = procfs.reach(child, signal.SIGUSR1)
+    assert seen is not None
+    assert (seen.caught, seen.pending, seen.blocked) == (True, False, frozenset())
+    seen = procfs.reach(child, signal.SIGWINCH)
+    assert seen is not None
+    assert not seen.caught
+    os.kill(child, signal.SIGUSR2)
+    seen = procfs.reach(child, signal.SIGUSR2)
+    assert seen is not None
+    assert (seen.caught, seen.pending, seen.blocked) == (True, True, frozenset({child}))
+
+
+def test_a_stopped_process_is_seen_to_be_stopped_and_one_that_is_gone_is_none(child: int) -> None:
+    def state() -> str:
+        seen = procfs.reach(child, signal.SIGUSR1)
+        return "" if seen is None else seen.state
+
+    wait_for(lambda: state() == "sleeping")
+    os.kill(child, signal.SIGSTOP)
+    wait_for(lambda: state() == "stopped")
+    os.kill(child, signal.SIGCONT)
+    wait_for(lambda: state() == "sleeping")
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert state() == "ended"
+    assert procfs.reach(2**22 + 1, signal.SIGUSR1) is None
+    assert procfs.wait_channel(2**22 + 1) == ""
+
+
+def test_stacks_are_written_by_python_and_by_c() -> None:
+    """In a process of its own: the handlers stay."""
+    program = """
+import os, signal, threading
+from srvd.linux import stacks
+fd = os.memfd_create("stacks")
+stacks.tell_to(fd)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for number in (stacks.ASK, stacks.DUMP):
+    os.lseek(fd, 0, 0)
+    os.kill(os.getpid(), number)
+    text, answered = stacks.only(os.pread(fd, 1 << 20, 0))
+    assert answered == (number == stacks.ASK), answered
+    assert text.count("most recent call first") == 2, text
+    assert "in answer" not in text, text
+    os.ftruncate(fd, 0)
+print("good")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("good\n", "")

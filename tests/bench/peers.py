@@ -66,6 +66,15 @@ POST = (
     'wrk.headers["Content-Type"] = "application/json"\n'
     'wrk.body = \'{"name": "x", "n": [1, 2, 3]}\'\n'
 )
+# What srvd remembers of heads is of no use here: no two requests are alike, not even on one connection.
+NEVER_THE_SAME = BROWSER + (
+    "local count = 0\n"
+    "request = function()\n"
+    "  count = count + 1\n"
+    '  wrk.headers["Cookie"] = "session=" .. count .. "; theme=dark"\n'
+    '  return wrk.format("GET", "/item/" .. count .. "?page=" .. count)\n'
+    "end\n"
+)
 
 BIN = Path(sys.executable).parent
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -85,6 +94,7 @@ ROWS = {
     "body": Row("10 KiB body", "body"),
     "echo": Row("JSON echo POST", "echo", POST),
     "headers": Row("20 browser headers", "hello", BROWSER),
+    "new": Row("20 browser headers, each request another one", "hello", NEVER_THE_SAME),
     "four": Row("hello world, 4 workers", "hello", workers=4, cores=(SERVER_CORE, CLIENT_CORE)),
     "sleep": Row("10 ms sleep in every request, 16 threads", "sleep", threads=16),
     "mixed": Row("10 ms sleep in one of 20, 16 threads", "mixed", threads=16),
@@ -222,7 +232,7 @@ def find_peers(folder: Path, given: str) -> Path:
     if given:
         return Path(given)
     venv.create(folder / "peers", with_pip=True)
-    for package in ("gunicorn==27.0.1", "gevent", "granian==2.8.7", "bjoern==3.2.2", "waitress==3.0.2"):
+    for package in ("gunicorn==27.0.1", "gevent", "packaging", "granian==2.8.7", "bjoern==3.2.2", "waitress==3.0.2"):
         done = subprocess.run([str(folder / "peers/bin/pip"), "install", "--quiet", package], capture_output=True)
         if done.returncode:
             print(f"left out: {package} cannot be installed here")  # noqa: T201 - a program that prints

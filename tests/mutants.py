@@ -103,10 +103,10 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "a worker stuck in a request is killed before its replacement serves",
+        "a worker that is stuck is killed before its replacement serves",
         "facts.py",
-        '        worker.condemned = "overdue"\n',
-        '        worker.condemned = "overdue"\n        moves.kill(worker, "overdue", turn)\n',
+        "        worker.condemned = why\n",
+        "        worker.condemned = why\n        moves.kill(worker, why, turn)\n",
     ),
     Mutant(
         "failures are never waited after",

@@ -135,6 +135,8 @@ FAILED = Death(exit_code=3)
         (True, "health_timeout", Phase.KILLED, KILLED, "health_timeout"),
         (True, "drain_timeout", Phase.KILLED, KILLED, "drain_timeout"),
         (True, "overdue", Phase.KILLED, KILLED, "request_timeout"),
+        (True, "silent", Phase.KILLED, KILLED, "silent"),
+        (True, "silent", Phase.DRAINING, CLEAN, "silent"),
         (True, "misfit", Phase.KILLED, KILLED, "misfit"),
         # it was told to leave
         (True, "scaled down", Phase.DRAINING, CLEAN, "retired"),
@@ -159,6 +161,7 @@ def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: D
         ("", Phase.SERVING, Death(), "died by itself; ended in an unknown way"),
         ("scaled down", Phase.DRAINING, CLEAN, "was told to leave (scaled down); exited with code 0"),
         ("overdue", Phase.KILLED, KILLED, "was stuck in a request; killed by signal 9"),
+        ("silent", Phase.DRAINING, CLEAN, "did not answer while clients waited; exited with code 0"),
         ("replaced", Phase.DRAINING, FAILED, "died while leaving (replaced); exited with code 3"),
         ("recycle", Phase.DRAINING, CLEAN, "was replaced as ordered; exited with code 0"),
     ],

@@ -117,7 +117,7 @@ def _a_process_fares_ill(world: World) -> None:
         case 3 if known:
             child = choose.choice(known)
             if child.state == "serving":
-                world.stick(child)
+                choose.choice([world.stick, world.fall_silent])(child)
         case 8 if known:
             child = choose.choice(known)
             if child.state == "serving":

@@ -29,6 +29,7 @@ from srvd.core.events import (
     WorkerForked,
     WorkerGone,
     WorkerSaid,
+    WorkerSilent,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -355,6 +356,11 @@ class World:
         """All its threads are in a request that does not end."""
         child.deaf = True
         self.feed(RequestOverdue(child.id, "GET /slow", 61.0))
+
+    def fall_silent(self, child: Child) -> None:
+        """Its loop does not turn, or it is stopped, and clients wait."""
+        child.deaf = self.random.random() < 0.5  # or it comes to when it is continued
+        self.feed(WorkerSilent(child.id, 5.1, stopped=not child.deaf))
 
     def wear_out(self, child: Child) -> None:
         self._report(child, WorkerSaid(child.id, Word.WORN, "answered 1000 requests"), 0.003)

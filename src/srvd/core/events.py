@@ -122,6 +122,14 @@ class RequestOverdue(NamedTuple):
     age: float
 
 
+class WorkerSilent(NamedTuple):
+    """Clients wait for it, it has not answered the daemon for `seconds`, and it is in no request, or stopped."""
+
+    worker: WorkerId
+    seconds: float
+    stopped: bool = False  # by a signal: SIGSTOP
+
+
 class LogReopened(NamedTuple):
     """The daemon's own log is open anew, or, with a problem, is not."""
 
@@ -132,7 +140,9 @@ class Tick(NamedTuple):
     """A deadline has passed."""
 
 
+OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent
+
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | LogReopened | Tick
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | LogReopened | Tick
 )  # fmt: skip

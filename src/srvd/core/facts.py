@@ -9,11 +9,13 @@ from srvd.core import failure, moves, orders, reopening, resuming, rollout
 from srvd.core.actions import KillWorker, Level, TellWorker, Told
 from srvd.core.events import (
     ForkRefused,
+    OfWorker,
     RequestOverdue,
     Word,
     WorkerForked,
     WorkerGone,
     WorkerSaid,
+    WorkerSilent,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -43,9 +45,7 @@ def _rollout_of(house: House, generation: Generation) -> tuple[Operation, Rollou
 # -- workers ------------------------------------------------------------------------------------------------------
 
 
-def of_worker(
-    house: House, event: WorkerSaid | WorkerForked | ForkRefused | WorkerGone | RequestOverdue, turn: Turn
-) -> None:
+def of_worker(house: House, event: OfWorker, turn: Turn) -> None:
     """One report about one worker; a report about a worker that is gone already says nothing any more."""
     found = _find(house, event.worker.pool, event.worker.generation)
     worker = found[1].workers.get(event.worker.serial) if found else None
@@ -63,7 +63,11 @@ def of_worker(
         case WorkerGone():
             _gone(house, pool, generation, worker, event.death, turn)
         case RequestOverdue():
-            _stuck(worker, event, turn)
+            text = f"has been in {event.line} for {event.age:.0f} s"
+            _stuck(worker, "overdue", text, turn, ("request", event.line))
+        case WorkerSilent():
+            how = "is stopped by a signal" if event.stopped else "does not answer"
+            _stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)
 
 
 def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
@@ -184,12 +188,13 @@ def _probed(house: House, generation: Generation, worker: Worker, event: WorkerS
     _trial_failed(house, generation, fault, turn)
 
 
-def _stuck(worker: Worker, event: RequestOverdue, turn: Turn) -> None:
-    text = f"worker {worker.id} has been in {event.line} for {event.age:.0f} s; its stacks follow, a replacement boots"
-    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("request", event.line))
+def _stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
+    """It does not get on: it is to be replaced, and shall say where it is."""
+    text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
+    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
     turn.do(TellWorker(worker.id, Told.DUMP))
     if worker.is_capacity:
-        worker.condemned = "overdue"
+        worker.condemned = why
 
 
 def _wears_out(worker: Worker, reason: str, turn: Turn) -> None:

@@ -89,7 +89,7 @@ def in_short(text: str) -> str:
 
 def cause(worker: Worker, death: Death) -> str:
     """One word for the certificate."""
-    if worker.leaving in ("boot_timeout", "health_timeout", "drain_timeout", "overdue", "misfit"):
+    if worker.leaving in ("boot_timeout", "health_timeout", "drain_timeout", "overdue", "silent", "misfit"):
         return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
     if death.out_of_memory:
         return "out_of_memory"
@@ -114,6 +114,7 @@ def summary(worker: Worker, death: Death) -> str:
         "health_timeout": "did not answer the health probe in time",
         "drain_timeout": "did not finish its requests in time",
         "request_timeout": "was stuck in a request",
+        "silent": "did not answer while clients waited",
         "misfit": "broke the protocol of its link",
         "out_of_memory": "ran out of memory",
         "boot_failed": "could not boot",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
 from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
 from srvd.core.model import GenerationId, Phase, PoolSpec, Revision, WorkerId
-from srvd.core.state import NEVER, Generation, Pool, Turn, Worker, Zygote
+from srvd.core.state import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
 
 FORK_SECONDS = 15.0
 """What a zygote has to fork what it is asked for: it is a matter of milliseconds, but many may be asked for at once."""
@@ -87,7 +87,7 @@ def overdue(worker: Worker, turn: Turn) -> None:
             Level.ERROR, "worker", f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
         )
     elif late is Phase.DRAINING:
-        worker.leaving = worker.leaving if worker.leaving == "overdue" else "drain_timeout"
+        worker.leaving = worker.leaving if worker.leaving in STUCK else "drain_timeout"
         turn.note(Level.WARNING, "worker", f"worker {worker.id} did not finish in time; killing it")
     else:
         worker.leaving = "boot_timeout"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from srvd.core import moves
 from srvd.core.model import Phase
-from srvd.core.state import Pool, Turn, Worker, Zygote
+from srvd.core.state import STUCK, Pool, Turn, Worker, Zygote
 
 SURGE = 1
 """Workers above the wish while old ones are being replaced one by one."""
 
 STUCK_SECONDS = 5.0
-"""What a worker stuck in a request gets to finish the others, at most."""
+"""What a worker that is stuck gets to finish its other requests, at most."""
 
 _LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENING: 3, Phase.SERVING: 4}
 
@@ -28,7 +28,7 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     fresh, old = pool.split()
 
     def leave_order(worker: Worker) -> tuple[int, bool, bool, int]:
-        return (_LEAVE_FIRST[worker.phase], worker.condemned != "overdue", str(worker.id) in busy, -worker.id.serial)
+        return (_LEAVE_FIRST[worker.phase], worker.condemned not in STUCK, str(worker.id) in busy, -worker.id.serial)
 
     surplus = len(fresh) - pool.target
     if surplus > 0:
@@ -44,7 +44,7 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     if replaced > 0:
         for worker in sorted(old, key=leave_order)[:replaced]:
             seconds = pool.generations[worker.id.generation].spec.drain_timeout
-            if worker.condemned == "overdue":
+            if worker.condemned in STUCK:
                 seconds = min(seconds, STUCK_SECONDS)
             moves.retire(worker, worker.condemned or "replaced", seconds, turn)
             old.remove(worker)

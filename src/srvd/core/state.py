@@ -41,6 +41,10 @@ CERTIFICATES = 100
 """Deaths that are kept for each pool."""
 
 
+STUCK = ("overdue", "silent")
+"""Why a worker is condemned that does not get on: in a request, or whatever else it is in."""
+
+
 class Turn:
     """One call of `handle`: the time it has and the actions it has decided so far."""
 
@@ -64,7 +68,7 @@ class Worker:
     phase: Phase
     pid: Pid | None
     ready_at: float | None = None
-    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "overdue", "worn"
+    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "worn", or one of STUCK
     worn: str = ""  # what it said when it had served long enough
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent

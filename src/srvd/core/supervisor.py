@@ -30,6 +30,7 @@ from srvd.core.events import (
     WorkerForked,
     WorkerGone,
     WorkerSaid,
+    WorkerSilent,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -74,7 +75,7 @@ class Supervisor:
 
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
-            case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone() | RequestOverdue():
+            case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone() | RequestOverdue() | WorkerSilent():
                 facts.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
                 facts.of_zygote(self.house, event, turn)

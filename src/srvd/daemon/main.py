@@ -29,6 +29,7 @@ from srvd.daemon.herald import Herald
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
+from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter, systemd
 from srvd.linux.process import raise_open_files
@@ -89,6 +90,7 @@ class Daemon:
         self._performer = Performer(self._board, self._listeners, emit=self._emit, woke=self._woke, line=self._captured)
         self._engine = Engine(self._core, self._performer, self._listeners, self._log)
         self._overdue = OverdueWatch(self._core.house, self._board, self._performer.workers.facts, self._emit)
+        self._silence = SilenceWatch(self._core.house, self._performer.workers, self._performer.listeners, self._emit)
         self._answers = Answers(
             self._core.house,
             self._performer.workers,
@@ -109,7 +111,7 @@ class Daemon:
         engine.on_ready = self._started
         engine.reopen_log = self._reopen
         engine.on_turned = self._herald.look
-        engine.on_adopted = self._overdue.look  # at the limits of the new configuration
+        engine.on_adopted = self._adopted
         if config.daemon.log_level == "debug":
             engine.trace = _tracer(self._log)
 
@@ -166,10 +168,12 @@ class Daemon:
             self._engine.attach(loop)
             self._overdue.attach(loop)
             self._herald.attach(loop)
+            self._silence.attach(loop)
             self._handle_signals(loop)
             if self._exit is None:
                 loop.run_forever()
         finally:
+            self._silence.close()
             kept = control.close("the daemon has stopped")
             loop.close()
         del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
@@ -193,6 +197,11 @@ class Daemon:
 
     def _woke(self) -> None:
         self._overdue.woke()
+
+    def _adopted(self) -> None:
+        """Another configuration is in force: its limits, its listeners."""
+        self._overdue.look()
+        self._silence.renew()
 
     def _log_control(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
         self._log.write(level.value, text, tuple((name, str(value)) for name, value in fields.items()))

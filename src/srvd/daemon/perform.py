@@ -6,7 +6,9 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
+from socket import socket
 from typing import assert_never
 
 from srvd.config.settings import Config, PoolSettings
@@ -101,6 +103,14 @@ class Performer:
         """The settings that the worker was made with."""
         return self._pool(_generation(worker))
 
+    def listeners(self, generation: GenerationId) -> Sequence[socket]:
+        """The sockets that its workers accept from; none when it is not known (any more)."""
+        revision = self._revisions.get(generation)
+        if revision is None:
+            return []
+        names = self._pool(generation).listeners
+        return [sock for _, sock in self._listeners.of(revision, names)]
+
     def reap_strangers(self) -> list[int]:
         """Reap children that nobody waits for – orphans of workers, which are ours as the subreaper; their pids.
 
@@ -143,6 +153,8 @@ class Performer:
             case Told.DRAIN:
                 left = self._left_over(action.worker) if action.leaving else []
                 self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left))
+                # One that somebody has stopped hears nothing. To all others it means nothing.
+                self.workers.signal(action.worker, signal.SIGCONT)
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
             case Told.REOPEN:

@@ -53,7 +53,7 @@ class Expected(NamedTuple):
 class Worker:
     """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
 
-    __slots__ = ("ended", "held", "id", "killed", "process", "ready", "slot", "timer", "trace")
+    __slots__ = ("ended", "heard", "held", "id", "killed", "process", "ready", "slot", "timer", "trace")
 
     def __init__(self, expected: Expected, born: Process) -> None:
         self.id = expected.id
@@ -62,6 +62,7 @@ class Worker:
         self.ended: Ended | None = None
         self.killed = False
         self.ready = False
+        self.heard = 0.0
         self.held: family.Message | None = None
         self.timer: Timer | None = None
         self.trace: Trace | None = None
@@ -230,6 +231,16 @@ class Workers:
         found = self._workers.get(worker)
         return (0, 0) if found is None else self._board.tally(found.slot)
 
+    def heard(self, worker: WorkerId) -> float:
+        """When it last answered a `Ping`, in monotonic seconds; 0.0: never."""
+        found = self._workers.get(worker)
+        return 0.0 if found is None else found.heard
+
+    def is_stopped(self, worker: WorkerId) -> bool:
+        """By a signal."""
+        found = self._workers.get(worker)
+        return found is not None and process.is_stopped(found.process.pid)
+
     def rss(self, worker: WorkerId) -> int:
         """Its resident bytes; 0 when they cannot be read."""
         found = self._workers.get(worker)
@@ -287,6 +298,8 @@ class Workers:
                 emit(WorkerSaid(worker.id, Word.WORN, reason))
             case family.Reopened(problem):
                 emit(WorkerSaid(worker.id, Word.REOPENED, problem))
+            case family.Pong():
+                worker.heard = time.monotonic()
             case family.Bye():
                 emit(WorkerSaid(worker.id, Word.BYE))
             case family.Woke():

@@ -115,6 +115,10 @@ class Reopen(NamedTuple):
     """daemon → worker: open the access log anew; answered by `Reopened`."""
 
 
+class Ping(NamedTuple):
+    """daemon → worker: answer with `Pong`. Asked only when there is reason to doubt that it would."""
+
+
 class Ready(NamedTuple):
     """worker → daemon: booted, in standby."""
 
@@ -147,6 +151,10 @@ class Worn(NamedTuple):
     reason: str  # "served 1000 requests"
 
 
+class Pong(NamedTuple):
+    """worker → daemon: its loop turns."""
+
+
 class Woke(NamedTuple):
     """worker → daemon: a request began while the scoreboard said that nobody watches."""
 
@@ -175,14 +183,14 @@ class Adopted(NamedTuple):
 
 Message = (
     Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped
-    | Serve | Drain | Probe | Reopen | Ready | Serving | Failed | Probed | Reopened | Worn | Woke | Bye
+    | Serve | Drain | Probe | Reopen | Ping | Ready | Serving | Failed | Probed | Reopened | Worn | Pong | Woke | Bye
     | Here | Adopted
 )  # fmt: skip
 
 TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit, Adopted)
 FROM_ZYGOTE: tuple[type[Message], ...] = (Loaded, LoadFailed, Forked, ForkFailed, Reaped)
-TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen, Adopted)
-FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Woke, Bye)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen, Ping, Adopted)
+FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Pong, Woke, Bye)
 FROM_ORPHAN: tuple[type[Message], ...] = (Here,)
 
 _CHECKS: dict[str, tuple[type, ...]] = {

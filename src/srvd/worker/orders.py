@@ -146,6 +146,8 @@ class Orders:
             case family.Reopen():
                 access = self._service.access
                 self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)
+            case family.Ping():
+                self._link.say(family.Pong())
             case family.Drain(seconds, leaving, left_over):
                 self._dismissed = self._dismissed or leaving
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)

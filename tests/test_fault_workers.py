@@ -1,0 +1,123 @@
+"""Workers that die or stand still under load: what that costs, how soon another one serves, and what `why` says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from srvd.daemon.silence import LOOK, SILENCE
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import Srvd, toml
+from tests.fault import under_load
+from tests.support import stays, wait_for
+
+pytestmark = pytest.mark.system
+
+THREADS = pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "threads"])
+
+
+@THREADS
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_a_worker_killed_by_a_signal_is_replaced_and_costs_its_own_requests(
+    starter: Starter, threads: int, number: int
+) -> None:
+    srvd = starter(config=toml(f"workers = 2\nthreads = {threads}"))
+    name = signal.Signals(number).name
+    with under_load(srvd, f"{name} of a worker, threads = {threads}") as fault:
+        victim = srvd.serving()[0]
+        fault.strikes()
+        os.kill(victim["pid"], number)
+        fault.replaced(victim["id"], 2)
+    assert fault.lost(victim["id"]) == []
+    assert f"died by itself; killed by signal {int(number)}" in fault.why(victim["id"])
+    (death,) = srvd.deaths(worker=victim["id"])
+    assert (death["cause"], death["signal"]) == ("signal", number)
+    if number == signal.SIGSEGV:  # the interpreter's last words: where it was
+        assert "Fatal Python error: Segmentation fault" in fault.why(victim["id"])
+        assert "Current thread" in death["stderr"]
+
+
+CRASHES = """
+import ctypes
+def crash():
+    ctypes.string_at(0)
+"""
+
+
+def test_a_request_that_crashes_its_worker_is_named(starter: Starter) -> None:
+    """An extension that reads a null pointer: the certificate says in which request, and where in the code."""
+    code = CRASHES + apps.good().replace("hang()\n    if", "crash()\n    if")
+    srvd = starter(config=toml("workers = 2"), code=code)
+    with under_load(srvd, "a crash in a request") as fault:
+        fault.strikes()
+        with pytest.raises(OSError, match=r"without response|reset"):
+            srvd.get("/hang")
+        (death,) = wait_for(srvd.deaths)
+        fault.replaced(death["worker"], 2)
+    assert fault.lost(death["worker"]) == []
+    assert (death["request"], death["signal"]) == ("GET /hang", signal.SIGSEGV)
+    why = fault.why()
+    assert "GET /hang" in why
+    assert "in crash" in why
+
+
+@THREADS
+def test_a_stopped_worker_is_continued_and_replaced_and_nothing_is_lost(starter: Starter, threads: int) -> None:
+    """SIGSTOP of the only worker: clients wait, nobody accepts. The replacement serves first; then the stopped one is
+    told to finish, continued, and answers what it had.
+    """
+    srvd = starter(config=toml(f"workers = 1\nthreads = {threads}"))
+    with under_load(srvd, f"SIGSTOP of the only worker, threads = {threads}") as fault:
+        (victim,) = srvd.serving()
+        fault.strikes()
+        os.kill(victim["pid"], signal.SIGSTOP)
+        with socket.create_connection(srvd.address()):  # one client more, who finds nobody
+            fault.replaced(victim["id"], 1)
+        wait_for(lambda: srvd.pool()["draining"] == 0)
+    assert fault.lost() == []
+    assert "did not answer while clients waited; exited with code 0" in fault.why(victim["id"])
+    assert f"worker {victim['id']} is stopped by a signal while clients have waited" in srvd.logged()
+
+
+def test_a_stopped_worker_among_others_is_found_by_the_clients_it_holds(srvd: Srvd) -> None:
+    """Its keep-alive clients would wait for ever; new ones are accepted by the other worker."""
+    with under_load(srvd, "SIGSTOP of one of two workers") as fault:
+        victim = wait_for(lambda: [one for one in srvd.call("workers")["workers"] if one["connections"]])[0]
+        fault.strikes()
+        os.kill(victim["pid"], signal.SIGSTOP)
+        srvd.get()
+        fault.replaced(victim["id"], 2)
+        wait_for(lambda: srvd.pool()["draining"] == 0)
+    assert fault.lost() == []
+    assert srvd.deaths(worker=victim["id"])[0]["cause"] == "silent"
+
+
+def test_a_worker_that_is_full_of_slow_clients_answers_and_stays(starter: Starter) -> None:
+    """Nobody is accepted, nothing gets done, clients wait in the backlog: and yet nothing is wrong with it."""
+    srvd = starter(config=toml("workers = 1\nmax_connections = 2"))
+    with ExitStack() as clients:
+        for number in range(4):
+            client = clients.enter_context(socket.create_connection(srvd.address()))
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n" + b"x" * number)
+        wait_for(lambda: srvd.call("workers")["workers"][0]["connections"] == 2)
+        assert stays(lambda: srvd.names() == {"web/1#1"}, 1.5 * LOOK + SILENCE, every=0.1)
+    assert srvd.get().startswith("one web/1#1 ")
+    assert "clients have waited" not in srvd.logged()
+
+
+def test_a_daemon_looks_after_its_workers_only_while_clients_come(srvd: Srvd) -> None:
+    with srvd.under_load(2):
+        pass
+    daemon = psutil.Process(srvd.pid)
+
+    def rests() -> bool:
+        before = daemon.num_ctx_switches().voluntary
+        return stays(lambda: daemon.num_ctx_switches().voluntary == before, 2 * LOOK, every=0.1)
+
+    wait_for(rests, within=30)

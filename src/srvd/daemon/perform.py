@@ -6,7 +6,6 @@ loop.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from socket import socket
 from typing import assert_never
@@ -153,8 +152,7 @@ class Performer:
             case Told.DRAIN:
                 left = self._left_over(action.worker) if action.leaving else []
                 self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left))
-                # One that somebody has stopped hears nothing. To all others it means nothing.
-                self.workers.signal(action.worker, signal.SIGCONT)
+                self.workers.wake(action.worker)
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
             case Told.REOPEN:

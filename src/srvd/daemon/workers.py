@@ -20,7 +20,7 @@ from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import PATIENCE, Trace, make_file
 from srvd.daemon.voice import Voice
-from srvd.linux import fds, process
+from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts, Request
@@ -129,6 +129,12 @@ class Workers:
             found.process.say(message)
         else:
             found.held = message
+
+    def wake(self, worker: WorkerId) -> None:
+        """Continue it, should somebody have stopped it: it would hear nothing. To all others this means nothing."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.process.signal(signal.SIGCONT)
 
     def kill(self, worker: WorkerId, *, dump: bool) -> None:
         """SIGKILL to it and to what it started; with `dump`, its stacks and requests go to the log first."""
@@ -239,7 +245,7 @@ class Workers:
     def is_stopped(self, worker: WorkerId) -> bool:
         """By a signal."""
         found = self._workers.get(worker)
-        return found is not None and process.is_stopped(found.process.pid)
+        return found is not None and procfs.is_stopped(found.process.pid)
 
     def rss(self, worker: WorkerId) -> int:
         """Its resident bytes; 0 when they cannot be read."""

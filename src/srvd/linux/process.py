@@ -15,7 +15,6 @@ from typing import NamedTuple
 __all__ = [
     "Ended",
     "is_over",
-    "is_stopped",
     "next_zombie",
     "open_pidfd",
     "raise_open_files",
@@ -70,18 +69,6 @@ def is_over(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether this process is stopped by a signal – not by a debugger –; False if that cannot be read.
-
-    For a pid that cannot be another's by now: of a child that nobody has reaped. Source: proc_pid_stat(5), "state".
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1] == b"T"
-    except OSError:
-        return False
 
 
 def send_signal(pidfd: int, number: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["Reach", "reach", "wait_channel"]
+__all__ = ["Reach", "is_stopped", "reach", "wait_channel"]
 
 STOPPED = "stopped"
 UNINTERRUPTIBLE = "uninterruptible"
@@ -57,6 +57,11 @@ def reach(pid: int, number: int) -> Reach | None:
         bool(_mask(fields, "ShdPnd") & bit),
         frozenset(blocked),
     )
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped by a signal, not by a debugger; False when it cannot be seen."""
+    return (_fields(f"/proc/{pid}/status") or {}).get("State", "?")[:1] == "T"
 
 
 def wait_channel(pid: int) -> str:

@@ -319,11 +319,8 @@ def _zygote_gone(house: House, pool: Pool, generation: Generation, event: Zygote
             moves.step(worker, Stimulus.REFUSED, turn)
             del generation.workers[worker.id.serial]
     if generation.is_trial:
-        what = (
-            "the zygote died"
-            if generation.stage is not Stage.LOADING
-            else "the application ended its process while it was loaded"
-        )
+        loads = generation.stage is Stage.LOADING
+        what = "the application ended its process while it was loaded" if loads else "the zygote died"
         fault = generation.fault or Fault("load_failed", f"{what} ({event.cause})")
         _trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
     elif generation.id.number == pool.active and not pool.removed:

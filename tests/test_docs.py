@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import importlib.util
 import os
 import re
@@ -31,6 +30,7 @@ from tests.support import wait_for
 from tests.worker_rig import Client, Rig
 
 ROOT = Path(__file__).parent.parent
+UNITS = ROOT / "contrib" / "systemd"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BIN = Path(sys.executable).parent
 
@@ -162,7 +162,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
     """Paths such as `core/reconcile.py` in backquotes, from the root or from src/srvd."""
     for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|service))`", page.read_text()):
-        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "srvd")), f"{name_of(page)}: {path}"
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "srvd", UNITS)), (
+            f"{name_of(page)}: {path}"
+        )
 
 
 # -- glossary, changelog, unit --------------------------------------------------------------------------------------
@@ -201,28 +203,52 @@ def test_every_dependency_has_its_reason() -> None:
     assert set(reasons) - {"package"} == {re.split(r"[<>=]", one)[0] for one in project["dependencies"]}
 
 
-def test_the_unit_starts_and_reloads_with_commands_that_exist() -> None:
-    unit = configparser.RawConfigParser(strict=False)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # how configparser is told to keep case
-    unit.read(ROOT / "contrib" / "systemd" / "srvd.service")
-    program, *words = unit["Service"]["ExecStart"].split()
+def _directives(name: str) -> list[str]:
+    lines = [line.strip() for line in (UNITS / name).read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _values(name: str, directive: str) -> list[str]:
+    return [line.partition("=")[2] for line in _directives(name) if line.startswith(f"{directive}=")]
+
+
+@pytest.mark.parametrize(("name", "instance"), [("srvd.service", "srvd"), ("srvd@.service", "%i")])
+def test_the_unit_starts_and_reloads_with_commands_that_exist(name: str, instance: str) -> None:
+    program, *words = _values(name, "ExecStart")[0].split()
     assert program.endswith("/srvd")
     asked = read_plain(words)
     assert asked is not None
-    assert asked.path == "/etc/srvd/srvd.toml"
-    program, option, socket, command = unit["Service"]["ExecReload"].split()
+    assert asked.path == f"/etc/srvd/{instance}.toml"
+    program, option, socket, command = _values(name, "ExecReload")[0].split()
     assert program.endswith("/srvctl")
     assert option in {way for param in srvctl.params for way in param.opts}
-    assert f"SRVD_SOCKET={socket}" == unit["Service"]["Environment"]
+    assert f"SRVD_SOCKET={socket}" in " ".join(_values(name, "Environment")).split()
     assert command in srvctl.list_commands(click.Context(srvctl))
 
 
+def test_the_unit_of_instances_differs_from_the_other_in_names_only() -> None:
+    single, several = _directives("srvd.service"), _directives("srvd@.service")
+    different = [(a, b) for a, b in zip(single, several, strict=True) if a != b]
+    assert len(different) == 6
+    assert all("%i" in b and a.partition("=")[0] == b.partition("=")[0] for a, b in different)
+
+
+def test_the_fd_store_takes_what_the_daemon_is_told_it_takes() -> None:
+    assert f"FDSTORE={_values('srvd.service', 'FileDescriptorStoreMax')[0]}" in _values("srvd.service", "Environment")
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_the_unit_exposes_little() -> None:
-    unit = str(ROOT / "contrib" / "systemd" / "srvd.service")
-    words = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", unit]  # 2.0 of 10
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize(("drop_in", "words"), [("", "gives `srvd.service`"), ("change-user.conf", "The score is")])
+def test_the_unit_exposes_no_more_than_its_page_says(drop_in: str, words: str, tmp_path: Path) -> None:
+    unit = (UNITS / "srvd.service").read_text().partition("[Install]")[0]
+    (tmp_path / "srvd.service").write_text(unit + ((UNITS / drop_in).read_text() if drop_in else ""))
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(tmp_path / "srvd.service")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert score, said
+    page = re.search(rf"{words} ([\d.]+\d)", (ROOT / "docs" / "howto" / "systemd.md").read_text())
+    assert page
+    assert float(score[1]) <= float(page[1]), said
 
 
 # -- flows ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,272 @@
+"""Claims about the shipped units inside of a real systemd: what `systemctl` says is true, and no request is lost.
+
+The container is tests/systemd_box.py's. Without root, debootstrap, systemd-nspawn or a mirror of Debian: skipped, with
+the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests import apps
+from tests.daemon import free_port, toml
+from tests.load import Load, load_on
+from tests.support import stays, wait_for
+from tests.systemd_box import UNITS, Box, CannotRun, Service, booted
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+BROKEN = "raise RuntimeError('the deploy is broken')\n"
+
+SCORES = {"srvd.service": 1.6, "change-user.conf": 2.5}
+"""What `systemd-analyze security` may say at most; docs/howto/systemd.md explains what is left."""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    try:
+        with booted(tmp_path_factory.mktemp("systemd")) as box:
+            box.run("systemd-sysusers")
+            box.run("systemd-tmpfiles", "--create")
+            yield box
+    except CannotRun as exc:
+        pytest.skip(f"no systemd in a container here: {exc}")
+
+
+@pytest.fixture
+def service(box: Box) -> Iterator[Service]:
+    service = Service(box)
+    yield service
+    service.remove()
+    assert wait_for(lambda: service.processes() == [], within=60)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+def _config(port: int, pool: str = "workers = 2") -> str:
+    return toml(pool, bind=f"127.0.0.1:{port}")
+
+
+def _load(port: int, clients: int = 4, path: str = "/") -> AbstractContextManager[Load]:
+    return load_on(("127.0.0.1", port), clients, path)
+
+
+# -- start ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_start_is_active_only_when_the_workers_serve(service: Service, port: int) -> None:
+    """Also when it is slower than TimeoutStartSec: the daemon asks for more time."""
+    service.install(_config(port), "TimeoutStartSec=1s", code=apps.good(before=WAITS))
+    service.systemctl("start", "--no-block")
+    wait_for(lambda: service.show("StatusText") == "starting: web: 0 of 2 workers serve", within=20)
+    assert stays(lambda: service.state == "activating", 3.0)
+    (service.box.path(service.folder) / "go").touch()
+    try:
+        wait_for(lambda: service.state == "active", within=20)
+    finally:
+        (service.box.path(service.folder) / "go").unlink()
+    assert service.show("StatusText") == "web: 2 workers serve"
+    assert service.pid == service.status()["daemon"]["pid"]
+
+
+def test_a_failed_start_fails_the_command_and_says_why(service: Service, port: int) -> None:
+    service.install(_config(port), "Restart=no", code=BROKEN)
+    assert service.systemctl("start", check=False).returncode != 0
+    assert service.state == "failed"
+    assert service.show("ExecMainStatus") == "1"
+    assert "could not start" in service.show("StatusText")
+    assert "RuntimeError: the deploy is broken" in service.journal()
+
+
+def test_a_wrong_configuration_is_not_tried_again(service: Service, port: int) -> None:
+    service.install(_config(port, "workers = -1"))
+    assert service.systemctl("start", check=False).returncode != 0
+    wait_for(lambda: service.state == "failed", within=20)
+    assert (service.show("ExecMainStatus"), service.show("NRestarts")) == ("78", "0")
+
+
+def test_an_instance_is_found_by_its_name(box: Box, port: int) -> None:
+    service = Service(box, "srvd@shop.service")
+    try:
+        service.install(_config(port))
+        service.start()
+        done = box.run("/opt/shop/venv/bin/srvctl", "-n", "shop", "status")
+        assert "web" in done.stdout
+    finally:
+        service.remove()
+
+
+# -- reload ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_reload_succeeds_when_the_new_code_serves(service: Service, port: int) -> None:
+    service.install(_config(port))
+    service.start()
+    with _load(port) as load:
+        service.deploy(apps.good("two"))
+        service.systemctl("reload")
+        load.more()
+    assert load.failed == []
+    assert load.releases == {"one", "two"}
+    assert service.state == "active"
+
+
+def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serves_on(
+    service: Service, port: int
+) -> None:
+    service.install(_config(port))
+    service.start()
+    with _load(port) as load:
+        service.deploy(BROKEN)
+        assert service.systemctl("reload", check=False).returncode != 0
+        load.more()
+    assert load.failed == []
+    assert load.releases == {"one"}
+    assert service.state == "active"
+    assert "RuntimeError: the deploy is broken" in service.journal()
+    assert "reload 2 failed" in service.show("StatusText")
+
+
+def test_a_reload_that_systemd_did_not_order_is_shown_as_one(service: Service, port: int) -> None:
+    service.install(_config(port))
+    service.start()
+    service.deploy(apps.good("two", before=WAITS))
+    order = service.ctl("reload", "--no-wait")
+    assert order.returncode == 0
+    wait_for(lambda: service.state == "reloading", within=20)
+    (service.box.path(service.folder) / "go").touch()
+    try:
+        wait_for(lambda: service.state == "active", within=20)
+    finally:
+        (service.box.path(service.folder) / "go").unlink()
+
+
+# -- restart --------------------------------------------------------------------------------------------------------
+
+
+def test_a_restart_hands_the_listeners_over_and_loses_nobody(service: Service, port: int) -> None:
+    service.install(_config(port))
+    service.start()
+    before = service.pid
+    assert service.show("NFileDescriptorStore") == "1"
+    with _load(port, clients=8) as load:
+        service.deploy(apps.good("two"))
+        service.systemctl("restart")
+        load.more()
+    assert load.failed == []
+    assert load.releases == {"one", "two"}
+    assert service.pid != before
+
+
+def test_a_stop_closes_the_port_and_waits_for_requests_longer_than_the_unit_says(service: Service, port: int) -> None:
+    service.install(_config(port), "TimeoutStopSec=1s")
+    service.start()
+    with load_on(("127.0.0.1", port), 2, "/sleep/3") as load:
+        load.over.set()  # each client has asked at least once more, and ends with this answer
+        service.systemctl("stop")
+    assert load.failed == []
+    assert service.show("Result") == "success"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_a_socket_unit_starts_the_service_and_no_connection_is_lost_over_a_restart(service: Service, port: int) -> None:
+    service.install(toml("workers = 2"), socket=f"ListenStream=\nListenStream=127.0.0.1:{port}")
+    service.box.run("systemctl", "start", "srvd.socket")
+    assert service.state == "inactive"
+    with _load(port, clients=8) as load:
+        assert service.state == "active"
+        service.deploy(apps.good("two"))
+        service.systemctl("restart")
+        load.more()
+    assert load.failed == []
+    assert load.releases == {"one", "two"}
+    assert service.status()["listeners"] == [{"name": "web", "address": f"127.0.0.1:{port}"}]
+
+
+# -- a daemon that dies ---------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_daemon_is_bitten_by_the_watchdog_and_no_request_is_lost(service: Service, port: int) -> None:
+    service.install(_config(port), "WatchdogSec=1s")
+    service.start()
+    before = service.pid
+    with _load(port) as load:
+        service.box.signal(before, "STOP")
+        wait_for(lambda: service.pid not in (0, before) and service.state == "active", within=60)
+        load.more()
+    assert load.failed == []
+    assert "Watchdog timeout" in service.journal()
+    wait_for(lambda: len(service.processes()) == 4, within=60)  # of the former daemon nobody is left
+
+
+def test_a_killed_daemon_comes_back_and_no_request_is_lost(service: Service, port: int) -> None:
+    service.install(_config(port))
+    service.start()
+    before = service.pid
+    with _load(port) as load, _load(port, 2, "/sleep/0.3") as slow:
+        service.box.signal(before, "KILL")
+        wait_for(lambda: service.pid not in (0, before) and service.state == "active", within=60)
+        load.more()
+    assert load.failed + slow.failed == []
+    assert service.show("NRestarts") == "1"
+    wait_for(lambda: len(service.processes()) == 4, within=60)
+
+
+# -- what surrounds it ----------------------------------------------------------------------------------------------
+
+
+def test_pools_may_change_their_user_with_the_drop_in(service: Service, port: int) -> None:
+    code = apps.good() + "\nassert os.getuid() == __import__('pwd').getpwnam('srvd').pw_uid\n"
+    service.install(_config(port, 'workers = 1\nuser = "srvd"'), code=code)
+    folder = service.box.path("/etc/systemd/system/srvd.service.d")
+    shutil.copy(UNITS / "change-user.conf", folder)
+    service.box.run("systemctl", "daemon-reload")
+    service.start()
+    with _load(port, 1) as load:
+        load.more(5)
+    uid = service.box.run("stat", "--format=%u", f"/proc/{service.pid}").stdout.strip()
+    assert uid == "0"
+    service.systemctl("stop")
+    assert service.show("Result") == "success"
+
+
+def test_logrotate_moves_the_log_and_srvd_begins_a_new_one(service: Service, port: int) -> None:
+    service.install('[daemon]\nlog_file = "/var/log/srvd/srvd.log"\n' + _config(port))
+    service.start()
+    log = service.box.path("/var/log/srvd/srvd.log")
+    assert "ready" in log.read_text()
+    service.box.run("logrotate", "--force", "/etc/logrotate.d/srvd")
+    wait_for(lambda: log.exists() and "reopen" in log.read_text(), within=20)
+    assert "ready" in log.with_name("srvd.log.1").read_text()
+
+
+def _score(box: Box, unit: str) -> float:
+    said = box.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
+
+
+def test_the_units_are_well_formed_and_expose_no_more_than_is_written_down(service: Service, port: int) -> None:
+    service.install(_config(port), socket="")
+    places = service.box.path("/etc/systemd/system")
+    shutil.copy(UNITS / "srvd@.service", places)
+    shutil.copy(UNITS / "srvd.socket", places)
+    done = service.box.run("systemd-analyze", "verify", "srvd.service", "srvd@shop.service", "srvd.socket")
+    assert done.stdout + done.stderr == ""
+    assert _score(service.box, "srvd.service") <= SCORES["srvd.service"]
+    assert _score(service.box, "srvd@shop.service") <= SCORES["srvd.service"]
+    shutil.copy(UNITS / "change-user.conf", places / "srvd.service.d")
+    service.box.run("systemctl", "daemon-reload")
+    assert _score(service.box, "srvd.service") <= SCORES["change-user.conf"]

@@ -55,6 +55,7 @@ class Boot(NamedTuple):
     settings: PoolSettings
     hooks: Hooks | None = None  # None: not preloaded, as `app`
     fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
+    nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
     home: Home | None = None  # None: it leaves when its link ends
 
     @property
@@ -103,7 +104,7 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
         service.connection = Connection
         run = loop.run
     service.access, service.wear = access, wear
-    gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts)
+    gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
     Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)

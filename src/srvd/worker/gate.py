@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from itertools import zip_longest
-from select import EPOLLEXCLUSIVE, EPOLLIN
+from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
 from typing import TYPE_CHECKING, Any
 
 from srvd.http.head import Environ
@@ -50,8 +50,9 @@ class Gate:
         worker: str,
         most: int,
         fronts: Sequence[Front | None] = (),
+        nudge: int = -1,
     ) -> None:
-        """`fronts` has one for each listener, or none for any."""
+        """`fronts` has one for each listener, or none for any; `nudge` is an eventfd that all workers have, or -1."""
         self._service = service
         self.multithread = service.multithread
         self._doors = [
@@ -67,6 +68,9 @@ class Gate:
         """Connections that wait in the backlogs are still to be accepted."""
         self.deadline = NEVER
         service.loop.watch(self)
+        self._nudge = nudge
+        if nudge >= 0:
+            service.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
 
     def open(self) -> None:
         """Accept from now on."""
@@ -104,7 +108,19 @@ class Gate:
         if self.emptying:
             self._empty_more(now)
         elif self._held:
+            self._try_again(now)
+
+    def _try_again(self, now: float) -> None:
+        """Not by registering first: another client could come meanwhile, and wake only us."""
+        for door in self._doors:
+            self._admit(door, now)
+        if self._held and self.deadline == NEVER and self._has_room():
             self._release()
+
+    def _on_nudge(self, mask: int, now: float) -> None:
+        """Another worker could not take a client for whom it was woken."""
+        for door in self._doors:
+            self.later(door)
 
     def _admit(self, door: _Door, now: float) -> bool:
         """Takes one of those who wait; True: nobody waits there."""
@@ -165,7 +181,8 @@ class Gate:
 
     def _refused(self, exc: OSError, now: float) -> None:
         """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
-        self._service.log.warning(f"accept a connection: {exc.strerror}; trying again in {_PAUSE:g} s")
+        if not self._held:  # once, and not four times a second
+            self._service.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
         self._pause(now, _PAUSE)
 
     def _pause(self, now: float, seconds: float) -> None:
@@ -177,6 +194,10 @@ class Gate:
         if self._opened and not self._held:
             self._held = True
             self._unregister()
+            if self._nudge >= 0:
+                # The client for whom the kernel has woken us waits, and the kernel wakes one worker for each. Edge
+                # triggered, so that nobody has to read it, and each worker hears each nudge.
+                os.eventfd_write(self._nudge, 1)
 
     def _release(self) -> None:
         self._held = False

@@ -70,5 +70,6 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         settings=stock.pool,
         hooks=stock.hooks,
         fronts=stock.fronts,
+        nudge=stock.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace),
     )

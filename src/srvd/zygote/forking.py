@@ -42,6 +42,7 @@ class Stock(NamedTuple):
     fronts: Sequence[Front | None] = ()  # one for each listener
     stacks: int = -1  # the file for the zygote's own stacks
     home: Home | None = None  # None: it leaves when its link ends
+    nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
 
 
 class Newborn(NamedTuple):

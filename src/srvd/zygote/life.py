@@ -123,7 +123,9 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     gc.freeze()
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
     board, trace = Board.attach(errand.fds[0]), errand.fds[1]
-    Nursery(link, Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, home)).run()
+    nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    stock = Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, home, nudge)
+    Nursery(link, stock).run()
     return 0
 
 

@@ -1,0 +1,218 @@
+"""The system is short of memory, processes or descriptors: what is refused is tried again, the rest serves on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import Srvd, toml
+from tests.fault import under_load
+from tests.support import wait_for
+
+pytestmark = pytest.mark.system
+
+HUNGRY = apps.good().replace(
+    "def hang():", "def hang():\n    return feed()\ndef feed():\n    x = b'x' * (1 << 31)\ndef _():"
+)
+"""GET /hang takes 2 GiB."""
+
+# -- memory -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _memory_group(limit: int) -> Iterator[Path]:
+    """A control group with a limit on memory, of version 2 or 1; skips the test where none can be made."""
+    for root, file in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        if not Path(root, "cgroup.procs").exists():  # a folder for the hierarchies of version 1, and none itself
+            continue
+        group = Path(root) / f"srvd-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / file).write_text(str(limit))
+        except OSError:  # a controller that is not switched on here
+            group.rmdir()
+            continue
+        try:
+            yield group
+        finally:
+            for pid in (group / "cgroup.procs").read_text().split():  # they leave; who looks for them finds them
+                (group.parent / "cgroup.procs").write_text(pid)
+            group.rmdir()
+        return
+    pytest.skip("no memory control group can be made here")
+
+
+def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_named_so(starter: Starter) -> None:
+    with _memory_group(300 << 20) as group:
+        srvd = starter.new(config=toml("workers = 2"), code=HUNGRY)
+        srvd.command = ["/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$0" "$@"', *srvd.command]
+        srvd.start()
+        with under_load(srvd, "out of memory in a control group") as fault:
+            fault.strikes()
+            with pytest.raises(OSError, match=r"without response|reset"):
+                srvd.get("/hang")
+            (death,) = wait_for(srvd.deaths)
+            fault.replaced(death["worker"], 2)
+        assert fault.lost(death["worker"]) == []
+        assert (death["cause"], death["signal"], death["out_of_memory"]) == ("out_of_memory", 9, True)
+        why = fault.why()
+        assert "ran out of memory; killed by signal 9" in why
+        assert "GET /hang" in why
+        srvd.stop()
+
+
+def test_an_application_that_meets_its_limit_of_memory_gets_an_error_and_the_worker_serves_on(starter: Starter) -> None:
+    """RLIMIT_AS, set by the application itself: MemoryError, a 500 for that request alone."""
+    limit = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({1 << 30}, {1 << 30}))\n"
+    srvd = starter(config=toml("workers = 2"), code=limit + HUNGRY)
+    with under_load(srvd, "RLIMIT_AS") as fault:
+        connection = srvd.connect()
+        connection.request("GET", "/hang")
+        assert connection.getresponse().status == 500
+        connection.close()
+        fault.load.more()
+        assert srvd.names() == {"web/1#1", "web/1#2"}
+    assert fault.lost() == []
+    assert "MemoryError" in srvd.logged()
+    assert "no worker has died" in fault.why()
+
+
+# -- processes ----------------------------------------------------------------------------------------------------
+
+
+FEW_PROCESSES = "import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (8, 8))\n" + apps.good()
+"""The zygote and its workers belong to a user who may have eight processes (the limit is none for root)."""
+
+NOBODY_ELSE = 60_000 + os.getpid() % 5_000
+"""A user who has no other processes."""
+
+
+@contextlib.contextmanager
+def _other_processes() -> Iterator[None]:
+    """The user has as many as he may, and more."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            other = stack.enter_context(subprocess.Popen(["sleep", "600"], user=NOBODY_ELSE))
+            stack.callback(other.kill)
+        yield
+
+
+def _with_a_user(starter: Starter, workers: int) -> Srvd:
+    pool = f'workers = {workers}\nuser = "{NOBODY_ELSE}"\ngroup = "{NOBODY_ELSE}"'
+    srvd = starter.new(config=toml(pool), code=FEW_PROCESSES)
+    srvd.let_others_in()
+    return srvd.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a daemon whose pool has another user")
+def test_forks_that_are_refused_are_tried_again_and_the_others_serve(starter: Starter) -> None:
+    """EAGAIN of fork(2), RLIMIT_NPROC: one missing worker is the whole damage, and it comes as soon as it can."""
+    srvd = _with_a_user(starter, 3)
+    with under_load(srvd, "fork refused with EAGAIN, after there is room again") as fault:
+        with _other_processes():
+            victim = srvd.serving()[0]
+            os.kill(victim["pid"], signal.SIGKILL)
+            wait_for(lambda: srvd.logged().count("was not forked: fork: Resource temporarily unavailable") >= 3)
+            assert srvd.pool()["state"] == "degraded"
+            assert "workers cannot be forked" in srvd.ctl("status").stdout
+            assert srvd.pool()["generation"] == 1
+            fault.load.more()
+        fault.strikes()
+        fault.replaced(victim["id"], 3)
+    assert fault.lost(victim["id"]) == []
+    assert srvd.pool()["state"] == "ready"
+    assert "killed by signal 9" in fault.why(victim["id"])
+    assert len(srvd.deaths()) == 1  # a refused fork is no death
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a daemon whose pool has another user")
+def test_an_order_that_needs_forks_which_are_refused_is_given_up_with_the_reason(starter: Starter) -> None:
+    srvd = _with_a_user(starter, 2)
+    with under_load(srvd, "scale while forks are refused") as fault:
+        with _other_processes():
+            scale = srvd.ctl("scale", "4")
+            assert scale.returncode == 1
+            assert "Resource temporarily unavailable" in scale.stderr
+            assert srvd.pool()["wish"] == 2
+        assert srvd.ctl("scale", "4").returncode == 0
+    assert fault.lost() == []
+
+
+# -- descriptors --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _no_more_files(pid: int) -> Iterator[None]:
+    """No descriptor can be opened by the process while the block lasts."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_daemon_out_of_descriptors_goes_on_and_repairs_when_there_are_some(srvd: Srvd) -> None:
+    """EMFILE: it can make no link for a new worker, read no configuration, accept no srvctl. Then it can again."""
+    with under_load(srvd, "EMFILE in the daemon, until there are descriptors") as fault:
+        victim = srvd.serving()[0]
+        with srvd.client() as client, _no_more_files(srvd.pid):
+            os.kill(victim["pid"], signal.SIGKILL)
+            srvd.wait_logged("was not forked")
+            assert client.call("status")["pools"][0]["serving"] == 1
+            srvd.signal(signal.SIGHUP)
+            srvd.wait_logged("operation 2: reload: failed")
+            fault.load.more()
+            fault.strikes()
+        fault.replaced(victim["id"], 2)
+    assert fault.lost(victim["id"]) == []
+    assert "Too many open files" in srvd.logged()
+    assert "killed by signal 9" in fault.why(victim["id"])
+    assert "a bug in srvd" not in srvd.logged()
+    assert srvd.call("reload")["operation"]["state"] == "done"
+
+
+def test_a_worker_out_of_descriptors_leaves_new_clients_to_others(srvd: Srvd) -> None:
+    """EMFILE of accept(2): who has a connection keeps it, nothing spins, and when there are descriptors it accepts."""
+    with under_load(srvd, "EMFILE in a worker, until there are descriptors") as fault:
+        poor = srvd.serving()[0]
+        process = psutil.Process(poor["pid"])
+        with _no_more_files(poor["pid"]):
+            before = process.cpu_times().user + process.cpu_times().system
+            seen = {srvd.get().split()[1] for _ in range(20)}
+            assert seen == {srvd.serving()[1]["id"]}
+            assert process.cpu_times().user + process.cpu_times().system - before < 1.0
+            fault.strikes()
+        fault.repaired(lambda: srvd.get().split()[1] == poor["id"])
+    assert fault.lost() == []
+    assert f"{poor['id']} | " in srvd.logged()
+    assert "accept a connection: Too many open files" in srvd.logged()
+    assert "no worker has died" in fault.why()
+
+
+def test_all_workers_out_of_descriptors_keep_clients_waiting_and_lose_none(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1"))
+    (worker,) = srvd.serving()
+    with _no_more_files(worker["pid"]), contextlib.ExitStack() as clients:
+        waiting = [clients.enter_context(socket.create_connection(srvd.address(), timeout=30)) for _ in range(5)]
+        for client in waiting:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        srvd.wait_logged("accept a connection: Too many open files")
+        resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+        for client in waiting:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert srvd.names() == {worker["id"]}

@@ -137,6 +137,15 @@ def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serv
     assert "reload 2 failed" in service.show("StatusText")
 
 
+def test_a_reload_may_be_slower_than_the_unit_says(service: Service, port: int) -> None:
+    service.install(_config(port), "TimeoutStartSec=1s")
+    service.start()
+    service.deploy(apps.good("two", before=apps.SLOW.format(seconds=3)))
+    service.systemctl("reload")
+    assert service.status()["pools"][0]["generation"] == 2
+    assert "timed out" not in service.journal()
+
+
 def test_a_reload_that_systemd_did_not_order_is_shown_as_one(service: Service, port: int) -> None:
     service.install(_config(port))
     service.start()

@@ -312,6 +312,13 @@ def test_sockets_go_to_the_listeners_of_their_names(starter: Starter, passed: li
     assert len(_addresses(srvd)) == 4
 
 
+def test_an_address_that_is_not_used_is_a_warning(starter: Starter, passed: list[socket.socket]) -> None:
+    same = passing(starter.new(config=toml(bind=_spelled(passed[0]))), _fds(passed[:1]), "web").start()
+    other = passing(starter.new(config=toml(bind="127.0.0.1:1")), _fds(passed[1:2]), "web").start()
+    assert "is not used" not in same.logged()
+    assert f"bind (127.0.0.1:1) is not used: systemd passed {_spelled(passed[1])}" in other.logged()
+
+
 def test_sockets_without_a_name_are_for_the_only_listener(starter: Starter, passed: list[socket.socket]) -> None:
     srvd = passing(starter.new(config="[pools.web]\napp = 'app:app'\n"), _fds(passed[:2])).start()
     assert _addresses(srvd) == [("web", _spelled(passed[0])), ("web", _spelled(passed[1]))]
@@ -448,6 +455,13 @@ def test_the_store_follows_the_configuration(starter: Starter, manager: ServiceM
     srvd.configure(toml("rollback_window = 0\nbake = 0"))
     assert srvd.ctl("reload").returncode == 0
     wait_for(lambda: manager.listen() and len(manager.store) == 1)
+
+
+def test_a_store_that_is_too_small_is_a_warning(starter: Starter, manager: ServiceManager) -> None:
+    more = f'[listeners.api]\nbind = ["127.0.0.1:{free_port()}"]'
+    srvd = starter(config=toml(more=more), env=manager.environment | {"FDSTORE": "1"})
+    wait_for(lambda: manager.listen() and len(manager.store) == 1)
+    assert srvd.logged().count("takes 1 of 2 listeners") == 1
 
 
 def test_without_a_store_nothing_is_stored(starter: Starter, manager: ServiceManager) -> None:

@@ -85,7 +85,8 @@ class Engine:
 
     def adopt(self, revision: Revision, config: Config) -> None:
         """The first configuration: its listeners are opened. Raises `SystemRefused`."""
-        self._listeners.prepare(revision, config.listeners)
+        for warning in self._listeners.prepare(revision, config.listeners):
+            self._log.warning(warning)
         self._settle(revision, config)
         self.current = revision
 
@@ -157,7 +158,7 @@ class Engine:
         try:
             config = with_lasting(self.config, self.reread())
             headroom = self.headroom(list(config.pools))
-            self._listeners.prepare(revision, config.listeners)
+            warnings = self._listeners.prepare(revision, config.listeners)
         except SrvdError as exc:
             proof = str(exc.detail.get("traceback", ""))
             self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=proof)))
@@ -168,7 +169,7 @@ class Engine:
                 ConfigRefused(op, Fault("internal", f"read the configuration: {exc!r}; see the log", step="config"))
             )
             return
-        for warning in config.warnings:
+        for warning in (*config.warnings, *warnings):
             self._log.warning(warning)
         self._settle(revision, config)
         specs = tuple(spec_of(pool) for pool in config.pools.values())

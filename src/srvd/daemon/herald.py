@@ -50,6 +50,7 @@ class Herald:
         self._told: Bulletin | None = None
         self._kept = set(unit.stored())
         self._late = False  # something did not get out
+        self._scarce = False  # more is to be kept than the store takes; that was said
         self._loop: Loop | None = None
         self._beat_timer: Timer | None = None
 
@@ -114,7 +115,13 @@ class Herald:
         for name in self._kept - wanted.keys():
             if self._send(["FDSTOREREMOVE=1", f"FDNAME={name}"]):
                 self._kept.discard(name)
-        for name in wanted.keys() - self._kept:
+        if len(wanted) > self._unit.store > 0 and not self._scarce:
+            self._scarce = True
+            self._warn(
+                f"the service manager's store takes {self._unit.store} of {len(wanted)} listeners: the others are "
+                "closed over a restart; FileDescriptorStoreMax= and FDSTORE of the unit say how many"
+            )
+        for name in sorted(wanted.keys() - self._kept):
             if len(self._kept) < self._unit.store and self._send(["FDSTORE=1", f"FDNAME={name}"], wanted[name]):
                 self._kept.add(name)
 

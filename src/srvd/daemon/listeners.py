@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from srvd.config.settings import ListenerSettings
@@ -73,8 +73,8 @@ class Listeners:
         self._handed: dict[str, int] = {}
         self._sealed = False
 
-    def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> None:
-        """Open what `wanted` names and is not open yet: all of it or nothing.
+    def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> list[str]:
+        """Open what `wanted` names and is not open yet: all of it or nothing. Returns warnings.
 
         A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
@@ -98,6 +98,7 @@ class Listeners:
         for fd in self._stored.values():  # duplicates of what is open now, or what nobody names any more
             os.close(fd)
         self._stored = {}
+        return [warning for settings in wanted.values() for warning in self._overruled(revision, settings)]
 
     def adopt(self, revisions: Sequence[Revision]) -> None:
         """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
@@ -192,6 +193,16 @@ class Listeners:
         return [Key(Address("fd", port=fd)) for fd in given] or [
             _key(sockets.parse_address(text), f"{settings.name}.{place}") for place, text in enumerate(settings.bind)
         ]
+
+    def _overruled(self, revision: Revision, settings: ListenerSettings) -> Iterator[str]:
+        """Somebody wrote an address that is not used, because sockets were passed in its place."""
+        plans = [plan for plan in self._plans[revision] if plan.name == settings.name]
+        passed = [plan.key for plan in plans if str(plan.key.address) not in settings.bind]
+        used = [sockets.describe(self._open[key].socket) for key in passed if key.address.kind == "fd"]
+        meant = settings.bind != ListenerSettings._field_defaults["bind"]
+        if used and meant and {str(sockets.parse_address(text)) for text in settings.bind} != set(used):
+            bind = ", ".join(settings.bind)
+            yield f"listener {settings.name}: bind ({bind}) is not used: systemd passed {', '.join(used)}"
 
     def _find(self, plan: Plan) -> Open | None:
         """The socket of this address that a former process has left in the fd store."""

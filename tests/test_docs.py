@@ -253,7 +253,14 @@ def test_the_unit_exposes_no_more_than_its_page_says(drop_in: str, words: str, t
 
 # -- flows ----------------------------------------------------------------------------------------------------------
 
-BUDGETS = {"A dump": 12, "A request": 7, "An order: scale 8": 15, "A worker's death": 10, "A reload": 25}
+BUDGETS = {
+    "A dump": 12,
+    "A request": 7,
+    "An order: scale 8": 15,
+    "A worker's death": 10,
+    "A reload": 25,
+    "An upgrade": 14,
+}
 """Files of our own on each way."""
 
 FLOWS = ROOT / "docs" / "flows.md"

@@ -34,6 +34,7 @@ LATE = {
     ("cli.py", "srvd.daemon.main"),  # what makes a start slow; bad news on the command line must not wait for it
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
+    ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
     ("zygote/life.py", "srvd.linux.prctl"),  # ctypes, and few pools change their user
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies

@@ -147,12 +147,6 @@ def test_usr1_without_a_log_file_is_harmless(srvd: Srvd) -> None:
     assert srvd.get().startswith("one ")
 
 
-def test_usr2_is_answered_with_a_warning(srvd: Srvd) -> None:
-    srvd.signal(signal.SIGUSR2)
-    srvd.wait_logged("SIGUSR2: unsupported")
-    assert srvd.get().startswith("one ")
-
-
 def test_a_worker_that_gets_term_from_outside_finishes_and_is_replaced(srvd: Srvd) -> None:
     """`kill PID` of a worker, the habit of a lifetime: its request is answered, and another one takes its place."""
     with ThreadPoolExecutor() as pool:

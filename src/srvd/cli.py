@@ -6,16 +6,15 @@ start would wait for it (of some 80 ms); a test holds both readers of the comman
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from srvd.config.load import DEFAULT_FILE, load
-from srvd.config.settings import TABLES, Config, Setting, declared
+from srvd.config.settings import TABLES, Setting, declared
+from srvd.config.source import Source
 from srvd.errors import EXIT, SrvdError
 
-__all__ = ["Asked", "configuration", "flags", "main", "read_plain", "start"]
+__all__ = ["Asked", "flags", "main", "read_plain", "start"]
 
 
 class Asked(NamedTuple):
@@ -64,30 +63,14 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
     return Asked(path, given, daemonize)
 
 
-def configuration(path: str | None, given: dict[str, object]) -> Callable[[], Config]:
-    """Reads the same file, environment and flags each time it is called; a reload calls it again."""
-    if path is None and os.path.exists(DEFAULT_FILE):
-        path = DEFAULT_FILE
-    file = os.path.abspath(path) if path else None
-    environ = dict(os.environ)
-    before = False
-
-    def read() -> Config:
-        nonlocal before
-        again, before = before, True
-        return load(file, given, environ, again=again)
-
-    return read
-
-
 def start(asked: Asked) -> int:
     """Run the daemon; its exit code. Raises `SrvdError` when it cannot even begin."""
-    reread = configuration(asked.path, asked.given)
-    config = reread()
+    source = Source.find(asked.path, asked.given)
+    config = source.read()
     # Here, because the daemon is what makes a start slow: no other command should wait for it.
     from srvd.daemon import main as daemon
 
-    return daemon.run(config, reread, daemonize=asked.daemonize)
+    return daemon.run(config, source, daemonize=asked.daemonize)
 
 
 def main() -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.cli import Asked, configuration, flags
+from srvd.cli import Asked, flags
 from srvd.cli import start as start_daemon
 from srvd.config import show
 from srvd.config.settings import Config
+from srvd.config.source import Source
 from srvd.errors import EXIT, LoadFailed, SrvdError
 from srvd.log import escape
 
@@ -91,8 +92,17 @@ def _given(parameters: dict[str, Any]) -> dict[str, object]:
     return {flag: value for flag, value in named.items() if value not in (None, ())}
 
 
+def _check_itself(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from srvd.daemon import selfcheck  # here, because it imports everything
+
+        ctx.exit(selfcheck.run())
+
+
 @click.group(help=_GROUP_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "--version", "-V", prog_name="srvd", message="%(prog)s %(version)s")
+@click.option("--self-check", is_flag=True, is_eager=True, expose_value=False, callback=_check_itself,
+              help="Import everything and say which version this is: what an upgrade asks first.")  # fmt: skip
 def cli() -> None:
     pass
 
@@ -107,7 +117,7 @@ def start(path: str | None, daemonize: bool, **given: Any) -> None:
 @cli.command(help=_CHECK_HELP, short_help="Check the configuration and load the applications; change nothing.")
 @_with_settings
 def check(path: str | None, **given: Any) -> None:
-    config = configuration(path, _given(given))()
+    config = Source.find(path, _given(given)).read()
     from srvd.daemon import trial  # here, because `config` and `version` start no process
 
     _warn(config)
@@ -131,7 +141,7 @@ def check(path: str | None, **given: Any) -> None:
 @_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: times in seconds, sizes in bytes.")
 def config(path: str | None, as_json: bool, **given: Any) -> None:
-    config = configuration(path, _given(given))()
+    config = Source.find(path, _given(given)).read()
     if as_json:
         click.echo(json.dumps(show.as_map(config), indent=2, ensure_ascii=False))
         return

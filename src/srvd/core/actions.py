@@ -84,6 +84,21 @@ class ReopenLog(NamedTuple):
     op: OpId
 
 
+class CheckProgram(NamedTuple):
+    """Ask the program on disk whether it can take over; answered by `ProgramChecked`."""
+
+    op: OpId
+
+
+class ReplaceProgram(NamedTuple):
+    """Have it take over in this process, with all that is known and open; answered by `ProgramReplaced`, from there.
+
+    Not performed if the operation has ended by then: a stop comes first.
+    """
+
+    op: OpId
+
+
 class SealListeners(NamedTuple):
     """The server stops: let no new connection into the backlog, keep what waits there."""
 
@@ -139,5 +154,5 @@ class Exit(NamedTuple):
 
 Action = (
     ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
-    | ReopenLog | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
+    | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
 )  # fmt: skip

@@ -136,6 +136,23 @@ class LogReopened(NamedTuple):
     problem: str = ""
 
 
+class ProgramChecked(NamedTuple):
+    """What the new program's self-check said; versions of srvd, `new` "" when it did not come so far."""
+
+    op: OpId
+    old: str
+    new: str
+    fault: Fault | None = None
+
+
+class ProgramReplaced(NamedTuple):
+    """The daemon runs, after a program took its place – the new one, or, with a fault, the former one again. Also said
+    by the former one when it could not be left at all."""
+
+    op: OpId
+    fault: Fault | None = None
+
+
 class Tick(NamedTuple):
     """A deadline has passed."""
 
@@ -144,5 +161,6 @@ OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | LogReopened | Tick
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | LogReopened
+    | ProgramChecked | ProgramReplaced | Tick
 )  # fmt: skip

@@ -120,6 +120,7 @@ class Kind(Enum):
     PAUSE = "pause"
     RESUME = "resume"
     REOPEN = "reopen"  # the logs
+    UPGRADE = "upgrade"  # the daemon's own program
     STOP = "stop"
 
 
@@ -134,6 +135,7 @@ class Order(NamedTuple):
     worker: str = ""  # recycle: one worker, "" for all
     wait_bake: bool = False  # reload, rollback: end only when the bake is over
     now: bool = False  # stop: do not wait for requests
+    check: bool = False  # upgrade: only ask the new program whether it could take over
     timeout: float = 0.0  # seconds until the operation gives up and restores; 0: its parts' own limits
     busy: tuple[str, ...] = ()  # scale: workers seen busy when the order came; idle ones leave first
 

@@ -19,6 +19,7 @@ _LANES = {
     Kind.PAUSE: "size",
     Kind.RESUME: "size",
     Kind.REOPEN: "logs",
+    Kind.UPGRADE: "program",
 }
 """Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
 
@@ -46,6 +47,8 @@ def misfit(house: House, order: Order) -> Fault | None:
         case Kind.RECYCLE if order.worker:
             if not any(str(w.id) == order.worker and w.is_capacity for p in house.pools.values() for w in p.workers()):
                 return Fault("no_such_worker", f"there is no worker {order.worker!r} that serves; nothing was changed")
+        case Kind.UPGRADE if not house.started:
+            return Fault("busy", "the daemon is still starting; nothing was changed", "try again when it is ready")
         case Kind.ROLLBACK:
             names = [order.pool] if order.pool else list(house.pools)
             if all(house.pools[name].parked is None for name in names):
@@ -160,4 +163,6 @@ def describe(order: Order) -> str:
         words.append(order.worker)
     if order.now:
         words.append("now")
+    if order.check:
+        words.append("check")
     return " ".join(words)

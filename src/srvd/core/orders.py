@@ -5,7 +5,7 @@ Whether it may begin is `operations.py`'s, whether it has come true `goals.py`'s
 
 from __future__ import annotations
 
-from srvd.core import failure, goals, moves, operations, reopening, rollout
+from srvd.core import failure, goals, moves, operations, reopening, rollout, upgrading
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
@@ -40,6 +40,8 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
             _default_deadline(op, pools, turn)
         case Kind.REOPEN:
             reopening.begin(house, op, turn)
+        case Kind.UPGRADE:
+            upgrading.begin(op, turn)
         case Kind.START | Kind.STOP:
             pass
 
@@ -185,12 +187,14 @@ def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
             goals.stop_recycling(house, op, f"cancelled by {actor}", turn, OpState.CANCELLED)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
             fail(house, op, fault, turn, OpState.CANCELLED)
+        case Kind.UPGRADE if op.state is OpState.RUNNING:
+            operations.end(house, op, OpState.CANCELLED, turn, fault)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
             return Fault(
                 "conflict", f"operation {op.id} has committed", "srvctl rollback returns to the former generation"
             )
         case _:
-            return Fault("conflict", f"a {op.order.kind.value} cannot be cancelled")
+            return Fault("conflict", f"operation {op.id} ({op.order.kind.value}) cannot be cancelled")
     return None
 
 
@@ -214,6 +218,8 @@ def expire(house: House, op: Operation, turn: Turn) -> None:
             operations.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why"))
         case Kind.REOPEN:
             reopening.expire(house, op, turn)
+        case Kind.UPGRADE:
+            upgrading.expire(house, op, turn)
         case Kind.STOP:
             stop(house, op, turn, hurry=True)
         case _ if op.state is OpState.RUNNING:

@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout
+from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout, upgrading
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -23,6 +23,8 @@ from srvd.core.events import (
     ForkRefused,
     LogReopened,
     Ordered,
+    ProgramChecked,
+    ProgramReplaced,
     RequestOverdue,
     Resumed,
     Started,
@@ -83,16 +85,8 @@ class Supervisor:
                 self._ordered(ticket, order, actor, turn)
             case CancelAsked(ticket, op_id, actor):
                 self._cancel(ticket, op_id, actor, turn)
-            case ConfigRead(op_id, revision, specs, headroom):
-                op = self.operation(op_id)
-                if op is None or op.state.ended:  # cancelled while it was read
-                    turn.do(DropRevision(revision))
-                else:
-                    orders.config_read(self.house, op, revision, specs, dict(headroom), turn)
-            case ConfigRefused(op_id, fault):
-                op = self.operation(op_id)
-                if op is not None and not op.state.ended:
-                    operations.end(self.house, op, OpState.FAILED, turn, fault)
+            case ConfigRead() | ConfigRefused() | ProgramChecked() | ProgramReplaced():
+                self._answered(event, turn)
             case LogReopened(problem):
                 reopening.answered(self.house, reopening.DAEMON, problem)
             case Started():
@@ -101,6 +95,23 @@ class Supervisor:
                 resuming.resume(self.house, event, turn)
             case Tick():
                 self._tick(turn)
+
+    def _answered(self, event: ConfigRead | ConfigRefused | ProgramChecked | ProgramReplaced, turn: Turn) -> None:
+        """What an operation asked for has come, perhaps after its end."""
+        house, op = self.house, self.operation(event.op)
+        if op is None or op.state.ended:
+            if isinstance(event, ConfigRead):
+                turn.do(DropRevision(event.revision))
+            return
+        match event:
+            case ConfigRead(_, revision, specs, headroom):
+                orders.config_read(house, op, revision, specs, dict(headroom), turn)
+            case ConfigRefused(_, fault):
+                operations.end(house, op, OpState.FAILED, turn, fault)
+            case ProgramChecked():
+                upgrading.checked(house, op, event, turn)
+            case ProgramReplaced():
+                upgrading.replaced(house, op, event, turn)
 
     def _started(self, event: Started, turn: Turn) -> None:
         self.house.revisions.add(event.revision)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from srvd.ctl.client import Client
 from srvd.ctl.find import Named, find
 from srvd.ctl.follow import Follower
+from srvd.ctl.line import Line
 from srvd.ctl.render import escape, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
@@ -46,12 +46,12 @@ def run(asked: Asked) -> int:
     """The exit code. Raises `SrvdError`."""
     entry = asked.entry
     try:
-        with Client.connect(find(asked.named, os.environ, os.getuid())) as client:
+        with Line(find(asked.named, os.environ, os.getuid())) as line:
             if entry.streams:
-                return _stream(client, asked)
+                return _stream(line, asked)
             if entry.name == "stop" and asked.args.get("wait", True):
-                return _stop(client, asked)
-            result = _ask(client, asked)
+                return _stop(line, asked)
+            result = _ask(line, asked)
     except NoDaemon as exc:
         if entry.name == "status":
             exc.detail["exit_code"] = EXIT.NOT_READY
@@ -60,12 +60,12 @@ def run(asked: Asked) -> int:
     return _verdict(result) if entry.name == "status" else EXIT.DONE
 
 
-def _ask(client: Client, asked: Asked) -> dict[str, Any]:
+def _ask(line: Line, asked: Asked) -> dict[str, Any]:
     follower = Follower(quiet=asked.as_json)
     try:
-        return client.call(asked.entry.name, asked.args, deadline=asked.patience, on_progress=follower.show)
+        return line.ask(asked.entry, asked.args, asked.patience, follower.show)
     except KeyboardInterrupt:
-        raise _interrupted(client, asked) from None
+        raise _interrupted(line, asked) from None
     finally:
         follower.end()
 
@@ -77,42 +77,42 @@ def _show(asked: Asked, result: dict[str, Any]) -> None:
         VIEWS.get(asked.entry.name, show_operation)(result)
 
 
-def _interrupted(client: Client, asked: Asked) -> Interrupted:
-    if not client.operation:
+def _interrupted(line: Line, asked: Asked) -> Interrupted:
+    if not line.operation:
         return Interrupted(f"{asked.entry.name}: interrupted before the daemon answered")
     return Interrupted(
-        f"{asked.entry.name}: interrupted; operation {client.operation} goes on",
-        hint=f"follow it with `srvctl op wait {client.operation}`; end it with `srvctl op cancel {client.operation}`",
-        detail={"operation": client.operation},
+        f"{asked.entry.name}: interrupted; operation {line.operation} goes on",
+        hint=f"follow it with `srvctl op wait {line.operation}`; end it with `srvctl op cancel {line.operation}`",
+        detail={"operation": line.operation},
     )
 
 
-def _stop(client: Client, asked: Asked) -> int:
+def _stop(line: Line, asked: Asked) -> int:
     """Done is when the daemon's process is gone, not when it says that it will be."""
-    client.watch_exit()
+    line.client.watch_exit()
     result: dict[str, Any] = {"schema": 1}
     try:
-        result = _ask(client, asked)
+        result = _ask(line, asked)
     except (ShuttingDown, NoDaemon) as exc:
         # It may go before its answer has left: what was asked for is true all the same, if it really is gone.
         gone = exc
-        if not client.wait_gone(GONE_PATIENCE):
+        if not line.client.wait_gone(GONE_PATIENCE):
             raise gone from None
     else:
-        if not client.wait_gone(GONE_PATIENCE):
+        if not line.client.wait_gone(GONE_PATIENCE):
             raise ShuttingDown(
-                f"stop: the daemon has ended its work, but its process (pid {client.hello.pid}) is still there",
+                f"stop: the daemon has ended its work, but its process (pid {line.client.hello.pid}) is still there",
                 hint="srvctl stop --now, or kill it",
             )
     if asked.as_json:
         put_json(result)
     else:
-        put(f"srvd {escape(client.hello.name)} (pid {client.hello.pid}) is gone")
+        put(f"srvd {escape(line.client.hello.name)} (pid {line.client.hello.pid}) is gone")
     return EXIT.DONE
 
 
-def _stream(client: Client, asked: Asked) -> int:
-    events = client.watch(asked.args.get("topics", ()), asked.args.get("since", 0), follow=asked.follow)
+def _stream(line: Line, asked: Asked) -> int:
+    events = line.watch(asked.args.get("topics", ()), asked.args.get("since", 0), follow=asked.follow)
     try:
         for event in events:
             if asked.as_json:

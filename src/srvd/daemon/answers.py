@@ -59,7 +59,7 @@ class Answers:
         self._config = config
         self._described = described
         self._dumps = dumps
-        self._began = time.monotonic()
+        self.began = time.monotonic()  # when the daemon was started, whatever programs have run it since
         self._ticket = 0
         self._answers: list[Opened | Refused] = []
 
@@ -113,6 +113,8 @@ class Answers:
                 return order._replace(worker=worker)
             case Kind.STOP:
                 return order._replace(now=args.get("now", False))
+            case Kind.UPGRADE:
+                return order._replace(check=args.get("check", False))
             case _:
                 return order
 
@@ -190,7 +192,7 @@ class Answers:
             "pid": os.getpid(),
             "version": __version__,
             "name": self._config().daemon.name,
-            "uptime_s": round(time.monotonic() - self._began, 1),
+            "uptime_s": round(time.monotonic() - self.began, 1),
         }
 
     def _status(self) -> Map:

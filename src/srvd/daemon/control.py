@@ -9,21 +9,30 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from srvd import __version__
 from srvd.core.actions import Level
-from srvd.daemon.control_desk import Backend, Desk, Log
+from srvd.daemon.control_desk import Backend, Desk, Log, Memory
 from srvd.daemon.control_door import NEVER, Clock, Door, send_and_close
 from srvd.daemon.control_link import Limits, Link, Loop
 from srvd.daemon.control_peers import Peer, Roles, identify
 from srvd.daemon.control_seats import Seats, Seldom
-from srvd.daemon.control_socket import Claim
+from srvd.daemon.control_socket import Claim, Held
+from srvd.daemon.kept import Kept
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
 
-__all__ = ["Backend", "ControlServer", "Limits", "Log", "Loop", "Peer"]
+__all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Loop", "Peer"]
+
+
+class Carried(NamedTuple):
+    """The control socket as it is handed over."""
+
+    instance: str
+    held: Held
+    memory: Memory
 
 
 class ControlServer:
@@ -51,6 +60,22 @@ class ControlServer:
     def serve(self, claim: Claim, roles: Roles) -> None:
         """Begin to serve a path that was claimed before."""
         self._door = Door(self._loop, claim, roles, self._limits, self)
+
+    def carry(self, kept: Kept) -> Carried:
+        """What another program needs to serve the same path as the same instance. Connections are not carried."""
+        return Carried(self._hello.instance, self._opened().claim.carry(kept), self._desk.carry())
+
+    def resume(self, carried: Carried, roles: Roles, kept: Kept) -> None:
+        """Serve what `carry` told of. Raises `Unsupported`, `OSError`."""
+        self._hello = self._hello._replace(instance=carried.instance)
+        self._desk.resume(carried.memory)
+        self.serve(Claim.resume(carried.held, kept), roles)
+
+    def dismiss(self, reason: str, message: str) -> None:
+        """Say `bye` to everyone who is connected; the socket stays open, and whoever comes waits in its backlog."""
+        for link in list(self._links):
+            link.send(messages.bye(reason, message))
+            link.end()
 
     def permit(self, roles: Mapping[str, Sequence[str]]) -> None:
         """Take over the roles of a new configuration, also for who is connected. Raises `ConfigInvalid`."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from srvd.core.actions import Level
+from srvd.daemon import control_idem, control_ring
 from srvd.daemon.control_idem import Idems, Remembered
 from srvd.daemon.control_link import Link
 from srvd.daemon.control_peers import Peer
@@ -30,9 +31,10 @@ from srvd.errors import (
     from_wire,
 )  # fmt: skip
 from srvd.wire import messages
-from srvd.wire.commands import Command, check, command, may
+from srvd.wire.arguments import check
+from srvd.wire.commands import Command, command, may
 
-__all__ = ["Backend", "Desk", "Log"]
+__all__ = ["Backend", "Desk", "Log", "Memory"]
 
 Log = Callable[[Level, str, Mapping[str, object]], None]
 
@@ -63,6 +65,13 @@ class Wait(NamedTuple):
     method: str
     op: int
     due: float
+
+
+class Memory(NamedTuple):
+    """What the desk knows beside the operations, as it is handed over."""
+
+    events: control_ring.Events
+    idems: tuple[control_idem.Kept, ...]
 
 
 class Desk:
@@ -131,6 +140,19 @@ class Desk:
             entry.outcome = outcome(entry.method, operation)
         for link, wait in self._waiting_for(op):
             self._end_wait(link, wait, outcome(wait.method, operation))
+
+    def carry(self) -> Memory:
+        """What another program needs to give the same answers."""
+        return Memory(self.watchers.ring.carry(), self._idems.carry())
+
+    def resume(self, memory: Memory) -> None:
+        """Go on with what `carry` told."""
+        self.watchers.ring.resume(memory.events)
+        self._idems.resume(memory.idems, self._outcome)
+
+    def _outcome(self, method: str, op: int) -> dict[str, Any] | None:
+        operation = self._operation(op)
+        return outcome(method, operation) if operation["state"] in ENDED else None
 
     def close(self, reason: str) -> None:
         """The daemon goes: answer who still waits, with what is known."""
@@ -229,8 +251,7 @@ class Desk:
         if said.idem:
             entry = Remembered(said.method, args, op)
             self._idems.remember(peer.uid, said.idem, entry)
-            operation = self._operation(op)
-            entry.outcome = outcome(said.method, operation) if operation["state"] in ENDED else None
+            entry.outcome = self._outcome(said.method, op)
         return op
 
     def _wait(self, link: Link, wait: Wait) -> None:

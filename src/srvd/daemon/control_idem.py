@@ -5,12 +5,14 @@ Bounded for each uid and over all; what was forgotten is done anew. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
 
 from srvd.errors import Conflict
 
-__all__ = ["Idems", "Remembered"]
+__all__ = ["Idems", "Kept", "Remembered"]
 
 MOST_OF_UID = 64
 MOST = 256
@@ -26,6 +28,16 @@ class Remembered:
         self.args = _essence(args)
         self.op = op
         self.outcome: dict[str, Any] | None = None  # the reply, once the operation has ended; its id is the asker's
+
+
+class Kept(NamedTuple):
+    """One of them as it is handed over. The outcome is told anew from its operation."""
+
+    uid: int
+    key: str
+    method: str
+    args: bytes  # msgpack
+    op: int
 
 
 class Idems:
@@ -54,6 +66,19 @@ class Idems:
             del self._entries[of_uid[0]]
         elif len(self._entries) > MOST:
             del self._entries[next(iter(self._entries))]
+
+    def carry(self) -> tuple[Kept, ...]:
+        """What another program needs to know the same orders again."""
+        return tuple(
+            Kept(uid, key, entry.method, msgpack.packb(entry.args), entry.op)
+            for (uid, key), entry in self._entries.items()
+        )
+
+    def resume(self, kept: Sequence[Kept], outcome: Callable[[str, int], dict[str, Any] | None]) -> None:
+        """Go on with what `carry` told; `outcome` is the reply to a method whose operation has ended, else None."""
+        for uid, key, method, args, op in kept:
+            entry = self._entries[uid, key] = Remembered(method, msgpack.unpackb(args), op)
+            entry.outcome = outcome(method, op)
 
     def of_operation(self, op: int) -> list[Remembered]:
         return [entry for entry in self._entries.values() if entry.op == op]

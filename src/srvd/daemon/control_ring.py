@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from srvd.wire.codec import encode
 from srvd.wire.messages import event
 
-__all__ = ["Entry", "Ring"]
+__all__ = ["Entry", "Events", "Ring"]
 
 MOST_EVENTS = 1000
 MOST_BYTES = 4 << 20
@@ -20,6 +20,13 @@ MOST_BYTES = 4 << 20
 class Entry(NamedTuple):
     topic: str
     frame: bytes  # spelled once, however many watch
+
+
+class Events(NamedTuple):
+    """The ring as it is handed over: the entries up to `newest`, without a gap."""
+
+    newest: int
+    entries: tuple[Entry, ...]
 
 
 class Ring:
@@ -45,6 +52,17 @@ class Ring:
         while len(self._entries) > MOST_EVENTS or (self._size > MOST_BYTES and self.oldest < self.newest):
             self._size -= len(self._entries.pop(self.oldest).frame)
             self.oldest += 1
+
+    def carry(self) -> Events:
+        """What another program needs to go on with the same events and numbers."""
+        return Events(self.newest, tuple(self._entries.values()))
+
+    def resume(self, events: Events) -> None:
+        """Go on with what `carry` told."""
+        self.newest = events.newest
+        self.oldest = events.newest - len(events.entries) + 1
+        self._entries = dict(enumerate(events.entries, self.oldest))
+        self._size = sum(len(entry.frame) for entry in events.entries)
 
     def __getitem__(self, seq: int) -> Entry:
         """The event with this number, from `oldest` to `newest`."""

@@ -10,15 +10,24 @@ import fcntl
 import os
 import socket
 import stat
+from typing import NamedTuple
 
+from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
 from srvd.wire.places import PATH_LIMIT, lock_path
 
-__all__ = ["Claim", "is_ours"]
+__all__ = ["Claim", "Held", "is_ours"]
 
 BACKLOG = 128
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Held(NamedTuple):
+    """A claim as it is handed over: all but its two descriptors."""
+
+    path: str
+    inode: tuple[int, int] | None
 
 
 class Claim:
@@ -26,11 +35,11 @@ class Claim:
 
     __slots__ = ("_inode", "_lock", "listener", "path")
 
-    def __init__(self, path: str, listener: socket.socket, lock: int) -> None:
-        self.path = path
+    def __init__(self, held: Held, listener: socket.socket, lock: int) -> None:
+        self.path = held.path
         self.listener = listener
         self._lock = lock
-        self._inode = _inode_at(path)
+        self._inode = held.inode
 
     @classmethod
     def open(cls, path: str, *, shared: bool) -> Claim:
@@ -49,12 +58,27 @@ class Claim:
             lock = _lock(path)
             try:
                 _clear(path)
-                return cls(path, _bind(path, shared=shared), lock)
+                listener = _bind(path, shared=shared)
+                return cls(Held(path, _inode_at(path)), listener, lock)
             except BaseException:
                 _unlock(path, lock)
                 raise
         except OSError as exc:
             raise SystemRefused(f"open the control socket {path}: {exc.strerror}") from exc
+
+    def carry(self, kept: Kept) -> Held:
+        """What another program needs to hold it. The lock is the open file's: it is held without a gap (flock(2))."""
+        kept.give("control listener", self.listener.fileno())
+        kept.give("control lock", self._lock)
+        return Held(self.path, self._inode)
+
+    @classmethod
+    def resume(cls, held: Held, kept: Kept) -> Claim:
+        """Hold what `carry` told of. Raises `Unsupported`, `OSError`."""
+        lock = kept.take("control lock")
+        listener = socket.socket(fileno=kept.take("control listener"))
+        listener.setblocking(False)
+        return cls(held, listener, lock)
 
     def share(self, *, shared: bool) -> None:
         """Let other users connect, or no longer. Raises `OSError`."""

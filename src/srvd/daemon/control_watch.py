@@ -27,10 +27,10 @@ class Watch:
 
 
 class Watchers:
-    __slots__ = ("_ring", "_watches")
+    __slots__ = ("_watches", "ring")
 
     def __init__(self) -> None:
-        self._ring = Ring()
+        self.ring = Ring()
         self._watches: dict[Link, Watch] = {}
 
     def __contains__(self, link: Link) -> bool:
@@ -40,7 +40,7 @@ class Watchers:
         """Let the link watch; the result of its request. `pump` sends what it has missed. Raises `Conflict`."""
         if link in self._watches:
             raise Conflict("watch: this connection watches already", hint="cancel that request first, or connect anew")
-        ring, since = self._ring, args["since"]
+        ring, since = self.ring, args["since"]
         topics = frozenset(args["topics"])
         # A number from before a restart of the daemon is in this ring's future: then everything is news.
         seen = ring.newest if since < 0 else since if since <= ring.newest else 0
@@ -57,13 +57,13 @@ class Watchers:
 
     def publish(self, topic: str, data: Mapping[str, Any]) -> None:
         """Keep an event and send it to who watches. Raises `BadFrame` when it cannot be spelled."""
-        self._ring.add(time.time(), topic, data)
+        self.ring.add(time.time(), topic, data)
         for link in list(self._watches):
             self.pump(link)
 
     def pump(self, link: Link) -> None:
         """Send the watcher what it has not seen, as far as it has room."""
-        ring, watch = self._ring, self._watches.get(link)
+        ring, watch = self.ring, self._watches.get(link)
         if watch is None:
             return
         while watch.seen < ring.newest and link.has_room and link in self._watches:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from srvd.config.lasting import with_lasting
@@ -75,6 +75,8 @@ class Engine:
         self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was
         self.on_adopted: Callable[[], None]
         self.on_turned: Callable[[], None]
+        self.check_program: Callable[[OpId], None]
+        self.replace_program: Callable[[OpId], None]
         self.trace: Trace | None = None
         self.control: ControlServer | None = None
 
@@ -89,6 +91,12 @@ class Engine:
             self._log.warning(warning)
         self._settle(revision, config)
         self.current = revision
+
+    def resume(self, configs: Mapping[Revision, Config], current: Revision) -> None:
+        """The configurations that are in use, their listeners open already."""
+        for revision, config in configs.items():
+            self._settle(revision, config)
+        self.current = current
 
     def attach(self, loop: Loop) -> None:
         """From here on deadlines are kept."""
@@ -135,6 +143,10 @@ class Engine:
             case act.DropRevision(revision):
                 self.configs.pop(revision, None)
                 self._performer.perform(action)
+            case act.CheckProgram(op):
+                self.check_program(op)
+            case act.ReplaceProgram(op):
+                self.replace_program(op)
             case act.ReopenLog():
                 self.emit(LogReopened(self.reopen_log()))
             case act.Exit():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from srvd.core.bulletin import Bulletin, Condition, bulletin
@@ -58,6 +58,10 @@ class Herald:
     def kept(self) -> set[str]:
         """The names of the descriptors that are in the manager's store."""
         return set(self._kept)
+
+    def resume(self, kept: Iterable[str]) -> None:
+        """Go on where another program of this process was: these are in the store. How things stand is told anew."""
+        self._kept = set(kept)
 
     def look(self) -> None:
         """Tell what has changed since the last time."""

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
+from srvd.daemon.kept import Kept
 from srvd.errors import ConfigInvalid
 from srvd.linux import sockets
 from srvd.linux.sockets import Address, PathId
-from srvd.linux.systemd import Unit, spell_store_name
+from srvd.linux.systemd import Passed, Unit, spell_store_name
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "Listening"]
 
 NO_UNIT = Unit()
 
@@ -58,6 +59,23 @@ class Plan(NamedTuple):
     backlog: int
     mode: int
     reuse_port: bool
+
+
+class Carried(NamedTuple):
+    """One socket as it is handed over: all but the descriptor."""
+
+    key: Key
+    owned: PathId | None
+    resting: bool
+    lent: bool
+
+
+class Listening(NamedTuple):
+    """All of them, in order, what each configuration asks for, and what was passed at the start."""
+
+    sockets: tuple[Carried, ...]
+    plans: dict[Revision, tuple[Plan, ...]]
+    passed: tuple[Passed, ...]
 
 
 class Listeners:
@@ -162,6 +180,33 @@ class Listeners:
             opened.close()
         self._open.clear()
         self._plans.clear()
+
+    def carry(self, kept: Kept) -> Listening:
+        """What another program needs to go on with these sockets; they stay as they are."""
+        carried = []
+        for number, (key, opened) in enumerate(self._open.items()):
+            kept.give(f"listener {number}", opened.socket.fileno())
+            carried.append(Carried(key, opened.owned, opened.resting, opened.lent))
+        by_number = {one.fd for one in self._passed}
+        by_number |= {key.address.port for key in self._open if key.address.kind == "fd"}
+        for fd in by_number:  # its number is its name, in the configuration or by the manager
+            kept.give(f"lent {fd}", fd)
+        plans = {revision: tuple(plans) for revision, plans in self._plans.items()}
+        return Listening(tuple(carried), plans, self._passed)
+
+    @classmethod
+    def resume(cls, listening: Listening, kept: Kept) -> Listeners:
+        """Go on with what `carry` told. Raises `Unsupported`, `OSError`."""
+        listeners = cls()
+        listeners._passed = listening.passed
+        for name in kept.table:
+            if name.startswith("lent "):
+                kept.take(name)
+        for number, (key, owned, resting, lent) in enumerate(listening.sockets):
+            found = socket.socket(fileno=kept.take(f"listener {number}"))
+            listeners._open[key] = Open(found, owned, resting, lent)
+        listeners._plans = {revision: list(plans) for revision, plans in listening.plans.items()}
+        return listeners
 
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration."""

@@ -6,29 +6,33 @@ Decides nothing about pools (core/) and performs nothing itself (perform.py).
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from srvd import __version__
-from srvd.config.settings import Config
+from srvd.config.settings import Config, DaemonSettings
+from srvd.config.source import Source
 from srvd.core.actions import Exit, Level
-from srvd.core.events import Started
-from srvd.core.model import Actor, Kind, Order, Revision
+from srvd.core.events import Event, ProgramReplaced, Started
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Revision
 from srvd.core.supervisor import Supervisor
-from srvd.daemon import background, sample
+from srvd.daemon import background, handover, sample
 from srvd.daemon.answers import Answers
 from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.control import ControlServer
+from srvd.daemon.control_peers import Roles
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
 from srvd.daemon.herald import Herald
+from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
+from srvd.daemon.program import Program, this_program
+from srvd.daemon.signals import Signals, hold
 from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter, systemd
@@ -37,23 +41,18 @@ from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
 from srvd.linux.title import set_title
 from srvd.log import Log
-from srvd.wire import places
+from srvd.wire import family, places
 
 SPARE_SLOTS = 64
 """Scoreboard slots beyond twice the limit: a reload doubles the workers, and leaving ones keep theirs for a while."""
 
 FIRST = Revision(1)
 
-_HANDLED = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
-    signal.SIGUSR2, signal.SIGRTMIN,
-)  # fmt: skip
 
-
-def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int:
+def run(config: Config, source: Source, *, daemonize: bool) -> int:
     """Serves until asked to stop; the exit code of `srvd`.
 
-    `reread` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
+    `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
     daemon cannot be without, and nothing was started then.
     """
     verdict = Verdict(None)
@@ -64,7 +63,12 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
             if code is not None:
                 return code
             systemd.follow(os.environ, os.getpid())
-        return Daemon(config, reread, verdict, unit, daemonized=daemonize).run()
+        LogFile(config.daemon.log_file).open()
+        board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
+        core = Supervisor(limit=config.daemon.max_workers)
+        parts = Parts(board, Listeners(unit), core, this_program(), unit)
+        daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
+        return daemon.run(config)
     except SrvdError as exc:
         if not daemonize:
             raise
@@ -72,124 +76,241 @@ def run(config: Config, reread: Callable[[], Config], *, daemonize: bool) -> int
         return exc.exit_code
 
 
+class Parts(NamedTuple):
+    """What is new at a start, and handed over at an upgrade."""
+
+    board: Board
+    listeners: Listeners
+    core: Supervisor
+    program: Program
+    unit: Unit
+
+
 class Daemon:
     """Owns the parts and their order of birth and death."""
 
     def __init__(
-        self, config: Config, reread: Callable[[], Config], verdict: Verdict, unit: Unit, *, daemonized: bool
+        self, settings: DaemonSettings, source: Source, parts: Parts, verdict: Verdict, *, daemonized: bool
     ) -> None:
-        self._config = config
+        self._settings = settings
+        self._source = source
         self._verdict = verdict
         self._daemonized = daemonized
-        self._log_file = LogFile(config.daemon.log_file)
-        self._log_file.open()
-        self._log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
-        self._board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
-        self._listeners = Listeners(unit)
-        self._core = Supervisor(limit=config.daemon.max_workers)
-        self._performer = Performer(self._board, self._listeners, emit=self._emit, woke=self._woke, line=self._captured)
-        self._engine = Engine(self._core, self._performer, self._listeners, self._log)
-        self._overdue = OverdueWatch(self._core.house, self._board, self._performer.workers.facts, self._emit)
-        self._silence = SilenceWatch(self._core.house, self._performer.workers, self._performer.listeners, self._emit)
+        self._log_file = LogFile(settings.log_file)
+        self._log = Log(2, settings.log_format, settings.log_level, shared=True)
+        self._parts = parts
+        self._core = parts.core
+        house, board, listeners = parts.core.house, parts.board, parts.listeners
+        self._performer = Performer(board, listeners, emit=self.emit, woke=self._woke, line=self._captured)
+        self._engine = Engine(self._core, self._performer, listeners, self._log)
+        self._overdue = OverdueWatch(house, board, self._performer.workers.facts, self.emit)
+        self._silence = SilenceWatch(house, self._performer.workers, self._performer.listeners, self.emit)
         self._answers = Answers(
-            self._core.house,
+            house,
             self._performer.workers,
-            self._emit,
+            self.emit,
             lambda: self._engine.config,
-            self._listeners.described,
+            listeners.described,
             Dumps(self._performer.workers, self._performer.zygotes),
         )
-        self._pidfile = Pidfile(config.daemon.pidfile)
-        self._herald = Herald(unit, self._core.house, self._listeners.to_store, self._log.warning)
+        self._pidfile = Pidfile(settings.pidfile)
+        self._herald = Herald(parts.unit, house, listeners.to_store, self._log.warning)
         self._exit: Exit | None = None
-        self._stop_loop: Callable[[], None] | None = None
+        self._loop: Any = None  # asyncio's, which is imported late
+        self._control: ControlServer
+        self._upgrade: Any = None  # imported with it
         engine = self._engine
-        engine.reread = reread
-        engine.headroom = lambda names: sample.headroom(self._core.house, names)
+        engine.reread = source.read
+        engine.headroom = lambda names: sample.headroom(house, names)
         engine.answers = self._answers
         engine.on_exit = self._leave
         engine.on_ready = self._started
         engine.reopen_log = self._reopen
         engine.on_turned = self._herald.look
         engine.on_adopted = self._adopted
-        if config.daemon.log_level == "debug":
+        if settings.log_level == "debug":
             engine.trace = _tracer(self._log)
 
-    def run(self) -> int:
-        # Held back until there is a loop to handle them: by default they would end the daemon and nothing else.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    def run(self, config: Config) -> int:
+        """From a start to the end; the exit code."""
+        hold()
         raise_open_files()
-        set_title(f"srvd: daemon {self._config.daemon.name}")
-        source = f", by {self._config.path}" if self._config.path else ""
+        set_title(f"srvd: daemon {self._settings.name}")
+        source = f", by {config.path}" if config.path else ""
         self._log.info(f"srvd {__version__} starts, pid {os.getpid()}{source}")
-        for warning in self._config.warnings:
+        for warning in config.warnings:
             self._log.warning(warning)
         try:
-            self._engine.adopt(FIRST, self._config)
-            self._begin()
-            return self._serve()
+            self._engine.adopt(FIRST, config)
+            self._begin(config)
+            return self._serve(config)
         except SrvdError as exc:
-            if self._daemonized and self._config.daemon.log_file:
+            if self._daemonized and self._settings.log_file:
                 self._log.error(exc.message)
             self._herald.despair(exc.message)
             raise
         finally:
-            self._herald.close()
-            self._performer.close()
-            self._listeners.close()
-            self._pidfile.remove()
+            self._let_go()
 
-    def _begin(self) -> None:
-        for listener in self._listeners.described():
+    def _begin(self, config: Config) -> None:
+        for listener in self._parts.listeners.described():
             self._log.info(f"listening on {listener['address']} ({listener['name']})")
         actor = Actor(os.getuid(), os.getpid(), "srvd start")
-        specs = tuple(spec_of(pool) for pool in self._config.pools.values())
-        self._emit(Started(FIRST, specs, actor))
+        specs = tuple(spec_of(pool) for pool in config.pools.values())
+        self.emit(Started(FIRST, specs, actor))
         interpreter.discard()
 
-    def _serve(self) -> int:
-        # Here, not above: the first zygotes load the application while this is imported (40 ms).
+    def _serve(self, config: Config) -> int:
+        self._make_loop()
+        path = socket_path(config)
+        try:
+            self._control.open(path, config.daemon.roles)
+            self._pidfile.write()
+            self._log.info(f"control socket {path}")
+            self._attach()
+            self._handle_signals()
+        except BaseException:
+            self._close_control()
+            raise
+        return self._turn()
+
+    def _make_loop(self) -> None:
+        # Here, not above: the first zygotes load the application while this is imported (40 ms). Not later either:
+        # what is on disk when an upgrade is asked for is another version of it.
         import asyncio
 
+        from srvd.daemon.upgrade import Upgrade
         from srvd.linux.prctl import become_subreaper
 
         become_subreaper()
-        loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda _, context: self._bug(context))
-        control = ControlServer(loop, self._answers, self._log_control, self._config.daemon.name)
-        path = socket_path(self._config)
+        self._control = ControlServer(loop, self._answers, self._log_control, self._settings.name)
+        self._upgrade = Upgrade(loop, self, self._parts.program)
+        self._engine.check_program = self._upgrade.check
+        self._engine.replace_program = self._upgrade.replace
+
+    def _attach(self) -> None:
+        """From here on readers and timers live."""
+        self._engine.control = self._control
+        self._performer.attach(self._loop)
+        self._engine.attach(self._loop)
+        self._overdue.attach(self._loop)
+        self._herald.attach(self._loop)
+        self._silence.attach(self._loop)
+
+    def _turn(self) -> int:
+        """To the end; the exit code."""
         try:
-            control.open(path, self._config.daemon.roles)
-            self._pidfile.write()
-            self._log.info(f"control socket {path}")
-            self._engine.control = control
-            self._stop_loop = loop.stop
-            self._performer.attach(loop)
-            self._engine.attach(loop)
-            self._overdue.attach(loop)
-            self._herald.attach(loop)
-            self._silence.attach(loop)
-            self._handle_signals(loop)
             if self._exit is None:
-                loop.run_forever()
+                self._loop.run_forever()
         finally:
-            self._silence.close()
-            kept = control.close("the daemon has stopped")
-            loop.close()
+            kept = self._close_control()
         del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
         assert self._exit is not None
         if self._exit.code == EXIT.DONE:
             self._log.info("stopped")
             self._verdict.failed(EXIT.FAILED, "the daemon was asked to stop before it was ready")
         else:
-            if not self._daemonized or self._config.daemon.log_file:  # else the verdict says it in the same place
+            if not self._daemonized or self._settings.log_file:  # else the verdict says it in the same place
                 self._log.error(f"never came up: {self._exit.text}")
             self._verdict.failed(self._exit.code, self._exit.text)
         return self._exit.code
 
+    def _close_control(self) -> list[int]:
+        self._silence.close()
+        self._upgrade.close()
+        kept = self._control.close("the daemon has stopped")
+        self._loop.close()
+        return kept
+
+    def _let_go(self) -> None:
+        self._herald.close()
+        self._performer.close()
+        self._parts.listeners.close()
+        self._pidfile.remove()
+
+    # -- from one program to the next ------------------------------------------------------------------------------
+
+    def state(self, kept: Kept) -> bytes:
+        """All that the next program needs to be this daemon; the descriptors go to `kept`."""
+        kept.give("scoreboard", self._parts.board.fd)
+        shell = handover.Shell(
+            version=__version__,
+            protocol=family.PROTOCOL,
+            program=self._parts.program,
+            source=self._source.carry(),
+            daemonized=self._daemonized,
+            began=self._answers.began,
+            configs=dict(self._engine.configs),
+            current=self._engine.current,
+            listening=self._parts.listeners.carry(kept),
+            family=self._performer.carry(kept),
+            overdue=self._overdue.carry(),
+            control=self._control.carry(kept),
+            unit=self._parts.unit,
+            stored=tuple(self._herald.kept),
+        )
+        return handover.pack(handover.Handover(self._core.house, shell))
+
+    @classmethod
+    def resumed(cls, found: handover.Handover, kept: Kept) -> Daemon:
+        """The daemon of a state and its descriptors, before it does anything. Raises `Unsupported`, `OSError`."""
+        house, shell = found
+        parts = Parts(
+            Board.attach(kept.take("scoreboard")),
+            Listeners.resume(shell.listening, kept),
+            Supervisor(house=house),
+            this_program(shell.program.command),
+            shell.unit,
+        )
+        settings, source = shell.configs[shell.current].daemon, Source.resume(shell.source)
+        daemon = cls(settings, source, parts, Verdict(None), daemonized=shell.daemonized)
+        daemon._answers.began = shell.began
+        daemon._overdue.resume(shell.overdue)
+        daemon._herald.resume(shell.stored)
+        daemon._engine.resume(shell.configs, shell.current)
+        daemon._performer.resume(shell.family, kept)
+        daemon._make_loop()
+        daemon._control.resume(shell.control, daemon._roles(), kept)
+        return daemon
+
+    def _roles(self) -> Roles:
+        try:
+            return Roles.resolve(self._settings.roles, os.geteuid())
+        except SrvdError as exc:  # a user that is no more: no reason to be no daemon
+            self._log.error(f"{exc.message}; only root and the daemon's user have a role")
+            return Roles.resolve({}, os.geteuid())
+
+    def take_over(self) -> None:
+        """Everything but what cannot be undone: nobody outside has noticed anything when this returns, or raises."""
+        hold()
+        set_title(f"srvd: daemon {self._settings.name}")
+        self._attach()
+
+    def go_on(self, former: str, fault: Fault | None) -> int:
+        """Be the daemon, up to the end; the exit code. `fault`: why it is not the new program that does."""
+        self._log.info(f"srvd {__version__} goes on as the daemon that srvd {former} was, pid {os.getpid()}")
+        try:
+            for op in self._core.house.open_operations:
+                if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
+                    self.emit(ProgramReplaced(op.id, fault))
+            self._handle_signals()
+            return self._turn()
+        finally:
+            self._let_go()
+
+    def farewell(self, reason: str, message: str) -> None:
+        """Say `bye` to every connection of the control socket."""
+        self._control.dismiss(reason, message)
+
+    def is_under_way(self, op: OpId) -> bool:
+        found = self._core.operation(op)
+        return found is not None and not found.state.ended and self._core.house.stop is None
+
     # -- what the parts call ---------------------------------------------------------------------------------------
 
-    def _emit(self, event: Any) -> None:
+    def emit(self, event: Event) -> None:
         self._engine.emit(event)
 
     def _captured(self, source: object, line: str) -> None:
@@ -215,8 +336,8 @@ class Daemon:
     def _leave(self, action: Exit) -> None:
         if self._exit is None:
             self._exit = action
-            if self._stop_loop is not None:
-                self._stop_loop()
+            if self._loop is not None:
+                self._loop.stop()
 
     def _started(self) -> None:
         """The start has ended, well or not."""
@@ -231,42 +352,14 @@ class Daemon:
         else:
             self._verdict.failed(EXIT.CHANGED, f"{start['error']['message']}; the daemon runs on", "srvctl why")
 
-    # -- signals ---------------------------------------------------------------------------------------------------
+    def _handle_signals(self) -> None:
+        Signals(self._core.house, self._answers, self._log).attach(
+            self._loop, self._performer.reap_strangers, self._before_restart
+        )
 
-    def _handle_signals(self, loop: Any) -> None:
-        """The signals that init scripts know, as the orders they stand for."""
-        orders: Mapping[signal.Signals, tuple[Order, ...]] = {
-            signal.SIGTERM: (Order(Kind.STOP),),
-            signal.SIGINT: (Order(Kind.STOP),),
-            signal.SIGQUIT: (Order(Kind.STOP, now=True),),
-            signal.SIGHUP: (Order(Kind.RELOAD),),
-            signal.SIGUSR1: (Order(Kind.REOPEN),),
-        }
-        for number, wanted in orders.items():
-            loop.add_signal_handler(number, self._signalled, number, wanted)
-        loop.add_signal_handler(signal.SIGTTIN, self._signalled_scale, signal.SIGTTIN, +1)
-        loop.add_signal_handler(signal.SIGTTOU, self._signalled_scale, signal.SIGTTOU, -1)
-        loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
-        loop.add_signal_handler(signal.SIGRTMIN, self._signalled_restart)
-        loop.add_signal_handler(signal.SIGCHLD, self._performer.reap_strangers)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        self._performer.reap_strangers()  # whose SIGCHLD came before there was a handler
-
-    def _signalled(self, number: signal.Signals, orders: tuple[Order, ...]) -> None:
-        for order in orders:
-            try:
-                self._answers.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
-            except SrvdError as exc:
-                self._log.error(f"{number.name}: {exc.message}")
-
-    def _signalled_scale(self, number: signal.Signals, delta: int) -> None:
-        pools = list(self._core.house.pools)
-        self._signalled(number, tuple(Order(Kind.SCALE, name, delta, relative=True) for name in pools))
-
-    def _signalled_restart(self) -> None:
-        """A stop after which the next daemon comes at once: what systemd keeps for it stays open to clients."""
-        self._listeners.hand_over(self._herald.kept)
-        self._signalled(signal.Signals.SIGRTMIN, (Order(Kind.STOP),))
+    def _before_restart(self) -> None:
+        """What systemd keeps for the next daemon stays open to clients."""
+        self._parts.listeners.hand_over(self._herald.kept)
 
     def _reopen(self) -> str:
         """Why the log could not be opened anew; "" if it was."""
@@ -276,9 +369,6 @@ class Daemon:
             return exc.message
         self._log.renew()  # what was a file may be a pipe now, on which a write could wait
         return ""
-
-    def _upgrade(self) -> None:
-        self._log.warning("SIGUSR2: unsupported: this version cannot upgrade in place")
 
 
 def socket_path(config: Config) -> str:

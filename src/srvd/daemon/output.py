@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["Output"]
+__all__ = ["NOTHING", "Output", "Read"]
 
 TAIL = 4096
 """Bytes kept of what was written last."""
@@ -26,17 +27,26 @@ _FLOOD = 256
 _DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
 
 
+class Read(NamedTuple):
+    """What was read and not told yet, and the last that was read."""
+
+    partial: bytes
+    tail: bytes
+
+
+NOTHING = Read(b"", b"")
+
+
 class Output:
     """Owns the read end of the pipe."""
 
     __slots__ = ("_line", "_partial", "_tail", "_taken", "fd")
 
-    def __init__(self, fd: int, line: Callable[[str], None]) -> None:
+    def __init__(self, fd: int, line: Callable[[str], None], read: Read = NOTHING) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self._line = line
-        self._partial = b""
-        self._tail = b""
+        self._partial, self._tail = read
         self._taken = _CHUNK  # bytes of the next turn
 
     @property
@@ -46,6 +56,10 @@ class Output:
         if len(self._tail) == TAIL:
             text = text.partition("\n")[2] or text
         return text
+
+    def carry(self) -> Read:
+        """What another program needs to go on reading."""
+        return Read(self._partial, self._tail)
 
     def read(self) -> bool:
         """Take what is there, at most one chunk; False at the end of file."""

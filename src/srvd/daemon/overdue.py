@@ -9,7 +9,7 @@ woken. Decides nothing about the worker: the core does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from srvd.core.events import Event, RequestOverdue
@@ -37,6 +37,14 @@ class OverdueWatch:
         self._told: dict[WorkerId, float] = {}  # began of the request that was told of
         self._timer: Timer | None = None
         self._loop: Loop | None = None
+
+    def carry(self) -> dict[WorkerId, float]:
+        """Who was told of already, and when its request began."""
+        return dict(self._told)
+
+    def resume(self, told: Mapping[WorkerId, float]) -> None:
+        """Go on with what `carry` told."""
+        self._told = dict(told)
 
     def attach(self, loop: Loop) -> None:
         self._loop = loop

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from srvd.config.settings import Config, PoolSettings
 from srvd.core.actions import (
@@ -24,7 +24,10 @@ from srvd.core.actions import (
 )
 from srvd.core.events import Event
 from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.daemon import worker as employed
+from srvd.daemon import zygotes
 from srvd.daemon.bond import Bond
+from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import LateLoop, Loop
 from srvd.daemon.spawn import Fronts
@@ -35,7 +38,7 @@ from srvd.linux import process
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 
-__all__ = ["PERFORMED", "Performer"]
+__all__ = ["PERFORMED", "Family", "Performer"]
 
 Performed = (
     StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker | SealListeners | DropRevision
@@ -46,6 +49,14 @@ PERFORMED = (StartZygote, StopZygote, KillZygote, Fork, TellWorker, KillWorker, 
 
 _ZOMBIES = 256
 """Strangers reaped in one go; SIGCHLD comes again for the next ones."""
+
+
+class Family(NamedTuple):
+    """The processes as they are handed over. `revisions`: the configuration that each generation was made from."""
+
+    revisions: dict[GenerationId, Revision]
+    zygotes: tuple[zygotes.Carried, ...]
+    workers: tuple[employed.Carried, ...]
 
 
 class Performer:
@@ -130,6 +141,17 @@ class Performer:
                 process.reap_pid(pid)
                 reaped.append(pid)
         return reaped
+
+    def carry(self, kept: Kept) -> Family:
+        """What another program needs to go on with these processes; they notice nothing."""
+        return Family(dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept))
+
+    def resume(self, found: Family, kept: Kept) -> None:
+        """Go on with what `carry` told; the settings of every revision are there. Raises `Unsupported`, `OSError`."""
+        self._revisions = dict(found.revisions)
+        for zygote in found.zygotes:
+            self.zygotes.resume(zygote, self._pool(zygote.id), kept)
+        self.workers.resume(found.workers, kept)
 
     def close(self, *, dismiss: bool = True) -> None:
         """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop
-from srvd.daemon.output import Output
+from srvd.daemon.output import Output, Read
 from srvd.daemon.stacks import Stacks
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
@@ -43,14 +44,30 @@ class Process:
 
     __slots__ = ("_statm", "link", "output", "pid", "pidfd", "reads_output", "stacks")
 
-    def __init__(self, pid: int, pidfd: int, link: socket.socket, output: Output, stacks: int) -> None:
+    def __init__(self, pid: int, pidfd: int, link: socket.socket | None, output: Output, stacks: int) -> None:
         self.pid = pid
         self.pidfd = pidfd
-        self.link: socket.socket | None = link
+        self.link = link  # None: it was ended
         self.output = output
         self.stacks = Stacks(pid, pidfd, stacks)
         self.reads_output = False
         self._statm = -1
+
+    def carry(self, name: str, kept: Kept) -> Read:
+        """Give its descriptors away by name; what was read of its stderr."""
+        kept.give(f"{name} pidfd", self.pidfd)
+        kept.give(f"{name} stderr", self.output.fd)
+        if self.link is not None:
+            kept.give(f"{name} link", self.link.fileno())
+        kept.give(f"{name} stacks", self.stacks.fd)
+        return self.output.carry()
+
+    @classmethod
+    def resume(cls, name: str, pid: int, kept: Kept, output: Callable[[int], Output]) -> Process:
+        """The process whose descriptors were given away under this name. Raises `Unsupported`, `OSError`."""
+        link = kept.find(f"{name} link")
+        pidfd, stderr, stacks = (kept.take(f"{name} {what}") for what in ("pidfd", "stderr", "stacks"))
+        return cls(pid, pidfd, socket.socket(fileno=link) if link >= 0 else None, output(stderr), stacks)
 
     def rss(self) -> int:
         """Resident bytes; 0 when they cannot be read, or it is over.

@@ -68,13 +68,13 @@ def make_file() -> int:
 class Stacks:
     """Owns the file. One request is under way at a time; who asks meanwhile gets the same answer."""
 
-    __slots__ = ("_before", "_fd", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
-                 "_waiting")  # fmt: skip
+    __slots__ = ("_before", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
+                 "_waiting", "fd")  # fmt: skip
 
     def __init__(self, pid: int, pidfd: int, fd: int) -> None:
         self._pid = pid
         self._pidfd = pidfd
-        self._fd = fd  # its offset is shared with the process: it says how much was written
+        self.fd = fd  # its offset is shared with the process: it says how much was written
         self._waiting: list[Done] = []
         self._timer: Timer | None = None
         self._loop: Loop
@@ -97,7 +97,7 @@ class Stacks:
             self._timer.cancel()
         if self._waiting:
             self._end(None, "it has ended")
-        os.close(self._fd)
+        os.close(self.fd)
 
     def _send(self, number: int) -> None:
         self._signal = number
@@ -105,7 +105,7 @@ class Stacks:
         self._pause = _FIRST_LOOK
         self._before = procfs.reach(self._pid, number)
         if self._before is not None and self._before.caught:  # without a handler it would end the process
-            os.lseek(self._fd, 0, os.SEEK_SET)
+            os.lseek(self.fd, 0, os.SEEK_SET)
             if not self._before.pending:  # a real-time signal queues: once is enough for one that is stopped
                 process.send_signal(self._pidfd, number)
         self._timer = self._loop.call_later(self._pause, self._look)
@@ -131,10 +131,10 @@ class Stacks:
         return self._signal == stacks.DUMP or stacks.only(self._read(written))[1]
 
     def _written(self) -> int:
-        return min(os.lseek(self._fd, 0, os.SEEK_CUR), SIZE)
+        return min(os.lseek(self.fd, 0, os.SEEK_CUR), SIZE)
 
     def _read(self, size: int) -> bytes:
-        return os.pread(self._fd, size, 0)
+        return os.pread(self.fd, size, 0)
 
     def _is_writing(self, seen: Reach) -> bool:
         """A thread that has the signal blocked and had not before is in the handler, for all we can know."""
@@ -181,6 +181,6 @@ class Stacks:
 
     def _give_back(self) -> None:
         """The pages that were written: each process keeps its file for life."""
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        with mmap.mmap(self._fd, SIZE) as pages:
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        with mmap.mmap(self.fd, SIZE) as pages:
             pages.madvise(mmap.MADV_REMOVE)

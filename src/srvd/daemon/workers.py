@@ -9,17 +9,17 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from srvd.core.events import ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid
 from srvd.core.model import Death, GenerationId, Pid, WorkerId
-from srvd.daemon.loop import Timer
+from srvd.daemon.kept import Kept
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import PATIENCE, Trace, make_file
 from srvd.daemon.voice import Voice
+from srvd.daemon.worker import Carried, Expected, Worker
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
@@ -38,34 +38,6 @@ _LAST_SECONDS = 30.0
 """That a worker gets for its requests when the daemon itself cannot go on."""
 
 _FULL = "the scoreboard has no free slot: max_workers are running"
-
-
-class Expected(NamedTuple):
-    """A worker that was ordered and has no pid yet: our ends of what it will have."""
-
-    id: WorkerId
-    slot: int
-    link: socket.socket
-    output: Output
-    stacks: int  # descriptor of the file for them
-
-
-class Worker:
-    """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
-
-    __slots__ = ("ended", "heard", "held", "id", "killed", "process", "ready", "slot", "timer", "trace")
-
-    def __init__(self, expected: Expected, born: Process) -> None:
-        self.id = expected.id
-        self.slot = expected.slot
-        self.process = born
-        self.ended: Ended | None = None
-        self.killed = False
-        self.ready = False
-        self.heard = 0.0
-        self.held: family.Message | None = None
-        self.timer: Timer | None = None
-        self.trace: Trace | None = None
 
 
 class Workers:
@@ -185,12 +157,16 @@ class Workers:
             os.close(pidfd)
             return
         born = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
-        worker = self._workers[expected.id] = Worker(expected, born)
-        loop = self._voice.loop
-        loop.add_reader(expected.link.fileno(), self._hear, worker)
-        loop.add_reader(pidfd, self._over, worker)
-        born.watch_output(loop)
+        worker = self._workers[expected.id] = Worker(expected.id, expected.slot, born)
+        self._watch(worker)
         self._voice.emit(WorkerForked(worker.id, Pid(pid)))
+
+    def _watch(self, worker: Worker) -> None:
+        loop, born = self._voice.loop, worker.process
+        if born.link is not None:
+            loop.add_reader(born.link.fileno(), self._hear, worker)
+        loop.add_reader(born.pidfd, self._over, worker)
+        born.watch_output(loop)
 
     def refused(self, generation: GenerationId, serial: int, reason: str) -> None:
         expected = self._expected.pop(WorkerId(*generation, serial), None)
@@ -257,6 +233,44 @@ class Workers:
         found = self._workers.get(worker)
         if found is not None and process.is_over(found.process.pidfd):
             self._over(found)
+
+    def carry(self, kept: Kept) -> tuple[Carried, ...]:
+        """What another program needs to go on with them; they notice nothing."""
+        carried = []
+        for expected in self._expected.values():
+            kept.give(f"worker {expected.id} link", expected.link.fileno())
+            kept.give(f"worker {expected.id} stderr", expected.output.fd)
+            kept.give(f"worker {expected.id} stacks", expected.stacks)
+            carried.append(Carried(expected.id, expected.slot))
+        for worker in self._workers.values():
+            read = worker.process.carry(f"worker {worker.id}", kept)
+            owed = worker.held is not None
+            carried.append(Carried(worker.id, worker.slot, worker.process.pid, worker.ready, worker.killed, owed, read))
+        return tuple(carried)
+
+    def resume(self, carried: Sequence[Carried], kept: Kept) -> None:
+        """Go on with what `carry` told. Raises `Unsupported`, `OSError`."""
+        for one in carried:
+            self._free.remove(one.slot)
+            if one.pid:
+                self._resume_one(one, kept)
+                continue
+            link = socket.socket(fileno=kept.take(f"worker {one.id} link"))
+            output = self._output(one, kept.take(f"worker {one.id} stderr"))
+            stacks = kept.take(f"worker {one.id} stacks")
+            self._expected[one.id] = Expected(one.id, one.slot, link, output, stacks)
+
+    def _resume_one(self, one: Carried, kept: Kept) -> None:
+        born = Process.resume(f"worker {one.id}", one.pid, kept, partial(self._output, one))
+        worker = self._workers[one.id] = Worker(one.id, one.slot, born)
+        worker.ready, worker.killed = one.ready, one.killed
+        worker.held = family.Reopen() if one.owed else None
+        self._watch(worker)
+        if worker.killed:  # its stacks may have been waited for: nobody does any more
+            worker.timer = self._voice.loop.call_later(0, born.kill)
+
+    def _output(self, one: Carried, fd: int) -> Output:
+        return Output(fd, partial(self._voice.line, one.id), one.read)
 
     def close(self, *, dismiss: bool) -> None:
         """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one.

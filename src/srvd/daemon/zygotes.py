@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from srvd import __version__
 from srvd.config.settings import PoolSettings
 from srvd.core.events import ZygoteFailed, ZygoteGone, ZygoteLoaded
 from srvd.core.model import Fault, GenerationId
 from srvd.daemon.bond import Bond
+from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Timer
+from srvd.daemon.output import Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
 from srvd.daemon.stacks import Trace
@@ -24,7 +27,7 @@ from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 
-__all__ = ["Zygotes"]
+__all__ = ["Carried", "Zygotes"]
 
 LINK_PAUSE = 0.3
 """Seconds between the end of a zygote's link and the kill: it leaves by itself if it can."""
@@ -46,6 +49,17 @@ class Zygote:
         self.trace: Trace | None = None  # its last stacks
         self.told = False
         self.forks = False
+
+
+class Carried(NamedTuple):
+    """One zygote as it is handed over. `doomed`: it is killed soon."""
+
+    id: GenerationId
+    pid: int
+    told: bool
+    forks: bool
+    doomed: bool
+    read: Read
 
 
 class Zygotes:
@@ -70,9 +84,12 @@ class Zygotes:
             self._voice.emit(ZygoteGone(generation, "never started"))
             return
         zygote = self._zygotes[generation] = Zygote(generation, pool, started)
-        loop = self._voice.loop
-        assert started.link is not None
-        loop.add_reader(started.link.fileno(), self._hear, zygote)
+        self._watch(zygote)
+
+    def _watch(self, zygote: Zygote) -> None:
+        loop, started = self._voice.loop, zygote.process
+        if started.link is not None:
+            loop.add_reader(started.link.fileno(), self._hear, zygote)
         loop.add_reader(started.pidfd, self._over, zygote)
         started.watch_output(loop)
 
@@ -123,6 +140,24 @@ class Zygotes:
         zygote = self._zygotes.get(generation)
         if zygote is not None and process.is_over(zygote.process.pidfd):
             self._over(zygote)
+
+    def carry(self, kept: Kept) -> tuple[Carried, ...]:
+        """What another program needs to go on with them; they notice nothing."""
+        return tuple(
+            Carried(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
+                    one.process.carry(f"zygote {one.id}", kept))
+            for one in self._zygotes.values()
+        )  # fmt: skip
+
+    def resume(self, one: Carried, pool: PoolSettings, kept: Kept) -> None:
+        """Go on with one that `carry` told of. Raises `Unsupported`, `OSError`."""
+        line = partial(self._voice.line, one.id)
+        found = Process.resume(f"zygote {one.id}", one.pid, kept, lambda fd: Output(fd, line, one.read))
+        zygote = self._zygotes[one.id] = Zygote(one.id, pool, found)
+        zygote.told, zygote.forks = one.told, one.forks
+        self._watch(zygote)
+        if one.doomed:
+            zygote.timer = self._voice.loop.call_later(KILL_PATIENCE, found.kill)
 
     def close(self, *, dismiss: bool) -> None:
         """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one."""

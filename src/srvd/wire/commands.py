@@ -8,12 +8,11 @@ Imported at each start of `srvctl`: no dataclass (0.7 ms each), no enum, nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from srvd.errors import BadArgs, UnknownMethod
+from srvd.errors import UnknownMethod
 
-__all__ = ["ADMIN", "COMMANDS", "OPERATOR", "ROLES", "TOPICS", "VIEWER", "Command", "Field", "check", "command", "may"]
+__all__ = ["ADMIN", "COMMANDS", "OPERATOR", "ROLES", "TOPICS", "VIEWER", "Command", "Field", "command", "may"]
 
 VIEWER = "viewer"
 OPERATOR = "operator"
@@ -201,6 +200,25 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "upgrade",
+        ADMIN,
+        "Replace the daemon's program by the one that is installed now",
+        (
+            Field("check", "flag", "Only ask the new program whether it could take over; change nothing", False),
+            _WAIT,
+        ),
+        help=(
+            "The new program checks itself first: its imports, the configuration, and whether it understands the "
+            "state of this daemon. Then it takes over in the same process: the pid, listeners, workers, zygotes, "
+            "operations and their history stay, and no request is lost. Workers run the code that they were started "
+            "with; `reload` gives them the new one.\n\n"
+            "Answers with the old and the new version. If the new program cannot take over after all, the former one "
+            "goes on, and the answer says why. SIGUSR2 to the daemon does the same."
+        ),
+        examples=("srvctl upgrade", "srvctl upgrade --check", "pip install -U srvd && srvctl upgrade"),
+        changes=True,
+    ),
+    Command(
         "stop",
         ADMIN,
         "Stop the daemon and everything it runs",
@@ -317,81 +335,3 @@ def command(method: str) -> Command:
 def may(role: str, entry: Command) -> bool:
     """Whether a peer of this role may call it; an unknown role ("": none) may nothing."""
     return role in ROLES and ROLES.index(role) >= ROLES.index(entry.role)
-
-
-def check(entry: Command, args: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the command, those that were not sent with their defaults.
-
-    Raises `BadArgs` naming the argument: unknown, missing, of the wrong type, out of bounds, or a combination that
-    says nothing or two things.
-    """
-    known = {field.name for field in entry.fields}
-    for name in args:
-        if name not in known:
-            raise BadArgs(
-                f"call {entry.name}: unknown argument {name[:NAME_LIMIT]!r}",
-                hint=f"it takes {', '.join(field.name for field in entry.fields) or 'no arguments'}",
-            )
-    checked: dict[str, Any] = {}
-    for field in entry.fields:
-        if field.name in args:
-            reason = _refuse(field, args[field.name])
-            if reason:
-                raise BadArgs(f"call {entry.name}: {field.name} {reason}", hint=field.help)
-            checked[field.name] = args[field.name]
-        elif field.required:
-            raise BadArgs(f"call {entry.name}: {field.name} is missing", hint=field.help)
-        else:
-            checked[field.name] = list(field.default) if field.kind == "topics" else field.default
-    _check_together(entry, checked)
-    return checked
-
-
-def _check_together(entry: Command, args: Mapping[str, Any]) -> None:
-    """What no field can say alone."""
-    if entry.name == "scale":
-        said = (args["size"] is not None) + (args["delta"] is not None) + args["reset"]
-        if said != 1:
-            raise BadArgs(
-                f"call scale: {said} of size, delta and reset were given, and exactly one is needed",
-                hint="a size (8), a difference (+2, -2) or --reset",
-            )
-    if args.get("pool") and args.get("worker"):
-        raise BadArgs(f"call {entry.name}: a pool and a worker were given", hint="a worker's name has its pool in it")
-
-
-def _refuse(field: Field, value: object) -> str:
-    """Why this value does not fit, "" if it does. A bool is an int to Python, not to us."""
-    match field.kind:
-        case "flag":
-            return "" if isinstance(value, bool) else "is neither true nor false"
-        case "int":
-            if isinstance(value, bool) or not isinstance(value, int):
-                return "is no whole number"
-            return _refuse_number(field, value)
-        case "seconds":
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                return "is no number of seconds"
-            return _refuse_number(field, value)
-        case "pool" | "worker":
-            return _refuse_text(value)
-        case "topics":
-            if not isinstance(value, list) or len(value) > len(TOPICS):
-                return "is no list of topics"
-            return "" if all(isinstance(topic, str) and topic in TOPICS for topic in value) else "has an unknown topic"
-    msg = f"a field of the unknown kind {field.kind}"
-    raise AssertionError(msg)
-
-
-def _refuse_number(field: Field, value: float) -> str:
-    if not field.least <= value <= field.most:  # also false for NaN
-        return f"is {value}, and {field.least:.10g} to {field.most:.10g} is allowed"
-    return ""
-
-
-def _refuse_text(value: object) -> str:
-    if not isinstance(value, str):
-        return "is no text"
-    if len(value) > NAME_LIMIT:
-        return f"has {len(value)} characters, and {NAME_LIMIT} is the limit"
-    return "" if value.isprintable() else "has characters that cannot be printed"

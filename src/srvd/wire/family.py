@@ -12,6 +12,10 @@ import msgpack
 
 from srvd.errors import BadFrame
 
+PROTOCOL = 1
+"""Of these messages, and of the scoreboard. Workers outlive the daemon's program (an upgrade), so it changes when a
+message changes, also by a field more; a program takes over only workers of its own number."""
+
 LIMIT = 1 << 17
 """The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
 

@@ -1,0 +1,87 @@
+"""The state of a daemon as bytes: what the next program needs to be the same daemon, but for descriptors.
+
+Those go beside it, by name (`kept.py`); how both get to the next program is `upgrade.py`'s, or somebody else's. Whoever
+has the bytes and the descriptors makes a daemon of them with `main.py:Daemon.resumed`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgpack
+
+from srvd.config.settings import Config
+from srvd.config.source import Spelled
+from srvd.core import snapshot
+from srvd.core.model import Revision, WorkerId
+from srvd.core.plain import Misfit, codec
+from srvd.core.state import House
+from srvd.daemon import control
+from srvd.daemon.listeners import Listening
+from srvd.daemon.perform import Family
+from srvd.daemon.program import Program
+from srvd.errors import Unsupported
+from srvd.linux.systemd import Unit
+from srvd.wire import family
+
+__all__ = ["VERSION", "Handover", "Shell", "pack", "read"]
+
+VERSION = 1
+"""Of all that is not the core's. The rules are those of `core/snapshot.py`."""
+
+
+class Shell(NamedTuple):
+    """What the performing side knows. Secrets are in it: keys of certificates, variables of pools."""
+
+    version: str  # of srvd
+    protocol: int  # that the living zygotes and workers speak: `wire/family.py`
+    program: Program
+    source: Spelled
+    daemonized: bool
+    began: float  # when the daemon was started, monotonic
+    configs: dict[Revision, Config]
+    current: Revision
+    listening: Listening
+    family: Family
+    overdue: dict[WorkerId, float]
+    control: control.Carried
+    unit: Unit  # what a service manager told at the start
+    stored: tuple[str, ...]  # names in its store
+
+
+class Handover(NamedTuple):
+    house: House
+    shell: Shell
+
+
+def pack(handover: Handover) -> bytes:
+    """To be read by `read`, of this version or a later one."""
+    plain = {
+        "version": VERSION,
+        "core": snapshot.dump(handover.house),
+        "shell": codec(Shell).dump(handover.shell),
+    }
+    return bytes(msgpack.packb(plain, unicode_errors="surrogateescape"))
+
+
+def read(data: bytes) -> Handover:
+    """Raises `Unsupported`: the bytes are no state, or of another version, or the family that lives is."""
+    try:
+        plain = msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogateescape")
+        version = plain["version"]
+    except (ValueError, TypeError, LookupError) as exc:
+        raise Unsupported(f"read the state: it is none ({exc!r})") from exc
+    if version != VERSION:
+        raise Unsupported(f"read the state: it is of version {version!r}, this program reads version {VERSION}")
+    house = snapshot.load(plain.get("core"))
+    try:
+        shell: Shell = codec(Shell).load(plain.get("shell"))
+    except Misfit as misfit:
+        raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
+    if shell.protocol != family.PROTOCOL:
+        raise Unsupported(
+            f"the workers that run speak version {shell.protocol} of the family's messages, "
+            f"this program speaks {family.PROTOCOL}",
+            hint="this upgrade needs a restart",
+        )
+    return Handover(house, shell)

@@ -1,0 +1,71 @@
+"""The signals that init scripts know, as the orders they stand for.
+
+Chooses nothing: an order by signal is refused and logged as any other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from srvd.core.model import Actor, Kind, Order
+from srvd.core.state import House
+from srvd.daemon.answers import Answers
+from srvd.errors import SrvdError
+from srvd.log import Log
+
+__all__ = ["HANDLED", "Signals", "hold"]
+
+HANDLED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
+    signal.SIGUSR2, signal.SIGRTMIN,
+)  # fmt: skip
+
+_ORDERS: Mapping[signal.Signals, Order] = {
+    signal.SIGTERM: Order(Kind.STOP),
+    signal.SIGINT: Order(Kind.STOP),
+    signal.SIGQUIT: Order(Kind.STOP, now=True),
+    signal.SIGHUP: Order(Kind.RELOAD),
+    signal.SIGUSR1: Order(Kind.REOPEN),
+    signal.SIGUSR2: Order(Kind.UPGRADE),
+}
+
+
+def hold() -> None:
+    """Until there is a loop to handle them: by default they would end the daemon and nothing else."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
+class Signals:
+    def __init__(self, house: House, answers: Answers, log: Log) -> None:
+        self._house = house
+        self._answers = answers
+        self._log = log
+
+    def attach(self, loop: Any, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
+        """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
+        that comes is one after which the next daemon comes at once."""
+        for number, order in _ORDERS.items():
+            loop.add_signal_handler(number, self._order, number, order)
+        loop.add_signal_handler(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
+        loop.add_signal_handler(signal.SIGTTOU, self._scale, signal.SIGTTOU, -1)
+        loop.add_signal_handler(signal.SIGRTMIN, self._restart, before_restart)
+        loop.add_signal_handler(signal.SIGCHLD, reap)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        reap()  # whose SIGCHLD came before there was a handler
+
+    def _order(self, number: signal.Signals, order: Order) -> None:
+        try:
+            self._answers.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
+        except SrvdError as exc:
+            self._log.error(f"{number.name}: {exc.message}")
+
+    def _scale(self, number: signal.Signals, delta: int) -> None:
+        for name in list(self._house.pools):
+            self._order(number, Order(Kind.SCALE, name, delta, relative=True))
+
+    def _restart(self, before_restart: Callable[[], None]) -> None:
+        before_restart()
+        self._order(signal.Signals.SIGRTMIN, Order(Kind.STOP))

@@ -1,0 +1,438 @@
+"""Claims about the upgrade in place: another program is the same daemon, and nobody outside notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srvd.errors import Conflict, ShuttingDown, SrvdError
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import BIN, Srvd, toml
+from tests.support import stays, wait_for
+from tests.versions import Versions
+
+pytestmark = pytest.mark.system
+
+BROKEN_AT_IMPORT = {"daemon/answers.py": ("class Answers:", "raise RuntimeError('not finished')\nclass Answers:")}
+"""What the self-check finds."""
+
+AFTER_EXEC = "import sys\nif '-c' in sys.orig_argv[:4]:\n    raise RuntimeError('no luck')\n"
+"""What no self-check finds: it comes true only in the place of the daemon."""
+
+FAILS = "        raise OSError('no luck')\n"
+BROKEN_IN_PLACE = {
+    "before it is imported": {"daemon/takeover.py": ("__all__ =", f"{AFTER_EXEC}__all__ =")},
+    "when it has taken the listeners": {
+        "daemon/perform.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
+    },
+    "when all is there": {
+        "daemon/main.py": ("        self._attach()\n\n    def go_on", f"{FAILS}\n    def go_on"),
+    },
+}
+"""When a new program fails after it was run, and how."""
+
+
+HELD = "import os, time\nwhile os.path.exists('held'): time.sleep(0.02)\n"
+"""In front of an application: it is not imported before the file is gone."""
+
+
+def hold(srvd: Srvd) -> Path:
+    """To be removed, so that what is `HELD` goes on."""
+    held = srvd.folder / "held"
+    held.touch()
+    return held
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Versions:
+    made = Versions(tmp_path / "versions")
+    made.install("1.0")
+    return made
+
+
+@pytest.fixture
+def old(starter: Starter, versions: Versions) -> Srvd:
+    """A daemon of version 1.0."""
+    return starter("--workers", "2", env=versions.env)
+
+
+def pids(srvd: Srvd) -> dict[str, set[int]]:
+    """Whoever lives, by role."""
+    return {
+        "daemon": {srvd.pid},
+        "zygotes": {zygote.pid for zygote in srvd.zygotes()},
+        "workers": {worker["pid"] for pool in srvd.status()["pools"] for worker in pool["workers"]},
+    }
+
+
+def version(srvd: Srvd) -> str:
+    return str(srvd.status()["daemon"]["version"])
+
+
+def upgraded(srvd: Srvd) -> dict[str, Any]:
+    """The operation of an upgrade that must succeed, by srvctl."""
+    done: dict[str, Any] = srvd.ctl_json("upgrade")["operation"]
+    assert done["state"] == "done"
+    return done
+
+
+# -- what is kept -------------------------------------------------------------------------------------------------
+
+
+def test_an_upgrade_keeps_every_process_and_tells_both_versions(old: Srvd, versions: Versions) -> None:
+    before, began = pids(old), old.status()["daemon"]["uptime_s"]
+    address = old.address()
+    versions.install("1.1")
+    done = old.ctl("upgrade")
+    assert done.returncode == 0, done.stderr
+    assert "srvd 1.1 runs, 1.0 did before; 2 workers and all listeners were kept" in done.stdout
+    assert version(old) == "1.1"
+    assert pids(old) == before
+    assert old.status()["daemon"]["uptime_s"] >= began
+    old._addresses.clear()
+    assert old.address() == address
+    assert old.get().startswith("one ")
+
+
+def test_the_new_program_does_all_that_a_daemon_does(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1")
+    upgraded(old)
+    victim = old.kill_worker()
+    old.wait_serving(2, without=victim)
+    assert old.deaths()[0]["worker"] == victim
+    assert old.ctl("scale", "4").returncode == 0
+    old.good("two")
+    assert old.ctl("reload").returncode == 0
+    assert old.get().startswith("two ")
+    assert old.ctl("rollback").returncode == 0
+    assert old.get().startswith("one ")
+
+
+def test_what_was_known_is_known(old: Srvd, versions: Versions) -> None:
+    assert old.ctl("scale", "3").returncode == 0
+    victim = old.kill_worker()
+    old.wait_serving(3, without=victim)
+    old.good("two")
+    assert old.ctl("reload").returncode == 0
+    before = old.call("history")["operations"]
+    deaths = old.deaths()
+    seen = [event["seq"] for event in events(old)]
+    versions.install("1.1")
+    upgraded(old)
+    assert without_times(old.call("history")["operations"][1:]) == without_times(before)
+    assert [death["worker"] for death in old.deaths()] == [death["worker"] for death in deaths]
+    assert [event["seq"] for event in events(old)][: len(seen)] == seen
+    assert old.pool()["override"] == 3
+    assert old.pool()["former"] == 1
+    assert old.ctl("rollback").returncode == 0
+    assert old.get().startswith("one ")
+
+
+def events(srvd: Srvd) -> list[dict[str, Any]]:
+    with srvd.client() as client:
+        return list(client.watch(follow=False))
+
+
+def without_times(operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in one.items() if not key.endswith("_at")} for one in operations]
+
+
+def test_twenty_upgrades_under_load_lose_no_request(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1")
+    before = pids(old)
+    with old.under_load(8) as load:
+        for number in range(20):
+            versions.use("1.0" if number % 2 else "1.1")
+            upgraded(old)
+            load.more(10)
+    assert load.failed == []
+    assert pids(old) == before
+    fds = old.fds()
+    upgraded(old)
+    assert pids(old) == before
+    wait_for(lambda: old.fds() <= fds, within=5)
+
+
+def test_it_keeps_sockets_that_rest_and_those_with_a_path(starter: Starter, versions: Versions, tmp_path: Path) -> None:
+    path, other = tmp_path / "web.sock", tmp_path / "other.sock"
+    srvd = starter(config=toml(bind=f"unix:{path}"), env=versions.env)
+    srvd.configure(toml(bind=f"unix:{other}"))
+    assert srvd.ctl("reload").returncode == 0
+    assert not path.exists()
+    upgraded(srvd)
+    assert srvd.ctl("rollback").returncode == 0
+    assert path.is_socket()
+    assert not other.exists()
+    assert srvd.stop() == 0
+    assert not path.exists()
+    srvd.process = None
+
+
+def test_its_own_program_may_be_upgraded_to(srvd: Srvd) -> None:
+    upgraded(srvd)
+    assert srvd.get().startswith("one ")
+
+
+# -- who notices --------------------------------------------------------------------------------------------------
+
+
+def test_whoever_watches_goes_on_watching(old: Srvd, versions: Versions) -> None:
+    with old.client() as client:
+        watching = client.watch(since=-1)
+        with ThreadPoolExecutor() as pool:
+            rest = pool.submit(list, watching)
+            old.call("scale", size=3)
+            old.order("upgrade")
+            with pytest.raises(ShuttingDown, match="connect again") as goodbye:
+                rest.result(30)
+    assert goodbye.value.detail["reason"] == "upgrade"
+    wait_for(lambda: old.call("history")["operations"][0]["state"] == "done")
+
+
+def test_srvctl_sees_each_event_once_over_an_upgrade(old: Srvd) -> None:
+    with old.client() as client:
+        instance = client.hello.instance
+    lines: list[str] = []
+    command = [str(BIN / "srvctl"), "-s", str(old.socket), "events", "-f", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=old.env) as follower:
+        assert follower.stdout is not None
+        upgraded(old)
+        old.call("scale", size=3)
+        for line in follower.stdout:
+            lines.append(line)
+            if "scale web to 3: done" in line:
+                break
+        follower.send_signal(signal.SIGINT)
+        follower.stdout.read()
+    seen = [json.loads(line)["seq"] for line in lines]
+    assert seen == list(range(1, len(seen) + 1))
+    with old.client() as client:
+        assert client.hello.instance == instance
+
+
+def test_usr2_does_the_same_and_the_log_has_the_verdict(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1")
+    old.signal(signal.SIGUSR2)
+    old.wait_logged("upgrade: done: srvd 1.1 runs, 1.0 did before")
+    assert version(old) == "1.1"
+    assert "asked by signal SIGUSR2" in old.logged()
+
+
+# -- what is under way --------------------------------------------------------------------------------------------
+
+
+def test_a_reload_under_way_goes_on_and_its_asker_is_answered(old: Srvd, versions: Versions) -> None:
+    old.good("two", before=HELD)
+    held = hold(old)
+    versions.install("1.1")
+    with ThreadPoolExecutor() as pool, old.under_load(4) as load:
+        reload = pool.submit(old.ctl, "reload")
+        wait_for(lambda: old.status()["operations"])
+        upgraded(old)
+        assert version(old) == "1.1"
+        assert [op["kind"] for op in old.status()["operations"]] == ["reload"]
+        held.unlink()
+        done = reload.result(60)
+    assert done.returncode == 0, done.stderr
+    assert "two" in load.releases
+    assert load.failed == []
+
+
+def test_a_reload_that_fails_after_an_upgrade_tells_its_asker_why(old: Srvd, versions: Versions) -> None:
+    old.deploy(HELD + apps.BROKEN["raises at import"])
+    held = hold(old)
+    with ThreadPoolExecutor() as pool:
+        reload = pool.submit(old.ctl, "reload")
+        wait_for(lambda: old.status()["operations"])
+        upgraded(old)
+        held.unlink()
+        done = reload.result(60)
+    assert done.returncode == 1
+    assert "RuntimeError: the deploy is broken" in done.stderr
+    assert old.get().startswith("one ")
+
+
+def test_workers_that_boot_and_drain_are_carried(starter: Starter, versions: Versions) -> None:
+    srvd = starter(config=toml('workers = 2\npreload = "off"\ndrain_timeout = "20s"'), env=versions.env)
+    srvd.good("two", before=HELD)
+    held = hold(srvd)
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(srvd.get, "/sleep/4")
+        wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
+        op = srvd.order("recycle")
+        wait_for(lambda: "booting" in {worker["state"] for worker in srvd.pool()["workers"]})
+        upgraded(srvd)
+        held.unlink()
+        wait_for(lambda: "draining" in {worker["state"] for worker in srvd.pool()["workers"]})
+        upgraded(srvd)
+        assert slow.result(60).startswith("one ")
+    assert srvd.wait_operation(op, "done")["result"]["recycled"] == 2
+    srvd.wait_serving(2)
+
+
+def test_a_worker_that_dies_during_the_upgrade_is_replaced_and_accounted_for(old: Srvd, versions: Versions) -> None:
+    versions.install(
+        "1.1", {"daemon/takeover.py": ("    note = int", "    import time; time.sleep(1)\n    note = int")}
+    )
+    victim = next(iter(old.serving()))
+    old.order("upgrade")
+    wait_for(lambda: "srvd-takeover" in fd_names(old))
+    os.kill(victim["pid"], signal.SIGKILL)
+    old.wait_serving(2, without=victim["id"])
+    assert (old.deaths()[0]["worker"], old.deaths()[0]["signal"]) == (victim["id"], 9)
+
+
+def fd_names(srvd: Srvd) -> str:
+    names = []
+    for fd in os.listdir(f"/proc/{srvd.pid}/fd"):
+        try:
+            names.append(os.readlink(f"/proc/{srvd.pid}/fd/{fd}"))
+        except FileNotFoundError:
+            continue
+    return " ".join(names)
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+def test_a_check_changes_nothing_and_says_the_version(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1")
+    done = old.ctl("upgrade", "--check")
+    assert done.returncode == 0
+    assert "srvd 1.1 can take over from 1.0" in done.stdout
+    assert version(old) == "1.0"
+
+
+@pytest.mark.parametrize("words", [["upgrade"], ["upgrade", "--check"]], ids=" ".join)
+def test_a_program_that_cannot_be_imported_is_not_run(old: Srvd, versions: Versions, words: list[str]) -> None:
+    before = pids(old)
+    versions.install("1.1", BROKEN_AT_IMPORT)
+    with old.under_load(4) as load:
+        done = old.ctl(*words)
+    assert done.returncode == 1
+    assert "srvd 1.1 cannot take over: import srvd." in done.stderr
+    assert "RuntimeError: not finished" in done.stderr
+    assert "nothing was changed" in done.stderr
+    assert (version(old), pids(old), load.failed) == ("1.0", before, [])
+
+
+def test_a_program_that_does_not_know_the_state_is_not_run(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1", {"core/snapshot.py": ("VERSION = 1\n", "VERSION = 7\n")})
+    done = old.ctl("upgrade")
+    assert done.returncode == 1
+    assert "it is of version 1, this program reads version 7" in done.stderr
+    assert version(old) == "1.0"
+
+
+def test_a_program_that_speaks_otherwise_to_workers_is_not_run(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1", {"wire/family.py": ("PROTOCOL = 1\n", "PROTOCOL = 2\n")})
+    done = old.ctl("upgrade")
+    assert done.returncode == 1
+    assert "this upgrade needs a restart" in done.stderr
+
+
+def test_a_configuration_that_is_wrong_ends_the_upgrade(starter: Starter, versions: Versions) -> None:
+    srvd = starter(config=toml("workers = 1"), env=versions.env)
+    srvd.configure(toml("wokers = 1"))
+    done = srvd.ctl("upgrade")
+    assert done.returncode == 78
+    assert "did you mean workers?" in done.stderr
+    assert srvd.get().startswith("one ")
+
+
+def test_no_program_at_all_ends_the_upgrade(starter: Starter, versions: Versions, tmp_path: Path) -> None:
+    srvd = starter.new("--workers", "1", env=versions.env)
+    script = tmp_path / "srvd"
+    script.write_text(Path(srvd.command[0]).read_text())
+    script.chmod(0o755)
+    srvd.command[0] = str(script)
+    srvd.start()
+    script.unlink()
+    done = srvd.ctl("upgrade")
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stderr
+    script.write_text("#!/bin/sh\nexit 3\n")
+    script.chmod(0o755)
+    assert "gave no answer" in srvd.ctl("upgrade").stderr
+    assert srvd.get().startswith("one ")
+
+
+@pytest.mark.parametrize("when", list(BROKEN_IN_PLACE))
+def test_the_former_program_goes_on_when_the_new_one_fails_in_its_place(
+    old: Srvd, versions: Versions, when: str
+) -> None:
+    before = pids(old)
+    versions.install("1.1", BROKEN_IN_PLACE[when])
+    with old.under_load(8) as load:
+        done = old.ctl("upgrade")
+        load.more(50)
+    assert done.returncode == 1
+    assert "the new program could not take over" in done.stderr
+    assert "srvd 1.0 goes on" in done.stderr
+    assert "no luck" in done.stderr
+    assert (version(old), pids(old), load.failed) == ("1.0", before, [])
+    failed = old.call("history")["operations"][0]
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "rolled_back")
+
+
+def test_after_a_failed_upgrade_the_next_one_succeeds(old: Srvd, versions: Versions) -> None:
+    versions.install("1.1", BROKEN_IN_PLACE["when all is there"])
+    assert old.ctl("upgrade").returncode == 1
+    assert old.ctl("upgrade").returncode == 1
+    versions.install("1.2")
+    upgraded(old)
+    assert version(old) == "1.2"
+    victim = old.kill_worker()
+    old.wait_serving(2, without=victim)
+
+
+def test_it_is_refused_while_the_daemon_starts(starter: Starter) -> None:
+    srvd = starter.new("--workers", "1", code=apps.good(before=HELD))
+    held = hold(srvd)
+    srvd.start(ready=False)
+    wait_for(srvd.socket.exists)
+    done = srvd.ctl("upgrade")
+    assert done.returncode == 75
+    assert "still starting" in done.stderr
+    held.unlink()
+    wait_for(srvd.is_ready, within=30)
+
+
+# -- stopping -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.25, 0.4, 0.6, 0.8])
+def test_a_stop_at_any_moment_of_an_upgrade_wins(srvd: Srvd, delay: float) -> None:
+    srvd.order("upgrade")
+    assert stays(lambda: srvd.process is not None, delay)
+    srvd.signal(signal.SIGTERM)
+    assert srvd.wait() == 0
+    assert srvd.logged().rstrip().endswith("stopped")
+
+
+def test_a_second_upgrade_under_way_is_the_same_one(old: Srvd) -> None:
+    first, second = old.order("upgrade"), old.order("upgrade")
+    assert first == second
+    wait_for(lambda: old.call("history")["operations"][0]["state"] == "done")
+
+
+def test_a_self_check_can_be_cancelled(old: Srvd, versions: Versions) -> None:
+    wait = "    program = this_program()"
+    versions.install("1.1", {"daemon/selfcheck.py": (wait, f"    import time; time.sleep(30)\n{wait}")})
+    op = old.order("upgrade")
+    old.call("op.cancel", id=op)
+    assert old.operation(op)["state"] == "cancelled"
+    with pytest.raises(Conflict):
+        old.call("op.cancel", id=op)
+    with pytest.raises(SrvdError):
+        old.call("op.wait", id=op)
+    versions.use("1.0")
+    upgraded(old)

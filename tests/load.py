@@ -24,6 +24,7 @@ class Failure(NamedTuple):
     at: float
     what: str
     holder: str
+    port: int  # the client's; 0: it was not connected
 
 
 @dataclass
@@ -53,35 +54,37 @@ class Load:
     def client(self) -> None:
         """One client: it keeps its connection until the server says otherwise, and never repeats a request."""
         connection: http.client.HTTPConnection | None = None
-        holder = ""
+        holder, port = "", 0
         while not self.over.wait(PACE):
             try:
                 if connection is None:
-                    connection, holder = self.connect(), ""
+                    connection, holder, port = self.connect(), "", 0
+                    connection.connect()
+                    port = connection.sock.getsockname()[1]
                 connection.request("GET", self.path)
                 response = connection.getresponse()
                 body = response.read().decode()
             except (OSError, http.client.HTTPException) as exc:
-                self.failed.append(Failure(time.monotonic(), repr(exc), holder))
+                self.failed.append(Failure(time.monotonic(), repr(exc), holder, port))
                 if connection is not None:
                     connection.close()
                 connection = None
                 continue
-            holder = self._count(response.status, body, holder)
+            holder = self._count(response.status, body, holder, port)
             if response.will_close:
                 connection.close()
                 connection = None
         if connection is not None:
             connection.close()
 
-    def _count(self, status: int, body: str, holder: str) -> str:
+    def _count(self, status: int, body: str, holder: str, port: int) -> str:
         now = time.monotonic()
         if self._last:
             self.gap = max(self.gap, now - self._last)
         self._last = now
         self.answered += 1
         if status != 200:
-            self.failed.append(Failure(now, f"{status} {body[:80]}", holder))
+            self.failed.append(Failure(now, f"{status} {body[:80]}", holder, port))
             return holder
         release, worker, _ = body.split()
         self.releases.add(release)

@@ -20,14 +20,14 @@ class Inbound:
     """`receive` until it gives a request; then, if it has a `body`, `read_body` until `body.complete`."""
 
     __slots__ = (
-        "_heads", "_limits", "_line_checked", "_refused_head", "_rest", "_searched", "_template", "body", "request",
+        "_heads", "_limits", "_line_checked", "_refused_head", "_searched", "_template", "body", "request", "rest",
     )  # fmt: skip
 
     def __init__(self, heads: HeadReader, template: Environ) -> None:
         self._heads = heads
         self._template = template
         self._limits = heads.limits
-        self._rest = bytearray()  # received, not used yet
+        self.rest = bytearray()  # received, not used yet
         self._searched = 0  # so much of `_rest` has no end of a head in it
         self._line_checked = False
         self._refused_head: bool | None = None  # a whole head was refused; True: of a HEAD
@@ -37,7 +37,7 @@ class Inbound:
     @property
     def begun(self) -> bool:
         """Whether a part of a request is here, or more requests. A lone CR is the half of an empty line, so far."""
-        rest = self._rest
+        rest = self.rest
         return bool(rest) and rest != b"\r"
 
     @property
@@ -45,7 +45,7 @@ class Inbound:
         """Whether what is refused now is a HEAD: its answer has no body (RFC 9110 section 9.3.2)."""
         if self.request is not None:
             return self.request.method == "HEAD"
-        return self._rest.startswith(b"HEAD ") if self._refused_head is None else self._refused_head
+        return self.rest.startswith(b"HEAD ") if self._refused_head is None else self._refused_head
 
     @property
     def environ(self) -> Environ:
@@ -58,7 +58,7 @@ class Inbound:
         Call it with `b""` for a request that came together with the one before it.
         """
         beyond = b""
-        if not self._rest and (end := data.find(_END) + 4) >= 20 and data[0] > 32:
+        if not self.rest and (end := data.find(_END) + 4) >= 20 and data[0] > 32:
             # Nearly always: one read, one head, and maybe its body.
             head = data
             if end < len(data):
@@ -81,19 +81,19 @@ class Inbound:
             self.request = request
             self.body = ChunkedBody(self._limits) if length == guard.CHUNKED else CountedBody(length)
         if beyond:
-            self._rest += beyond
+            self.rest += beyond
         return request
 
     def read_body(self, data: bytes) -> list[bytes]:
         """Takes what came; the pieces of the body in it. What is beyond the body is kept for the next `receive`."""
         body = self.body
         assert body is not None
-        if self._rest:
-            data = bytes(self._rest) + data
-            self._rest.clear()
+        if self.rest:
+            data = bytes(self.rest) + data
+            self.rest.clear()
         pieces, used = body.take(data)
         if used < len(data):
-            self._rest += data[used:]
+            self.rest += data[used:]
         return pieces
 
     def end_body(self) -> None:
@@ -101,7 +101,7 @@ class Inbound:
         self.request = self.body = None
 
     def _next_head(self, data: bytes) -> bytes | None:
-        rest = self._rest
+        rest = self.rest
         rest += data
         # RFC 9112 section 2.2: empty lines before a request are ignored.
         while rest.startswith(b"\r\n"):
@@ -120,7 +120,7 @@ class Inbound:
 
     def _check_begun(self) -> None:
         """Refuses at once what can no longer become a good head."""
-        rest = self._rest
+        rest = self.rest
         if not self._line_checked:
             end = rest.find(b"\r\n", max(self._searched - 1, 0))
             if end < 0:

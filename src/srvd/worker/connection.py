@@ -147,7 +147,7 @@ class Connection:
         try:
             for _ in range(_BURST):
                 request = self._next_request(data, now)
-                if request is None or not self._serve(request, now) or not self._inbound.begun:
+                if request is None or not self._serve(request, now) or not self._inbound.rest:
                     return
                 data = b""
                 now = time.monotonic()
@@ -261,7 +261,7 @@ class Connection:
             data = exchange.more()
         now = time.monotonic()
         self._service.meter.end(now, exchange, self._since)
-        if outbox:
+        if outbox.items:
             self._await_reader(now)
             return False
         return self._finish(exchange, now)
@@ -269,7 +269,7 @@ class Connection:
     def _send(self, data: bytes) -> bool:
         """False: the connection is broken."""
         outbox = self._outbox
-        if outbox:
+        if outbox.items:
             outbox.add(data)
             return True
         try:
@@ -323,7 +323,7 @@ class Connection:
             return
         if taken:
             self._set_deadline(now + self._service.times.send)
-        if outbox:
+        if outbox.items:
             return
         ready = self._finish(exchange, now) if exchange.ended else self._go_on(exchange, now)
         if ready and self._inbound.begun:
@@ -340,7 +340,8 @@ class Connection:
     def _finish(self, exchange: Exchange, now: float) -> bool:
         """The response is out; True: the connection can take the next request."""
         self._exchange = None
-        self._drop_body()
+        if self._spool is not None:
+            self._drop_body()
         self.served += 1
         if exchange.must_reset:
             self.reset(now)

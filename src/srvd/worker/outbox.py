@@ -21,29 +21,26 @@ _AT_ONCE = 1 << 20
 
 
 class Outbox:
-    __slots__ = ("_items", "size")
+    __slots__ = ("items", "size")
 
     def __init__(self) -> None:
-        self._items: deque[memoryview | Span] = deque()
+        self.items: deque[memoryview | Span] = deque()
         self.size = 0  # bytes in memory; spans cost none
 
-    def __bool__(self) -> bool:
-        return bool(self._items)
-
     def add(self, data: bytes | memoryview) -> None:
-        self._items.append(memoryview(data))
+        self.items.append(memoryview(data))
         self.size += len(data)
 
     def add_span(self, span: Span) -> None:
-        self._items.append(span)
+        self.items.append(span)
 
     def flush(self, sock: Transport) -> int:
         """Sends what the socket takes; how many bytes it took. Raises `OSError` when the connection is broken,
         `EOFError` when a file has become shorter than its span.
         """
         taken = 0
-        while self._items and taken < _AT_ONCE:
-            item = self._items[0]
+        while self.items and taken < _AT_ONCE:
+            item = self.items[0]
             try:
                 sent = _send_span(sock, item) if isinstance(item, Span) else sock.send(item)
             except BlockingIOError:
@@ -57,9 +54,9 @@ class Outbox:
                 rest = item[sent:]
                 over = len(item) == sent
             if over:
-                self._items.popleft()
+                self.items.popleft()
             else:
-                self._items[0] = rest
+                self.items[0] = rest
         return taken
 
 

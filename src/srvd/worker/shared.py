@@ -178,7 +178,7 @@ class CalledConnection(Connection):
             if self._broken:
                 self.phase = _IDLE
                 self.close(now)
-            elif exchange.ended and not self._outbox:
+            elif exchange.ended and not self._outbox.items:
                 # ANSWERING: what follows asks the loop for the descriptor.
                 self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
                 if self._finish(exchange, now) and self._inbound.begun:
@@ -242,7 +242,7 @@ class CalledConnection(Connection):
             self._broken
             or exchange is None
             or not exchange.ended
-            or self._outbox
+            or self._outbox.items
             or not exchange.keep_alive
             or self._inbound.begun
             or self._stream is not None

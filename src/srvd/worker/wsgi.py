@@ -40,12 +40,12 @@ class Exchange:
     """From the application's call to the end of its response.
 
     `start()`, then `more()` until `ended`; each gives bytes to send, maybe none. Then `keep_alive` says whether the
-    connection can be used again, `cut` that the response ended before its time. `abandon()` if nobody reads it.
+    connection can be used again. `abandon()` if nobody reads it.
     """
 
     __slots__ = (
-        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "cut", "ended",
-        "failure", "head_size", "keep_alive", "request", "sent", "span",
+        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "code", "ended",
+        "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
     )  # fmt: skip
 
     def __init__(self, service: Service, request: Request, push: Write) -> None:
@@ -61,7 +61,10 @@ class Exchange:
         request.environ[EARLY_HINTS] = self.early_hints
         self.keep_alive = request.keep_alive and not service.closing
         self.ended = False
-        self.cut = False
+        self.must_reset = False
+        """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
+        self.code = 500
+        """The status that was answered."""
         self.failure = ""
         """The traceback of what the application raised."""
         self.sent = 0
@@ -69,11 +72,6 @@ class Exchange:
         """So many of the bytes are the head."""
         self.span: Span | None = None
         """A part of a file that comes after the bytes."""
-
-    @property
-    def code(self) -> int:
-        """The status that was answered, for the scoreboard."""
-        return self._status.code if self._status else 500
 
     @property
     def status(self) -> str:
@@ -88,11 +86,6 @@ class Exchange:
             return ""
         text = fields.text.decode("latin-1")
         return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
-
-    @property
-    def must_reset(self) -> bool:
-        """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
-        return self.cut and self._framing is Framing.CLOSE
 
     def start(self) -> bytes:
         """Calls the application; the first bytes of its response."""
@@ -118,6 +111,7 @@ class Exchange:
         checked = check_status(status)
         self._fields = check_fields(headers)
         self._status = checked
+        self.code = checked.code
         return self._write
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
@@ -149,7 +143,8 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody reads the response any more."""
-        self.ended = self.cut = True
+        self.ended = True
+        self.must_reset = self._framing is Framing.CLOSE
         self._end()
 
     def _begin(self, result: Any) -> bytes:
@@ -255,7 +250,6 @@ class Exchange:
             # RFC 9112 section 8: whoever reads must see that it is not whole, and the next response must not fill it.
             self._complain(f"it gave {self._bytes_left} bytes less than its Content-Length")
             self.keep_alive = False
-            self.cut = True
 
     def _finish(self) -> bytes:
         head = self._open(0) if self._framing is None else b""
@@ -279,10 +273,11 @@ class Exchange:
         self._end()
         if self._framing is not None:
             # The head is gone: all that is left is not to end the body as if it were whole.
-            self.cut = True
+            self.must_reset = self._framing is Framing.CLOSE
             self.keep_alive = False
             return b""
         self._status, self._fields = status, _FAILED_FIELDS
+        self.code = status.code
         head = self._open(len(body))
         return head if self._framing is Framing.NONE else head + body
 

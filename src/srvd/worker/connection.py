@@ -33,7 +33,6 @@ SHARE = 1 << 20
 _LINGER_BYTES = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-
 # The hot path looks at these; an attribute of an enum costs a lookup more.
 _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
     Phase.IDLE, Phase.QUEUED, Phase.CALLING, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,

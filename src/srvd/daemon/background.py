@@ -119,6 +119,8 @@ class Pidfile:
                 os.close(fd)
             os.replace(fresh, self._path)
         except OSError as exc:
+            with contextlib.suppress(OSError):  # on a full disk it is there, and empty
+                os.unlink(fresh)
             raise SystemRefused(f"write the pidfile {self._path}: {exc.strerror}; nothing was started") from exc
 
     def remove(self) -> None:

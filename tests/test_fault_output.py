@@ -1,0 +1,174 @@
+"""Where nothing can be written: full disks, pipes that nobody reads, and applications that write more than anybody wants.
+
+Lines may be lost, and are counted. Requests, workers and the daemon are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import BOOT, toml
+from tests.fault import under_load
+from tests.support import wait_for
+
+pytestmark = pytest.mark.system
+
+# -- full disks ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 64 KiB; skips the test where none can be mounted."""
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "srvd-test", folder], capture_output=True)
+    if mount.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def _fill(disk: Path) -> Path:
+    """Takes all that is left of it; the file that has it."""
+    hog = disk / "hog"
+    with contextlib.suppress(OSError), hog.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    return hog
+
+
+def test_a_full_disk_costs_lines_of_the_logs_and_nothing_else(starter: Starter) -> None:
+    """Both logs. When there is room again they go on, and say how much they lack."""
+    with _small_disk(starter.folder / "disk") as disk:
+        srvd = starter(
+            config=toml(f'workers = 2\naccess_log = "{disk}/access"', f'[daemon]\nlog_file = "{disk}/srvd.log"')
+        )
+        log = disk / "srvd.log"
+        with under_load(srvd, "a worker killed while the disk is full") as fault:
+            hog = _fill(disk)
+            fault.load.more(500)  # the access log has what was left in its page by now
+            before = log.stat().st_size
+            victim = srvd.serving()[0]
+            fault.strikes()
+            os.kill(victim["pid"], signal.SIGKILL)
+            fault.replaced(victim["id"], 2)
+            for number in range(40):  # more than the rest of its last page
+                srvd.call("scale", size=2 + number % 2)
+            assert srvd.call("reload")["operation"]["state"] == "done"
+            assert log.stat().st_size - before < 4096
+            hog.unlink()
+            srvd.kill_worker()
+            wait_for(lambda: re.search(r"WARN +\d+ lines of the log were lost", log.read_text()))
+        assert fault.lost(victim["id"], *(death["worker"] for death in srvd.deaths())) == []
+        assert "killed by signal 9" in fault.why(victim["id"])
+        assert srvd.stop() == 0
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_and_nothing_is_left_there(starter: Starter) -> None:
+    with _small_disk(starter.folder / "disk") as disk:
+        _fill(disk)
+        srvd = starter.new(config=toml("workers = 1", f'[daemon]\npidfile = "{disk}/srvd.pid"'))
+        done = srvd.run()
+        assert done.returncode == 71
+        assert f"write the pidfile {disk}/srvd.pid: No space left on device; nothing was started" in done.stderr
+        assert os.listdir(disk) == ["hog"]
+
+
+def test_a_log_that_takes_nothing_at_all_lets_everything_else_go_on(starter: Starter) -> None:
+    srvd = starter.new(config=toml("workers = 2", '[daemon]\nlog_file = "/dev/full"'))
+    srvd.start()
+    with under_load(srvd, "a worker killed, the log is /dev/full") as fault:
+        victim = srvd.serving()[0]
+        fault.strikes()
+        os.kill(victim["pid"], signal.SIGKILL)
+        fault.replaced(victim["id"], 2)
+    assert fault.lost(victim["id"]) == []
+    assert "killed by signal 9" in fault.why(victim["id"])
+
+
+# -- pipes --------------------------------------------------------------------------------------------------------
+
+PRINTS = apps.good().replace('os.write(2, b"said on stderr\\n")', 'print("x" * 4096, flush=True)')
+"""GET /say prints a page to standard output, and waits until it is taken."""
+
+
+def test_a_full_pipe_that_nobody_reads_holds_up_only_those_who_print_to_it(starter: Starter) -> None:
+    """`srvd start | something that has stopped`: what an application prints is its own affair, its log is not. Whoever
+    waits for the pipe is stuck in its request, and found by that; the daemon and the others never wait.
+    """
+    srvd = starter.new(config=toml('workers = 2\nrequest_timeout = "1s"\ndrain_timeout = "1s"'), code=PRINTS)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    try:
+        srvd.process = subprocess.Popen(srvd.command, cwd=srvd.folder, env=srvd.env, stderr=writer, stdout=writer)
+        wait_for(srvd.is_ready, within=BOOT)
+        with under_load(srvd, "a worker that waits for a pipe (request_timeout 1 s)") as fault:
+            fault.strikes()
+            with pytest.raises(OSError, match=r"without response|reset|timed out"):  # noqa: PT012 - one of them waits
+                for _ in range(40):
+                    srvd.get("/say")
+            (death,) = wait_for(srvd.deaths)
+            fault.replaced(death["worker"], 2)
+        assert fault.lost(death["worker"]) == []
+        assert death["cause"] == "request_timeout"
+        assert "GET /say" in fault.why()
+        assert "in app" in fault.why()  # in print, to be exact, which is C
+        assert srvd.stop() == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+# -- floods -------------------------------------------------------------------------------------------------------
+
+FLOODS = apps.good().replace(
+    'os.write(2, b"said on stderr\\n")',
+    """for fd in (1, 2):
+            for _ in range(200):
+                os.write(fd, bytes(range(256)).replace(b"\\n", b"") * 64)""",
+)
+"""GET /say writes 6 MB of bytes without an end of line, to standard output and standard error."""
+
+LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO |WARN |ERROR) \S|web[/@][\d#]+ \| |    ")
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["a file each", "one file for both"])
+def test_a_flood_of_binary_output_harms_neither_the_daemon_nor_the_log(starter: Starter, apart: bool) -> None:
+    """Standard error is the daemon's to read, a line at a time, escaped and with the worker's name. Standard output is
+    the application's: the daemon never sees it. Who sends both to one file mixes them, as with any program.
+    """
+    srvd = starter.new("--workers", "2", code=FLOODS)
+    output = srvd.log if not apart else srvd.folder / "stdout"
+    with srvd.log.open("ab") as log, output.open("ab") as stdout:
+        srvd.process = subprocess.Popen(srvd.command, cwd=srvd.folder, env=srvd.env, stderr=log, stdout=stdout)
+    wait_for(srvd.is_ready, within=BOOT)
+    daemon = psutil.Process(srvd.pid)
+    before = daemon.memory_info().rss
+    with under_load(srvd, "a worker killed in a flood of output") as fault:
+        srvd.get("/say")
+        victim = srvd.serving()[0]
+        fault.strikes()
+        os.kill(victim["pid"], signal.SIGKILL)
+        fault.replaced(victim["id"], 2)
+        srvd.get("/say")
+    assert fault.lost(victim["id"]) == []
+    assert daemon.memory_info().rss - before < 16 << 20
+    assert "killed by signal 9" in fault.why(victim["id"])
+    srvd.stop()
+    if apart:
+        assert output.stat().st_size == 2 * 200 * 64 * 255
+        strange = [line[:80] for line in srvd.log.read_bytes().splitlines() if not LINE.match(line)]
+        assert strange == []
+        assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", srvd.log.read_bytes())

@@ -1,4 +1,4 @@
-"""Where nothing can be written: full disks, pipes that nobody reads, and applications that write more than anybody wants.
+"""Where nothing can be written: full disks, pipes that nobody reads, applications that write without end.
 
 Lines may be lost, and are counted. Requests, workers and the daemon are not.
 """

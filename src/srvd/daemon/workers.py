@@ -138,7 +138,8 @@ class Workers:
         worker.process.kill()
 
     def _log(self, worker: Worker, trace: Trace) -> None:
-        worker.trace = trace
+        if trace.text or worker.trace is None:  # the second one, before the kill, may find it on its way out
+            worker.trace = trace
         now = time.monotonic()
         for request in self._board.requests(worker.slot):
             self._voice.line(worker.id, f"srvd: in {request.line} for {now - request.began:.1f} s")

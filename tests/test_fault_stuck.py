@@ -1,0 +1,120 @@
+"""Requests that never end, of every kind, under every kind of worker: noticed by their age, replaced, ended."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests import apps
+from tests.conftest import Starter
+from tests.daemon import Srvd, toml
+from tests.fault import under_load
+from tests.support import wait_for
+
+pytestmark = pytest.mark.system
+
+WAYS = {
+    "a loop": "while True: pass",
+    "a C call that lets the interpreter go": "time.sleep(3600)",
+    "a C call that holds the interpreter": "sum(range(1 << 60))",
+    "a lock": "LOCK.acquire()",
+    "a loop that catches everything": """
+        while True:
+            try:
+                time.sleep(3600)
+            except BaseException:
+                pass""",
+}
+
+
+def _stuck(way: str) -> str:
+    before = "import ctypes, threading\nLOCK = threading.Lock()\nLOCK.acquire()\n"
+    return apps.good("one", before).replace("def hang():\n    time.sleep(3600)", f"def hang():\n    {WAYS[way]}")
+
+
+KINDS = pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "threads"])
+LIMITS = 'workers = 2\nrequest_timeout = "1s"\ndrain_timeout = "1s"\nthreads = '
+
+
+@KINDS
+@pytest.mark.parametrize("way", WAYS)
+def test_a_request_that_never_ends_costs_its_own_worker_and_nobody_else(
+    starter: Starter, way: str, threads: int
+) -> None:
+    srvd = starter(config=toml(f"{LIMITS}{threads}"), code=_stuck(way))
+    with ThreadPoolExecutor() as pool, under_load(srvd, f"{way}, threads = {threads} (request_timeout 1 s)") as fault:
+        fault.strikes()
+        hung = pool.submit(srvd.get, "/hang")
+        victim = wait_for(lambda: _who_hangs(srvd))
+        fault.replaced(victim, 2)
+        (death,) = wait_for(srvd.deaths)
+        assert hung.exception(30) is not None
+    assert fault.lost(victim) == []
+    assert (death["worker"], death["cause"], death["request"]) == (victim, "request_timeout", "GET /hang")
+    why = fault.why(victim)
+    assert "was stuck in a request" in why
+    assert "GET /hang" in why
+    assert "in hang" in why  # its stacks
+    log = srvd.logged()
+    # The replacement was there first.
+    assert (
+        log.index(f"{victim} has been in GET /hang") < log.index("worker web/1#3 ready") < log.index(f"{victim} left")
+    )
+
+
+def _who_hangs(srvd: Srvd) -> str:
+    workers = srvd.call("workers")["workers"]
+    return next((str(one["id"]) for one in workers if one["request"] == "GET /hang"), "")
+
+
+@KINDS
+def test_all_workers_stuck_at_once_are_replaced_one_by_one_and_who_waits_is_answered(
+    starter: Starter, threads: int
+) -> None:
+    """Nobody accepts, or nobody has a thread: clients wait in the backlog until replacements serve."""
+    limits = LIMITS.replace('request_timeout = "1s"', 'request_timeout = "3s"')
+    limits = limits if threads == 1 else limits.replace("workers = 2", "workers = 1")
+    srvd = starter(config=toml(f"{limits}{threads}"), code=_stuck("a lock"))
+    workers = srvd.names()
+    with ThreadPoolExecutor(16) as pool:
+        hung = []
+        for number in range(len(workers) * threads):
+            hung.append(pool.submit(srvd.get, "/hang"))
+            wait_for(lambda busy=number + 1: _busy(srvd) == busy)  # type: ignore[misc]
+        if threads > 1:  # one whose threads are all stuck still accepts: what it holds goes with it
+            wait_for(lambda: srvd.names() - workers)
+        late = [pool.submit(srvd.get) for _ in range(4)]
+        assert all(answer.result(30).split()[1] not in workers for answer in late)
+        assert all(request.exception(30) is not None for request in hung)
+    wait_for(lambda: len(srvd.deaths()) == len(workers))
+    assert {death["cause"] for death in srvd.deaths()} == {"request_timeout"}
+    wait_for(lambda: len(srvd.names() - workers) == len(workers))
+
+
+def _busy(srvd: Srvd) -> int:
+    return sum(int(one["busy"]) for one in srvd.call("workers")["workers"])
+
+
+HOLDS = "import ctypes, threading\ndef hold():\n    ctypes.PyDLL(None).sleep(3600)\n" + apps.good().replace(
+    "hang()\n    if", "threading.Thread(target=hold, daemon=True).start()\n    if", 1
+)
+"""GET /hang begins a thread that keeps the interpreter to itself, and is answered or not, as it happens."""
+
+
+@KINDS
+def test_a_thread_outside_of_any_request_that_keeps_the_interpreter_is_found_while_clients_wait(
+    starter: Starter, threads: int
+) -> None:
+    """No request is there to be overdue. The worker does not answer the daemon, either: that tells."""
+    srvd = starter(config=toml(f'workers = 2\nrequest_timeout = "2s"\nthreads = {threads}'), code=HOLDS)
+    with ThreadPoolExecutor() as pool, under_load(srvd, f"a thread that holds the GIL, threads = {threads}") as fault:
+        fault.strikes()
+        asked = pool.submit(srvd.get, "/hang")
+        wait_for(lambda: len(srvd.deaths()) == 1, within=40)
+        (death,) = srvd.deaths()
+        fault.replaced(death["worker"], 2)
+        asked.exception(30)
+    assert fault.lost(death["worker"]) == []
+    assert death["cause"] in ("silent", "request_timeout")  # it may have struck before the answer was out
+    assert "in hold" in fault.why(death["worker"])

@@ -284,20 +284,21 @@ def test_a_worker_that_dies_during_the_upgrade_is_replaced_and_accounted_for(old
     )
     victim = next(iter(old.serving()))
     old.order("upgrade")
-    wait_for(lambda: "srvd-takeover" in fd_names(old))
+    wait_for(lambda: any("srvd-takeover" in name for name in fd_names(old).values()))
     os.kill(victim["pid"], signal.SIGKILL)
     old.wait_serving(2, without=victim["id"])
     assert (old.deaths()[0]["worker"], old.deaths()[0]["signal"]) == (victim["id"], 9)
 
 
-def fd_names(srvd: Srvd) -> str:
-    names = []
+def fd_names(srvd: Srvd) -> dict[str, str]:
+    """What each descriptor of the daemon is."""
+    names = {}
     for fd in os.listdir(f"/proc/{srvd.pid}/fd"):
         try:
-            names.append(os.readlink(f"/proc/{srvd.pid}/fd/{fd}"))
+            names[fd] = os.readlink(f"/proc/{srvd.pid}/fd/{fd}")
         except FileNotFoundError:
             continue
-    return " ".join(names)
+    return names
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------
@@ -381,6 +382,42 @@ def test_the_former_program_goes_on_when_the_new_one_fails_in_its_place(
     assert (version(old), pids(old), load.failed) == ("1.0", before, [])
     failed = old.call("history")["operations"][0]
     assert (failed["state"], failed["error"]["code"]) == ("failed", "rolled_back")
+
+
+def test_the_former_program_goes_on_even_if_its_files_were_replaced(old: Srvd, versions: Versions) -> None:
+    """As an installer does it: the new version is where the former one was, and nothing is left of that."""
+    wait_for(lambda: kept_size(old) > 0)
+    before = pids(old)
+    broken = BROKEN_IN_PLACE["when it has taken the listeners"]
+    versions.edit("1.0", {"__init__.py": ('"1.0"', '"1.1"'), **broken})
+    for _ in range(2):  # and once more by the program that came back
+        with old.under_load(4) as load:
+            done = old.ctl("upgrade")
+        assert done.returncode == 1
+        assert "srvd 1.0 goes on" in done.stderr
+        assert (version(old), pids(old), load.failed) == ("1.0", before, [])
+    versions.edit("1.0", {name: (new, former) for name, (former, new) in broken.items()})
+    upgraded(old)
+    assert version(old) == "1.1"
+    victim = old.kill_worker()
+    old.wait_serving(2, without=victim)
+
+
+def kept_size(srvd: Srvd) -> int:
+    names = fd_names(srvd)
+    return max(os.stat(f"/proc/{srvd.pid}/fd/{fd}").st_size for fd, name in names.items() if "srvd-program" in name)
+
+
+def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Versions) -> None:
+    before = pids(old)
+    versions.install("1.1", {"daemon/selfcheck.py": ('"python": program.interpreter', '"python": "/nowhere"')})
+    with old.under_load(4) as load:
+        done = old.ctl("upgrade")
+    assert done.returncode == 1
+    assert "No such file or directory: '/nowhere'; this one goes on" in done.stderr
+    assert (version(old), pids(old), load.failed) == ("1.0", before, [])
+    old.signal(signal.SIGTERM)  # signals are heard again
+    assert old.wait() == 0
 
 
 def test_after_a_failed_upgrade_the_next_one_succeeds(old: Srvd, versions: Versions) -> None:

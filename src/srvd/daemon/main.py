@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from srvd.daemon.control_peers import Roles
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
 from srvd.daemon.herald import Herald
+from srvd.daemon.keepsake import Keepsake, is_keepsake
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
@@ -48,6 +50,9 @@ SPARE_SLOTS = 64
 
 FIRST = Revision(1)
 
+KEEP_AFTER = 2.0
+"""Seconds until the daemon's own source is kept: it takes milliseconds, and a start counts them."""
+
 
 def run(config: Config, source: Source, *, daemonize: bool) -> int:
     """Serves until asked to stop; the exit code of `srvd`.
@@ -66,7 +71,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
         LogFile(config.daemon.log_file).open()
         board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
         core = Supervisor(limit=config.daemon.max_workers)
-        parts = Parts(board, Listeners(unit), core, this_program(), unit)
+        parts = Parts(board, Listeners(unit), core, this_program(), unit, Keepsake())
         daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
         return daemon.run(config)
     except SrvdError as exc:
@@ -84,6 +89,7 @@ class Parts(NamedTuple):
     core: Supervisor
     program: Program
     unit: Unit
+    keepsake: Keepsake
 
 
 class Daemon:
@@ -100,6 +106,7 @@ class Daemon:
         self._log = Log(2, settings.log_format, settings.log_level, shared=True)
         self._parts = parts
         self._core = parts.core
+        self.keepsake = parts.keepsake
         house, board, listeners = parts.core.house, parts.board, parts.listeners
         self._performer = Performer(board, listeners, emit=self.emit, woke=self._woke, line=self._captured)
         self._engine = Engine(self._core, self._performer, listeners, self._log)
@@ -115,6 +122,7 @@ class Daemon:
         )
         self._pidfile = Pidfile(settings.pidfile)
         self._herald = Herald(parts.unit, house, listeners.to_store, self._log.warning)
+        self._born = time.time()
         self._exit: Exit | None = None
         self._loop: Any = None  # asyncio's, which is imported late
         self._control: ControlServer
@@ -201,6 +209,9 @@ class Daemon:
 
     def _turn(self) -> int:
         """To the end; the exit code."""
+        if not is_keepsake(self._parts.program.folder):  # else this is the former program, and it is all there is of it
+            self.keepsake.empty()
+            self._loop.call_later(KEEP_AFTER, self.keepsake.fill, self._parts.program.folder, self._born)
         try:
             if self._exit is None:
                 self._loop.run_forever()
@@ -235,6 +246,7 @@ class Daemon:
     def state(self, kept: Kept) -> bytes:
         """All that the next program needs to be this daemon; the descriptors go to `kept`."""
         kept.give("scoreboard", self._parts.board.fd)
+        kept.give("keepsake", self.keepsake.fd)
         shell = handover.Shell(
             version=__version__,
             protocol=family.PROTOCOL,
@@ -263,6 +275,7 @@ class Daemon:
             Supervisor(house=house),
             this_program(shell.program.command),
             shell.unit,
+            Keepsake(kept.find("keepsake")),
         )
         settings, source = shell.configs[shell.current].daemon, Source.resume(shell.source)
         daemon = cls(settings, source, parts, Verdict(None), daemonized=shell.daemonized)

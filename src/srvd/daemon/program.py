@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 import srvd
+from srvd.daemon.keepsake import is_keepsake
 
 __all__ = ["Program", "this_program"]
 
@@ -28,7 +29,9 @@ def this_program(command: tuple[str, ...] = ()) -> Program:
     here, name = os.path.split(sys.executable)
     # Only the folder: a virtual environment's interpreter is a link, and by its own place it finds its packages.
     interpreter = os.path.join(os.path.realpath(here), name)
-    folder = os.path.realpath(os.path.dirname(os.path.dirname(srvd.__file__)))
+    folder = os.path.dirname(os.path.dirname(srvd.__file__))
+    if not is_keepsake(folder):
+        folder = os.path.realpath(folder)
     return Program(command or _command(), interpreter, folder)
 
 

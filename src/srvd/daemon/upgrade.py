@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
 from srvd.core.model import Fault, OpId
+from srvd.daemon.keepsake import Keepsake
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.program import Program
@@ -65,6 +66,8 @@ _NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 class Owner(Protocol):
     """The daemon that is upgraded."""
+
+    keepsake: Keepsake
 
     def emit(self, event: Event) -> None: ...
 
@@ -222,7 +225,7 @@ class Upgrade:
 
     def _plan(self, state: int, kept: Kept) -> bytes:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
-        former = {"interpreter": self._program.interpreter, "folder": self._program.folder}
+        former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
         plan = {"state": state, "fds": kept.table, "folder": self._next[1], "boot": BOOT, "former": former,
                 "failure": "", "proof": ""}  # fmt: skip
         return json.dumps(plan).encode()

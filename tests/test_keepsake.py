@@ -1,0 +1,65 @@
+"""Claims about the daemon's own source in memory: Python imports from it, and it is what runs or nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import srvd
+from srvd.daemon.keepsake import Keepsake, is_keepsake
+
+FOLDER = str(Path(srvd.__file__).parent.parent)
+
+
+@pytest.fixture
+def kept() -> Iterator[Keepsake]:
+    made = Keepsake()
+    assert made.path == ""
+    yield made
+    os.close(made.fd)
+
+
+def test_python_imports_from_it(kept: Keepsake) -> None:
+    kept.fill(FOLDER, time.time())
+    code = f"import sys; sys.path.insert(0, {kept.path!r}); import srvd.daemon.main as m; print(m.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], pass_fds=[kept.fd], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == f"{kept.path}/srvd/daemon/main.py", done.stderr
+
+
+def test_it_is_a_whole_archive_of_every_module(kept: Keepsake) -> None:
+    kept.fill(FOLDER, time.time())
+    with zipfile.ZipFile(kept.path) as archive:
+        assert archive.testzip() is None
+        assert set(archive.namelist()) == {
+            str(path.relative_to(FOLDER)) for path in (Path(FOLDER) / "srvd").rglob("*.py")
+        }
+
+
+def test_what_was_replaced_already_is_not_kept(kept: Keepsake, tmp_path: Path) -> None:
+    package = tmp_path / "srvd"
+    package.mkdir()
+    (package / "__init__.py").write_text("name = 'srvd'")
+    kept.fill(str(tmp_path), time.time() + 60)
+    assert kept.path
+    kept.fill(str(tmp_path), time.time() - 60)
+    assert kept.path == ""
+
+
+def test_what_is_not_there_is_not_kept(kept: Keepsake, tmp_path: Path) -> None:
+    kept.fill(str(tmp_path), time.time())
+    assert kept.path == ""
+
+
+def test_a_keepsake_is_known_by_its_path(kept: Keepsake) -> None:
+    kept.fill(FOLDER, time.time())
+    assert is_keepsake(kept.path)
+    assert not is_keepsake(FOLDER)

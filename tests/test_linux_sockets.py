@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,19 +174,46 @@ def test_a_descriptor_that_is_no_stream_socket_is_refused() -> None:
     os.close(write)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0"])
-def test_a_sealed_listener_keeps_its_queue_and_takes_no_more(text: str) -> None:
+def seal_with_one_who_waits(text: str) -> str:
+    """What became of somebody who came too late."""
     with listen(text) as listener:
         where = listener.getsockname()[:2]
         with socket.create_connection(where) as early:
             sockets.seal(listener, None)
-            with pytest.raises(TimeoutError):
-                socket.create_connection(where, timeout=0.2)
+            try:
+                socket.create_connection(where, timeout=0.2).close()
+                late = "connected"
+            except (TimeoutError, ConnectionRefusedError) as exc:
+                late = type(exc).__name__
             with listener.accept()[0] as conn:
                 early.sendall(b"question")
                 assert conn.recv(20) == b"question"
                 conn.sendall(b"answer")
                 assert early.recv(20) == b"answer"
+    return late
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0"])
+def test_a_sealed_listener_keeps_its_queue_and_takes_no_more(text: str) -> None:
+    assert seal_with_one_who_waits(text) in ("TimeoutError", "ConnectionRefusedError")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can give up a privilege")
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0"])
+def test_a_listener_can_be_sealed_without_a_privilege(text: str) -> None:
+    """Newer kernels let only the administrator of the network attach a filter to a TCP socket."""
+    code = f"from tests.test_linux_sockets import *; print(seal_with_one_who_waits({text!r}))"
+    command = ["setpriv", "--bounding-set=-net_admin,-net_raw", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() in ("TimeoutError", "ConnectionRefusedError"), done.stderr
+
+
+def test_what_was_sealed_can_be_opened_again() -> None:
+    with listen("127.0.0.1:0") as listener:
+        sockets.seal(listener, None)
+        assert sockets.unseal(listener)
+        socket.create_connection(listener.getsockname(), timeout=10).close()
+        assert sockets.unseal(listener)  # of no effect
 
 
 def test_a_sealed_unix_listener_is_found_no_longer_and_keeps_its_queue(tmp_path: Path) -> None:

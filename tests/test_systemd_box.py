@@ -189,6 +189,16 @@ def test_a_stop_closes_the_port_and_waits_for_requests_longer_than_the_unit_says
         socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
+def test_a_stop_without_any_privilege_lets_nobody_in_whom_it_does_not_answer(service: Service, port: int) -> None:
+    """The unit's daemon is not root, and cannot attach a filter to its listeners."""
+    service.install(_config(port))
+    service.start()
+    with _load(port, clients=8) as load:
+        service.systemctl("stop")
+        load.over.set()
+    assert {failure.what for failure in load.failed} <= {repr(ConnectionRefusedError(111, "Connection refused"))}
+
+
 def test_a_socket_unit_starts_the_service_and_no_connection_is_lost_over_a_restart(service: Service, port: int) -> None:
     service.install(toml("workers = 2"), socket=f"ListenStream=\nListenStream=127.0.0.1:{port}")
     service.box.run("systemctl", "start", "srvd.socket")

@@ -256,10 +256,10 @@ class Listeners:
             return None
         opened = sockets.open_listener(Address("fd", port=fd), plan.backlog, plan.mode)
         owned = sockets.path_id(opened)
-        if plan.key.address.kind == "unix" and owned is None and not plan.key.address.host.startswith("@"):
-            opened.close()  # its path was removed, and nobody would find it
+        lost = plan.key.address.kind == "unix" and owned is None and not plan.key.address.host.startswith("@")
+        if lost or not sockets.unseal(opened):  # nobody would find it
+            Open(opened, owned).close()
             return None
-        sockets.unseal(opened)
         return Open(opened, owned)
 
 

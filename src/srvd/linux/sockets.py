@@ -50,6 +50,8 @@ _DROP_SYN = (
 )
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h, the same on every architecture that CPython runs srvd on
 _SO_DETACH_FILTER = 27
+_SO_BINDTOIFINDEX = 62
+_NO_INTERFACE = 0x7FFFFFFF
 
 
 class PathId(NamedTuple):
@@ -175,24 +177,37 @@ def move(owned: PathId, path: str) -> PathId | None:
 def seal(listener: socket.socket, owned: PathId | None) -> None:
     """Let no new connection into the backlog; what waits there can still be accepted. For good, in every process.
 
-    TCP: a filter drops each SYN, so clients try again instead of being refused; handshakes under way complete. Unix:
-    the path is removed. An abstract socket cannot be sealed: it stays open until it is closed. Never to be used on a
-    socket that somebody else will go on using (systemd's). Raises `OSError`.
+    TCP: a filter drops each SYN, so clients try again instead of being refused; handshakes under way complete. Where
+    the kernel keeps filters to the administrator of the network, clients are refused. Unix: the path is removed. An
+    abstract socket cannot be sealed: it stays open until it is closed. Never to be used on a socket that somebody else
+    will go on using (systemd's). Raises `OSError`.
     """
     if owned is not None:
         unlink(owned)
     elif listener.family in (socket.AF_INET, socket.AF_INET6):
         program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
         address, _ = program.buffer_info()
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
+        except PermissionError:
+            # Linux 5d39580f68e6, in stable kernels, too: for TCP that needs CAP_NET_ADMIN now. A socket that is bound
+            # to an interface which does not exist is not found by a SYN; what it has accepted, or half of it, stays.
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
-def unseal(listener: socket.socket) -> None:
-    """Let connections in again, to a TCP socket that a former process had sealed before it was killed."""
+def unseal(listener: socket.socket) -> bool:
+    """Let connections in again, to a TCP socket that a former process had sealed before it was killed. False: the
+    kernel does not let us (CAP_NET_RAW), and it is of no use any more.
+    """
+    if listener.family == socket.AF_UNIX:
+        return True
     try:
+        if listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, 0)
         listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-    except OSError:  # ENOENT: it was not sealed
-        return
+    except OSError as exc:
+        return exc.errno == errno.ENOENT  # there was no filter
+    return True
 
 
 def end(listener: socket.socket) -> None:

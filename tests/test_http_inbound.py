@@ -80,6 +80,19 @@ def test_a_section_that_was_good_is_judged_again_after_another_kind_of_line() ->
             assert feed([line + rest], heads=heads).refused == status, line
 
 
+def test_only_so_many_short_heads_are_remembered() -> None:
+    heads = HeadReader(Limits())
+    for number in range(3_000):
+        line = f"GET /{number}{'x' * (number % 500)} HTTP/1.{number % 2}"
+        data = request(f"X: {'y' * (number * 7 % 4_000)}{number}", line=line, host=f"h{number}")
+        assert len(feed([data], heads=heads).messages) == 1
+        assert len(heads._lines) <= 512
+        assert len(heads._hosts) <= 64
+        assert all(len(sections) <= 256 for sections in heads._sections)
+    assert max(map(len, heads._lines)) <= 256
+    assert max(len(text) for sections in heads._sections for text in sections) <= 2_048
+
+
 @pytest.mark.parametrize("method", sorted(_COMMON_METHODS))
 def test_llhttp_takes_every_path_that_the_guard_takes(method: str) -> None:
     """So it need not see a line again whose section it has seen."""

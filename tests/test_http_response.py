@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from srvd.http import response
 from srvd.http.clock import Stamp, date
 from srvd.http.refusal import REASONS, answer
 from srvd.http.response import Framing, ResponseInvalid, check_fields, check_status, open_response
@@ -58,6 +61,61 @@ def test_rfc9112_4_a_bad_status(status: object) -> None:
 def test_rfc9110_5_a_bad_header(header: object) -> None:
     with pytest.raises(ResponseInvalid):
         check_fields([("X-Good", "1"), header, ("Y-Good", "2")])  # type: ignore[list-item]  # as above
+
+
+class Text(str):
+    """As markupsafe and Django have them: text with a mark. It need not write itself as it is."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return "X\r\nY"
+
+    __str__ = __repr__ = lower = lambda self: "X\r\nY"
+
+
+def test_text_of_a_subclass_is_text_whether_it_was_seen_before_or_not() -> None:
+    for number, text in enumerate((Text, str, Text)):
+        assert check_status(text("298 Mine")).line == b"HTTP/1.1 298 Mine\r\n", number
+        fields = check_fields([(text("X-Mine"), text("a")), (text("Content-Length"), text("7"))])
+        assert (fields.text, fields.length) == (b"X-Mine: a\r\n", 7), number
+        with pytest.raises(ResponseInvalid):
+            check_fields([(text("X-Mine"), text("a\r\nX-Evil: 1"))])
+        with pytest.raises(ResponseInvalid):
+            check_fields([(text("Connection"), text("a"))])
+
+
+def test_headers_are_read_each_time_they_are_given() -> None:
+    headers = [("X-Count", "1")]
+    first = check_fields(headers)
+    headers[0] = ("X-Count", "2")
+    headers.append(("Content-Length", "3"))
+    second = check_fields(headers)
+    assert (first.text, first.length) == (b"X-Count: 1\r\n", -1)
+    assert (second.text, second.length) == (b"X-Count: 2\r\n", 3)
+    headers[0] = ("X-Count", "2\0")
+    with pytest.raises(ResponseInvalid):
+        check_fields(headers)
+
+
+def test_pairs_may_be_lists_which_cannot_be_remembered() -> None:
+    pair: Any = ["X-Pair", "1"]
+    for value in ("1", "2"):
+        pair[1] = value
+        assert check_fields([pair]).text == f"X-Pair: {value}\r\n".encode()
+    pair[1] = "1\n"
+    with pytest.raises(ResponseInvalid):
+        check_fields([pair])
+
+
+def test_only_so_many_short_answers_of_applications_are_remembered() -> None:
+    for number in range(5_000):
+        check_status(f"200 {number}")
+        check_fields([(f"X-{number}", "y" * (number % 2_000))])
+        assert len(response._fields) <= 256
+    assert len(response._statuses) <= 1_024
+    assert len(response._kinds) <= 1_024
+    assert sum(len(fields.text) for fields in response._fields.values()) <= 256 * 512
 
 
 def test_rfc9110_8_6_two_lengths_are_refused() -> None:

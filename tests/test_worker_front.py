@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig
 
 BIG = 24 << 20
+DUPLEX = 8 << 20
 TOLD = (
     "REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "HTTP_HOST", "wsgi.url_scheme",
     "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN", "SSL_CLIENT_I_DN", "SSL_CLIENT_M_SERIAL",
@@ -497,6 +500,52 @@ def test_a_big_upload_arrives_whole(tmp_path: Path, authority: Authority, thread
         client.send(body)
         assert client.answer().body.decode() == hashlib.sha256(body).hexdigest()
         assert client.get().status == 200
+
+
+def duplex(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterator[bytes]:
+    """Reads the body in one thread, and answers in another at the same time."""
+    digest = hashlib.sha256()
+
+    def read() -> None:
+        while piece := environ["wsgi.input"].read(16_384):
+            digest.update(piece)
+
+    start_response("200 OK", [("Content-Type", "application/x")])
+    reader = threading.Thread(target=read)
+    reader.start()
+    yield from (b"x" * 16_384 for _ in range(DUPLEX // 16_384))
+    reader.join()
+    yield digest.hexdigest().encode()
+
+
+def test_a_body_may_be_read_in_one_thread_and_answered_in_another(tmp_path: Path, authority: Authority) -> None:
+    """OpenSSL does not bear it, so it must not see it."""
+    body = bytes(range(256)) * (DUPLEX // 256)
+    with Rig(duplex, tmp_path, front=front(tls=authority.material()), threads=2, stream_bodies=True) as rig:
+        rig.serving()
+        with TlsClient(rig.address, authority.client()) as client:
+            client.send(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body))
+            client.tls.setblocking(False)
+            left, got, until = memoryview(body), bytearray(), time.monotonic() + 30
+            while (data := _both_ways(client.tls, left)) != (0, b"") and time.monotonic() < until:
+                left = left[data[0] :]
+                got += data[1]
+        assert got.endswith(b"x" + hashlib.sha256(body).hexdigest().encode())
+        assert got.count(b"x") >= DUPLEX
+
+
+def _both_ways(tls: ssl.SSLSocket, left: memoryview) -> tuple[int, bytes]:
+    """How much was sent, and what was received; 0 and nothing at the end."""
+    while True:
+        sent, data = 0, None
+        if left:
+            with suppress(ssl.SSLWantWriteError):
+                sent = tls.send(left[:65_536])
+        with suppress(ssl.SSLWantReadError):
+            data = tls.recv(65_536)
+        if sent or data is not None:
+            return sent, data or b""
+        select.select([tls], [tls] if left else [], [], 10)
 
 
 def test_a_file_is_read_and_encrypted(tmp_path: Path, authority: Authority) -> None:

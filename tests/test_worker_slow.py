@@ -118,7 +118,7 @@ def test_a_slow_reader_gets_every_byte_while_others_are_served(tmp_path: Path) -
 
 
 def test_what_a_reader_has_not_taken_is_bounded(tmp_path: Path) -> None:
-    """64 MiB for a client that does not read: no more than the high-water mark is made of it."""
+    """64 MiB for a client that does not read: no more is made of it than the kernel takes, and a block."""
     with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
         alive(rig)
         before = psutil.Process(rig.pid).memory_info().rss
@@ -220,6 +220,36 @@ def test_an_idle_worker_does_not_wake_up(tmp_path: Path) -> None:
 
         wait_for(settled, within=5)
         assert settled()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("how", ["/iterable", "/write"])
+def test_what_was_given_does_not_wait_for_what_comes_next(tmp_path: Path, threads: int, how: str) -> None:
+    """PEP 3333, "Buffering and Streaming": whatever the kernel did not take at once is sent before the application is
+    asked for more, however long that takes."""
+    go_on, length = tmp_path / "go on", 300_000
+
+    def pausing(environ: Environ, start: Start) -> Iterator[bytes]:
+        write = start("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/write":
+            write(b"x" * length)
+        else:
+            yield b"x" * length
+        wait_for(go_on.exists)
+        yield b"y"
+
+    with Rig(pausing, tmp_path, threads=threads) as rig, Client.__new__(Client) as client:
+        rig.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 30_000)  # which those have that are accepted
+        rig.serving()
+        client.sock, client.buffer = socket.socket(), b""
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sock.settimeout(5)
+        client.sock.connect(rig.address)
+        client.send(f"GET {how} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).read_until(b"\r\n\r\n")
+        assert client.read_until(b"\r\n") == b"%x\r\n" % length
+        assert client.read(length) == b"x" * length
+        go_on.touch()
+        assert client.read_until(b"0\r\n\r\n") == b"\r\n1\r\ny\r\n0\r\n\r\n"
 
 
 def test_an_unread_response_of_write_holds_no_more_than_its_client(tmp_path: Path) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import os
 import socket
+import time
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
 
+from srvd.http.head import HeadReader
+from srvd.http.inbound import Inbound
+from srvd.http.limits import Limits
+from srvd.worker.stream import BodyStream
+from tests.http_feed import TEMPLATE, request
+from tests.support import wait_for
 from tests.worker_rig import Client, Rig
 
 HEAD = b"POST %b HTTP/1.1\r\nHost: test\r\n"
@@ -32,6 +43,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
             digest.update(piece)
             size += len(piece)
         yield f"{size} {digest.hexdigest()}".encode()
+    elif path == "/late":
+        yield b"first "
+        yield body.read(4)
     elif path == "/never":
         yield b"not read"
     else:
@@ -99,8 +113,27 @@ def test_a_client_that_waits_for_100_is_told_to_go_on_when_the_body_is_read(rig:
         assert client.send(b"one\n").answer().body == b"heard one\n[]"
         client.send(HEAD % b"/never" + expecting)
         answer = client.answer()
-        assert (answer.status, answer.body) == (200, b"not read")
+        # RFC 9110 section 10.1.1: it says that the body will not be read.
+        assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"not read", "close")
         assert client.ended()
+
+
+def test_rfc9110_10_1_1_a_response_that_has_begun_has_no_100_in_it(rig: Rig) -> None:
+    with rig.connect() as client:
+        client.send(HEAD % b"/late" + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        head = client.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in head
+        assert client.read_until(b"first \r\n") == b"6\r\nfirst \r\n"
+        assert client.send(b"last").rest() == b"4\r\nlast\r\n0\r\n\r\n"
+
+
+def test_a_client_that_does_not_wait_for_100_keeps_its_connection(rig: Rig) -> None:
+    with rig.connect() as client:
+        for _ in range(2):
+            client.send(HEAD % b"/lines" + b"Expect: 100-continue\r\nContent-Length: 8\r\n\r\none\n")
+            assert client.read_until(b"one\n").startswith(b"HTTP/1.1 200 OK\r\n")
+            assert client.send(b"two\n").read_until(b"\r\n0\r\n\r\n").endswith(b"heard two\n\r\n2\r\n[]\r\n0\r\n\r\n")
 
 
 def test_what_the_application_did_not_read_is_thrown_away_if_it_is_here(rig: Rig) -> None:
@@ -110,6 +143,9 @@ def test_what_the_application_did_not_read_is_thrown_away_if_it_is_here(rig: Rig
         client.send(unread + evil + b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n")
         assert client.answer().body == b"not read"
         assert client.answer().body == b"/next"
+        client.send(HEAD % b"/never" + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        assert client.answer().body == b"not read"
+        assert client.get("/next").body == b"/next"
         client.send(unread + evil[:-1])
         assert client.answer().body == b"not read"
         assert client.ended()
@@ -146,9 +182,93 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path, threads: in
         assert rig.get("/next").body == b"/next"
 
 
+def test_only_the_client_s_own_time_is_counted(tmp_path: Path) -> None:
+    """The application thinks for longer than body_timeout before it asks for a body."""
+
+    def thinking(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        time.sleep(0.6)
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [body]
+
+    with Rig(thinking, tmp_path, stream_bodies=True, body_timeout=0.5) as rig, rig.serving().connect() as client:
+        client.send(HEAD % b"/" + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert client.send(b"body").answer().body == b"body"
+
+
+def test_a_stream_goes_with_its_request(tmp_path: Path) -> None:
+    """At once: a circle would wait for the collector, with all that the application put into the environ."""
+    streams: list[weakref.ref[Any]] = []
+
+    def watched(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        gc.disable()
+        alive = sum(stream() is not None for stream in streams)
+        environ["wsgi.input"].read(3)
+        streams.append(weakref.ref(environ["wsgi.input"]))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"%d" % alive]
+
+    with Rig(watched, tmp_path, stream_bodies=True) as rig, rig.serving().connect() as client:
+        for _ in range(3):
+            client.send(HEAD % b"/" + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+            assert client.answer().body == b"0"
+
+
 def test_a_stream_that_is_kept_reads_nothing_of_the_next_request(tmp_path: Path) -> None:
     with Rig(kept, tmp_path, stream_bodies=True) as rig, rig.serving().connect() as client:
         client.send(HEAD % b"/" + b"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n")
         assert client.answer().body == b"first"
         client.send(HEAD % b"/" + b"Transfer-Encoding: chunked\r\n\r\n6\r\nsecond\r\n0\r\n\r\n")
         assert client.answer().body == b"closed"
+
+
+class Wire:
+    """A transport on which bytes arrive when the test says so, and are told of when it says so."""
+
+    family = socket.AF_INET
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.asked = 0
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self.bell
+
+    def recv(self, bufsize: int, /) -> bytes:
+        self.asked += 1
+        if not self.data:
+            raise BlockingIOError
+        data, self.data = self.data, b""
+        return data
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        raise AssertionError(data)
+
+    def shutdown(self, how: int, /) -> None:
+        raise AssertionError(how)
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        raise AssertionError(option)
+
+    def close(self) -> None:
+        os.close(self.bell)
+
+
+def test_a_thread_that_still_reads_when_the_request_is_over_takes_nothing_of_the_next() -> None:
+    inbound, wire = Inbound(HeadReader(Limits()), TEMPLATE), Wire()
+    head = inbound.receive(request("Content-Length: 10"))
+    assert head is not None
+    stream = BodyStream(head, inbound, wire, 10.0, lambda: None)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(stream.read, 10)
+        wait_for(lambda: wire.asked)
+        wire.data = b"0123456789"
+        assert stream.finish()
+        wire.data = following = request(line="GET /next HTTP/1.1")
+        os.eventfd_write(wire.bell, 1)
+        with pytest.raises(ValueError, match="over"):
+            reading.result(10)
+    assert wire.data == following
+    wire.close()

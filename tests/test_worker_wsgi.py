@@ -154,6 +154,9 @@ def test_rfc9110_10_1_1_a_client_that_waits_for_100_is_told_to_go_on(tmp_path: P
 
 def test_the_sizes_of_a_head_are_settings(tmp_path: Path) -> None:
     line = "GET / HTTP/1.1\r\nHost: a\r\n"
+    with Rig(checked(read_body), tmp_path, max_head=200) as rig, rig.serving().connect() as client:
+        assert client.send(f"{line}X: {'x' * 168}\r\n\r\n".encode()).answer().status == 200
+        assert client.send(f"{line}X: {'x' * 169}\r\n\r\n".encode()).answer().status == 431  # below max_field
     with Rig(checked(read_body), tmp_path, max_head=200, max_target=20, max_field=50, max_fields=3) as rig:
         rig.serving()
         for head, status in (
@@ -271,6 +274,20 @@ def test_head_sends_the_length_and_no_body(tmp_path: Path) -> None:
     with Rig(checked(app), tmp_path) as rig, rig.serving().connect() as client:
         assert client.get(method="HEAD").headers["content-length"] == "5"
         assert client.get().body == b"hello"
+
+
+def test_bytes_of_a_subclass_are_bytes_however_they_are_given(tmp_path: Path) -> None:
+    class Blob(bytes):
+        pass
+
+    def app(environ: Environ, start: Start) -> Iterable[bytes]:
+        start(OK, list(PLAIN))
+        blobs = [Blob(b"a"), Blob(b"b")][: int(environ["QUERY_STRING"])]
+        return iter(blobs) if environ["PATH_INFO"] == "/iterator" else blobs
+
+    with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
+        for path in ("/list", "/iterator"):
+            assert [client.get(f"{path}?{count}").body for count in (1, 2)] == [b"a", b"ab"]
 
 
 def test_write_sends_at_once_and_before_the_iterable(tmp_path: Path) -> None:

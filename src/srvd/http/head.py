@@ -42,7 +42,8 @@ class Request:
         self.minor = line.minor
         self.length = section.length
         self.keep_alive = section.keep_alive
-        self.expects = section.expects  # a 100 (Continue) is waited for
+        self.expects = section.expects
+        """The client waits for a 100 (Continue) before it sends the body."""
         self.whole = b""
         """The body, if it came together with the head and nothing came after it."""
 
@@ -91,6 +92,7 @@ class HeadReader:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._surely_fits = min(limits.head, limits.field)
         self._parser = HttpRequestParser(self)
         self._fields: Environ = {}
         self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
@@ -112,7 +114,7 @@ class HeadReader:
         end = head.index(b"\r\n")
         text = head[:end]
         line = self._lines.get(text) or self._see(text)
-        if len(head) > self.limits.field:
+        if len(head) > self._surely_fits:
             guard.check_sizes(head, self.limits)
         text = head[end:]
         section = line.sections.get(text)

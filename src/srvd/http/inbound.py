@@ -75,6 +75,8 @@ class Inbound:
             raise
         length = request.length
         if length:
+            if beyond:
+                request.expects = False  # it has not waited
             if length == len(beyond):
                 request.whole = beyond
                 return request

@@ -97,10 +97,11 @@ def check_status(status: str) -> Status:
     known = _statuses.get(status)
     if known is not None:
         return known
-    match = _STATUS.fullmatch(status) if type(status) is str else None
+    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
     if not match:
         raise ResponseInvalid(f"{status!r} is no status of a final response")
     code = int(match[1])
+    status = match[0]  # a plain one: a subclass may write itself in another way, or hold on to more
     reason = status if len(status) > 3 else f"{status} "
     known = Status(code, f"HTTP/1.1 {reason}\r\n".encode("latin-1"), code in (204, 304))
     if len(_statuses) < _MOST_SEEN and len(status) <= _LONGEST_SEEN:
@@ -109,12 +110,18 @@ def check_status(status: str) -> Status:
 
 
 def check_fields(headers: list[tuple[str, str]]) -> Fields:
-    """The fields of a response, checked (RFC 9110 section 5) and written. Raises `ResponseInvalid`."""
+    """The fields of a response, checked (RFC 9110 section 5) and written. Raises `ResponseInvalid`.
+
+    Remembered by what they are now: the application may change its list, and give it once more.
+    """
     try:
         given = tuple(headers)
-        known = _fields.get(given)
     except TypeError as exc:
         raise ResponseInvalid(f"headers are no list of (str, str): {exc}") from exc
+    try:
+        known = _fields.get(given)
+    except TypeError:  # pairs that are lists, say: good enough, but they cannot be looked up
+        return _check(given)
     if known is not None:
         return known
     fields = _check(given)
@@ -155,8 +162,10 @@ def _check(headers: tuple[tuple[str, str], ...]) -> Fields:
 
 
 def _kind_of(name: object) -> _Kind:
-    if type(name) is not str or not _NAME.fullmatch(name):
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    if not match:
         raise ResponseInvalid(f"{name!r} is no header name")
+    name = match[0]  # as in check_status
     kind = _KNOWN.get(name.lower(), _Kind.PLAIN)
     if kind is _Kind.HOP:
         raise ResponseInvalid(f"{name} is the server's to say, not the application's")
@@ -167,7 +176,7 @@ def _kind_of(name: object) -> _Kind:
 
 def _length(value: object, before: int) -> int:
     # Both: isdigit alone takes superscripts, and digits of other scripts.
-    if type(value) is not str or not (value.isdigit() and value.isascii() and len(value) <= _MOST_DIGITS):
+    if not isinstance(value, str) or not (value.isdigit() and value.isascii() and len(value) <= _MOST_DIGITS):
         raise ResponseInvalid(f"Content-Length {value!r} is no length")
     if before >= 0:
         raise ResponseInvalid("Content-Length is given twice")

@@ -5,24 +5,23 @@ Knows no rule of HTTP (`http/` does) and no convention of an application (`wsgi.
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from io import BufferedReader, BytesIO
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLIN, EPOLLOUT, POLLOUT, poll
 
 from srvd.http.head import Environ, HeadReader, Request
 from srvd.http.inbound import Inbound
 from srvd.http.refusal import Refusal, answer
 from srvd.worker.loop import NEVER
-from srvd.worker.outbox import HIGH_WATER, Outbox
+from srvd.worker.outbox import Outbox
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
 from srvd.worker.stream import LEAST_RATE, BodyStream
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.transport import READ, Transport, abort
-from srvd.worker.wsgi import Exchange, ReaderGone
+from srvd.worker.wsgi import CONTINUE, Exchange, ReaderGone
 
 __all__ = ["SHARE", "Connection"]
 
@@ -31,7 +30,6 @@ _BURST = 16
 SHARE = 1 << 20
 """And so many bytes of one response."""
 _LINGER_BYTES = 65_536
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # The hot path looks at these; an attribute of an enum costs a lookup more.
 _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
@@ -183,8 +181,9 @@ class Connection:
                 return request
             self._since = now
             self._spool = Spool()
-            if request.expects and not inbound.begun:
-                self._proceed()
+            if request.expects:
+                request.expects = False
+                self._send(CONTINUE)
             data = b""
         return self._read_body(data, now)
 
@@ -210,8 +209,9 @@ class Connection:
         return request
 
     def _proceed(self) -> None:
-        """The client waits to be told that its body is wanted (RFC 9110 section 10.1.1)."""
-        self._send(_CONTINUE)
+        """The application reads a body that the client keeps back."""
+        if self._exchange is not None:
+            self._exchange.proceed()
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection: nothing more of it is read."""
@@ -249,10 +249,10 @@ class Connection:
                 outbox.add_span(exchange.span)
                 exchange.sent += exchange.span.length
                 exchange.span = None
-                given = SHARE
             if exchange.ended:
                 break
-            if outbox.size >= HIGH_WATER or given >= SHARE:
+            # PEP 3333, "Buffering and Streaming": what was given must not wait for what comes next.
+            if outbox.items or given >= SHARE:
                 now = time.monotonic()
                 self._service.meter.rest()
                 self._await_reader(now)
@@ -290,11 +290,11 @@ class Connection:
         if exchange is None or not self._send(data):
             raise ReaderGone
         exchange.sent += len(data)
-        while outbox.size >= HIGH_WATER:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
+        while outbox.items:  # as in _deliver
+            waiting = poll()
+            waiting.register(self._fd, POLLOUT)
             limit = self._service.times.send
-            if not poll.poll(None if limit == NEVER else limit * 1000):
+            if not waiting.poll(None if limit == NEVER else limit * 1000):
                 raise ReaderGone
             try:
                 outbox.flush(self._sock)
@@ -393,7 +393,7 @@ class Connection:
         if spool is not None:
             spool.close()
         if self._stream is not None:
-            self._stream.close()
+            self._stream.let_go()
 
     def _set_deadline(self, deadline: float) -> None:
         self.deadline = deadline

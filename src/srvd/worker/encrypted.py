@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 from srvd.http.head import Environ
@@ -52,9 +53,13 @@ class Secure:
 
 
 class Encrypted:
-    """`handshake` until it is done; from then on a `Transport`. Owns the socket."""
+    """`handshake` until it is done; from then on a `Transport`. Owns the socket.
 
-    __slots__ = ("_aborted", "_deaf", "_incoming", "_outgoing", "_owed", "_pending", "_sock", "_tls", "family")
+    An application that has the stream of its request's body may read in one thread while it answers in another.
+    OpenSSL does not allow that, so one of them waits.
+    """
+
+    __slots__ = ("_aborted", "_deaf", "_incoming", "_lock", "_outgoing", "_owed", "_pending", "_sock", "_tls", "family")
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._sock = sock
@@ -65,6 +70,7 @@ class Encrypted:
         self._owed = 0  # so many bytes that `send` was given are in `_pending`, and were not counted as taken
         self._deaf = False  # our end is announced: what still comes is thrown away
         self._aborted = False
+        self._lock = Lock()
         self.family = int(sock.family)
 
     def handshake(self) -> bool:
@@ -97,6 +103,14 @@ class Encrypted:
         return self._sock.fileno()
 
     def recv(self, bufsize: int) -> bytes:
+        with self._lock:
+            return self._recv(bufsize)
+
+    def send(self, data: bytes | memoryview) -> int:
+        with self._lock:
+            return self._send(data)
+
+    def _recv(self, bufsize: int) -> bytes:
         try:
             data = self._sock.recv(bufsize)
         except BlockingIOError:
@@ -129,7 +143,7 @@ class Encrypted:
             raise BlockingIOError
         return b"".join(pieces)
 
-    def send(self, data: bytes | memoryview) -> int:
+    def _send(self, data: bytes | memoryview) -> int:
         if not self._flush():
             raise BlockingIOError
         taken, self._owed = self._owed, 0
@@ -163,10 +177,11 @@ class Encrypted:
         self._sock.close()
 
     def _announce(self) -> None:
-        self._deaf = True
-        with suppress(ssl.SSLError):  # that the peer did not answer yet; or there was no handshake
-            self._tls.unwrap()
-        self._flush()
+        with self._lock:
+            self._deaf = True
+            with suppress(ssl.SSLError):  # that the peer did not answer yet; or there was no handshake
+                self._tls.unwrap()
+            self._flush()
 
     def _flush(self) -> bool:
         """True: the socket has taken everything."""

@@ -1,6 +1,7 @@
 """What a connection has to say and its socket did not take yet: bytes, and spans of files.
 
-Bounded by its owner, who stops adding when `size` is over the high-water mark.
+Bounded by its owner, who asks the application for nothing more before it is empty: what is made ahead of the reader is
+what the kernel's send buffer takes, and the rest of one block.
 """
 
 from __future__ import annotations
@@ -11,25 +12,20 @@ from collections import deque
 from srvd.worker.files import Span
 from srvd.worker.transport import Transport
 
-__all__ = ["HIGH_WATER", "Outbox"]
-
-HIGH_WATER = 262_144
-"""While a connection holds more bytes than these, its application is not asked for more."""
+__all__ = ["Outbox"]
 
 # sendfile(2) sends at most 2 GiB at a time; less keeps one reader from holding the loop.
 _AT_ONCE = 1 << 20
 
 
 class Outbox:
-    __slots__ = ("items", "size")
+    __slots__ = ("items",)
 
     def __init__(self) -> None:
         self.items: deque[memoryview | Span] = deque()
-        self.size = 0  # bytes in memory; spans cost none
 
     def add(self, data: bytes | memoryview) -> None:
         self.items.append(memoryview(data))
-        self.size += len(data)
 
     def add_span(self, span: Span) -> None:
         self.items.append(span)
@@ -50,7 +46,6 @@ class Outbox:
                 rest: memoryview | Span = Span(item.fd, item.offset + sent, item.length - sent)
                 over = item.length == sent
             else:
-                self.size -= sent
                 rest = item[sent:]
                 over = len(item) == sent
             if over:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from srvd.http.head import Request
 from srvd.worker.connection import SHARE, Connection
 from srvd.worker.loop import Loop
-from srvd.worker.outbox import HIGH_WATER
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.tracebacks import format_traceback
@@ -229,7 +228,7 @@ class CalledConnection(Connection):
                 exchange.sent += exchange.span.length
                 exchange.span = None
                 return True
-            if exchange.ended or outbox.size >= HIGH_WATER or given >= SHARE:
+            if exchange.ended or outbox.items or given >= SHARE:
                 return True
             data = exchange.more()
 

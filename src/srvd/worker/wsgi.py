@@ -18,7 +18,7 @@ from srvd.worker.service import Service
 from srvd.worker.stream import BodyBroken
 from srvd.worker.tracebacks import format_traceback
 
-__all__ = ["Exchange", "ReaderGone", "Write"]
+__all__ = ["CONTINUE", "Exchange", "ReaderGone", "Write"]
 
 Write = Callable[[bytes], None]
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -27,6 +27,7 @@ _OVER = object()
 # Head and body go in one send, unless copying the body costs more than another send.
 _LONGEST_JOINED = 65_536
 EARLY_HINTS = "wsgi.early_hints"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = check_status("500 Internal Server Error")
 _FAILED_BODY = b"500 Internal Server Error\n"
 _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
@@ -59,7 +60,8 @@ class Exchange:
         self._close: Callable[[], object] | None = None
         self.request = request
         request.environ[EARLY_HINTS] = self.early_hints
-        self.keep_alive = request.keep_alive and not service.closing
+        # RFC 9110 section 10.1.1: who answers before the body was asked for says that it will not be read.
+        self.keep_alive = request.keep_alive and not service.closing and not request.expects
         self.ended = False
         self.must_reset = False
         """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
@@ -130,6 +132,17 @@ class Exchange:
             self.head_size += len(data)
             self._push(data)
 
+    def proceed(self) -> None:
+        """Asks for the body that the client keeps back (RFC 9110 section 10.1.1), for the application reads it.
+
+        Not within a response: the client has had its answer, and may send the body or not.
+        """
+        if self._framing is None and not self.ended:
+            self.request.expects = False
+            self.keep_alive = self.request.keep_alive and not self._service.closing
+            self.head_size += len(CONTINUE)
+            self._push(CONTINUE)
+
     def more(self) -> bytes:
         """The next bytes of the response; b"" is nothing now."""
         iterator = self._iterator
@@ -163,7 +176,7 @@ class Exchange:
 
     def _whole(self, body: bytes) -> bytes:
         """The whole response: head and body go in one piece."""
-        if type(body) is not bytes:
+        if not isinstance(body, bytes):
             raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
         status, fields, request = self._status, self._fields, self.request
         if (

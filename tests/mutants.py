@@ -258,6 +258,26 @@ MUTANTS = (
         rare=True,
     ),
     Mutant(
+        "a program that failed its self-check is run",
+        "upgrading.py",
+        "    if event.fault is not None:\n"
+        "        operations.end(house, op, OpState.FAILED, turn, event.fault)\n"
+        "    elif",
+        "    if",
+    ),
+    Mutant(
+        "an upgrade forgets who is waited for",
+        "plain.py",
+        "        lambda value: [inner.dump(item) for item in (sorted(value) if unordered else value)],\n",
+        "        lambda value: [] if unordered else [inner.dump(item) for item in value],\n",
+    ),
+    Mutant(
+        "an upgrade forgets when a generation has to have loaded",
+        "plain.py",
+        "                values[name] = inner[name].load(item)\n",
+        "                values[name] = inner[name].load(item) if item != plain.get('deadline') else float('inf')\n",
+    ),
+    Mutant(
         "a parked generation whose zygote has died is kept",
         "facts.py",
         "    elif generation.id.number == pool.parked:\n",

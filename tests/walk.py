@@ -79,7 +79,7 @@ def _an_order(world: World) -> None:
     choose = world.random
     pool = choose.choice(["web", "web", "api", "api", "jobs"])
     somewhere = choose.choice(["", "web", "api"])
-    match choose.randrange(11):
+    match choose.randrange(12):
         case 0:
             busy = tuple(str(child.id) for child in world.serving(pool) if choose.random() < 0.5)
             world.order(Order(Kind.SCALE, pool, choose.randint(0, 7), busy=busy))
@@ -104,6 +104,8 @@ def _an_order(world: World) -> None:
         case 9:
             world.order(Order(choose.choice([Kind.PAUSE, Kind.RESUME]), pool))
             world.order(Order(Kind.RESUME, pool))
+        case 10:
+            world.order(Order(Kind.UPGRADE, check=choose.random() < 0.2))
         case _:
             world.order(Order(Kind.REOPEN))
 

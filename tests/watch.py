@@ -7,7 +7,7 @@ Knows nothing of what fate will do next (`walk.py`).
 from __future__ import annotations
 
 from srvd.core import actions as act
-from srvd.core.events import CancelAsked, Event, Ordered, Word, WorkerSaid
+from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, Word, WorkerSaid
 from srvd.core.model import GenerationId, Kind, OpId, OpState, Phase, Strategy, WorkerId
 from srvd.core.state import Operation, Pool
 from tests.folk import CHANGES, Claims
@@ -18,7 +18,8 @@ from tests.world import World
 def watch(world: World) -> None:
     """Has every claim checked at every event of the world from now on."""
     world.claims += [
-        kind(world) for kind in (Answers, InOrder, Serving, Bounds, Changes, InTime, SpawnRate, Remains, Certificates)
+        kind(world)
+        for kind in (Answers, Upgrades, InOrder, Serving, Bounds, Changes, InTime, SpawnRate, Remains, Certificates)
     ]
 
 
@@ -117,6 +118,27 @@ class Answers(Claims):
         assert op.before[pool.name] == former, f"{op!r} began with {op.before[pool.name]}, {former} was in force"
         wish = op.wishes[pool.name]
         assert former is None or wish in (0, former), f"{op!r} failed, the wish is {wish}, not {former} again"
+
+
+class Upgrades(Claims):
+    """The program is replaced by one that has checked itself and was wanted, and by no other."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.good: set[OpId] = set()
+
+    def before(self, event: Event) -> None:
+        if isinstance(event, ProgramChecked) and event.fault is None:
+            self.good.add(event.op)
+
+    def done(self, action: act.Action) -> None:
+        if isinstance(action, act.ReplaceProgram):
+            op = self.world.core.operation(action.op)
+            assert op is not None
+            assert not op.state.ended, f"{op!r} has ended, and its program is run"
+            assert not op.order.check, f"{op!r} was to check only"
+            assert action.op in self.good, f"{op!r} runs a program that did not pass its self-check"
+            assert self.world.core.house.stop is None, "an upgrade of a daemon that stops"
 
 
 class InOrder(Claims):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from srvd.core import actions as act
+from srvd.core import snapshot
 from srvd.core.events import (
     CancelAsked,
     ConfigRead,
@@ -22,6 +23,8 @@ from srvd.core.events import (
     ForkRefused,
     LogReopened,
     Ordered,
+    ProgramChecked,
+    ProgramReplaced,
     RequestOverdue,
     Started,
     Tick,
@@ -184,6 +187,11 @@ class World:
                 self._kill(self.children[worker])
             case act.ReadConfig(op):
                 self._read_config(op)
+            case act.CheckProgram(op):
+                fault = Fault("load_failed", "a syntax error") if self.random.random() < 0.3 else None
+                self.later(ProgramChecked(op, "1.0", "1.1", fault), 0.1, 1.0)
+            case act.ReplaceProgram(op):
+                self.later(lambda: self._replace_program(op), 0.001, 0.02)
             case act.ReopenLog():
                 self.later(LogReopened("" if self.random.random() < 0.9 else "no such directory"), 0.0, 0.01)
             case act.Exit(code, _):
@@ -327,6 +335,15 @@ class World:
         if not child.dead:
             child.reopened = True
             self._report(child, WorkerSaid(child.id, Word.REOPENED), 0.003)
+
+    def _replace_program(self, op: OpId) -> None:
+        """Another core goes on with the state; the same if the new program came to nothing."""
+        found = self.core.operation(op)
+        if found is None or found.state.ended:
+            return
+        self.core = Supervisor(house=snapshot.load(snapshot.dump(self.core.house)))
+        fault = Fault("rolled_back", "the new program failed") if self.random.random() < 0.3 else None
+        self.later(ProgramReplaced(op, fault), 0.1, 0.5)
 
     def _read_config(self, op: OpId) -> None:
         if self.random.random() < self.weather.config_refused:

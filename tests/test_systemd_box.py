@@ -160,6 +160,25 @@ def test_a_reload_that_systemd_did_not_order_is_shown_as_one(service: Service, p
         (service.box.path(service.folder) / "go").unlink()
 
 
+# -- upgrade -------------------------------------------------------------------------------------------------------
+
+
+def test_an_upgrade_keeps_the_main_process_the_watchdog_and_the_store(service: Service, port: int) -> None:
+    service.install(_config(port), "WatchdogSec=1s")
+    service.start()
+    before = service.pid
+    with _load(port) as load:
+        service.ctl("upgrade")
+        assert stays(lambda: (service.pid, service.state) == (before, "active"), 3.0, every=0.2)
+        assert service.show("NFileDescriptorStore") == "1"
+        service.deploy(apps.good("two"))
+        service.systemctl("restart")
+        load.more()
+    assert load.failed == []
+    assert load.releases == {"one", "two"}
+    assert service.show("NRestarts") == "0"
+
+
 # -- restart --------------------------------------------------------------------------------------------------------
 
 

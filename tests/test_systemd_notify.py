@@ -143,6 +143,36 @@ def test_the_status_follows_what_happens_and_nothing_is_said_without_a_change(
     assert stays(lambda: len(manager.listen()) == count, 1.0)
 
 
+def test_an_upgrade_goes_on_speaking_for_the_same_process(starter: Starter, manager: ServiceManager) -> None:
+    srvd = starter(env=manager.environment | {"FDSTORE": "4", "WATCHDOG_USEC": "200000"})
+    manager.wait_line("READY=1")
+    wait_for(lambda: manager.listen() and len(manager.store) == 1)
+    after = len(manager.listen())
+    assert srvd.ctl("upgrade").returncode == 0
+    begun = manager.wait_line("RELOADING=1", after)
+    assert manager.heard[begun]["STATUS"].startswith("upgrade 2: ")
+    manager.wait_line("READY=1", begun)
+    assert manager.status == "web: 2 workers serve"
+    beats = _beats(manager)
+    wait_for(lambda: _beats(manager) > beats)
+    new = manager.heard[after:]
+    assert {one.pid for one in new} == {srvd.pid}
+    assert {one["MAINPID"] for one in new} <= {"", str(srvd.pid)}
+    assert not any("STOPPING=1" in one.lines or one["FDNAME"] for one in new)
+
+
+def test_an_upgrade_keeps_the_sockets_that_were_passed_and_their_names(
+    starter: Starter, passed: list[socket.socket]
+) -> None:
+    srvd = passing(starter.new(config=toml(more="[listeners.api]")), _fds(passed[:2]), "web:api").start()
+    before = _addresses(srvd)
+    assert srvd.ctl("upgrade").returncode == 0
+    assert srvd.ctl("reload").returncode == 0
+    assert _addresses(srvd) == before
+    for process in [*srvd.family(), psutil.Process(srvd.pid)]:
+        assert "LISTEN_FDS" not in process.environ()
+
+
 def test_a_daemon_in_the_background_is_announced_by_the_process_that_was_started(
     starter: Starter, manager: ServiceManager
 ) -> None:

@@ -15,6 +15,10 @@ from srvd.core.state import House, Operation, Pool
 __all__ = ["Bulletin", "Condition", "bulletin"]
 
 
+_CHANGES = (Kind.RELOAD, Kind.ROLLBACK, Kind.UPGRADE)
+"""What somebody ordered that puts other code into force: a reload, to a service manager."""
+
+
 class Condition(Enum):
     """The states that a service manager knows."""
 
@@ -43,11 +47,11 @@ def bulletin(house: House) -> Bulletin:
     pools = "; ".join(_pool(house, pool) for pool in house.pools.values() if not pool.removed)
     if not house.started:
         return Bulletin(Condition.STARTING, f"starting: {pools}" if pools else "starting")
-    reload = _reload_under_way(house)
-    if reload is not None:
-        phase, done, total = reload.progress
-        count = f" ({done} of {total})" if total else ""
-        return Bulletin(Condition.RELOADING, f"reload {reload.id}: {phase or 'config'}{count}; {pools}")
+    change = _change_under_way(house)
+    if change is not None:
+        phase, done, total = change.progress
+        step = f"{phase or 'begun'} ({done} of {total})" if total else phase or "begun"
+        return Bulletin(Condition.RELOADING, f"{change.order.kind.value} {change.id}: {step}; {pools}")
     failed = _failed_reload(house)
     return Bulletin(Condition.READY, f"{pools}; {failed}" if failed else pools)
 
@@ -70,10 +74,9 @@ def _pool(house: House, pool: Pool) -> str:
     return f"{text}, its zygote is being replaced" if pool.is_lost else text
 
 
-def _reload_under_way(house: House) -> Operation | None:
-    return next(
-        (op for op in house.open_operations if op.order.kind is Kind.RELOAD and op.state is not OpState.QUEUED), None
-    )
+def _change_under_way(house: House) -> Operation | None:
+    running = (op for op in house.open_operations if op.state is not OpState.QUEUED)
+    return next((op for op in running if op.order.kind in _CHANGES), None)
 
 
 def _failed_reload(house: House) -> str:

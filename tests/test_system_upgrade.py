@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ AFTER_EXEC = "import sys\nif '-c' in sys.orig_argv[:4]:\n    raise RuntimeError(
 
 FAILS = "        raise OSError('no luck')\n"
 BROKEN_IN_PLACE = {
+    "by ending the process": {"daemon/takeover.py": ("    note = int", "    sys.exit('no luck')\n    note = int")},
     "before it is imported": {"daemon/takeover.py": ("__all__ =", f"{AFTER_EXEC}__all__ =")},
     "when it has taken the listeners": {
         "daemon/perform.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
@@ -408,6 +410,19 @@ def kept_size(srvd: Srvd) -> int:
     return max(os.stat(f"/proc/{srvd.pid}/fd/{fd}").st_size for fd, name in names.items() if "srvd-program" in name)
 
 
+def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(starter: Starter, tmp_path: Path) -> None:
+    versions = Versions(tmp_path / "versions")
+    versions.install("1.0", {"daemon/upgrade.py": ("TAKEOVER_SECONDS = 30", "TAKEOVER_SECONDS = 2")})
+    srvd = starter("--workers", "2", env=versions.env)
+    begin = "    note = int"
+    versions.install("1.1", {"daemon/takeover.py": (begin, f"    import time; time.sleep(3600)\n{begin}")})
+    with srvd.under_load(4) as load:
+        done = srvd.ctl("upgrade")
+    assert done.returncode == 1
+    assert "TimeoutError: it had not taken over within 2 s" in done.stderr
+    assert (version(srvd), load.failed) == ("1.0", [])
+
+
 def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Versions) -> None:
     before = pids(old)
     versions.install("1.1", {"daemon/selfcheck.py": ('"python": program.interpreter', '"python": "/nowhere"')})
@@ -459,6 +474,60 @@ def test_a_second_upgrade_under_way_is_the_same_one(old: Srvd) -> None:
     first, second = old.order("upgrade"), old.order("upgrade")
     assert first == second
     wait_for(lambda: old.call("history")["operations"][0]["state"] == "done")
+
+
+# -- orders and how it was started ----------------------------------------------------------------------------------
+
+
+def test_an_order_with_a_key_is_carried_out_once_over_an_upgrade(old: Srvd) -> None:
+    order = {"delta": 1, "pool": "web"}
+    with old.client() as client:
+        first = client.call("scale", order, idem="one-more")["operation"]
+    upgraded(old)
+    with old.client() as client:
+        again = client.call("scale", order, idem="one-more")["operation"]
+        with pytest.raises(Conflict):
+            client.call("scale", {"delta": 2, "pool": "web"}, idem="one-more")
+    assert (again["id"], again["result"]["wish"]) == (first["id"], 3)
+    assert len(old.serving()) == 3
+
+
+def test_one_in_the_background_with_a_log_file_and_a_pidfile(starter: Starter, versions: Versions) -> None:
+    srvd = starter.new("--workers", "1", "--log-file", "srvd.log", "--pidfile", "srvd.pid", env=versions.env)
+    assert srvd.daemonize().returncode == 0
+    versions.install("1.1")
+    upgraded(srvd)
+    assert (srvd.folder / "srvd.pid").read_text() == f"{srvd.pid}\n"
+    log = srvd.folder / "srvd.log"
+    assert "srvd 1.1 runs, 1.0 did before" in log.read_text()
+    log.rename(srvd.folder / "srvd.log.1")
+    assert srvd.ctl("reopen").returncode == 0
+    assert srvd.stop() == 0
+    wait_for(lambda: "stopped" in log.read_text())
+    assert not (srvd.folder / "srvd.pid").exists()
+
+
+def test_a_socket_of_the_environment_is_kept(starter: Starter, versions: Versions) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as lent:
+        number = lent.fileno()
+        srvd = starter.new(config=toml("workers = 1", bind=f"fd:{number}"), env=versions.env, fds=(number,)).start()
+        address = lent.getsockname()
+    for _ in range(2):
+        upgraded(srvd)
+        assert srvd.ctl("reload").returncode == 0  # which names it anew
+    assert srvd.address() == address
+    assert srvd.get().startswith("one ")
+
+
+def test_its_settings_come_from_where_they_came_from(starter: Starter, versions: Versions) -> None:
+    srvd = starter.new(config=toml("workers = 1"), env={**versions.env, "SRVD_THREADS": "3"})
+    srvd.command += ["--workers", "2"]
+    srvd.start()
+    upgraded(srvd)
+    assert srvd.ctl("reload").returncode == 0
+    found = {one["key"]: (one["value"], one["origin"]) for one in srvd.call("config")["settings"]}
+    assert found["pools.web.workers"] == (2, "flag --workers")
+    assert found["pools.web.threads"] == (3, "environment SRVD_THREADS")
 
 
 def test_a_self_check_can_be_cancelled(old: Srvd, versions: Versions) -> None:

@@ -8,6 +8,7 @@ nobody to give way to: the daemon ends, and its workers are orphans.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -29,6 +30,8 @@ def main(plan: dict[str, Any]) -> NoReturn:
     daemon = Daemon.resumed(found, Kept(dict(plan["fds"])))
     daemon.take_over()
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
+    signal.alarm(0)  # which brings the former program back if this one hangs
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # From here on there is no way back.
     plan.clear()
     os.close(state)

@@ -30,6 +30,9 @@ __all__ = ["BOOT", "Upgrade"]
 CHECK_SECONDS = 60.0
 """What the self-check may take: it imports some hundred modules and reads the configuration."""
 
+TAKEOVER_SECONDS = 30
+"""What the new program may take until it is the daemon: it has to import itself and to make some hundred objects."""
+
 _MOST = 1 << 20
 """Bytes that are kept of what the self-check writes."""
 
@@ -39,15 +42,21 @@ _ROUNDS = 4
 # What the new interpreter runs: a program that cannot even be imported gives way to the former one, by means of the
 # standard library alone. `plan` is emptied by whoever has taken over for good.
 BOOT = """\
-import json, os, sys, traceback
+import json, os, signal, sys, traceback
 note = int(sys.argv[1])
 plan = json.loads(os.pread(note, os.fstat(note).st_size, 0))
+def late(number, frame):
+    raise TimeoutError(f"it had not taken over within {plan['limit']} s")
 try:
+    if plan["former"]:
+        signal.signal(signal.SIGALRM, late)
+        signal.alarm(plan["limit"])
     if plan["folder"] not in sys.path:
         sys.path.insert(0, plan["folder"])
     from srvd.daemon.takeover import main
     main(plan)
-except Exception as exc:
+except BaseException as exc:
+    signal.alarm(0)
     if not plan or not plan["former"]:
         raise
     former = plan["former"]
@@ -227,7 +236,7 @@ class Upgrade:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
         former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
         plan = {"state": state, "fds": kept.table, "folder": self._next[1], "boot": BOOT, "former": former,
-                "failure": "", "proof": ""}  # fmt: skip
+                "limit": TAKEOVER_SECONDS, "failure": "", "proof": ""}  # fmt: skip
         return json.dumps(plan).encode()
 
 

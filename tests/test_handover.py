@@ -139,9 +139,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path, change: Any, why: 
         handover.read(packed(tmp_path, change))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x00" * 64], ids=["nothing", "bad", "list", "x"]
-)
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x00" * 64], ids=["nothing", "bad", "list", "x"])
 def test_what_is_no_state_is_refused(data: bytes) -> None:
     with pytest.raises(Unsupported):
         handover.read(data)

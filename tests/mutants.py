@@ -104,9 +104,15 @@ MUTANTS = (
     ),
     Mutant(
         "a worker that is stuck is killed before its replacement serves",
-        "facts.py",
+        "condemning.py",
         "        worker.condemned = why\n",
-        "        worker.condemned = why\n        moves.kill(worker, why, turn)\n",
+        "        worker.condemned = why\n        from srvd.core import moves\n        moves.kill(worker, why, turn)\n",
+    ),
+    Mutant(
+        "a replacement that is too large at once is replaced at once",
+        "condemning.py",
+        "    if turn.now < weight.until or is_new:\n",
+        "    if turn.now < weight.until - 3600:\n",
     ),
     Mutant(
         "failures are never waited after",

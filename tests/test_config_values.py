@@ -49,6 +49,11 @@ GOOD: list[tuple[str, object, object]] = [
     ("path", "/run/x", "/run/x"),
     ("variables", {"A_1": ""}, {"A_1": ""}),
     ("roles", {"operator": ["deploy", "%wheel"]}, {"operator": ("deploy", "%wheel")}),
+    ("limits", {}, {}),
+    ("limits", {"nofile": 4096, "core": 0}, {"nofile": (4096, 4096), "core": (0, 0)}),
+    ("limits", {"as": "2GiB", "stack": ["8MiB", "unlimited"]}, {"as": (2 << 30,) * 2, "stack": (8 << 20, -1)}),
+    ("limits", {"memlock": "unlimited", "nproc": [256, 512]}, {"memlock": (-1, -1), "nproc": (256, 512)}),
+    ("count:-20..19", -20, -20),
 ]
 
 BAD: list[tuple[str, object, str]] = [
@@ -114,6 +119,17 @@ BAD: list[tuple[str, object, str]] = [
     ("roles", {"oprator": ["x"]}, '"operator"'),
     ("roles", {"operator": "deploy"}, ""),
     ("roles", {"operator": ["%"]}, ""),
+    ("limits", {"nofiles": 4096}, '"nofile"'),
+    ("limits", {"rss": 4096}, ""),
+    ("limits", {"nofile": "2GiB"}, ""),
+    ("limits", {"nofile": -1}, ""),
+    ("limits", {"nofile": True}, ""),
+    ("limits", {"nofile": [1, 2, 3]}, ""),
+    ("limits", {"nofile": []}, ""),
+    ("limits", {"nofile": [512, 256]}, ""),
+    ("limits", {"nofile": ["unlimited", 256]}, ""),
+    ("limits", {"as": "much"}, ""),
+    ("limits", 4096, ""),
 ]
 
 
@@ -130,7 +146,10 @@ def test_an_unfit_value_is_refused_with_what_would_fit(kind: str, value: object,
     assert caught.value.expected
 
 
-@pytest.mark.parametrize(("kind", "value", "near"), [row for row in BAD if row[2] and row[0] != "roles"], ids=repr)
+SUGGESTED = [row for row in BAD if row[2] and row[0] not in ("roles", "limits")]
+
+
+@pytest.mark.parametrize(("kind", "value", "near"), SUGGESTED, ids=repr)
 def test_what_is_suggested_does_fit(kind: str, value: object, near: str) -> None:
     read(kind, tomllib.loads(f"x = {near}")["x"])
 

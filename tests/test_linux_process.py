@@ -135,15 +135,6 @@ def test_the_limit_on_open_files_is_lifted_to_the_hard_one() -> None:
     os.close(pidfd)
 
 
-def test_a_process_can_offer_itself_to_the_oom_killer() -> None:
-    def body() -> int:
-        return 0 if process.set_oom_score(500) and Path("/proc/self/oom_score_adj").read_text() == "500\n" else 1
-
-    _, pidfd = spawn(body)
-    assert wait_for(lambda: process.reap(pidfd)) == Ended(exit_code=0)
-    os.close(pidfd)
-
-
 def test_a_daemon_becomes_the_parent_of_its_childrens_orphans() -> None:
     program = """
 import os, signal, sys, time

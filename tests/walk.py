@@ -113,7 +113,7 @@ def _an_order(world: World) -> None:
 def _a_process_fares_ill(world: World) -> None:
     choose = world.random
     known, up = world.living(), [m for m in world.mothers.values() if m.state == "up" and not m.dead]
-    match choose.randrange(9):
+    match choose.randrange(10):
         case 0 | 1 | 2 if known:
             world.die(choose.choice(known), choose.choice(DEATHS))
         case 3 if known:
@@ -124,6 +124,8 @@ def _a_process_fares_ill(world: World) -> None:
             child = choose.choice(known)
             if child.state == "serving":
                 world.wear_out(child)
+        case 9 if known:
+            _a_pool_is_too_large(world, choose.choice(known).id.pool)
         case 4 if up:
             world.lose_zygote(choose.choice([*up, up[-1]]))
         case 5 if up:
@@ -134,6 +136,15 @@ def _a_process_fares_ill(world: World) -> None:
             )
         case _:
             pass
+
+
+def _a_pool_is_too_large(world: World, pool: str) -> None:
+    """Now, or each of its workers whatever it is replaced by."""
+    for _ in range(world.random.choice([1, 1, 4])):
+        for child in world.serving(pool):
+            if not child.dead:
+                world.outgrow(child)
+        world.run(world.random.choice([0.1, 3.0, 30.0]))
 
 
 def _a_change_over_goes_wrong(world: World) -> None:

@@ -11,16 +11,16 @@ from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, Word, 
 from srvd.core.model import GenerationId, Kind, OpId, OpState, Phase, Strategy, WorkerId
 from srvd.core.state import Operation, Pool
 from tests.folk import CHANGES, Claims
-from tests.watch_time import Certificates, InTime, Remains, SpawnRate
+from tests.watch_time import Certificates, InTime, Remains, Sizes, SpawnRate
 from tests.world import World
 
 
 def watch(world: World) -> None:
     """Has every claim checked at every event of the world from now on."""
-    world.claims += [
-        kind(world)
-        for kind in (Answers, Upgrades, InOrder, Serving, Bounds, Changes, InTime, SpawnRate, Remains, Certificates)
-    ]
+    kinds: tuple[type[Claims], ...] = (
+        Answers, Upgrades, InOrder, Serving, Bounds, Changes, InTime, SpawnRate, Sizes, Remains, Certificates,
+    )  # fmt: skip
+    world.claims += [kind(world) for kind in kinds]
 
 
 class Answers(Claims):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from srvd.core import actions as act
-from srvd.core.events import CancelAsked, ConfigRead, Event, Ordered, Started, WorkerGone
+from srvd.core.events import CancelAsked, ConfigRead, Event, Ordered, Started, WorkerGone, WorkerOutgrew
 from srvd.core.failure import FORGIVEN_AFTER
-from srvd.core.model import Death, Kind, OpId, OpState, Phase, Revision, Stage
-from srvd.core.state import Certificate, Pool, Zygote
+from srvd.core.model import Death, GenerationId, Kind, OpId, OpState, Phase, Revision, Stage
+from srvd.core.state import Certificate, Pool, Worker, Zygote
 from tests.folk import CHANGES, Claims
 from tests.world import World
 
@@ -137,6 +137,37 @@ class SpawnRate(Claims):
             reasons.popleft()
         limit = 24 + len(reasons)
         assert len(spawns) <= limit, f"{pool}: {len(spawns)} forks in {WINDOW:g} s, {limit} can be explained"
+
+
+class Sizes(Claims):
+    """Who is over max_rss is replaced, but not if it has just come to replace another: that would never end."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.stayed = False
+        self.serials = 0
+        self.newest: dict[GenerationId, int] = {}  # the pool's last serial when the first was replaced for its size
+
+    def before(self, event: Event) -> None:
+        worker = self._of(event)
+        self.stayed = worker is not None and not worker.condemned
+        self.serials = 0 if worker is None else self.world.core.house.pools[worker.id.pool].serials
+
+    def after(self, event: Event, out: list[act.Action]) -> None:
+        worker = self._of(event)
+        if worker is None or not self.stayed or not worker.condemned:
+            return
+        generation = GenerationId(worker.id.pool, worker.id.generation)
+        newest = self.newest.setdefault(generation, self.serials)
+        lived = self.world.now - (worker.ready_at or self.world.now)
+        assert worker.id.serial <= newest or lived >= 60, f"{worker.id} came to help, and leaves after {lived:.0f} s"
+
+    def _of(self, event: Event) -> Worker | None:
+        if not isinstance(event, WorkerOutgrew):
+            return None
+        pool = self.world.core.house.pools.get(event.worker.pool)
+        generation = pool.generations.get(event.worker.generation) if pool is not None else None
+        return generation.workers.get(event.worker.serial) if generation is not None else None
 
 
 class Remains(Claims):

@@ -31,6 +31,7 @@ from srvd.core.events import (
     Word,
     WorkerForked,
     WorkerGone,
+    WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
     ZygoteFailed,
@@ -381,6 +382,10 @@ class World:
 
     def wear_out(self, child: Child) -> None:
         self._report(child, WorkerSaid(child.id, Word.WORN, "answered 1000 requests"), 0.003)
+
+    def outgrow(self, child: Child) -> None:
+        """It is seen over max_rss."""
+        self.feed(WorkerOutgrew(child.id, 612 << 20, 512 << 20))
 
     def heal(self) -> None:
         self.weather = Weather()

@@ -28,6 +28,7 @@ __all__ = [
 
 _NO_TEXT: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_MATERIAL: Final[Mapping[str, Material]] = MappingProxyType({})
+_NO_LIMITS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 _NO_LISTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
@@ -270,6 +271,30 @@ class PoolSettings(NamedTuple):
     max_age: Annotated[
         float, Setting("Replace a worker that has served for this time; 0: never", "duration or 0")
     ] = 0.0  # fmt: skip
+    max_rss: Annotated[
+        int,
+        Setting(
+            "Replace a worker that has more resident memory, what it shares with others included; 0: never", "size or 0"
+        ),
+    ] = 0
+    rlimits: Annotated[
+        Mapping[str, tuple[int, int]],
+        Setting(
+            "Limits of each process, as of getrlimit(2), set before the user is changed: one value, or [soft, hard]",
+            "limits",
+        ),
+    ] = _NO_LIMITS
+    nice: Annotated[
+        int,
+        Setting("Added to the daemon's niceness: above 0 others go first, below 0 takes root", "count:-20..19"),
+    ] = 0
+    oom_score_adj: Annotated[
+        int,
+        Setting(
+            "How likely the kernel ends a worker when memory is short; one of the zygote is 100 at most",
+            "count:-1000..1000",
+        ),
+    ] = 500
 
 
 class Config(NamedTuple):
@@ -306,6 +331,7 @@ def pack(pool: PoolSettings) -> dict[str, Any]:
     """The settings as a plain map, for `Load.settings`. `env` stays behind: it went along with the exec."""
     packed = {name: list(value) if isinstance(value, tuple) else value for name, value in pool._asdict().items()}
     del packed["env"]
+    packed["rlimits"] = {name: list(pair) for name, pair in pool.rlimits.items()}
     return packed
 
 
@@ -329,4 +355,8 @@ def unpack(packed: Mapping[str, Any]) -> PoolSettings:
     if wrong:
         raise BadFrame(f"read the settings of a pool: {', '.join(wrong)} does not fit; the link is closed")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}
+    try:
+        values["rlimits"] = {name: (int(soft), int(hard)) for name, (soft, hard) in packed["rlimits"].items()}
+    except (TypeError, ValueError) as exc:
+        raise BadFrame("read the settings of a pool: rlimits does not fit; the link is closed") from exc
     return PoolSettings._make(values.get(name, _NO_TEXT) for name in PoolSettings._fields)

@@ -6,8 +6,11 @@ Touches no file, no user database and no network: whether a folder or a user exi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
+
+from srvd.config.nearest import nearest
+from srvd.linux.limits import RESOURCES, UNLIMITED
 
 __all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show", "unit"]
 
@@ -102,28 +105,7 @@ def show(kind: str, value: Any) -> str:
         return _quote(_show_duration(value))
     if base.startswith("size"):
         return _quote(_show_size(value)) if value else "0"
-    return _toml(value)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The one of `words` that `word` was probably meant to be, or "" when none is near."""
-    allowed = max(1, len(word) // 3)
-    best = min(((_distance(word.lower(), other.lower()), other) for other in words), default=(allowed + 1, ""))
-    return best[1] if best[0] <= allowed else ""
-
-
-def _distance(one: str, two: str) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours from one word to the other."""
-    before: list[int] = []
-    row = list(range(len(two) + 1))
-    for i, char in enumerate(one, start=1):
-        before, last, row = row, before, [i]
-        for j, other in enumerate(two, start=1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (char != other))
-            if i > 1 and j > 1 and char == two[j - 2] and one[i - 2] == other:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
+    return _show_limits(value) if base == "limits" else _toml(value)
 
 
 def _text(value: object, _: str) -> str:
@@ -324,6 +306,41 @@ def _roles(value: object, _: str) -> Mapping[str, tuple[str, ...]]:
     return {role: tuple(members) for role, members in value.items()}
 
 
+def _limits(value: object, _: str) -> Mapping[str, tuple[int, int]]:
+    if not isinstance(value, dict):
+        raise Unfit("")
+    return {name: _limit(name, limit) for name, limit in value.items()}
+
+
+def _limit(name: str, limit: object) -> tuple[int, int]:
+    """Soft and hard."""
+    if name not in RESOURCES:
+        raise Unfit(f"the limits {', '.join(RESOURCES)}, not {_quote(name)}", nearest(name, RESOURCES))
+    pair = limit if isinstance(limit, list) else [limit, limit]
+    read_one = _bytes if RESOURCES[name].in_bytes else _any_count
+    try:
+        soft, hard = (UNLIMITED if one == "unlimited" else read_one(one, "") for one in pair)
+    except ValueError:  # Unfit, too
+        what = 'a size such as "2GiB"' if RESOURCES[name].in_bytes else "a whole number"
+        raise Unfit(f'for {name} {what}, or "unlimited", or two of them: [soft, hard]') from None
+    if UNLIMITED != hard < soft or soft == UNLIMITED != hard:
+        raise Unfit(f"a soft limit of {name} that is not above its hard one")
+    return soft, hard
+
+
+def _any_count(value: object, _: str) -> int:
+    return _count(value, f"0..{(1 << 62) - 1}")
+
+
+def _show_limits(value: Mapping[str, tuple[int, int]]) -> str:
+    return _toml({name: _shown_limit(soft) if soft == hard else tuple(map(_shown_limit, (soft, hard)))
+                  for name, (soft, hard) in value.items()})  # fmt: skip
+
+
+def _shown_limit(limit: int) -> int | str:
+    return "unlimited" if limit == UNLIMITED else limit
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -375,5 +392,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "user": Kind("the name of a user, in quotes", _text),
     "group": Kind("the name of a group, in quotes", _text),
     "variables": Kind('a table of text, such as { DJANGO_DEBUG = "0" }', _variables, tabled=True),
+    "limits": Kind('a table of limits, such as { nofile = 4096, core = 0, as = "2GiB" }', _limits, tabled=True),
     "roles": Kind('a table of lists, such as { operator = ["deploy"], viewer = ["%monitoring"] }', _roles, tabled=True),
 }  # fmt: skip

@@ -130,6 +130,14 @@ class WorkerSilent(NamedTuple):
     stopped: bool = False  # by a signal: SIGSTOP
 
 
+class WorkerOutgrew(NamedTuple):
+    """It has more resident memory than `max_rss`; told at every look, as long as that is so. Bytes."""
+
+    worker: WorkerId
+    rss: int
+    limit: int
+
+
 class LogReopened(NamedTuple):
     """The daemon's own log is open anew, or, with a problem, is not."""
 
@@ -157,10 +165,10 @@ class Tick(NamedTuple):
     """A deadline has passed."""
 
 
-OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent
+OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerOutgrew
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | LogReopened
-    | ProgramChecked | ProgramReplaced | Tick
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerOutgrew
+    | LogReopened | ProgramChecked | ProgramReplaced | Tick
 )  # fmt: skip

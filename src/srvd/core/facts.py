@@ -5,8 +5,8 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import failure, moves, orders, reopening, resuming, rollout
-from srvd.core.actions import KillWorker, Level, TellWorker, Told
+from srvd.core import condemning, failure, moves, orders, reopening, resuming, rollout
+from srvd.core.actions import KillWorker, Level
 from srvd.core.events import (
     ForkRefused,
     OfWorker,
@@ -14,6 +14,7 @@ from srvd.core.events import (
     Word,
     WorkerForked,
     WorkerGone,
+    WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
     ZygoteFailed,
@@ -64,10 +65,12 @@ def of_worker(house: House, event: OfWorker, turn: Turn) -> None:
             _gone(house, pool, generation, worker, event.death, turn)
         case RequestOverdue():
             text = f"has been in {event.line} for {event.age:.0f} s"
-            _stuck(worker, "overdue", text, turn, ("request", event.line))
+            condemning.stuck(worker, "overdue", text, turn, ("request", event.line))
         case WorkerSilent():
             how = "is stopped by a signal" if event.stopped else "does not answer"
-            _stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)
+            condemning.stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)
+        case WorkerOutgrew():
+            condemning.outgrew(pool, generation, worker, event, turn)
 
 
 def _forked(house: House, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
@@ -125,7 +128,7 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
         case Word.WORN:
             fits = moves.step(worker, Stimulus.WORN, turn)
             if fits and worker.phase is Phase.SERVING and not worker.condemned:
-                _wears_out(worker, failure.in_short(event.text), turn)
+                condemning.wears_out(worker, failure.in_short(event.text), turn)
         case Word.REOPENED:
             reopening.answered(house, str(worker.id), failure.in_short(event.text))
         case Word.LEAVING:
@@ -186,22 +189,6 @@ def _probed(house: House, generation: Generation, worker: Worker, event: WorkerS
     line = failure.in_short(event.text.splitlines()[0]) if event.text else "no answer"
     fault = Fault("health_failed", f"the health probe failed: {line}", traceback=event.text)
     _trial_failed(house, generation, fault, turn)
-
-
-def _stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
-    """It does not get on: it is to be replaced, and shall say where it is."""
-    text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
-    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
-    turn.do(TellWorker(worker.id, Told.DUMP))
-    if worker.is_capacity:
-        worker.condemned = why
-
-
-def _wears_out(worker: Worker, reason: str, turn: Turn) -> None:
-    """It serves on: `reconcile.py` lets it leave when its replacement serves, one worker at a time."""
-    worker.condemned, worker.worn = "worn", reason
-    text = f"worker {worker.id} has {reason}; a replacement boots"
-    turn.note(Level.INFO, "worker", text, ("worker", str(worker.id)))
 
 
 def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:

@@ -118,7 +118,7 @@ def summary(worker: Worker, death: Death) -> str:
         "misfit": "broke the protocol of its link",
         "out_of_memory": "ran out of memory",
         "boot_failed": "could not boot",
-        "recycled": f"was replaced, had {worker.worn}" if worker.worn else "was replaced as ordered",
+        "recycled": f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered",
         "retired": f"was told to leave ({worker.leaving})",
         "died_leaving": f"died while leaving ({worker.leaving})",
     }.get(cause(worker, death), "died by itself")

@@ -83,6 +83,7 @@ class PoolSpec(NamedTuple):
     boot_timeout: float = 60.0
     drain_timeout: float = 30.0
     request_timeout: float = 0.0  # 0: no limit
+    max_rss: int = 0  # bytes of one worker; 0: no limit
     health: str = ""  # path of the probe; empty: booting is enough
     health_timeout: float = 5.0
     bake: float = 10.0

@@ -69,7 +69,8 @@ class Worker:
     pid: Pid | None
     ready_at: float | None = None
     condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "worn", or one of STUCK
-    worn: str = ""  # what it said when it had served long enough
+    worn: str = ""  # why it is, for its certificate: "had served 1000 requests", "was over max_rss: …"
+    outgrown: bool = False  # it was seen over max_rss
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
 
@@ -96,6 +97,15 @@ class Zygote(Enum):
     GONE = "gone"
 
 
+class Weight(NamedTuple):
+    """What is known of a generation's workers that are over max_rss: does it help to replace them?"""
+
+    since: int = 0  # the pool's last serial when the first of them was replaced; 0: none was
+    strikes: int = 0  # rounds of replacements that were too large at once
+    until: float = -NEVER  # none is replaced before
+    reason: str = ""
+
+
 class Generation:
     id: GenerationId
     spec: PoolSpec
@@ -106,6 +116,7 @@ class Generation:
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
     preloaded: bool = False
     canary: int = 0  # the serial of the worker that is probed
+    weight: Weight = Weight()
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
 
     def __init__(self, identity: GenerationId, spec: PoolSpec, revision: Revision) -> None:

@@ -31,6 +31,7 @@ from srvd.core.events import (
     Tick,
     WorkerForked,
     WorkerGone,
+    WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
     ZygoteFailed,
@@ -77,7 +78,9 @@ class Supervisor:
 
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
-            case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone() | RequestOverdue() | WorkerSilent():
+            case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone():
+                facts.of_worker(self.house, event, turn)
+            case RequestOverdue() | WorkerSilent() | WorkerOutgrew():
                 facts.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
                 facts.of_zygote(self.house, event, turn)

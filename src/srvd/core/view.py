@@ -52,7 +52,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "draining": sum(phase in (Phase.DRAINING, Phase.KILLED, Phase.CANCELLED) for phase in phases),
         "restarts": pool.restarts,
         "strikes": pool.breaker.strikes,
-        "trouble": pool.breaker.reason or pool.mender.reason,
+        "trouble": pool.breaker.reason or pool.mender.reason or (source.weight.reason if source else ""),
     }
 
 

@@ -27,6 +27,7 @@ from srvd.daemon.control import ControlServer
 from srvd.daemon.control_peers import Roles
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
+from srvd.daemon.growth import GrowthWatch
 from srvd.daemon.herald import Herald
 from srvd.daemon.keepsake import Keepsake, is_keepsake
 from srvd.daemon.kept import Kept
@@ -112,6 +113,7 @@ class Daemon:
         self._engine = Engine(self._core, self._performer, listeners, self._log)
         self._overdue = OverdueWatch(house, board, self._performer.workers.facts, self.emit)
         self._silence = SilenceWatch(house, self._performer.workers, self._performer.listeners, self.emit)
+        self._growth = GrowthWatch(house, self._performer.workers.rss, self.emit)
         self._answers = Answers(
             house,
             self._performer.workers,
@@ -206,6 +208,7 @@ class Daemon:
         self._overdue.attach(self._loop)
         self._herald.attach(self._loop)
         self._silence.attach(self._loop)
+        self._growth.attach(self._loop)
 
     def _turn(self) -> int:
         """To the end; the exit code."""
@@ -336,6 +339,7 @@ class Daemon:
         """Another configuration is in force: its limits, its listeners."""
         self._overdue.look()
         self._silence.renew()
+        self._growth.renew()
 
     def _log_control(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
         self._log.write(level.value, text, tuple((name, str(value)) for name, value in fields.items()))

@@ -23,7 +23,6 @@ __all__ = [
     "reset_signals",
     "send_group_signal",
     "send_signal",
-    "set_oom_score",
     "start_time",
 ]
 
@@ -145,21 +144,6 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def set_oom_score(score: int) -> bool:
-    """Make this process a likelier choice of the OOM killer (0..1000); False where the system does not let it."""
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(fd, b"%d" % score)
-    except OSError:  # EACCES: lower than what a parent was given, and no privilege to lower it
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _ended(result: os.waitid_result) -> Ended:

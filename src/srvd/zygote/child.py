@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from srvd.linux import process, stacks
+from srvd.linux import limits, process, stacks
 from srvd.linux.title import set_title
 from srvd.wire import family
 from srvd.worker import application, base
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from srvd.zygote.forking import Stock
 
 __all__ = ["become"]
-
-_WORKER_OOM_SCORE = 500
-"""The first to go when memory is short: a worker is the cheapest to replace."""
 
 _BUG = 70
 
@@ -39,7 +36,9 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int, trace: int,
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
         process.reset_signals(stacks.ASK)
-        process.set_oom_score(_WORKER_OOM_SCORE)
+        limits.set_oom_score(stock.pool.oom_score_adj)  # the zygote has the same, or less: then it is allowed
+        if stock.pool.nice:
+            limits.set_session_nice()
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
         code = base.serve(_boot(stock, order, link, stderr_read, trace))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which

@@ -18,8 +18,9 @@ from typing import NamedTuple, NoReturn
 import msgpack
 
 from srvd.config import settings
+from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
-from srvd.linux import fds, identity, process, stacks
+from srvd.linux import fds, identity, limits, process, stacks
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.wire import family
@@ -29,7 +30,7 @@ from srvd.zygote.forking import Nursery, Stock
 
 __all__ = ["live"]
 
-_ZYGOTE_OOM_SCORE = 100
+_OOM_SCORE = 100
 """Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
 
 
@@ -61,7 +62,6 @@ def live() -> NoReturn:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
         process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
-        process.set_oom_score(_ZYGOTE_OOM_SCORE)
         errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
         code = 0 if errand is None else _serve(link, errand, born)
     except BaseException as exc:  # the process ends here
@@ -98,6 +98,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         stacks.tell_to(errand.fds[1])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
         pool = settings.unpack(wanted.settings)
+        _limit(pool, fresh=errand.fresh)
         _become(wanted)
         loading.enter(wanted)
         fds.kill_at_end(link)
@@ -138,6 +139,22 @@ def _home(wanted: family.Load, passed: list[int]) -> tuple[Home | None, list[int
     if len(rest) < 2:
         raise BadFrame("read what to load: the way home does not fit; the link is closed")
     return Home(wanted.rendezvous, wanted.uid, rest[0], board, tuple(listeners), rest[1], stacks), rest[2:]
+
+
+def _limit(pool: PoolSettings, *, fresh: bool) -> None:
+    """Take on the pool's limits, while we may: its user may not raise any. Raises `LoadFailed`.
+
+    A worker keeps them from us. A `fresh` process has not done it in a former life.
+    """
+    limits.set_limits(pool.rlimits)
+    if pool.nice and fresh:
+        limits.set_nice(pool.nice)
+    score = min(_OOM_SCORE, pool.oom_score_adj)
+    if not limits.set_oom_score(score) and pool.oom_score_adj != PoolSettings("").oom_score_adj:
+        raise LoadFailed(
+            f"set oom_score_adj to {score}: the kernel does not let us; nothing was loaded",
+            hint="lower than it was takes CAP_SYS_RESOURCE, which root has, though not in every container",
+        )
 
 
 def _become(wanted: family.Load) -> None:

@@ -1,0 +1,88 @@
+"""Why a worker that serves is to be replaced though nobody ordered it: stuck in a request, worn out, grown too large.
+
+Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.events import WorkerOutgrew
+from srvd.core.model import Phase
+from srvd.core.state import Generation, Pool, Turn, Weight, Worker
+
+__all__ = ["outgrew", "stuck", "wears_out"]
+
+AT_ONCE = 60.0
+"""Seconds of readiness: whoever is over max_rss before they have passed was as good as born so, and so will its
+successor be."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds between two rounds of replacements that do not help."""
+
+
+def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
+    """It does not get on: it shall say where it is."""
+    text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
+    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
+    turn.do(TellWorker(worker.id, Told.DUMP))
+    if worker.is_capacity:
+        worker.condemned = why
+
+
+def wears_out(worker: Worker, reason: str, turn: Turn) -> None:
+    """It has served long enough. `reason`: "served 1000 requests"."""
+    _replace(worker, f"has {reason}", f"had {reason}", turn)
+
+
+def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
+    """It is over max_rss; told at every look, as long as it is.
+
+    The first of a generation are replaced at once. If a replacement is too large within a minute, too, the limit is
+    smaller than the application: that is said once, and the next round waits: 1 min, 2, 4, … up to an hour.
+    """
+    if worker.phase is not Phase.SERVING or worker.condemned or generation.id.number != pool.active:
+        return
+    if not worker.outgrown:
+        worker.outgrown = True
+        _weigh(pool, generation, worker, event, turn)
+    weight = generation.weight
+    is_new = 0 < weight.since < worker.id.serial and _lived(worker, turn.now) < AT_ONCE
+    if turn.now < weight.until or is_new:
+        return
+    generation.weight = weight._replace(since=weight.since or pool.serials)
+    _replace(worker, f"is over max_rss: {_sizes(event)}", f"was over max_rss: {_sizes(event)}", turn)
+
+
+def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
+    """It serves on until its replacement does, one worker at a time."""
+    worker.condemned, worker.worn = "worn", why_then
+    turn.note(Level.INFO, "worker", f"worker {worker.id} {why}; a replacement boots", ("worker", str(worker.id)))
+
+
+def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
+    """Does replacing help? One strike a round, and only for those that came to replace others."""
+    weight = generation.weight
+    lived = _lived(worker, turn.now)
+    if lived >= AT_ONCE:
+        generation.weight = Weight(weight.since)
+    elif weight.since and worker.id.serial > weight.since and turn.now >= weight.until:
+        wait = min(LONGEST_WAIT, AT_ONCE * 2 ** min(weight.strikes, 10))
+        reason = f"max_rss is too small: a new worker has {_sizes(event)} after {lived:.0f} s"
+        generation.weight = Weight(weight.since, weight.strikes + 1, turn.now + wait, reason)
+        if not weight.strikes:
+            text = (
+                f"worker {worker.id} is over max_rss: {_sizes(event)}, {lived:.0f} s after it was ready: "
+                f"replacing does not help. Raise max_rss of pool {pool.name}, or load less; the next attempt in "
+                f"{wait:.0f} s, then ever more rarely"
+            )
+            turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
+
+
+def _lived(worker: Worker, now: float) -> float:
+    """Seconds since it was ready."""
+    return now - (worker.ready_at or now)
+
+
+def _sizes(event: WorkerOutgrew) -> str:
+    """As "612 MiB of 512 MiB"."""
+    return " of ".join(f"{size / (1 << 20):.1f}".removesuffix(".0") + " MiB" for size in (event.rss, event.limit))

@@ -6,7 +6,6 @@ Decides nothing about pools (core/) and performs nothing itself (perform.py).
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -398,7 +397,3 @@ def _tracer(log: Log) -> Callable[[str, object], None]:
     from srvd.core.script import spell
 
     return lambda way, what: log.debug(f"{way} {spell(what)}")
-
-
-if __name__ == "__main__":
-    sys.exit("start the daemon with: srvd start")

@@ -10,6 +10,7 @@ import os
 import socket
 import statistics
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -166,7 +167,9 @@ def _last_words(client: Client) -> bytes:
     return said
 
 
-def test_many_slow_heads_do_not_slow_down_a_healthy_client(starter: Starter) -> None:
+def test_many_slow_heads_do_not_slow_down_a_healthy_client(
+    starter: Starter, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two servers, one with the crowd; the same client asks them in turns, so that the machine's moods hit both."""
     config = toml(f"workers = 1\nmax_connections = {PEERS + 100}")
     crowded, lonely = starter(config=config, code=APP), starter(config=config, code=APP)
@@ -177,7 +180,10 @@ def test_many_slow_heads_do_not_slow_down_a_healthy_client(starter: Starter) -> 
             with_crowd, without = _in_turns(crowded, lonely, 500)
         assert _connections(crowded) >= PEERS
     ratio = statistics.median(with_crowd) / statistics.median(without)
-    assert ratio < SLOWER, f"{ratio:.2f} times the median of {statistics.median(without) * 1e6:.0f} µs"
+    told = f"beside {PEERS} slow heads {ratio:.2f} times the median of {statistics.median(without) * 1e6:.0f} µs"
+    with capsys.disabled():
+        sys.stdout.write(f"\n{told}\n")
+    assert ratio < SLOWER, told
 
 
 def _in_turns(one: Srvd, other: Srvd, count: int) -> tuple[list[float], list[float]]:

@@ -4,8 +4,8 @@
 
 Prints µs of CPU a request. llhttp alone is what any server on httptools pays: the target and the fields as bytes.
 "Seen" are heads that come again and again, as a client on a kept connection says them; "new" ones have another path and
-another cookie each time: parse, guard and environ together, nothing remembered. The worker's are split into its own code
-and the kernel's, read from /proc/PID/stat.
+another cookie each time: parse, guard and environ together, nothing remembered. The worker's are split into its own
+code and the kernel's, read from /proc/PID/stat.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psutil
 
+from srvd.errors import ShuttingDown
 from tests import apps
 from tests.attacks import ATTACKS
 from tests.daemon import Srvd, toml
@@ -31,6 +32,19 @@ CONFIG = toml(
     'workers = 4\nhealth = "/"\nboot_timeout = "20s"\ndrain_timeout = "20s"\nbake = "1s"\nrollback_window = "2s"'
 )
 _SETTLE = 90.0
+
+
+T = TypeVar("T")
+
+
+def asked(question: Callable[[], T]) -> T:
+    """Its answer; asked again of the next program when the daemon was just upgraded."""
+    while True:
+        try:
+            return question()
+        except ShuttingDown as goodbye:
+            if goodbye.detail.get("reason") != "upgrade":
+                raise
 
 
 class Footprint(NamedTuple):
@@ -141,7 +155,7 @@ class Soak:
     def _kill_worker(self, action: Action) -> None:
         """Its clients are counted while it is stopped: they, and nobody else, may lose a request."""
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            serving = sorted(self._srvd.serving(), key=lambda worker: str(worker["id"]))
+            serving = sorted(asked(self._srvd.serving), key=lambda worker: str(worker["id"]))
             victim = serving[action.dice % len(serving)]
             os.kill(victim["pid"], signal.SIGSTOP)
             now = time.monotonic()
@@ -153,13 +167,13 @@ class Soak:
 
     def _time_repair(self, victim: str, count: int) -> None:
         began = time.monotonic()
-        with contextlib.suppress(AssertionError, OSError):  # scaled down meanwhile, or the daemon is being upgraded
-            wait_for(lambda: len(names := self._srvd.names()) >= count and victim not in names, within=5)
+        with contextlib.suppress(AssertionError):  # scaled down meanwhile
+            wait_for(lambda: len(names := asked(self._srvd.names)) >= count and victim not in names, within=5)
             self._repair.append(time.monotonic() - began)
 
     def _kill_zygote(self, action: Action) -> None:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            zygotes = self._srvd.zygotes()
+            zygotes = asked(self._srvd.zygotes)
             if zygotes:
                 self._disturbed += 1
                 zygotes[action.dice % len(zygotes)].kill()

@@ -32,6 +32,8 @@ BOOT = 30.0
 
 Map = dict[str, Any]
 
+KILL = signal.SIGKILL  # in the class below `signal` is a method
+
 
 class Srvd:
     """One daemon. `flags` and `config` are what a user would give; the application is `app.py` in the folder."""
@@ -48,6 +50,7 @@ class Srvd:
         self.socket = folder / "control.sock"
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.adopted: list[psutil.Process] = []  # of a daemon that was killed: they are nobody's children of ours
         self.daemonized = 0  # pid of a daemon that went into the background
         self.env = {name: value for name, value in os.environ.items() if not _is_ours(name)}
         self.env |= {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
@@ -164,7 +167,19 @@ class Srvd:
 
     def family(self) -> list[psutil.Process]:
         """The daemon's zygotes and workers."""
-        return psutil.Process(self.pid).children(recursive=True)
+        children = psutil.Process(self.pid).children(recursive=True)
+        self.adopted = [one for one in self.adopted if is_alive(one)]
+        adopted = {grown for one in self.adopted for grown in (one, *one.children(recursive=True))}
+        return [*children, *adopted.difference(children)]
+
+    def die(self, number: int = KILL) -> list[psutil.Process]:
+        """The daemon is killed, and nobody else; those that it leaves."""
+        left = self.family()
+        self.signal(number)
+        if self.process is not None:
+            assert self.wait() == -number
+        self.adopted = left
+        return left
 
     def zygotes(self) -> list[psutil.Process]:
         workers = {worker["pid"] for pool in self.status()["pools"] for worker in pool["workers"]}
@@ -268,6 +283,14 @@ class Srvd:
 
     def under_load(self, clients: int = 8, path: str = "/") -> AbstractContextManager[Load]:
         return load_on(self.address(), clients, path)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def ask(connection: http.client.HTTPConnection, path: str = "/") -> str:

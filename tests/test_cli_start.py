@@ -78,7 +78,7 @@ def test_every_flag_reaches_its_setting_in_the_full_command_line(monkeypatch: py
 def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None:
     code = (
         "import sys; sys.argv = ['srvd', 'start', 'a:b'];"
-        "import srvd.daemon.main as daemon; daemon.run = lambda *a, **k: print(*sorted(sys.modules)) or 0;"
+        "import srvd.daemon.start as daemon; daemon.run = lambda *a, **k: print(*sorted(sys.modules)) or 0;"
         "from srvd.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)

@@ -259,6 +259,7 @@ BUDGETS = {
     "An order: scale 8": 15,
     "A worker's death": 10,
     "A reload": 25,
+    "A start after a daemon that died": 15,
     "An upgrade": 14,
 }
 """Files of our own on each way."""

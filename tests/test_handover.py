@@ -18,7 +18,7 @@ from srvd.config.settings import Config
 from srvd.config.source import Source
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.core.plain import codec
-from srvd.daemon import control, handover, worker, zygotes
+from srvd.daemon import bond, control, handover, worker, zygotes
 from srvd.daemon.control_desk import Memory
 from srvd.daemon.control_idem import Idems, Remembered
 from srvd.daemon.control_idem import Kept as KeptOrder
@@ -89,6 +89,7 @@ def shell(made: Config) -> Shell:
         control=control.Carried("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
         unit=Unit(),
         stored=("srvd/listener/web",),
+        bond=bond.Carried("/run/srvd.sock.family", "srvd-0"),
     )
 
 

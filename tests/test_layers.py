@@ -31,10 +31,11 @@ CLOCKS = {f"{name}{unit}" for name in ("time", "monotonic", "perf_counter", "pro
 LATE = {
     ("__main__.py", "srvd.linux.interpreter"),  # only a start begins with an interpreter
     ("__main__.py", "srvd.cli"),  # after that: it boots while this is imported
-    ("cli.py", "srvd.daemon.main"),  # what makes a start slow; bad news on the command line must not wait for it
+    ("cli.py", "srvd.daemon.start"),  # what makes a start slow; bad news on the command line must not wait for it
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
     ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
+    ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
     ("zygote/life.py", "srvd.linux.prctl"),  # ctypes, and few pools change their user
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies

@@ -164,7 +164,7 @@ def test_the_family_is_known_to_live_by_its_lock(home: Family, tmp_path: Path) -
     home.die()
     os.close(home.bond.lock)  # the daemon's own
     again = Bond.open(str(tmp_path / "control.sock.family"))
-    assert not again.is_fresh
+    assert not again.is_held
     assert again.rendezvous == home.bond.rendezvous
     home.bond = again
     orphan = home.wait_call(worker)

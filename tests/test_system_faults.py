@@ -34,7 +34,7 @@ def test_the_daemon_killed_while_an_application_loads_leaves_nothing(starter: St
 def test_the_daemon_killed_while_a_worker_loads_the_application_leaves_nothing(starter: Starter) -> None:
     """Without preload the import hangs in the worker, which then never reads its link."""
     code = apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1000))
-    srvd = starter(config=toml('workers = 1\npreload = "off"'), code=code)
+    srvd = starter(config=toml('workers = 1\npreload = "off"\norphan_timeout = 0'), code=code)
     (srvd.folder / "slow").touch()
     srvd.order("scale", size=2)
     wait_for(lambda: any(worker["state"] == "booting" for worker in srvd.pool()["workers"]))

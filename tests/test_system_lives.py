@@ -244,8 +244,11 @@ def test_a_keep_alive_client_of_a_worker_that_leaves_is_told(srvd: Srvd) -> None
     wait_for(lambda: srvd.pool()["draining"] == 0)
 
 
-def test_the_daemon_killed_takes_nobody_accepted_along(srvd: Srvd) -> None:
-    """kill -9 of the daemon: workers see the end of their link, answer what they have, and leave."""
+def test_the_daemon_killed_takes_nobody_accepted_along(starter: Starter) -> None:
+    """kill -9 of the daemon, and nobody shall wait for another: workers see the end of their link, answer what they
+    have, and leave.
+    """
+    srvd = starter(config=toml("workers = 2\norphan_timeout = 0"))
     family = srvd.family()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(srvd.get, "/sleep/0.5")

@@ -188,7 +188,8 @@ class Serving(Claims):
 
     def before(self, event: Event) -> None:
         self.served = {name: len(self.world.serving(name)) for name in self.world.core.house.pools}
-        self.finish_by = {child.id: child.due for child in self.world.children.values() if child.state == "draining"}
+        self.finish_by = {child.id: child.due for child in self.world.children.values()
+                          if child.state == "draining" and not child.killed}  # fmt: skip
         self.spoke = event.worker if isinstance(event, WorkerSaid) else None  # out of turn, perhaps: it is killed then
 
     def done(self, action: act.Action) -> None:

@@ -215,7 +215,7 @@ class Certificates(Claims):
         self._fits(mine[0], event.death)
 
     def _fits(self, certificate: Certificate, death: Death) -> None:
-        by_itself = {"boot_failed", "signal", "exited", "out_of_memory"}
+        by_itself = {"boot_failed", "signal", "exited", "out_of_memory", "unknown"}
         sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "drain_timeout",
                      "request_timeout", "silent", "misfit"}  # fmt: skip
         child = self.world.buried

@@ -68,6 +68,7 @@ class World:
     mothers: dict[GenerationId, Mother] = field(default_factory=dict)
     story: list[tuple[float, str, Event | act.Action]] = field(default_factory=list)
     exited: int | None = None
+    well: bool = False  # fate does nothing any more
     events: int = 0
 
     def __post_init__(self) -> None:
@@ -389,6 +390,7 @@ class World:
 
     def heal(self) -> None:
         self.weather = Weather()
+        self.well = True
         for mother in list(self.mothers.values()):
             mother.app = "good"
             if mother.deaf:

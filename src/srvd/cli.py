@@ -68,9 +68,9 @@ def start(asked: Asked) -> int:
     source = Source.find(asked.path, asked.given)
     config = source.read()
     # Here, because the daemon is what makes a start slow: no other command should wait for it.
-    from srvd.daemon import main as daemon
+    from srvd.daemon.start import run
 
-    return daemon.run(config, source, daemonize=asked.daemonize)
+    return run(config, source, daemonize=asked.daemonize)
 
 
 def main() -> None:

@@ -96,15 +96,17 @@ def cause(worker: Worker, death: Death) -> str:
     if worker.ready_at is None and not worker.leaving:
         return "boot_failed"
     if worker.leaving:
-        if death.exit_code != 0 and worker.phase is not Phase.KILLED:
+        if death.exit_code != 0 and not death.unseen and worker.phase is not Phase.KILLED:
             return "died_leaving"
         return "recycled" if worker.leaving in ("worn", "recycle") else "retired"
+    if death.unseen:
+        return "unknown"
     return "signal" if death.signal is not None else "exited"
 
 
 def summary(worker: Worker, death: Death) -> str:
     """How it ended, in words."""
-    ended = "ended in an unknown way"
+    ended = "ended unseen: whoever could have told how had died before" if death.unseen else "ended in an unknown way"
     if death.signal is not None:
         ended = f"killed by signal {death.signal}"
     elif death.exit_code is not None:
@@ -120,6 +122,7 @@ def summary(worker: Worker, death: Death) -> str:
         "boot_failed": "could not boot",
         "recycled": f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered",
         "retired": f"was told to leave ({worker.leaving})",
+        "unknown": "is gone",
         "died_leaving": f"died while leaving ({worker.leaving})",
     }.get(cause(worker, death), "died by itself")
     return f"{what}; {ended}"

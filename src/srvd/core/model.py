@@ -176,4 +176,5 @@ class Death(NamedTuple):
     request_age: float = 0.0
     requests: int = 0
     stderr: str = ""  # the last lines it wrote
+    unseen: bool = False  # nobody was told how: its parent had died
     stacks: str = ""  # of its threads, when it was last made to tell: before it was killed for being late

@@ -44,8 +44,9 @@ def resume(house: House, event: Resumed, turn: Turn) -> None:
                     _unheard(generation, worker, turn)
     for op in house.open_operations:
         _end(house, op, turn)
-    text = f"the former daemon died; {len(serving) + len(leaving)} workers have come to this one"
-    turn.note(Level.WARNING, "daemon", text, ("workers", len(serving) + len(leaving)))
+    came = len(serving) + len(leaving)
+    text = f"the former daemon died; {came} worker{'s' * (came != 1)} came to this one"
+    turn.note(Level.WARNING, "daemon", text, ("workers", came))
 
 
 def _serves(worker: Worker, turn: Turn) -> None:

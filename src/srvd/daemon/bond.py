@@ -11,29 +11,38 @@ import fcntl
 import os
 import re
 import stat
+from typing import NamedTuple
 
 from srvd.daemon.control_socket import is_ours
+from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
 from srvd.linux import rendezvous
 
-__all__ = ["Bond"]
+__all__ = ["Bond", "Carried"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NAME = re.compile(r"srvd-[0-9a-f]{32}")
 
 
+class Carried(NamedTuple):
+    """A bond as it is handed over: all but the lock."""
+
+    path: str
+    rendezvous: str
+
+
 class Bond:
     """Of one instance, from one start that finds nobody to the next. To be opened by who owns the control socket.
 
-    `is_fresh`: nobody of a former family lives. Else `rendezvous` is where its members come, "" if that is unknown,
-    and the descriptor `lock` is not locked: one that is comes with the first of them (`take`).
+    `is_held`: we have the lock, and pass it on. Else a former family lives: `rendezvous` is where its members come, ""
+    if that is unknown, and one of them brings the lock (`take`).
     """
 
-    def __init__(self, path: str, lock: int, name: str, *, is_fresh: bool) -> None:
+    def __init__(self, path: str, lock: int, name: str, *, is_held: bool) -> None:
+        self.path = path
         self.rendezvous = name
         self.lock = lock
-        self.is_fresh = is_fresh
-        self._path = path
+        self.is_held = is_held
 
     @classmethod
     def open(cls, path: str) -> Bond:
@@ -42,50 +51,66 @@ class Bond:
             lock = os.open(path, _FLAGS, 0o600)
         except OSError as exc:
             raise SystemRefused(f"open {path}: {exc.strerror}; nothing was started") from exc
-        try:
-            entry = os.fstat(lock)
-            if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
-                raise SystemRefused(f"open {path}: it is no file of root or of the daemon's user; nothing was started")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                name = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
-                return cls(path, lock, name if _NAME.fullmatch(name) else "", is_fresh=False)
-            return cls._begin(path, lock)
-        except BaseException:
+        entry = os.fstat(lock)
+        if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
             os.close(lock)
-            raise
+            raise SystemRefused(f"open {path}: it is no file of root or of the daemon's user; nothing was started")
+        bond = cls(path, lock, "", is_held=False)
+        if not bond.try_again():
+            name = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
+            bond.rendezvous = name if _NAME.fullmatch(name) else ""
+        return bond
 
-    @classmethod
-    def _begin(cls, path: str, lock: int) -> Bond:
-        name = rendezvous.new_name()
+    def try_again(self) -> bool:
+        """Take the lock, and give the family that begins here a name, if nobody of a former one lives any more."""
         try:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{name}\n".encode(), 0)
-        except OSError:  # a full disk: whoever is orphaned is found by nobody, then, and leaves when its time is over
-            name = ""
-        return cls(path, lock, name, is_fresh=True)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.is_held = True
+        self.rendezvous = rendezvous.new_name()
+        try:
+            os.ftruncate(self.lock, 0)
+            os.pwrite(self.lock, f"{self.rendezvous}\n".encode(), 0)
+        except OSError:  # a full disk: orphans could not be found, so nobody shall wait for that
+            self.rendezvous = ""
+        return True
 
-    def renew(self) -> Bond:
-        """A new one in its place: those who hold this one are not of the family, or cannot be known."""
-        os.unlink(self._path)
+    def renew(self) -> None:
+        """Begin anew in its place: those who hold it are known to be of no family."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        fresh = Bond.open(self.path)
         os.close(self.lock)
-        return Bond.open(self._path)
+        self.lock, self.rendezvous, self.is_held = fresh.lock, fresh.rendezvous, fresh.is_held
 
     def take(self, lock: int) -> bool:
         """A member has brought the lock itself; False, and closed: it is none, or is not needed."""
         mine, theirs = os.fstat(self.lock), os.fstat(lock)
-        if self.is_fresh or (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino):
+        if self.is_held or (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino):
             os.close(lock)
             return False
         os.close(self.lock)
         self.lock = lock
-        self.is_fresh = True
+        self.is_held = True
         return True
+
+    def carry(self, kept: Kept) -> Carried:
+        """What another program needs to hold it."""
+        kept.give("family lock", self.lock)
+        return Carried(self.path, self.rendezvous)
+
+    @classmethod
+    def resume(cls, carried: Carried, kept: Kept, path: str) -> Bond:
+        """Hold what `carry` told of; `path` is for a former program that had none. Raises `Unsupported`."""
+        if not carried.path:
+            return cls.open(path)
+        return cls(carried.path, kept.take("family lock"), carried.rendezvous, is_held=True)
 
     def close(self, *, remove: bool) -> None:
         """Let go of it; `remove` at an end that leaves nobody behind."""
-        if remove:
+        if remove and self.is_held:
             with contextlib.suppress(FileNotFoundError):  # somebody has tidied up
-                os.unlink(self._path)
+                os.unlink(self.path)
         os.close(self.lock)
+        self.lock = -1

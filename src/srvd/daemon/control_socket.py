@@ -86,11 +86,14 @@ class Claim:
             os.chmod(self.path, _mode(shared=shared))
 
     def close(self) -> None:
-        """Stop listening, remove the socket if it still is ours, and give up the lock, in this order."""
+        """Stop listening, remove the socket if it still is ours, and give up the lock, in this order; once will do."""
+        if self._lock < 0:
+            return
         self.listener.close()
         if self._inode == _inode_at(self.path):
             os.unlink(self.path)
         _unlock(self.path, self._lock)
+        self._lock = -1
 
 
 def _prepare_directory(directory: str, *, shared: bool) -> None:

@@ -76,6 +76,7 @@ class Engine:
         self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was
         self.on_adopted: Callable[[], None]
         self.on_turned: Callable[[], None]
+        self.before_answer: Callable[[], None]  # what was made true has to outlive us
         self.check_program: Callable[[OpId], None]
         self.replace_program: Callable[[OpId], None]
         self.trace: Trace | None = None
@@ -161,6 +162,7 @@ class Engine:
             self.control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
 
     def _ended(self, op: OpId) -> None:
+        self.before_answer()
         if self.control is not None:
             self.control.ended(op)
         if op == 1:

@@ -16,7 +16,7 @@ from srvd.core import snapshot
 from srvd.core.model import Revision, WorkerId
 from srvd.core.plain import Misfit, codec
 from srvd.core.state import House
-from srvd.daemon import control
+from srvd.daemon import bond, control
 from srvd.daemon.listeners import Listening
 from srvd.daemon.perform import Family
 from srvd.daemon.program import Program
@@ -47,6 +47,7 @@ class Shell(NamedTuple):
     control: control.Carried
     unit: Unit  # what a service manager told at the start
     stored: tuple[str, ...]  # names in its store
+    bond: bond.Carried = bond.Carried("", "")  # none: of a program that had none
 
 
 class Handover(NamedTuple):

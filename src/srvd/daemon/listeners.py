@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from srvd.config.settings import ListenerSettings
@@ -207,6 +207,37 @@ class Listeners:
             listeners._open[key] = Open(found, owned, resting, lent)
         listeners._plans = {revision: list(plans) for revision, plans in listening.plans.items()}
         return listeners
+
+    def inherit(self, fds: Iterable[int]) -> None:
+        """Sockets that orphans brought, for whoever listens at their addresses from now on; the rest is closed."""
+        for fd in fds:
+            with socket.socket(fileno=os.dup(fd)) as found:
+                listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                name = _store_name(Key(sockets.parse_address(sockets.describe(found)))) if listens else ""
+            if name and name not in self._stored:
+                self._stored[name] = fd
+            else:
+                os.close(fd)
+
+    def complete(self) -> None:
+        """Of a daemon that died: open what plans name and nobody has brought, and undo what a stop under way had done.
+
+        Raises `SystemRefused`.
+        """
+        for opened in self._open.values():
+            if opened.socket.family != socket.AF_UNIX:
+                sockets.unseal(opened.socket)
+        for plans in self._plans.values():
+            for plan in plans:
+                if plan.key not in self._open:
+                    self._open[plan.key] = _open(plan)
+
+    def abandon(self) -> None:
+        """Let go of them as they are: the daemon ends by a bug, and the workers go on with them."""
+        for opened in self._open.values():
+            opened.socket.close()
+        self._open.clear()
+        self._plans.clear()
 
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration."""

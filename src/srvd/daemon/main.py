@@ -9,87 +9,53 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from srvd import __version__
 from srvd.config.settings import Config, DaemonSettings
 from srvd.config.source import Source
 from srvd.core.actions import Exit, Level
 from srvd.core.events import Event, ProgramReplaced, Started
-from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Revision
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import background, handover, sample
 from srvd.daemon.answers import Answers
 from srvd.daemon.background import LogFile, Pidfile, Verdict
+from srvd.daemon.bond import Bond
 from srvd.daemon.control import ControlServer
 from srvd.daemon.control_peers import Roles
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
+from srvd.daemon.ground import Ground, control_path
 from srvd.daemon.growth import GrowthWatch
+from srvd.daemon.handover import Handover
 from srvd.daemon.herald import Herald
 from srvd.daemon.keepsake import Keepsake, is_keepsake
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.overdue import OverdueWatch
+from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
-from srvd.daemon.program import Program, this_program
+from srvd.daemon.program import this_program
 from srvd.daemon.signals import Signals, hold
 from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
-from srvd.linux import interpreter, systemd
+from srvd.linux import interpreter
 from srvd.linux.process import raise_open_files
 from srvd.linux.scoreboard import Board
-from srvd.linux.systemd import Unit
 from srvd.linux.title import set_title
 from srvd.log import Log
-from srvd.wire import family, places
+from srvd.wire import family
+from srvd.wire.places import family_path, state_path
 
-SPARE_SLOTS = 64
-"""Scoreboard slots beyond twice the limit: a reload doubles the workers, and leaving ones keep theirs for a while."""
+if TYPE_CHECKING:
+    from srvd.daemon.adoption import Adoption
+    from srvd.daemon.succession import Found
 
 FIRST = Revision(1)
 
 KEEP_AFTER = 2.0
 """Seconds until the daemon's own source is kept: it takes milliseconds, and a start counts them."""
-
-
-def run(config: Config, source: Source, *, daemonize: bool) -> int:
-    """Serves until asked to stop; the exit code of `srvd`.
-
-    `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
-    daemon cannot be without, and nothing was started then.
-    """
-    verdict = Verdict(None)
-    try:
-        unit = systemd.read_unit(os.environ, os.getpid())
-        if daemonize:
-            verdict, code = background.detach(partial(systemd.announce, unit))
-            if code is not None:
-                return code
-            systemd.follow(os.environ, os.getpid())
-        LogFile(config.daemon.log_file).open()
-        board = Board.create(2 * config.daemon.max_workers + SPARE_SLOTS)
-        core = Supervisor(limit=config.daemon.max_workers)
-        parts = Parts(board, Listeners(unit), core, this_program(), unit, Keepsake())
-        daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
-        return daemon.run(config)
-    except SrvdError as exc:
-        if not daemonize:
-            raise
-        verdict.failed(exc.exit_code, exc.message, exc.hint)
-        return exc.exit_code
-
-
-class Parts(NamedTuple):
-    """What is new at a start, and handed over at an upgrade."""
-
-    board: Board
-    listeners: Listeners
-    core: Supervisor
-    program: Program
-    unit: Unit
-    keepsake: Keepsake
 
 
 class Daemon:
@@ -103,23 +69,19 @@ class Daemon:
         self._verdict = verdict
         self._daemonized = daemonized
         self._log_file = LogFile(settings.log_file)
-        self._log = Log(2, settings.log_format, settings.log_level, shared=True)
+        self._log = parts.log
         self._parts = parts
         self._core = parts.core
         self.keepsake = parts.keepsake
         house, board, listeners = parts.core.house, parts.board, parts.listeners
-        self._performer = Performer(board, listeners, emit=self.emit, woke=self._woke, line=self._captured)
-        self._engine = Engine(self._core, self._performer, listeners, self._log)
-        self._overdue = OverdueWatch(house, board, self._performer.workers.facts, self.emit)
-        self._silence = SilenceWatch(house, self._performer.workers, self._performer.listeners, self.emit)
-        self._growth = GrowthWatch(house, self._performer.workers.rss, self.emit)
+        self.performer = Performer(board, listeners, self.emit, self._woke, self._captured, parts.bond)
+        self.engine = Engine(self._core, self.performer, listeners, self._log)
+        self.overdue = OverdueWatch(house, board, self.performer.workers.facts, self.emit)
+        self._silence = SilenceWatch(house, self.performer.workers, self.performer.listeners, self.emit)
+        self._growth = GrowthWatch(house, self.performer.workers.rss, self.emit)
+        dumps = Dumps(self.performer.workers, self.performer.zygotes)
         self._answers = Answers(
-            house,
-            self._performer.workers,
-            self.emit,
-            lambda: self._engine.config,
-            listeners.described,
-            Dumps(self._performer.workers, self._performer.zygotes),
+            house, self.performer.workers, self.emit, lambda: self.engine.config, listeners.described, dumps
         )
         self._pidfile = Pidfile(settings.pidfile)
         self._herald = Herald(parts.unit, house, listeners.to_store, self._log.warning)
@@ -128,19 +90,22 @@ class Daemon:
         self._loop: Any = None  # asyncio's, which is imported late
         self._control: ControlServer
         self._upgrade: Any = None  # imported with it
-        engine = self._engine
+        self._heritage: Any = None  # as well
+        self._in_order = True  # it ends so, and leaves nobody behind
+        engine = self.engine
         engine.reread = source.read
         engine.headroom = lambda names: sample.headroom(house, names)
         engine.answers = self._answers
         engine.on_exit = self._leave
         engine.on_ready = self._started
         engine.reopen_log = self._reopen
-        engine.on_turned = self._herald.look
+        engine.on_turned = self._turned
+        engine.before_answer = lambda: self._heritage and self._heritage.save()
         engine.on_adopted = self._adopted
         if settings.log_level == "debug":
             engine.trace = _tracer(self._log)
 
-    def run(self, config: Config) -> int:
+    def run(self, config: Config, ground: Ground, found: Found | None = None) -> int:
         """From a start to the end; the exit code."""
         hold()
         raise_open_files()
@@ -150,13 +115,21 @@ class Daemon:
         for warning in config.warnings:
             self._log.warning(warning)
         try:
-            self._engine.adopt(FIRST, config)
-            self._begin(config)
-            return self._serve(config)
+            if found is None or found.adoption is None:
+                self.engine.adopt(FIRST, config)
+                self._begin(config)
+            else:
+                self._in_order = False  # until it has begun: its workers are better off with another daemon
+                self._succeed(found.adoption, config)
+            interpreter.discard()
+            return self._serve(ground, found)
         except SrvdError as exc:
             if self._daemonized and self._settings.log_file:
                 self._log.error(exc.message)
             self._herald.despair(exc.message)
+            raise
+        except Exception:
+            self._in_order = False
             raise
         finally:
             self._let_go()
@@ -165,19 +138,29 @@ class Daemon:
         for listener in self._parts.listeners.described():
             self._log.info(f"listening on {listener['address']} ({listener['name']})")
         actor = Actor(os.getuid(), os.getpid(), "srvd start")
-        specs = tuple(spec_of(pool) for pool in config.pools.values())
-        self.emit(Started(FIRST, specs, actor))
-        interpreter.discard()
+        self.emit(Started(FIRST, tuple(map(spec_of, config.pools.values())), actor))
 
-    def _serve(self, config: Config) -> int:
+    def _succeed(self, adoption: Adoption, config: Config) -> None:
+        """Go on with the family of a daemon that died; reload if it had another configuration."""
+        from srvd.daemon import succession  # as in start.py
+
+        self._log.warning("the daemon before this one has died; its zygotes, workers and listeners are adopted")
+        if succession.go_on(self, adoption, config):
+            self._answers.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))
+
+    def _serve(self, ground: Ground, found: Found | None) -> int:
         self._make_loop()
-        path = socket_path(config)
         try:
-            self._control.open(path, config.daemon.roles)
+            self._control.serve(ground.claim, ground.roles)
             self._pidfile.write()
-            self._log.info(f"control socket {path}")
+            self._log.info(f"control socket {ground.claim.path}")
             self._attach()
+            if found is not None:
+                self._heritage.hear(found, self.performer, self._core.house, self._loop)
             self._handle_signals()
+            self._in_order = True
+            if found is not None and found.adoption is not None:
+                self._ready()
         except BaseException:
             self._close_control()
             raise
@@ -188,6 +171,7 @@ class Daemon:
         # what is on disk when an upgrade is asked for is another version of it.
         import asyncio
 
+        from srvd.daemon.heritage import Heritage
         from srvd.daemon.upgrade import Upgrade
         from srvd.linux.prctl import become_subreaper
 
@@ -196,18 +180,20 @@ class Daemon:
         loop.set_exception_handler(lambda _, context: self._bug(context))
         self._control = ControlServer(loop, self._answers, self._log_control, self._settings.name)
         self._upgrade = Upgrade(loop, self, self._parts.program)
-        self._engine.check_program = self._upgrade.check
-        self._engine.replace_program = self._upgrade.replace
+        self._heritage = Heritage(self, self._parts.bond, state_path(control_path(self._settings)), self._log.warning)
+        self.engine.check_program = self._upgrade.check
+        self.engine.replace_program = self._upgrade.replace
 
     def _attach(self) -> None:
         """From here on readers and timers live."""
-        self._engine.control = self._control
-        self._performer.attach(self._loop)
-        self._engine.attach(self._loop)
-        self._overdue.attach(self._loop)
+        self.engine.control = self._control
+        self.performer.attach(self._loop)
+        self.engine.attach(self._loop)
+        self.overdue.attach(self._loop)
         self._herald.attach(self._loop)
         self._silence.attach(self._loop)
         self._growth.attach(self._loop)
+        self._heritage.attach(self._loop)
 
     def _turn(self) -> int:
         """To the end; the exit code."""
@@ -233,20 +219,25 @@ class Daemon:
     def _close_control(self) -> list[int]:
         self._silence.close()
         self._upgrade.close()
+        self._heritage.close(remove=self._in_order)  # before the path is given up: it is beside it
         kept = self._control.close("the daemon has stopped")
         self._loop.close()
         return kept
 
     def _let_go(self) -> None:
         self._herald.close()
-        self._performer.close()
-        self._parts.listeners.close()
+        self.performer.close(dismiss=self._in_order)
+        (self._parts.listeners.close if self._in_order else self._parts.listeners.abandon)()
         self._pidfile.remove()
 
     # -- from one program to the next ------------------------------------------------------------------------------
 
     def state(self, kept: Kept) -> bytes:
         """All that the next program needs to be this daemon; the descriptors go to `kept`."""
+        return handover.pack(self.handover(kept))
+
+    def handover(self, kept: Kept) -> Handover:
+        """The same, before it is bytes."""
         kept.give("scoreboard", self._parts.board.fd)
         kept.give("keepsake", self.keepsake.fd)
         shell = handover.Shell(
@@ -256,21 +247,23 @@ class Daemon:
             source=self._source.carry(),
             daemonized=self._daemonized,
             began=self._answers.began,
-            configs=dict(self._engine.configs),
-            current=self._engine.current,
+            configs=dict(self.engine.configs),
+            current=self.engine.current,
             listening=self._parts.listeners.carry(kept),
-            family=self._performer.carry(kept),
-            overdue=self._overdue.carry(),
+            family=self.performer.carry(kept),
+            overdue=self.overdue.carry(),
             control=self._control.carry(kept),
             unit=self._parts.unit,
             stored=tuple(self._herald.kept),
+            bond=self._parts.bond.carry(kept),
         )
-        return handover.pack(handover.Handover(self._core.house, shell))
+        return Handover(self._core.house, shell)
 
     @classmethod
-    def resumed(cls, found: handover.Handover, kept: Kept) -> Daemon:
+    def resumed(cls, found: Handover, kept: Kept) -> Daemon:
         """The daemon of a state and its descriptors, before it does anything. Raises `Unsupported`, `OSError`."""
         house, shell = found
+        settings = shell.configs[shell.current].daemon
         parts = Parts(
             Board.attach(kept.take("scoreboard")),
             Listeners.resume(shell.listening, kept),
@@ -278,14 +271,15 @@ class Daemon:
             this_program(shell.program.command),
             shell.unit,
             Keepsake(kept.find("keepsake")),
+            Bond.resume(shell.bond, kept, family_path(control_path(settings))),
+            Log(2, settings.log_format, settings.log_level, shared=True),
         )
-        settings, source = shell.configs[shell.current].daemon, Source.resume(shell.source)
-        daemon = cls(settings, source, parts, Verdict(None), daemonized=shell.daemonized)
+        daemon = cls(settings, Source.resume(shell.source), parts, Verdict(None), daemonized=shell.daemonized)
         daemon._answers.began = shell.began
-        daemon._overdue.resume(shell.overdue)
+        daemon.overdue.resume(shell.overdue)
         daemon._herald.resume(shell.stored)
-        daemon._engine.resume(shell.configs, shell.current)
-        daemon._performer.resume(shell.family, kept)
+        daemon.engine.resume(shell.configs, shell.current)
+        daemon.performer.resume(shell.family, kept)
         daemon._make_loop()
         daemon._control.resume(shell.control, daemon._roles(), kept)
         return daemon
@@ -326,17 +320,17 @@ class Daemon:
     # -- what the parts call ---------------------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
-        self._engine.emit(event)
+        self.engine.emit(event)
 
     def _captured(self, source: object, line: str) -> None:
         self._log.captured(str(source), line)
 
     def _woke(self) -> None:
-        self._overdue.woke()
+        self.overdue.woke()
 
     def _adopted(self) -> None:
         """Another configuration is in force: its limits, its listeners."""
-        self._overdue.look()
+        self.overdue.look()
         self._silence.renew()
         self._growth.renew()
 
@@ -360,17 +354,27 @@ class Daemon:
         start = self._answers.operation(1)
         if start["state"] != "done" and (self._core.house.doomed or self._core.house.stop) is not None:
             return  # the daemon leaves, and says why when it has
+        failed = start["state"] != "done"
+        self._ready(f"{start['error']['message']}; the daemon runs on" if failed else "")
+
+    def _ready(self, problem: str = "") -> None:
+        """Whoever waits for the start is told."""
         if self._daemonized:
             background.leave_terminal()
             self._log.renew()  # it would hold on to what was left
-        if start["state"] == "done":
-            self._verdict.ready()
+        if problem:
+            self._verdict.failed(EXIT.CHANGED, problem, "srvctl why")
         else:
-            self._verdict.failed(EXIT.CHANGED, f"{start['error']['message']}; the daemon runs on", "srvctl why")
+            self._verdict.ready()
+
+    def _turned(self) -> None:
+        self._herald.look()
+        if self._heritage is not None:
+            self._heritage.touch()
 
     def _handle_signals(self) -> None:
         Signals(self._core.house, self._answers, self._log).attach(
-            self._loop, self._performer.reap_strangers, self._before_restart
+            self._loop, self.performer.reap_strangers, self._before_restart
         )
 
     def _before_restart(self) -> None:
@@ -385,11 +389,6 @@ class Daemon:
             return exc.message
         self._log.renew()  # what was a file may be a pipe now, on which a write could wait
         return ""
-
-
-def socket_path(config: Config) -> str:
-    """Where the control socket of this instance is."""
-    return config.daemon.socket or places.socket_path(config.daemon.name, places.rundir(os.geteuid(), os.environ))
 
 
 def _tracer(log: Log) -> Callable[[str, object], None]:

@@ -6,6 +6,7 @@ loop.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from socket import socket
 from typing import NamedTuple, assert_never
@@ -30,11 +31,12 @@ from srvd.daemon.bond import Bond
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import LateLoop, Loop
+from srvd.daemon.orphans import Orphan
 from srvd.daemon.spawn import Fronts
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
-from srvd.linux import process
+from srvd.linux import fds, process
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 
@@ -152,6 +154,23 @@ class Performer:
         for zygote in found.zygotes:
             self.zygotes.resume(zygote, self._pool(zygote.id), kept)
         self.workers.resume(found.workers, kept)
+
+    def greet(self) -> None:
+        """Tell those who have come, after a daemon that died, that they are adopted."""
+        self.workers.greet()
+        self.zygotes.greet()
+
+    def welcome(self, orphan: Orphan) -> bool:
+        """One that was adopted, and comes late; False if it is not expected."""
+        welcomed = self.workers.welcome(orphan) if orphan.here.serial else self.zygotes.welcome(orphan)
+        if welcomed:
+            os.close(orphan.pidfd)
+            fds.close_all([orphan.board, orphan.lock, *orphan.listeners])
+        return welcomed
+
+    def is_away(self, generation: GenerationId) -> bool:
+        """Whether its zygote runs and was adopted, but has not come."""
+        return self.zygotes.is_away(generation)
 
     def close(self, *, dismiss: bool = True) -> None:
         """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they

@@ -144,6 +144,13 @@ class Process:
         process.send_group_signal(self.pidfd, self.pid, signal.SIGKILL)
         process.send_signal(self.pidfd, signal.SIGKILL)
 
+    def meet(self, loop: Loop, link: socket.socket, output: Output, stacks: int) -> None:
+        """It has come late, and brought what there were stand-ins for."""
+        self._stop_output(loop)
+        os.close(self.output.fd)
+        self.stacks.close()
+        self.link, self.output, self.stacks = link, output, Stacks(self.pid, self.pidfd, stacks)
+
     def close_link(self, loop: Loop) -> None:
         """End the link: for the other side that is the order to leave."""
         if self.link is not None:

@@ -6,17 +6,19 @@ Does nothing; `workers.py` does.
 from __future__ import annotations
 
 import socket
+import time
 from typing import NamedTuple
 
-from srvd.core.model import WorkerId
+from srvd.core.model import Death, WorkerId
 from srvd.daemon.loop import Timer
 from srvd.daemon.output import NOTHING, Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
 from srvd.linux.process import Ended
+from srvd.linux.scoreboard import LaneFacts
 from srvd.wire import family
 
-__all__ = ["Carried", "Expected", "Worker"]
+__all__ = ["Carried", "Expected", "Worker", "death_of"]
 
 
 class Expected(NamedTuple):
@@ -45,6 +47,21 @@ class Worker:
         self.held: family.Message | None = None
         self.timer: Timer | None = None
         self.trace: Trace | None = None
+
+
+def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_of_memory: bool, unseen: bool) -> Death:
+    """What is kept of its end. `unseen`: there was nobody to be told how."""
+    return Death(
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        out_of_memory=out_of_memory,
+        request_line=facts.line,
+        request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
+        requests=facts.requests,
+        stderr=tail,
+        stacks="" if worker.trace is None else family.clip(worker.trace.text),
+        unseen=unseen and ended == Ended(),
+    )
 
 
 class Carried(NamedTuple):

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from srvd.core.events import ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid
-from srvd.core.model import Death, GenerationId, Pid, WorkerId
+from srvd.core.model import GenerationId, Pid, WorkerId
 from srvd.daemon.kept import Kept
+from srvd.daemon.orphans import Orphan
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import PATIENCE, Trace, make_file
 from srvd.daemon.voice import Voice
-from srvd.daemon.worker import Carried, Expected, Worker
+from srvd.daemon.worker import Carried, Expected, Worker, death_of
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
@@ -34,8 +35,7 @@ STATUS_PAUSE = 1.0
 KILL_PATIENCE = 1.0
 """Seconds that a worker has to write its stacks before it is killed."""
 
-_LAST_SECONDS = 30.0
-"""That a worker gets for its requests when the daemon itself cannot go on."""
+_LAST_SECONDS = 30.0  # for a worker's requests when the daemon itself cannot go on
 
 _FULL = "the scoreboard has no free slot: max_workers are running"
 
@@ -49,6 +49,7 @@ class Workers:
         self._oom = OomWatch()
         self._expected: dict[WorkerId, Expected] = {}
         self._workers: dict[WorkerId, Worker] = {}
+        self._bereft: set[tuple[str, int]] = set()  # generations that have workers, and no zygote any more
         self._free = list(range(board.slots - 1, -1, -1))
 
     # -- orders -----------------------------------------------------------------------------------------------
@@ -92,14 +93,15 @@ class Workers:
         """Say something on its link. One that does not listen is the core's to notice: each order has a deadline.
 
         One that still boots hears it when it is ready: before, it would be killed by it (`fds.kill_at_end`). The only
-        order that the core has for such a worker is to reopen its log, and one of these is as good as two.
+        order that the core has for such a worker is to reopen its log, and one of these is as good as two. So does one
+        that was adopted and has not come yet; to leave is then its last order.
         """
         found = self._workers.get(worker)
         if found is None:
             return
-        if found.ready:
+        if found.ready and found.process.link is not None:
             found.process.say(message)
-        else:
+        elif not isinstance(found.held, family.Drain):
             found.held = message
 
     def wake(self, worker: WorkerId) -> None:
@@ -148,6 +150,26 @@ class Workers:
         for line in trace.text.splitlines():
             self._voice.line(worker.id, line)
 
+    def greet(self) -> None:
+        """Tell all that have come that they are adopted."""
+        for worker in self._workers.values():
+            worker.process.say(family.Adopted())
+
+    def welcome(self, orphan: Orphan) -> bool:
+        """One that was adopted comes late; its descriptors are ours then. False: it is not expected."""
+        worker = self._workers.get(WorkerId(orphan.here.pool, orphan.here.generation, orphan.here.serial))
+        if worker is None or worker.process.pid != orphan.pid or worker.process.link is not None:
+            return False
+        output, loop = Output(orphan.stderr, partial(self._voice.line, worker.id)), self._voice.loop
+        worker.process.meet(loop, orphan.link, output, orphan.stacks)
+        loop.add_reader(orphan.link.fileno(), self._hear, worker)
+        worker.process.watch_output(loop)
+        worker.process.say(family.Adopted())
+        if worker.held is not None:
+            worker.process.say(worker.held)
+            worker.held = None
+        return True
+
     # -- what zygotes tell ------------------------------------------------------------------------------------
 
     def forked(self, generation: GenerationId, serial: int, pid: int, pidfd: int) -> None:
@@ -185,7 +207,10 @@ class Workers:
         for expected in [e for e in self._expected.values() if e.id[:2] == generation]:
             del self._expected[expected.id]
             self._release(expected)
-        for worker in [w for w in self._workers.values() if w.id[:2] == generation]:
+        known = [worker for worker in self._workers.values() if worker.id[:2] == generation]
+        if known:
+            self._bereft.add(generation)
+        for worker in known:
             if process.is_over(worker.process.pidfd):
                 self._finish(worker, _reap(worker.process.pidfd) or Ended())
 
@@ -332,6 +357,9 @@ class Workers:
         if ended is not None:
             self._finish(worker, ended)
             return
+        if worker.id[:2] in self._bereft:
+            self._finish(worker, Ended())
+            return
         self._voice.loop.remove_reader(worker.process.pidfd)
         _cancel(worker)
         worker.timer = self._voice.loop.call_later(STATUS_PAUSE, self._finish, worker, Ended())
@@ -348,16 +376,8 @@ class Workers:
         facts = self._board.read(worker.slot)
         self._free.append(worker.slot)
         by_kernel = ended.signal == signal.SIGKILL and not worker.killed
-        death = Death(
-            exit_code=ended.exit_code,
-            signal=ended.signal,
-            out_of_memory=by_kernel and self._oom.struck(),
-            request_line=facts.line,
-            request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
-            requests=facts.requests,
-            stderr=tail,
-            stacks="" if worker.trace is None else family.clip(worker.trace.text),
-        )
+        oom = by_kernel and self._oom.struck()
+        death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=worker.id[:2] in self._bereft)
         self._voice.emit(WorkerGone(worker.id, death))
 
     def _release(self, expected: Expected) -> None:

@@ -16,6 +16,7 @@ from srvd.core.model import Fault, GenerationId
 from srvd.daemon.bond import Bond
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Timer
+from srvd.daemon.orphans import Orphan
 from srvd.daemon.output import Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
@@ -140,6 +141,28 @@ class Zygotes:
         zygote = self._zygotes.get(generation)
         if zygote is not None and process.is_over(zygote.process.pidfd):
             self._over(zygote)
+
+    def is_away(self, generation: GenerationId) -> bool:
+        """Whether it runs, and nobody is at the other end of its link."""
+        zygote = self._zygotes.get(generation)
+        return zygote is not None and zygote.process.link is None and not zygote.told
+
+    def greet(self) -> None:
+        """Tell all that have come, after a daemon that died, that they are adopted."""
+        for zygote in self._zygotes.values():
+            zygote.process.say(family.Adopted())
+
+    def welcome(self, orphan: Orphan) -> bool:
+        """One that was adopted comes late; its descriptors are ours then. False: it is not expected."""
+        zygote = self._zygotes.get(GenerationId(orphan.here.pool, orphan.here.generation))
+        if zygote is None or zygote.process.pid != orphan.pid or zygote.process.link is not None or zygote.timer:
+            return False
+        output = Output(orphan.stderr, partial(self._voice.line, zygote.id))
+        zygote.process.meet(self._voice.loop, orphan.link, output, orphan.stacks)
+        self._voice.loop.add_reader(orphan.link.fileno(), self._hear, zygote)
+        zygote.process.watch_output(self._voice.loop)
+        zygote.process.say(family.Adopted())
+        return True
 
     def carry(self, kept: Kept) -> tuple[Carried, ...]:
         """What another program needs to go on with them; they notice nothing."""

@@ -23,7 +23,6 @@ __all__ = [
     "reset_signals",
     "send_group_signal",
     "send_signal",
-    "start_time",
 ]
 
 _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), since Linux 6.9
@@ -44,23 +43,6 @@ class Ended(NamedTuple):
 def open_pidfd(pid: int) -> int:
     """A descriptor of this process (close-on-exec), which must not have been reaped. Raises `OSError`."""
     return os.pidfd_open(pid)
-
-
-def start_time(pid: int) -> int:
-    """When a process was started, in the kernel's ticks since boot; 0 if there is none. With the pid it is a name that
-    is never given again: proc_pid_stat(5), field 22.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        # The second field is the title in parentheses, and may hold anything, parentheses too.
-        return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-    finally:
-        os.close(fd)
 
 
 def is_over(pidfd: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["Reach", "is_stopped", "reach", "wait_channel"]
+__all__ = ["Reach", "is_stopped", "parent", "reach", "start_time", "wait_channel"]
 
 STOPPED = "stopped"
 UNINTERRUPTIBLE = "uninterruptible"
@@ -34,6 +34,32 @@ class Reach(NamedTuple):
     caught: bool  # it has a handler
     pending: bool  # sent to the process, and not taken yet
     blocked: frozenset[int]  # the threads that do not take it now; one in the handler itself is among them
+
+
+def start_time(pid: int) -> int:
+    """When a process was started, in the kernel's ticks since boot; 0 if there is none. With the pid it is a name that
+    is never given again: proc_pid_stat(5), field 22.
+    """
+    return _stat_field(pid, 22)
+
+
+def parent(pid: int) -> int:
+    """The pid of its parent; 0 if there is none, or no such process: proc_pid_stat(5), field 4."""
+    return _stat_field(pid, 4)
+
+
+def _stat_field(pid: int, number: int) -> int:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        # The second field is the title in parentheses, and may hold anything, parentheses too.
+        return int(os.read(fd, 4096).rpartition(b")")[2].split()[number - 3])
+    except (OSError, ValueError, IndexError):
+        return 0
+    finally:
+        os.close(fd)
 
 
 def reach(pid: int, number: int) -> Reach | None:

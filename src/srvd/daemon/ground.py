@@ -1,0 +1,42 @@
+"""What a start stands on before it starts anybody: the control socket's path is ours, and the bond of the family.
+
+If the bond is held by others a daemon has died, and left somebody: `succession.py` sees to them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from srvd.config.settings import DaemonSettings
+from srvd.daemon.bond import Bond
+from srvd.daemon.control_peers import Roles
+from srvd.daemon.control_socket import Claim
+from srvd.wire.places import family_path, rundir, socket_path
+
+__all__ = ["Ground", "control_path", "prepare"]
+
+
+class Ground(NamedTuple):
+    claim: Claim
+    roles: Roles
+    bond: Bond
+
+
+def control_path(settings: DaemonSettings) -> str:
+    """Where the control socket of this instance is."""
+    return settings.socket or socket_path(settings.name, rundir(os.geteuid(), os.environ))
+
+
+def prepare(settings: DaemonSettings) -> Ground:
+    """Raises `SystemRefused`: another daemon runs, or the folder is none of ours; `ConfigInvalid`: a role is given to
+    nobody. Nothing is left behind then.
+    """
+    path = control_path(settings)
+    roles = Roles.resolve(settings.roles, os.geteuid())
+    claim = Claim.open(path, shared=roles.shared)
+    try:
+        return Ground(claim, roles, Bond.open(family_path(path)))
+    except BaseException:
+        claim.close()
+        raise

@@ -1,0 +1,94 @@
+"""Those of an adopted family who had not called when their daemon went on, and those who were sent away.
+
+Decides nothing about workers: who comes late is made known to whoever performs, and to the core how it is. The
+rendezvous stays open as long as the daemon lives, and costs nothing: nobody calls who has a daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+
+from srvd.core.actions import KillZygote
+from srvd.core.events import Event, Word, WorkerSaid
+from srvd.core.model import GenerationId, Phase, WorkerId
+from srvd.core.state import House
+from srvd.daemon.adoption import Stray, send_away
+from srvd.daemon.loop import Loop
+from srvd.daemon.orphans import Calls
+from srvd.daemon.perform import Performer
+from srvd.linux import process
+
+__all__ = ["Latecomers"]
+
+ZYGOTES = 5.0
+"""Seconds within which a zygote has to call: it has nothing else to do, so it is stuck, or stopped."""
+
+STRAYS = 40.0
+"""Seconds that those have who were sent away: to finish their requests, and some more."""
+
+
+class Latecomers:
+    """Owns the rendezvous of a daemon that has adopted, and what is left of those it did not."""
+
+    def __init__(
+        self, calls: Calls, performer: Performer, house: House, emit: Callable[[Event], None], strays: Sequence[Stray]
+    ) -> None:
+        self._calls = calls
+        self._performer = performer
+        self._house = house
+        self._emit = emit
+        self._strays = list(strays)
+        self._loop: Loop | None = None
+
+    def attach(self, loop: Loop, zygotes: Sequence[GenerationId]) -> None:
+        """Hear them from now on; `zygotes` are those that have not come yet."""
+        self._loop = loop
+        loop.add_reader(self._calls.fileno(), self._hear)
+        if zygotes:
+            loop.call_later(ZYGOTES, self._give_up, zygotes)
+        if self._strays:
+            loop.call_later(STRAYS, self._end_strays)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._calls.fileno())
+        self._calls.close()
+        for stray in self._strays:
+            os.close(stray.pidfd)
+        self._strays.clear()
+
+    def _hear(self) -> None:
+        for orphan in self._calls.hear():
+            if self._performer.welcome(orphan):
+                if isinstance(orphan.id, WorkerId):
+                    self._tell(orphan.id, draining=orphan.here.draining)
+                continue
+            if not self._strays and self._loop is not None:
+                self._loop.call_later(STRAYS, self._end_strays)
+            self._strays += send_away(orphan)
+
+    def _tell(self, worker: WorkerId, *, draining: bool) -> None:
+        """How it is, where the core may take it for something else."""
+        pool = self._house.pools.get(worker.pool)
+        generation = pool.generations.get(worker.generation) if pool is not None else None
+        known = generation.workers.get(worker.serial) if generation is not None else None
+        if known is None:
+            return
+        if draining:
+            self._emit(WorkerSaid(worker, Word.LEAVING))
+        elif known.phase is Phase.OPENING:
+            self._emit(WorkerSaid(worker, Word.SERVING))
+
+    def _give_up(self, zygotes: Sequence[GenerationId]) -> None:
+        for generation in zygotes:
+            if self._performer.is_away(generation):
+                self._performer.perform(KillZygote(generation))
+
+    def _end_strays(self) -> None:
+        strays, self._strays = self._strays, []
+        for stray in strays:
+            process.send_group_signal(stray.pidfd, stray.pid, signal.SIGKILL)
+            process.send_signal(stray.pidfd, signal.SIGKILL)
+            os.close(stray.pidfd)

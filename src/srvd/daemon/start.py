@@ -1,0 +1,90 @@
+"""A start: what the daemon stands on is claimed, its parts are made – or found, after one that died – and it runs.
+
+Decides nothing about pools, and is over when the daemon is made (`main.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srvd.config.settings import Config, DaemonSettings
+from srvd.config.source import Source
+from srvd.core.supervisor import Supervisor
+from srvd.daemon import background
+from srvd.daemon.background import LogFile, Verdict
+from srvd.daemon.bond import Bond
+from srvd.daemon.ground import Ground, prepare
+from srvd.daemon.keepsake import Keepsake
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.main import Daemon
+from srvd.daemon.parts import Parts
+from srvd.daemon.program import this_program
+from srvd.errors import SrvdError
+from srvd.linux import systemd
+from srvd.linux.scoreboard import Board
+from srvd.linux.systemd import Unit
+from srvd.log import Log
+
+if TYPE_CHECKING:
+    from srvd.daemon.succession import Found
+
+__all__ = ["run"]
+
+SPARE_SLOTS = 64
+"""Scoreboard slots beyond twice the limit: a reload doubles the workers, and leaving ones keep theirs for a while."""
+
+
+def run(config: Config, source: Source, *, daemonize: bool) -> int:
+    """Serves until asked to stop; the exit code of `srvd`.
+
+    `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
+    daemon cannot be without, and nothing was started then.
+    """
+    verdict = Verdict(None)
+    try:
+        unit = systemd.read_unit(os.environ, os.getpid())
+        if daemonize:
+            verdict, code = background.detach(partial(systemd.announce, unit))
+            if code is not None:
+                return code
+            systemd.follow(os.environ, os.getpid())
+        LogFile(config.daemon.log_file).open()
+        ground = prepare(config.daemon)
+        try:
+            log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
+            found = None if ground.bond.is_held else _search(ground, log.warning)
+            parts = _parts(config.daemon, unit, ground.bond, found, log)
+            daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
+            return daemon.run(config, ground, found)
+        finally:
+            ground.claim.close()
+    except SrvdError as exc:
+        if not daemonize:
+            raise
+        verdict.failed(exc.exit_code, exc.message, exc.hint)
+        return exc.exit_code
+
+
+def _search(ground: Ground, say: Callable[[str], None]) -> Found:
+    # Here, because daemons seldom die, and every start would wait for it.
+    from srvd.daemon import succession
+
+    return succession.search(ground, say)
+
+
+def _parts(settings: DaemonSettings, unit: Unit, bond: Bond, found: Found | None, log: Log) -> Parts:
+    """New ones, or those of a daemon that died."""
+    if found is not None and found.adoption is not None:
+        handed, kept = found.adoption.found, found.adoption.kept
+        listeners = Listeners.resume(handed.shell.listening, kept)
+        listeners.complete()
+        board = Board.attach(kept.take("scoreboard"))
+        return Parts(board, listeners, Supervisor(house=handed.house), this_program(), unit, Keepsake(), bond, log)
+    board = Board.create(2 * settings.max_workers + SPARE_SLOTS)
+    listeners = Listeners(unit)
+    if found is not None:
+        listeners.inherit(found.listeners)
+    return Parts(board, listeners, Supervisor(limit=settings.max_workers), this_program(), unit, Keepsake(), bond, log)

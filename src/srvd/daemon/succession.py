@@ -1,0 +1,110 @@
+"""A start after a daemon that died: who is left of it is adopted, or sent away, and the new daemon goes on from there.
+
+Imported only then. Whom the state names is found by `adoption.py`; what follows for wish and fact the core decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from srvd.config.settings import Config
+from srvd.core.events import Event, ZygoteGone
+from srvd.daemon import adoption, statefile
+from srvd.daemon.adoption import Adoption, Stray
+from srvd.daemon.bond import Bond
+from srvd.daemon.engine import Engine
+from srvd.daemon.ground import Ground
+from srvd.daemon.heritage import sums
+from srvd.daemon.orphans import Calls
+from srvd.daemon.overdue import OverdueWatch
+from srvd.daemon.perform import Performer
+from srvd.errors import Unsupported
+from srvd.wire.places import state_path
+
+__all__ = ["Found", "go_on", "search"]
+
+
+class Found(NamedTuple):
+    """What there was. Without an adoption a family of its own begins, on these `listeners`."""
+
+    adoption: Adoption | None = None
+    calls: Calls | None = None
+    strays: tuple[Stray, ...] = ()
+    listeners: tuple[int, ...] = ()
+
+
+class Heir(Protocol):
+    """The parts of the daemon that go on."""
+
+    engine: Engine
+    performer: Performer
+    overdue: OverdueWatch
+
+    def emit(self, event: Event) -> None: ...
+
+
+def search(ground: Ground, say: Callable[[str], None]) -> Found:
+    """To be called when the bond is not held; it is afterwards. Raises `SystemRefused`: somebody lives who can neither
+    be adopted nor sent away; nothing was changed then.
+    """
+    bond = ground.bond
+    calls = Calls(bond.rendezvous, bond.lock) if bond.rendezvous else None
+    try:
+        if calls is not None:
+            adopted = _adopt(bond, calls, state_path(ground.claim.path), say)
+            if adopted is not None:
+                return Found(adopted, calls, tuple(adopted.strays))
+            if bond.is_held:  # nobody who is known lives, and what holds it is of no family
+                calls.close()
+                return Found()
+        strays, listeners = adoption.dissolve(bond, calls, say)
+        return Found(None, calls, tuple(strays), tuple(listeners))
+    except BaseException:
+        if calls is not None:
+            calls.close()
+        raise
+
+
+def _adopt(bond: Bond, calls: Calls, path: str, say: Callable[[str], None]) -> Adoption | None:
+    """None: there is nobody to adopt, or nobody can be."""
+    try:
+        data = statefile.read(path)
+        if not data:
+            raise Unsupported("a daemon that died has left no state")
+        found = adoption.find(bond, calls, data, say)
+    except Unsupported as exc:
+        aside = statefile.set_aside(path)
+        kept = f"; the state is kept as {aside}" if aside else ""
+        say(f"{exc.message}; who is left is sent away when its requests are over{kept}")
+        return None
+    if found is None:
+        bond.renew()
+    return found
+
+
+def go_on(heir: Heir, found: Adoption, fresh: Config) -> bool:
+    """Take over what was found, and tell the core; whether another configuration was in force.
+
+    Raises `Unsupported`, `OSError`: nobody has been told anything.
+    """
+    shell = found.found.shell
+    former = shell.configs[shell.current]
+    heir.overdue.resume(shell.overdue)
+    heir.engine.resume({revision: _with_keys(one, fresh) for revision, one in shell.configs.items()}, shell.current)
+    heir.performer.resume(shell.family, found.kept)
+    heir.performer.greet()
+    for one in found.events:
+        if isinstance(one, ZygoteGone):
+            heir.performer.workers.zygote_gone(one.generation)
+    for event in found.events:
+        heir.emit(event)
+    return (former.pools, former.listeners, found.sums) != (fresh.pools, fresh.listeners, sums(fresh))
+
+
+def _with_keys(config: Config, fresh: Config) -> Config:
+    """A configuration of the state, with the daemon's settings and the keys of the one that was read anew, as far as
+    the listeners are the same.
+    """
+    same = {name for name, one in fresh.listeners.items() if config.listeners.get(name) == one}
+    return config._replace(daemon=fresh.daemon, tls={name: one for name, one in fresh.tls.items() if name in same})

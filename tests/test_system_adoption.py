@@ -196,7 +196,9 @@ def test_an_adopted_worker_that_dies_is_replaced_and_why_is_honest(starter: Star
     if zygote == "lives":
         assert (death["cause"], death["signal"]) == ("signal", signal.SIGKILL)
     else:
-        assert (death["cause"], death["signal"]) == ("unknown", None)
+        # Its generation may have been about to be replaced by one with a zygote.
+        assert death["cause"] in ("unknown", "retired")
+        assert death["signal"] is None
         assert "unseen" in death["summary"]
     wait_for(srvd.is_ready, BOOT)
 

@@ -15,8 +15,10 @@ from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.output import LINE, TAIL, Output
+from srvd.daemon.spawn import Fronts, keyless
 from srvd.errors import SystemRefused
 from srvd.linux import sockets
+from srvd.tls.material import Material
 from tests.stage import open_fds
 from tests.support import wait_for
 
@@ -52,6 +54,18 @@ def test_two_daemons_may_share_a_port_that_both_of_them_share(listeners: Listene
             other.prepare(ONE, wanted(address))
         other.prepare(ONE, {"web": ListenerSettings("web", bind=(address,), reuse_port=True)})
         assert other.described() == listeners.described()
+
+
+def test_a_listener_whose_keys_are_gone_is_not_served_in_the_clear(listeners: Listeners) -> None:
+    settings = {
+        "plain": ListenerSettings("plain", bind=("127.0.0.1:0",)),
+        "safe": ListenerSettings("safe", bind=("127.0.0.1:0",), certificate=("safe.pem",)),
+    }
+    listeners.prepare(ONE, settings)
+    assert keyless(listeners.of(ONE, ()), Fronts(settings, {})) == ["safe"]
+    assert keyless(listeners.of(ONE, ("plain",)), Fronts(settings, {})) == []
+    known = {"safe": Material((), b"", "none", "", "1.2")}
+    assert keyless(listeners.of(ONE, ()), Fronts(settings, known)) == []
 
 
 def test_a_pool_gets_the_listeners_it_names_in_their_order(listeners: Listeners) -> None:

@@ -29,7 +29,7 @@ from srvd.tls import material
 from srvd.tls.material import Material
 from srvd.wire import family
 
-__all__ = ["NO_FRONTS", "Fronts", "Named", "interpreter", "start_zygote"]
+__all__ = ["NO_FRONTS", "Fronts", "Named", "interpreter", "keyless", "start_zygote"]
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
 
@@ -88,6 +88,14 @@ def start_zygote(
     finally:
         fds.close_all([secrets] if secrets >= 0 else [])
     return child
+
+
+def keyless(listeners: Named, fronts: Fronts) -> list[str]:
+    """Names of listeners that speak TLS and whose keys are not known: those of a configuration that a daemon before
+    this one had read, and took with it. Served as they are they would speak in the clear.
+    """
+    secured = {name for name, listener in fronts.settings.items() if listener.certificate}
+    return sorted({name for name, _ in listeners if name in secured and name not in fronts.tls})
 
 
 def _secrets(listeners: Named, fronts: Fronts) -> int:

@@ -19,7 +19,7 @@ from srvd.daemon.loop import Timer
 from srvd.daemon.orphans import Orphan
 from srvd.daemon.output import Output, Read
 from srvd.daemon.process import Process
-from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, start_zygote
+from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, keyless, start_zygote
 from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
@@ -76,6 +76,13 @@ class Zygotes:
     def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts = NO_FRONTS) -> None:
         """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
         line = partial(self._voice.line, generation)
+        if names := keyless(listeners, fronts):
+            reason = (
+                f"start {generation}: the keys of {', '.join(names)} went with the former daemon; nothing was loaded"
+            )
+            self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, "`srvctl reload` reads them")))
+            self._voice.emit(ZygoteGone(generation, "never started"))
+            return
         try:
             started = start_zygote(generation, pool, self._board, listeners, line, fronts, self._bond)
         except OSError as exc:

@@ -32,6 +32,8 @@ CONFIG = toml(
     'workers = 4\nhealth = "/"\nboot_timeout = "20s"\ndrain_timeout = "20s"\nbake = "1s"\nrollback_window = "2s"'
 )
 _SETTLE = 90.0
+_REPAIR = 5.0
+"""Seconds in which a killed zygote has a successor."""
 
 
 T = TypeVar("T")
@@ -103,8 +105,8 @@ class Soak:
         self._outcomes: dict[str, Counter[int]] = {}
         self._repair: list[float] = []
         self._orders: queue.Queue[Action | None] = queue.Queue()
-        self._disturbed = 0
-        """How often a zygote was killed: an order under way may fail then, but not lie."""
+        self._disturbed = -_REPAIR
+        """When a zygote was killed last: an order that needs one may fail then, but not lie."""
 
     def run(self, clients: int = 16) -> Report:
         srvd = self._srvd
@@ -175,7 +177,7 @@ class Soak:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             zygotes = asked(self._srvd.zygotes)
             if zygotes:
-                self._disturbed += 1
+                self._disturbed = time.monotonic()
                 zygotes[action.dice % len(zygotes)].kill()
                 self._count(action, 0)
 
@@ -195,7 +197,7 @@ class Soak:
                 self._untrue.append(f"{action.kind}: {exc!r}")
 
     def _order(self, action: Action) -> None:
-        srvd, disturbed = self._srvd, self._disturbed
+        srvd, began = self._srvd, time.monotonic()
         match action.kind:
             case "reload good":
                 former, self._release = self._release, f"r{action.dice}"
@@ -224,7 +226,7 @@ class Soak:
                 code, told = self._ctl("upgrade")
                 self._claim(action, srvd.status()["daemon"]["pid"] == pid, told)
         self._count(action, code, told if code else "")
-        if code and disturbed == self._disturbed:
+        if code and self._disturbed < began - _REPAIR:
             self._untrue.append(f"{action.kind} failed, and nobody killed a zygote meanwhile: {code} {told}")
 
     def _ctl(self, *words: str) -> tuple[int, str]:

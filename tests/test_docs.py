@@ -324,3 +324,11 @@ def test_a_worker_takes_the_steps_of_a_request_as_they_are_written(tmp_path: Pat
 
 def test_every_flow_has_a_budget() -> None:
     assert set(flows()) == set(BUDGETS)
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "explain" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    for path, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"{path}::{name}"

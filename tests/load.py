@@ -59,7 +59,8 @@ class Load:
             try:
                 if connection is None:
                     connection, holder, port = self.connect(), "", 0
-                    connection.connect()
+                    if connection.sock is None:  # with TLS it is connected already
+                        connection.connect()
                     port = connection.sock.getsockname()[1]
                 connection.request("GET", self.path)
                 response = connection.getresponse()

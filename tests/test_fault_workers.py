@@ -91,7 +91,7 @@ def test_a_stopped_worker_among_others_is_found_by_the_clients_it_holds(srvd: Sr
         victim = wait_for(lambda: [one for one in srvd.call("workers")["workers"] if one["connections"]])[0]
         fault.strikes()
         os.kill(victim["pid"], signal.SIGSTOP)
-        srvd.get()
+        wait_for(lambda: srvd.get() and victim["id"] not in srvd.names(), within=30, every=0.2)
         fault.replaced(victim["id"], 2)
         wait_for(lambda: srvd.pool()["draining"] == 0)
     assert fault.lost() == []

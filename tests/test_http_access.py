@@ -192,4 +192,5 @@ def test_any_value_gives_one_line_of_printable_ascii(value: str, text: str) -> N
     assert spelled.isascii()
     assert spelled.isprintable()
     if text == "json":
-        assert json.loads(spelled)["referer"][:900] == latin[:900][: len(json.loads(spelled)["referer"])]
+        told = json.loads(spelled)["referer"]
+        assert told == latin or latin.startswith(told.removesuffix("..."))

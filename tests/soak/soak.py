@@ -159,9 +159,12 @@ class Soak:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             serving = sorted(asked(self._srvd.serving), key=lambda worker: str(worker["id"]))
             victim = serving[action.dice % len(serving)]
-            os.kill(victim["pid"], signal.SIGSTOP)
+            process = psutil.Process(victim["pid"])
+            process.suspend()
+            # Until it stands still it may accept one more.
+            wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
             now = time.monotonic()
-            connections = psutil.Process(victim["pid"]).net_connections("tcp")
+            connections = process.net_connections("tcp")
             self._killed |= {connection.raddr.port: now for connection in connections if connection.raddr}
             os.kill(victim["pid"], signal.SIGKILL)
             threading.Thread(target=self._time_repair, args=(victim["id"], len(serving)), daemon=True).start()

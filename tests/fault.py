@@ -5,11 +5,17 @@ Chooses no fault: the tests do. The figures are printed, for docs/benchmarks.md;
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.daemon import BOOT, Srvd
+import psutil
+
+from tests.daemon import BOOT, Map, Srvd
 from tests.load import Failure, Load
 from tests.support import wait_for
 
@@ -24,16 +30,45 @@ class Fault:
         self.load = load
         self.name = name
         self.struck = time.monotonic()
+        self.killed: set[str] = set()
+        self.doomed: set[int] = set()
 
     def strikes(self) -> None:
         """Now, and not when the load began."""
         self.struck = time.monotonic()
+
+    def dooms(self, worker: str = "") -> Map:
+        """A worker, the named one or that with most of the clients, stands still from now on: it is about to be killed.
+
+        Its clients can be counted. Each of them will lose one request, the one that it has sent or sends next, and
+        nobody else will: what `lost` claims. Their ports are `doomed`.
+        """
+        serving = {worker} if worker else self.srvd.names() - self.killed
+        workers = [one for one in self.srvd.call("workers")["workers"] if one["id"] in serving]
+        victim: Map = max(workers, key=lambda one: int(one["connections"]))
+        self.killed.add(victim["id"])
+        process = psutil.Process(victim["pid"])
+        process.suspend()
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)  # until then it may accept one more
+        self.doomed |= {connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr}
+        assert worker or self.doomed, f"{victim['id']} has no client"
+        return victim
+
+    def kills(self, number: int = signal.SIGKILL, *, worker: str = "") -> str:
+        """A signal ends a worker, the named one or that with most of the clients; its name."""
+        victim = self.dooms(worker)
+        self.strikes()
+        os.kill(victim["pid"], number)
+        if number != signal.SIGKILL:
+            os.kill(victim["pid"], signal.SIGCONT)
+        return str(victim["id"])
 
     def repaired(self, claim: Callable[[], object], within: float = BOOT) -> float:
         """Seconds until the claim is true; then as many requests again have to be answered as there are clients."""
         wait_for(claim, within)
         took = time.monotonic() - self.struck
         print(f"{self.name}: repaired after {1e3 * took:.0f} ms")  # noqa: T201 - a figure to read
+        wait_for(lambda: self.doomed <= {failure.port for failure in self.load.failed})  # each of them has noticed
         self.load.more(2 * CLIENTS)
         return took
 
@@ -42,14 +77,18 @@ class Fault:
         return self.repaired(lambda: len(names := self.srvd.names()) == count and victim not in names, within)
 
     def lost(self, *spared: str) -> list[Failure]:
-        """Requests that failed, but for those inside the processes that were killed: `spared`.
+        """Requests that failed, but for those inside the processes that were killed. Of `dooms` these are known to the
+        last. Of the workers `spared`, whom srvd ended or who ended themselves, each client lost one at most.
 
-        A connection that one of these had just taken has not been answered yet, and so has no holder; each client
-        has one connection, and so loses one request to one death at most.
+        A connection that one of these had just taken has not been answered yet, and so has no holder.
         """
-        inside = [failure for failure in self.load.failed if spared and failure.holder in {*spared, ""}]
+        times = Counter(failure.port for failure in self.load.failed if failure.port)
+        assert {port: times[port] for port in self.doomed} == dict.fromkeys(self.doomed, 1)
+        others = [failure for failure in self.load.failed if failure.port not in self.doomed]
+        inside = [one for one in others if spared and one.port and one.holder in {*spared, ""}]
+        assert max((times[one.port] for one in inside), default=1) == 1, f"lost twice on one connection: {inside}"
         assert len(inside) <= len(spared) * CLIENTS, f"more were lost than there were connections: {inside}"
-        return [failure for failure in self.load.failed if failure not in inside]
+        return [failure for failure in others if failure not in inside]
 
     def why(self, *words: str) -> str:
         """What srvctl says of the deaths."""
@@ -64,3 +103,14 @@ def under_load(srvd: Srvd, name: str, path: str = "/") -> Iterator[Fault]:
     with srvd.under_load(CLIENTS, path) as load:
         fault = Fault(srvd, load, name)
         yield fault
+
+
+@contextmanager
+def no_more_files(pid: int) -> Iterator[None]:
+    """No descriptor can be opened by the process while the block lasts: EMFILE."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -60,19 +60,18 @@ def test_a_full_disk_costs_lines_of_the_logs_and_nothing_else(starter: Starter) 
             hog = _fill(disk)
             fault.load.more(500)  # the access log has what was left in its page by now
             before = log.stat().st_size
-            victim = srvd.serving()[0]
-            fault.strikes()
-            os.kill(victim["pid"], signal.SIGKILL)
-            fault.replaced(victim["id"], 2)
+            victim = fault.kills()
+            fault.replaced(victim, 2)
             for number in range(40):  # more than the rest of its last page
                 srvd.call("scale", size=2 + number % 2)
             assert srvd.call("reload")["operation"]["state"] == "done"
             assert log.stat().st_size - before < 4096
             hog.unlink()
-            srvd.kill_worker()
+            second = fault.kills()
+            fault.replaced(second, srvd.pool()["wish"])
             wait_for(lambda: re.search(r"WARN +\d+ lines of the log were lost", log.read_text()))
-        assert fault.lost(victim["id"], *(death["worker"] for death in srvd.deaths())) == []
-        assert "killed by signal 9" in fault.why(victim["id"])
+        assert fault.lost() == []
+        assert "killed by signal 9" in fault.why(victim)
         assert srvd.stop() == 0
 
 
@@ -90,12 +89,10 @@ def test_a_log_that_takes_nothing_at_all_lets_everything_else_go_on(starter: Sta
     srvd = starter.new(config=toml("workers = 2", '[daemon]\nlog_file = "/dev/full"'))
     srvd.start()
     with under_load(srvd, "a worker killed, the log is /dev/full") as fault:
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], signal.SIGKILL)
-        fault.replaced(victim["id"], 2)
-    assert fault.lost(victim["id"]) == []
-    assert "killed by signal 9" in fault.why(victim["id"])
+        victim = fault.kills()
+        fault.replaced(victim, 2)
+    assert fault.lost() == []
+    assert "killed by signal 9" in fault.why(victim)
 
 
 # -- pipes --------------------------------------------------------------------------------------------------------
@@ -158,14 +155,12 @@ def test_a_flood_of_binary_output_harms_neither_the_daemon_nor_the_log(starter: 
     before = daemon.memory_info().rss
     with under_load(srvd, "a worker killed in a flood of output") as fault:
         srvd.get("/say")
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], signal.SIGKILL)
-        fault.replaced(victim["id"], 2)
+        victim = fault.kills()
+        fault.replaced(victim, 2)
         srvd.get("/say")
-    assert fault.lost(victim["id"]) == []
+    assert fault.lost() == []
     assert daemon.memory_info().rss - before < 16 << 20
-    assert "killed by signal 9" in fault.why(victim["id"])
+    assert "killed by signal 9" in fault.why(victim)
     srvd.stop()
     if apart:
         assert output.stat().st_size == 2 * 200 * 64 * 255

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ import pytest
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
-from tests.fault import under_load
+from tests.fault import no_more_files, under_load
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -79,12 +80,13 @@ def test_an_application_that_meets_its_limit_of_memory_gets_an_error_and_the_wor
     """RLIMIT_AS, set by the application itself: MemoryError, a 500 for that request alone."""
     limit = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({1 << 30}, {1 << 30}))\n"
     srvd = starter(config=toml("workers = 2"), code=limit + HUNGRY)
-    with under_load(srvd, "RLIMIT_AS") as fault:
+    with under_load(srvd, "RLIMIT_AS, until the next answer") as fault:
         connection = srvd.connect()
         connection.request("GET", "/hang")
         assert connection.getresponse().status == 500
         connection.close()
-        fault.load.more()
+        fault.strikes()
+        fault.repaired(lambda: srvd.get().startswith("one "))
         assert srvd.names() == {"web/1#1", "web/1#2"}
     assert fault.lost() == []
     assert "MemoryError" in srvd.logged()
@@ -104,7 +106,7 @@ NOBODY_ELSE = 60_000 + os.getpid() % 5_000
 @contextlib.contextmanager
 def _other_processes() -> Iterator[None]:
     """The user has as many as he may, and more."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         for _ in range(8):
             other = stack.enter_context(subprocess.Popen(["sleep", "600"], user=NOBODY_ELSE))
             stack.callback(other.kill)
@@ -124,18 +126,17 @@ def test_forks_that_are_refused_are_tried_again_and_the_others_serve(starter: St
     srvd = _with_a_user(starter, 3)
     with under_load(srvd, "fork refused with EAGAIN, after there is room again") as fault:
         with _other_processes():
-            victim = srvd.serving()[0]
-            os.kill(victim["pid"], signal.SIGKILL)
+            victim = fault.kills()
             wait_for(lambda: srvd.logged().count("was not forked: fork: Resource temporarily unavailable") >= 3)
             assert srvd.pool()["state"] == "degraded"
             assert "workers cannot be forked" in srvd.ctl("status").stdout
             assert srvd.pool()["generation"] == 1
             fault.load.more()
         fault.strikes()
-        fault.replaced(victim["id"], 3)
-    assert fault.lost(victim["id"]) == []
+        fault.replaced(victim, 3)
+    assert fault.lost() == []
     assert srvd.pool()["state"] == "ready"
-    assert "killed by signal 9" in fault.why(victim["id"])
+    assert "killed by signal 9" in fault.why(victim)
     assert len(srvd.deaths()) == 1  # a refused fork is no death
 
 
@@ -148,40 +149,34 @@ def test_an_order_that_needs_forks_which_are_refused_is_given_up_with_the_reason
             assert scale.returncode == 1
             assert "Resource temporarily unavailable" in scale.stderr
             assert srvd.pool()["wish"] == 2
+            assert len(srvd.names()) == 2
+        fault.strikes()
         assert srvd.ctl("scale", "4").returncode == 0
+        fault.repaired(lambda: len(srvd.names()) == 4)
     assert fault.lost() == []
+    assert "no worker has died" in fault.why()
 
 
 # -- descriptors --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _no_more_files(pid: int) -> Iterator[None]:
-    """No descriptor can be opened by the process while the block lasts."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-
-
 def test_a_daemon_out_of_descriptors_goes_on_and_repairs_when_there_are_some(srvd: Srvd) -> None:
     """EMFILE: it can make no link for a new worker, read no configuration, accept no srvctl. Then it can again."""
     with under_load(srvd, "EMFILE in the daemon, until there are descriptors") as fault:
-        victim = srvd.serving()[0]
-        with srvd.client() as client, _no_more_files(srvd.pid):
-            os.kill(victim["pid"], signal.SIGKILL)
+        doomed = fault.dooms()
+        victim = doomed["id"]
+        with srvd.client() as client, no_more_files(srvd.pid):
+            os.kill(doomed["pid"], signal.SIGKILL)
             srvd.wait_logged("was not forked")
             assert client.call("status")["pools"][0]["serving"] == 1
             srvd.signal(signal.SIGHUP)
             srvd.wait_logged("operation 2: reload: failed")
             fault.load.more()
             fault.strikes()
-        fault.replaced(victim["id"], 2)
-    assert fault.lost(victim["id"]) == []
+        fault.replaced(victim, 2)
+    assert fault.lost() == []
     assert "Too many open files" in srvd.logged()
-    assert "killed by signal 9" in fault.why(victim["id"])
+    assert "killed by signal 9" in fault.why(victim)
     assert "a bug in srvd" not in srvd.logged()
     assert srvd.call("reload")["operation"]["state"] == "done"
 
@@ -191,7 +186,7 @@ def test_a_worker_out_of_descriptors_leaves_new_clients_to_others(srvd: Srvd) ->
     with under_load(srvd, "EMFILE in a worker, until there are descriptors") as fault:
         poor = srvd.serving()[0]
         process = psutil.Process(poor["pid"])
-        with _no_more_files(poor["pid"]):
+        with no_more_files(poor["pid"]):
             before = process.cpu_times().user + process.cpu_times().system
             seen = {srvd.get().split()[1] for _ in range(20)}
             assert seen == {srvd.serving()[1]["id"]}
@@ -205,14 +200,19 @@ def test_a_worker_out_of_descriptors_leaves_new_clients_to_others(srvd: Srvd) ->
 
 
 def test_all_workers_out_of_descriptors_keep_clients_waiting_and_lose_none(starter: Starter) -> None:
+    """Who has a connection is served on; whoever is new waits in the backlog until there are descriptors."""
     srvd = starter(config=toml("workers = 1"))
     (worker,) = srvd.serving()
-    with _no_more_files(worker["pid"]), contextlib.ExitStack() as clients:
-        waiting = [clients.enter_context(socket.create_connection(srvd.address(), timeout=30)) for _ in range(5)]
-        for client in waiting:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        srvd.wait_logged("accept a connection: Too many open files")
-        resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
-        for client in waiting:
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    with under_load(srvd, "EMFILE in the only worker, until there are descriptors") as fault, ExitStack() as clients:
+        with no_more_files(worker["pid"]):
+            waiting = [clients.enter_context(socket.create_connection(srvd.address(), timeout=30)) for _ in range(5)]
+            for client in waiting:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            srvd.wait_logged("accept a connection: Too many open files")
+            fault.load.more()
+            fault.strikes()
+        answers = [client.recv(65536) for client in waiting]
+        fault.repaired(lambda: all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers))
+    assert fault.lost() == []
     assert srvd.names() == {worker["id"]}
+    assert "no worker has died" in fault.why()

@@ -75,15 +75,13 @@ def test_a_jump_of_the_wall_clock_ends_no_wait_and_prolongs_none(jumping: Srvd, 
         fault.load.more(200)
         assert srvd.names() == former
         srvd.wait_logged("has proved itself")
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], signal.SIGKILL)
-        fault.replaced(victim["id"], 2)
+        victim = fault.kills()
+        fault.replaced(victim, 2)
         assert srvd.call("scale", size=3)["operation"]["state"] == "done"
         wait_for(lambda: srvd.pool()["former"] is None)  # the rollback window: 5 s, not 400 days
-    assert fault.lost(victim["id"]) == []
+    assert fault.lost() == []
     assert before.isdisjoint(former)
-    why = fault.why(victim["id"])
+    why = fault.why(victim)
     assert "killed by signal 9" in why
     assert "after -" not in why  # how long it lived
     assert 0 <= srvd.status()["daemon"]["uptime_s"] < 600

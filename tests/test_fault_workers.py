@@ -30,17 +30,25 @@ def test_a_worker_killed_by_a_signal_is_replaced_and_costs_its_own_requests(
     srvd = starter(config=toml(f"workers = 2\nthreads = {threads}"))
     name = signal.Signals(number).name
     with under_load(srvd, f"{name} of a worker, threads = {threads}") as fault:
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], number)
-        fault.replaced(victim["id"], 2)
-    assert fault.lost(victim["id"]) == []
-    assert f"died by itself; killed by signal {int(number)}" in fault.why(victim["id"])
-    (death,) = srvd.deaths(worker=victim["id"])
+        victim = fault.kills(number)
+        fault.replaced(victim, 2)
+    assert fault.lost() == []
+    assert f"died by itself; killed by signal {int(number)}" in fault.why(victim)
+    (death,) = srvd.deaths(worker=victim)
     assert (death["cause"], death["signal"]) == ("signal", number)
     if number == signal.SIGSEGV:  # the interpreter's last words: where it was
-        assert "Fatal Python error: Segmentation fault" in fault.why(victim["id"])
+        assert "Fatal Python error: Segmentation fault" in fault.why(victim)
         assert "Current thread" in death["stderr"]
+
+
+def test_all_workers_killed_at_once_cost_their_own_requests_and_who_comes_waits(srvd: Srvd) -> None:
+    """Nobody accepts until there is another one. Who is in the backlog then is answered."""
+    with under_load(srvd, "SIGKILL of both workers") as fault:
+        victims = {fault.kills(), fault.kills()}
+        fault.repaired(lambda: len(names := srvd.names()) == 2 and not names & victims)
+    assert fault.lost() == []
+    assert len(victims) == 2
+    assert all("killed by signal 9" in fault.why(victim) for victim in victims)
 
 
 CRASHES = """

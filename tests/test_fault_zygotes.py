@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
-from tests.fault import under_load
+from tests.fault import no_more_files, under_load
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -38,16 +39,47 @@ def test_a_stopped_zygote_is_found_when_it_is_needed_and_nobody_notices(starter:
     with under_load(srvd, "SIGSTOP of the zygote, and a worker killed (boot_timeout 2 s)") as fault:
         (zygote,) = srvd.zygotes()
         zygote.suspend()
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], signal.SIGKILL)
-        fault.replaced(victim["id"], 3)
+        victim = fault.kills()
+        fault.replaced(victim, 3)
         wait_for(lambda: srvd.pool()["generation"] == 2 and srvd.pool()["state"] == "ready")
         wait_for(lambda: not zygote.is_running())
-    assert fault.lost(victim["id"]) == []
+    assert fault.lost() == []
     assert "the zygote of web@1 does not fork; killing it" in srvd.logged()
     # Who was to tell how the worker ended was stopped, too; that it ended the kernel has told.
-    assert f"{victim['id']} (pid {victim['pid']}): died by itself" in fault.why(victim["id"])
+    assert re.search(rf"{victim} \(pid \d+\): died by itself", fault.why(victim))
+
+
+def test_a_worker_killed_with_its_zygote_comes_back_with_the_next_one(starter: Starter) -> None:
+    """There is nobody to fork it until the application is loaded anew."""
+    srvd = starter(config=toml("workers = 3"), code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1)))
+    (srvd.folder / "slow").touch()
+    with under_load(srvd, "SIGKILL of the zygote, and of a worker while another one loads (for 1 s)") as fault:
+        (zygote,) = srvd.zygotes()
+        zygote.kill()
+        srvd.wait_logged("the zygote of web@1 died (signal 9)")
+        victim = fault.kills()
+        fault.repaired(lambda: srvd.pool()["generation"] == 2 and srvd.pool()["state"] == "ready")
+        assert len(srvd.names()) == 3
+    assert fault.lost() == []
+    assert "died by itself" in fault.why(victim)
+
+
+def test_a_zygote_without_descriptors_refuses_to_fork_and_is_asked_again(starter: Starter) -> None:
+    """EMFILE where the new worker's descriptors arrive. One worker is missing meanwhile; nobody else is."""
+    srvd = starter(config=toml("workers = 3"))
+    with under_load(srvd, "EMFILE in the zygote, after there are descriptors") as fault:
+        (zygote,) = srvd.zygotes()
+        with no_more_files(zygote.pid):
+            victim = fault.kills()
+            srvd.wait_logged("was not forked")
+            assert len(srvd.names()) == 2
+            fault.load.more()
+            fault.strikes()
+        fault.replaced(victim, 3)
+    assert fault.lost() == []
+    assert srvd.zygotes() == [zygote]
+    assert "killed by signal 9" in fault.why(victim)
+    assert len(srvd.deaths()) == 1  # a refused fork is no death
 
 
 def test_a_zygote_stopped_while_it_loads_fails_the_reload_and_nothing_else(starter: Starter) -> None:
@@ -63,6 +95,7 @@ def test_a_zygote_stopped_while_it_loads_fails_the_reload_and_nothing_else(start
         fault.repaired(lambda: srvd.operation(op)["state"] == "failed")
         assert srvd.names() == before
     assert fault.lost() == []
+    assert "no worker has died" in fault.why()
     assert "was not loaded within 1 s" in srvd.operation(op)["error"]["message"]
     wait_for(lambda: len(srvd.zygotes()) == 1)
 
@@ -80,15 +113,21 @@ def test_a_zygote_killed_in_a_reload_fails_it_and_the_old_generation_serves(star
         fault.repaired(lambda: srvd.operation(op)["state"] == "failed")
         assert srvd.names() == before
     assert fault.lost() == []
+    assert "no worker has died" in fault.why()
     assert "the process ended while it was loaded (signal 9)" in srvd.operation(op)["error"]["message"]
 
 
 def test_a_worker_that_ends_while_its_zygote_is_stopped_is_no_zombie_for_long(starter: Starter) -> None:
     """Its parent cannot reap it; when that has been replaced, it is the daemon's child, and is reaped."""
     srvd = starter(config=toml('workers = 2\nboot_timeout = "1s"'))
-    (zygote,) = srvd.zygotes()
-    zygote.suspend()
-    victim = srvd.serving()[0]
-    os.kill(victim["pid"], signal.SIGKILL)
-    srvd.wait_serving(2, without=victim["id"])
-    wait_for(lambda: not os.path.exists(f"/proc/{victim['pid']}"))
+    with under_load(
+        srvd, "a worker killed while its zygote is stopped (boot_timeout 1 s), until it is reaped"
+    ) as fault:
+        (zygote,) = srvd.zygotes()
+        zygote.suspend()
+        pids = {worker["id"]: worker["pid"] for worker in srvd.serving()}
+        victim = fault.kills()
+        fault.repaired(lambda: not os.path.exists(f"/proc/{pids[victim]}"))
+        srvd.wait_serving(2, without=victim)
+    assert fault.lost() == []
+    assert "died by itself" in fault.why(victim)

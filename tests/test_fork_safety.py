@@ -46,12 +46,10 @@ def test_an_application_that_starts_threads_while_it_is_loaded_is_repaired_like_
     srvd.wait_logged("loading app:app left 1 thread (poller) behind, which would not survive a fork: each worker loads")
     assert _ask_each(srvd) == ["2", "2"]
     with under_load(srvd, "SIGKILL of a worker that loads the application itself") as fault:
-        victim = srvd.serving()[0]
-        fault.strikes()
-        os.kill(victim["pid"], signal.SIGKILL)
-        fault.replaced(victim["id"], 2)
-    assert fault.lost(victim["id"]) == []
-    assert "killed by signal 9" in fault.why(victim["id"])
+        victim = fault.kills()
+        fault.replaced(victim, 2)
+    assert fault.lost() == []
+    assert "killed by signal 9" in fault.why(victim)
     assert _ask_each(srvd) == ["2", "2"]
 
 

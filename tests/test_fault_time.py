@@ -7,8 +7,6 @@ clock stays as it is: other programs live by it. A time namespace would not do, 
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest

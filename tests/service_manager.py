@@ -116,6 +116,12 @@ class ServiceManager:
         """The last sentence."""
         return next((one["STATUS"] for one in reversed(self.listen()) if one["STATUS"]), "")
 
+    @property
+    def listeners(self) -> dict[str, int]:
+        """Those in the store."""
+        self.listen()
+        return {name: fd for name, fd in self.store.items() if name.startswith("srvd/listener/")}
+
     def _keep(self, notice: Notice) -> None:
         if "FDSTORE=1" in notice.lines:
             (self.store[notice["FDNAME"]],) = notice.fds

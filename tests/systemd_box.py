@@ -164,8 +164,14 @@ class Box:
     def signal(self, pid: int, name: str) -> None:
         self.run("sh", "-c", f"kill -{name} {pid}")
 
-    def journal(self, unit: str) -> str:
-        return self.run("journalctl", "--no-pager", "--output=cat", "-u", unit).stdout
+    def journal(self, unit: str, after: str) -> str:
+        """What is in it since it was at that cursor."""
+        return self.run("journalctl", "--no-pager", "--output=cat", "-u", unit, f"--after-cursor={after}").stdout
+
+    def cursor(self) -> str:
+        """Where the journal is now."""
+        said = self.run("journalctl", "--no-pager", "--lines=1", "--output=cat", "--show-cursor").stdout
+        return said.strip().rpartition("-- cursor: ")[2]
 
 
 class Service:
@@ -178,6 +184,7 @@ class Service:
         self.instance = name or "srvd"
         self.folder = f"/opt/{name or 'shop'}"
         self._places = box.path("/etc/systemd/system")
+        self._began = box.cursor()
 
     def install(self, config: str, *lines: str, code: str | None = None, socket: str = "") -> None:
         """Puts unit, configuration and application in place; `lines` go into [Service], `socket` into [Socket]."""
@@ -234,7 +241,8 @@ class Service:
         return self.show("ActiveState")
 
     def journal(self) -> str:
-        return self.box.journal(self.unit)
+        """Since this object was made."""
+        return self.box.journal(self.unit, self._began)
 
     def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [f"{self.folder}/venv/bin/srvctl", "--socket", f"/run/srvd/{self.instance}.sock", *words]
@@ -243,6 +251,21 @@ class Service:
     def status(self) -> Map:
         answer: Map = json.loads(self.ctl("--json", "status").stdout)
         return answer
+
+    def wait_restarted(self, before: int) -> None:
+        """Until another process than that is the active one."""
+        wait_for(lambda: self.pid not in (0, before) and self.state == "active", within=60)
+
+    def workers(self) -> dict[str, int]:
+        """Pids of those that serve, by name."""
+        workers = (worker for pool in self.status()["pools"] for worker in pool["workers"])
+        return {worker["id"]: worker["pid"] for worker in workers if worker["state"] == "serving"}
+
+    def is_state_written(self) -> bool:
+        """Whether the file beside the control socket has everybody who serves."""
+        words = ["grep", "--quiet", "--fixed-strings", "--text"]
+        path = f"/run/srvd/{self.instance}.sock.state"
+        return all(self.box.run(*words, name, path, check=False).returncode == 0 for name in self.workers())
 
     def processes(self) -> list[int]:
         """Of the unit's control group."""

@@ -16,6 +16,7 @@ import pytest
 
 from srvd.core.model import OpId
 from srvd.daemon import adoption, handover
+from srvd.daemon.statefile import Sealed, seal, unseal
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, free_port, is_alive, toml
@@ -46,7 +47,7 @@ def zygote_of(srvd: Srvd) -> psutil.Process:
 
 def is_known(srvd: Srvd, operation: int) -> bool:
     """Whether the state has it."""
-    house = handover.read(adoption.unpack(state(srvd).read_bytes()).state).house
+    house = handover.read(adoption.unpack(unseal(state(srvd).read_bytes()).data).state).house
     return OpId(operation) in house.operations
 
 
@@ -338,7 +339,8 @@ def test_a_state_that_cannot_be_read_stops_no_start(starter: Starter, damage: st
         case "nonsense":
             state(srvd).write_bytes(b"\xc1" * 100)
         case "another version":
-            state(srvd).write_bytes(whole.replace(b"\xa7version\x01", b"\xa7version\x63"))
+            other = unseal(whole).data.replace(b"\xa7version\x01", b"\xa7version\x63")
+            state(srvd).write_bytes(seal(Sealed(unseal(whole).stamp, other)))
         case "cut":
             state(srvd).write_bytes(whole[: len(whole) // 2])
         case "removed":

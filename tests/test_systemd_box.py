@@ -28,6 +28,9 @@ BROKEN = "raise RuntimeError('the deploy is broken')\n"
 SCORES = {"srvd.service": 1.6, "change-user.conf": 2.5}
 """What `systemd-analyze security` may say at most; docs/howto/systemd.md explains what is left."""
 
+STORED = "3"
+"""Descriptors in the store of a service with one listener: that, the family's lock and its state."""
+
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
@@ -170,7 +173,7 @@ def test_an_upgrade_keeps_the_main_process_the_watchdog_and_the_store(service: S
     with _load(port) as load:
         service.ctl("upgrade")
         assert stays(lambda: (service.pid, service.state) == (before, "active"), 3.0, every=0.2)
-        assert service.show("NFileDescriptorStore") == "1"
+        assert service.show("NFileDescriptorStore") == STORED
         service.deploy(apps.good("two"))
         service.systemctl("restart")
         load.more()
@@ -186,7 +189,7 @@ def test_a_restart_hands_the_listeners_over_and_loses_nobody(service: Service, p
     service.install(_config(port))
     service.start()
     before = service.pid
-    assert service.show("NFileDescriptorStore") == "1"
+    assert service.show("NFileDescriptorStore") == STORED
     with _load(port, clients=8) as load:
         service.deploy(apps.good("two"))
         service.systemctl("restart")
@@ -241,7 +244,7 @@ def test_a_frozen_daemon_is_bitten_by_the_watchdog_and_no_request_is_lost(servic
     before = service.pid
     with _load(port) as load:
         service.box.signal(before, "STOP")
-        wait_for(lambda: service.pid not in (0, before) and service.state == "active", within=60)
+        service.wait_restarted(before)
         load.more()
     assert load.failed == []
     assert "Watchdog timeout" in service.journal()
@@ -254,11 +257,58 @@ def test_a_killed_daemon_comes_back_and_no_request_is_lost(service: Service, por
     before = service.pid
     with _load(port) as load, _load(port, 2, "/sleep/0.3") as slow:
         service.box.signal(before, "KILL")
-        wait_for(lambda: service.pid not in (0, before) and service.state == "active", within=60)
+        service.wait_restarted(before)
         load.more()
     assert load.failed + slow.failed == []
     assert service.show("NRestarts") == "1"
     wait_for(lambda: len(service.processes()) == 4, within=60)
+
+
+def test_a_killed_daemon_is_succeeded_by_what_systemd_kept_alone(service: Service, port: int) -> None:
+    """Its folder was cleaned between the death and the restart, twice; the second time it had been adopted itself."""
+    service.install(_config(port), "RestartSec=2s")
+    service.start()
+    with _load(port) as load:
+        for restarts in ("1", "2"):
+            before, workers = service.pid, service.workers()
+            wait_for(service.is_state_written, within=20)
+            service.box.signal(before, "KILL")
+            service.box.run("sh", "-c", "rm /run/srvd/srvd.sock*")
+            service.wait_restarted(before)
+            load.more()
+            assert service.workers() == workers
+            assert service.show("NRestarts") == restarts
+            assert service.pid == service.status()["daemon"]["pid"]
+            assert service.show("NFileDescriptorStore") == STORED
+        service.systemctl("reload")
+        load.more()
+    assert load.failed == []
+    assert "are adopted" in service.journal()
+    assert "sent away" not in service.journal()
+    service.systemctl("stop")
+    assert service.show("NFileDescriptorStore") == "0"
+    service.start()
+    assert service.workers().keys() == workers.keys()  # numbered anew: nobody was looked for
+    assert service.workers() != workers
+
+
+def test_a_full_run_keeps_nobody_from_being_adopted(service: Service, port: int) -> None:
+    service.install(_config(port), "RestartSec=2s")
+    service.box.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=1775,gid=srvd", "tmpfs", "/run/srvd")
+    try:
+        service.box.run("sh", "-c", "cat /dev/zero >/run/srvd/filler; true")
+        service.start()
+        with _load(port) as load:
+            before, workers = service.pid, service.workers()
+            service.box.signal(before, "KILL")
+            service.wait_restarted(before)
+            load.more()
+            assert service.workers() == workers
+        assert load.failed == []
+        assert "the state is with the service manager alone" in service.journal()
+        service.systemctl("stop")
+    finally:
+        service.box.run("umount", "-l", "/run/srvd")
 
 
 # -- what surrounds it ----------------------------------------------------------------------------------------------

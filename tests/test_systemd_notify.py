@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 from srvd.core.state import House
+from srvd.daemon.deposit import Deposit
 from srvd.daemon.herald import BEAT, EXTENSION, RETRY, Herald
 from srvd.linux.systemd import Unit
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, free_port, toml
+from tests.daemon import BIN, Srvd, free_port, is_alive, toml
 from tests.service_manager import ServiceManager, passing
 from tests.support import stays, wait_for
 
@@ -146,7 +147,7 @@ def test_the_status_follows_what_happens_and_nothing_is_said_without_a_change(
 def test_an_upgrade_goes_on_speaking_for_the_same_process(starter: Starter, manager: ServiceManager) -> None:
     srvd = starter(env=manager.environment | {"FDSTORE": "4", "WATCHDOG_USEC": "200000"})
     manager.wait_line("READY=1")
-    wait_for(lambda: manager.listen() and len(manager.store) == 1)
+    wait_for(lambda: len(manager.listeners) == 1)
     after = len(manager.listen())
     assert srvd.ctl("upgrade").returncode == 0
     begun = manager.wait_line("RELOADING=1", after)
@@ -429,6 +430,7 @@ def test_who_waits_at_a_passed_socket_is_answered_by_the_next_daemon(
 
 
 def _stored(srvd: Srvd, manager: ServiceManager) -> Srvd:
+    srvd.command = srvd.command[srvd.command.index(str(BIN / "srvd")) :]  # without the launcher of the former start
     return passing(srvd, list(manager.store.values()), ":".join(manager.store))
 
 
@@ -438,8 +440,8 @@ def test_a_restart_hands_the_listeners_over_with_all_who_wait_there(
 ) -> None:
     variables = manager.environment | {"FDSTORE": "4"}
     first = starter(config=toml("workers = 1", bind=bind), env=variables)
-    wait_for(lambda: manager.listen() and len(manager.store) == 1)
-    held = socket.socket(fileno=os.dup(next(iter(manager.store.values()))))
+    wait_for(lambda: len(manager.listeners) == 1)
+    held = socket.socket(fileno=os.dup(next(iter(manager.listeners.values()))))
     with held, socket.socket(held.family) as early, socket.socket(held.family) as late:
         early.connect(held.getsockname())
         early.sendall(b"GET /sleep/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -450,12 +452,13 @@ def test_a_restart_hands_the_listeners_over_with_all_who_wait_there(
         late.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert b"one " in _all(early)
         assert first.wait() == 0
+        assert manager.listen()
+        assert manager.store == manager.listeners  # nobody is left to be adopted
         assert len(manager.store) == 1
         first.good("two")
         _stored(first, manager).start()
         assert b"two " in _all(late)
-    manager.listen()
-    assert len(manager.store) == 1
+    assert len(manager.listeners) == 1
 
 
 def _all(client: socket.socket) -> bytes:
@@ -469,7 +472,7 @@ def _all(client: socket.socket) -> bytes:
 
 def test_a_stop_takes_everything_out_of_the_store(starter: Starter, manager: ServiceManager) -> None:
     srvd = starter(env=manager.environment | {"FDSTORE": "4"})
-    wait_for(lambda: manager.listen() and len(manager.store) == 1)
+    wait_for(lambda: len(manager.listeners) == 1)
     address = srvd.address()
     assert srvd.stop() == 0
     assert manager.listen()
@@ -481,20 +484,188 @@ def test_a_stop_takes_everything_out_of_the_store(starter: Starter, manager: Ser
 def test_the_store_follows_the_configuration(starter: Starter, manager: ServiceManager) -> None:
     two = toml("rollback_window = 0\nbake = 0", f'[listeners.api]\nbind = ["127.0.0.1:{free_port()}"]')
     srvd = starter(config=two, env=manager.environment | {"FDSTORE": "4"})
-    wait_for(lambda: manager.listen() and len(manager.store) == 2)
+    wait_for(lambda: len(manager.listeners) == 2)
     srvd.configure(toml("rollback_window = 0\nbake = 0"))
     assert srvd.ctl("reload").returncode == 0
-    wait_for(lambda: manager.listen() and len(manager.store) == 1)
+    wait_for(lambda: len(manager.listeners) == 1)
 
 
 def test_a_store_that_is_too_small_is_a_warning(starter: Starter, manager: ServiceManager) -> None:
     more = f'[listeners.api]\nbind = ["127.0.0.1:{free_port()}"]'
     srvd = starter(config=toml(more=more), env=manager.environment | {"FDSTORE": "1"})
-    wait_for(lambda: manager.listen() and len(manager.store) == 1)
-    assert srvd.logged().count("takes 1 of 2 listeners") == 1
+    wait_for(lambda: len(manager.listeners) == 1)
+    assert srvd.logged().count("takes 1 of 4 descriptors") == 1
 
 
 def test_without_a_store_nothing_is_stored(starter: Starter, manager: ServiceManager) -> None:
     starter(env=manager.environment)
     manager.wait_line("READY=1")
     assert manager.store == {}
+
+
+# -- the state in the store -----------------------------------------------------------------------------------------
+
+
+STORE = {"FDSTORE": "8"}
+
+
+def _pids(srvd: Srvd) -> dict[str, int]:
+    return {worker["id"]: worker["pid"] for worker in srvd.serving()}
+
+
+def _states(manager: ServiceManager) -> list[int]:
+    manager.listen()
+    return [fd for name, fd in manager.store.items() if name.startswith("srvd/state/")]
+
+
+def _is_deposited(srvd: Srvd, manager: ServiceManager) -> bool:
+    """Whether the state that the manager keeps has everybody who serves."""
+    kept = [found.data for fd in _states(manager) if (found := Deposit("", fd).read()) is not None]
+    return any(all(name.encode() in data for name in _pids(srvd)) for data in kept)
+
+
+def _die(srvd: Srvd, manager: ServiceManager) -> dict[str, int]:
+    """The daemon is killed, and its folder cleaned; who served."""
+    wait_for(lambda: _is_deposited(srvd, manager))
+    before = _pids(srvd)
+    srvd.die()
+    manager.listen()
+    for left in srvd.folder.glob("control.sock*"):
+        left.unlink()
+    return before
+
+
+def test_a_daemon_that_died_is_succeeded_though_its_folder_was_cleaned(
+    starter: Starter, manager: ServiceManager
+) -> None:
+    srvd = starter(config=toml("workers = 2"), env=manager.environment | STORE)
+    held = {"srvd/family", "srvd/state"}
+    with srvd.under_load(clients=4) as load:
+        for _ in range(2):  # also one that was adopted so
+            before = _die(srvd, manager)
+            load.more()
+            fresh = len(manager.listen())
+            _stored(srvd, manager).start()
+            manager.wait_line("READY=1", fresh)
+            load.more()
+            assert _pids(srvd) == before
+            assert not any(one["FDNAME"] for one in manager.heard[fresh:])  # the same is in the store
+            assert {name.rpartition("/")[0] for name in manager.store} >= held
+        assert srvd.ctl("reload").returncode == 0
+        load.more()
+        assert not before.items() & _pids(srvd).items()
+    assert load.failed == []
+    assert "sent away" not in srvd.logged()
+
+
+def test_what_came_after_an_adoption_is_adopted_too(starter: Starter, manager: ServiceManager) -> None:
+    """The zygote of a reload gets the lock that came from the store."""
+    srvd = starter(config=toml("workers = 1\nbake = 0\nrollback_window = 0"), env=manager.environment | STORE)
+    _die(srvd, manager)
+    _stored(srvd, manager).start()
+    assert srvd.ctl("reload").returncode == 0
+    wait_for(lambda: len(srvd.family()) == 2)
+    with srvd.under_load(clients=2) as load:
+        before = _die(srvd, manager)
+        _stored(srvd, manager).start()
+        assert _pids(srvd) == before
+        load.more()
+    assert load.failed == []
+
+
+def test_an_upgrade_goes_on_writing_what_the_manager_keeps(starter: Starter, manager: ServiceManager) -> None:
+    srvd = starter(config=toml("workers = 1"), env=manager.environment | STORE)
+    wait_for(lambda: _is_deposited(srvd, manager))
+    assert srvd.ctl("upgrade").returncode == 0
+    assert srvd.ctl("scale", "3").returncode == 0
+    before = _die(srvd, manager)
+    assert len(before) == 3
+    _stored(srvd, manager).start()
+    assert _pids(srvd) == before
+    assert len(_states(manager)) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGRTMIN], ids=["stop", "restart"])
+def test_after_a_good_end_nobody_is_looked_for_whatever_is_in_the_store(
+    starter: Starter, manager: ServiceManager, how: int
+) -> None:
+    srvd = starter(config=toml("workers = 1"), env=manager.environment | STORE)
+    wait_for(lambda: _is_deposited(srvd, manager))
+    left = {name: os.dup(fd) for name, fd in manager.store.items() if not name.startswith("srvd/listener/")}
+    srvd.signal(how)
+    assert srvd.wait() == 0
+    manager.listen()
+    assert not left.keys() & manager.store.keys()
+    manager.store |= left  # as if it had not been told
+    _stored(srvd, manager).start()
+    assert "adopted" not in srvd.logged()
+    assert "sent away" not in srvd.logged()
+    wait_for(lambda: not left.keys() & manager.store.keys() if manager.listen() else False)
+    assert len(_states(manager)) == 1
+
+
+def test_who_died_with_the_daemon_is_not_waited_for(starter: Starter, manager: ServiceManager) -> None:
+    srvd = starter(config=toml("workers = 1"), env=manager.environment | STORE)
+    before = _die(srvd, manager)
+    for process in srvd.adopted:
+        process.kill()
+    wait_for(lambda: not any(map(is_alive, srvd.adopted)))
+    _stored(srvd, manager).start()
+    assert before.keys() == _pids(srvd).keys()
+    assert not before.items() & _pids(srvd).items()
+    wait_for(lambda: len(_states(manager)) == 1)
+    _die(srvd, manager)
+    _stored(srvd, manager).start()
+    assert "are adopted" in srvd.logged()
+
+
+@pytest.mark.parametrize("where", ["file", "store"])
+def test_the_later_state_of_two_is_gone_on_with(starter: Starter, manager: ServiceManager, where: str) -> None:
+    """Either place may have refused what was written last."""
+    srvd = starter(config=toml("workers = 1"), env=manager.environment | STORE)
+    wait_for(lambda: _is_deposited(srvd, manager))
+    (memory,) = _states(manager)
+    file = srvd.folder / "control.sock.state"
+    old = file.read_bytes() if where == "store" else os.pread(memory, os.fstat(memory).st_size, 0)
+    assert srvd.ctl("scale", "2").returncode == 0
+    wait_for(lambda: _is_deposited(srvd, manager) and all(name.encode() in file.read_bytes() for name in _pids(srvd)))
+    before = _pids(srvd)
+    srvd.die()
+    if where == "store":
+        file.write_bytes(old)
+    else:
+        os.ftruncate(memory, 0)
+        os.pwrite(memory, old, 0)
+    _stored(srvd, manager).start()
+    assert _pids(srvd) == before
+
+
+def test_a_state_that_cannot_be_read_in_either_place_stops_no_start(starter: Starter, manager: ServiceManager) -> None:
+    srvd = starter(config=toml("workers = 1"), env=manager.environment | STORE)
+    with srvd.under_load(clients=2) as load:
+        _die(srvd, manager)
+        (memory,) = _states(manager)
+        os.ftruncate(memory, 200)
+        left = list(srvd.adopted)
+        _stored(srvd, manager).start()
+        load.more()
+        wait_for(lambda: not any(map(is_alive, left)), within=60)
+        load.more()
+    assert load.failed == []
+    assert "sent away" in srvd.logged()
+    assert (srvd.folder / "control.sock.family").exists()  # who begins anew is found by the path again
+
+
+def test_a_listener_that_was_adopted_can_be_closed(starter: Starter, manager: ServiceManager) -> None:
+    """What the store gave back beside what the workers brought must not go on listening."""
+    port, once = free_port(), "rollback_window = 0\nbake = 0"
+    more = f'[listeners.api]\nbind = ["127.0.0.1:{port}"]'
+    srvd = starter(config=toml(once, more), env=manager.environment | STORE)
+    _die(srvd, manager)
+    _stored(srvd, manager).start()
+    assert srvd.get(listener="api").startswith("one ")
+    srvd.configure(toml(once))
+    assert srvd.ctl("reload").returncode == 0
+    wait_for(lambda: len(manager.listeners) == 1)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)

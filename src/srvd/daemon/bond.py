@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import stat
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ from srvd.linux import rendezvous
 __all__ = ["Bond", "Carried"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_NAME = re.compile(r"srvd-[0-9a-f]{32}")
 
 
 class Carried(NamedTuple):
@@ -38,14 +36,16 @@ class Bond:
     if that is unknown, and one of them brings the lock (`take`).
     """
 
-    def __init__(self, path: str, lock: int, name: str, *, is_held: bool) -> None:
+    def __init__(self, path: str, lock: int, name: str, *, is_held: bool, is_deposited: bool = False) -> None:
+        """`is_deposited`: lock and name are with the service manager, too."""
         self.path = path
+        self.is_deposited = is_deposited
         self.rendezvous = name
         self.lock = lock
         self.is_held = is_held
 
     @classmethod
-    def open(cls, path: str) -> Bond:
+    def open(cls, path: str, *, is_deposited: bool = False) -> Bond:
         """Raises `SystemRefused`: there is no such folder, or what is there is not ours."""
         try:
             lock = os.open(path, _FLAGS, 0o600)
@@ -55,10 +55,10 @@ class Bond:
         if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
             os.close(lock)
             raise SystemRefused(f"open {path}: it is no file of root or of the daemon's user; nothing was started")
-        bond = cls(path, lock, "", is_held=False)
+        bond = cls(path, lock, "", is_held=False, is_deposited=is_deposited)
         if not bond.try_again():
             name = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
-            bond.rendezvous = name if _NAME.fullmatch(name) else ""
+            bond.rendezvous = name if rendezvous.is_name(name) else ""
         return bond
 
     def try_again(self) -> bool:
@@ -72,15 +72,25 @@ class Bond:
         try:
             os.ftruncate(self.lock, 0)
             os.pwrite(self.lock, f"{self.rendezvous}\n".encode(), 0)
-        except OSError:  # a full disk: orphans could not be found, so nobody shall wait for that
-            self.rendezvous = ""
+        except OSError:  # a full disk: orphans could not be found there, so nobody shall wait for that
+            self.rendezvous = self.rendezvous if self.is_deposited else ""
         return True
+
+    @property
+    def is_in_place(self) -> bool:
+        """Is the lock the one that others find by its path?"""
+        try:
+            entry = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self.lock)
+        return (entry.st_dev, entry.st_ino) == (mine.st_dev, mine.st_ino)
 
     def renew(self) -> None:
         """Begin anew in its place: those who hold it are known to be of no family."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        fresh = Bond.open(self.path)
+        fresh = Bond.open(self.path, is_deposited=self.is_deposited)
         os.close(self.lock)
         self.lock, self.rendezvous, self.is_held = fresh.lock, fresh.rendezvous, fresh.is_held
 

@@ -5,6 +5,7 @@ Serves nobody: `control.py` accepts. Never "it exists, so unlink it": only who h
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -132,8 +133,9 @@ def _lock(path: str) -> int:
             _flock(path, lock)
             # The former owner may have removed the file between our open and our lock: then we hold a lock on nothing.
             if _inode_at(lock_path(path)) == (entry.st_dev, entry.st_ino):
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, and names nobody
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
                 return lock
         except BaseException:
             os.close(lock)

@@ -9,9 +9,12 @@ import os
 from typing import NamedTuple
 
 from srvd.config.settings import DaemonSettings
+from srvd.daemon import deposit
 from srvd.daemon.bond import Bond
 from srvd.daemon.control_peers import Roles
 from srvd.daemon.control_socket import Claim
+from srvd.daemon.deposit import Deposit
+from srvd.linux.systemd import Unit
 from srvd.wire.places import family_path, rundir, socket_path
 
 __all__ = ["Ground", "control_path", "prepare"]
@@ -21,6 +24,7 @@ class Ground(NamedTuple):
     claim: Claim
     roles: Roles
     bond: Bond
+    left: Deposit | None = None  # with the service manager, by a daemon that died
 
 
 def control_path(settings: DaemonSettings) -> str:
@@ -28,7 +32,7 @@ def control_path(settings: DaemonSettings) -> str:
     return settings.socket or socket_path(settings.name, rundir(os.geteuid(), os.environ))
 
 
-def prepare(settings: DaemonSettings) -> Ground:
+def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
     """Raises `SystemRefused`: another daemon runs, or the folder is none of ours; `ConfigInvalid`: a role is given to
     nobody. Nothing is left behind then.
     """
@@ -36,7 +40,11 @@ def prepare(settings: DaemonSettings) -> Ground:
     roles = Roles.resolve(settings.roles, os.geteuid())
     claim = Claim.open(path, shared=roles.shared)
     try:
-        return Ground(claim, roles, Bond.open(family_path(path)))
+        left = deposit.find(unit)
+        if left is None:
+            return Ground(claim, roles, Bond.open(family_path(path), is_deposited=unit.store > 0))
+        bond = Bond(family_path(path), left.lock, left.deposit.family, is_held=False, is_deposited=True)
+        return Ground(claim, roles, bond, left.deposit)
     except BaseException:
         claim.close()
         raise

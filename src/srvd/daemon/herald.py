@@ -85,10 +85,9 @@ class Herald:
         self._send([f"STATUS=could not start: {escape(sentence)}", "STOPPING=1"])
 
     def close(self) -> None:
-        """Nothing more is said; what the manager keeps it keeps."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Nothing more is said; what the manager shall keep it keeps."""
+        self._take_out()
+        self._hang_up()
 
     def _open(self) -> NotifySocket | None:
         if not self._unit.notify:
@@ -114,19 +113,26 @@ class Herald:
                 lines.append(_extension())
         return [*lines, f"STATUS={escape(now.sentence)}"]
 
-    def _store(self) -> None:
+    def _take_out(self) -> Mapping[str, int]:
+        """What is not to be kept any more; returns what is."""
         wanted = self._to_store() if self._unit.store else {}
         for name in self._kept - wanted.keys():
             if self._send(["FDSTOREREMOVE=1", f"FDNAME={name}"]):
                 self._kept.discard(name)
+        return wanted
+
+    def _store(self) -> None:
+        wanted = self._take_out()
         if len(wanted) > self._unit.store > 0 and not self._scarce:
             self._scarce = True
             self._warn(
-                f"the service manager's store takes {self._unit.store} of {len(wanted)} listeners: the others are "
-                "closed over a restart; FileDescriptorStoreMax= and FDSTORE of the unit say how many"
+                f"the service manager's store takes {self._unit.store} of {len(wanted)} descriptors, listeners first: "
+                "those without a place are closed over a restart, and a state without one is in its file only; "
+                "FileDescriptorStoreMax= and FDSTORE of the unit say how many"
             )
-        for name in sorted(wanted.keys() - self._kept):
-            if len(self._kept) < self._unit.store and self._send(["FDSTORE=1", f"FDNAME={name}"], wanted[name]):
+        for name, fd in wanted.items():
+            room = name not in self._kept and len(self._kept) < self._unit.store
+            if room and self._send(["FDSTORE=1", f"FDNAME={name}"], fd):
                 self._kept.add(name)
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -160,10 +166,15 @@ class Herald:
             sent = self._socket.send(lines, () if fd is None else (fd,))
         except OSError as exc:
             self._warn(f"tell the service manager at {self._unit.notify}: {exc.strerror}; it is told nothing more")
-            self.close()
+            self._hang_up()
             return False
         self._late = self._late or not sent
         return sent
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 def _extension() -> str:

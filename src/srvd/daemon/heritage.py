@@ -1,4 +1,4 @@
-"""What a daemon leaves to the next one, should it die: the bond of its family, and its state beside the control socket.
+"""What a daemon leaves to the next one, should it die: the bond of its family, and its state.
 
 Adopts nobody (`adoption.py`) and decides nothing. Of a daemon that ends in good order nothing is left.
 """
@@ -18,13 +18,13 @@ from srvd.core.model import GenerationId
 from srvd.core.state import House
 from srvd.daemon import adoption, handover
 from srvd.daemon.adoption import Will
-from srvd.daemon.bond import Bond
 from srvd.daemon.control_desk import Memory
 from srvd.daemon.control_ring import Events
 from srvd.daemon.handover import Handover
 from srvd.daemon.kept import Kept
 from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.loop import Loop
+from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
 from srvd.daemon.statefile import StateFile
 from srvd.linux import procfs
@@ -48,11 +48,12 @@ class Owner(Protocol):
 class Heritage:
     """Of one running daemon."""
 
-    def __init__(self, owner: Owner, bond: Bond, path: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, owner: Owner, parts: Parts, path: str, warn: Callable[[str], None]) -> None:
         """`path` is the state file's."""
+        bond = parts.bond
         self._owner = owner
         self._bond = bond
-        self._file = StateFile(path, self._will, warn)
+        self._file = StateFile(path, parts.deposit, self._will, warn)
         self._starts: dict[str, int] = {}
         self._boot = adoption.boot_id()
         self._latecomers: Latecomers | None = None

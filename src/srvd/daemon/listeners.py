@@ -113,9 +113,7 @@ class Listeners:
             raise
         self._open |= fresh
         self._plans[revision] = plans
-        for fd in self._stored.values():  # duplicates of what is open now, or what nobody names any more
-            os.close(fd)
-        self._stored = {}
+        self._close_stored()
         return [warning for settings in wanted.values() for warning in self._overruled(revision, settings)]
 
     def adopt(self, revisions: Sequence[Revision]) -> None:
@@ -219,18 +217,20 @@ class Listeners:
             else:
                 os.close(fd)
 
-    def complete(self) -> None:
+    def complete(self, unit: Unit) -> None:
         """Of a daemon that died: open what plans name and nobody has brought, and undo what a stop under way had done.
 
         Raises `SystemRefused`.
         """
+        self._stored = unit.stored(STORE_KIND)
         for opened in self._open.values():
             if opened.socket.family != socket.AF_UNIX:
                 sockets.unseal(opened.socket)
         for plans in self._plans.values():
             for plan in plans:
                 if plan.key not in self._open:
-                    self._open[plan.key] = _open(plan)
+                    self._open[plan.key] = self._find(plan) or _open(plan)
+        self._close_stored()
 
     def abandon(self) -> None:
         """Let go of them as they are: the daemon ends by a bug, and the workers go on with them."""
@@ -279,6 +279,12 @@ class Listeners:
         if used and meant and {str(sockets.parse_address(text)) for text in settings.bind} != set(used):
             bind = ", ".join(settings.bind)
             yield f"listener {settings.name}: bind ({bind}) is not used: systemd passed {', '.join(used)}"
+
+    def _close_stored(self) -> None:
+        """Duplicates of what is open now, or what nobody names any more: it would go on listening."""
+        for fd in self._stored.values():
+            os.close(fd)
+        self._stored = {}
 
     def _find(self, plan: Plan) -> Open | None:
         """The socket of this address that a former process has left in the fd store."""

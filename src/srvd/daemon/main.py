@@ -24,6 +24,7 @@ from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.bond import Bond
 from srvd.daemon.control import ControlServer
 from srvd.daemon.control_peers import Roles
+from srvd.daemon.deposit import Deposit
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of
 from srvd.daemon.ground import Ground, control_path
@@ -84,7 +85,7 @@ class Daemon:
             house, self.performer.workers, self.emit, lambda: self.engine.config, listeners.described, dumps
         )
         self._pidfile = Pidfile(settings.pidfile)
-        self._herald = Herald(parts.unit, house, listeners.to_store, self._log.warning)
+        self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()
         self._exit: Exit | None = None
         self._loop: Any = None  # asyncio's, which is imported late
@@ -110,8 +111,7 @@ class Daemon:
         hold()
         raise_open_files()
         set_title(f"srvd: daemon {self._settings.name}")
-        source = f", by {config.path}" if config.path else ""
-        self._log.info(f"srvd {__version__} starts, pid {os.getpid()}{source}")
+        self._log.info(f"srvd {__version__} starts, pid {os.getpid()}" + (f", by {config.path}" if config.path else ""))
         for warning in config.warnings:
             self._log.warning(warning)
         try:
@@ -180,7 +180,7 @@ class Daemon:
         loop.set_exception_handler(lambda _, context: self._bug(context))
         self._control = ControlServer(loop, self._answers, self._log_control, self._settings.name)
         self._upgrade = Upgrade(loop, self, self._parts.program)
-        self._heritage = Heritage(self, self._parts.bond, state_path(control_path(self._settings)), self._log.warning)
+        self._heritage = Heritage(self, self._parts, state_path(control_path(self._settings)), self._log.warning)
         self.engine.check_program = self._upgrade.check
         self.engine.replace_program = self._upgrade.replace
 
@@ -240,6 +240,7 @@ class Daemon:
         """The same, before it is bytes."""
         kept.give("scoreboard", self._parts.board.fd)
         kept.give("keepsake", self.keepsake.fd)
+        self._parts.deposit.carry(kept)
         shell = handover.Shell(
             version=__version__,
             protocol=family.PROTOCOL,
@@ -272,6 +273,7 @@ class Daemon:
             shell.unit,
             Keepsake(kept.find("keepsake")),
             Bond.resume(shell.bond, kept, family_path(control_path(settings))),
+            Deposit.resume(shell.bond.rendezvous, shell.unit, kept),
             Log(2, settings.log_format, settings.log_level, shared=True),
         )
         daemon = cls(settings, Source.resume(shell.source), parts, Verdict(None), daemonized=shell.daemonized)

@@ -1,6 +1,6 @@
 """What a daemon is made of, before it is one: `start.py` makes them, or finds them after a daemon that died.
 
-Does nothing.
+Does nothing but to say what of it a service manager should keep.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.bond import Bond
+from srvd.daemon.deposit import Deposit
 from srvd.daemon.keepsake import Keepsake
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.program import Program
@@ -29,4 +30,9 @@ class Parts(NamedTuple):
     unit: Unit
     keepsake: Keepsake
     bond: Bond
+    deposit: Deposit
     log: Log
+
+    def to_store(self) -> dict[str, int]:
+        """What the service manager should keep for the next daemon, by its name there; the first ones first."""
+        return self.listeners.to_store() | self.deposit.to_store(self.bond.lock)

@@ -15,7 +15,7 @@ from srvd.config.source import Source
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import background
 from srvd.daemon.background import LogFile, Verdict
-from srvd.daemon.bond import Bond
+from srvd.daemon.deposit import Deposit
 from srvd.daemon.ground import Ground, prepare
 from srvd.daemon.keepsake import Keepsake
 from srvd.daemon.listeners import Listeners
@@ -52,11 +52,11 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
                 return code
             systemd.follow(os.environ, os.getpid())
         LogFile(config.daemon.log_file).open()
-        ground = prepare(config.daemon)
+        ground = prepare(config.daemon, unit)
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
             found = None if ground.bond.is_held else _search(ground, log.warning)
-            parts = _parts(config.daemon, unit, ground.bond, found, log)
+            parts = _parts(config.daemon, unit, ground, found, log)
             daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
             return daemon.run(config, ground, found)
         finally:
@@ -75,16 +75,20 @@ def _search(ground: Ground, say: Callable[[str], None]) -> Found:
     return succession.search(ground, say)
 
 
-def _parts(settings: DaemonSettings, unit: Unit, bond: Bond, found: Found | None, log: Log) -> Parts:
+def _parts(settings: DaemonSettings, unit: Unit, ground: Ground, found: Found | None, log: Log) -> Parts:
     """New ones, or those of a daemon that died."""
+    bond, program, keepsake = ground.bond, this_program(), Keepsake()
     if found is not None and found.adoption is not None:
         handed, kept = found.adoption.found, found.adoption.kept
         listeners = Listeners.resume(handed.shell.listening, kept)
-        listeners.complete()
+        listeners.complete(unit)
         board = Board.attach(kept.take("scoreboard"))
-        return Parts(board, listeners, Supervisor(house=handed.house), this_program(), unit, Keepsake(), bond, log)
+        deposit = ground.left or Deposit.create(bond.rendezvous, unit)
+        return Parts(board, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
     board = Board.create(2 * settings.max_workers + SPARE_SLOTS)
     listeners = Listeners(unit)
     if found is not None:
         listeners.inherit(found.listeners)
-    return Parts(board, listeners, Supervisor(limit=settings.max_workers), this_program(), unit, Keepsake(), bond, log)
+    deposit = Deposit.create(bond.rendezvous, unit)
+    core = Supervisor(limit=settings.max_workers)
+    return Parts(board, listeners, core, program, unit, keepsake, bond, deposit, log)

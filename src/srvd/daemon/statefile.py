@@ -1,8 +1,8 @@
 """The file beside the control socket with what the next daemon has to know, should this one die.
 
 Knows nothing of its content. Written in one step and only when the content has changed; never while nothing happens,
-and never so often that it costs more than a twentieth of the daemon's time. The disk may be full: the daemon goes on,
-and says once that nobody would adopt its workers.
+and never so often that it costs more than a twentieth of the daemon's time. A service manager may keep a copy in memory
+(`deposit.py`). The disk may be full: the daemon goes on, and says once what that means.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import contextlib
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable
+from struct import Struct
+from typing import NamedTuple, Protocol
 
 from srvd.daemon.control_socket import is_ours
 from srvd.daemon.loop import Loop, Timer
 from srvd.errors import Unsupported
 
-__all__ = ["LIMIT", "StateFile", "read", "set_aside"]
+__all__ = ["HEADER", "LIMIT", "Sealed", "StateFile", "measure", "read", "seal", "set_aside", "unseal"]
 
 LIMIT = 32 << 20
 """Bytes. What is larger is not written, and not read."""
@@ -32,19 +35,68 @@ BAD = ".bad"
 """Ends the path of a state that could not be read, for whoever wants to know why."""
 
 
+_HEADER = Struct("<8sQQI")  # what it is, when it was written, bytes that follow, their checksum with all before it
+_MAGIC = b"srvd 1\r\n"
+
+HEADER = _HEADER.size
+"""Bytes in front of the content."""
+
+
+class Sealed(NamedTuple):
+    """A state as it was written, at a time (nanoseconds, monotonic): the later one of two holds."""
+
+    stamp: int
+    data: bytes
+
+
+def seal(state: Sealed) -> bytes:
+    """To be read by `unseal`."""
+    bare = _HEADER.pack(_MAGIC, state.stamp, len(state.data), 0)
+    return _HEADER.pack(_MAGIC, state.stamp, len(state.data), zlib.crc32(state.data, zlib.crc32(bare))) + state.data
+
+
+def measure(header: bytes) -> tuple[int, int]:
+    """Stamp and length that a header speaks of; (0, 0): it is none."""
+    if len(header) != HEADER or not header.startswith(_MAGIC):
+        return 0, 0
+    _, stamp, length, _ = _HEADER.unpack(header)
+    return stamp, length
+
+
+def unseal(raw: bytes) -> Sealed:
+    """Raises `Unsupported`: it is none, or not whole."""
+    stamp, length = measure(raw[:HEADER])
+    state = Sealed(stamp, raw[HEADER:])
+    if not stamp or len(state.data) != length or seal(state) != raw:
+        raise Unsupported("read the state: it is none, or damaged")
+    return state
+
+
+class Copy(Protocol):
+    """Another place for the same."""
+
+    @property
+    def is_kept(self) -> bool: ...
+
+    def write(self, sealed: bytes) -> None: ...
+
+    def clear(self) -> None: ...
+
+
 class StateFile:
     """Of a daemon that runs."""
 
-    def __init__(self, path: str, content: Callable[[], bytes], warn: Callable[[str], None]) -> None:
+    def __init__(self, path: str, copy: Copy, content: Callable[[], bytes], warn: Callable[[str], None]) -> None:
         """`content` is called when it may have changed; b"" means that there is nothing to say yet."""
         self._path = path
+        self._copy = copy
         self._content = content
         self._warn = warn
         self._written = b""
         self._not_before = 0.0
         self._loop: Loop | None = None
         self._timer: Timer | None = None
-        self._failed = False
+        self._failed = ""
 
     def attach(self, loop: Loop) -> None:
         self._loop = loop
@@ -71,6 +123,7 @@ class StateFile:
         self._loop = None
         if remove:
             self._unlink()
+            self._copy.clear()
 
     def _write(self) -> None:
         self._timer = None
@@ -81,36 +134,52 @@ class StateFile:
         self._not_before = time.monotonic() + min(_LONGEST, _SHARE * (time.thread_time() - began))
 
     def _replace(self, data: bytes) -> None:
-        fresh = f"{self._path}.new"
+        """In both places. What could not be written is removed: it is not true any more, and would be believed."""
+        sealed = seal(Sealed(time.monotonic_ns(), data))
+        failed = self._write_copy(sealed) if self._copy.is_kept else ""
+        if failed:
+            failed = f"keep the state with the service manager: {failed}; it is beside the control socket alone"
         try:
-            if len(data) > LIMIT:
-                raise OSError(f"it has {len(data)} bytes, {LIMIT} are the most")
-            # Not over what may stand there: a link would lead anywhere.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(fresh)
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-            finally:
-                os.close(fd)
-            os.replace(fresh, self._path)
+            self._write_file(sealed)
         except OSError as exc:
-            self._fail(exc.strerror or str(exc))
-        else:
-            self._written, self._failed = data, False
-
-    def _fail(self, reason: str) -> None:
-        """What was written before is not true any more, and would be believed."""
-        self._written = b""
-        self._unlink()
-        if not self._failed:
-            self._failed = True
-            self._warn(
-                f"write {self._path}: {reason}; should this daemon die, the next one cannot adopt its workers, and has "
-                "to start anew"
+            self._unlink()
+            alone = self._copy.is_kept and not failed
+            failed = f"write {self._path}: {exc.strerror or exc}; " + (
+                "the state is with the service manager alone"
+                if alone
+                else "should this daemon die, the next one cannot adopt its workers, and has to start anew"
             )
+        if failed and not self._failed:
+            self._warn(failed)
+        self._written, self._failed = b"" if failed else data, failed
+
+    def _write_copy(self, sealed: bytes) -> str:
+        """Why it could not be written."""
+        try:
+            if len(sealed) > LIMIT:
+                raise OSError(f"it has {len(sealed)} bytes, {LIMIT} are the most")
+            self._copy.write(sealed)
+        except OSError as exc:
+            self._copy.clear()
+            return exc.strerror or str(exc)
+        return ""
+
+    def _write_file(self, sealed: bytes) -> None:
+        """Raises `OSError`."""
+        fresh = f"{self._path}.new"
+        if len(sealed) > LIMIT:
+            raise OSError(f"it has {len(sealed)} bytes, {LIMIT} are the most")
+        # Not over what may stand there: a link would lead anywhere.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(sealed)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.replace(fresh, self._path)
 
     def _unlink(self) -> None:
         for path in (self._path, f"{self._path}.new"):
@@ -118,12 +187,12 @@ class StateFile:
                 os.unlink(path)
 
 
-def read(path: str) -> bytes:
-    """What a daemon has written there; b"" if none has. Raises `Unsupported`: there is something else."""
+def read(path: str) -> Sealed | None:
+    """What a daemon has written there, if one has. Raises `Unsupported`: there is something else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return b""
+        return None
     except OSError as exc:
         raise Unsupported(f"read {path}: {exc.strerror}") from exc
     try:
@@ -135,11 +204,11 @@ def read(path: str) -> bytes:
         data = b""
         while chunk := os.read(fd, LIMIT + 1 - len(data)):
             data += chunk
-        return data
     except OSError as exc:
         raise Unsupported(f"read {path}: {exc.strerror}") from exc
     finally:
         os.close(fd)
+    return unseal(data) if data else None
 
 
 def set_aside(path: str) -> str:

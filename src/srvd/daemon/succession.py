@@ -12,7 +12,7 @@ from srvd.config.settings import Config
 from srvd.core.events import Event, ZygoteGone
 from srvd.daemon import adoption, statefile
 from srvd.daemon.adoption import Adoption, Stray
-from srvd.daemon.bond import Bond
+from srvd.daemon.deposit import Deposit
 from srvd.daemon.engine import Engine
 from srvd.daemon.ground import Ground
 from srvd.daemon.heritage import sums
@@ -52,13 +52,15 @@ def search(ground: Ground, say: Callable[[str], None]) -> Found:
     calls = Calls(bond.rendezvous, bond.lock) if bond.rendezvous else None
     try:
         if calls is not None:
-            adopted = _adopt(bond, calls, state_path(ground.claim.path), say)
+            adopted = _adopt(ground, calls, say)
             if adopted is not None:
                 return Found(adopted, calls, tuple(adopted.strays))
             if bond.is_held:  # nobody who is known lives, and what holds it is of no family
                 calls.close()
                 return Found()
         strays, listeners = adoption.dissolve(bond, calls, say)
+        if not bond.is_in_place:  # it came from the service manager: those who begin here are to be found by the path
+            bond.renew()
         return Found(None, calls, tuple(strays), tuple(listeners))
     except BaseException:
         if calls is not None:
@@ -66,21 +68,42 @@ def search(ground: Ground, say: Callable[[str], None]) -> Found:
         raise
 
 
-def _adopt(bond: Bond, calls: Calls, path: str, say: Callable[[str], None]) -> Adoption | None:
-    """None: there is nobody to adopt, or nobody can be."""
+def _adopt(ground: Ground, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
+    """None: there is nobody to adopt, or nobody can be. What the service manager has kept is void then."""
+    bond, path = ground.bond, state_path(ground.claim.path)
     try:
-        data = statefile.read(path)
-        if not data:
-            raise Unsupported("a daemon that died has left no state")
-        found = adoption.find(bond, calls, data, say)
+        found = adoption.find(bond, calls, _state(path, ground.left), say)
     except Unsupported as exc:
         aside = statefile.set_aside(path)
         kept = f"; the state is kept as {aside}" if aside else ""
         say(f"{exc.message}; who is left is sent away when its requests are over{kept}")
+        _void(ground.left)
         return None
     if found is None:
+        _void(ground.left)
         bond.renew()
     return found
+
+
+def _state(path: str, left: Deposit | None) -> bytes:
+    """The newest there is, beside the socket or with the service manager. Raises `Unsupported`."""
+    copy = left.read() if left is not None else None
+    try:
+        file = statefile.read(path)
+    except Unsupported:
+        if copy is None:
+            raise
+        file = None
+    newest = max((one for one in (file, copy) if one is not None), default=None)
+    if newest is None:
+        raise Unsupported("a daemon that died has left no state")
+    return newest.data
+
+
+def _void(left: Deposit | None) -> None:
+    if left is not None:
+        left.clear()
+        left.close()
 
 
 def go_on(heir: Heir, found: Adoption, fresh: Config) -> bool:

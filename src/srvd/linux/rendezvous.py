@@ -6,16 +6,19 @@ Says nothing about who is adopted. The name is a secret of the family; and each 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 from typing import NamedTuple
 
 from srvd.errors import SystemRefused
 
-__all__ = ["Caller", "Rendezvous", "call", "new_name"]
+__all__ = ["Caller", "Rendezvous", "call", "is_name", "new_name"]
 
 _TYPE = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+_NAME = re.compile(r"srvd-[0-9a-f]{32}")
 
 _BACKLOG = 128
 """Orphans that wait to be heard; all others come again."""
@@ -32,6 +35,11 @@ class Caller(NamedTuple):
 def new_name() -> str:
     """The name of a rendezvous that nobody can guess."""
     return f"srvd-{os.urandom(16).hex()}"
+
+
+def is_name(text: str) -> bool:
+    """Whether it is one of `new_name`."""
+    return _NAME.fullmatch(text) is not None
 
 
 def call(name: str, uid: int) -> socket.socket | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.daemon import BOOT, Map, Srvd
 from tests.load import Failure, Load
@@ -114,3 +117,27 @@ def no_more_files(pid: int) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 128 KiB; skips the test where none can be mounted."""
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "srvd-test", folder], capture_output=True)
+    if mount.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def full_disk(disk: Path) -> Iterator[None]:
+    """Nothing is left of it while the block lasts."""
+    hog = disk / "hog"
+    with suppress(OSError), hog.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    yield
+    hog.unlink()

@@ -5,12 +5,9 @@ Lines may be lost, and are counted. Requests, workers and the daemon are not.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +15,7 @@ import pytest
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, toml
-from tests.fault import under_load
+from tests.fault import full_disk, small_disk, under_load
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -26,46 +23,23 @@ pytestmark = pytest.mark.system
 # -- full disks ---------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 KiB; skips the test where none can be mounted."""
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "srvd-test", folder], capture_output=True)
-    if mount.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def _fill(disk: Path) -> Path:
-    """Takes all that is left of it; the file that has it."""
-    hog = disk / "hog"
-    with contextlib.suppress(OSError), hog.open("wb", buffering=0) as file:
-        while file.write(b"x" * 4096):
-            pass
-    return hog
-
-
 def test_a_full_disk_costs_lines_of_the_logs_and_nothing_else(starter: Starter) -> None:
     """Both logs. When there is room again they go on, and say how much they lack."""
-    with _small_disk(starter.folder / "disk") as disk:
+    with small_disk(starter.folder / "disk") as disk:
         srvd = starter(
             config=toml(f'workers = 2\naccess_log = "{disk}/access"', f'[daemon]\nlog_file = "{disk}/srvd.log"')
         )
         log = disk / "srvd.log"
         with under_load(srvd, "a worker killed while the disk is full") as fault:
-            hog = _fill(disk)
-            fault.load.more(500)  # the access log has what was left in its page by now
-            before = log.stat().st_size
-            victim = fault.kills()
-            fault.replaced(victim, 2)
-            for number in range(40):  # more than the rest of its last page
-                srvd.call("scale", size=2 + number % 2)
-            assert srvd.call("reload")["operation"]["state"] == "done"
-            assert log.stat().st_size - before < 4096
-            hog.unlink()
+            with full_disk(disk):
+                fault.load.more(500)  # the access log has what was left in its page by now
+                before = log.stat().st_size
+                victim = fault.kills()
+                fault.replaced(victim, 2)
+                for number in range(40):  # more than the rest of its last page
+                    srvd.call("scale", size=2 + number % 2)
+                assert srvd.call("reload")["operation"]["state"] == "done"
+                assert log.stat().st_size - before < 4096
             second = fault.kills()
             fault.replaced(second, srvd.pool()["wish"])
             wait_for(lambda: re.search(r"WARN +\d+ lines of the log were lost", log.read_text()))
@@ -75,8 +49,10 @@ def test_a_full_disk_costs_lines_of_the_logs_and_nothing_else(starter: Starter) 
 
 
 def test_a_disk_that_is_full_at_the_start_is_told_and_nothing_is_left_there(starter: Starter) -> None:
-    with _small_disk(starter.folder / "disk") as disk:
-        _fill(disk)
+    """Nobody has ever served: no request can be lost, and nobody is left who could be asked why. The command tells.
+    With a daemon that has died before, see test_fault_daemon.py.
+    """
+    with small_disk(starter.folder / "disk") as disk, full_disk(disk):
         srvd = starter.new(config=toml("workers = 1", f'[daemon]\npidfile = "{disk}/srvd.pid"'))
         done = srvd.run()
         assert done.returncode == 71

@@ -1,11 +1,10 @@
-"""A stage for real zygotes and workers: a performer on an asyncio loop, its events kept. Not a fixture itself.
+"""A stage for real zygotes and workers: a performer on a loop, its events kept. Not a fixture itself.
 
 `close` ends what was started on it and claims that nothing is left: no child, no descriptor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import time
@@ -19,6 +18,7 @@ from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, 
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon.bond import Bond
 from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop
 from srvd.daemon.perform import Performer
 from srvd.linux.prctl import become_subreaper
 from srvd.linux.scoreboard import Board
@@ -47,14 +47,15 @@ class Stage:
         self.before = open_fds()
         become_subreaper()
         self.folder = folder
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.board = Board.create(slots)
         self.listeners = Listeners()
         self.events: list[Event] = []
         self.lines: list[tuple[str, str]] = []
         self.rung = 0
-        self.performer = Performer(self.board, self.listeners, self.events.append, self._ring, self._line, bond)
-        self.performer.attach(self.loop)
+        self.performer = Performer(
+            self.loop, self.board, self.listeners, self.events.append, self._ring, self._line, bond
+        )
         self._revision = Revision(0)
 
     def _ring(self) -> None:
@@ -120,7 +121,8 @@ class Stage:
         return value
 
     def spin(self, seconds: float) -> None:
-        self.loop.run_until_complete(asyncio.sleep(seconds))
+        self.loop.call_later(seconds, self.loop.stop)
+        self.loop.run()
 
     # -- what tests see ---------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.engine import Engine
 from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop
 from srvd.daemon.perform import Performer
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
@@ -29,7 +30,8 @@ class Stage:
         self.core.house.started = True  # else the first operation would pass for the start
         self.board = Board.create(1)
         self.listeners = Listeners()
-        performer = Performer(self.board, self.listeners, lambda _: None, lambda: None, lambda _, line: None)
+        self.loop = Loop()
+        performer = Performer(self.loop, self.board, self.listeners, lambda _: None, lambda: None, lambda _, line: None)
         self.engine = Engine(self.core, performer, self.listeners, Log(log))
         self.engine.answers = self  # type: ignore[assignment]  # only `answered` is asked of it
         self.engine.headroom = lambda names: ()
@@ -53,6 +55,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield stage
         stage.listeners.close()
         stage.board.close()
+        stage.loop.close()
 
 
 def test_a_reload_that_meets_a_bug_ends_and_the_next_one_is_not_kept_waiting(stage: Stage, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, Told
+from srvd.core.actions import Fork, KillWorker, KillZygote, StopZygote, TellWorker, Told
 from srvd.core.events import (
     ForkRefused,
     Word,
@@ -22,9 +22,8 @@ from srvd.core.events import (
     ZygoteGone,
     ZygoteLoaded,
 )
-from srvd.core.model import Death, GenerationId, Revision, WorkerId
+from srvd.core.model import Death, WorkerId
 from srvd.daemon import workers
-from srvd.daemon.perform import Performer
 from tests.stage import GOOD, Stage, open_fds
 
 
@@ -322,23 +321,8 @@ def test_cycles_of_spawn_and_kill_leak_no_descriptor(stage: Stage) -> None:
         failed = stage.start("1 / 0")
         stage.gone(failed)
         counts.append(len(open_fds()))
-    listeners = 2  # each revision of this stage names the same address, so there is one socket; asyncio settles once
+    listeners = 2  # each revision of this stage names the same address, so there is one socket
     assert max(counts) - min(counts) < listeners
-
-
-def test_a_zygote_is_started_before_there_is_a_loop(stage: Stage) -> None:
-    generation = stage.start()
-    early = Performer(stage.board, stage.listeners, stage.events.append, stage._ring, stage._line)
-    config = stage.performer._configs[stage._revision]
-    other = GenerationId("web", 99)
-    early.settle(Revision(99), config)
-    stage.listeners.prepare(Revision(99), config.listeners)
-    early.perform(StartZygote(other, Revision(99)))
-    early.attach(stage.loop)
-    stage.until(lambda: stage.of(ZygoteLoaded, other))
-    early.perform(StopZygote(other))
-    assert stage.gone(other).cause == "exit 0"
-    stage.until(lambda: stage.of(ZygoteLoaded, generation))
 
 
 def test_a_fork_before_the_application_is_loaded_is_refused_and_harms_nobody(stage: Stage) -> None:

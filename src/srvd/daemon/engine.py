@@ -9,7 +9,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from srvd.config.lasting import with_lasting
 from srvd.config.settings import Config, PoolSettings
@@ -20,19 +19,12 @@ from srvd.core.supervisor import Supervisor
 from srvd.daemon.answers import Answers
 from srvd.daemon.control import ControlServer
 from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import Performer
 from srvd.errors import SrvdError
 from srvd.log import Log
 
 Trace = Callable[[str, object], None]
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Loop(Protocol):
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
 
 def spec_of(pool: PoolSettings) -> PoolSpec:

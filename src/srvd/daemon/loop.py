@@ -1,85 +1,224 @@
-"""What the daemon's parts need of an event loop, and a stand-in for the time before there is one.
+"""The daemon's event loop: descriptors that are ready, moments that have come, signals. epoll(7), one thread.
 
-Not an event loop: asyncio's fits `Loop`, but takes 40 ms to import, and the first zygote need not wait for it.
+Not asyncio, of which the daemon would use no more than this, and pay with a quarter of its start. Knows no coroutines,
+threads or transports.
 """
 
 from __future__ import annotations
 
+import heapq
+import select
+import signal
+import socket
+import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
 
-__all__ = ["LateLoop", "Loop", "Timer"]
+__all__ = ["Callback", "Loop", "Timer"]
+
+Callback = Callable[..., object]
+_Call = Callable[[], object]
+
+_LONGEST = 86400.0
+"""Seconds: epoll_wait(2) counts milliseconds in an int."""
+
+_FEW = 64
+"""So many timers are not worth sweeping the cancelled ones out. Some deadlines move with every event."""
 
 
 class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Loop(Protocol):
-    """The part of `asyncio.AbstractEventLoop` that is used."""
-
-    def add_reader(self, fd: int, callback: Callable[..., Any], /, *args: Any) -> Any: ...
-
-    def remove_reader(self, fd: int, /) -> Any: ...
-
-    def call_later(self, delay: float, callback: Callable[..., Any], /, *args: Any) -> Timer: ...
-
-
-class LateLoop:
-    """Remembers readers and timers until `attach` gives the loop that serves them; a `Loop` itself."""
-
-    def __init__(self) -> None:
-        self._loop: Loop | None = None
-        self._readers: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-        self._timers: list[LateTimer] = []
-
-    def attach(self, loop: Loop) -> None:
-        """Hand over what was remembered, and everything from now on. Delays count from here."""
-        self._loop = loop
-        for fd, (callback, args) in self._readers.items():
-            loop.add_reader(fd, callback, *args)
-        for timer in self._timers:
-            timer.start(loop)
-        self._readers.clear()
-        self._timers.clear()
-
-    def add_reader(self, fd: int, callback: Callable[..., Any], /, *args: Any) -> None:
-        if self._loop is None:
-            self._readers[fd] = (callback, args)
-        else:
-            self._loop.add_reader(fd, callback, *args)
-
-    def remove_reader(self, fd: int, /) -> None:
-        if self._loop is None:
-            self._readers.pop(fd, None)
-        else:
-            self._loop.remove_reader(fd)
-
-    def call_later(self, delay: float, callback: Callable[..., Any], /, *args: Any) -> Timer:
-        if self._loop is not None:
-            return self._loop.call_later(delay, callback, *args)
-        timer = LateTimer(delay, callback, args)
-        self._timers.append(timer)
-        return timer
-
-
-class LateTimer:
-    """A timer asked for before there was a loop."""
-
-    __slots__ = ("_args", "_callback", "_delay", "_real", "_void")
-
-    def __init__(self, delay: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self._delay = delay
-        self._callback = callback
-        self._args = args
-        self._real: Timer | None = None
-        self._void = False
-
-    def start(self, loop: Loop) -> None:
-        if not self._void:
-            self._real = loop.call_later(self._delay, self._callback, *self._args)
+    """A moment that somebody waits for."""
 
     def cancel(self) -> None:
-        self._void = True
-        if self._real is not None:
-            self._real.cancel()
+        """It will not be called, even if its moment has come in this very turn. May come twice, or too late."""
+
+
+class _Moment:
+    """A `Timer`, and the one there is."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: _Call) -> None:
+        self.when = when  # monotonic seconds
+        self.call: _Call | None = call  # None: cancelled, or over
+
+    def __lt__(self, other: _Moment) -> bool:
+        return self.when < other.when
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class _Watch:
+    """Who waits for one descriptor."""
+
+    __slots__ = ("reader", "writer")
+
+    def __init__(self) -> None:
+        self.reader: _Call | None = None
+        self.writer: _Call | None = None
+
+    @property
+    def mask(self) -> int:
+        return (select.EPOLLIN if self.reader else 0) | (select.EPOLLOUT if self.writer else 0)
+
+
+class Loop:
+    """`run` until stopped. All of it belongs to one thread; callbacks may call all of it but `run` and `close`.
+
+    `bug` is told of what a callback raises; without it, `run` raises it.
+    """
+
+    def __init__(self, bug: Callable[[Exception], object] | None = None) -> None:
+        self._bug = bug
+        self._epoll = select.epoll()
+        self._watches: dict[int, _Watch] = {}
+        self._timers: list[_Moment] = []  # a heap
+        self._many = _FEW
+        self._soon: deque[_Call] = deque()
+        self._stopping = False
+        self._signals: dict[int, _Call] = {}
+        self._alarm: tuple[socket.socket, socket.socket] | None = None
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    # -- what is waited for ----------------------------------------------------------------------------------------
+
+    def add_reader(self, fd: int, callback: Callback, /, *args: object) -> None:
+        """Call it whenever `fd` can be read, is at its end, or is broken."""
+        watch = self._watches.get(fd) or _Watch()
+        watch.reader = partial(callback, *args)
+        self._tell(fd, watch)
+
+    def add_writer(self, fd: int, callback: Callback, /, *args: object) -> None:
+        """Call it whenever `fd` can be written, or is broken."""
+        watch = self._watches.get(fd) or _Watch()
+        watch.writer = partial(callback, *args)
+        self._tell(fd, watch)
+
+    def remove_reader(self, fd: int, /) -> None:
+        """Not even once more, if it is ready in this very turn. Before the descriptor is closed."""
+        if watch := self._watches.get(fd):
+            watch.reader = None
+            self._tell(fd, watch)
+
+    def remove_writer(self, fd: int, /) -> None:
+        if watch := self._watches.get(fd):
+            watch.writer = None
+            self._tell(fd, watch)
+
+    def _tell(self, fd: int, watch: _Watch) -> None:
+        if fd not in self._watches:
+            self._epoll.register(fd, watch.mask)
+            self._watches[fd] = watch
+        elif watch.mask:
+            self._epoll.modify(fd, watch.mask)
+        else:
+            del self._watches[fd]
+            with suppress(OSError):  # closed already: then the kernel has forgotten it
+                self._epoll.unregister(fd)
+
+    def call_soon(self, callback: Callback, /, *args: object) -> None:
+        """In the next turn."""
+        self._soon.append(partial(callback, *args))
+
+    def call_later(self, delay: float, callback: Callback, /, *args: object) -> Timer:
+        """In `delay` seconds; not in this turn, even with 0."""
+        return self.call_at(time.monotonic() + delay, callback, *args)
+
+    def call_at(self, when: float, callback: Callback, /, *args: object) -> Timer:
+        """At this moment, in monotonic seconds."""
+        if len(self._timers) >= self._many:
+            self._timers = [timer for timer in self._timers if timer.call is not None]
+            heapq.heapify(self._timers)
+            self._many = max(_FEW, 2 * len(self._timers))
+        timer = _Moment(when, partial(callback, *args))
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def on_signal(self, number: signal.Signals, callback: Callback, /, *args: object) -> None:
+        """Call it in a turn of the loop when this signal has come: several of one kind may be one call."""
+        if self._alarm is None:
+            self._alarm = ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self.add_reader(ours.fileno(), self._signalled, ours)
+            signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._signals[number] = partial(callback, *args)
+        signal.signal(number, _let_it_come)
+        signal.siginterrupt(number, False)
+
+    def _signalled(self, alarm: socket.socket) -> None:
+        for number in dict.fromkeys(alarm.recv(4096)):
+            if call := self._signals.get(number):
+                self._do(call)
+
+    # -- turning ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until `stop`, which may have come before."""
+        while not self._stopping:
+            self._turn()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """When this turn is over."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Signals are let come from now on, and nobody is called."""
+        if self._alarm is not None:
+            signal.set_wakeup_fd(-1)
+            for end in self._alarm:
+                end.close()
+            self._alarm = None
+        self._watches.clear()
+        self._epoll.close()
+
+    def _turn(self) -> None:
+        ready = [(self._watches[fd], mask) for fd, mask in self._epoll.poll(self._patience()) if fd in self._watches]
+        due, soon = self._take_due(), len(self._soon)
+        for watch, mask in ready:  # an error or an end (EPOLLERR, EPOLLHUP) is for both
+            if mask & ~select.EPOLLOUT and watch.reader:
+                self._do(watch.reader)
+            if mask & ~select.EPOLLIN and watch.writer:
+                self._do(watch.writer)
+        for timer in due:
+            if call := timer.call:
+                timer.call = None
+                self._do(call)
+        for _ in range(soon):
+            self._do(self._soon.popleft())
+
+    def _patience(self) -> float:
+        if self._soon:
+            return 0.0
+        while self._timers and self._timers[0].call is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return -1.0
+        return min(max(self._timers[0].when - time.monotonic(), 0.0), _LONGEST)
+
+    def _take_due(self) -> list[_Moment]:
+        due: list[_Moment] = []
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now:
+            due.append(heapq.heappop(self._timers))
+        return due
+
+    def _do(self, call: _Call) -> None:
+        try:
+            call()
+        except Exception as exc:  # one callback ends here, not the daemon
+            if self._bug is None:
+                raise
+            self._bug(exc)
+
+
+def _let_it_come(number: int, frame: object) -> None:
+    """The wakeup descriptor has its number by now: signal.set_wakeup_fd."""

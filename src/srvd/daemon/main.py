@@ -1,4 +1,4 @@
-"""The daemon's process: puts the parts together, starts the first zygotes before the event loop is even imported, runs.
+"""The daemon's process: puts the parts together, starts the first zygotes before anything else, runs.
 
 Decides nothing about pools (core/) and performs nothing itself (perform.py).
 """
@@ -34,6 +34,7 @@ from srvd.daemon.herald import Herald
 from srvd.daemon.keepsake import Keepsake, is_keepsake
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
@@ -75,7 +76,8 @@ class Daemon:
         self._core = parts.core
         self.keepsake = parts.keepsake
         house, board, listeners = parts.core.house, parts.board, parts.listeners
-        self.performer = Performer(board, listeners, self.emit, self._woke, self._captured, parts.bond)
+        self._loop = Loop(self._bug)
+        self.performer = Performer(self._loop, board, listeners, self.emit, self._woke, self._captured, parts.bond)
         self.engine = Engine(self._core, self.performer, listeners, self._log)
         self.overdue = OverdueWatch(house, board, self.performer.workers.facts, self.emit)
         self._silence = SilenceWatch(house, self.performer.workers, self.performer.listeners, self.emit)
@@ -88,9 +90,8 @@ class Daemon:
         self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()
         self._exit: Exit | None = None
-        self._loop: Any = None  # asyncio's, which is imported late
         self._control: ControlServer
-        self._upgrade: Any = None  # imported with it
+        self._upgrade: Any = None  # imported when the zygotes load
         self._heritage: Any = None  # as well
         self._in_order = True  # it ends so, and leaves nobody behind
         engine = self.engine
@@ -149,7 +150,7 @@ class Daemon:
             self._answers.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))
 
     def _serve(self, ground: Ground, found: Found | None) -> int:
-        self._make_loop()
+        self._complete()
         try:
             self._control.serve(ground.claim, ground.roles)
             self._pidfile.write()
@@ -166,20 +167,16 @@ class Daemon:
             raise
         return self._turn()
 
-    def _make_loop(self) -> None:
-        # Here, not above: the first zygotes load the application while this is imported (40 ms). Not later either:
-        # what is on disk when an upgrade is asked for is another version of it.
-        import asyncio
-
+    def _complete(self) -> None:
+        # Here, not above: the first zygotes load the application while this is imported. Not later either: what is on
+        # disk when an upgrade is asked for is another version of it.
         from srvd.daemon.heritage import Heritage
         from srvd.daemon.upgrade import Upgrade
         from srvd.linux.prctl import become_subreaper
 
         become_subreaper()
-        loop = self._loop = asyncio.new_event_loop()
-        loop.set_exception_handler(lambda _, context: self._bug(context))
-        self._control = ControlServer(loop, self._answers, self._log_control, self._settings.name)
-        self._upgrade = Upgrade(loop, self, self._parts.program)
+        self._control = ControlServer(self._loop, self._answers, self._log_control, self._settings.name)
+        self._upgrade = Upgrade(self._loop, self, self._parts.program)
         self._heritage = Heritage(self, self._parts, state_path(control_path(self._settings)), self._log.warning)
         self.engine.check_program = self._upgrade.check
         self.engine.replace_program = self._upgrade.replace
@@ -187,7 +184,6 @@ class Daemon:
     def _attach(self) -> None:
         """From here on readers and timers live."""
         self.engine.control = self._control
-        self.performer.attach(self._loop)
         self.engine.attach(self._loop)
         self.overdue.attach(self._loop)
         self._herald.attach(self._loop)
@@ -201,8 +197,7 @@ class Daemon:
             self.keepsake.empty()
             self._loop.call_later(KEEP_AFTER, self.keepsake.fill, self._parts.program.folder, self._born)
         try:
-            if self._exit is None:
-                self._loop.run_forever()
+            self._loop.run()
         finally:
             kept = self._close_control()
         del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
@@ -220,15 +215,14 @@ class Daemon:
         self._silence.close()
         self._upgrade.close()
         self._heritage.close(remove=self._in_order)  # before the path is given up: it is beside it
-        kept = self._control.close("the daemon has stopped")
-        self._loop.close()
-        return kept
+        return self._control.close("the daemon has stopped")
 
     def _let_go(self) -> None:
         self._herald.close()
         self.performer.close(dismiss=self._in_order)
         (self._parts.listeners.close if self._in_order else self._parts.listeners.abandon)()
         self._pidfile.remove()
+        self._loop.close()
 
     # -- from one program to the next ------------------------------------------------------------------------------
 
@@ -282,7 +276,7 @@ class Daemon:
         daemon._herald.resume(shell.stored)
         daemon.engine.resume(shell.configs, shell.current)
         daemon.performer.resume(shell.family, kept)
-        daemon._make_loop()
+        daemon._complete()
         daemon._control.resume(shell.control, daemon._roles(), kept)
         return daemon
 
@@ -339,17 +333,13 @@ class Daemon:
     def _log_control(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
         self._log.write(level.value, text, tuple((name, str(value)) for name, value in fields.items()))
 
-    def _bug(self, context: Mapping[str, Any]) -> None:
-        # Not the loop's own way: `logging` would write unescaped lines, and wait for whoever does not read them.
-        problem = context.get("exception")
-        proof = "".join(traceback.format_exception(problem)) if problem is not None else ""
-        self._log.error(f"a bug in srvd: {context.get('message')}\n{proof}".rstrip())
+    def _bug(self, problem: Exception) -> None:
+        self._log.error(f"a bug in srvd: {problem!r}\n{''.join(traceback.format_exception(problem))}".rstrip())
 
     def _leave(self, action: Exit) -> None:
         if self._exit is None:
             self._exit = action
-            if self._loop is not None:
-                self._loop.stop()
+            self._loop.stop()
 
     def _started(self) -> None:
         """The start has ended, well or not."""

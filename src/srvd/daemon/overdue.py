@@ -10,20 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 from srvd.core.events import Event, RequestOverdue
 from srvd.core.model import Phase, WorkerId
 from srvd.core.state import NEVER, House
+from srvd.daemon.loop import Loop, Timer
 from srvd.linux.scoreboard import Board, LaneFacts
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Loop(Protocol):
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
 
 class OverdueWatch:

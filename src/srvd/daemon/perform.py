@@ -1,7 +1,6 @@
 """Performs what the core decided about zygotes, workers and listeners; results come back as events.
 
-Makes no choice of its own, waits for nothing, and imports no asyncio: the first zygote is started before there is a
-loop.
+Makes no choice of its own and waits for nothing: the first zygote loads before the loop turns.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from srvd.daemon import zygotes
 from srvd.daemon.bond import Bond
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
-from srvd.daemon.loop import LateLoop, Loop
+from srvd.daemon.loop import Loop
 from srvd.daemon.orphans import Orphan
 from srvd.daemon.spawn import Fronts
 from srvd.daemon.voice import Voice
@@ -62,10 +61,11 @@ class Family(NamedTuple):
 
 
 class Performer:
-    """The effects of the daemon. Usable at once; what it waits for comes when `attach` has given it a loop."""
+    """The effects of the daemon. Usable at once; what it waits for comes when the loop turns."""
 
     def __init__(
         self,
+        loop: Loop,
         board: Board,
         listeners: Listeners,
         emit: Callable[[Event], None],
@@ -73,17 +73,12 @@ class Performer:
         line: Callable[[WorkerId | GenerationId, str], None],
         bond: Bond | None = None,
     ) -> None:
-        self._loop = LateLoop()
         self._listeners = listeners
-        voice = Voice(self._loop, emit, woke, line)
+        voice = Voice(loop, emit, woke, line)
         self.workers = Workers(voice, board)
         self.zygotes = Zygotes(voice, board, self.workers, bond)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
-
-    def attach(self, loop: Loop) -> None:
-        """The loop that readers and timers live on from now on."""
-        self._loop.attach(loop)
 
     def settle(self, revision: Revision, config: Config) -> None:
         """The settings behind a revision; before any action names it. Its listeners were prepared."""

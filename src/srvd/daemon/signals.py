@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from srvd.core.model import Actor, Kind, Order
 from srvd.core.state import House
 from srvd.daemon.answers import Answers
+from srvd.daemon.loop import Loop
 from srvd.errors import SrvdError
 from srvd.log import Log
 
@@ -44,15 +44,15 @@ class Signals:
         self._answers = answers
         self._log = log
 
-    def attach(self, loop: Any, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
+    def attach(self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
         """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
         that comes is one after which the next daemon comes at once."""
         for number, order in _ORDERS.items():
-            loop.add_signal_handler(number, self._order, number, order)
-        loop.add_signal_handler(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
-        loop.add_signal_handler(signal.SIGTTOU, self._scale, signal.SIGTTOU, -1)
-        loop.add_signal_handler(signal.SIGRTMIN, self._restart, before_restart)
-        loop.add_signal_handler(signal.SIGCHLD, reap)
+            loop.on_signal(number, self._order, number, order)
+        loop.on_signal(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
+        loop.on_signal(signal.SIGTTOU, self._scale, signal.SIGTTOU, -1)
+        loop.on_signal(signal.SIGRTMIN, self._restart, before_restart)
+        loop.on_signal(signal.SIGCHLD, reap)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         reap()  # whose SIGCHLD came before there was a handler
 

@@ -5,7 +5,6 @@ Opens no port, forks no worker, and touches no running daemon.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from srvd.config.settings import PoolSettings
 from srvd.core.events import Event, ZygoteFailed, ZygoteGone, ZygoteLoaded
 from srvd.core.model import GenerationId
-from srvd.daemon.loop import LateLoop
+from srvd.daemon.loop import Loop
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
@@ -36,7 +35,7 @@ def try_load(pool: PoolSettings, line: Callable[[str], None]) -> Loaded:
 
     Raises `LoadFailed` with the traceback in its detail, also when `boot_timeout` has passed.
     """
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     board = Board.create(1)
     try:
         trial = _Trial(pool, loop, board, line)
@@ -52,16 +51,12 @@ def try_load(pool: PoolSettings, line: Callable[[str], None]) -> Loaded:
 class _Trial:
     """One zygote from its start to its end."""
 
-    def __init__(
-        self, pool: PoolSettings, loop: asyncio.AbstractEventLoop, board: Board, line: Callable[[str], None]
-    ) -> None:
-        late = LateLoop()
-        late.attach(loop)
-        voice = Voice(late, self._take, woke=lambda: None, line=lambda _, text: line(text))
+    def __init__(self, pool: PoolSettings, loop: Loop, board: Board, line: Callable[[str], None]) -> None:
+        voice = Voice(loop, self._take, woke=lambda: None, line=lambda _, text: line(text))
         self._pool = pool._replace(preload="on")
         self._loop = loop
-        self._answer: asyncio.Future[ZygoteLoaded] = loop.create_future()
-        self._gone: asyncio.Future[None] = loop.create_future()
+        self._answer: ZygoteLoaded | LoadFailed | None = None
+        self._gone = False
         self._zygotes = Zygotes(voice, board, Workers(voice, board))
         self._id = GenerationId(pool.name, 1)
 
@@ -70,34 +65,41 @@ class _Trial:
         self._zygotes.start(self._id, self._pool, ())
         timer = self._loop.call_later(self._pool.boot_timeout, self._overdue)
         try:
-            answer = self._loop.run_until_complete(self._answer)
+            while self._answer is None:
+                self._loop.run()
         finally:
             timer.cancel()
-        return Loaded(time.monotonic() - began, answer.notes)
+        if isinstance(self._answer, LoadFailed):
+            raise self._answer
+        return Loaded(time.monotonic() - began, self._answer.notes)
 
     def end(self) -> None:
         """Returns when the process is gone: by its end of the link, or killed."""
         self._zygotes.stop(self._id)
         timer = self._loop.call_later(FAREWELL, self._give_up)
-        self._loop.run_until_complete(self._gone)
+        while not self._gone:
+            self._loop.run()
         timer.cancel()
         self._zygotes.close(dismiss=True)
 
     def _take(self, event: Event) -> None:
         match event:
-            case ZygoteLoaded() if not self._answer.done():
-                self._answer.set_result(event)
-            case ZygoteFailed(_, fault) if not self._answer.done():
+            case ZygoteLoaded():
+                self._conclude(event)
+            case ZygoteFailed(_, fault):
                 detail = {"step": "load", "traceback": fault.traceback}
-                self._answer.set_exception(LoadFailed(fault.message, hint=fault.hint, detail=detail))
-            case ZygoteGone() if not self._gone.done():
-                self._gone.set_result(None)
-                if not self._answer.done():  # it was overdue, and its stacks are written by now
-                    self._answer.set_exception(self._too_late())
+                self._conclude(LoadFailed(fault.message, hint=fault.hint, detail=detail))
+            case ZygoteGone():
+                self._gone = True
+                self._conclude(self._too_late())  # if nothing else: it was overdue, and its stacks are written by now
+
+    def _conclude(self, answer: ZygoteLoaded | LoadFailed) -> None:
+        if self._answer is None:
+            self._answer = answer
+        self._loop.stop()
 
     def _overdue(self) -> None:
-        if not self._answer.done():
-            self._zygotes.kill(self._id, dump=True)
+        self._zygotes.kill(self._id, dump=True)
 
     def _too_late(self) -> LoadFailed:
         return LoadFailed(

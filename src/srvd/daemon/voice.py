@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from srvd.core.events import Event
 from srvd.core.model import GenerationId, WorkerId
-from srvd.daemon.loop import LateLoop
+from srvd.daemon.loop import Loop
 
 __all__ = ["Voice"]
 
@@ -18,7 +18,7 @@ __all__ = ["Voice"]
 class Voice(NamedTuple):
     """`emit` may be called while an action is performed: it queues, it does not answer."""
 
-    loop: LateLoop
+    loop: Loop
     emit: Callable[[Event], None]
     woke: Callable[[], None]  # a request began while nobody watched the scoreboard
     line: Callable[[WorkerId | GenerationId, str], None]  # written to stderr

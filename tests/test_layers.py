@@ -174,6 +174,24 @@ def test_every_module_says_what_it_is_and_what_it_is_not(path: Path) -> None:
         assert len(docstring.splitlines()) >= 2, "line one says what it is, the next paragraph what it is not"
 
 
+def test_records_are_defined_where_annotations_are_strings() -> None:
+    """Python 3.14 would not give them to a class body otherwise."""
+    users = [path for path in FILES if "import Record" in path.read_text() and path.name != "record.py"]
+    assert users
+    assert [str(path) for path in users if "from __future__ import annotations\n" not in path.read_text()] == []
+
+
+def test_a_start_defines_no_named_tuples_of_the_slow_kind() -> None:
+    """Workers make theirs for each request, and the tables of settings need their annotations evaluated."""
+    allowed = {"record.py", "core/plain.py", "config/settings.py"}
+    slow = {
+        str(path.relative_to(SOURCE))
+        for path in FILES
+        if "NamedTuple" in path.read_text() and part_of(path) not in ("worker", "http")
+    }
+    assert slow - allowed == set(), "use srvd.record.Record"
+
+
 def test_no_dispatch_by_magic() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):

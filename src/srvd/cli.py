@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from srvd.config.settings import TABLES, Setting, declared
 from srvd.config.source import Source
 from srvd.errors import EXIT, SrvdError
+from srvd.record import Record
 
 __all__ = ["Asked", "flags", "main", "read_plain", "start"]
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """What the command line of `srvd start` says; `given` by flag, as `config/settings.py` declares it."""
 
     path: str | None

@@ -9,7 +9,7 @@ import grp
 import os
 import pwd
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from srvd.config.problems import Problem
 from srvd.config.settings import Config, ListenerSettings, PoolSettings
@@ -17,6 +17,7 @@ from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
 from srvd.http.access import PRESETS, explain_problem
 from srvd.linux.sockets import Address, parse_address
+from srvd.record import Record
 from srvd.tls import material
 from srvd.tls.material import Material
 
@@ -26,7 +27,7 @@ LONGEST_SOCKET_PATH: Final = 107
 """Bytes that `sun_path` holds besides its closing zero: unix(7)."""
 
 
-class Findings(NamedTuple):
+class Findings(Record):
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     tls: dict[str, Material]

@@ -6,14 +6,14 @@ Finds nothing itself: `load.py` and `check.py` do. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from srvd.errors import ConfigInvalid
+from srvd.record import Record
 
 __all__ = ["Problem", "raise_for"]
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     """`where` is "FILE:LINE", "environment NAME", "flag --NAME" or "default"; `near` is the nearest that would do."""
 
     where: str

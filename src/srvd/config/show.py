@@ -6,10 +6,11 @@ Reads nothing and decides nothing. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from srvd.config import values
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+from srvd.record import Record
 
 __all__ = ["HIDDEN", "as_map", "as_toml"]
 
@@ -17,7 +18,7 @@ HIDDEN: Final = "***"
 """Stands for a secret."""
 
 
-class _Shown(NamedTuple):
+class _Shown(Record):
     name: str
     setting: Setting
     value: Any

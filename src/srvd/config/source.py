@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import Config
+from srvd.record import Record
 
 __all__ = ["Source", "Spelled"]
 
 
-class Spelled(NamedTuple):
+class Spelled(Record):
     """A source as it is handed over; the environment goes with the process."""
 
     file: str | None

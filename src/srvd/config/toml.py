@@ -10,9 +10,10 @@ import os
 import re
 import stat
 import tomllib
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from srvd.errors import ConfigInvalid
+from srvd.record import Record
 
 __all__ = ["Document", "find_lines", "read_document"]
 
@@ -33,7 +34,7 @@ _TEXT = re.compile(
 )
 
 
-class Document(NamedTuple):
+class Document(Record):
     """A file that was read: `lines` maps a key's path to its line, counted from 1; tables are keys as well."""
 
     path: str

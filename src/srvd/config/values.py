@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from srvd.config.nearest import nearest
 from srvd.linux.limits import RESOURCES, UNLIMITED
+from srvd.record import Record
 
 __all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show", "unit"]
 
@@ -42,7 +43,7 @@ class Unfit(ValueError):
         self.nearest = nearest
 
 
-class Kind(NamedTuple):
+class Kind(Record):
     """How the values of one kind are read. `read` gets the value as TOML has it and what stands after the colon."""
 
     expected: str  # for a person: "a time of at most …"

@@ -6,9 +6,9 @@ The decision is recorded in the core before the action is returned. Pure.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from srvd.core.model import Fault, GenerationId, OpId, Revision, WorkerId
+from srvd.record import Record
 
 
 class Told(Enum):
@@ -21,13 +21,13 @@ class Told(Enum):
     DUMP = "dump"  # have the stacks of all threads in the log, by signal: a stuck worker reads no link
 
 
-class ReadConfig(NamedTuple):
+class ReadConfig(Record):
     """Read and check the configuration, bind what is new; answered by `ConfigRead` or `ConfigRefused`."""
 
     op: OpId
 
 
-class Adopt(NamedTuple):
+class Adopt(Record):
     """These configurations are in force: each pool serves by one of them, the newest is the one that is shown.
 
     Listeners that none of them names rest: they accept nothing, but a rollback may wake them.
@@ -36,61 +36,61 @@ class Adopt(NamedTuple):
     revisions: tuple[Revision, ...]
 
 
-class DropRevision(NamedTuple):
+class DropRevision(Record):
     """Nothing uses this configuration any more: close the listeners that only it named."""
 
     revision: Revision
 
 
-class StartZygote(NamedTuple):
+class StartZygote(Record):
     generation: GenerationId
     revision: Revision
 
 
-class StopZygote(NamedTuple):
+class StopZygote(Record):
     """Close its link: it leaves; answered by `ZygoteGone`."""
 
     generation: GenerationId
 
 
-class KillZygote(NamedTuple):
+class KillZygote(Record):
     """SIGKILL; with `dump`, after its stacks went to the log."""
 
     generation: GenerationId
     dump: bool = False
 
 
-class Fork(NamedTuple):
+class Fork(Record):
     """Answered by `WorkerForked` or `ForkRefused`."""
 
     worker: WorkerId
 
 
-class TellWorker(NamedTuple):
+class TellWorker(Record):
     worker: WorkerId
     told: Told
     seconds: float = 0.0  # DRAIN: the limit; PROBE: the limit
     leaving: bool = False  # DRAIN: the whole server stops: also empty the backlog, do not wait for idle clients
 
 
-class KillWorker(NamedTuple):
+class KillWorker(Record):
     worker: WorkerId
     dump: bool = False  # first its stacks go to the log
 
 
-class ReopenLog(NamedTuple):
+class ReopenLog(Record):
     """Open the daemon's own log anew; answered by `LogReopened`."""
 
     op: OpId
 
 
-class CheckProgram(NamedTuple):
+class CheckProgram(Record):
     """Ask the program on disk whether it can take over; answered by `ProgramChecked`."""
 
     op: OpId
 
 
-class ReplaceProgram(NamedTuple):
+class ReplaceProgram(Record):
     """Have it take over in this process, with all that is known and open; answered by `ProgramReplaced`, from there.
 
     Not performed if the operation has ended by then: a stop comes first.
@@ -99,11 +99,11 @@ class ReplaceProgram(NamedTuple):
     op: OpId
 
 
-class SealListeners(NamedTuple):
+class SealListeners(Record):
     """The server stops: let no new connection into the backlog, keep what waits there."""
 
 
-class Progress(NamedTuple):
+class Progress(Record):
     op: OpId
     phase: str
     done: int = 0
@@ -111,19 +111,19 @@ class Progress(NamedTuple):
     message: str = ""
 
 
-class Opened(NamedTuple):
+class Opened(Record):
     """The order with this ticket is (or has joined) this operation."""
 
     ticket: int
     op: OpId
 
 
-class Refused(NamedTuple):
+class Refused(Record):
     ticket: int
     fault: Fault
 
 
-class Ended(NamedTuple):
+class Ended(Record):
     """The operation ended; its state, result and fault are read from `Supervisor.operation(op)`."""
 
     op: OpId
@@ -136,7 +136,7 @@ class Level(Enum):
     ERROR = "error"
 
 
-class Note(NamedTuple):
+class Note(Record):
     """One sentence for the log and, with its fields, one event for the watchers of `topic`."""
 
     level: Level
@@ -145,7 +145,7 @@ class Note(NamedTuple):
     fields: tuple[tuple[str, str | int | float], ...] = ()
 
 
-class Exit(NamedTuple):
+class Exit(Record):
     """End the daemon with this exit code; `text` goes to stderr (and to the parent of `--daemonize`)."""
 
     code: int

@@ -6,11 +6,11 @@ Sends nothing and does not know when it was told last. Pure.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from srvd.core import failure, view
 from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.state import House, Operation, Pool
+from srvd.record import Record
 
 __all__ = ["Bulletin", "Condition", "bulletin"]
 
@@ -28,7 +28,7 @@ class Condition(Enum):
     STOPPING = "stopping"
 
 
-class Bulletin(NamedTuple):
+class Bulletin(Record):
     condition: Condition
     sentence: str
 

@@ -6,9 +6,9 @@ No behaviour; the handlers are in `supervisor.py`. Pure.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from srvd.core.model import Actor, Death, Fault, GenerationId, Headroom, OpId, Order, Pid, PoolSpec, Revision, WorkerId
+from srvd.record import Record
 
 
 class Word(Enum):
@@ -25,7 +25,7 @@ class Word(Enum):
     BYE = "bye"  # drained, about to exit
 
 
-class Started(NamedTuple):
+class Started(Record):
     """The first event: bring these pools up."""
 
     revision: Revision
@@ -33,7 +33,7 @@ class Started(NamedTuple):
     actor: Actor
 
 
-class Resumed(NamedTuple):
+class Resumed(Record):
     """The first event of a daemon that goes on with the facts of one that died, and which of the workers came to it.
 
     `strangers` are of the family, but not known: they came to be after the state was written, and are sent away.
@@ -44,7 +44,7 @@ class Resumed(NamedTuple):
     strangers: tuple[WorkerId, ...] = ()  # zygotes with serial 0
 
 
-class Ordered(NamedTuple):
+class Ordered(Record):
     """An order came; answered at once by `Opened` or `Refused` with the same ticket."""
 
     ticket: int
@@ -52,13 +52,13 @@ class Ordered(NamedTuple):
     actor: Actor
 
 
-class CancelAsked(NamedTuple):
+class CancelAsked(Record):
     ticket: int
     op: OpId
     actor: Actor
 
 
-class ConfigRead(NamedTuple):
+class ConfigRead(Record):
     """The configuration of a reload was read and checked, its new listeners are bound."""
 
     op: OpId
@@ -67,54 +67,54 @@ class ConfigRead(NamedTuple):
     headroom: tuple[tuple[str, Headroom], ...] = ()
 
 
-class ConfigRefused(NamedTuple):
+class ConfigRefused(Record):
     op: OpId
     fault: Fault
 
 
-class ZygoteLoaded(NamedTuple):
+class ZygoteLoaded(Record):
     generation: GenerationId
     preloaded: bool
     notes: tuple[str, ...] = ()  # why it was not preloaded, and other warnings
 
 
-class ZygoteFailed(NamedTuple):
+class ZygoteFailed(Record):
     """The application could not be loaded; the zygote leaves by itself."""
 
     generation: GenerationId
     fault: Fault
 
 
-class ZygoteGone(NamedTuple):
+class ZygoteGone(Record):
     generation: GenerationId
     cause: str  # "exit 0", "signal 9"
     stderr: str = ""  # the last lines it wrote; a dump of its stacks when it was killed for being late
 
 
-class WorkerForked(NamedTuple):
+class WorkerForked(Record):
     worker: WorkerId
     pid: Pid
 
 
-class ForkRefused(NamedTuple):
+class ForkRefused(Record):
     """No process came to be; transient by nature (EAGAIN, ENOMEM, EMFILE, no slot)."""
 
     worker: WorkerId
     reason: str
 
 
-class WorkerSaid(NamedTuple):
+class WorkerSaid(Record):
     worker: WorkerId
     word: Word
     text: str = ""
 
 
-class WorkerGone(NamedTuple):
+class WorkerGone(Record):
     worker: WorkerId
     death: Death
 
 
-class RequestOverdue(NamedTuple):
+class RequestOverdue(Record):
     """A request is older than `request_timeout`; told once for each request."""
 
     worker: WorkerId
@@ -122,7 +122,7 @@ class RequestOverdue(NamedTuple):
     age: float
 
 
-class WorkerSilent(NamedTuple):
+class WorkerSilent(Record):
     """Clients wait for it, it has not answered the daemon for `seconds`, and it is in no request, or stopped."""
 
     worker: WorkerId
@@ -130,7 +130,7 @@ class WorkerSilent(NamedTuple):
     stopped: bool = False  # by a signal: SIGSTOP
 
 
-class WorkerOutgrew(NamedTuple):
+class WorkerOutgrew(Record):
     """It has more resident memory than `max_rss`; told at every look, as long as that is so. Bytes."""
 
     worker: WorkerId
@@ -138,13 +138,13 @@ class WorkerOutgrew(NamedTuple):
     limit: int
 
 
-class LogReopened(NamedTuple):
+class LogReopened(Record):
     """The daemon's own log is open anew, or, with a problem, is not."""
 
     problem: str = ""
 
 
-class ProgramChecked(NamedTuple):
+class ProgramChecked(Record):
     """What the new program's self-check said; versions of srvd, `new` "" when it did not come so far."""
 
     op: OpId
@@ -153,7 +153,7 @@ class ProgramChecked(NamedTuple):
     fault: Fault | None = None
 
 
-class ProgramReplaced(NamedTuple):
+class ProgramReplaced(Record):
     """The daemon runs, after a program took its place – the new one, or, with a fault, the former one again. Also said
     by the former one when it could not be left at all."""
 
@@ -161,7 +161,7 @@ class ProgramReplaced(NamedTuple):
     fault: Fault | None = None
 
 
-class Tick(NamedTuple):
+class Tick(Record):
     """A deadline has passed."""
 
 

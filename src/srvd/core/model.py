@@ -9,7 +9,9 @@ costs 0.7 ms of import time, a named tuple 0.1 ms, and the daemon's start waits 
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, NewType
+from typing import NewType
+
+from srvd.record import Record
 
 Pid = NewType("Pid", int)
 """An attribute of a worker, never its identity."""
@@ -21,7 +23,7 @@ Revision = NewType("Revision", int)
 """Counts configurations as they were read; the daemon keeps the settings behind it, the core only the number."""
 
 
-class GenerationId(NamedTuple):
+class GenerationId(Record):
     pool: str
     number: int
 
@@ -29,7 +31,7 @@ class GenerationId(NamedTuple):
         return f"{self.pool}@{self.number}"
 
 
-class WorkerId(NamedTuple):
+class WorkerId(Record):
     """Never reused in the life of an instance, also not over reloads."""
 
     pool: str
@@ -74,7 +76,7 @@ class Strategy(Enum):
     ROLLING = "rolling"
 
 
-class PoolSpec(NamedTuple):
+class PoolSpec(Record):
     """What the configuration wishes of one pool. Times in seconds."""
 
     name: str
@@ -91,14 +93,14 @@ class PoolSpec(NamedTuple):
     strategy: Strategy = Strategy.AUTO
 
 
-class Headroom(NamedTuple):
+class Headroom(Record):
     """Memory as measured when a reload begins; zeros mean that nothing could be measured."""
 
     available_bytes: int = 0
     worker_bytes: int = 0  # what one more worker of the pool is expected to cost
 
 
-class Actor(NamedTuple):
+class Actor(Record):
     """Who asked: the peer's credentials, or the daemon itself."""
 
     uid: int
@@ -125,7 +127,7 @@ class Kind(Enum):
     STOP = "stop"
 
 
-class Order(NamedTuple):
+class Order(Record):
     """What was asked. `pool` empty: every pool."""
 
     kind: Kind
@@ -155,7 +157,7 @@ class OpState(Enum):
         return self not in (OpState.QUEUED, OpState.RUNNING, OpState.COMMITTING)
 
 
-class Fault(NamedTuple):
+class Fault(Record):
     """Why something failed: an error code of the wire, a sentence, and what proves it."""
 
     code: str
@@ -166,7 +168,7 @@ class Fault(NamedTuple):
     traceback: str = ""
 
 
-class Death(NamedTuple):
+class Death(Record):
     """How a worker's process ended, with what was seen of it. Bytes and seconds."""
 
     exit_code: int | None = None

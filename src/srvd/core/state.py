@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from srvd.core.actions import Action, Level, Note
 from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
@@ -31,6 +31,7 @@ from srvd.core.model import (
     Strategy,
     WorkerId,
 )
+from srvd.record import Record
 
 NEVER = float("inf")
 
@@ -97,7 +98,7 @@ class Zygote(Enum):
     GONE = "gone"
 
 
-class Weight(NamedTuple):
+class Weight(Record):
     """What is known of a generation's workers that are over max_rss: does it help to replace them?"""
 
     since: int = 0  # the pool's last serial when the first of them was replaced; 0: none was
@@ -143,7 +144,7 @@ class Generation:
         return self.stage in TRIAL
 
 
-class Bake(NamedTuple):
+class Bake(Record):
     """After the commit: until when a crash loop switches back, and to what."""
 
     until: float
@@ -151,7 +152,7 @@ class Bake(NamedTuple):
     deaths: int = 0  # of workers that had been ready, not counting kills from outside
 
 
-class Certificate(NamedTuple):
+class Certificate(Record):
     """How and why a worker ended. `at` is the monotonic time of its death, `lived` seconds since it was asked for."""
 
     worker: WorkerId
@@ -258,7 +259,7 @@ class Pool:
         return sum(w.phase is Phase.SERVING for w in self.workers())
 
 
-class Step(NamedTuple):
+class Step(Record):
     """One line of an operation's timeline; `at` is monotonic."""
 
     at: float

@@ -6,7 +6,7 @@ What can be typed is in options.py, what is shown in views.py, which errors exis
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from srvd.ctl.find import Named, find
 from srvd.ctl.follow import Follower
@@ -14,6 +14,7 @@ from srvd.ctl.line import Line
 from srvd.ctl.render import escape, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
+from srvd.record import Record
 from srvd.wire.commands import READY, Command
 
 __all__ = ["Asked", "Interrupted", "report", "run"]
@@ -24,7 +25,7 @@ GONE_PATIENCE = 10.0
 _ENDED = ("done", "failed", "rolled_back", "cancelled")
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """One command as it was typed."""
 
     entry: Command

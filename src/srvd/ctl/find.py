@@ -9,15 +9,15 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from srvd.errors import BadArgs, NoDaemon
+from srvd.record import Record
 from srvd.wire.places import SUFFIX, rundirs, socket_path
 
 __all__ = ["Named", "find"]
 
 
-class Named(NamedTuple):
+class Named(Record):
     """What the command line says; "" for nothing."""
 
     socket: str = ""

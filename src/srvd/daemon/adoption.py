@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import msgpack
 
@@ -28,6 +27,7 @@ from srvd.errors import BadFrame, SystemRefused, Unsupported
 from srvd.linux import fds, process, procfs
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["SCOREBOARD", "Adoption", "Will", "boot_id", "find", "name_of", "pack", "unpack"]
@@ -43,7 +43,7 @@ SCOREBOARD = "scoreboard"
 Member = WorkerId | GenerationId
 
 
-class Will(NamedTuple):
+class Will(Record):
     """What the state file says."""
 
     boot: str  # of the machine: pids and clocks are good for one
@@ -89,19 +89,19 @@ def name_of(member: Member) -> str:
     return f"{'worker' if isinstance(member, WorkerId) else 'zygote'} {member}"
 
 
-class Alive(NamedTuple):
+class Alive(Record):
     pid: int
     pidfd: int
 
 
-class Stray(NamedTuple):
+class Stray(Record):
     """Of the family, and of no use. It was told to leave."""
 
     pid: int
     pidfd: int
 
 
-class Adoption(NamedTuple):
+class Adoption(Record):
     """What a daemon goes on with."""
 
     found: Handover

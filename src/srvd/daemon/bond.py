@@ -10,19 +10,19 @@ import contextlib
 import fcntl
 import os
 import stat
-from typing import NamedTuple
 
 from srvd.daemon.control_socket import is_ours
 from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
 from srvd.linux import rendezvous
+from srvd.record import Record
 
 __all__ = ["Bond", "Carried"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Carried(NamedTuple):
+class Carried(Record):
     """A bond as it is handed over: all but the lock."""
 
     path: str

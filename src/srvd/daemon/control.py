@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from srvd import __version__
 from srvd.core.actions import Level
@@ -21,13 +21,14 @@ from srvd.daemon.control_seats import Seats, Seldom
 from srvd.daemon.control_socket import Claim, Held
 from srvd.daemon.kept import Kept
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
+from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
 
 __all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Loop", "Peer"]
 
 
-class Carried(NamedTuple):
+class Carried(Record):
     """The control socket as it is handed over."""
 
     instance: str

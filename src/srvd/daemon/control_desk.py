@@ -9,7 +9,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from srvd.core.actions import Level
 from srvd.daemon import control_idem, control_ring
@@ -30,6 +30,7 @@ from srvd.errors import (
     SrvdError,
     from_wire,
 )  # fmt: skip
+from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.arguments import check
 from srvd.wire.commands import Command, command, may
@@ -58,7 +59,7 @@ class Backend(Protocol):
         """The operation's map. Raises `NoSuchOperation`."""
 
 
-class Wait(NamedTuple):
+class Wait(Record):
     """A request that is answered when its operation ends."""
 
     number: int  # of the request
@@ -67,7 +68,7 @@ class Wait(NamedTuple):
     due: float
 
 
-class Memory(NamedTuple):
+class Memory(Record):
     """What the desk knows beside the operations, as it is handed over."""
 
     events: control_ring.Events

@@ -6,11 +6,12 @@ Bounded for each uid and over all; what was forgotten is done anew. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
 from srvd.errors import Conflict
+from srvd.record import Record
 
 __all__ = ["Idems", "Kept", "Remembered"]
 
@@ -30,7 +31,7 @@ class Remembered:
         self.outcome: dict[str, Any] | None = None  # the reply, once the operation has ended; its id is the asker's
 
 
-class Kept(NamedTuple):
+class Kept(Record):
     """One of them as it is handed over. The outcome is told anew from its operation."""
 
     uid: int

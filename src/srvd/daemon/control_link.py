@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from srvd.daemon.control_peers import Peer
 from srvd.daemon.loop import Timer
 from srvd.errors import BadFrame
+from srvd.record import Record
 from srvd.wire.codec import Decoder, encode
 
 __all__ = ["Limits", "Link", "Loop", "Outbox", "Timer"]
@@ -28,7 +29,7 @@ MOST_WAITING = 8 << 20
 """Bytes waiting to be read by a peer that end its connection; two largest answers fit."""
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """Bounds of the control socket. Times in seconds."""
 
     connections: int = 64

@@ -10,10 +10,10 @@ import pwd
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from srvd.core.model import Actor
 from srvd.errors import ConfigInvalid
+from srvd.record import Record
 from srvd.wire.commands import ADMIN, ROLES
 
 __all__ = ["Peer", "Roles", "identify"]
@@ -27,7 +27,7 @@ _GID = struct.Struct("I")
 _MOST_OPTION = 1024  # bytes that Python's getsockopt() takes: 256 groups
 
 
-class Peer(NamedTuple):
+class Peer(Record):
     uid: int
     gid: int
     pid: int  # 0 when it is of another pid namespace
@@ -38,7 +38,7 @@ class Peer(NamedTuple):
         return Actor(self.uid, self.pid, self.name)
 
 
-class Roles(NamedTuple):
+class Roles(Record):
     """Which uid and which gid has which role."""
 
     users: dict[int, str]

@@ -6,8 +6,9 @@ Knows no watcher and no socket. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from srvd.record import Record
 from srvd.wire.codec import encode
 from srvd.wire.messages import event
 
@@ -17,12 +18,12 @@ MOST_EVENTS = 1000
 MOST_BYTES = 4 << 20
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     topic: str
     frame: bytes  # spelled once, however many watch
 
 
-class Events(NamedTuple):
+class Events(Record):
     """The ring as it is handed over: the entries up to `newest`, without a gap."""
 
     newest: int

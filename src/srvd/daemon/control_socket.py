@@ -11,10 +11,10 @@ import fcntl
 import os
 import socket
 import stat
-from typing import NamedTuple
 
 from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
+from srvd.record import Record
 from srvd.wire.places import PATH_LIMIT, lock_path
 
 __all__ = ["Claim", "Held", "is_ours"]
@@ -24,7 +24,7 @@ BACKLOG = 128
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Held(NamedTuple):
+class Held(Record):
     """A claim as it is handed over: all but its two descriptors."""
 
     path: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from srvd.daemon.control_socket import is_ours
 from srvd.daemon.kept import Kept
@@ -17,6 +16,7 @@ from srvd.daemon.statefile import HEADER, LIMIT, Sealed, measure, unseal
 from srvd.errors import Unsupported
 from srvd.linux.rendezvous import is_name
 from srvd.linux.systemd import Unit, spell_store_name
+from srvd.record import Record
 
 __all__ = ["Deposit", "Left", "find"]
 
@@ -101,7 +101,7 @@ class Deposit:
             return None
 
 
-class Left(NamedTuple):
+class Left(Record):
     """By a daemon that died: the deposit, and a descriptor of the family's lock."""
 
     deposit: Deposit

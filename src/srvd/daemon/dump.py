@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from srvd.core import view
 from srvd.core.model import GenerationId, WorkerId
@@ -18,6 +18,7 @@ from srvd.core.state import Generation, Pool, Worker, Zygote
 from srvd.daemon.stacks import Trace
 from srvd.errors import Busy, NoSuchWorker
 from srvd.linux.scoreboard import Request
+from srvd.record import Record
 
 __all__ = ["Asker", "Dumps", "threads_of"]
 
@@ -51,7 +52,7 @@ class Zygotes(Asker, Protocol):
     def pids(self) -> dict[int, GenerationId]: ...
 
 
-class Subject(NamedTuple):
+class Subject(Record):
     """One process that is asked."""
 
     whom: WorkerId | GenerationId

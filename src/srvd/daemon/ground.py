@@ -6,7 +6,6 @@ If the bond is held by others a daemon has died, and left somebody: `succession.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from srvd.config.settings import DaemonSettings
 from srvd.daemon import deposit
@@ -15,12 +14,13 @@ from srvd.daemon.control_peers import Roles
 from srvd.daemon.control_socket import Claim
 from srvd.daemon.deposit import Deposit
 from srvd.linux.systemd import Unit
+from srvd.record import Record
 from srvd.wire.places import family_path, rundir, socket_path
 
 __all__ = ["Ground", "control_path", "prepare"]
 
 
-class Ground(NamedTuple):
+class Ground(Record):
     claim: Claim
     roles: Roles
     bond: Bond

@@ -6,8 +6,6 @@ has the bytes and the descriptors makes a daemon of them with `main.py:Daemon.re
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgpack
 
 from srvd.config.settings import Config
@@ -22,6 +20,7 @@ from srvd.daemon.perform import Family
 from srvd.daemon.program import Program
 from srvd.errors import Unsupported
 from srvd.linux.systemd import Unit
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["VERSION", "Handover", "Shell", "pack", "read"]
@@ -30,7 +29,7 @@ VERSION = 1
 """Of all that is not the core's. The rules are those of `core/snapshot.py`."""
 
 
-class Shell(NamedTuple):
+class Shell(Record):
     """What the performing side knows. Secrets are in it: keys of certificates, variables of pools."""
 
     version: str  # of srvd
@@ -50,7 +49,7 @@ class Shell(NamedTuple):
     bond: bond.Carried = bond.Carried("", "")  # none: of a program that had none
 
 
-class Handover(NamedTuple):
+class Handover(Record):
     house: House
     shell: Shell
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
@@ -17,6 +16,7 @@ from srvd.errors import ConfigInvalid
 from srvd.linux import sockets
 from srvd.linux.sockets import Address, PathId
 from srvd.linux.systemd import Passed, Unit, spell_store_name
+from srvd.record import Record
 
 __all__ = ["Listeners", "Listening"]
 
@@ -28,7 +28,7 @@ RESTING = ".resting"
 """Ends the path of a Unix socket that no configuration in force names."""
 
 
-class Open(NamedTuple):
+class Open(Record):
     """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's."""
 
     socket: socket.socket
@@ -44,14 +44,14 @@ class Open(NamedTuple):
         self.socket.close()
 
 
-class Key(NamedTuple):
+class Key(Record):
     """What makes two sockets one. With port 0, which asks for any port, that is also whose and which it is."""
 
     address: Address
     whose: str = ""
 
 
-class Plan(NamedTuple):
+class Plan(Record):
     """What one configuration asks of one address."""
 
     name: str
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     reuse_port: bool
 
 
-class Carried(NamedTuple):
+class Carried(Record):
     """One socket as it is handed over: all but the descriptor."""
 
     key: Key
@@ -70,7 +70,7 @@ class Carried(NamedTuple):
     lent: bool
 
 
-class Listening(NamedTuple):
+class Listening(Record):
     """All of them, in order, what each configuration asks for, and what was passed at the start."""
 
     sockets: tuple[Carried, ...]

@@ -10,12 +10,12 @@ import contextlib
 import os
 import select
 import socket
-from typing import NamedTuple
 
 from srvd.core.model import GenerationId, WorkerId
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
 from srvd.linux.rendezvous import Caller, Rendezvous
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["Calls", "Orphan"]
@@ -26,7 +26,7 @@ _MOST_SILENT = 128
 _BATCH = 64
 
 
-class Orphan(NamedTuple):
+class Orphan(Record):
     """One that called. The descriptors are the reader's now."""
 
     here: family.Here

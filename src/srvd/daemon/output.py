@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+
+from srvd.record import Record
 
 __all__ = ["NOTHING", "Output", "Read"]
 
@@ -27,7 +28,7 @@ _FLOOD = 256
 _DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
 
 
-class Read(NamedTuple):
+class Read(Record):
     """What was read and not told yet, and the last that was read."""
 
     partial: bytes

@@ -5,8 +5,6 @@ Does nothing but to say what of it a service manager should keep.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.bond import Bond
 from srvd.daemon.deposit import Deposit
@@ -16,11 +14,12 @@ from srvd.daemon.program import Program
 from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
 from srvd.log import Log
+from srvd.record import Record
 
 __all__ = ["Parts"]
 
 
-class Parts(NamedTuple):
+class Parts(Record):
     """What is new at a start, and handed over at an upgrade."""
 
     board: Board

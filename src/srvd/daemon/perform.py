@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from srvd.config.settings import Config, PoolSettings
 from srvd.core.actions import (
@@ -37,6 +37,7 @@ from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
 from srvd.linux import fds, process
 from srvd.linux.scoreboard import Board
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["PERFORMED", "Family", "Performer"]
@@ -52,7 +53,7 @@ _ZOMBIES = 256
 """Strangers reaped in one go; SIGCHLD comes again for the next ones."""
 
 
-class Family(NamedTuple):
+class Family(Record):
     """The processes as they are handed over. `revisions`: the configuration that each generation was made from."""
 
     revisions: dict[GenerationId, Revision]

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop
@@ -17,6 +16,7 @@ from srvd.daemon.output import Output, Read
 from srvd.daemon.stacks import Stacks
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["Heard", "Process"]
@@ -31,7 +31,7 @@ _ALL = 4096
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Heard(NamedTuple):
+class Heard(Record):
     """What a link carried: one message, or its end – in order, or by nonsense."""
 
     message: family.Message | None

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
 
 import srvd
 from srvd.daemon.keepsake import is_keepsake
+from srvd.record import Record
 
 __all__ = ["Program", "this_program"]
 
 
-class Program(NamedTuple):
+class Program(Record):
     """`command` is what a person would type, and leads to whatever is installed then. `interpreter` and `folder`, from
     which srvd is imported, are those of this very process."""
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import msgpack
 
@@ -25,6 +24,7 @@ from srvd.linux import fds, process
 from srvd.linux.interpreter import take
 from srvd.linux.scoreboard import Board
 from srvd.linux.sockets import describe
+from srvd.record import Record
 from srvd.tls import material
 from srvd.tls.material import Material
 from srvd.wire import family
@@ -36,7 +36,7 @@ _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "
 Named = Sequence[tuple[str, socket.socket]]
 
 
-class Fronts(NamedTuple):
+class Fronts(Record):
     """What stands before HTTP, by the name of a listener."""
 
     settings: Mapping[str, ListenerSettings]

@@ -17,11 +17,11 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from srvd.daemon.loop import Loop, Timer
 from srvd.linux import process, procfs, stacks
 from srvd.linux.procfs import Reach
+from srvd.record import Record
 
 __all__ = ["PATIENCE", "Stacks", "Trace", "make_file"]
 
@@ -41,7 +41,7 @@ _LAST_LOOK = 0.05
 _LINE = 2048  # longer than the longest line of a dump: so near to its end, the file is full
 
 
-class Trace(NamedTuple):
+class Trace(Record):
     """What a process wrote when it was asked for its stacks."""
 
     text: str

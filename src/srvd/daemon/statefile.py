@@ -14,11 +14,12 @@ import time
 import zlib
 from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from srvd.daemon.control_socket import is_ours
 from srvd.daemon.loop import Loop, Timer
 from srvd.errors import Unsupported
+from srvd.record import Record
 
 __all__ = ["HEADER", "LIMIT", "Sealed", "StateFile", "measure", "read", "seal", "set_aside", "unseal"]
 
@@ -42,7 +43,7 @@ HEADER = _HEADER.size
 """Bytes in front of the content."""
 
 
-class Sealed(NamedTuple):
+class Sealed(Record):
     """A state as it was written, at a time (nanoseconds, monotonic): the later one of two holds."""
 
     stamp: int

@@ -6,7 +6,7 @@ Imported only then. Whom the state names is found by `adoption.py`; what follows
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from srvd.config.settings import Config
 from srvd.core.events import Event, ZygoteGone
@@ -20,12 +20,13 @@ from srvd.daemon.orphans import Calls
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
 from srvd.errors import Unsupported
+from srvd.record import Record
 from srvd.wire.places import state_path
 
 __all__ = ["Found", "go_on", "search"]
 
 
-class Found(NamedTuple):
+class Found(Record):
     """What there was. Without an adoption a family of its own begins, on these `listeners`."""
 
     adoption: Adoption | None = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from srvd.config.settings import PoolSettings
 from srvd.core.events import Event, ZygoteFailed, ZygoteGone, ZygoteLoaded
@@ -18,6 +17,7 @@ from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
 from srvd.errors import LoadFailed
 from srvd.linux.scoreboard import Board
+from srvd.record import Record
 
 __all__ = ["Loaded", "try_load"]
 
@@ -25,7 +25,7 @@ FAREWELL = 5.0
 """Seconds that a zygote has to end, once it was told to or killed."""
 
 
-class Loaded(NamedTuple):
+class Loaded(Record):
     seconds: float
     notes: tuple[str, ...]  # what it left behind that would not survive a fork
 

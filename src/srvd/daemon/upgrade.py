@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import traceback
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
@@ -24,6 +24,7 @@ from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.program import Program
 from srvd.daemon.signals import HANDLED, hold
 from srvd.linux import fds, process
+from srvd.record import Record
 
 __all__ = ["BOOT", "Upgrade"]
 
@@ -89,7 +90,7 @@ class Owner(Protocol):
     def is_under_way(self, op: OpId) -> bool: ...
 
 
-class Check(NamedTuple):
+class Check(Record):
     """One self-check that runs."""
 
     op: OpId

@@ -6,16 +6,16 @@ Holds no state of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from srvd.core.events import Event
 from srvd.core.model import GenerationId, WorkerId
 from srvd.daemon.loop import Loop
+from srvd.record import Record
 
 __all__ = ["Voice"]
 
 
-class Voice(NamedTuple):
+class Voice(Record):
     """`emit` may be called while an action is performed: it queues, it does not answer."""
 
     loop: Loop

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import NamedTuple
 
 from srvd.core.model import Death, WorkerId
 from srvd.daemon.loop import Timer
@@ -16,12 +15,13 @@ from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import LaneFacts
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["Carried", "Expected", "Worker", "death_of"]
 
 
-class Expected(NamedTuple):
+class Expected(Record):
     """A worker that was ordered and has no pid yet: our ends of what it will have."""
 
     id: WorkerId
@@ -64,7 +64,7 @@ def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_o
     )
 
 
-class Carried(NamedTuple):
+class Carried(Record):
     """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that it has not been told."""
 
     id: WorkerId

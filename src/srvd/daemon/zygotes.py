@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from srvd import __version__
 from srvd.config.settings import PoolSettings
@@ -26,6 +25,7 @@ from srvd.daemon.workers import Workers
 from srvd.linux import fds, process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["Carried", "Zygotes"]
@@ -52,7 +52,7 @@ class Zygote:
         self.forks = False
 
 
-class Carried(NamedTuple):
+class Carried(Record):
     """One zygote as it is handed over. `doomed`: it is killed soon."""
 
     id: GenerationId

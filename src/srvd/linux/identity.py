@@ -8,14 +8,14 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from typing import NamedTuple
 
 from srvd.errors import LoadFailed
+from srvd.record import Record
 
 __all__ = ["Identity", "assume", "resolve"]
 
 
-class Identity(NamedTuple):
+class Identity(Record):
     """Who a process shall run as; a gid alone changes the group only."""
 
     uid: int | None

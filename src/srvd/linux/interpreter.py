@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from srvd.record import Record
 
 __all__ = ["Started", "discard", "prepare", "start", "take"]
 
@@ -29,7 +30,7 @@ _NOT_FOR_APPLICATIONS = (
 """What systemd told the daemon, and an application would take for its own."""
 
 
-class Started(NamedTuple):
+class Started(Record):
     """A process that waits for its `Load`. The descriptors are the caller's."""
 
     pid: int

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from srvd.errors import LoadFailed
+from srvd.record import Record
 
 __all__ = ["RESOURCES", "UNLIMITED", "Resource", "set_limits", "set_nice", "set_oom_score", "set_session_nice"]
 
@@ -18,7 +19,7 @@ UNLIMITED: Final = -1
 """RLIM_INFINITY, as Python's `resource` has it."""
 
 
-class Resource(NamedTuple):
+class Resource(Record):
     number: int
     in_bytes: bool
 

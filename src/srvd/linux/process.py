@@ -10,7 +10,8 @@ import os
 import resource
 import select
 import signal
-from typing import NamedTuple
+
+from srvd.record import Record
 
 __all__ = [
     "Ended",
@@ -28,7 +29,7 @@ __all__ = [
 _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), since Linux 6.9
 
 
-class Ended(NamedTuple):
+class Ended(Record):
     """How a process ended; both None: it ended, and nobody was told how."""
 
     exit_code: int | None = None

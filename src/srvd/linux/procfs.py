@@ -6,7 +6,8 @@ Knows processes by their pid only: whoever asks must hold a pidfd, and look at i
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from srvd.record import Record
 
 __all__ = ["Reach", "is_stopped", "parent", "reach", "start_time", "wait_channel"]
 
@@ -27,7 +28,7 @@ _MOST_THREADS = 1024
 _MOST_BYTES = 8192  # of a status file: it has about 1500
 
 
-class Reach(NamedTuple):
+class Reach(Record):
     """How far a signal gets into a process: proc(5), /proc/pid/status."""
 
     state: str  # of its main thread

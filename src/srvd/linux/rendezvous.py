@@ -9,9 +9,9 @@ import os
 import re
 import socket
 import struct
-from typing import NamedTuple
 
 from srvd.errors import SystemRefused
+from srvd.record import Record
 
 __all__ = ["Caller", "Rendezvous", "call", "is_name", "new_name"]
 
@@ -24,7 +24,7 @@ _BACKLOG = 128
 """Orphans that wait to be heard; all others come again."""
 
 
-class Caller(NamedTuple):
+class Caller(Record):
     """Who connected, as the kernel says: the process that called connect(2), as it was then."""
 
     sock: socket.socket  # the caller's

@@ -16,9 +16,9 @@ import os
 import time
 from collections.abc import Iterable
 from struct import Struct
-from typing import NamedTuple
 
 from srvd.errors import SystemRefused
+from srvd.record import Record
 
 __all__ = ["LANES", "Board", "Lane", "LaneFacts", "Request"]
 
@@ -54,7 +54,7 @@ _TRIES = 3
 assert _FACTS.size == _LANE
 
 
-class LaneFacts(NamedTuple):
+class LaneFacts(Record):
     """What a worker's lanes say together, or one lane alone. Seconds are monotonic, sizes bytes."""
 
     busy: int = 0  # lanes in a request
@@ -67,7 +67,7 @@ class LaneFacts(NamedTuple):
     latency: tuple[int, ...] = (0,) * LATENCY_BUCKETS
 
 
-class Request(NamedTuple):
+class Request(Record):
     """A request under way."""
 
     lane: int

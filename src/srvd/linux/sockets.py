@@ -12,9 +12,9 @@ import os
 import socket
 import stat
 import struct
-from typing import NamedTuple
 
 from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.record import Record
 
 __all__ = [
     "Address",
@@ -54,7 +54,7 @@ _SO_BINDTOIFINDEX = 62
 _NO_INTERFACE = 0x7FFFFFFF
 
 
-class PathId(NamedTuple):
+class PathId(Record):
     """The file that a Unix socket made at its path, so that only this one is ever removed."""
 
     path: str
@@ -62,7 +62,7 @@ class PathId(NamedTuple):
     inode: int
 
 
-class Address(NamedTuple):
+class Address(Record):
     """Where to listen. `str()` is the way it is written, and two addresses are the same if they are equal."""
 
     kind: str  # "inet", "inet6", "unix", "fd"

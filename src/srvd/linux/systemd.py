@@ -10,9 +10,9 @@ import array
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
-from typing import NamedTuple
 
 from srvd.errors import ConfigInvalid
+from srvd.record import Record
 
 __all__ = ["STORED", "NotifySocket", "Passed", "Unit", "announce", "follow", "read_unit", "spell_store_name"]
 
@@ -25,14 +25,14 @@ _NAME_LIMIT = 255  # bytes of an FDNAME: sd_notify(3)
 _SUN_PATH = 107
 
 
-class Passed(NamedTuple):
+class Passed(Record):
     """A descriptor that was there at the start; `name` is "" if it was given none."""
 
     name: str
     fd: int
 
 
-class Unit(NamedTuple):
+class Unit(Record):
     """What the unit asks of the service, and gives to it."""
 
     notify: str = ""  # the address of the notify socket as $NOTIFY_SOCKET spells it; "": nobody listens

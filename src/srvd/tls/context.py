@@ -9,10 +9,10 @@ import os
 import ssl
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from srvd.errors import ConfigInvalid
 from srvd.linux.fds import memfd
+from srvd.record import Record
 from srvd.tls.material import Identity, Material, chosen
 
 __all__ = ["Examined", "build", "examine"]
@@ -30,7 +30,7 @@ _MOST_TURNS = 10  # a handshake takes three
 _SOON = 14 * 86_400.0
 
 
-class Examined(NamedTuple):
+class Examined(Record):
     """The material with the names of its certificates, and what is odd about them."""
 
     material: Material

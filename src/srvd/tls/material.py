@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from srvd.errors import BadFrame, ConfigInvalid
+from srvd.record import Record
 
 __all__ = ["Identity", "Material", "chosen", "pack", "read", "unpack"]
 
@@ -20,7 +21,7 @@ _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _KEY = b"PRIVATE KEY-----"
 
 
-class Identity(NamedTuple):
+class Identity(Record):
     """One certificate with its key: who the server is, to clients that ask for one of `names`."""
 
     path: str  # of the certificate, for messages
@@ -31,7 +32,7 @@ class Identity(NamedTuple):
         return f"<Identity {self.path}>"  # not the key
 
 
-class Material(NamedTuple):
+class Material(Record):
     """All of one listener. The first identity is shown to clients that name no server, or one that is not known."""
 
     identities: tuple[Identity, ...]

@@ -9,11 +9,12 @@ the bytes that really came.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
 from srvd.errors import BadFrame, InternalError
+from srvd.record import Record
 
 __all__ = ["DEPTH", "PROTOCOL", "REQUESTS", "RESPONSES", "SCHEMA", "Bounds", "Decoder", "encode"]
 
@@ -29,7 +30,7 @@ DEPTH = 16
 PREFIX = 4
 
 
-class Bounds(NamedTuple):
+class Bounds(Record):
     """What one frame may hold. Bytes for `frame` and `text`, counts for the others."""
 
     frame: int

@@ -8,9 +8,10 @@ Imported at each start of `srvctl`: no dataclass (0.7 ms each), no enum, nothing
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from srvd.errors import UnknownMethod
+from srvd.record import Record
 
 __all__ = ["ADMIN", "COMMANDS", "OPERATOR", "ROLES", "TOPICS", "VIEWER", "Command", "Field", "command", "may"]
 
@@ -37,7 +38,7 @@ MOST_SECONDS = 1e6
 """About eleven days: nobody waits longer, and a timer takes it."""
 
 
-class Field(NamedTuple):
+class Field(Record):
     """One argument. What is not sent has the value `default`; null is never sent.
 
     `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "flag" (a bool), "topics" (a list
@@ -53,7 +54,7 @@ class Field(NamedTuple):
     most: float = MOST_SECONDS
 
 
-class Command(NamedTuple):
+class Command(Record):
     name: str  # on the wire
     role: str  # the least that may
     summary: str  # one line, ends without a full stop

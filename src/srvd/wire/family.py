@@ -6,11 +6,12 @@ only in the docstrings. The worker's vocabulary is tiny on purpose: a worker tha
 
 from __future__ import annotations
 
-from typing import Any, ForwardRef, NamedTuple
+from typing import Any
 
 import msgpack
 
 from srvd.errors import BadFrame
+from srvd.record import Record
 
 PROTOCOL = 1
 """Of these messages, and of the scoreboard. Workers outlive the daemon's program (an upgrade), so it changes when a
@@ -23,7 +24,7 @@ TEXT_LIMIT = 12_288
 """Characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
 
 
-class Load(NamedTuple):
+class Load(Record):
     """daemon → zygote, first message; fds: the scoreboard's memfd, the file for its stacks, the listeners in the order
     of `listeners`; then, if there is a rendezvous, the family's lock and the end of its own stderr that is read; then,
     if any listener speaks TLS, a memfd with the map of their names to what `tls.material.pack` made.
@@ -44,7 +45,7 @@ class Load(NamedTuple):
     uid: int = 0  # the daemon's, by which the next one is known
 
 
-class Fork(NamedTuple):
+class Fork(Record):
     """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks,
     the other end of that pipe.
     """
@@ -53,11 +54,11 @@ class Fork(NamedTuple):
     slot: int
 
 
-class Quit(NamedTuple):
+class Quit(Record):
     """daemon → zygote: leave; the workers stay. A link that ends without it is a daemon that died."""
 
 
-class Loaded(NamedTuple):
+class Loaded(Record):
     """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker)."""
 
     preloaded: bool
@@ -65,7 +66,7 @@ class Loaded(NamedTuple):
     seconds: float
 
 
-class LoadFailed(NamedTuple):
+class LoadFailed(Record):
     """zygote → daemon; it exits right after."""
 
     reason: str  # one line
@@ -73,19 +74,19 @@ class LoadFailed(NamedTuple):
     traceback: str
 
 
-class Forked(NamedTuple):
+class Forked(Record):
     """zygote → daemon; fd: the child's pidfd, opened before the child could be reaped."""
 
     serial: int
     pid: int
 
 
-class ForkFailed(NamedTuple):
+class ForkFailed(Record):
     serial: int
     reason: str
 
 
-class Reaped(NamedTuple):
+class Reaped(Record):
     """zygote → daemon: a child ended; exactly one of the two is not None."""
 
     serial: int
@@ -93,11 +94,11 @@ class Reaped(NamedTuple):
     signal: int | None
 
 
-class Serve(NamedTuple):
+class Serve(Record):
     """daemon → worker: leave standby, accept; answered by `Serving`."""
 
 
-class Drain(NamedTuple):
+class Drain(Record):
     """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s.
 
     `left_over` are the positions, in `Load.listeners`, of those whose backlog is for the next daemon.
@@ -108,66 +109,66 @@ class Drain(NamedTuple):
     left_over: list[int]
 
 
-class Probe(NamedTuple):
+class Probe(Record):
     """daemon → worker: call the application with GET `path`; answered by `Probed`."""
 
     path: str
     seconds: float
 
 
-class Reopen(NamedTuple):
+class Reopen(Record):
     """daemon → worker: open the access log anew; answered by `Reopened`."""
 
 
-class Ping(NamedTuple):
+class Ping(Record):
     """daemon → worker: answer with `Pong`. Asked only when there is reason to doubt that it would."""
 
 
-class Ready(NamedTuple):
+class Ready(Record):
     """worker → daemon: booted, in standby."""
 
 
-class Serving(NamedTuple):
+class Serving(Record):
     """worker → daemon: accepting."""
 
 
-class Failed(NamedTuple):
+class Failed(Record):
     """worker → daemon: could not boot; it exits right after."""
 
     reason: str
     traceback: str
 
 
-class Probed(NamedTuple):
+class Probed(Record):
     healthy: bool
     text: str  # "GET /healthz: 200 OK", or what went wrong
 
 
-class Reopened(NamedTuple):
+class Reopened(Record):
     """worker → daemon: the path is open again, or, with a problem, the former file still is."""
 
     problem: str
 
 
-class Worn(NamedTuple):
+class Worn(Record):
     """worker → daemon: it has served long enough, and serves on until it is told to drain. Said once."""
 
     reason: str  # "served 1000 requests"
 
 
-class Pong(NamedTuple):
+class Pong(Record):
     """worker → daemon: its loop turns."""
 
 
-class Woke(NamedTuple):
+class Woke(Record):
     """worker → daemon: a request began while the scoreboard said that nobody watches."""
 
 
-class Bye(NamedTuple):
+class Bye(Record):
     """worker → daemon: drained, about to exit."""
 
 
-class Here(NamedTuple):
+class Here(Record):
     """orphan → the next daemon, its first message at the rendezvous, which becomes its link; fds: the end of its stderr
     that is read, the file for its stacks, the scoreboard's memfd, the family's lock, its listeners.
 
@@ -181,7 +182,7 @@ class Here(NamedTuple):
     children: list[list[int]]  # of a zygote: serial and pid of each
 
 
-class Adopted(NamedTuple):
+class Adopted(Record):
     """daemon → orphan: it is one no more."""
 
 
@@ -233,18 +234,13 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
         cls = _BY_NAME[name]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise BadFrame(f"read a message of the family: {exc!r}; the link is closed") from exc
-    kinds = [_spelled(kind) for kind in cls.__annotations__.values()]
+    kinds = list(cls.__annotations__.values())  # strings, as they are written above
     fits = cls in allowed and len(values) == len(kinds)
     if not fits or not all(_fits(value, kind) for value, kind in zip(values, kinds, strict=True)):
         raise BadFrame(
             f"read a message of the family: {name} with {len(values)} fields does not fit; the link is closed"
         )
     return cls(*values)
-
-
-def _spelled(annotation: object) -> str:
-    """The annotation as it is written above: a named tuple keeps it as a reference that was not looked up."""
-    return annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else str(annotation)
 
 
 def _fits(value: object, kind: str) -> bool:

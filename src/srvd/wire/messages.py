@@ -11,9 +11,10 @@ and says why.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from srvd.errors import BadFrame, SrvdError
+from srvd.record import Record
 from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 
 __all__ = [
@@ -30,7 +31,7 @@ MOST_DEADLINE = 1e6
 """Seconds, about eleven days."""
 
 
-class Hello(NamedTuple):
+class Hello(Record):
     protocol: int
     version: str  # of srvd
     name: str  # of the instance
@@ -39,7 +40,7 @@ class Hello(NamedTuple):
     role: str  # the peer's
 
 
-class Request(NamedTuple):
+class Request(Record):
     id: int
     method: str
     args: dict[str, Any]
@@ -47,7 +48,7 @@ class Request(NamedTuple):
     idem: str  # the same text with the same request: one effect, the same reply; "": none
 
 
-class Cancel(NamedTuple):
+class Cancel(Record):
     id: int
 
 

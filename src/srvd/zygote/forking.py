@@ -12,12 +12,13 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
+from srvd.record import Record
 from srvd.wire import family
 from srvd.worker.hooks import Hooks
 from srvd.worker.orphan import Home, call_home
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Nursery", "Stock"]
 
 
-class Stock(NamedTuple):
+class Stock(Record):
     """What each worker is made of, made once."""
 
     wanted: family.Load
@@ -45,7 +46,7 @@ class Stock(NamedTuple):
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
 
 
-class Newborn(NamedTuple):
+class Newborn(Record):
     serial: int
     pid: int
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import msgpack
 
@@ -23,6 +23,7 @@ from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import fds, identity, limits, process, stacks
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
+from srvd.record import Record
 from srvd.wire import family
 from srvd.worker.orphan import Home
 from srvd.zygote import fronting, loading
@@ -34,7 +35,7 @@ _OOM_SCORE = 100
 """Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
 
 
-class Errand(NamedTuple):
+class Errand(Record):
     """What a zygote was started for: the datagram of `Load` with its descriptors, and what a former life left."""
 
     datagram: bytes
@@ -44,7 +45,7 @@ class Errand(NamedTuple):
     fresh: bool  # no former life
 
 
-class Origin(NamedTuple):
+class Origin(Record):
     """What the process began with, which an application may change while it is loaded."""
 
     environ: dict[str, str]

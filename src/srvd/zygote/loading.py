@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
 
 from srvd.errors import LoadFailed
+from srvd.record import Record
 from srvd.wire import family
 from srvd.worker import application, hooks
 from srvd.worker.hooks import Hooks
@@ -18,7 +18,7 @@ from srvd.zygote import residue
 __all__ = ["Outcome", "enter", "load"]
 
 
-class Outcome(NamedTuple):
+class Outcome(Record):
     """`app` None: not preloaded. `tainted`: this process cannot fork workers, a fresh one has to."""
 
     app: object | None

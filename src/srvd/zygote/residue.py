@@ -10,7 +10,8 @@ import socket
 import stat
 import sys
 import time
-from typing import NamedTuple
+
+from srvd.record import Record
 
 __all__ = ["Inventory", "take", "what_came"]
 
@@ -20,7 +21,7 @@ _GRACE = 0.1
 _NAMED = 8  # of each kind; the rest is counted
 
 
-class Inventory(NamedTuple):
+class Inventory(Record):
     """The tasks and sockets of this process."""
 
     threads: frozenset[int]

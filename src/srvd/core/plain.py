@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
+
+from srvd.record import Record
 
 __all__ = ["Codec", "Misfit", "codec"]
 
@@ -27,7 +29,7 @@ class Misfit(ValueError):
     """A plain value is not what the annotation says; the message begins with the way to it: `House.pools: …`."""
 
 
-class Codec(NamedTuple):
+class Codec(Record):
     """`dump` makes a plain value, `load` reads one. Load raises `Misfit`."""
 
     dump: Callable[[Any], Any]

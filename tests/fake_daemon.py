@@ -50,12 +50,22 @@ def pool(name: str = "web", state: str = "ready", wish: int = 4) -> dict[str, An
         "serving": wish,
         "booting": 0,
         "draining": 0,
-        "override": wish != 4,
+        "override": wish if wish != 4 else None,
         "paused": False,
         "restarts": 0,
         "workers": [worker(number, name) for number in range(wish)],
     }
 
+
+STACKS = """\
+Thread 0x7f02 (most recent call first):
+  File "/opt/srvd/worker/threads.py", line 252 in _await_call
+  File "/usr/lib/python3/threading.py", line 1002 in _bootstrap
+Current thread 0x7f01 (most recent call first):
+  File "/srv/shop/stock\x1b[31m.py", line 61 in reserve
+  File "/opt/srvd/worker/wsgi.py", line 95 in start
+  File "/opt/srvd/zygote/life.py", line 66 in live
+"""
 
 DEATH = {
     "worker": "web/3#7",
@@ -73,7 +83,7 @@ DEATH = {
     "requests": 99,
     "traceback": TRACEBACK,
     "stderr": "out of\x9bmemory\n",
-    "stacks": "",
+    "stacks": STACKS,
 }
 
 RETIRED = {
@@ -83,7 +93,10 @@ RETIRED = {
     "summary": "was told to leave (reload)",
     "traceback": "",
     "stderr": "",
+    "stacks": "",
 }
+
+DEATHS = [DEATH, RETIRED, *({**RETIRED, "worker": f"web/2#{number}"} for number in (2, 3)), DEATH]
 
 _FRAME = {"file": "/srv/shop/views\x1b[31m.py", "line": 12, "function": "report"}
 _WAITING = {"file": "/usr/lib/python3/threading.py", "line": 629, "function": "wait"}
@@ -122,6 +135,8 @@ STOPPED = {
 SETTINGS = [
     {"key": "pools.web.workers", "value": 4, "origin": "/etc/shop.toml:12", "unit": "", "help": "Number of workers"},
     {"key": "pools.web.boot_timeout", "value": 60.0, "origin": "default", "unit": "s", "help": "To load the app"},
+    {"key": "pools.web.max_body", "value": 1 << 30, "origin": "default", "unit": "bytes", "help": "Longest body"},
+    {"key": "control.roles", "value": {"viewer": ["%adm"]}, "origin": "shop.toml:3", "unit": "", "help": "Who may"},
 ]  # fmt: skip
 
 
@@ -150,7 +165,7 @@ class FakeBackend:
                 every = [self._detailed(entry) for one in self.pools for entry in one["workers"]]
                 return {"workers": every[args["offset"] : args["offset"] + args["limit"]], "total": len(every)}
             case "why":
-                return {"deaths": [death for death in (DEATH, RETIRED) if args["worker"] in ("", death["worker"])]}
+                return {"deaths": [death for death in DEATHS if args["worker"] in ("", death["worker"])]}
             case "config":
                 return {"settings": SETTINGS}
             case "op.list":
@@ -178,7 +193,7 @@ class FakeBackend:
         if name == "nothing":
             raise NoSuchPool(f"{method}: there is no pool {name!r}", hint="the pools are: web")
         if name == "invalid":
-            raise ConfigInvalid("read shop.toml: line 3: unknown key 'wrokers'; did you mean workers?")
+            raise ConfigInvalid("1 problem; nothing was changed\nshop.toml:3: no wrokers; did you mean workers?")
         if name == "busy":
             raise Busy(f"{method} {name}: another operation is under way")
         op = len(self.operations) + 1

@@ -11,10 +11,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from srvd.ctl.commands import Asked, _interrupted
+from srvd.ctl.find import Named
+from srvd.ctl.line import Line
+from srvd.ctl.views import _strength
 from srvd.errors import EXIT
 from srvd.wire.codec import encode
 from srvd.wire.commands import COMMANDS, Command
@@ -226,6 +231,44 @@ def test_why_knows_one_worker_or_a_pool(daemon: Daemon) -> None:
     assert daemon.ctl("why", "web/2#1").stdout.count("\n") == 1  # left as it was told to: no riddle
 
 
+def test_workers_that_left_alike_stand_together_and_hide_no_death(daemon: Daemon) -> None:
+    shown = daemon.ctl("why").stdout
+    (left,) = [line for line in shown.splitlines() if line.startswith("web/2#")]
+    assert left.startswith("web/2#1 (pid 1007) and 2 more: was told to leave (reload), ")
+    assert shown.count("web/3#7 (pid 1007): killed by SIGKILL in a request") == 2
+
+
+def test_the_stacks_of_a_death_are_shown_like_those_of_a_dump(daemon: Daemon) -> None:
+    assert (
+        "  stacks:\n"
+        "    thread 0x7f01, the innermost call first:\n"
+        "      /srv/shop/stock\\x1b[31m.py:61 in reserve\n"
+        "      2 more, of srvd and of threading\n"
+        "    outside of the application: worker/threads.py:252 in _await_call\n"
+    ) in daemon.ctl("why").stdout
+
+
+def test_a_message_of_several_lines_is_told_in_several_lines(daemon: Daemon) -> None:
+    assert daemon.ctl("reload", "invalid").stderr == (
+        "srvctl: 1 problem; nothing was changed\n  shop.toml:3: no wrokers; did you mean workers?\n"
+    )
+
+
+def test_settings_are_shown_as_they_stand_in_a_file(daemon: Daemon) -> None:
+    rows = [line.split("\t")[:2] for line in daemon.ctl("config").stdout.splitlines()[1:]]
+    assert rows == [
+        ["pools.web.workers", "4"],
+        ["pools.web.boot_timeout", '"60s"'],
+        ["pools.web.max_body", '"1GiB"'],
+        ["control.roles", '{ viewer = ["%adm"] }'],
+    ]
+
+
+def test_a_size_of_none_is_shown_beside_the_configured_one() -> None:
+    assert _strength({**pool("web", wish=0), "override": 0}) == "0 (config 4)"
+    assert _strength(pool()) == "4"
+
+
 def test_a_done_order_says_what_is_true_now(daemon: Daemon) -> None:
     assert ": done after 1.5 s: 4 serving (operation " in daemon.ctl("scale", "4").stdout
 
@@ -282,6 +325,17 @@ def test_an_interrupt_says_that_the_operation_goes_on_and_how_to_follow_it(daemo
     assert f"operation {op} goes on" in said
     assert f"srvctl op wait {op}" in said
     assert daemon.json("op", "show", str(op))["operation"]["state"] == "running"
+
+
+def test_an_interrupted_stop_is_told_how_to_hurry_it_not_how_to_take_it_back() -> None:
+    line = SimpleNamespace(operation=3)
+    (stop,) = [entry for entry in COMMANDS if entry.name == "stop"]
+    (wait,) = [entry for entry in COMMANDS if entry.name == "op.wait"]
+    told = _interrupted(cast(Line, line), Asked(stop, {}, Named(), as_json=False))
+    assert told.message == "stop: interrupted; operation 3 goes on"
+    assert "srvctl stop --now" in told.hint
+    assert "cancel" not in told.hint
+    assert _interrupted(cast(Line, line), Asked(wait, {}, Named(), as_json=False)).message.startswith("op wait: ")
 
 
 def _sleeps(pid: int) -> bool:

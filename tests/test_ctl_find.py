@@ -90,6 +90,18 @@ def test_a_name_without_a_socket_is_looked_for_where_it_would_be(places: Places)
     assert places.find(name="shop") == str(places.directory / "shop.sock")
 
 
+def test_a_directory_that_may_not_be_looked_into_is_said_to_be_one(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.directory.chmod(0o700)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(places.directory))  # root may everything
+    with pytest.raises(NoDaemon) as refused:
+        places.find()
+    assert f"may not look into {places.directory}" in refused.value.hint
+    assert "roles" in refused.value.hint
+    assert places.find(name="shop") == str(places.directory / "shop.sock")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to somebody else")
 def test_sockets_in_a_directory_of_somebody_else_are_not_trusted(places: Places) -> None:
     places.add("shop", alive=True)

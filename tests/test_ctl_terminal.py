@@ -115,7 +115,7 @@ def test_line_breaks_may_stay_in_texts_of_many_lines() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0, "0.0 s"),
+        (0, "0 ms"),
         (0.0001, "1 ms"),
         (0.44, "440 ms"),
         (1.44, "1.4 s"),

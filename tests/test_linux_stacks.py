@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from srvd.daemon.dump import threads_of
 from srvd.linux import procfs, stacks
+from srvd.wire.stacks import threads_of
 from tests.support import wait_for
 
 DUMP = b'Current thread 0x01 (most recent call first):\n  File "/a/b.py", line 3 in f\n'

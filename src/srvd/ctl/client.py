@@ -241,12 +241,17 @@ def _connect(sock: socket.socket, path: str) -> None:
             raise BadArgs(f"connect to {path}: {exc}") from exc
         if exc.errno in (errno.EACCES, errno.EPERM):
             raise PermissionRefused(
-                f"connect to {path}: your user may not", hint="ask for a role: the setting `roles` of [control]"
+                f"connect to {path}: your user may not",
+                hint="root and the daemon's own user may; others by the setting `roles` of [control]",
             ) from exc
         if exc.errno == errno.EAGAIN:
             raise Busy(f"connect to {path}: too many others wait to be let in") from exc
-        gone = exc.errno == errno.ECONNREFUSED
+        if exc.errno == errno.ECONNREFUSED:  # a stop removes the socket
+            raise NoDaemon(
+                f"connect to {path}: the daemon that listened there has died",
+                hint="its workers serve on for orphan_timeout: start it again as before, and it adopts them",
+            ) from exc
         raise NoDaemon(
-            f"connect to {path}: " + ("no daemon listens there any more" if gone else str(exc.strerror)),
+            f"connect to {path}: {exc.strerror}",
             hint="start one with `srvd start`, or name another with -n NAME or -s SOCKET",
         ) from exc

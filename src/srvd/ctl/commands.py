@@ -11,7 +11,7 @@ from typing import Any
 from srvd.ctl.find import Named, find
 from srvd.ctl.follow import Follower
 from srvd.ctl.line import Line
-from srvd.ctl.render import escape, put, put_json
+from srvd.ctl.render import escape, instance, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
 from srvd.record import Record
@@ -79,12 +79,15 @@ def _show(asked: Asked, result: dict[str, Any]) -> None:
 
 
 def _interrupted(line: Line, asked: Asked) -> Interrupted:
-    if not line.operation:
-        return Interrupted(f"{asked.entry.name}: interrupted before the daemon answered")
+    name, op = " ".join(asked.entry.words), line.operation
+    if not op:
+        return Interrupted(f"{name}: interrupted before the daemon answered")
+    # A stop cannot be taken back.
+    end = "hurry it with `srvctl stop --now`" if name == "stop" else f"end it with `srvctl op cancel {op}`"
     return Interrupted(
-        f"{asked.entry.name}: interrupted; operation {line.operation} goes on",
-        hint=f"follow it with `srvctl op wait {line.operation}`; end it with `srvctl op cancel {line.operation}`",
-        detail={"operation": line.operation},
+        f"{name}: interrupted; operation {op} goes on",
+        hint=f"follow it with `srvctl op wait {op}`; {end}",
+        detail={"operation": op},
     )
 
 
@@ -108,7 +111,7 @@ def _stop(line: Line, asked: Asked) -> int:
     if asked.as_json:
         put_json(result)
     else:
-        put(f"srvd {escape(line.client.hello.name)} (pid {line.client.hello.pid}) is gone")
+        put(f"{instance(line.client.hello.name)} (pid {line.client.hello.pid}) is gone")
     return EXIT.DONE
 
 
@@ -147,7 +150,10 @@ def report(problem: SrvdError, *, as_json: bool) -> int:
     if traceback:
         put(escape(traceback, lines=True).rstrip("\n"), err=True)
     step = problem.detail.get("step")
-    put(f"srvctl: {escape(problem.message)}" + (f" (step: {escape(step)})" if step else ""), err=True)
+    first, *more = escape(problem.message, lines=True).split("\n")
+    put(f"srvctl: {first}" + (f" (step: {escape(step)})" if step else ""), err=True)
+    for line in more:
+        put(f"  {line}", err=True)  # indented: no line of a message passes for one of srvctl's own
     if problem.hint:
         put(f"hint: {escape(problem.hint)}", err=True)
     return exit_code(problem)

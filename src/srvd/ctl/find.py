@@ -43,10 +43,11 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
     if len(found) > 1:
         found = [path for path in found if _listens(path)] or found
     if not found:
-        raise NoDaemon(
-            f"find the daemon: there is no control socket in {' or '.join(directories)}",
-            hint="start one with `srvd start`, or name its socket with -s",
-        )
+        hint = "start one with `srvd start`, or name its socket with -s"
+        barred = [directory for directory in directories if _is_barred(directory)]
+        if barred:
+            hint = f"your user may not look into {barred[0]}: a daemon there lets in whom its `roles` name"
+        raise NoDaemon(f"find the daemon: there is no control socket in {' or '.join(directories)}", hint=hint)
     if len(found) > 1:
         raise BadArgs(
             f"find the daemon: there are several: {', '.join(found)}", hint="choose one with -n NAME or -s SOCKET"
@@ -61,6 +62,9 @@ def _named(name: str, directories: tuple[str, ...], uid: int) -> str:
         if os.path.exists(path) and _is_trusted(directory, uid):
             return path
     for directory in directories:
+        if _is_barred(directory):
+            # Asked there, the kernel says that the user may not; elsewhere it would only say that there is none.
+            return paths[directory]
         if os.path.exists(directory) and not _is_trusted(directory, uid):
             raise NoDaemon(
                 f"find the daemon {name}: {directory} belongs to somebody else, who could have put anything there",
@@ -72,6 +76,11 @@ def _named(name: str, directories: tuple[str, ...], uid: int) -> str:
 def _is_trusted(directory: str, uid: int) -> bool:
     """Whether it is root's or the user's own, and not only a link to such a one. Raises `OSError`."""
     return all(entry.st_uid in (0, uid) for entry in (os.lstat(directory), os.stat(directory)))
+
+
+def _is_barred(directory: str) -> bool:
+    """Whether the directory is there, and this user cannot see what is in it."""
+    return os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK)
 
 
 def _sockets(directory: str, uid: int) -> list[str]:

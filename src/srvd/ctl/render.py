@@ -19,6 +19,7 @@ __all__ = [
     "clock",
     "date",
     "escape",
+    "instance",
     "is_terminal",
     "marked",
     "number",
@@ -51,6 +52,11 @@ def escape(text: object, *, lines: bool = False) -> str:
     return str(text).translate(_LINES if lines else _ESCAPES)
 
 
+def instance(name: object) -> str:
+    """A daemon among others: "srvd blog"; the one without a name of its own is called "srvd" already."""
+    return "srvd" if name == "srvd" else f"srvd {escape(name)}"
+
+
 def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
@@ -69,7 +75,8 @@ def put_json(value: Mapping[str, Any], *, err: bool = False, compact: bool = Fal
 
 def marked(state: object) -> str:
     """A state in its colour."""
-    return click.style(escape(state), fg=_COLOURS.get(str(state)))
+    colour = _COLOURS.get(str(state))
+    return click.style(escape(state), fg=colour) if colour else escape(state)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: str = "") -> None:
@@ -101,8 +108,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -
 
 def seconds(value: float) -> str:
     """A length of time, two units at most: 41 ms, 1.4 s, 12 s, 2 h 5 min."""
-    if 0 < value < 1:
-        return f"{max(1, value * 1000):.0f} ms"
+    if value < 1:
+        return f"{max(1, value * 1000) if value > 0 else 0:.0f} ms"
     if value < 10:
         return f"{value:.1f} s"
     for unit, part, name, part_name in (

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from srvd.ctl.render import escape, marked, put, seconds
+from srvd.wire.stacks import threads_of
 
-__all__ = ["show_dump"]
+__all__ = ["show_dump", "told"]
 
 Map = Mapping[str, Any]
 
@@ -43,10 +44,15 @@ def _show_process(process: Map) -> None:
     put()
 
 
+def told(text: str) -> Iterator[str]:
+    """The lines for stacks as the interpreter wrote them."""
+    return _stacks(threads_of(text))
+
+
 def _stacks(threads: Sequence[Map]) -> Iterator[str]:
     """Threads that are in the same place stand together; those without a call of the application come last."""
     home = _home(threads)
-    alike: dict[str, list[str]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
     idle: dict[str, int] = {}
     for thread in threads:
         shown, hidden = _split(thread["frames"], home)
@@ -56,10 +62,10 @@ def _stacks(threads: Sequence[Map]) -> Iterator[str]:
             continue
         lines = [f"  {_frame(frame)}" for frame in shown]
         lines += [f"  {len(hidden)} more, of srvd and of threading"] if hidden else []
-        alike.setdefault("\n  ".join(lines), []).append(f"{thread['id']} {thread['name']}".rstrip())
+        alike.setdefault(tuple(lines), []).append(f"{thread['id']} {thread['name']}".rstrip())
     for frames, names in alike.items():
         yield f"{_names(names)}, the innermost call first:"
-        yield frames
+        yield from frames
     if idle:
         places = ", ".join(f"{place} ({count})" if count > 1 else place for place, count in idle.items())
         yield click.style(f"outside of the application: {places}", dim=True)

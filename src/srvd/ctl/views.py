@@ -6,13 +6,14 @@ Asks nothing and decides no exit code: `commands.py` does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from srvd.ctl.render import ago, clock, date, escape, marked, number, put, seconds, size, table
-from srvd.ctl.stacks import show_dump
+from srvd.config import values
+from srvd.ctl.render import ago, clock, date, escape, instance, marked, number, put, seconds, size, table
+from srvd.ctl.stacks import show_dump, told
 
 __all__ = ["VIEWS", "show_event", "show_operation", "summary"]
 
@@ -21,13 +22,13 @@ Map = Mapping[str, Any]
 
 def _show_ping(result: Map) -> None:
     up = seconds(result["uptime_s"])
-    put(f"srvd {escape(result['name'])} {escape(result['version'])} answers: pid {result['pid']}, up {up}")
+    put(f"{instance(result['name'])} {escape(result['version'])} answers: pid {result['pid']}, up {up}")
 
 
 def _show_status(result: Map) -> None:
     daemon = result["daemon"]
     put(
-        f"srvd {escape(daemon['name'])} {escape(daemon['version'])}: {marked(daemon['state'])}, pid {daemon['pid']}, "
+        f"{instance(daemon['name'])} {escape(daemon['version'])}: {marked(daemon['state'])}, pid {daemon['pid']}, "
         f"up {seconds(daemon['uptime_s'])}"
     )
     for listener in result["listeners"]:
@@ -37,7 +38,7 @@ def _show_status(result: Map) -> None:
     table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")
     for pool in result["pools"]:
         if pool.get("trouble"):
-            put(f"{escape(pool['name'])}: {escape(pool['trouble'])}")
+            put(f"{escape(pool['name'])}: {escape(pool['trouble'])} (see `srvctl why`)")
     if result["operations"]:
         put()
         _show_operations(result)
@@ -55,7 +56,7 @@ def _strength(pool: Map) -> str:
     """How many serve of how many wished: 8, 3/4, 8 (config 4), and who comes and goes."""
     serving, wish = pool["serving"], pool["wish"]
     text = str(wish) if serving == wish else f"{serving}/{wish}"
-    notes = [f"config {pool['configured']}"] if pool["override"] else []
+    notes = [f"config {pool['configured']}"] if pool["override"] is not None else []
     notes += [f"{pool[phase]} {phase}" for phase in ("booting", "draining") if pool[phase]]
     return f"{text} ({', '.join(notes)})" if notes else text
 
@@ -86,15 +87,41 @@ def _worker_row(worker: Map) -> list[object]:
 def _show_deaths(result: Map) -> None:
     if not result["deaths"]:
         put("no worker has died")
-    for death in result["deaths"]:
-        _show_death(death)
+    for alike in _alike(result["deaths"]):
+        if _is_plain(alike[0]):
+            _show_plain(alike)
+        else:
+            _show_death(alike[0])
+
+
+def _is_plain(death: Map) -> bool:
+    """As it should be: nothing more to ask."""
+    return death["cause"] in ("retired", "recycled") and not death["traceback"]
+
+
+def _alike(deaths: Iterable[Map]) -> list[list[Map]]:
+    """Workers that left one after the other in the same way stand together: a reload must not hide who died before."""
+    runs: list[list[Map]] = []
+    for death in deaths:
+        if runs and _is_plain(death) and _manner(death) == _manner(runs[-1][0]):
+            runs[-1].append(death)
+        else:
+            runs.append([death])
+    return runs
+
+
+def _manner(death: Map) -> tuple[str, str]:
+    return str(death["worker"]).partition("#")[0], str(death["summary"])
+
+
+def _show_plain(deaths: Sequence[Map]) -> None:
+    first, more = deaths[0], len(deaths) - 1
+    who = f"{escape(first['worker'])} (pid {first['pid']})" + (f" and {more} more" if more else "")
+    put(f"{who}: {escape(first['summary'])}, {ago(first['at'], time.time())}")
 
 
 def _show_death(death: Map) -> None:
     head = f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}"
-    if death["cause"] in ("retired", "recycled") and not death["traceback"]:
-        put(f"{head}, {ago(death['at'], time.time())}")  # as it should be: nothing more to ask
-        return
     put(head)
     lived = "ready" if death["ready"] else "never ready"
     _fact("died", f"{date(death['at'])}, {ago(death['at'], time.time())}, after {seconds(death['lived_s'])} ({lived})")
@@ -105,18 +132,16 @@ def _show_death(death: Map) -> None:
             f"{death['request']} (for {seconds(death.get('request_age') or death.get('request_age_s') or 0)})",
         )
     _fact("requests", number(death["requests"]))
-    for head, text in (
-        ("traceback", death["traceback"]),
-        ("stacks", death.get("stacks")),
-        ("last output", death["stderr"]),
-    ):
-        if text:
-            put(f"  {head}:")
-            put(_indented(text))
+    _text("traceback", death["traceback"])
+    if death.get("stacks"):
+        put("  stacks:")
+        for line in told(death["stacks"]):
+            put(f"    {line}")
+    _text("last output", death["stderr"])
 
 
 def _causes(death: Map) -> list[str]:
-    causes = [str(death["cause"])]
+    causes = [str(death["cause"])] if death["cause"] not in ("exited", "signal") else []  # the number says as much
     if death["exit_code"] is not None:
         causes.append(f"exit code {death['exit_code']}")
     if death["signal"] is not None:
@@ -128,6 +153,12 @@ def _causes(death: Map) -> list[str]:
 
 def _fact(name: str, text: object) -> None:
     put(f"  {name + ':':<10} {escape(text)}")
+
+
+def _text(name: str, text: str) -> None:
+    if text:
+        put(f"  {name}:")
+        put(_indented(text))
 
 
 def _indented(text: str) -> str:
@@ -202,9 +233,9 @@ def _show_config(result: Map) -> None:
 
 
 def _value(setting: Map) -> str:
-    value = setting["value"]
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{text} {setting['unit']}" if setting["unit"] and value is not None else text
+    """As it would stand in the file."""
+    kind = {"s": "duration", "bytes": "size"}.get(setting["unit"], "text")
+    return values.show(kind, setting["value"])
 
 
 def show_event(event: Map) -> None:
@@ -215,7 +246,8 @@ def show_event(event: Map) -> None:
     data = event["data"]
     text = data.get("text") or " ".join(f"{name}={value}" for name, value in data.items())
     colour = {"warning": "yellow", "error": "red"}.get(str(data.get("level")))
-    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {click.style(escape(text), fg=colour)}")
+    shown = click.style(escape(text), fg=colour) if colour else escape(text)
+    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {shown}")
 
 
 VIEWS: dict[str, Callable[[Map], None]] = {

@@ -6,7 +6,6 @@ and says of each process that did not tell why.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,17 +18,15 @@ from srvd.daemon.stacks import Trace
 from srvd.errors import Busy, NoSuchWorker
 from srvd.linux.scoreboard import Request
 from srvd.record import Record
+from srvd.wire.stacks import threads_of
 
-__all__ = ["Asker", "Dumps", "threads_of"]
+__all__ = ["Asker", "Dumps"]
 
 MOST = 8
 """Dumps under way: each holds a little of every process that it has asked."""
 
 MOST_TEXT = 3 << 20
 """Characters of all stacks in one answer: a frame of the control socket holds 4 MiB."""
-
-_HEAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)(?: \[(.*)\])? \(most recent call first\):")
-_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 Map = dict[str, Any]
 Reply = Callable[[Map], None]
@@ -162,32 +159,6 @@ class _Dump:
         self._missing -= 1
         if not self._missing:
             self._reply({"schema": 1, "processes": self._entries, "total": self._total})
-
-
-def threads_of(text: str) -> list[Map]:
-    """The threads in what faulthandler wrote: maps of id, name, and frames (file, line, function), the innermost first.
-
-    A line that is no frame – "  ..." where a stack was cut, "<no Python frame>" – becomes one without a file. What
-    wrote it may have been anybody: whatever the text is, it is taken line by line.
-    """
-    threads: list[Map] = []
-    for line in text.splitlines():
-        head = _HEAD.fullmatch(line)
-        if head:
-            threads.append({"id": head[1], "name": head[2] or "", "frames": []})
-        elif line.strip():
-            if not threads:
-                threads.append({"id": "", "name": "", "frames": []})
-            threads[-1]["frames"].append(_frame(line))
-    return threads
-
-
-def _frame(line: str) -> Map:
-    found = _FRAME.fullmatch(line)
-    if not found:
-        return {"file": "", "line": 0, "function": line.strip()}
-    number = int(found[2]) if found[2].isdecimal() and len(found[2]) < 10 else 0
-    return {"file": found[1], "line": number, "function": found[3]}
 
 
 def _of_worker(worker: Worker) -> Subject:

@@ -229,7 +229,7 @@ def test_the_unit_starts_and_reloads_with_commands_that_exist(name: str, instanc
 def test_the_unit_of_instances_differs_from_the_other_in_names_only() -> None:
     single, several = _directives("srvd.service"), _directives("srvd@.service")
     different = [(a, b) for a, b in zip(single, several, strict=True) if a != b]
-    assert len(different) == 6
+    assert len(different) == 8
     assert all("%i" in b and a.partition("=")[0] == b.partition("=")[0] for a, b in different)
 
 

@@ -6,6 +6,8 @@ the reason.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import re
 import shutil
 import socket
@@ -25,7 +27,24 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
 BROKEN = "raise RuntimeError('the deploy is broken')\n"
 
-SCORES = {"srvd.service": 1.6, "change-user.conf": 2.5}
+KEEPS_THINGS = """
+import os, tempfile
+FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir())
+KEPT = [tempfile.NamedTemporaryFile(dir=folder) for folder in FOLDERS]
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    there = [os.path.exists(file.name) for file in KEPT]
+    for folder in FOLDERS:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            there.append(os.path.exists(file.name))
+    return [repr((len(body), there)).encode()]
+"""
+"""An application with files in all folders that systemd may clean, which tells whether they are there."""
+
+KEPT = repr((2 << 20, [True] * 8))
+
+SCORES = {"srvd.service": 1.7, "change-user.conf": 2.7}
 """What `systemd-analyze security` may say at most; docs/howto/systemd.md explains what is left."""
 
 STORED = "3"
@@ -62,6 +81,14 @@ def _config(port: int, pool: str = "workers = 2") -> str:
 
 def _load(port: int, clients: int = 4, path: str = "/") -> AbstractContextManager[Load]:
     return load_on(("127.0.0.1", port), clients, path)
+
+
+def _post(port: int) -> str:
+    """A body that is too long to be kept in memory; the answer."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client.request("POST", "/", body=b"x" * (2 << 20))
+    with contextlib.closing(client):
+        return client.getresponse().read().decode()
 
 
 # -- start ----------------------------------------------------------------------------------------------------------
@@ -309,6 +336,18 @@ def test_a_full_run_keeps_nobody_from_being_adopted(service: Service, port: int)
         service.systemctl("stop")
     finally:
         service.box.run("umount", "-l", "/run/srvd")
+
+
+def test_an_adopted_worker_has_its_folders_and_shared_memory_still(service: Service, port: int) -> None:
+    """systemd makes new temporary folders for each start of a unit, and removes the old ones, if it is told to."""
+    service.install(_config(port), code=KEEPS_THINGS)
+    service.start()
+    before, workers = service.pid, service.workers()
+    assert _post(port) == KEPT
+    service.box.signal(before, "KILL")
+    service.wait_restarted(before)
+    assert service.workers() == workers
+    assert stays(lambda: _post(port) == KEPT, 2.0, every=0.5)  # systemd removes them beside its other work
 
 
 # -- what surrounds it ----------------------------------------------------------------------------------------------

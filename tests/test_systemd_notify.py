@@ -656,16 +656,13 @@ def test_a_state_that_cannot_be_read_in_either_place_stops_no_start(starter: Sta
     assert (srvd.folder / "control.sock.family").exists()  # who begins anew is found by the path again
 
 
-def test_a_listener_that_was_adopted_can_be_closed(starter: Starter, manager: ServiceManager) -> None:
-    """What the store gave back beside what the workers brought must not go on listening."""
-    port, once = free_port(), "rollback_window = 0\nbake = 0"
-    more = f'[listeners.api]\nbind = ["127.0.0.1:{port}"]'
-    srvd = starter(config=toml(once, more), env=manager.environment | STORE)
+def test_an_heir_holds_nothing_twice(starter: Starter, manager: ServiceManager) -> None:
+    """The store gives back what the workers bring, too."""
+    srvd = starter(config=toml("workers = 2"), env=manager.environment | STORE)
     _die(srvd, manager)
     _stored(srvd, manager).start()
-    assert srvd.get(listener="api").startswith("one ")
-    srvd.configure(toml(once))
-    assert srvd.ctl("reload").returncode == 0
-    wait_for(lambda: len(manager.listeners) == 1)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+    held = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{srvd.pid}/fd")]
+    inode = os.fstat(next(iter(manager.listeners.values()))).st_ino
+    assert held.count(f"socket:[{inode}]") == 1
+    assert sum("memfd:srvd-state" in one for one in held) == 1
+    assert sum("control.sock.family" in one for one in held) == 1

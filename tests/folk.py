@@ -61,6 +61,7 @@ class Child:
     dead: bool = False  # and not reported yet
     deaf: bool = False  # ignores the order to leave
     mute: bool = False  # ignores the order to serve
+    stopped_until: float = NEVER  # when it must be continued, if it has not gone on by itself
     stubborn: bool = False  # the first SIGKILL finds it in an uninterruptible call
     channel: float = 0.0  # its reports arrive in order
     ready_at: float | None = None

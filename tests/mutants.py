@@ -109,6 +109,12 @@ MUTANTS = (
         "        worker.condemned = why\n        from srvd.core import moves\n        moves.kill(worker, why, turn)\n",
     ),
     Mutant(
+        "a worker that was stopped is never continued",
+        "stops.py",
+        "    turn.do(TellWorker(worker.id, Told.WAKE))\n",
+        "",
+    ),
+    Mutant(
         "a replacement that is too large at once is replaced at once",
         "condemning.py",
         "    if turn.now < weight.until or is_new:\n",
@@ -215,8 +221,8 @@ MUTANTS = (
     Mutant(
         "the deadlines of workers are forgotten",
         "supervisor.py",
-        "            due = min(due, worker.deadline)\n",
-        "            due = min(due, NEVER)\n",
+        "            due = min(due, worker.deadline, worker.wake_at)\n",
+        "            due = min(due, worker.wake_at)\n",
     ),
     Mutant(
         "the deadlines of operations are forgotten",

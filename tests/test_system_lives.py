@@ -64,10 +64,12 @@ def test_what_is_said_at_import_is_logged_with_the_zygotes_name(starter: Starter
 
 
 def test_a_worker_that_is_stopped_in_a_request_is_continued_when_that_is_overdue(starter: Starter) -> None:
-    """SIGSTOP: it hears no order. Its replacement serves first; then it is continued, answers, and leaves."""
-    srvd = starter(config=toml('workers = 1\nrequest_timeout = "1s"\ndrain_timeout = "1s"'))
+    """SIGSTOP, and it is overdue before it would be continued: it hears no order. Its replacement serves first; then it
+    is continued, answers, and leaves.
+    """
+    srvd = starter(config=toml('workers = 1\nrequest_timeout = "0.5s"\ndrain_timeout = "1s"'))
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(srvd.get, "/sleep/0.5")
+        asked = pool.submit(srvd.get, "/sleep/0.3")
         wait_for(lambda: srvd.serving()[0]["busy"])
         victim = srvd.serving()[0]
         os.kill(victim["pid"], signal.SIGSTOP)

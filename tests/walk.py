@@ -120,6 +120,8 @@ def _a_process_fares_ill(world: World) -> None:
             child = choose.choice(known)
             if child.state == "serving":
                 choose.choice([world.stick, world.fall_silent])(child)
+            else:
+                world.stop_for_a_while(child)
         case 8 if known:
             child = choose.choice(known)
             if child.state == "serving":

@@ -44,6 +44,8 @@ class InTime(Claims):
             assert not waits or child.dead or now <= child.due + 0.01, (
                 f"{child.id} {child.state}, killed={child.killed}, was due at {child.due:.2f}"
             )
+            stands = not child.dead and not child.killed and now > child.stopped_until + 0.01
+            assert not stands, f"{child.id} was stopped and is not continued since {child.stopped_until:.2f}"
         for mother in self.world.mothers.values():
             waits = mother.state != "up" and not mother.dead
             assert not waits or now <= mother.due + 0.01, f"{mother.id} {mother.state} was due at {mother.due:.2f}"

@@ -29,11 +29,14 @@ from srvd.core.events import (
     Started,
     Tick,
     Word,
+    WorkerAnswered,
+    WorkerContinued,
     WorkerForked,
     WorkerGone,
     WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
+    WorkerStopped,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -51,6 +54,7 @@ from srvd.core.model import (
     WorkerId,
 )
 from srvd.core.script import spell
+from srvd.core.state import NEVER
 from srvd.core.supervisor import Supervisor
 from tests.folk import ROOT, SHOP, Child, Claims, Mother, Weather
 
@@ -121,7 +125,7 @@ class World:
     def _arrives(self, event: Event) -> bool:
         """Is there still anybody whom the event is about? A zygote that died took what it had not sent with it."""
         match event:
-            case WorkerSaid() | WorkerGone() | WorkerForked():
+            case WorkerSaid() | WorkerGone() | WorkerForked() | WorkerContinued():
                 return event.worker in self.children
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
                 return event.generation in self.mothers
@@ -325,6 +329,9 @@ class World:
                 child.reopened = child.state == "booting"  # then it may have opened the new file, or will
                 if not child.deaf:
                     self.later(lambda: self._reopens(child))
+            case act.Told.WAKE:
+                child.stopped_until = NEVER
+                self.later(lambda: self._goes_on(child))
             case act.Told.DUMP:
                 pass
 
@@ -380,6 +387,20 @@ class World:
         """Its loop does not turn, or it is stopped, and clients wait."""
         child.deaf = self.random.random() < 0.5  # or it comes to when it is continued
         self.feed(WorkerSilent(child.id, 5.1, stopped=not child.deaf))
+        if not child.deaf and self.random.random() < 0.5:
+            self.later(WorkerAnswered(child.id), 0.0, 0.5)
+
+    def stop_for_a_while(self, child: Child) -> None:
+        """A signal stops it; it goes on when it is continued, or before."""
+        self.feed(WorkerStopped(child.id))
+        child.stopped_until = self.now + 1.0
+        if self.random.random() < 0.3:
+            self.later(lambda: self._goes_on(child), 0.0, 0.9)
+
+    def _goes_on(self, child: Child) -> None:
+        if not child.dead:
+            child.stopped_until = NEVER
+            self._report(child, WorkerContinued(child.id), 0.003)
 
     def wear_out(self, child: Child) -> None:
         self._report(child, WorkerSaid(child.id, Word.WORN, "answered 1000 requests"), 0.003)

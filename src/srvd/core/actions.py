@@ -18,6 +18,7 @@ class Told(Enum):
     DRAIN = "drain"  # finish what is open, then leave; `seconds` until it is killed
     PROBE = "probe"  # call the health path on the application
     REOPEN = "reopen"  # open the access log anew
+    WAKE = "wake"  # go on, by SIGCONT
     DUMP = "dump"  # have the stacks of all threads in the log, by signal: a stuck worker reads no link
 
 

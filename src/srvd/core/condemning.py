@@ -10,7 +10,7 @@ from srvd.core.events import WorkerOutgrew
 from srvd.core.model import Phase
 from srvd.core.state import Generation, Pool, Turn, Weight, Worker
 
-__all__ = ["outgrew", "stuck", "wears_out"]
+__all__ = ["outgrew", "pardon", "stuck", "wears_out"]
 
 AT_ONCE = 60.0
 """Seconds of readiness: whoever is over max_rss before they have passed was as good as born so, and so will its
@@ -27,6 +27,14 @@ def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, s
     turn.do(TellWorker(worker.id, Told.DUMP))
     if worker.is_capacity:
         worker.condemned = why
+
+
+def pardon(worker: Worker, turn: Turn) -> None:
+    """It was silent, and has answered: if its replacement does not serve yet, it stays."""
+    if worker.condemned == "silent" and worker.phase is Phase.SERVING:
+        worker.condemned = ""
+        text = f"worker {worker.id} answers again, and stays"
+        turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
 
 
 def wears_out(worker: Worker, reason: str, turn: Turn) -> None:

@@ -130,6 +130,30 @@ class WorkerSilent(Record):
     stopped: bool = False  # by a signal: SIGSTOP
 
 
+class WorkerAnswered(Record):
+    """One that was silent has answered."""
+
+    worker: WorkerId
+
+
+class WorkerStopped(Record):
+    """A signal has stopped it, SIGSTOP mostly; a debugger does it otherwise. Perhaps told more than once."""
+
+    worker: WorkerId
+
+
+class WorkerContinued(Record):
+    """It goes on, by SIGCONT: ours, or somebody else's."""
+
+    worker: WorkerId
+
+
+class WorkerHeld(Record):
+    """Clients wait for it, and a debugger holds it; told once for each time."""
+
+    worker: WorkerId
+
+
 class WorkerOutgrew(Record):
     """It has more resident memory than `max_rss`; told at every look, as long as that is so. Bytes."""
 
@@ -165,10 +189,14 @@ class Tick(Record):
     """A deadline has passed."""
 
 
-OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerOutgrew
+OfWorker = (
+    WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
+    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew
+)  # fmt: skip
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerOutgrew
-    | LogReopened | ProgramChecked | ProgramReplaced | Tick
+    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
+    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew | LogReopened | ProgramChecked | ProgramReplaced
+    | Tick
 )  # fmt: skip

@@ -5,18 +5,22 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import condemning, failure, moves, orders, reopening, resuming, rollout
+from srvd.core import condemning, failure, moves, orders, reopening, resuming, rollout, stops
 from srvd.core.actions import KillWorker, Level
 from srvd.core.events import (
     ForkRefused,
     OfWorker,
     RequestOverdue,
     Word,
+    WorkerAnswered,
+    WorkerContinued,
     WorkerForked,
     WorkerGone,
+    WorkerHeld,
     WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
+    WorkerStopped,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -69,6 +73,14 @@ def of_worker(house: House, event: OfWorker, turn: Turn) -> None:
         case WorkerSilent():
             how = "is stopped by a signal" if event.stopped else "does not answer"
             condemning.stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)
+        case WorkerAnswered():
+            condemning.pardon(worker, turn)
+        case WorkerStopped():
+            stops.stopped(worker, turn)
+        case WorkerContinued():
+            worker.wake_at = NEVER
+        case WorkerHeld():
+            stops.held(worker, turn)
         case WorkerOutgrew():
             condemning.outgrew(pool, generation, worker, event, turn)
 

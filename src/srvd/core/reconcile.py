@@ -14,8 +14,9 @@ from srvd.core.state import STUCK, Pool, Turn, Worker, Zygote
 SURGE = 1
 """Workers above the wish while old ones are being replaced one by one."""
 
-STUCK_SECONDS = 5.0
-"""What a worker that is stuck gets to finish its other requests, at most."""
+STUCK_SECONDS = {"overdue": 5.0, "silent": 10.0}
+"""What a worker that is stuck gets to finish its other requests, at most. For silence there may be an end: it was
+suspected soon."""
 
 _LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENING: 3, Phase.SERVING: 4}
 
@@ -44,8 +45,7 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     if replaced > 0:
         for worker in sorted(old, key=leave_order)[:replaced]:
             seconds = pool.generations[worker.id.generation].spec.drain_timeout
-            if worker.condemned in STUCK:
-                seconds = min(seconds, STUCK_SECONDS)
+            seconds = min(seconds, STUCK_SECONDS.get(worker.condemned, seconds))
             moves.retire(worker, worker.condemned or "replaced", seconds, turn)
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):

@@ -72,6 +72,7 @@ class Worker:
     condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "worn", or one of STUCK
     worn: str = ""  # why it is, for its certificate: "had served 1000 requests", "was over max_rss: …"
     outgrown: bool = False  # it was seen over max_rss
+    wake_at: float = NEVER  # when it is continued: a signal has stopped it
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
 

@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout, upgrading
+from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout, stops, upgrading
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -29,11 +29,15 @@ from srvd.core.events import (
     Resumed,
     Started,
     Tick,
+    WorkerAnswered,
+    WorkerContinued,
     WorkerForked,
     WorkerGone,
+    WorkerHeld,
     WorkerOutgrew,
     WorkerSaid,
     WorkerSilent,
+    WorkerStopped,
     ZygoteFailed,
     ZygoteGone,
     ZygoteLoaded,
@@ -80,7 +84,9 @@ class Supervisor:
         match event:
             case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone():
                 facts.of_worker(self.house, event, turn)
-            case RequestOverdue() | WorkerSilent() | WorkerOutgrew():
+            case RequestOverdue() | WorkerSilent() | WorkerAnswered() | WorkerOutgrew():
+                facts.of_worker(self.house, event, turn)
+            case WorkerStopped() | WorkerContinued() | WorkerHeld():
                 facts.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
                 facts.of_zygote(self.house, event, turn)
@@ -159,6 +165,8 @@ class Supervisor:
                 if generation.deadline <= now:
                     facts.generation_overdue(house, pool, generation, turn)
                 for worker in list(generation.workers.values()):
+                    if worker.wake_at <= now:
+                        stops.wake(worker, turn)
                     if worker.deadline <= now:
                         facts.worker_overdue(pool, generation, worker, turn)
             for breaker in (pool.breaker, pool.mender):
@@ -297,7 +305,7 @@ def _pool_deadline(pool: Pool) -> float:
     for generation in pool.generations.values():
         due = min(due, generation.deadline)
         for worker in generation.workers.values():
-            due = min(due, worker.deadline)
+            due = min(due, worker.deadline, worker.wake_at)
     if pool.bake is not None:
         due = min(due, pool.bake.until)
     source = pool.source

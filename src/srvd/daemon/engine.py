@@ -44,6 +44,14 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
     )
 
 
+_LATE = 1.0
+"""Seconds by which a deadline may be seen late without a meaning: the machine is busy."""
+
+_RESPITE = 5.0
+"""Seconds for those who stood still together with us – the group was stopped, the container paused – to show that they
+are in time. How long that was is not known: the deadline fell somewhere into it."""
+
+
 class Engine:
     """Turns the core. `emit` may be called at any time on the one thread, also while an action is performed."""
 
@@ -56,6 +64,7 @@ class Engine:
         self._turning = False
         self._timer: Timer | None = None
         self._due: float | None = None
+        self._respite = 0.0  # no deadline has passed before
         self._loop: Loop | None = None
         self.configs: dict[Revision, Config] = {}
         self.current = Revision(0)
@@ -203,8 +212,13 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+        self._timer = None if due is None else self._loop.call_at(max(due, self._respite), self._tick)
 
     def _tick(self) -> None:
+        now, due = time.monotonic(), self._due
         self._timer = self._due = None
-        self.emit(Tick())
+        if due is not None and now - max(due, self._respite) > _LATE:
+            self._respite = now + _RESPITE
+            self._arm()
+        else:
+            self.emit(Tick())

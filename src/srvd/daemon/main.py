@@ -79,13 +79,12 @@ class Daemon:
         self._loop = Loop(self._bug)
         self.performer = Performer(self._loop, board, listeners, self.emit, self._woke, self._captured, parts.bond)
         self.engine = Engine(self._core, self.performer, listeners, self._log)
-        self.overdue = OverdueWatch(house, board, self.performer.workers.facts, self.emit)
-        self._silence = SilenceWatch(house, self.performer.workers, self.performer.listeners, self.emit)
-        self._growth = GrowthWatch(house, self.performer.workers.rss, self.emit)
-        dumps = Dumps(self.performer.workers, self.performer.zygotes)
-        self._answers = Answers(
-            house, self.performer.workers, self.emit, lambda: self.engine.config, listeners.described, dumps
-        )
+        workers = self.performer.workers
+        self.overdue = OverdueWatch(house, board, workers.facts, workers.state, self.emit)
+        self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit)
+        self._growth = GrowthWatch(house, workers.rss, self.emit)
+        dumps = Dumps(workers, self.performer.zygotes)
+        self._answers = Answers(house, workers, self.emit, lambda: self.engine.config, listeners.described, dumps)
         self._pidfile = Pidfile(settings.pidfile)
         self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()

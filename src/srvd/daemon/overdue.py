@@ -2,30 +2,49 @@
 
 The scoreboard says when each request began. Before the daemon goes to sleep it marks the board as unwatched; the worker
 that begins the next request sees the mark and rings (`Woke`). While the board is watched nobody rings, so the daemon
-looks again when the next request can be due: once per request_timeout, the shortest of all. An idle server is never
-woken. Decides nothing about the worker: the core does.
+looks again when the next request can be due, and while one runs every few seconds: a look that comes too late tells
+that everything may have stood still – the group was stopped, the container paused – and that time is no request's
+fault. An idle server is never woken. A worker that a debugger holds is left alone. Decides nothing: the core does.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from srvd.core.events import Event, RequestOverdue
 from srvd.core.model import Phase, WorkerId
 from srvd.core.state import NEVER, House
 from srvd.daemon.loop import Loop, Timer
+from srvd.linux import procfs
 from srvd.linux.scoreboard import Board, LaneFacts
+
+_LONGEST = 5.0
+"""Seconds from one look to the next while any request runs."""
+
+_LATE = 1.0
+"""Seconds by which a look may come late without a meaning: the machine is busy."""
+
+_PAUSES = 16  # that are remembered
+
+_HELD = 1.0
+"""Seconds until another look at a worker that a debugger holds."""
 
 
 class OverdueWatch:
     def __init__(
-        self, house: House, board: Board, facts: Callable[[WorkerId], LaneFacts], emit: Callable[[Event], None]
-    ) -> None:
+        self, house: House, board: Board, facts: Callable[[WorkerId], LaneFacts], state: Callable[[WorkerId], str],
+        emit: Callable[[Event], None],
+    ) -> None:  # fmt: skip
+        """`state`: of a worker's process, in the words of `procfs`."""
         self._house = house
         self._board = board
         self._facts = facts
+        self._state = state
         self._emit = emit
+        self._looked = self._due = NEVER  # the last look, and when the next one should be
+        self._pauses: deque[tuple[float, float]] = deque(maxlen=_PAUSES)  # when each ended, and how long it was
         self._told: dict[WorkerId, float] = {}  # began of the request that was told of
         self._timer: Timer | None = None
         self._loop: Loop | None = None
@@ -50,6 +69,7 @@ class OverdueWatch:
     def look(self, *, rung: bool = False) -> None:
         """Tells of each request that has become overdue and arranges the next look, if any request runs."""
         self._board.watching = True
+        self._mind_pause(time.monotonic())
         due = self._tell_and_next()
         if rung:
             # The request may be over already. Unwatched again, the next one would ring, too: a wake-up for each.
@@ -62,8 +82,18 @@ class OverdueWatch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._looked, self._due = time.monotonic(), due
         if due != NEVER and self._loop is not None:
             self._timer = self._loop.call_at(due, self.look)
+
+    def _mind_pause(self, now: float) -> None:
+        """Has everything stood still? From when on is not known: from the last look on, at most."""
+        if now - self._due > _LATE:
+            self._pauses.append((now, now - self._looked))
+
+    def _stood(self, began: float) -> float:
+        """Seconds of a request's time that it may not have had."""
+        return sum(min(length, ended - began) for ended, length in self._pauses if began < ended)
 
     def _shortest_limit(self) -> float:
         limits = (g.spec.request_timeout for pool in self._house.pools.values() for g in pool.generations.values())
@@ -78,11 +108,14 @@ class OverdueWatch:
             facts = self._facts(worker)
             if not facts.busy or self._told.get(worker) == facts.began:
                 continue
-            if now - facts.began >= limit:
+            over = facts.began + limit + self._stood(facts.began)
+            if now < over:
+                due = min(due, over, now + _LONGEST)
+            elif self._state(worker) == procfs.TRACED:
+                due = min(due, now + _HELD)
+            else:
                 self._told[worker] = facts.began
                 late.append(RequestOverdue(worker, facts.line, now - facts.began))
-            else:
-                due = min(due, facts.began + limit)
         self._told = {worker: began for worker, began in self._told.items() if self._lives(worker)}
         for event in late:
             self._emit(event)

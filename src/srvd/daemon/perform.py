@@ -22,7 +22,7 @@ from srvd.core.actions import (
     TellWorker,
     Told,
 )
-from srvd.core.events import Event
+from srvd.core.events import Event, WorkerContinued, WorkerStopped
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon import worker as employed
 from srvd.daemon import zygotes
@@ -75,6 +75,7 @@ class Performer:
         bond: Bond | None = None,
     ) -> None:
         self._listeners = listeners
+        self._emit = emit
         voice = Voice(loop, emit, woke, line)
         self.workers = Workers(voice, board)
         self.zygotes = Zygotes(voice, board, self.workers, bond)
@@ -123,8 +124,12 @@ class Performer:
         """Reap children that nobody waits for – orphans of workers, which are ours as the subreaper; their pids.
 
         To be called on SIGCHLD. A worker or zygote found on the way ends as it does by its pidfd: its status is not
-        taken from it.
+        taken from it. One that was stopped, or goes on, is told of.
         """
+        for halt in process.halts():
+            adopted = self.workers.pids().get(halt.pid)  # whose zygote is gone
+            if adopted is not None:
+                self._emit(WorkerStopped(adopted) if halt.stopped else WorkerContinued(adopted))
         reaped = []
         for _ in range(_ZOMBIES):
             pid = process.next_zombie()
@@ -194,6 +199,8 @@ class Performer:
                 self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
             case Told.REOPEN:
                 self.workers.tell(action.worker, family.Reopen())
+            case Told.WAKE:
+                self.workers.wake(action.worker)
             case Told.DUMP:
                 self.workers.log_stacks(action.worker)
 

@@ -1,9 +1,11 @@
-"""Finds workers that do not get on although they are in no request: stopped by a signal, or held up by something else.
+"""Finds workers that do not get on although they are in no request: frozen, or held up by something else.
 
 Costs an idle server nothing. While the daemon sleeps it listens to the listeners, too: the first client that comes
 wakes it, and it looks once a second until nothing moves and nobody waits. Whoever has clients and gets nothing done is
 asked (`Ping`); who answers is idle, or full, or has slow clients, and that is no fault. Decides nothing: the core does.
-A worker in a request is `overdue.py`'s, but for one that is stopped by a signal, which no request can be.
+
+A worker in a request is `overdue.py`'s. One that a signal has stopped is told of by its parent, mostly; what the parent
+missed is seen here. One that a debugger holds is left alone: a person has it.
 """
 
 from __future__ import annotations
@@ -13,20 +15,33 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from srvd.core.events import Event, WorkerSilent
+from srvd.core.events import Event, WorkerAnswered, WorkerHeld, WorkerSilent, WorkerStopped
 from srvd.core.model import GenerationId, Phase, WorkerId
 from srvd.core.state import Generation, House
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.workers import Workers
+from srvd.linux import procfs
+from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["SilenceWatch"]
 
+FIRST_LOOK = 0.2
+"""Seconds from the first client to the first look: whoever waits by then has found nobody ready."""
+
 LOOK = 1.0
 """Seconds from one look to the next while clients come."""
 
-SILENCE = 5.0
-"""Seconds a worker has to answer: its loop turns in milliseconds, but the machine may have a bad moment."""
+PATIENCE = 3
+"""Looks within which a worker has to answer. It takes milliseconds, but the machine may have a bad moment. Looks and
+not seconds: what held up the daemon, too – the whole group stopped, a paused machine – is no silence."""
+
+
+class _Asked(Record):
+    """A worker from which an answer is missing."""
+
+    at: float
+    looks: int = 0  # since then
 
 
 class SilenceWatch:
@@ -42,8 +57,9 @@ class SilenceWatch:
         self._listeners = listeners
         self._emit = emit
         self._requests: dict[WorkerId, int] = {}  # that each had answered at the last look
-        self._asked: dict[WorkerId, float] = {}  # since when an answer is missing
-        self._told: set[WorkerId] = set()
+        self._asked: dict[WorkerId, _Asked] = {}
+        self._told: dict[WorkerId, float] = {}  # silent since the question at that time
+        self._held: set[WorkerId] = set()  # by a debugger
         self._loop: Loop | None = None
         self._timer: Timer | None = None
         self._ears: select.epoll | None = None
@@ -91,50 +107,72 @@ class SilenceWatch:
         self._requests = {
             worker: self._workers.tally(worker)[0] for generation in self._active() for worker in _serving(generation)
         }
-        self._again()
+        self._again(FIRST_LOOK)
 
-    def _again(self) -> None:
+    def _again(self, seconds: float = LOOK) -> None:
         assert self._loop is not None
-        self._timer = self._loop.call_later(LOOK, self._look)
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         self._timer = None
         now = time.monotonic()
         somebody_waits = False
         serving: dict[WorkerId, int] = {}
-        silent: list[WorkerSilent] = []
+        news: list[Event] = []
         for generation in self._active():
             waits = _waits(self._listeners(generation.id))
             somebody_waits |= waits
             for worker in _serving(generation):
-                serving[worker] = self._consider(worker, now, waits, silent)
+                serving[worker] = self._consider(worker, now, waits, news)
         quiet = self._requests == serving
         self._requests = serving
         self._asked = {worker: asked for worker, asked in self._asked.items() if worker in serving}
-        self._told &= serving.keys()
-        for event in silent:  # not before: the workers change with it
+        self._told = {worker: asked for worker, asked in self._told.items() if worker in serving}
+        self._held &= serving.keys()
+        for event in news:  # not before: the workers change with it
             self._emit(event)
         if quiet and not somebody_waits and not self._asked:
             self._sleep()
         else:
             self._again()
 
-    def _consider(self, worker: WorkerId, now: float, waits: bool, silent: list[WorkerSilent]) -> int:
+    def _consider(self, worker: WorkerId, now: float, waits: bool, news: list[Event]) -> int:
         """One that serves; `waits`: somebody does at its listeners. How many requests it has answered."""
         requests, busy = self._workers.tally(worker)
         asked = self._asked.get(worker)
-        idle = requests == self._requests.get(worker) and (not busy or self._workers.is_stopped(worker))
-        if not idle or not (waits or self._workers.facts(worker).connections):
+        if self._told.get(worker, now) < self._workers.heard(worker):
+            del self._told[worker]
+            news.append(WorkerAnswered(worker))
+        gets_on = requests != self._requests.get(worker)
+        if gets_on or not (waits or self._workers.facts(worker).connections) or self._is_held(worker, news):
+            self._asked.pop(worker, None)
+            return requests
+        stopped = self._workers.state(worker) == procfs.STOPPED
+        if stopped:
+            news.append(WorkerStopped(worker))
+        if busy and not stopped:
             self._asked.pop(worker, None)
         elif asked is None:
-            self._asked[worker] = now
+            self._asked[worker] = _Asked(now)
             self._workers.tell(worker, family.Ping())
-        elif self._workers.heard(worker) >= asked:
+        elif self._workers.heard(worker) >= asked.at:
             del self._asked[worker]
-        elif now - asked >= SILENCE and worker not in self._told:
-            self._told.add(worker)
-            silent.append(WorkerSilent(worker, now - asked, self._workers.is_stopped(worker)))
+        else:
+            asked = self._asked[worker] = asked._replace(looks=asked.looks + 1)
+            if asked.looks >= PATIENCE and worker not in self._told:
+                self._told[worker] = asked.at
+                news.append(WorkerSilent(worker, now - asked.at, stopped))
         return requests
+
+    def _is_held(self, worker: WorkerId, news: list[Event]) -> bool:
+        """By a debugger, which is told once."""
+        if self._workers.state(worker) != procfs.TRACED:
+            self._held.discard(worker)
+            return False
+        if worker not in self._held:
+            self._held.add(worker)
+            news.append(WorkerHeld(worker))
+        return True
 
     def _active(self) -> Iterator[Generation]:
         """Those whose workers accept, or will again."""
@@ -144,8 +182,9 @@ class SilenceWatch:
 
 
 def _serving(generation: Generation) -> Iterator[WorkerId]:
+    """Those that shall stay, or that may be pardoned."""
     for worker in generation.workers.values():
-        if worker.phase is Phase.SERVING and not worker.condemned:
+        if worker.phase is Phase.SERVING and worker.condemned in ("", "silent"):
             yield worker.id
 
 

@@ -107,7 +107,7 @@ class Workers:
     def wake(self, worker: WorkerId) -> None:
         """Continue it, should somebody have stopped it: it would hear nothing. To all others this means nothing."""
         found = self._workers.get(worker)
-        if found is not None:
+        if found is not None and procfs.state(found.process.pid) != procfs.TRACED:  # for a debugger to decide
             found.process.signal(signal.SIGCONT)
 
     def kill(self, worker: WorkerId, *, dump: bool) -> None:
@@ -244,10 +244,10 @@ class Workers:
         found = self._workers.get(worker)
         return 0.0 if found is None else found.heard
 
-    def is_stopped(self, worker: WorkerId) -> bool:
-        """By a signal."""
+    def state(self, worker: WorkerId) -> str:
+        """What the kernel says of it, in the words of `procfs`; "" if it does not run."""
         found = self._workers.get(worker)
-        return found is not None and procfs.is_stopped(found.process.pid)
+        return "" if found is None else procfs.state(found.process.pid)
 
     def rss(self, worker: WorkerId) -> int:
         """Its resident bytes; 0 when they cannot be read."""

@@ -10,8 +10,8 @@ from functools import partial
 
 from srvd import __version__
 from srvd.config.settings import PoolSettings
-from srvd.core.events import ZygoteFailed, ZygoteGone, ZygoteLoaded
-from srvd.core.model import Fault, GenerationId
+from srvd.core.events import WorkerContinued, WorkerStopped, ZygoteFailed, ZygoteGone, ZygoteLoaded
+from srvd.core.model import Fault, GenerationId, WorkerId
 from srvd.daemon.bond import Bond
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Timer
@@ -220,6 +220,10 @@ class Zygotes:
                 self._workers.refused(zygote.id, serial, reason)
             case family.Reaped(serial, exit_code, number):
                 self._workers.reaped(zygote.id, serial, Ended(exit_code, number))
+            case family.Stopped(serial):
+                self._voice.emit(WorkerStopped(WorkerId(*zygote.id, serial)))
+            case family.Continued(serial):
+                self._voice.emit(WorkerContinued(WorkerId(*zygote.id, serial)))
         fds.close_all(passed)
 
     def _fail(self, zygote: Zygote, fault: Fault) -> None:

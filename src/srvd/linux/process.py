@@ -10,11 +10,14 @@ import os
 import resource
 import select
 import signal
+from collections.abc import Iterator
 
 from srvd.record import Record
 
 __all__ = [
     "Ended",
+    "Halt",
+    "halts",
     "is_over",
     "next_zombie",
     "open_pidfd",
@@ -26,6 +29,7 @@ __all__ = [
     "send_signal",
 ]
 
+_HALTS = 1024
 _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), since Linux 6.9
 
 
@@ -39,6 +43,13 @@ class Ended(Record):
         if self.signal is not None:
             return f"signal {self.signal}"
         return "unknown" if self.exit_code is None else f"exit {self.exit_code}"
+
+
+class Halt(Record):
+    """A child was stopped by a signal, or goes on."""
+
+    pid: int
+    stopped: bool
 
 
 def open_pidfd(pid: int) -> int:
@@ -99,6 +110,22 @@ def next_zombie() -> int | None:
     except ChildProcessError:
         return None
     return None if result is None else int(result.si_pid)
+
+
+def halts() -> Iterator[Halt]:
+    """Children that were stopped, or went on, since they were last asked for: as they are now, each told once.
+
+    A child that a debugger stops is not among them (ptrace(2): its tracer is told), and none ends by being asked for.
+    At most `_HALTS`: SIGCHLD comes again for what happens meanwhile.
+    """
+    for _ in range(_HALTS):
+        try:
+            result = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if result is None:
+            return
+        yield Halt(int(result.si_pid), result.si_code == os.CLD_STOPPED)
 
 
 def reap_pid(pid: int) -> Ended | None:

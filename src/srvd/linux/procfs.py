@@ -9,9 +9,10 @@ import os
 
 from srvd.record import Record
 
-__all__ = ["Reach", "is_stopped", "parent", "reach", "start_time", "wait_channel"]
+__all__ = ["STOPPED", "TRACED", "Reach", "parent", "reach", "start_time", "state", "wait_channel"]
 
 STOPPED = "stopped"
+TRACED = "traced"
 UNINTERRUPTIBLE = "uninterruptible"
 
 _STATES = {
@@ -19,7 +20,7 @@ _STATES = {
     "S": "sleeping",
     "D": UNINTERRUPTIBLE,
     "T": STOPPED,
-    "t": "traced",
+    "t": TRACED,
     "Z": "ended",
     "X": "ended",
     "I": "idle",
@@ -86,9 +87,12 @@ def reach(pid: int, number: int) -> Reach | None:
     )
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether the process is stopped by a signal, not by a debugger; False when it cannot be seen."""
-    return (_fields(f"/proc/{pid}/status") or {}).get("State", "?")[:1] == "T"
+def state(pid: int) -> str:
+    """What its main thread does: STOPPED by a signal, TRACED – held by a debugger –, … "unknown" if it is not seen.
+
+    Who is only watched (strace) is TRACED for moments.
+    """
+    return _STATES.get((_fields(f"/proc/{pid}/status") or {}).get("State", "?")[:1], "unknown")
 
 
 def wait_channel(pid: int) -> str:

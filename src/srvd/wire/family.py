@@ -94,6 +94,18 @@ class Reaped(Record):
     signal: int | None
 
 
+class Stopped(Record):
+    """zygote → daemon: a signal has stopped a child; a debugger's stops are not told."""
+
+    serial: int
+
+
+class Continued(Record):
+    """zygote → daemon: a child that was stopped goes on."""
+
+    serial: int
+
+
 class Serve(Record):
     """daemon → worker: leave standby, accept; answered by `Serving`."""
 
@@ -187,13 +199,15 @@ class Adopted(Record):
 
 
 Message = (
-    Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped
+    Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped | Stopped | Continued
     | Serve | Drain | Probe | Reopen | Ping | Ready | Serving | Failed | Probed | Reopened | Worn | Pong | Woke | Bye
     | Here | Adopted
 )  # fmt: skip
 
 TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit, Adopted)
-FROM_ZYGOTE: tuple[type[Message], ...] = (Loaded, LoadFailed, Forked, ForkFailed, Reaped)
+FROM_ZYGOTE: tuple[type[Message], ...] = (
+    Loaded, LoadFailed, Forked, ForkFailed, Reaped, Stopped, Continued,
+)  # fmt: skip
 TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen, Ping, Adopted)
 FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Pong, Woke, Bye)
 FROM_ORPHAN: tuple[type[Message], ...] = (Here,)

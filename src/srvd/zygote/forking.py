@@ -1,7 +1,7 @@
 """The nursery: forks a worker for each order on the link, and tells of each one's end.
 
-What the child does is `child.py`. No signal handler: an epoll over the link and the children's pidfds, and no timer
-while there is a daemon. What a zygote does without one is `orphaned.py`.
+What the child does is `child.py`. An epoll over the link, the children's pidfds and what `stops.py` hears, and no
+timer while there is a daemon. What a zygote does without one is `orphaned.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from srvd.worker.hooks import Hooks
 from srvd.worker.orphan import Home, call_home
 from srvd.zygote import child
 from srvd.zygote.orphaned import Orphanhood
+from srvd.zygote.stops import Stops
 
 if TYPE_CHECKING:
     from srvd.worker.front import Front
@@ -60,8 +61,11 @@ class Nursery:
         self._children: dict[int, Newborn] = {}
         self._orphanhood: Orphanhood | None = None
         self._untold: list[family.Reaped] = []  # not more than there were children when the daemon died
+        self._stops = Stops()
+        self._stopped: set[int] = set()  # pids of children that stand still
         self._epoll = select.epoll()
         self._epoll.register(link, select.EPOLLIN)
+        self._epoll.register(self._stops.fd, select.EPOLLIN)
 
     def run(self) -> None:
         """Fork and bury until told to leave. Workers stay behind: the daemon takes them over."""
@@ -77,7 +81,27 @@ class Nursery:
             events = self._epoll.poll(orphanhood.wait(time.monotonic(), heard=heard, children=children))
             if not self._wait_for_daemon(orphanhood, time.monotonic()):
                 return False
-        return all(self._bury(fd) if fd in self._children else self._hear() for fd, _ in events)
+        return all(self._attend(fd) for fd, _ in events)
+
+    def _attend(self, fd: int) -> bool:
+        """False: the daemon let go."""
+        if fd == self._stops.fd:
+            self._look_after()
+            return True
+        return self._bury(fd) if fd in self._children else self._hear()
+
+    def _look_after(self) -> None:
+        """Tell who was stopped and who goes on."""
+        for halt in self._stops.read():
+            newborn = next((one for one in self._children.values() if one.pid == halt.pid), None)
+            if newborn is None:  # what the application started while it was loaded
+                continue
+            if halt.stopped:
+                self._stopped.add(halt.pid)
+            else:
+                self._stopped.discard(halt.pid)
+            if self._orphanhood is None:  # else the next daemon is told who still stands when it has come
+                self._say(family.Stopped(newborn.serial) if halt.stopped else family.Continued(newborn.serial))
 
     def _hear(self) -> bool:
         """One message of the daemon; False: there will be no more."""
@@ -93,6 +117,9 @@ class Nursery:
         order = family.decode(datagram, (family.Fork, family.Quit, family.Adopted))
         if isinstance(order, family.Adopted):
             self._orphanhood = None
+            for newborn in self._children.values():
+                if newborn.pid in self._stopped:
+                    self._say(family.Stopped(newborn.serial))
             return True
         if not isinstance(order, family.Fork):
             fds.close_all(passed)
@@ -161,6 +188,7 @@ class Nursery:
 
     def _forget(self) -> None:
         """In the child: close what is the zygote's. Its descriptors would keep links and siblings from ending."""
+        self._stops.close()
         self._epoll.close()
         self._link.close()
         fds.close_all(self._children)
@@ -169,6 +197,7 @@ class Nursery:
 
     def _bury(self, pidfd: int) -> bool:
         newborn = self._children.pop(pidfd)
+        self._stopped.discard(newborn.pid)
         self._epoll.unregister(pidfd)
         try:
             ended = process.reap(pidfd) or Ended()

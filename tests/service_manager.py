@@ -58,10 +58,20 @@ class ServiceManager:
     """Listens at a path or in the abstract namespace, and remembers all it heard. Use it as a context."""
 
     def __init__(self, folder: Path, *, abstract: bool = False) -> None:
-        self.address = f"@srvd-test-{os.getpid()}-{folder.name}" if abstract else str(folder / "notify")
+        self._open(f"@srvd-test-{os.getpid()}-{folder.name}" if abstract else str(folder / "notify"))
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """One that comes late, and listens at this path."""
+        manager = cls.__new__(cls)
+        manager._open(str(path))
+        return manager
+
+    def _open(self, address: str) -> None:
+        self.address = address
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.socket.bind("\0" + self.address[1:] if abstract else self.address)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self.socket.setblocking(False)
         self.heard: list[Notice] = []
         self.store: dict[str, int] = {}
@@ -70,6 +80,9 @@ class ServiceManager:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.socket.close()
         for fd in self.store.values():
             os.close(fd)

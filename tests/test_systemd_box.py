@@ -91,6 +91,22 @@ def _post(port: int) -> str:
         return client.getresponse().read().decode()
 
 
+HANG = "RTMIN+5"
+HANGS = """import signal, time
+def hang(*_):
+    time.sleep(3600)
+signal.signal(signal.SIGRTMIN + 5, hang)
+"""
+"""Run by each interpreter when it starts: the signal keeps it in Python for ever."""
+
+
+def _install_that_hangs(service: Service, port: int, *lines: str) -> None:
+    service.install(_config(port), "Environment=PYTHONPATH=/opt/hangs", *lines)
+    folder = service.box.path("/opt/hangs")
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(HANGS)
+
+
 # -- start ----------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +292,40 @@ def test_a_frozen_daemon_is_bitten_by_the_watchdog_and_no_request_is_lost(servic
     assert load.failed == []
     assert "Watchdog timeout" in service.journal()
     wait_for(lambda: len(service.processes()) == 4, within=60)  # of the former daemon nobody is left
+
+
+def test_a_daemon_that_hangs_is_bitten_and_its_stack_is_in_the_journal(service: Service, port: int) -> None:
+    _install_that_hangs(service, port, "WatchdogSec=1s")
+    service.start()
+    before, workers = service.pid, service.workers()
+    with _load(port) as load:
+        service.box.signal(before, HANG)
+        service.wait_restarted(before)
+        load.more()
+    assert load.failed == []
+    assert service.workers() == workers
+    assert service.show("NRestarts") == "1"
+    assert "Watchdog timeout" in service.journal()
+    assert 'sitecustomize.py", line 3 in hang' in service.journal()
+    assert 'srvd/daemon/loop.py", line' in service.journal()
+
+
+def test_a_daemon_that_hangs_at_a_stop_leaves_its_stack_and_workers_that_can_be_told_to_leave(
+    service: Service, port: int
+) -> None:
+    _install_that_hangs(service, port, "WatchdogSec=0", "TimeoutStopSec=1s")
+    service.start()
+    with _load(port, 2) as load:
+        service.box.signal(service.pid, HANG)
+        service.systemctl("stop")
+        assert service.show("Result") == "timeout"
+        assert 'sitecustomize.py", line 3 in hang' in service.journal()
+        load.more()  # nobody has told the workers that it was a stop
+        assert load.failed == []
+        service.systemctl("kill")
+        load.over.set()
+    assert {failure.what for failure in load.failed} <= {repr(ConnectionRefusedError(111, "Connection refused"))}
+    wait_for(lambda: service.processes() == [], within=20)  # long before orphan_timeout
 
 
 def test_a_killed_daemon_comes_back_and_no_request_is_lost(service: Service, port: int) -> None:

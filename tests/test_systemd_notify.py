@@ -6,6 +6,7 @@ The manager is tests/service_manager.py; a real systemd is in test_systemd_box.p
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -17,10 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from srvd.core.bulletin import Bulletin, Condition
 from srvd.core.state import House
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.herald import BEAT, EXTENSION, RETRY, Herald
-from srvd.linux.systemd import Unit
+from srvd.linux.systemd import Unit, clip
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BIN, Srvd, free_port, is_alive, toml
@@ -189,8 +191,12 @@ def test_a_daemon_in_the_background_is_announced_by_the_process_that_was_started
 
 def test_a_manager_that_cannot_be_reached_costs_a_warning(starter: Starter, tmp_path: Path) -> None:
     srvd = starter(env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
-    srvd.wait_logged("it is told nothing more")
+    srvd.wait_logged("it is told the next time that something changes")
     assert srvd.get().startswith("one ")
+    with closing(ServiceManager.at(tmp_path / "nobody")) as manager:
+        assert srvd.ctl("reload").returncode == 0
+        manager.wait_line("READY=1")
+    assert srvd.logged().count("tell the service manager") == 1
     odd = starter(env={"NOTIFY_SOCKET": "vsock:2:1"})
     odd.wait_logged("it is neither a path nor an abstract name")
     assert odd.get().startswith("one ")
@@ -222,6 +228,28 @@ def test_the_watchdog_is_fed_while_the_loop_turns_and_only_then(starter: Starter
     finally:
         srvd.signal(signal.SIGCONT)
     wait_for(lambda: _beats(manager) > count)
+
+
+def test_a_daemon_that_the_watchdog_kills_leaves_its_stack(starter: Starter) -> None:
+    srvd = starter()
+    assert srvd.ctl("upgrade").returncode == 0  # also after one
+    srvd.die(signal.SIGABRT)
+    assert "Fatal Python error: Aborted" in srvd.logged()
+    assert 'srvd/daemon/loop.py", line' in srvd.logged()
+    srvd.start()
+
+
+def test_a_watchdog_is_fed_right_before_an_upgrade_and_outlasts_the_way_back(manager: ServiceManager) -> None:
+    """A new program that hangs in the daemon's place gives way before the manager kills it."""
+    herald = Herald(Unit(manager.address, watchdog=30.0), House(), dict, list[str]().append)
+    assert 10 <= herald.beat() <= 20
+    assert manager.listen()[-1].lines == ("WATCHDOG=1",)
+    herald.close()
+    without = Herald(Unit(manager.address), House(), dict, list[str]().append)
+    count = len(manager.heard)
+    assert without.beat() == 0
+    assert len(manager.listen()) == count
+    without.close()
 
 
 def test_a_watchdog_of_another_process_is_not_fed(starter: Starter, manager: ServiceManager) -> None:
@@ -299,6 +327,50 @@ def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> Non
     assert clock.timers == []
     assert warned == []
     herald.close()
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
+def test_what_the_kernel_refuses_for_now_is_told_later(
+    manager: ServiceManager, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    house, warned = House(), list[str]()
+    herald, clock = _herald(manager, house, warned)
+
+    def refuses(*_: object) -> int:
+        raise OSError(refusal, os.strerror(refusal))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "sendmsg", refuses)
+        house.started = True
+        herald.look()
+    clock.until(2 * RETRY)
+    assert "READY=1" in manager.listen()[-1].lines
+    assert warned == []
+    herald.close()
+
+
+def test_a_sentence_is_cut_before_the_manager_drops_the_whole_message(
+    manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd ignores what is longer than 4096 bytes, and READY would be in it."""
+    long = Bulletin(Condition.READY, "web: 4 workers serve; " * 500)
+    monkeypatch.setattr("srvd.daemon.herald.bulletin", lambda _: long)
+    herald, _ = _herald(manager, House(), [])
+    (ready,) = manager.listen()
+    assert "READY=1" in ready.lines
+    assert 1000 < len(ready.text.encode()) < 4096
+    herald.despair("the configuration is wrong: " * 500)
+    assert len(manager.listen()[-1].text.encode()) < 4096
+    herald.close()
+
+
+@pytest.mark.parametrize("char", ["x", "ü", "\U0001f600", "\udc80"])
+def test_a_sentence_that_is_cut_is_whole_text(char: str) -> None:
+    assert clip(char * 500) == char * 500
+    for length in range(2000, 2100):
+        cut = clip(char * length).encode("utf-8", "replace")
+        assert len(cut) <= 2048
+        cut.decode()
 
 
 # -- sockets that were passed ---------------------------------------------------------------------------------------
@@ -550,6 +622,8 @@ def test_a_daemon_that_died_is_succeeded_though_its_folder_was_cleaned(
             load.more()
             assert _pids(srvd) == before
             assert not any(one["FDNAME"] for one in manager.heard[fresh:])  # the same is in the store
+            assert manager.heard[fresh]["STATUS"].startswith("looking for those whom")
+            assert manager.heard[fresh]["EXTEND_TIMEOUT_USEC"] == "60000000"
             assert {name.rpartition("/")[0] for name in manager.store} >= held
         assert srvd.ctl("reload").returncode == 0
         load.more()

@@ -15,7 +15,7 @@ from srvd.core.bulletin import Bulletin, Condition, bulletin
 from srvd.core.state import House
 from srvd.daemon.loop import Timer
 from srvd.errors import ConfigInvalid
-from srvd.linux.systemd import NotifySocket, Unit
+from srvd.linux.systemd import NotifySocket, Unit, clip
 from srvd.log import escape
 
 __all__ = ["Herald"]
@@ -50,6 +50,7 @@ class Herald:
         self._told: Bulletin | None = None
         self._kept = set(unit.stored())
         self._late = False  # something did not get out
+        self._unheard = False  # nobody listens; that was said
         self._scarce = False  # more is to be kept than the store takes; that was said
         self._loop: Loop | None = None
         self._beat_timer: Timer | None = None
@@ -82,12 +83,14 @@ class Herald:
 
     def despair(self, sentence: str) -> None:
         """The daemon ends before there was anything to look at."""
-        self._send([f"STATUS=could not start: {escape(sentence)}", "STOPPING=1"])
+        self._send([_status(f"could not start: {sentence}"), "STOPPING=1"])
 
     def close(self) -> None:
         """Nothing more is said; what the manager shall keep it keeps."""
         self._take_out()
-        self._hang_up()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _open(self) -> NotifySocket | None:
         if not self._unit.notify:
@@ -111,7 +114,7 @@ class Herald:
                     lines = ["STOPPING=1"]
             if not now.is_lasting:
                 lines.append(_extension())
-        return [*lines, f"STATUS={escape(now.sentence)}"]
+        return [*lines, _status(now.sentence)]
 
     def _take_out(self) -> Mapping[str, int]:
         """What is not to be kept any more; returns what is."""
@@ -153,9 +156,15 @@ class Herald:
             self._send([_extension()])
         self.look()
 
+    def beat(self) -> int:
+        """Say that the loop turns; the seconds for which it may stand still now, with some to spare. 0: for ever."""
+        if self._unit.watchdog:
+            self._send(["WATCHDOG=1"])
+        return max(1, int(self._unit.watchdog * 0.6)) if self._unit.watchdog else 0
+
     def _turn(self) -> None:
         """A timer of the loop and nothing else: if this is not called, the loop does not turn."""
-        self._send(["WATCHDOG=1"])
+        self.beat()
         if self._loop is not None and self._socket is not None:
             self._loop.call_later(self._unit.watchdog / 2, self._turn)
 
@@ -165,16 +174,18 @@ class Herald:
         try:
             sent = self._socket.send(lines, () if fd is None else (fd,))
         except OSError as exc:
-            self._warn(f"tell the service manager at {self._unit.notify}: {exc.strerror}; it is told nothing more")
-            self._hang_up()
+            if not self._unheard:
+                why = f"{exc.strerror}; it is told the next time that something changes"
+                self._warn(f"tell the service manager at {self._unit.notify}: {why}")
+            self._unheard = True
             return False
+        self._unheard = False
         self._late = self._late or not sent
         return sent
 
-    def _hang_up(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+
+def _status(sentence: str) -> str:
+    return f"STATUS={clip(escape(sentence))}"
 
 
 def _extension() -> str:

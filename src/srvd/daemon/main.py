@@ -308,6 +308,10 @@ class Daemon:
         """Say `bye` to every connection of the control socket."""
         self._control.dismiss(reason, message)
 
+    def beat(self) -> int:
+        """Tell a watchdog that all is well; the seconds for which the daemon may be still now, 0: for ever."""
+        return self._herald.beat()
+
     def is_under_way(self, op: OpId) -> bool:
         found = self._core.operation(op)
         return found is not None and not found.state.ended and self._core.house.stop is None

@@ -5,8 +5,8 @@ Decides nothing about pools, and is over when the daemon is made (`main.py`).
 
 from __future__ import annotations
 
+import faulthandler
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from srvd.errors import SrvdError
 from srvd.linux import systemd
 from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
-from srvd.log import Log
+from srvd.log import Log, escape
 
 if TYPE_CHECKING:
     from srvd.daemon.succession import Found
@@ -35,6 +35,9 @@ __all__ = ["run"]
 
 SPARE_SLOTS = 64
 """Scoreboard slots beyond twice the limit: a reload doubles the workers, and leaving ones keep theirs for a while."""
+
+SEARCH = 60
+"""Seconds that a search for those whom a daemon has left may take, with some to spare."""
 
 
 def run(config: Config, source: Source, *, daemonize: bool) -> int:
@@ -52,10 +55,11 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
                 return code
             systemd.follow(os.environ, os.getpid())
         LogFile(config.daemon.log_file).open()
+        faulthandler.enable(2)  # by number: a log that is opened anew, too. A watchdog kills with SIGABRT
         ground = prepare(config.daemon, unit)
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
-            found = None if ground.bond.is_held else _search(ground, log.warning)
+            found = None if ground.bond.is_held else _search(ground, unit, log)
             parts = _parts(config.daemon, unit, ground, found, log)
             daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
             return daemon.run(config, ground, found)
@@ -68,11 +72,20 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
         return exc.exit_code
 
 
-def _search(ground: Ground, say: Callable[[str], None]) -> Found:
+def _search(ground: Ground, unit: Unit, log: Log) -> Found:
     # Here, because daemons seldom die, and every start would wait for it.
     from srvd.daemon import succession
 
+    def say(text: str) -> None:
+        log.warning(text)
+        _ask_for_time(unit, text)
+
+    _ask_for_time(unit, "looking for those whom a daemon that died has left")
     return succession.search(ground, say)
+
+
+def _ask_for_time(unit: Unit, sentence: str) -> None:
+    systemd.tell(unit, [f"EXTEND_TIMEOUT_USEC={SEARCH * 1_000_000}", f"STATUS={systemd.clip(escape(sentence))}"])
 
 
 def _parts(settings: DaemonSettings, unit: Unit, ground: Ground, found: Found | None, log: Log) -> Parts:

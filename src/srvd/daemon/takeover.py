@@ -7,6 +7,7 @@ nobody to give way to: the daemon ends, and its workers are orphans.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ __all__ = ["main"]
 
 def main(plan: dict[str, Any]) -> NoReturn:
     """Go on as the daemon whose state is in `plan`; never returns. Raises anything, and then nothing has happened."""
+    faulthandler.enable(2)  # as in start.py
     note = int(sys.argv[1])
     state: int = plan["state"]
     found = handover.read(os.pread(state, os.fstat(state).st_size, 0))

@@ -87,6 +87,9 @@ class Owner(Protocol):
     def farewell(self, reason: str, message: str) -> None:
         """Say `bye` to every connection of the control socket."""
 
+    def beat(self) -> int:
+        """Tell a watchdog that all is well; the seconds that it waits for the next word, 0: there is none."""
+
     def is_under_way(self, op: OpId) -> bool: ...
 
 
@@ -236,8 +239,9 @@ class Upgrade:
     def _plan(self, state: int, kept: Kept) -> bytes:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
         former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
+        limit = min(TAKEOVER_SECONDS, self._owner.beat() or TAKEOVER_SECONDS)
         plan = {"state": state, "fds": kept.table, "folder": self._next[1], "boot": BOOT, "former": former,
-                "limit": TAKEOVER_SECONDS, "failure": "", "proof": ""}  # fmt: skip
+                "limit": limit, "failure": "", "proof": ""}  # fmt: skip
         return json.dumps(plan).encode()
 
 

@@ -7,6 +7,7 @@ to say: what is the case is `core/bulletin.py`'s, when it is told `daemon/herald
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
@@ -14,7 +15,18 @@ from collections.abc import MutableMapping, Sequence
 from srvd.errors import ConfigInvalid
 from srvd.record import Record
 
-__all__ = ["STORED", "NotifySocket", "Passed", "Unit", "announce", "follow", "read_unit", "spell_store_name"]
+__all__ = [
+    "STORED",
+    "NotifySocket",
+    "Passed",
+    "Unit",
+    "announce",
+    "clip",
+    "follow",
+    "read_unit",
+    "spell_store_name",
+    "tell",
+]
 
 STORED = "srvd/"
 """Begins the name of each descriptor that srvd itself gave to the fd store; no listener can be called so."""
@@ -23,6 +35,9 @@ _FIRST_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _MOST_FDS = 1024
 _NAME_LIMIT = 255  # bytes of an FDNAME: sd_notify(3)
 _SUN_PATH = 107
+_STATUS_LIMIT = 2048  # bytes of a sentence: systemd drops a datagram of more than 4096, with all that is in it
+
+_TRANSIENT = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}
 
 
 class Passed(Record):
@@ -73,13 +88,26 @@ def read_unit(environ: MutableMapping[str, str], pid: int) -> Unit:
 
 def announce(unit: Unit, pid: int) -> None:
     """The service's main process is another one from now on: to be said by the one that was, before it ends."""
+    tell(unit, [f"MAINPID={pid}"])
+
+
+def tell(unit: Unit, lines: Sequence[str]) -> None:
+    """Say something once, before there is a daemon that does."""
     if unit.notify:
         try:
             manager = NotifySocket(unit.notify)
-            manager.send([f"MAINPID={pid}"])
+            manager.send(lines)
             manager.close()
         except (ConfigInvalid, OSError):
             return  # the daemon will notice the same, and has a log to tell it
+
+
+def clip(sentence: str) -> str:
+    """As much of it as one datagram may have beside all else."""
+    spelled = sentence.encode("utf-8", "replace")
+    if len(spelled) <= _STATUS_LIMIT:
+        return sentence
+    return spelled[: _STATUS_LIMIT - 3].decode("utf-8", "ignore") + "…"
 
 
 def follow(environ: MutableMapping[str, str], pid: int) -> None:
@@ -130,17 +158,19 @@ class NotifySocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def send(self, lines: Sequence[str], fds: Sequence[int] = ()) -> bool:
-        """One datagram of assignments, and descriptors with it. False: its queue is full, nothing was sent.
+        """One datagram of assignments, and descriptors with it. False: it has to wait (a full queue, no memory).
 
-        No line may have a line break in it. Raises `OSError`: nobody listens there any more.
+        No line may have a line break in it. Raises `OSError`: nobody listens there.
         """
         cargo = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._socket.sendmsg(
                 ["\n".join(lines).encode("utf-8", "replace")], cargo, socket.MSG_NOSIGNAL, self._address
             )
-        except BlockingIOError:
-            return False
+        except OSError as exc:
+            if exc.errno in _TRANSIENT:
+                return False
+            raise
         return True
 
     def close(self) -> None:

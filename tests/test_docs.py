@@ -332,3 +332,10 @@ def test_every_promise_names_a_test_that_exists() -> None:
     assert len(named) > 30
     for path, name in named:
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"{path}::{name}"
+
+
+def test_every_test_of_a_fault_keeps_a_promise() -> None:
+    text = (ROOT / "docs" / "explain" / "reliability.md").read_text()
+    for path in sorted((ROOT / "tests").glob("test_fault_*.py")):
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M):
+            assert f"`tests/{path.name}::{name}`" in text, f"docs/explain/reliability.md: say what {name} holds us to"

@@ -5,21 +5,18 @@ What else a successor takes over is in test_system_adoption.py, what upgrades do
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, is_alive, toml
 from tests.fault import full_disk, small_disk, under_load
-from tests.support import stays, wait_for
+from tests.support import wait_for
 
 pytestmark = pytest.mark.system
 
@@ -122,35 +119,6 @@ def test_a_stopped_daemon_holds_nobody_up_and_repairs_when_it_goes_on(srvd: Srvd
         fault.replaced(victim["id"], 2)
     assert fault.lost() == []
     assert "killed by signal 9" in fault.why(victim["id"])
-
-
-@contextlib.contextmanager
-def _stopped(everybody: list[psutil.Process]) -> Iterator[None]:
-    for process in everybody:
-        process.suspend()
-    try:
-        wait_for(lambda: all(one.status() == psutil.STATUS_STOPPED for one in everybody))
-        yield
-    finally:
-        for process in everybody:
-            process.resume()
-
-
-def test_everybody_stopped_for_longer_than_a_request_may_take_loses_nothing(starter: Starter) -> None:
-    """What `docker pause` does, and almost what a suspend does. Requests look old afterwards: who is in one is
-    replaced, politely.
-    """
-    srvd = starter(config=toml('workers = 2\nrequest_timeout = "1s"'))
-    with under_load(srvd, "all processes stopped for 2.5 s, after they go on", "/sleep/0.01") as fault:
-        everybody = [psutil.Process(srvd.pid), *srvd.family()]
-        with _stopped(everybody):
-            assert stays(lambda: all(one.status() == psutil.STATUS_STOPPED for one in everybody), 2.5, every=0.1)
-        fault.strikes()
-        fault.repaired(lambda: srvd.pool()["state"] == "ready" and srvd.pool()["draining"] == 0)
-        fault.load.more(200)
-    assert fault.lost() == []
-    assert all(death["exit_code"] == 0 for death in srvd.deaths())
-    assert "killed by" not in fault.why()
 
 
 # -- it cannot see, or write --------------------------------------------------------------------------------------

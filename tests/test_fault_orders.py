@@ -174,6 +174,20 @@ def test_a_worker_that_is_stopped_leaves_all_the_same(starter: Starter) -> None:
         assert _ended(srvd, began, "stop with a stopped worker") < BOOT
 
 
+def test_a_stop_does_not_wait_for_a_zygote_that_is_stopped(starter: Starter) -> None:
+    """Its workers leave by themselves. It cannot, and is killed."""
+    srvd = starter(config=toml('workers = 2\nboot_timeout = "600s"'))
+    with srvd.under_load(4) as load:
+        (zygote,) = srvd.zygotes()
+        zygote.suspend()
+        began = time.monotonic()
+        srvd.signal(TERM)
+        load.over.set()
+        assert _ended(srvd, began, "stop with a stopped zygote") < BOOT
+        assert not is_alive(zygote)
+    assert _lost(load) == []
+
+
 # -- on top of each other -----------------------------------------------------------------------------------------
 
 

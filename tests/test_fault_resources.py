@@ -16,7 +16,7 @@ import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import BOOT, Srvd, toml
 from tests.fault import no_more_files, under_load
 from tests.support import wait_for
 
@@ -132,7 +132,7 @@ def test_forks_that_are_refused_are_tried_again_and_the_others_serve(starter: St
             assert srvd.pool()["generation"] == 1
             fault.load.more()
         fault.strikes()
-        fault.replaced(victim, 3)
+        fault.replaced(victim, 3, BOOT)
     assert fault.lost() == []
     assert srvd.pool()["state"] == "ready"
     assert "killed by signal 9" in fault.why(victim)
@@ -172,7 +172,7 @@ def test_a_daemon_out_of_descriptors_goes_on_and_repairs_when_there_are_some(srv
             srvd.wait_logged("operation 2: reload: failed")
             fault.load.more()
             fault.strikes()
-        fault.replaced(victim, 2)
+        fault.replaced(victim, 2, BOOT)
     assert fault.lost() == []
     assert "Too many open files" in srvd.logged()
     assert "killed by signal 9" in fault.why(victim)

@@ -10,7 +10,7 @@ import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import BOOT, Srvd, toml
 from tests.fault import no_more_files, under_load
 from tests.support import wait_for
 
@@ -40,7 +40,7 @@ def test_a_stopped_zygote_is_found_when_it_is_needed_and_nobody_notices(starter:
         (zygote,) = srvd.zygotes()
         zygote.suspend()
         victim = fault.kills()
-        fault.replaced(victim, 3)
+        fault.replaced(victim, 3, BOOT)
         wait_for(lambda: srvd.pool()["generation"] == 2 and srvd.pool()["state"] == "ready")
         wait_for(lambda: not zygote.is_running())
     assert fault.lost() == []
@@ -75,7 +75,7 @@ def test_a_zygote_without_descriptors_refuses_to_fork_and_is_asked_again(starter
             assert len(srvd.names()) == 2
             fault.load.more()
             fault.strikes()
-        fault.replaced(victim, 3)
+        fault.replaced(victim, 3, BOOT)
     assert fault.lost() == []
     assert srvd.zygotes() == [zygote]
     assert "killed by signal 9" in fault.why(victim)

@@ -369,6 +369,24 @@ def test_a_killed_daemon_is_succeeded_by_what_systemd_kept_alone(service: Servic
     assert service.workers() != workers
 
 
+def test_a_killed_daemon_that_was_given_its_socket_comes_back_to_it(service: Service, port: int) -> None:
+    service.install(toml("workers = 2"), socket=f"ListenStream=\nListenStream=127.0.0.1:{port}")
+    service.box.run("systemctl", "start", "srvd.socket")
+    with _load(port) as load:
+        before, workers = service.pid, service.workers()
+        wait_for(service.is_state_written, within=20)
+        service.box.signal(before, "KILL")
+        service.wait_restarted(before)
+        load.more()
+        assert service.workers() == workers
+        service.systemctl("reload")
+        load.more()
+        service.systemctl("restart")
+        load.more()
+    assert load.failed == []
+    assert service.status()["listeners"] == [{"name": "web", "address": f"127.0.0.1:{port}"}]
+
+
 def test_a_full_run_keeps_nobody_from_being_adopted(service: Service, port: int) -> None:
     service.install(_config(port), "RestartSec=2s")
     service.box.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=1775,gid=srvd", "tmpfs", "/run/srvd")

@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -501,9 +502,11 @@ def test_who_waits_at_a_passed_socket_is_answered_by_the_next_daemon(
 # -- the fd store ---------------------------------------------------------------------------------------------------
 
 
-def _stored(srvd: Srvd, manager: ServiceManager) -> Srvd:
+def _stored(srvd: Srvd, manager: ServiceManager, sockets: Mapping[str, int] = MappingProxyType({})) -> Srvd:
+    """Started anew it is given what is in the store, behind the sockets of socket units."""
     srvd.command = srvd.command[srvd.command.index(str(BIN / "srvd")) :]  # without the launcher of the former start
-    return passing(srvd, list(manager.store.values()), ":".join(manager.store))
+    table = {**sockets, **manager.store}
+    return passing(srvd, list(table.values()), ":".join(table))
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:web.sock", "unix:@srvd-test-store"])
@@ -740,3 +743,28 @@ def test_an_heir_holds_nothing_twice(starter: Starter, manager: ServiceManager) 
     assert held.count(f"socket:[{inode}]") == 1
     assert sum("memfd:srvd-state" in one for one in held) == 1
     assert sum("control.sock.family" in one for one in held) == 1
+
+
+def test_sockets_that_were_passed_stay_with_those_who_are_adopted(
+    starter: Starter, manager: ServiceManager, passed: list[socket.socket]
+) -> None:
+    units = {"web": passed[0].fileno(), "api": passed[1].fileno()}
+    config = toml("workers = 1\nbake = 0\nrollback_window = 0", "[listeners.api]")
+    srvd = _stored(starter.new(config=config, env=manager.environment | STORE), manager, units).start()
+    before = _addresses(srvd)
+    with srvd.under_load(clients=2) as load:
+        for _ in range(2):
+            workers = _die(srvd, manager)
+            load.more()
+            _stored(srvd, manager, units).start()
+            load.more()
+            assert _pids(srvd) == workers
+            assert _addresses(srvd) == before
+            assert not manager.listeners  # they are systemd's already
+        assert srvd.ctl("reload").returncode == 0
+        assert srvd.ctl("upgrade").returncode == 0
+        assert srvd.ctl("reload").returncode == 0
+        load.more()
+        assert srvd.get(listener="api").startswith("one ")
+    assert load.failed == []
+    assert _addresses(srvd) == before

@@ -30,6 +30,16 @@ mount -t tmpfs tmpfs /run && mkdir /run/srvd && mount -o remount,bind,ro / || ex
 cd "$PWD" && exec "$@"
 """
 
+AS_ON_THE_PAGE = """
+mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs /var/tmp || exit 99
+mount -t tmpfs tmpfs /run && mkdir /run/srvd || exit 99
+mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs /run/srvd && mount -o remount,bind,ro / || exit 99
+cd "$PWD" && exec setpriv --reuid=4242 --regid=4242 --clear-groups $CAPABILITIES "$@"
+"""
+"""What docs/howto/docker.md does: an ordinary user, tmpfs with Docker's options. The machine's /tmp has the test in it,
+so /var/tmp stands for it. The interpreter may be in a folder of root's: the one capability is to get in there.
+"""
+
 LEAVES_ORPHANS = apps.good(before=apps.CRASH_IF_TOLD) + (
     """
 plain = app
@@ -76,14 +86,27 @@ def _why_not() -> str:
 
 @pytest.fixture
 def contained(starter: Starter, tmp_path: Path) -> Iterator[Contained]:
+    yield from _contained(starter, tmp_path, INSIDE)
+
+
+@pytest.fixture
+def paged(starter: Starter, tmp_path: Path) -> Iterator[Contained]:
+    """As the page for Docker says."""
+    yield from _contained(starter, tmp_path, AS_ON_THE_PAGE)
+
+
+def _contained(starter: Starter, tmp_path: Path, inside: str, code: str = LEAVES_ORPHANS) -> Iterator[Contained]:
     reason = _why_not()
     if reason:
         pytest.skip(reason)
     folder = tmp_path / "contained"
     folder.mkdir()
-    srvd = Contained(folder, config=toml("workers = 2"))
-    srvd.deploy(LEAVES_ORPHANS)
-    srvd.command = [*ENTER, "sh", "-c", INSIDE, "sh", str(BIN / "srvd"), "start", "-c", str(folder / "srvd.toml")]
+    variables = {"CAPABILITIES": "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"}
+    variables |= {"SRVD_SOCKET": "/run/srvd/srvd.sock", "PYTHONDONTWRITEBYTECODE": "1", "WEB_CONCURRENCY": "3"}
+    srvd = Contained(folder, config=toml("" if inside == AS_ON_THE_PAGE else "workers = 2"), env=variables)
+    srvd.let_others_in()
+    srvd.deploy(code)
+    srvd.command = [*ENTER, "sh", "-c", inside, "sh", str(BIN / "srvd"), "start", "-c", str(folder / "srvd.toml")]
     starter.all.append(srvd)
     srvd.start(ready=False)
     srvd.socket = Path(f"/proc/{srvd.pid}/root/run/srvd/srvd.sock")
@@ -134,3 +157,32 @@ def test_the_health_check_tells_ready_from_not_ready(contained: Contained) -> No
     (contained.folder / "crash").unlink()
     assert contained.ctl("reload").returncode == 0
     assert contained.inside(srvctl, "status").returncode == EXIT.DONE
+
+
+def test_what_the_page_for_docker_says_works(paged: Contained) -> None:
+    assert paged.status()["daemon"]["pid"] == 1
+    owner = paged.inside("stat", "--format=%u %a", "/run/srvd/srvd.sock", "/proc/1").stdout.split("\n")
+    assert [line.split()[0] for line in owner[:2]] == ["4242", "4242"]
+    assert len(paged.serving()) == 3  # WEB_CONCURRENCY
+    with closing(paged.connect()) as client:
+        client.request("POST", "/", body=b"x" * (2 << 20))  # too long for memory
+        assert client.getresponse().status == 200
+    # `docker exec` and the health check: the user and the variables of the image.
+    srvctl = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", str(BIN / "srvctl")]
+    assert paged.inside(*srvctl, "status").returncode == EXIT.DONE
+    assert paged.inside(*srvctl, "reload").returncode == EXIT.DONE
+    assert paged.inside("setpriv", "--reuid=4243", *srvctl[2:], "reload").returncode == EXIT.PERMISSION
+    # When memory is short the kernel chooses a worker, not the first process.
+    scores = [
+        int(paged.inside("cat", f"/proc/{pid}/oom_score_adj").stdout)
+        for pid in (1, *(worker["pid"] for worker in paged.serving()))
+    ]
+    assert all(score > scores[0] for score in scores[1:])
+
+
+def test_a_start_that_fails_ends_the_container_with_its_code(starter: Starter, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=f"ended with {EXIT.FAILED}"):
+        next(_contained(starter, tmp_path, AS_ON_THE_PAGE, code="raise RuntimeError('no database')\n"))
+    (srvd,) = starter.all
+    srvd.process = None  # which was to be shown
+    assert "RuntimeError: no database" in srvd.logged()

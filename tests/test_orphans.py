@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,9 @@ import pytest
 
 from srvd.core.events import ZygoteGone
 from srvd.core.model import GenerationId, WorkerId
+from srvd.core.state import House
 from srvd.daemon.bond import Bond
+from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.stacks import make_file
 from srvd.linux import fds, process, rendezvous
@@ -258,7 +262,9 @@ def test_an_orphaned_zygote_tells_who_died_meanwhile_and_forks_for_the_next_daem
     wait_for(lambda: not os.path.exists(f"/proc/{victim}"))
     zygote = home.wait_call(generation)
     assert zygote.here.children == [[2, stage.pid(other)]]
-    assert hear(zygote, family.FROM_ZYGOTE)[0] == family.Reaped(1, None, signal.SIGKILL)
+    zygote.close()  # who heard it died, too: the next one is told the same
+    zygote = home.wait_call(generation)
+    assert zygote.ends() == [(1, process.Ended(signal=signal.SIGKILL))]
     say(zygote, family.Adopted())
     ours, theirs = fds.link_pair()
     read, write = os.pipe()
@@ -321,7 +327,7 @@ def test_whoever_does_not_bring_the_lock_is_not_of_the_family(home: Family) -> N
 
 
 def _claim() -> bytes:
-    return family.encode(family.Here("web", 1, 1, False, []))
+    return family.encode(family.Here("web", 1, 1, False, [], []))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -356,3 +362,35 @@ def test_a_zygote_that_still_loads_ends_with_its_daemon(home: Family) -> None:
     home.die()
     wait_for(over)
     assert not home.stage.of(ZygoteGone, generation)
+
+
+def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spin(home: Family) -> None:
+    stage = home.stage
+    worker = stage.fork(stage.load(CHATTY), 1)
+    stage.serve(worker)
+    home.die()
+    calls = Calls(home.bond.rendezvous, home.bond.lock)
+    heard: list[int] = []
+
+    class Counted(Latecomers):
+        def _heard(self) -> list[Orphan]:
+            found = super()._heard()
+            heard.append(len(found))
+            return found
+
+    late = Counted(calls, stage.performer, House(), lambda event: None, [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        late.attach(stage.loop)
+        stage.spin(0.5)
+        assert set(heard) == {0}
+        assert len(heard) < 3
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        deadline = time.monotonic() + 20
+        while sum(heard) < 2 and time.monotonic() < deadline:  # who is not known is sent away
+            stage.spin(0.01)
+        wait_for(stage._childless)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        late.close()

@@ -135,7 +135,10 @@ class Engine:
             case act.Progress(op, phase, done, total, message):
                 if self.control is not None:
                     self.control.progress(op, phase, done, total, message)
-            case act.Opened() | act.Refused():
+            case act.Opened():
+                self.before_answer()
+                self.answers.answered(action)
+            case act.Refused():
                 self.answers.answered(action)
             case act.Ended(op):
                 self._ended(op)

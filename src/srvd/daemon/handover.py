@@ -47,6 +47,7 @@ class Shell(Record):
     unit: Unit  # what a service manager told at the start
     stored: tuple[str, ...]  # names in its store
     bond: bond.Carried = bond.Carried("", "")  # none: of a program that had none
+    strays: tuple[int, ...] = ()  # pids of those who were sent away, and may still live
 
 
 class Handover(Record):

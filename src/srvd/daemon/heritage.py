@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgpack
 
 from srvd.config.settings import Config
 from srvd.core.events import Event
-from srvd.core.model import GenerationId
 from srvd.core.state import House
-from srvd.daemon import adoption, handover
-from srvd.daemon.adoption import Will
+from srvd.daemon import handover, will
 from srvd.daemon.control_desk import Memory
 from srvd.daemon.control_ring import Events
 from srvd.daemon.handover import Handover
 from srvd.daemon.kept import Kept
 from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.loop import Loop
+from srvd.daemon.orphans import Calls
 from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
 from srvd.daemon.statefile import StateFile
-from srvd.linux import procfs
+from srvd.daemon.strays import Stray
+from srvd.errors import SystemRefused
+from srvd.linux import process, procfs
 from srvd.tls import material
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ class Heritage:
         bond = parts.bond
         self._owner = owner
         self._bond = bond
+        self._warn = warn
         self._file = StateFile(path, parts.deposit, self._will, warn)
         self._starts: dict[str, int] = {}
-        self._boot = adoption.boot_id()
+        self._boot = will.boot_id()
         self._latecomers: Latecomers | None = None
         if not bond.rendezvous:
             warn(f"{bond.path} could not be written; should this daemon die, its workers leave, too")
@@ -68,8 +70,24 @@ class Heritage:
         """From now on, who comes late of the family that was found at the start."""
         if found.calls is not None:
             self._latecomers = Latecomers(found.calls, performer, house, self._owner.emit, found.strays)
-            missing = found.adoption.late if found.adoption is not None else ()
-            self._latecomers.attach(loop, [one for one in missing if isinstance(one, GenerationId)])
+            self._latecomers.attach(loop)
+
+    def carry(self, kept: Kept) -> tuple[int, ...]:
+        """Who was sent away and may still live, for the next program: pids; their descriptors go to `kept`."""
+        return () if self._latecomers is None else self._latecomers.carry(kept)
+
+    def resume(self, strays: Sequence[int], kept: Kept, performer: Performer, house: House, loop: Loop) -> None:
+        """The same in the next program, if the former one still waited for anybody."""
+        left = [Stray(pid, kept.take(f"stray {pid}")) for pid in strays]
+        if not self._bond.rendezvous or not (left or performer.missing()):
+            return
+        try:
+            calls = Calls(self._bond.rendezvous, self._bond.lock)
+        except SystemRefused as exc:  # somebody else has taken the name; no reason to undo the upgrade
+            self._warn(exc.message)
+            return
+        self._latecomers = Latecomers(calls, performer, house, self._owner.emit, left)
+        self._latecomers.attach(loop)
 
     def touch(self) -> None:
         """Something may have changed."""
@@ -92,21 +110,29 @@ class Heritage:
         if not found.house.started:
             return b""
         shell = found.shell
-        processes = {adoption.name_of(zygote.id): zygote.pid for zygote in shell.family.zygotes}
-        processes |= {adoption.name_of(worker.id): worker.pid for worker in shell.family.workers}
+        processes = {will.name_of(zygote.id): zygote.pid for zygote in shell.family.zygotes}
+        processes |= {will.name_of(worker.id): worker.pid for worker in shell.family.workers}
         self._starts = {
-            name: self._starts.get(name) or procfs.start_time(pid) for name, pid in processes.items() if pid
+            name: self._starts.get(name) or _start_of(pid, kept.find(f"{name} pidfd"))
+            for name, pid in processes.items()
+            if pid
         }
         shared = {
             name: os.fstat(fd).st_ino
             for name, fd in kept.table.items()
-            if name == adoption.SCOREBOARD or name.startswith("listener ")
+            if name == will.SCOREBOARD or name.startswith("listener ")
         }
         # Keys of certificates are read anew by whoever needs them: a file is no place for a second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
         control = shell.control._replace(memory=Memory(Events(0, ()), ()))
         state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)))
-        return adoption.pack(Will(self._boot, self._starts, shared, sums(shell.configs[shell.current]), state))
+        return will.pack(will.Will(self._boot, self._starts, shared, sums(shell.configs[shell.current]), state))
+
+
+def _start_of(pid: int, pidfd: int) -> int:
+    """When this process was started; 0 if it is over: then the pid may be another's."""
+    start = procfs.start_time(pid)
+    return 0 if process.is_over(pidfd) else start
 
 
 def sums(config: Config) -> dict[str, int]:

@@ -14,10 +14,11 @@ from srvd.core.actions import KillZygote
 from srvd.core.events import Event, Word, WorkerSaid
 from srvd.core.model import GenerationId, Phase, WorkerId
 from srvd.core.state import House
-from srvd.daemon.adoption import Stray, send_away
-from srvd.daemon.loop import Loop
-from srvd.daemon.orphans import Calls
+from srvd.daemon.kept import Kept
+from srvd.daemon.loop import Loop, Timer
+from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.perform import Performer
+from srvd.daemon.strays import Stray, send_away
 from srvd.linux import process
 
 __all__ = ["Latecomers"]
@@ -27,6 +28,10 @@ ZYGOTES = 5.0
 
 STRAYS = 40.0
 """Seconds that those have who were sent away: to finish their requests, and some more."""
+
+
+PAUSE = 1.0
+"""Seconds until the next look when descriptors were short."""
 
 
 class Latecomers:
@@ -39,35 +44,66 @@ class Latecomers:
         self._performer = performer
         self._house = house
         self._emit = emit
-        self._strays = list(strays)
+        self._strays: dict[int, Stray] = {}  # by pid
+        self._add(strays)
         self._loop: Loop | None = None
+        self._pause: Timer | None = None
 
-    def attach(self, loop: Loop, zygotes: Sequence[GenerationId]) -> None:
-        """Hear them from now on; `zygotes` are those that have not come yet."""
+    def attach(self, loop: Loop) -> None:
+        """Hear them from now on."""
         self._loop = loop
-        loop.add_reader(self._calls.fileno(), self._hear)
-        if zygotes:
-            loop.call_later(ZYGOTES, self._give_up, zygotes)
+        self._listen(loop)
+        if any(isinstance(one, GenerationId) for one in self._performer.missing()):
+            loop.call_later(ZYGOTES, self._give_up)
         if self._strays:
             loop.call_later(STRAYS, self._end_strays)
 
+    def carry(self, kept: Kept) -> tuple[int, ...]:
+        """Pids of those who were sent away and may still live; their descriptors go to `kept`."""
+        for stray in self._strays.values():
+            kept.give(f"stray {stray.pid}", stray.pidfd)
+        return tuple(self._strays)
+
     def close(self) -> None:
-        if self._loop is not None:
+        if self._pause is not None:
+            self._pause.cancel()
+        elif self._loop is not None:
             self._loop.remove_reader(self._calls.fileno())
         self._calls.close()
-        for stray in self._strays:
+        for stray in self._strays.values():
             os.close(stray.pidfd)
         self._strays.clear()
 
+    def _add(self, strays: Sequence[Stray]) -> None:
+        for stray in strays:
+            if stray.pid in self._strays:  # it called, and its zygote named it
+                os.close(stray.pidfd)
+            else:
+                self._strays[stray.pid] = stray
+
+    def _listen(self, loop: Loop) -> None:
+        self._pause = None
+        loop.add_reader(self._calls.fileno(), self._hear)
+
+    def _heard(self) -> list[Orphan]:
+        """Who has said who it is. If descriptors are short, later: who waits would wake the loop again and again."""
+        try:
+            return self._calls.hear()
+        except OSError:
+            if self._loop is not None:
+                self._loop.remove_reader(self._calls.fileno())
+                self._pause = self._loop.call_later(PAUSE, self._listen, self._loop)
+            return []
+
     def _hear(self) -> None:
-        for orphan in self._calls.hear():
+        for orphan in self._heard():
             if self._performer.welcome(orphan):
                 if isinstance(orphan.id, WorkerId):
                     self._tell(orphan.id, draining=orphan.here.draining)
                 continue
             if not self._strays and self._loop is not None:
                 self._loop.call_later(STRAYS, self._end_strays)
-            self._strays += send_away(orphan)
+            self._add(send_away(orphan))
 
     def _tell(self, worker: WorkerId, *, draining: bool) -> None:
         """How it is, where the core may take it for something else."""
@@ -81,14 +117,14 @@ class Latecomers:
         elif known.phase is Phase.OPENING:
             self._emit(WorkerSaid(worker, Word.SERVING))
 
-    def _give_up(self, zygotes: Sequence[GenerationId]) -> None:
-        for generation in zygotes:
-            if self._performer.is_away(generation):
-                self._performer.perform(KillZygote(generation))
+    def _give_up(self) -> None:
+        for one in self._performer.missing():
+            if isinstance(one, GenerationId):
+                self._performer.perform(KillZygote(one))
 
     def _end_strays(self) -> None:
-        strays, self._strays = self._strays, []
-        for stray in strays:
+        strays, self._strays = self._strays, {}
+        for stray in strays.values():
             process.send_group_signal(stray.pidfd, stray.pid, signal.SIGKILL)
             process.send_signal(stray.pidfd, signal.SIGKILL)
             os.close(stray.pidfd)

@@ -43,7 +43,6 @@ from srvd.daemon.signals import Signals, hold
 from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter
-from srvd.linux.process import raise_open_files
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.log import Log
@@ -109,7 +108,6 @@ class Daemon:
     def run(self, config: Config, ground: Ground, found: Found | None = None) -> int:
         """From a start to the end; the exit code."""
         hold()
-        raise_open_files()
         set_title(f"srvd: daemon {self._settings.name}")
         self._log.info(f"srvd {__version__} starts, pid {os.getpid()}" + (f", by {config.path}" if config.path else ""))
         for warning in config.warnings:
@@ -250,6 +248,7 @@ class Daemon:
             unit=self._parts.unit,
             stored=tuple(self._herald.kept),
             bond=self._parts.bond.carry(kept),
+            strays=self._heritage.carry(kept),
         )
         return Handover(self._core.house, shell)
 
@@ -276,6 +275,7 @@ class Daemon:
         daemon.engine.resume(shell.configs, shell.current)
         daemon.performer.resume(shell.family, kept)
         daemon._complete()
+        daemon._heritage.resume(shell.strays, kept, daemon.performer, house, daemon._loop)
         daemon._control.resume(shell.control, daemon._roles(), kept)
         return daemon
 

@@ -12,13 +12,15 @@ import select
 import socket
 
 from srvd.core.model import GenerationId, WorkerId
+from srvd.daemon.will import Mark, mark_of
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
+from srvd.linux.process import Ended
 from srvd.linux.rendezvous import Caller, Rendezvous
 from srvd.record import Record
 from srvd.wire import family
 
-__all__ = ["Calls", "Orphan"]
+__all__ = ["Calls", "Estate", "Orphan"]
 
 _MOST_SILENT = 128
 """Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
@@ -27,7 +29,7 @@ _BATCH = 64
 
 
 class Orphan(Record):
-    """One that called. The descriptors are the reader's now."""
+    """One that called. The descriptors are the reader's now; -1: an `Estate` or a `Bond` has it."""
 
     here: family.Here
     pid: int  # by the kernel's word
@@ -45,6 +47,13 @@ class Orphan(Record):
         generation = GenerationId(here.pool, here.generation)
         return WorkerId(*generation, here.serial) if here.serial else generation
 
+    def ends(self) -> list[tuple[int, Ended]]:
+        """Of a zygote: how children of it ended lately, by serial."""
+        return [
+            (serial, Ended(code if code >= 0 else None, number if number >= 0 else None))
+            for serial, code, number in self.here.ended
+        ]
+
     def dismiss(self) -> None:
         """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
         order: family.Message = family.Quit()
@@ -56,10 +65,36 @@ class Orphan(Record):
 
     def close(self) -> None:
         self.link.close()
-        fds.close_all([self.pidfd, self.stderr, self.stacks, self.board, self.lock, *self.listeners])
+        owned = (self.pidfd, self.stderr, self.stacks, self.board, self.lock, *self.listeners)
+        fds.close_all(fd for fd in owned if fd >= 0)
 
 
 _LEAVE_SECONDS = 30.0
+
+
+class Estate:
+    """What orphans bring that is one for all of them, scoreboard and listeners: each once, however many call."""
+
+    def __init__(self) -> None:
+        self.brought: dict[Mark, int] = {}
+
+    def take(self, orphan: Orphan) -> Orphan:
+        """The orphan without these and without the lock, which is the bond's to look at."""
+        for fd in (orphan.board, *orphan.listeners):
+            if self.brought.setdefault(mark_of(fd), fd) != fd:
+                os.close(fd)
+        return orphan._replace(board=-1, lock=-1, listeners=[-1] * len(orphan.listeners))
+
+    def sockets(self) -> list[int]:
+        """The listeners; the rest is closed."""
+        taken = [fd for (is_socket, _), fd in self.brought.items() if is_socket]
+        self.brought = {mark: fd for mark, fd in self.brought.items() if not mark[0]}
+        self.close()
+        return taken
+
+    def close(self) -> None:
+        fds.close_all(self.brought.values())
+        self.brought.clear()
 
 
 class Calls:
@@ -126,7 +161,8 @@ class Calls:
         try:
             here = family.decode(datagram, family.FROM_ORPHAN)
             entry = os.fstat(passed[3])
-            if not isinstance(here, family.Here) or (entry.st_dev, entry.st_ino) != self._lock:
+            is_family = (entry.st_dev, entry.st_ino) == self._lock
+            if not isinstance(here, family.Here) or not _is_whole(here) or not is_family:
                 raise BadFrame("it is not of the family")
             pidfd = process.open_pidfd(caller.pid)
         except (OSError, BadFrame, IndexError):
@@ -135,3 +171,7 @@ class Calls:
         os.set_blocking(passed[0], False)
         stderr, stacks, board, lock, *listeners = passed
         return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, board, lock, listeners)
+
+
+def _is_whole(here: family.Here) -> bool:
+    return all(len(row) == 2 for row in here.children) and all(len(row) == 3 for row in here.ended)

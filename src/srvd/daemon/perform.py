@@ -169,9 +169,9 @@ class Performer:
             fds.close_all([orphan.board, orphan.lock, *orphan.listeners])
         return welcomed
 
-    def is_away(self, generation: GenerationId) -> bool:
-        """Whether its zygote runs and was adopted, but has not come."""
-        return self.zygotes.is_away(generation)
+    def missing(self) -> list[WorkerId | GenerationId]:
+        """Who runs and was adopted, but has not come; also somebody whose link ended just now, and who ends as well."""
+        return [*self.zygotes.missing(), *self.workers.pids(missing=True).values()]
 
     def close(self, *, dismiss: bool = True) -> None:
         """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they

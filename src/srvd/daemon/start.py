@@ -24,6 +24,7 @@ from srvd.daemon.parts import Parts
 from srvd.daemon.program import this_program
 from srvd.errors import SrvdError
 from srvd.linux import systemd
+from srvd.linux.process import raise_open_files
 from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
 from srvd.log import Log, escape
@@ -56,6 +57,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             systemd.follow(os.environ, os.getpid())
         LogFile(config.daemon.log_file).open()
         faulthandler.enable(2)  # by number: a log that is opened anew, too. A watchdog kills with SIGABRT
+        raise_open_files()  # before the first of a large family is adopted
         ground = prepare(config.daemon, unit)
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)

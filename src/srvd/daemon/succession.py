@@ -11,7 +11,7 @@ from typing import Protocol
 from srvd.config.settings import Config
 from srvd.core.events import Event, ZygoteGone
 from srvd.daemon import adoption, statefile
-from srvd.daemon.adoption import Adoption, Stray
+from srvd.daemon.adoption import Adoption, Former
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.engine import Engine
 from srvd.daemon.ground import Ground
@@ -19,7 +19,8 @@ from srvd.daemon.heritage import sums
 from srvd.daemon.orphans import Calls
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
-from srvd.errors import Unsupported
+from srvd.daemon.strays import Stray, dissolve
+from srvd.errors import SystemRefused, Unsupported
 from srvd.record import Record
 from srvd.wire.places import state_path
 
@@ -49,41 +50,43 @@ def search(ground: Ground, say: Callable[[str], None]) -> Found:
     """To be called when the bond is not held; it is afterwards. Raises `SystemRefused`: somebody lives who can neither
     be adopted nor sent away; nothing was changed then.
     """
-    bond = ground.bond
-    calls = Calls(bond.rendezvous, bond.lock) if bond.rendezvous else None
+    calls: Calls | None = None
     try:
-        if calls is not None:
-            adopted = _adopt(ground, calls, say)
-            if adopted is not None:
-                return Found(adopted, calls, tuple(adopted.strays))
-            if bond.is_held:  # nobody who is known lives, and what holds it is of no family
-                calls.close()
-                return Found()
-        strays, listeners = adoption.dissolve(bond, calls, say)
+        bond = ground.bond
+        former, readable = _look(ground, say) if bond.rendezvous else (None, False)
+        calls = Calls(bond.rendezvous, bond.lock) if bond.rendezvous else None
+        adopted = adoption.find(former, bond, calls, say) if former is not None and calls is not None else None
+        if adopted is not None:
+            return Found(adopted, calls, tuple(adopted.strays))
+        if readable:
+            _void(ground.left)
+        strays, listeners = dissolve(bond, calls, say, nobody=readable)
+        if readable and strays:
+            say("nobody of those whom the state of a daemon that died names lives; the others were sent away")
         if not bond.is_in_place:  # it came from the service manager: those who begin here are to be found by the path
             bond.renew()
         return Found(None, calls, tuple(strays), tuple(listeners))
-    except BaseException:
+    except BaseException as exc:
         if calls is not None:
             calls.close()
+        if isinstance(exc, OSError):
+            raise SystemRefused(f"adopt what a daemon that died has left: {exc.strerror}; nothing was started") from exc
         raise
 
 
-def _adopt(ground: Ground, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
-    """None: there is nobody to adopt, or nobody can be. What the service manager has kept is void then."""
-    bond, path = ground.bond, state_path(ground.claim.path)
+def _look(ground: Ground, say: Callable[[str], None]) -> tuple[Former | None, bool]:
+    """Who is to be adopted, and whether there is a state that says so. What the service manager has kept is void if
+    there is none.
+    """
+    path = state_path(ground.claim.path)
     try:
-        found = adoption.find(bond, calls, _state(path, ground.left), say)
+        return adoption.look(_state(path, ground.left)), True
     except Unsupported as exc:
         aside = statefile.set_aside(path)
         kept = f"; the state is kept as {aside}" if aside else ""
         say(f"{exc.message}; who is left is sent away when its requests are over{kept}")
         _void(ground.left)
-        return None
-    if found is None:
-        _void(ground.left)
-        bond.renew()
-    return found
+        return None, False
 
 
 def _state(path: str, left: Deposit | None) -> bytes:

@@ -216,8 +216,9 @@ class Workers:
 
     # -- what is known ----------------------------------------------------------------------------------------
 
-    def pids(self) -> dict[int, WorkerId]:
-        return {worker.process.pid: worker.id for worker in self._workers.values()}
+    def pids(self, *, missing: bool = False) -> dict[int, WorkerId]:
+        """Of all, or of those alone that were adopted and have not come."""
+        return {one.process.pid: one.id for one in self._workers.values() if not missing or one.process.link is None}
 
     def pid(self, worker: WorkerId) -> int:
         """0 if it does not run."""
@@ -375,8 +376,7 @@ class Workers:
         tail = worker.process.finish(self._voice.loop)
         facts = self._board.read(worker.slot)
         self._free.append(worker.slot)
-        by_kernel = ended.signal == signal.SIGKILL and not worker.killed
-        oom = by_kernel and self._oom.struck()
+        oom = ended.signal == signal.SIGKILL and not worker.killed and self._oom.struck()
         death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=worker.id[:2] in self._bereft)
         self._voice.emit(WorkerGone(worker.id, death))
 

@@ -38,9 +38,11 @@ KILL_PATIENCE = 1.0
 
 
 class Zygote:
-    """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded."""
+    """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded. `dismissed`: it was
+    told to leave, or will be when it comes.
+    """
 
-    __slots__ = ("forks", "id", "pool", "process", "timer", "told", "trace")
+    __slots__ = ("dismissed", "forks", "id", "pool", "process", "timer", "told", "trace")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
         self.id = generation
@@ -50,6 +52,7 @@ class Zygote:
         self.trace: Trace | None = None  # its last stacks
         self.told = False
         self.forks = False
+        self.dismissed = False
 
 
 class Carried(Record):
@@ -113,7 +116,7 @@ class Zygotes:
         """Tell it to leave. One that still loads is killed by that: it asked the kernel for it."""
         zygote = self._zygotes.get(generation)
         if zygote is not None:
-            zygote.told = True
+            zygote.told = zygote.dismissed = True
             _dismiss(zygote)
             zygote.process.close_link(self._voice.loop)
 
@@ -149,10 +152,13 @@ class Zygotes:
         if zygote is not None and process.is_over(zygote.process.pidfd):
             self._over(zygote)
 
-    def is_away(self, generation: GenerationId) -> bool:
-        """Whether it runs, and nobody is at the other end of its link."""
-        zygote = self._zygotes.get(generation)
-        return zygote is not None and zygote.process.link is None and not zygote.told
+    def missing(self) -> list[GenerationId]:
+        """Those that were adopted, and have not come."""
+        return [
+            one.id
+            for one in self._zygotes.values()
+            if one.process.link is None and not one.dismissed and one.timer is None
+        ]
 
     def greet(self) -> None:
         """Tell all that have come, after a daemon that died, that they are adopted."""
@@ -168,7 +174,11 @@ class Zygotes:
         zygote.process.meet(self._voice.loop, orphan.link, output, orphan.stacks)
         self._voice.loop.add_reader(orphan.link.fileno(), self._hear, zygote)
         zygote.process.watch_output(self._voice.loop)
-        zygote.process.say(family.Adopted())
+        if zygote.dismissed:  # while it was away
+            _dismiss(zygote)
+            zygote.process.close_link(self._voice.loop)
+        else:
+            zygote.process.say(family.Adopted())
         return True
 
     def carry(self, kept: Kept) -> tuple[Carried, ...]:

@@ -192,6 +192,7 @@ class Here(Record):
     serial: int  # 0: the zygote
     draining: bool
     children: list[list[int]]  # of a zygote: serial and pid of each
+    ended: list[list[int]]  # and of those that ended unheard: serial, exit code and signal, -1 for the one it was not
 
 
 class Adopted(Record):

@@ -208,7 +208,7 @@ class Orders:
     # -- without a daemon -----------------------------------------------------------------------------------------
 
     def _here(self) -> family.Here:
-        return family.Here(*self._name, self._draining, [])
+        return family.Here(*self._name, self._draining, [], [])
 
     def _new_link(self, sock: socket.socket) -> None:
         """Somebody has heard of this orphan, and will say what becomes of it."""

@@ -6,11 +6,13 @@ timer while there is a daemon. What a zygote does without one is `orphaned.py`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from srvd.worker.front import Front
 
 __all__ = ["Nursery", "Stock"]
+
+
+_ENDS = 1024
+"""Ends of workers that are remembered for the next daemon; max_workers may be more, but they seldom all die."""
 
 
 class Stock(Record):
@@ -60,7 +66,8 @@ class Nursery:
         self._stock = stock
         self._children: dict[int, Newborn] = {}
         self._orphanhood: Orphanhood | None = None
-        self._untold: list[family.Reaped] = []  # not more than there were children when the daemon died
+        # The latest, always: what was told to a daemon that died, it may have taken with it.
+        self._ended: deque[family.Reaped] = deque(maxlen=_ENDS)
         self._stops = Stops()
         self._stopped: set[int] = set()  # pids of children that stand still
         self._epoll = select.epoll()
@@ -154,13 +161,12 @@ class Nursery:
         home, wanted = self._stock.home, self._stock.wanted
         assert home is not None
         children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
-        link = call_home(home, family.Here(wanted.pool, wanted.generation, 0, orphanhood.is_late(now), children))
+        ended = [[-1 if value is None else value for value in reaped] for reaped in self._ended]
+        here = family.Here(wanted.pool, wanted.generation, 0, orphanhood.is_late(now), children, ended)
+        link = call_home(home, here)
         if link is not None:
             self._link = link
             self._epoll.register(link, select.EPOLLIN)
-            untold, self._untold = self._untold, []
-            for reaped in untold:
-                self._say(reaped)
         return True
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
@@ -204,13 +210,12 @@ class Nursery:
         except ChildProcessError:  # an application that waits for any child got here first
             ended = Ended()
         os.close(pidfd)
-        self._say(family.Reaped(newborn.serial, ended.exit_code, ended.signal))
+        reaped = family.Reaped(newborn.serial, ended.exit_code, ended.signal)
+        self._ended.append(reaped)
+        self._say(reaped)
         return True
 
     def _say(self, message: family.Message, *passed: int) -> None:
-        """What nobody hears any more is lost, but for the ends of workers: the next daemon shall know of them."""
-        try:
+        """What nobody hears any more is lost, but for the ends of workers: the next call tells of them."""
+        with contextlib.suppress(OSError):  # its end will be read from the link, or has been
             fds.send(self._link, family.encode(message), passed, wait=True)
-        except OSError:  # its end will be read from the link, or has been
-            if isinstance(message, family.Reaped):
-                self._untold.append(message)

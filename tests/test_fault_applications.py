@@ -107,7 +107,12 @@ def test_a_release_that_fails_after_the_fork_costs_nothing(starter: Starter, kin
     assert fault.lost() == []
 
 
-AT_REQUEST = {"hangs": "hang()", "exits": "os._exit(3)", "crashes": "__import__('ctypes').string_at(0)"}
+AT_REQUEST = {
+    "hangs": "hang()",
+    "exits": "os._exit(3)",
+    "crashes": "__import__('ctypes').string_at(0)",
+    "raises": "1/0",
+}
 
 
 def _at_first_request(kind: str) -> str:
@@ -123,10 +128,13 @@ def test_a_release_that_fails_at_its_first_request_is_found_by_the_probe(starter
         srvd.deploy(_at_first_request(kind))
         fault.strikes()
         op = srvd.order("reload")
-        _failed(fault, op, ("not answered within 1 s", "exited with code 3", "killed by signal 11"))
+        _failed(fault, op, ("not answered within 1 s", "exited with code 3", "killed by signal 11", "the health probe"))
         why = fault.why()
-        assert "did not answer the health probe in time" in why or "died by itself" in why
-        assert ("in app" in why) == (kind != "exits")
+        if kind == "raises":  # the worker is well, and told to leave
+            assert "ZeroDivisionError" in srvd.operation(op)["error"]["detail"]["traceback"]
+        else:
+            assert "did not answer the health probe in time" in why or "died by itself" in why
+            assert ("in app" in why) == (kind != "exits")
     assert fault.lost() == []
     assert fault.load.releases == {"one"}
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
+from tests.daemon import BOOT, Map, Srvd, toml
 from tests.fault import no_more_files, under_load
 from tests.support import wait_for
 
@@ -31,9 +31,12 @@ HUNGRY = apps.good().replace(
 
 
 @contextlib.contextmanager
-def _memory_group(limit: int) -> Iterator[Path]:
-    """A control group with a limit on memory, of version 2 or 1; skips the test where none can be made."""
-    for root, file in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+def _control_group(file: str, limit: int, old: str = "") -> Iterator[Path]:
+    """A control group with a limit in `file`, of version 2 or 1 (there it may be called `old`); skips the test where
+    none can be made.
+    """
+    controller = file.partition(".")[0]
+    for root, name in (("/sys/fs/cgroup", file), (f"/sys/fs/cgroup/{controller}", old or file)):
         if not Path(root, "cgroup.procs").exists():  # a folder for the hierarchies of version 1, and none itself
             continue
         group = Path(root) / f"srvd-test-{os.getpid()}"
@@ -42,7 +45,7 @@ def _memory_group(limit: int) -> Iterator[Path]:
         except OSError:
             continue
         try:
-            (group / file).write_text(str(limit))
+            (group / name).write_text(str(limit))
         except OSError:  # a controller that is not switched on here
             group.rmdir()
             continue
@@ -53,11 +56,11 @@ def _memory_group(limit: int) -> Iterator[Path]:
                 (group.parent / "cgroup.procs").write_text(pid)
             group.rmdir()
         return
-    pytest.skip("no memory control group can be made here")
+    pytest.skip(f"no control group for {controller} can be made here")
 
 
 def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_named_so(starter: Starter) -> None:
-    with _memory_group(300 << 20) as group:
+    with _control_group("memory.max", 300 << 20, "memory.limit_in_bytes") as group:
         srvd = starter.new(config=toml("workers = 2"), code=HUNGRY)
         srvd.command = ["/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$0" "$@"', *srvd.command]
         srvd.start()
@@ -154,6 +157,32 @@ def test_an_order_that_needs_forks_which_are_refused_is_given_up_with_the_reason
         fault.repaired(lambda: len(srvd.names()) == 4)
     assert fault.lost() == []
     assert "no worker has died" in fault.why()
+
+
+def test_a_daemon_that_may_not_fork_keeps_all_it_has_and_loads_a_lost_zygote_as_soon_as_it_may(srvd: Srvd) -> None:
+    """EAGAIN where the daemon starts a zygote: a reload is given up with the reason, a repair is tried again."""
+    with under_load(srvd, "a zygote killed while the daemon cannot fork, after it can") as fault:
+        before = srvd.names()
+        with _control_group("pids.max", 1) as group:
+            (group / "cgroup.procs").write_text(str(srvd.pid))  # and nobody else: its children may fork
+            reload = srvd.ctl("reload")
+            assert reload.returncode == 1
+            assert "Resource temporarily unavailable" in reload.stderr
+            (zygote,) = srvd.zygotes()
+            zygote.kill()
+            wait_for(lambda: [op for op in _repairs(srvd) if op["state"] == "failed"])
+            assert "Resource temporarily unavailable" in srvd.ctl("status").stdout
+            fault.load.more()
+            assert srvd.names() == before
+            fault.strikes()
+        fault.repaired(lambda: srvd.pool()["state"] == "ready" and srvd.names().isdisjoint(before))
+    assert fault.lost() == []
+    assert _repairs(srvd)[0]["state"] == "done"
+    assert all("was told to leave (replaced); exited with code 0" in fault.why(worker) for worker in before)
+
+
+def _repairs(srvd: Srvd) -> list[Map]:
+    return [op for op in srvd.call("history")["operations"] if op["kind"] == "repair"]
 
 
 # -- descriptors --------------------------------------------------------------------------------------------------

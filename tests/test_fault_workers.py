@@ -13,7 +13,7 @@ from srvd.daemon.silence import LOOK, PATIENCE
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
-from tests.fault import under_load
+from tests.fault import SOON, under_load
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
@@ -44,7 +44,7 @@ def test_all_workers_killed_at_once_cost_their_own_requests_and_who_comes_waits(
     """Nobody accepts until there is another one. Who is in the backlog then is answered."""
     with under_load(srvd, "SIGKILL of both workers") as fault:
         victims = {fault.kills(), fault.kills()}
-        fault.repaired(lambda: len(names := srvd.names()) == 2 and not names & victims)
+        fault.repaired(lambda: len(names := srvd.names()) == 2 and not names & victims, SOON)
     assert fault.lost() == []
     assert len(victims) == 2
     assert all("killed by signal 9" in fault.why(victim) for victim in victims)

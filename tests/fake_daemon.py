@@ -8,17 +8,20 @@ name says: "broken" fails with a traceback, "partial" and "busy" with those code
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from srvd.core.actions import Level
 from srvd.daemon.control import ControlServer, Limits, Peer
+from srvd.daemon.loop import Loop
 from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, NoSuchWorker, SrvdError
 
 T = TypeVar("T")
@@ -149,6 +152,7 @@ class FakeBackend:
         self.asked: list[tuple[str, dict[str, Any], Peer]] = []
         self.raises: Exception | None = None
         self.server: ControlServer | None = None
+        self.loop: Loop
         self.by_itself = False
         self.stopped: Callable[[], None] = lambda: None
 
@@ -251,7 +255,7 @@ class FakeBackend:
             self.stopped()
 
     def _later(self, callback: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(0.02, callback)
+        self.loop.call_later(0.02, callback)
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -276,7 +280,9 @@ class Fake:
         self._limits = limits
         self._up = threading.Event()
         self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._mail, self._bell = socket.socketpair()
+        self._letters: deque[Callable[[], object]] = deque()
 
     def __enter__(self) -> Fake:
         self._thread.start()
@@ -287,14 +293,16 @@ class Fake:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
+        self.post(self.loop.stop)
         self._thread.join(10)
         assert not self._thread.is_alive()
+        self._mail.close()
+        self._bell.close()
 
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
-        self.server = ControlServer(self._loop, self.backend, self._log, "fake", self._limits)
+    def _run(self) -> None:
+        self.loop = self.backend.loop = Loop()
+        self.loop.add_reader(self._mail.fileno(), self._read_mail)
+        self.server = ControlServer(self.loop, self.backend, self._log, "fake", self._limits)
         self.backend.server = self.server
         try:
             self.server.open(self.path, self._roles)
@@ -303,39 +311,55 @@ class Fake:
             return
         finally:
             self._up.set()
-        await self._over.wait()
+        self.loop.run()
         for fd in self.server.close("stopped"):
             os.close(fd)
+        self.loop.close()
 
     def _log(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
         self.logged.append((level, text, fields))
 
     def do(self, call: Callable[[], T]) -> T:
-        """The result of a call made on the server's loop."""
+        """The result of a call made on the server's loop, or what it raised."""
+        done: Future[T] = Future()
 
-        async def on_loop() -> T:
-            return call()
+        def on_loop() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as exc:
+                done.set_exception(exc)
 
-        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(10)
+        self.post(on_loop)
+        return done.result(10)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Have it called on the server's loop, and do not wait for it."""
+        self._letters.append(call)
+        self._bell.send(b"!")
+
+    def _read_mail(self) -> None:
+        self._mail.recv(1)
+        self._letters.popleft()()
 
 
-async def _serve(path: str, name: str, roles: Mapping[str, list[str]]) -> None:
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
+def _serve(path: str, name: str, roles: Mapping[str, list[str]]) -> None:
+    loop = Loop()
     backend = FakeBackend()
+    backend.loop = loop
     backend.by_itself = True
-    backend.stopped = over.set
+    backend.stopped = loop.stop
     backend.pools = json.loads(os.environ.get("FAKE_POOLS", "null")) or backend.pools
     server = ControlServer(loop, backend, lambda *_: None, name)
     backend.server = server
     server.open(path, roles)
-    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.on_signal(signal.SIGTERM, loop.stop)
     server.publish("worker", {"text": "worker web/3#1 ready after 0.8 s\x1b[31m", "worker": "web/3#1"})
     server.publish("daemon", {"text": "srvd fake is ready"})
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    await over.wait()
+    loop.run()
     server.close("stopped")  # what it left open is closed by the end of the process
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}))
+    _serve(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ def test_without_descriptors_a_peer_is_refused_and_the_daemon_lives(fake: Fake) 
 
 def test_an_idle_daemon_has_no_timer(fake: Fake) -> None:
     def timers() -> int:
-        return fake.do(lambda: sum(not timer.cancelled() for timer in fake._loop._scheduled))  # type: ignore[attr-defined]
+        return fake.do(lambda: sum(timer.call is not None for timer in fake.loop._timers))
 
     assert timers() == 0
     with Client.connect(fake.path) as client:
@@ -290,7 +291,7 @@ def test_a_silent_daemon_is_given_up(fake: Fake, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("srvd.ctl.client.PATIENCE", 0.1)
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
-        fake._loop.call_soon_threadsafe(time.sleep, 1.0)  # stuck
+        fake.post(partial(time.sleep, 1.0))  # stuck
         with pytest.raises(NoDaemon, match="does not answer"):
             client.call("op.wait", {"id": 1})
 
@@ -299,7 +300,7 @@ def test_a_long_silence_of_a_living_daemon_is_waited_for(fake: Fake, monkeypatch
     monkeypatch.setattr("srvd.ctl.client.PATIENCE", 0.05)
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
-        fake.do(lambda: fake._loop.call_later(0.5, fake.backend.finish, 1))
+        fake.do(lambda: fake.loop.call_later(0.5, fake.backend.finish, 1))
         assert client.call("op.wait", {"id": 1})["operation"]["state"] == "done"
 
 

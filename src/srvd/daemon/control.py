@@ -15,17 +15,18 @@ from srvd import __version__
 from srvd.core.actions import Level
 from srvd.daemon.control_desk import Backend, Desk, Log, Memory
 from srvd.daemon.control_door import NEVER, Clock, Door, send_and_close
-from srvd.daemon.control_link import Limits, Link, Loop
+from srvd.daemon.control_link import Limits, Link
 from srvd.daemon.control_peers import Peer, Roles, identify
 from srvd.daemon.control_seats import Seats, Seldom
 from srvd.daemon.control_socket import Claim, Held
 from srvd.daemon.kept import Kept
+from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
 
-__all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Loop", "Peer"]
+__all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Peer"]
 
 
 class Carried(Record):

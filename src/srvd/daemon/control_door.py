@@ -12,10 +12,11 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from srvd.daemon.control_link import Limits, Loop, Timer
+from srvd.daemon.control_link import Limits
 from srvd.daemon.control_peers import Peer, Roles, identify
 from srvd.daemon.control_seats import Gate
 from srvd.daemon.control_socket import Claim
+from srvd.daemon.loop import Loop, Timer
 from srvd.errors import Busy
 from srvd.wire.codec import encode
 from srvd.wire.messages import bye

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from srvd.daemon.control_peers import Peer
-from srvd.daemon.loop import Timer
+from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
 from srvd.record import Record
 from srvd.wire.codec import Decoder, encode
 
-__all__ = ["Limits", "Link", "Loop", "Outbox", "Timer"]
+__all__ = ["Limits", "Link", "Outbox"]
 
 CHUNK = 64 << 10
 TURN = 16
@@ -41,18 +41,6 @@ class Limits(Record):
     stall: float = 30.0  # without the peer reading, while something waits for it
     accept_rate: float = 200.0  # connections a second
     accept_burst: int = 64
-
-
-class Loop(Protocol):
-    """What is needed of an event loop."""
-
-    def time(self) -> float: ...
-    def call_soon(self, callback: Callable[[], object], /) -> object: ...
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
-    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
-    def remove_reader(self, fd: int, /) -> object: ...
-    def add_writer(self, fd: int, callback: Callable[[], object], /) -> object: ...
-    def remove_writer(self, fd: int, /) -> object: ...
 
 
 class Owner(Protocol):

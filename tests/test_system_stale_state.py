@@ -13,6 +13,7 @@ import pytest
 
 from srvd.daemon import handover, will
 from srvd.daemon.statefile import unseal
+from srvd.errors import BadArgs
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, free_port, is_alive, toml
@@ -144,3 +145,41 @@ def test_a_zygote_that_does_not_come_is_replaced(starter: Starter) -> None:
         wait_for(lambda: {worker.split("#")[0] for worker in srvd.names()} == {"web/2"}, BOOT)
         is_whole(srvd)
     assert load.failed == []
+
+
+def limited(workers: int, limit: int) -> str:
+    return toml(f"workers = {workers}", f"[daemon]\nmax_workers = {limit}")
+
+
+def test_a_lower_limit_on_workers_is_in_force_after_an_adoption(starter: Starter) -> None:
+    srvd = starter(config=limited(2, 4))
+    srvd.call("scale", size=4)
+    before = die(srvd)
+    srvd.configure(limited(2, 3))
+    srvd.start()
+    assert pids(srvd) == before
+    assert "4 workers run by orders that were given before" in srvd.logged()
+    srvd.call("scale", size=3)
+    with pytest.raises(BadArgs, match="0 to 3"):
+        srvd.call("scale", size=4)
+
+
+def test_a_higher_limit_on_workers_than_the_scoreboard_has_room_for_is_told(starter: Starter) -> None:
+    srvd = starter(config=limited(2, 4))
+    die(srvd)
+    srvd.configure(limited(2, 400))
+    srvd.start()
+    assert "max_workers: 4 stays in force, 400 was not taken over" in srvd.logged()
+    with pytest.raises(BadArgs, match="0 to 4"):
+        srvd.call("scale", size=5)
+    shown = {one["key"]: one["value"] for one in srvd.call("config")["settings"]}
+    assert shown["daemon.max_workers"] == 4
+    srvd.call("reload")
+    die(srvd)
+    srvd.configure(limited(2, 4))
+    srvd.start()
+    srvd.stop()
+    srvd.configure(limited(2, 400))
+    srvd.start()
+    srvd.call("scale", size=5)
+    assert len(srvd.serving()) == 5

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
+from srvd.config.settings import Config
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
 from srvd.core.model import Death, WorkerId
 from srvd.daemon import handover, will
@@ -57,6 +58,28 @@ class Adoption(Record):
     events: list[Event]  # the first ones, in order
     strays: list[Stray]  # who was sent away
     sums: dict[str, int]  # of the certificates in force, by listener
+
+    def with_room(self, config: Config, spare: int, say: Callable[[str], None]) -> Config:
+        """The configuration with the `max_workers` that can be in force, which the core is told: the scoreboard that
+        everybody has cannot grow. `spare` slots of it are beyond twice the limit.
+        """
+        board = Board.attach(os.dup(self.kept.find(SCOREBOARD)))
+        most = (board.slots - spare) // 2
+        board.close()
+        wanted, house = config.daemon.max_workers, self.found.house
+        limit = house.limit = min(wanted, most)
+        if limit < wanted:
+            say(
+                f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboard of the "
+                "daemon that died has no more room, and its workers use it; stop srvd and start it to change that"
+            )
+        wished = sum(pool.wish for pool in house.pools.values() if not pool.removed)
+        if wished > limit:
+            say(
+                f"daemon.max_workers is {limit}, and {wished} workers run by orders that were given before; they stay, "
+                "and a reload is refused, until `srvctl scale` has brought that down"
+            )
+        return config._replace(daemon=config.daemon._replace(max_workers=limit))
 
 
 def look(data: bytes) -> Former | None:

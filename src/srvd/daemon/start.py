@@ -62,6 +62,8 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
             found = None if ground.bond.is_held else _search(ground, unit, log)
+            if found is not None and found.adoption is not None:
+                config = found.adoption.with_room(config, SPARE_SLOTS, log.warning)
             parts = _parts(config.daemon, unit, ground, found, log)
             daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
             return daemon.run(config, ground, found)

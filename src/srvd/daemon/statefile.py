@@ -2,7 +2,7 @@
 
 Knows nothing of its content. Written in one step and only when the content has changed; never while nothing happens,
 and never so often that it costs more than a twentieth of the daemon's time. A service manager may keep a copy in memory
-(`deposit.py`). The disk may be full: the daemon goes on, and says once what that means.
+(`deposit.py`). The disk may be full: the daemon goes on, says once what that means, and tries again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _SHARE = 20.0
 
 _LONGEST = 0.5
 """Seconds that a state may be behind, however large it is."""
+
+_AGAIN = 5.0
+"""Seconds after which a writing that failed is tried again, though nothing happens meanwhile."""
 
 BAD = ".bad"
 """Ends the path of a state that could not be read, for whoever wants to know why."""
@@ -98,6 +101,7 @@ class StateFile:
         self._loop: Loop | None = None
         self._timer: Timer | None = None
         self._failed = ""
+        self._again: Timer | None = None
 
     def attach(self, loop: Loop) -> None:
         self._loop = loop
@@ -118,16 +122,18 @@ class StateFile:
 
     def close(self, *, remove: bool) -> None:
         """Write no more; `remove` when nobody is left to be adopted."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._loop = None
+        for timer in (self._timer, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._again = self._loop = None
         if remove:
             self._unlink()
             self._copy.clear()
 
     def _write(self) -> None:
         self._timer = None
+        if self._again is not None:
+            self._again.cancel()
         began = time.thread_time()  # what the others of this machine take is not ours to spare
         data = self._content()
         if data and data != self._written:
@@ -152,7 +158,13 @@ class StateFile:
             )
         if failed and not self._failed:
             self._warn(failed)
+        elif self._failed and not failed:
+            self._warn(
+                f"write {self._path}: it is whole again; should this daemon die, the next one adopts its workers"
+            )
         self._written, self._failed = b"" if failed else data, failed
+        if failed and self._loop is not None:
+            self._again = self._loop.call_later(_AGAIN, self._write)
 
     def _write_copy(self, sealed: bytes) -> str:
         """Why it could not be written."""

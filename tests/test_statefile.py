@@ -1,0 +1,55 @@
+"""Claims about the file with the state: what becomes of a writing that fails. Its content is others' matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srvd.daemon import statefile
+from srvd.daemon.deposit import Deposit
+from srvd.daemon.loop import Loop
+from srvd.daemon.statefile import StateFile
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def spin(loop: Loop, seconds: float) -> None:
+    loop.call_later(seconds, loop.stop)
+    loop.run()
+
+
+def test_a_state_that_could_not_be_written_is_when_it_can_though_nothing_happens(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statefile, "_AGAIN", 0.01)
+    folder, said = tmp_path / "run", list[str]()
+    folder.mkdir()
+    path = folder / "control.sock.state"
+    content = [b"one", b"two"]
+    file = StateFile(str(path), Deposit(""), lambda: content[0], said.append)
+    file.attach(loop)
+    spin(loop, 0.01)
+    assert statefile.read(str(path)) is not None
+    (folder / "control.sock.state.new").mkdir()  # in the way, as a full disk is
+    del content[0]
+    file.touch()
+    spin(loop, 0.1)
+    assert statefile.read(str(path)) is None  # not the former one, which would be believed
+    assert len(said) == 1
+    assert "cannot adopt its workers" in said[0]
+    (folder / "control.sock.state.new").rmdir()
+    spin(loop, 0.1)
+    written = statefile.read(str(path))
+    assert written is not None
+    assert written.data == b"two"
+    assert len(said) == 2
+    assert "whole again" in said[1]
+    file.close(remove=True)
+    assert list(folder.iterdir()) == []

@@ -27,11 +27,16 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
 BROKEN = "raise RuntimeError('the deploy is broken')\n"
 
-KEEPS_THINGS = """
-import os, tempfile
+KEEPS_THINGS = (
+    apps.good()
+    + """
+import tempfile
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir())
 KEPT = [tempfile.NamedTemporaryFile(dir=folder) for folder in FOLDERS]
+plain = app
 def app(environ, start_response):
+    if environ["REQUEST_METHOD"] == "GET":
+        return plain(environ, start_response)
     body = environ["wsgi.input"].read()
     start_response("200 OK", [])
     there = [os.path.exists(file.name) for file in KEPT]
@@ -40,6 +45,7 @@ def app(environ, start_response):
             there.append(os.path.exists(file.name))
     return [repr((len(body), there)).encode()]
 """
+)
 """An application with files in all folders that systemd may clean, which tells whether they are there."""
 
 KEPT = repr((2 << 20, [True] * 8))
@@ -89,6 +95,11 @@ def _post(port: int) -> str:
     client.request("POST", "/", body=b"x" * (2 << 20))
     with contextlib.closing(client):
         return client.getresponse().read().decode()
+
+
+def _let_change_users(service: Service) -> None:
+    shutil.copy(UNITS / "change-user.conf", service.box.path("/etc/systemd/system/srvd.service.d"))
+    service.box.run("systemctl", "daemon-reload")
 
 
 HANG = "RTMIN+5"
@@ -150,6 +161,24 @@ def test_an_instance_is_found_by_its_name(box: Box, port: int) -> None:
         assert "web" in done.stdout
     finally:
         service.remove()
+
+
+def test_an_instance_may_have_a_user_of_its_own(box: Box, port: int) -> None:
+    service = Service(box, "srvd@shop.service")
+    box.run("useradd", "--system", "shop")
+    try:
+        service.install(_config(port), "User=%i", "Group=%i", "SupplementaryGroups=srvd", code=KEEPS_THINGS)
+        service.start()
+        assert box.run("stat", "--format=%U", "/run/srvd/shop.sock").stdout.strip() == "shop"
+        assert _post(port) == KEPT
+        service.systemctl("reload")
+        before, workers = service.pid, set(service.workers())
+        service.box.signal(before, "KILL")
+        service.wait_restarted(before)
+        assert set(service.workers()) == workers
+    finally:
+        service.remove()
+        box.run("userdel", "shop")
 
 
 # -- reload ---------------------------------------------------------------------------------------------------------
@@ -424,14 +453,34 @@ def test_an_adopted_worker_has_its_folders_and_shared_memory_still(service: Serv
 def test_pools_may_change_their_user_with_the_drop_in(service: Service, port: int) -> None:
     code = apps.good() + "\nassert os.getuid() == __import__('pwd').getpwnam('srvd').pw_uid\n"
     service.install(_config(port, 'workers = 1\nuser = "srvd"'), code=code)
-    folder = service.box.path("/etc/systemd/system/srvd.service.d")
-    shutil.copy(UNITS / "change-user.conf", folder)
-    service.box.run("systemctl", "daemon-reload")
+    _let_change_users(service)
     service.start()
     with _load(port, 1) as load:
         load.more(5)
     uid = service.box.run("stat", "--format=%u", f"/proc/{service.pid}").stdout.strip()
     assert uid == "0"
+    service.systemctl("stop")
+    assert service.show("Result") == "success"
+
+
+def test_a_daemon_that_is_root_sees_and_adopts_workers_of_other_users(service: Service, port: int) -> None:
+    service.install(_config(port, 'workers = 2\nuser = "srvd"'), code=KEEPS_THINGS)
+    _let_change_users(service)
+    service.start()
+    before, workers = service.pid, service.workers()
+    assert all(worker["rss_bytes"] for worker in service.status()["pools"][0]["workers"])
+    assert _post(port) == KEPT
+    with _load(port, 2) as load:
+        wait_for(service.is_state_written, within=20)
+        service.box.signal(before, "KILL")
+        service.wait_restarted(before)
+        load.more()
+        assert service.workers() == workers
+        assert all(worker["rss_bytes"] for worker in service.status()["pools"][0]["workers"])
+        service.systemctl("reload")
+        load.more()
+    assert load.failed == []
+    service.ctl("dump", next(iter(service.workers())))
     service.systemctl("stop")
     assert service.show("Result") == "success"
 

@@ -157,10 +157,10 @@ def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: D
 @pytest.mark.parametrize(
     ("leaving", "phase", "death", "said"),
     [
-        ("", Phase.SERVING, KILLED, "died by itself; killed by signal 9"),
+        ("", Phase.SERVING, KILLED, "died by itself; killed by signal 9 (SIGKILL)"),
         ("", Phase.SERVING, Death(), "died by itself; ended in an unknown way"),
         ("scaled down", Phase.DRAINING, CLEAN, "was told to leave (scaled down); exited with code 0"),
-        ("overdue", Phase.KILLED, KILLED, "was stuck in a request; killed by signal 9"),
+        ("overdue", Phase.KILLED, KILLED, "was stuck in a request; killed by signal 9 (SIGKILL)"),
         ("silent", Phase.DRAINING, CLEAN, "did not answer while clients waited; exited with code 0"),
         ("replaced", Phase.DRAINING, FAILED, "died while leaving (replaced); exited with code 3"),
         ("recycle", Phase.DRAINING, CLEAN, "was replaced as ordered; exited with code 0"),

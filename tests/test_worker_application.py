@@ -48,6 +48,7 @@ def test_a_missing_module_says_where_to_look(module: Path) -> None:
     failed = failure("absent.wsgi:app")
     assert "ModuleNotFoundError: No module named 'absent'" in failed.message
     assert "pythonpath" in failed.hint
+    assert "traceback" not in failed.detail  # it would have nothing but the way to the import
 
 
 def test_a_module_that_misses_another_is_not_told_to_check_its_own_name(module: Path) -> None:
@@ -74,6 +75,16 @@ def test_an_import_that_raises_is_told_with_its_traceback(module: Path, source: 
     assert "shop.py" in str(failed.detail["traceback"])
 
 
+def test_a_traceback_begins_where_the_applications_own_code_does(module: Path) -> None:
+    module.write_text("import importlib\nimportlib.import_module('absent')\n")
+    lines = str(failure("shop:app").detail["traceback"]).splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1] == f'  File "{module}", line 1, in <module>'.replace("line 1", "line 2")
+    assert "importlib/__init__.py" in lines[3]  # what the application itself has called stays
+    module.write_text("def app(:")
+    assert str(failure("shop:app").detail["traceback"]).startswith(f'  File "{module}", line 1')
+
+
 def test_a_factory_that_raises_is_told_with_its_traceback(module: Path) -> None:
     module.write_text("def make():\n    raise KeyError('port')\n")
     failed = failure("shop:make()")
@@ -86,6 +97,12 @@ def test_a_missing_attribute_names_what_is_there(module: Path) -> None:
     failed = failure("shop:app")
     assert "module shop has no 'app'" in failed.message
     assert failed.hint == "shop has application"
+    module.write_text(
+        "from typing import Any, Callable\nfrom os.path import join\nclass App:\n def __call__(self): pass\n"
+        "Pairs = dict[str, Any]\nwsgi = App()\ndef make(): pass\n"
+    )
+    sys.modules.pop("shop")
+    assert failure("shop:app").hint == "shop has wsgi, make"
 
 
 def test_what_cannot_be_called_is_no_application(module: Path) -> None:

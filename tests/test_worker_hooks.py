@@ -44,6 +44,8 @@ def before_request(environ): sys.exit("before fails")
 def after_request(environ, status, sent): "one argument is missing"
 def on_worker_strat(worker): "never called"
 def before_everything(): "never called"
+def post_fork(server, worker): "of another server"
+def when_ready(server): "of another server"
 """
 
 
@@ -111,6 +113,8 @@ def test_a_name_that_looks_like_a_hook_and_is_none_is_told_with_what_was_meant(s
     srvd.start()
     srvd.wait_logged("hooks bad_hooks: on_worker_strat is no hook and is never called; did you mean on_worker_start?")
     srvd.wait_logged("hooks bad_hooks: before_everything is no hook and is never called")
+    srvd.wait_logged("hooks bad_hooks: post_fork is no hook and is never called; did you mean on_fork?")
+    srvd.wait_logged("hooks bad_hooks: when_ready is no hook and is never called; there are on_fork, ")
 
 
 def test_hooks_that_cannot_be_imported_keep_the_old_generation(starter: Starter) -> None:

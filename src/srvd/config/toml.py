@@ -79,7 +79,12 @@ def read_document(path: str, *, again: bool = False) -> Document:
         place = re.search(r" \(at line (\d+), column (\d+)\)$", str(exc))
         where = f"{path}:{place[1]}" if place else path
         what = str(exc)[: place.start()] if place else str(exc)
-        raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed") from exc
+        hint = (
+            "srvd reads TOML; docs/howto/gunicorn.md says how to move a gunicorn.conf.py"
+            if path.endswith(".py")
+            else ""
+        )
+        raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint) from exc
     except RecursionError as exc:
         raise ConfigInvalid(f"read {path}: it is nested too deeply; nothing was changed") from exc
 

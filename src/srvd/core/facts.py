@@ -199,7 +199,10 @@ def _probed(house: House, generation: Generation, worker: Worker, event: WorkerS
         moves.shift(generation, Impulse.HEALTHY)
         return
     line = failure.in_short(event.text.splitlines()[0]) if event.text else "no answer"
-    fault = Fault("health_failed", f"the health probe failed: {line}", traceback=event.text)
+    # A traceback is proof; the line alone has been said.
+    proof = event.text if "\n" in event.text.strip() else ""
+    hint = f"`srvctl why {worker.id}` has what the application wrote meanwhile"
+    fault = Fault("health_failed", f"the health probe failed: {line}", hint, traceback=proof)
     _trial_failed(house, generation, fault, turn)
 
 

@@ -24,6 +24,12 @@ REFUSALS = 8
 SENTENCE = 500
 """Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
 
+_SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+    11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
+}  # fmt: skip
+"""Those that end processes, as x86 and ARM number them (signal(7)); the module of that name is none of the core's."""
+
 BASE = 0.1
 CAP = 30.0
 JITTER = 0.2
@@ -109,6 +115,8 @@ def summary(worker: Worker, death: Death) -> str:
     ended = "ended unseen: whoever could have told how had died before" if death.unseen else "ended in an unknown way"
     if death.signal is not None:
         ended = f"killed by signal {death.signal}"
+        if name := _SIGNALS.get(death.signal):
+            ended += f" ({name})"
     elif death.exit_code is not None:
         ended = f"exited with code {death.exit_code}"
     what = {

@@ -120,9 +120,12 @@ def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
     serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
     operations.report(op, "scale", serving, pool.target, turn)
     if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
-        extra = " (paused)" if pool.paused else ""
         op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
-        op.result["message"] = f"pool {pool.name} has {serving} serving, wish {pool.wish}{extra}"
+        op.result["message"] = (
+            f"{pool.name} is paused; {pool.wish} worker{'s' * (pool.wish != 1)} will serve"
+            if pool.paused
+            else f"{pool.name} serves with {pool.wish} worker{'s' * (pool.wish != 1)}"
+        )
         operations.end(house, op, OpState.DONE, turn)
     elif is_hopeless(pool.breaker):
         restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)

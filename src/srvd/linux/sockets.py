@@ -35,6 +35,7 @@ _FORMS = "write HOST:PORT, [V6]:PORT, :PORT, unix:PATH, unix:@NAME or fd:N"
 _HINTS = {
     errno.EADDRINUSE: "another process listens there: `ss -ltnp` names it",
     errno.EACCES: "ports below 1024 and other users' folders need a privilege",
+    errno.ENOENT: "the folder of the socket has to be there: srvd does not make it",
     errno.EADDRNOTAVAIL: "this machine has no such address",
 }
 _SUN_PATH = 107  # unix(7): 108 bytes, the last one is NUL

@@ -6,12 +6,15 @@ Not a judge of what it loads: whether the object serves requests is found out by
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from types import FunctionType, ModuleType, TracebackType
 
 from srvd.errors import LoadFailed
 from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["import_module", "load"]
+
+_OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
+"""Where the types of names are made that a module imports, and that can be called: Any, list[int], partial, len."""
 
 
 def load(target: str) -> object:
@@ -60,12 +63,20 @@ def _attribute(module: ModuleType, path: str, target: str) -> object:
         try:
             found = getattr(found, part)
         except AttributeError as exc:
-            callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            likely = [key for key, value in vars(module).items() if _is_likely(value, module) and key[0] != "_"]
             raise LoadFailed(
                 f"load {target!r}: {_described(found)} has no {part!r}; nothing was loaded",
-                hint=f"{module.__name__} has {', '.join(callables[:8])}" if callables else "",
+                hint=f"{module.__name__} has {', '.join(likely[:8])}" if likely else "",
             ) from exc
     return found
+
+
+def _is_likely(value: object, module: ModuleType) -> bool:
+    """Whether it may be the application that was meant: a function of the module's own, or an object that is none."""
+    kind = type(value)  # not its __class__: a proxy of a framework would look for what it stands for
+    if kind is FunctionType:
+        return getattr(value, "__module__", "") == module.__name__
+    return callable(value) and not issubclass(kind, type) and kind.__module__ not in _OF_TYPING
 
 
 def _call(factory: object, target: str) -> object:
@@ -85,7 +96,20 @@ def _described(found: object) -> str:
 
 
 def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed:
+    exc.__traceback__ = _foreign_part(exc.__traceback__)
     text = format_traceback(exc)
     # Its last line says what a person wants to know first; notes and the text of a SyntaxError may be above it.
     last = text.rpartition("\n")[2].strip()
-    return LoadFailed(f"load {target!r}: {what} {last}; nothing was loaded", hint=hint, detail={"traceback": text})
+    detail = {"traceback": text} if "\n" in text else {}  # one line alone is in the sentence already
+    return LoadFailed(f"load {target!r}: {what} {last}; nothing was loaded", hint=hint, detail=detail)
+
+
+def _foreign_part(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without what leads to the first foreign call: the application's author has not written that."""
+    own = (_failed.__code__.co_filename, importlib.import_module.__code__.co_filename)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in own and not file.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace

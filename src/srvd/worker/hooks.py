@@ -54,6 +54,25 @@ ABOUT: Mapping[str, tuple[str, str]] = {
 
 _PREFIXES = ("on_", "before_", "after_")
 
+_OF_GUNICORN: Mapping[str, str] = {
+    "post_fork": "on_fork",
+    "post_worker_init": "on_worker_start",
+    "worker_exit": "on_worker_stop",
+    "worker_int": "on_worker_stop",
+    "pre_request": "before_request",
+    "post_request": "after_request",
+    "pre_fork": "",
+    "when_ready": "",
+    "child_exit": "",
+    "worker_abort": "",
+    "nworkers_changed": "",
+    "pre_exec": "",
+    "on_starting": "",
+    "on_reload": "",
+    "on_exit": "",
+}
+"""What these are called here, "" for those that have no counterpart: the master they run in is not there."""
+
 
 class Loaded(NamedTuple):
     hooks: Hooks
@@ -102,8 +121,9 @@ def with_before_request(app: Application, hook: Hook | None, log: Log) -> Applic
 
 def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:
     for name, value in names.items():
-        if name.startswith(_PREFIXES) and name not in Hooks._fields and _is_of(value, module):
-            near = _nearest(name)
+        foreign = name in _OF_GUNICORN
+        if (foreign or name.startswith(_PREFIXES)) and name not in Hooks._fields and _is_of(value, module):
+            near = _OF_GUNICORN[name] if foreign else _nearest(name)
             meant = f"; did you mean {near}?" if near else f"; there are {', '.join(Hooks._fields)}"
             yield f"hooks {module}: {name} is no hook and is never called{meant}"
 

@@ -127,7 +127,7 @@ class Orders:
         """The time to drain is over."""
         self.deadline = NEVER
         open_now = len(self._service.crowd.all)
-        self._service.log.warning(f"draining took too long: closing {open_now} connections")
+        self._service.log.warning(f"draining took too long: closing {open_now} connection{'s' * (open_now != 1)}")
         self._gate.emptying = False
         for connection in tuple(self._service.crowd.all):
             connection.close(now)

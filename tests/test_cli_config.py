@@ -70,6 +70,28 @@ def test_a_wrong_configuration_is_78_with_every_problem_on_stderr(tmp_path: Path
     assert lines[4].startswith("hint: ")
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--health", "health has no flag: set it in the file, or SRVD_HEALTH"),
+        ("--drain-timeout", "drain_timeout has no flag: set it in the file, or SRVD_DRAIN_TIMEOUT"),
+        ("--rlimits", "rlimits has no flag: set it in the file\n"),
+        ("--worker-class", "docs/howto/gunicorn.md"),
+    ],
+)
+def test_an_option_that_is_none_is_told_where_to_say_it(tmp_path: Path, option: str, told: str) -> None:
+    done = srvd("start", option, "x", cwd=tmp_path)
+    assert done.returncode == EXIT.USAGE
+    assert told in done.stderr
+
+
+def test_the_short_options_of_other_servers_are_known(tmp_path: Path) -> None:
+    done = srvd("config", "-w", "3", "-b", "127.0.0.1:8001", "-n", "shop", "shop:app", cwd=tmp_path)
+    assert done.returncode == EXIT.DONE, done.stderr
+    for line in ("workers = 3 ", 'bind = ["127.0.0.1:8001"] ', 'name = "shop" '):
+        assert line in done.stdout
+
+
 def test_a_file_that_is_not_there_is_78(tmp_path: Path) -> None:
     done = srvd("start", "-c", "none.toml", cwd=tmp_path)
     assert done.returncode == EXIT.CONFIG

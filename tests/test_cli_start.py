@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from srvd import commandline
-from srvd.cli import Asked, flags, read_plain
+from srvd.cli import SHORT, Asked, flags, read_plain
 
 PLAIN: list[tuple[str, Asked]] = [
     ("start", Asked(None, {}, False)),
@@ -21,11 +21,16 @@ PLAIN: list[tuple[str, Asked]] = [
     ("start --bind :1 --bind=unix:/a=b", Asked(None, {"--bind": (":1", "unix:/a=b")}, False)),
     ("start -c shop.toml", Asked("shop.toml", {}, False)),
     ("start --config=shop.toml --name n", Asked("shop.toml", {"--name": "n"}, False)),
+    (
+        "start -w 4 -b :1 -b :2 -n n a:b",
+        Asked(None, {"APP": "a:b", "--workers": "4", "--bind": (":1", ":2"), "--name": "n"}, False),
+    ),
     ("start --workers 4 --workers 5", Asked(None, {"--workers": "5"}, False)),
 ]
 
-WORDS = [*flags(), "-c", "--config", "--daemonize", "--help", "-h", "--", "-", "-x", "a:b", "7", ":1", "--workers=3",
-         "--bind=:2", "--daemonize=1", "-cfile", "-c=f", "--name=", "--work", "--config=f"]  # fmt: skip
+WORDS = [*flags(), *SHORT, "-w3", "-w=3", "-c", "--config", "--daemonize", "--help", "-h", "--", "-", "-x", "a:b", "7",
+         ":1", "--workers=3", "--bind=:2", "--daemonize=1", "-cfile", "-c=f", "--name=", "--work",
+         "--config=f"]  # fmt: skip
 
 
 def read_fully(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Asked | None:

@@ -54,6 +54,22 @@ def test_a_shared_socket_lets_others_connect_whatever_the_umask(path: str) -> No
     claim.close()
 
 
+@pytest.mark.parametrize("later", ["at the start", "by a reload"])
+def test_roles_open_the_folder_that_a_start_without_them_has_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    own, other = tmp_path / "srvd", tmp_path / "other"
+    monkeypatch.setattr("srvd.daemon.control_socket.rundir", lambda uid, environ: str(own))
+    for folder, mode in ((own, 0o755), (other, 0o700)):  # what an administrator has made stays as it was made
+        Claim.open(str(folder / "a.sock"), shared=False).close()
+        claim = Claim.open(str(folder / "a.sock"), shared=later == "at the start")
+        if later == "by a reload":
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            claim.share(shared=True)
+        assert stat.S_IMODE(folder.stat().st_mode) == mode
+        claim.close()
+
+
 def test_closing_leaves_nothing_behind(path: str) -> None:
     Claim.open(path, shared=False).close()
     assert os.listdir(os.path.dirname(path)) == []

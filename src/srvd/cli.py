@@ -14,7 +14,11 @@ from srvd.config.source import Source
 from srvd.errors import EXIT, SrvdError
 from srvd.record import Record
 
-__all__ = ["Asked", "flags", "main", "read_plain", "start"]
+__all__ = ["SHORT", "Asked", "flags", "main", "read_plain", "start"]
+
+
+SHORT = {"-b": "--bind", "-w": "--workers", "-n": "--name"}
+"""What fingers know from other servers, and from srvctl."""
 
 
 class Asked(Record):
@@ -41,6 +45,8 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
     rest = iter(arguments[1:])
     for word in rest:
         name, equals, value = word.partition("=")
+        if name in SHORT and not equals:
+            name = SHORT[name]
         if word == "--daemonize":
             daemonize = True
         elif not word.startswith("-") and "APP" not in given:

@@ -16,10 +16,10 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.cli import Asked, flags
+from srvd.cli import SHORT, Asked, flags
 from srvd.cli import start as start_daemon
-from srvd.config import show
-from srvd.config.settings import Config
+from srvd.config import show, values
+from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
 from srvd.errors import EXIT, LoadFailed, SrvdError
 from srvd.log import escape
@@ -81,7 +81,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         many = base == "addresses"
         metavar = {"addresses": "ADDR", "count": "N", "choice": words}.get(base, base.upper())
         about = f"{setting.help}{'; may be repeated' if many else ''}."
-        command = click.option(flag, multiple=many, metavar=metavar, help=about)(command)
+        short = [word for word, meant in SHORT.items() if meant == flag]
+        command = click.option(*short, flag, multiple=many, metavar=metavar, help=about)(command)
     command = click.option("-c", "--config", "path", metavar="FILE", help="Configuration file (TOML).")(command)
     return click.argument("app", required=False)(command)
 
@@ -109,7 +110,8 @@ def cli() -> None:
 
 @cli.command(help=_START_HELP, short_help="Start the daemon.")
 @_with_settings
-@click.option("--daemonize", is_flag=True, help="Return when the pools serve, and run on in the background.")
+@click.option("--daemonize", is_flag=True, help="Return when the pools serve, and run on in the background; without "
+              "--log-file, the log ends there.")  # fmt: skip
 def start(path: str | None, daemonize: bool, **given: Any) -> None:
     sys.exit(start_daemon(Asked(path, _given(given), daemonize)))
 
@@ -184,6 +186,20 @@ def complain(error: SrvdError) -> None:
         click.echo(f"{_marked('hint', 'cyan')}: {_printable(error.hint)}", err=True)
 
 
+def _about_option(option: str) -> str:
+    """Where to say what was meant by an option that is none."""
+    name = option.lstrip("-").replace("-", "_")
+    for table in TABLES:
+        setting = declared(table).get(name)
+        if setting is not None and not setting.flag:
+            kind = values.KINDS[setting.kind.partition(":")[0]]
+            return f"{name} has no flag: set it in the file" + ("" if kind.tabled else f", or SRVD_{name.upper()}")
+    return (
+        "what has no flag is set in the file, or by a SRVD_ variable (docs/reference/settings.md); "
+        "docs/howto/gunicorn.md has the options of gunicorn"
+    )
+
+
 def _marked(word: str, colour: str) -> str:
     return word if os.environ.get("NO_COLOR") else click.style(word, fg=colour)  # echo drops colour off a terminal
 
@@ -200,6 +216,8 @@ def main() -> None:
         code = EXIT.DONE
     except click.ClickException as exc:
         exc.show()
+        if isinstance(exc, click.NoSuchOption):
+            click.echo(f"{_marked('hint', 'cyan')}: {_about_option(exc.option_name)}", err=True)
         code = EXIT.USAGE
     except click.Abort:
         code = EXIT.INTERRUPTED

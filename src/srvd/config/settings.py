@@ -51,7 +51,14 @@ class DaemonSettings(NamedTuple):
 
     name: Annotated[str, Setting("Name of this instance; it names the control socket", "name", "--name")] = "srvd"
     socket: Annotated[
-        str, Setting("Path of the control socket; empty: RUNDIR/NAME.sock", "path", "--socket", table="control")
+        str,
+        Setting(
+            "Path of the control socket; empty: NAME.sock in /run/srvd (root's), $XDG_RUNTIME_DIR/srvd "
+            "or /tmp/srvd-UID",
+            "path",
+            "--socket",
+            table="control",
+        ),
     ] = ""
     pidfile: Annotated[str, Setting("Write the daemon's pid to this file", "path", "--pidfile")] = ""
     log_level: Annotated[
@@ -70,7 +77,8 @@ class DaemonSettings(NamedTuple):
         Mapping[str, tuple[str, ...]],
         Setting(
             "Who may do what besides root and the daemon's own user, as in "
-            '{operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group',
+            '{operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group. A viewer may ask, '
+            "an operator change what runs, an admin stop and upgrade the daemon, too",
             "roles",
             table="control",
         ),
@@ -198,7 +206,12 @@ class PoolSettings(NamedTuple):
     boot_timeout: Annotated[float, Setting("To load the application, and for a worker to be ready", "duration")] = 60.0
     drain_timeout: Annotated[float, Setting("For a leaving worker to finish its requests", "duration")] = 30.0
     request_timeout: Annotated[
-        float, Setting("For one request in the application; 0: no limit", "duration or 0")
+        float,
+        Setting(
+            "For one request in the application; then its worker is replaced, and has 5 s to finish its others; "
+            "0: no limit",
+            "duration or 0",
+        ),
     ] = 60.0  # fmt: skip
     health_timeout: Annotated[float, Setting("For the health probe to answer", "duration")] = 5.0
     bake: Annotated[

@@ -15,7 +15,7 @@ import stat
 from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
 from srvd.record import Record
-from srvd.wire.places import PATH_LIMIT, lock_path
+from srvd.wire.places import PATH_LIMIT, lock_path, rundir
 
 __all__ = ["Claim", "Held", "is_ours"]
 
@@ -85,6 +85,8 @@ class Claim:
         """Let other users connect, or no longer. Raises `OSError`."""
         if self._inode == _inode_at(self.path):
             os.chmod(self.path, _mode(shared=shared))
+            if shared:
+                _let_pass(os.path.dirname(self.path))
 
     def close(self) -> None:
         """Stop listening, remove the socket if it still is ours, and give up the lock, in this order; once will do."""
@@ -115,6 +117,18 @@ def _prepare_directory(directory: str, *, shared: bool) -> None:
                 "and not writable by everyone",
                 hint=f"see `ls -ld {directory}`; correct its owner and mode, or choose another --socket",
             ) from None
+        if shared:
+            _let_pass(directory)
+
+
+def _let_pass(directory: str) -> None:
+    """Let others into the folder that an earlier start, without roles, has made for its user alone.
+
+    Only into srvd's own: a folder of the administrator's making is as it was meant to be. Raises `OSError`.
+    """
+    mode = stat.S_IMODE(os.stat(directory).st_mode)
+    if directory == rundir(os.geteuid(), os.environ) and mode & 0o055 != 0o055:
+        os.chmod(directory, mode | 0o055)  # noqa: S103 - the sockets in it say who may connect, the daemon who may ask
 
 
 def is_ours(entry: os.stat_result) -> bool:

@@ -88,8 +88,8 @@ The target is that which was received; what is too long is cut with `...`. A req
 health probe has none.
 
 Lines are written together, at most a second late, by one write that those of other workers cannot tear. A worker that
-is killed takes the lines of its last second with it. What a full disk or a full pipe does not take is lost, and counted
-in the log of srvd; no request waits for it. Move the file away and say `srvctl reopen`.
+is killed leaves them to its zygote, which writes them. What a full disk or a full pipe does not take is lost, and
+counted in the log of srvd; no request waits for it. Move the file away and say `srvctl reopen`.
 """
 
 _HOOKS_HEAD = f"""{_MADE}

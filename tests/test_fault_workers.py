@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import HTTPException
 
 import psutil
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from srvd.daemon.silence import LOOK, PATIENCE
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import Srvd, ask, toml
 from tests.fault import SOON, under_load
 from tests.support import stays, wait_for
 
@@ -72,6 +76,43 @@ def test_a_request_that_crashes_its_worker_is_named(starter: Starter) -> None:
     why = fault.why()
     assert "GET /hang" in why
     assert "in crash" in why
+
+
+@THREADS
+def test_a_killed_worker_leaves_the_lines_of_what_it_has_answered(starter: Starter, threads: int) -> None:
+    """But for the request that each thread was in: its answer may be out, and its line not yet made."""
+    log = starter.folder / "access"
+    pool = f'workers = 1\nthreads = {threads}\naccess_log = "{log}"\naccess_log_format = "%(q)s"'
+    srvd = starter(config=toml(pool))
+    answered: list[str] = []
+    over = threading.Event()
+
+    def ask_on(client: int) -> None:
+        connection = srvd.connect()
+        for number in itertools.count():
+            if over.is_set():
+                break
+            try:
+                ask(connection, f"/?{client}-{number}")
+            except (OSError, HTTPException):
+                connection.close()
+            else:
+                answered.append(f"{client}-{number}")
+        connection.close()
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask_on, client) for client in range(4)]
+        for _ in range(3):
+            so_far = len(answered)
+            wait_for(lambda so_far=so_far: len(answered) > so_far + 500, within=30)  # type: ignore[misc]
+            srvd.wait_serving(1, without=srvd.kill_worker())
+        over.set()
+        for one in asking:
+            one.result(30)
+    assert srvd.stop() == 0
+    written = log.read_text().splitlines()
+    assert len(written) == len(set(written))
+    assert len(set(answered) - set(written)) <= 3 * threads
 
 
 def test_a_worker_that_is_full_of_slow_clients_answers_and_stays(starter: Starter) -> None:

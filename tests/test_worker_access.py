@@ -18,7 +18,8 @@ import pytest
 from srvd.http.access import Record
 from srvd.log import Log
 from srvd.wire import family
-from srvd.worker.access import AccessLog
+from srvd.worker.access import AccessLog, rescue
+from srvd.worker.lines import ROOM, Lines
 from srvd.worker.loop import Loop
 from tests.support import stays, wait_for
 from tests.worker_rig import Rig
@@ -247,7 +248,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
         if not pid:
             code = 1
             try:
-                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2))
+                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2), Lines())
                 for index in range(count):
                     log.add(Record({"PATH_INFO": f"/{index}"}, 200, "", 0, 0.0, 0.0))
                 log.close()
@@ -268,7 +269,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
 
 def test_threads_of_one_worker_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    log = AccessLog(str(path), "%(U)s", Loop(), Log(2))
+    log = AccessLog(str(path), "%(U)s", Loop(), Log(2), Lines())
 
     def write(number: int) -> None:
         for index in range(5000):
@@ -281,6 +282,53 @@ def test_threads_of_one_worker_lose_no_line(tmp_path: Path) -> None:
         thread.join()
     log.close()
     assert len(set(path.read_text().splitlines())) == 20_000
+
+
+def test_lines_of_a_process_that_was_killed_are_written_by_the_one_that_forked_it(tmp_path: Path) -> None:
+    path = tmp_path / "access"
+    waiting = Lines()
+    pid = os.fork()
+    if not pid:
+        try:
+            log = AccessLog(str(path), "%(U)s", Loop(), Log(2), waiting)
+            for index in range(20_000):  # some batches are written, and a rest is not
+                log.add(Record({"PATH_INFO": f"/{index}"}, 200, "", 0, 0.0, 0.0))
+        finally:
+            os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    assert 0 < path.read_text().count("\n") < 20_000
+    assert rescue(str(path), waiting) == (0, "")
+    assert path.read_text() == "".join(f"/{index}\n" for index in range(20_000))
+    waiting.close()
+
+
+def test_who_rescues_lines_trusts_no_number_and_writes_whole_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "access"
+    waiting = Lines()
+    waiting.add(b"whole\n")
+    waiting.add(b"torn")
+    assert rescue(str(path), waiting) == (0, "")
+    assert path.read_bytes() == b"whole\n"
+    waiting._sizes[0] = 1 << 63
+    assert rescue(str(path), waiting) == (0, "")
+    assert path.read_bytes() == b"whole\n" * 2
+    assert len(waiting.take()) == ROOM
+    assert rescue(str(tmp_path / "no" / "access"), waiting) == (1, "No such file or directory")
+    waiting.close()
+
+
+def test_lines_are_written_to_a_pipe_in_pieces_that_it_takes_whole(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    waiting = Lines()
+    expected = [b"x" * (1 + 97 * number % 4000) + b"\n" for number in range(30)]
+    for line in expected:
+        waiting.add(line)
+    assert rescue(str(path), waiting) == (0, "")
+    assert os.read(reader, 1 << 20) == b"".join(expected)
+    os.close(reader)
+    waiting.close()
 
 
 def test_an_idle_worker_has_no_timer_for_its_log(tmp_path: Path) -> None:

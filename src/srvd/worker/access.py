@@ -1,5 +1,6 @@
 """Writes the access log: lines are gathered for a second at most, and go out in one write that cannot be torn.
 
+What a worker that was killed had gathered its zygote writes: `rescue`.
 Spells no line (`http/access.py`) and never makes a request wait: what the disk or the pipe does not take is lost, and
 counted.
 """
@@ -11,17 +12,20 @@ import select
 import socket
 import stat
 import time
+from collections.abc import Iterator
+from errno import ENOSPC
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from srvd.http.access import LONGEST, Place, Record, compile_format
+from srvd.worker.lines import Lines
 from srvd.worker.loop import NEVER
 
 if TYPE_CHECKING:
     from srvd.log import Log
     from srvd.worker.loop import Loop
 
-__all__ = ["STANDARD_OUTPUT", "AccessLog"]
+__all__ = ["STANDARD_OUTPUT", "AccessLog", "rescue"]
 
 STANDARD_OUTPUT = "-"
 """The path that stands for the standard output, which the daemon, its zygotes and its workers share."""
@@ -39,14 +43,14 @@ _ATOMIC = 4096
 class AccessLog:
     """Owned by the worker. `add` may be called by any of its threads, all else by the one that turns the loop."""
 
-    def __init__(self, path: str, format: str, loop: Loop, log: Log) -> None:  # noqa: A002 — the setting's name
+    def __init__(self, path: str, format: str, loop: Loop, log: Log, lines: Lines) -> None:  # noqa: A002 — the setting's name
+        """`lines` are empty, and its own from now on."""
         self._path = path
         self._format = format
         self._loop = loop
         self._log = log
         self._lock = Lock()
-        self._lines: list[str] = []
-        self._size = 0
+        self._lines = lines
         self._sink: _Sink | None = None
         self._spell = compile_format(format, Place(os.getpid(), _zone))
         self._torn = False
@@ -58,11 +62,10 @@ class AccessLog:
 
     def add(self, record: Record) -> None:
         """One more line, which is written within a second."""
-        line = self._spell(record) + "\n"
+        line = f"{self._spell(record)}\n".encode()
         with self._lock:
-            self._lines.append(line)
-            self._size += len(line)
-            if self._size >= _BATCH:
+            # A line has 8 KiB at most, and there is room for one beyond a batch.
+            if self._lines.add(line) >= _BATCH:
                 self._flush()
             elif self.deadline == NEVER:
                 self.deadline = time.monotonic() + _KEPT
@@ -107,18 +110,18 @@ class AccessLog:
         return ""
 
     def _flush(self) -> None:
-        lines, self._lines = self._lines, []
-        self._size = 0
         self.deadline = NEVER
-        if not lines:
+        if not self._lines.size:
             return
+        data = self._lines.take()
         if self._sink is None and self._missed:  # it was told already; perhaps it is there by now
             self._open_quietly()
         sink = self._sink
-        taken = 0 if sink is None else self._write(sink, lines)
-        if taken < len(lines):
-            self.lost += len(lines) - taken
-            self._missed += len(lines) - taken
+        missed = data.count(b"\n") - (0 if sink is None else self._write(sink, data))
+        self._lines.clear()
+        if missed:
+            self.lost += missed
+            self._missed += missed
         elif self._missed:
             self._log.warning(f"access log {self._path}: lines lost: {self._missed}; it takes them again")
             self._missed = 0
@@ -129,10 +132,10 @@ class AccessLog:
         except OSError:  # as before
             self._sink = None
 
-    def _write(self, sink: _Sink, lines: list[str]) -> int:
+    def _write(self, sink: _Sink, lines: bytes) -> int:
         """How many of the lines were taken whole."""
         taken = 0
-        for count, data in _batches(lines, sink.most):
+        for data in _batches(lines, sink.most):
             whole = b"\n" + data if self._torn else data
             try:
                 written = sink.write(whole)
@@ -144,7 +147,7 @@ class AccessLog:
                 self._torn = whole[written - 1 : written] != b"\n"
                 return taken + whole[:written].count(b"\n", len(whole) - len(data))
             self._torn = False
-            taken += count
+            taken += data.count(b"\n")
         return taken
 
 
@@ -194,19 +197,38 @@ def _open_sink(path: str) -> _Sink:
     return _Sink(fd, _ATOMIC, _ATOMIC, stat.S_ISSOCK(mode), polled)
 
 
-def _batches(lines: list[str], most: int) -> list[tuple[int, bytes]]:
-    """The lines, joined to writes of at most so many bytes (a line that is longer is one of its own), and counted."""
+def _batches(lines: bytes, most: int) -> Iterator[bytes]:
+    """The lines, in writes of at most so many bytes; a line that is longer is one of its own."""
     if most >= _BATCH:
-        return [(len(lines), "".join(lines).encode("ascii"))]
-    batches: list[tuple[int, bytes]] = []
-    start = size = 0
-    for index, line in enumerate(lines):
-        if size and size + len(line) >= most:  # one byte is left for the end of a torn line
-            batches.append((index - start, "".join(lines[start:index]).encode("ascii")))
-            start, size = index, 0
-        size += len(line)
-    batches.append((len(lines) - start, "".join(lines[start:]).encode("ascii")))
-    return batches
+        yield lines
+        return
+    start = 0
+    while start < len(lines):
+        # One byte is left for the end of a torn line.
+        end = lines.rfind(b"\n", start, start + most - 1) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+
+
+def rescue(path: str, lines: Lines) -> tuple[int, str]:
+    """Write what a process that was killed has left; how many lines could not be written, and why."""
+    data = lines.take()
+    data = data[: data.rfind(b"\n") + 1]
+    left = data.count(b"\n")
+    if not left:
+        return 0, ""
+    try:
+        sink = _open_sink(path)
+        try:
+            for batch in _batches(data, sink.most):
+                if sink.write(batch) < len(batch):
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
+                left -= batch.count(b"\n")
+        finally:
+            os.close(sink.fd)
+    except OSError as exc:
+        return left, exc.strerror or str(exc)
+    return 0, ""
 
 
 def _zone(at: int) -> int:

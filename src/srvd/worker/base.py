@@ -21,6 +21,7 @@ from srvd.worker.access import AccessLog
 from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
+from srvd.worker.lines import Lines
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Name, Orders, Patience
@@ -57,6 +58,7 @@ class Boot(NamedTuple):
     fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
     nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
     home: Home | None = None  # None: it leaves when its link ends
+    lines: Lines | None = None  # of the access log, if there is one; None: nobody else has them
 
     @property
     def worker(self) -> str:
@@ -90,7 +92,9 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     settings, name = boot.settings, boot.worker
     loop = SharedLoop() if settings.threads > 1 else Loop()
     wear = Wear(settings, loop, lambda reason: link.say(family.Worn(reason)))
-    access = AccessLog(settings.access_log, settings.access_log_format, loop, log) if settings.access_log else None
+    access = None
+    if settings.access_log:
+        access = AccessLog(settings.access_log, settings.access_log_format, loop, log, boot.lines or Lines())
     witness = Witness.needed(access, hooked.after_request, wear, log)
     meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
     app = hooks.with_before_request(app, hooked.before_request, log)

@@ -18,6 +18,7 @@ from srvd.wire import family
 from srvd.worker import application, base
 
 if TYPE_CHECKING:
+    from srvd.worker.lines import Lines
     from srvd.zygote.forking import Stock
 
 __all__ = ["become"]
@@ -25,8 +26,12 @@ __all__ = ["become"]
 _BUG = 70
 
 
-def become(stock: Stock, order: family.Fork, link: int, stderr: int, trace: int, stderr_read: int) -> NoReturn:
-    """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving."""
+def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
+    """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving.
+
+    `passed` came with the order; `lines` are those of its access log, if it has one.
+    """
+    link, stderr, trace, stderr_read = passed
     code = _BUG
     try:
         os.dup2(stderr, 2)
@@ -40,7 +45,7 @@ def become(stock: Stock, order: family.Fork, link: int, stderr: int, trace: int,
         if stock.pool.nice:
             limits.set_session_nice()
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
-        code = base.serve(_boot(stock, order, link, stderr_read, trace))
+        code = base.serve(_boot(stock, order, link, stderr_read, trace)._replace(lines=lines))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
         # would also wait for threads that an application forgot. Python has no public name for it.
         atexit._run_exitfuncs()  # noqa: SLF001

@@ -20,9 +20,12 @@ from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
+from srvd.log import Log
 from srvd.record import Record
 from srvd.wire import family
+from srvd.worker import access
 from srvd.worker.hooks import Hooks
+from srvd.worker.lines import Lines
 from srvd.worker.orphan import Home, call_home
 from srvd.zygote import child
 from srvd.zygote.orphaned import Orphanhood
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from srvd.worker.front import Front
 
 __all__ = ["Nursery", "Stock"]
+
+_STDERR = 2
 
 
 _ENDS = 1024
@@ -56,6 +61,7 @@ class Stock(Record):
 class Newborn(Record):
     serial: int
     pid: int
+    lines: Lines | None  # of its access log, that are not written yet
 
 
 class Nursery:
@@ -171,6 +177,7 @@ class Nursery:
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
         try:
+            lines = Lines() if self._stock.pool.access_log else None
             pid = os.fork()
         except OSError as exc:  # EAGAIN, ENOMEM: transient, and the daemon's to wait out
             self._say(family.ForkFailed(order.serial, f"fork: {exc.strerror}"))
@@ -178,7 +185,7 @@ class Nursery:
             return
         if pid == 0:
             self._forget()
-            child.become(self._stock, order, *passed)
+            child.become(self._stock, order, lines, passed)
         fds.close_all(passed)
         try:
             # At once: a child that nobody has reaped yet cannot be mistaken for another process.
@@ -188,7 +195,7 @@ class Nursery:
             os.waitpid(pid, 0)
             self._say(family.ForkFailed(order.serial, f"open its pidfd: {exc.strerror}"))
             return
-        self._children[pidfd] = Newborn(order.serial, pid)
+        self._children[pidfd] = Newborn(order.serial, pid, lines)
         self._epoll.register(pidfd, select.EPOLLIN)
         self._say(family.Forked(order.serial, pid), pidfd)
 
@@ -198,6 +205,9 @@ class Nursery:
         self._epoll.close()
         self._link.close()
         fds.close_all(self._children)
+        for sibling in self._children.values():
+            if sibling.lines is not None:
+                sibling.lines.close()
         if self._stock.home is not None:
             os.close(self._stock.home.stderr)
 
@@ -213,7 +223,17 @@ class Nursery:
         reaped = family.Reaped(newborn.serial, ended.exit_code, ended.signal)
         self._ended.append(reaped)
         self._say(reaped)
+        if newborn.lines is not None:
+            self._rescue(newborn.lines)
         return True
+
+    def _rescue(self, lines: Lines) -> None:
+        """Write what a worker that was killed has not written."""
+        path = self._stock.pool.access_log
+        lost, problem = access.rescue(path, lines)
+        lines.close()
+        if lost:
+            Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 
     def _say(self, message: family.Message, *passed: int) -> None:
         """What nobody hears any more is lost, but for the ends of workers: the next call tells of them."""

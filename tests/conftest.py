@@ -8,6 +8,8 @@ from __future__ import annotations
 import compileall
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.daemon import Srvd
 from tests.support import wait_for
 
 _STARTED = pytest.StashKey[list[Srvd]]()
+_FAILED = pytest.StashKey[bool]()
 
 _LOG_SHOWN = 20_000
 """Characters of a daemon's log that a failure shows."""
@@ -59,15 +62,15 @@ class Starter:
 
 
 @pytest.fixture
-def starter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+def starter(request: pytest.FixtureRequest) -> Iterator[Starter]:
     """Starts daemons. Whatever the test did with them: at its end they stop, and nothing is left of them."""
-    yield from _starting(request.node, tmp_path)
+    yield from _starting(request.node)
 
 
 @pytest.fixture(scope="module")
-def module_starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+def module_starter(request: pytest.FixtureRequest) -> Iterator[Starter]:
     """The same, for daemons that several tests of a module ask."""
-    yield from _starting(request.node, tmp_path_factory.mktemp("module"))
+    yield from _starting(request.node)
 
 
 @cache
@@ -78,7 +81,16 @@ def _compile() -> None:
     compileall.compile_dir(str(Path(errors.__file__).parent), quiet=2)
 
 
-def _starting(node: Any, folder: Path) -> Iterator[Starter]:
+def _starting(node: Any) -> Iterator[Starter]:
+    # Not below pytest's own folder: every run that begins anywhere on the machine shuts that to all others
+    # (TempPathFactory.getbasetemp), also to users whom a test that runs lets in.
+    folder = Path(tempfile.mkdtemp(prefix="srvd-test-"))
+    yield from _starting_in(node, folder)
+    if not node.stash.get(_FAILED, False):  # else it is the evidence
+        shutil.rmtree(folder)
+
+
+def _starting_in(node: Any, folder: Path) -> Iterator[Starter]:
     _compile()
     become_subreaper()  # what a daemon left behind becomes our child, and can be found
     before = _children()
@@ -108,6 +120,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = yield
     if report.failed:
         module = item.getparent(pytest.Module)
+        item.stash[_FAILED] = True
+        if module is not None:
+            module.stash[_FAILED] = True
         for srvd in [*item.stash.get(_STARTED, []), *(module.stash.get(_STARTED, []) if module else [])]:
             report.sections.append((f"log of {srvd}", srvd.logged()[-_LOG_SHOWN:]))
     return report

@@ -9,7 +9,7 @@ import pytest
 
 from srvd.config.load import load
 from srvd.config.settings import Config
-from srvd.core.events import Ordered
+from srvd.core.events import Ordered, Tick
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.engine import Engine
@@ -71,6 +71,13 @@ def test_a_reload_that_meets_a_bug_ends_and_the_next_one_is_not_kept_waiting(sta
         assert ended.fault is not None
         assert (ended.state, ended.fault.code) == (OpState.FAILED, "internal")
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
+
+
+def test_the_configuration_of_a_start_that_failed_is_there_for_who_asks(stage: Stage) -> None:
+    stage.core.house.revisions.add(Revision(1))  # and no generation uses it any more
+    stage.engine.emit(Tick())
+    assert stage.core.house.revisions == set()
+    assert stage.engine.config.listeners
 
 
 def test_a_bug_in_measuring_leaves_no_listener_open(stage: Stage) -> None:

@@ -139,7 +139,7 @@ def test_an_application_has_the_limits_of_its_pool(starter: Starter, user: str) 
     assert zygote.nice() == psutil.Process(srvd.pid).nice() + 5
     assert oom_score(srvd.pid) == oom_score(os.getpid())
     shown = srvd.ctl("config").stdout
-    assert "{'nofile': [256, 512]" in shown
+    assert "{ nofile = [256, 512]" in shown
 
 
 def test_an_application_that_is_not_preloaded_has_them_once(starter: Starter) -> None:

@@ -147,7 +147,8 @@ class Engine:
             case act.Adopt(revisions):
                 self._adopt(revisions)
             case act.DropRevision(revision):
-                self.configs.pop(revision, None)
+                if revision != self.current:  # of a start that failed: it is shown as long as the daemon is there
+                    self.configs.pop(revision, None)
                 self._performer.perform(action)
             case act.CheckProgram(op):
                 self.check_program(op)

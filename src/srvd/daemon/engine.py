@@ -147,8 +147,7 @@ class Engine:
             case act.Adopt(revisions):
                 self._adopt(revisions)
             case act.DropRevision(revision):
-                if revision != self.current:  # of a start that failed: it is shown as long as the daemon is there
-                    self.configs.pop(revision, None)
+                self._drop(revision)
                 self._performer.perform(action)
             case act.CheckProgram(op):
                 self.check_program(op)
@@ -160,6 +159,10 @@ class Engine:
                 self.on_exit(action)
             case _:
                 self._performer.perform(action)
+
+    def _drop(self, revision: Revision) -> None:
+        if revision != self.current:  # that of a start that failed: it is shown as long as the daemon is there
+            self.configs.pop(revision, None)
 
     def _note(self, note: act.Note) -> None:
         self._log.write(note.level.value, note.text, note.fields)

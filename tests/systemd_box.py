@@ -113,8 +113,7 @@ class Box:
         if not children:
             return False
         self._leader = children[0].pid
-        done = self.run("systemctl", "is-system-running", check=False)
-        return done.stdout.strip() in ("running", "degraded")
+        return self.is_running()
 
     def _install(self) -> None:
         """srvd in an environment of its own where the units expect it, its user, the application's folder."""
@@ -156,6 +155,11 @@ class Box:
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
+
+    def is_running(self) -> bool:
+        """Whether its systemd has started everything, and answers."""
+        done = self.run("systemctl", "is-system-running", check=False)
+        return done.stdout.strip() in ("running", "degraded")
 
     def path(self, inside: str) -> Path:
         """Where a file of the box is, seen from outside; of folders that are mounted at its boot, use `run`."""

@@ -371,7 +371,9 @@ def test_a_killed_daemon_comes_back_and_no_request_is_lost(service: Service, por
 
 
 def test_a_killed_daemon_is_succeeded_by_what_systemd_kept_alone(service: Service, port: int) -> None:
-    """Its folder was cleaned between the death and the restart, twice; the second time it had been adopted itself."""
+    """Its folder was cleaned between the death and the restart, twice; the second time it had been adopted itself, and
+    systemd had been replaced, as when its package is upgraded.
+    """
     service.install(_config(port), "RestartSec=2s")
     service.start()
     with _load(port) as load:
@@ -386,6 +388,8 @@ def test_a_killed_daemon_is_succeeded_by_what_systemd_kept_alone(service: Servic
             assert service.show("NRestarts") == restarts
             assert service.pid == service.status()["daemon"]["pid"]
             assert service.show("NFileDescriptorStore") == STORED
+            service.box.run("systemctl", "daemon-reexec")
+            wait_for(service.box.is_running, within=20)
         service.systemctl("reload")
         load.more()
     assert load.failed == []

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from srvd.errors import BootFailed, HealthFailed, LoadFailed, SrvdError
+from srvd.errors import BootFailed, LoadFailed, SrvdError
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, toml
@@ -75,13 +75,26 @@ def test_a_configuration_from_a_pipe_starts_and_is_refused_at_a_reload(starter: 
 
 def test_a_health_probe_that_fails_stops_a_reload(starter: Starter) -> None:
     sick = apps.good("sick").replace(
-        'if path == "/exit":', 'if path == "/healthz": raise RuntimeError("sick")\n    if 0:'
+        'if path == "/exit":',
+        'if path == "/healthz":\n'
+        "        import sys\n"
+        '        print("no database", file=sys.stderr, flush=True)\n'
+        '        start_response("503 Not Yet", [])\n'
+        "        return []\n"
+        "    if 0:",
     )
     srvd = starter(config=toml('workers = 2\nhealth = "/healthz"'))
     before = srvd.names()
     srvd.deploy(sick)
-    with pytest.raises(HealthFailed, match="health probe"):
-        srvd.call("reload")
+    failed = srvd.ctl("reload")
+    assert failed.returncode == 1
+    assert "the health probe failed: GET /healthz: 503 Not Yet (step: probe)\n" in failed.stderr
+    assert failed.stderr.count("503 Not Yet") == 1  # not once more as its own proof
+    assert "`srvctl why web/2#3`" in failed.stderr
+    wait_for(lambda: srvd.deaths(worker="web/2#3"))
+    why = srvd.ctl("why", "web/2#3").stdout
+    assert "was ended with its generation, which was given up" in why
+    assert "    no database\n" in why
     assert srvd.names() == before
     srvd.good("two")
     assert srvd.call("reload")["operation"]["state"] == "done"

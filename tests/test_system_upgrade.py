@@ -348,6 +348,7 @@ def test_a_configuration_that_is_wrong_ends_the_upgrade(starter: Starter, versio
     done = srvd.ctl("upgrade")
     assert done.returncode == 78
     assert "did you mean workers?" in done.stderr
+    assert done.stderr.count("nothing was changed") == 1
     assert srvd.get().startswith("one ")
 
 
@@ -362,9 +363,9 @@ def test_no_program_at_all_ends_the_upgrade(starter: Starter, versions: Versions
     done = srvd.ctl("upgrade")
     assert done.returncode == 1
     assert "No such file or directory" in done.stderr
-    script.write_text("#!/bin/sh\nexit 3\n")
+    script.write_text("#!/bin/sh\necho Traceback >&2\necho ImportError: no msgpack >&2\nexit 3\n")
     script.chmod(0o755)
-    assert "gave no answer" in srvd.ctl("upgrade").stderr
+    assert "gave no answer: ImportError: no msgpack; nothing was changed" in srvd.ctl("upgrade").stderr
     assert srvd.get().startswith("one ")
 
 

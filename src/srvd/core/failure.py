@@ -21,6 +21,9 @@ RETURN_STRIKES = 3
 REFUSALS = 8
 """Rounds of refused forks – some 12 s – after which an order that needs a process is given up."""
 
+ABANDONED = "trial abandoned"
+"""Why a worker leaves whose generation never came into force."""
+
 SENTENCE = 500
 """Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
 
@@ -101,6 +104,8 @@ def cause(worker: Worker, death: Death) -> str:
         return "out_of_memory"
     if worker.ready_at is None and not worker.leaving:
         return "boot_failed"
+    if worker.leaving == ABANDONED:
+        return "abandoned"
     if worker.leaving:
         if death.exit_code != 0 and not death.unseen and worker.phase is not Phase.KILLED:
             return "died_leaving"
@@ -129,6 +134,7 @@ def summary(worker: Worker, death: Death) -> str:
         "out_of_memory": "ran out of memory",
         "boot_failed": "could not boot",
         "recycled": f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered",
+        "abandoned": "was ended with its generation, which was given up",
         "retired": f"was told to leave ({worker.leaving})",
         "unknown": "is gone",
         "died_leaving": f"died while leaving ({worker.leaving})",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from srvd.core import moves
 from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.failure import ABANDONED
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
 from srvd.core.state import NEVER, Bake, Generation, House, Operation, Pool, Rollout, Turn, Zygote
@@ -166,7 +167,7 @@ def abandon(house: House, op: Operation, turn: Turn) -> None:
             pool.parked = None
         moves.shift(trial, Impulse.ABANDON)
         for worker in trial.staged:
-            moves.kill(worker, "trial abandoned", turn)
+            moves.kill(worker, ABANDONED, turn)
         if not trial.workers:  # else its zygote goes after the last of them, when it has told how they ended
             moves.dismiss(trial, turn)
 

@@ -48,7 +48,9 @@ def replaced(house: House, op: Operation, event: ProgramReplaced, turn: Turn) ->
     alive = sum(worker.pid is not None for pool in house.pools.values() for worker in pool.workers())
     op.result["workers"] = alive
     kept = f"{alive} worker{'s' * (alive != 1)} and all listeners were kept"
-    op.result["message"] = f"srvd {op.result['new']} runs, {op.result['old']} did before; {kept}"
+    new, old = op.result["new"], op.result["old"]
+    later = f"; the workers' part is of {old} until a reload" if alive and new != old else ""
+    op.result["message"] = f"srvd {new} runs, {old} did before; {kept}{later}"
     operations.end(house, op, OpState.DONE, turn)
 
 

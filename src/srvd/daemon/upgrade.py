@@ -164,13 +164,16 @@ class Upgrade:
             self._checked(check.op, new, None)
             return
         proof = check.said[check.err].decode("utf-8", "replace")
-        fault = Fault("load_failed", f"{' '.join(self._program.command)} --self-check gave no answer", step="check")
+        last = proof.strip().rpartition("\n")[2]  # of a traceback: what it is about
+        text = f"{' '.join(self._program.command)} --self-check gave no answer" + (f": {last[:200]}" if last else "")
+        fault = Fault("load_failed", f"{text}; nothing was changed", step="check")
         if isinstance(error, dict):
             detail = error.get("detail")
             proof = str(detail.get("traceback", "")) if isinstance(detail, dict) else ""
-            fault = Fault(str(error["code"]), f"srvd {new} cannot take over: {error['message']}",
-                          str(error["hint"]), "check")  # fmt: skip
-        self._checked(check.op, new, fault._replace(message=f"{fault.message}; nothing was changed", traceback=proof))
+            text = f"srvd {new} cannot take over: {error['message']}"
+            text += "" if "nothing was changed" in text else "; nothing was changed"
+            fault = Fault(str(error["code"]), text, str(error["hint"]), "check")
+        self._checked(check.op, new, fault._replace(traceback=proof))
 
     def _checked(self, op: OpId, new: str, fault: Fault | None) -> None:
         self._owner.emit(ProgramChecked(op, __version__, new, fault))

@@ -353,7 +353,8 @@ def test_a_daemon_that_hangs_at_a_stop_leaves_its_stack_and_workers_that_can_be_
         assert load.failed == []
         service.systemctl("kill")
         load.over.set()
-    assert {failure.what for failure in load.failed} <= {repr(ConnectionRefusedError(111, "Connection refused"))}
+    # Who waits in the backlog when the last one leaves is refused or reset; whoever was let in is answered.
+    assert [failure for failure in load.failed if failure.holder] == []
     wait_for(lambda: service.processes() == [], within=20)  # long before orphan_timeout
 
 

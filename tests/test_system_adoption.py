@@ -112,6 +112,7 @@ def test_the_same_configuration_changes_nothing(starter: Starter) -> None:
     assert pids(srvd) == before
     kinds = [operation["kind"] for operation in srvd.call("history")["operations"]]
     assert kinds == ["reload", "start"]
+    assert "the former daemon died; 2 workers came to this one" in srvd.ctl("events").stdout
     srvd.call("rollback")
     assert {worker.split("#")[0] for worker in pids(srvd)} == {"web/1"}
 

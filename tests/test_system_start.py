@@ -31,6 +31,11 @@ def test_a_pidfile_is_there_while_the_daemon_is(starter: Starter) -> None:
     assert not pidfile.exists()
 
 
+def test_events_begin_with_the_start(starter: Starter) -> None:
+    first = starter("--workers", "1").ctl("events").stdout.splitlines()[0]
+    assert "operation 1: start, asked by srvd start" in first
+
+
 def test_the_pidfile_of_a_daemon_in_the_background_has_its_pid(starter: Starter) -> None:
     pidfile = starter.folder / "srvd.pid"
     srvd = starter.new("--pidfile", str(pidfile))

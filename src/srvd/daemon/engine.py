@@ -51,6 +51,9 @@ _RESPITE = 5.0
 """Seconds for those who stood still together with us – the group was stopped, the container paused – to show that they
 are in time. How long that was is not known: the deadline fell somewhere into it."""
 
+MOST_UNTOLD = 1000
+"""Notes from before there was a control socket to tell them on."""
+
 
 class Engine:
     """Turns the core. `emit` may be called at any time on the one thread, also while an action is performed."""
@@ -61,6 +64,7 @@ class Engine:
         self._listeners = listeners
         self._log = log
         self._queue: deque[Event] = deque()
+        self._untold: deque[act.Note] = deque(maxlen=MOST_UNTOLD)
         self._turning = False
         self._timer: Timer | None = None
         self._due: float | None = None
@@ -102,7 +106,9 @@ class Engine:
         self.current = current
 
     def attach(self, loop: Loop) -> None:
-        """From here on deadlines are kept."""
+        """From here on deadlines are kept, and watchers can be told: first of what there was before they could ask."""
+        while self.control is not None and self._untold:
+            self._publish(self.control, self._untold.popleft())
         self._loop = loop
         self._arm()
 
@@ -167,7 +173,12 @@ class Engine:
     def _note(self, note: act.Note) -> None:
         self._log.write(note.level.value, note.text, note.fields)
         if self.control is not None:
-            self.control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
+            self._publish(self.control, note)
+        else:
+            self._untold.append(note)
+
+    def _publish(self, control: ControlServer, note: act.Note) -> None:
+        control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
 
     def _ended(self, op: OpId) -> None:
         self.before_answer()

@@ -237,13 +237,29 @@ def test_the_fd_store_takes_what_the_daemon_is_told_it_takes() -> None:
     assert f"FDSTORE={_values('srvd.service', 'FileDescriptorStoreMax')[0]}" in _values("srvd.service", "Environment")
 
 
+def _security(drop_in: str, folder: Path) -> str:
+    """What `systemd-analyze security` says of the unit."""
+    unit = (UNITS / "srvd.service").read_text().partition("[Install]")[0]
+    (folder / "srvd.service").write_text(unit + ((UNITS / drop_in).read_text() if drop_in else ""))
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(folder / "srvd.service")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("drop_in", ["", "change-user.conf"])
+def test_the_page_explains_each_directive_that_is_relaxed(drop_in: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "systemd.md").read_text()
+    section = page.partition("## Hardening")[2].partition("\n## ")[0]
+    relaxed = re.findall(r"^\u2717 (\w+)=(~@\w+)?", _security(drop_in, tmp_path), re.MULTILINE)
+    assert relaxed
+    words = {group or name for name, group in relaxed} - {"User"}  # that the drop-in is for
+    assert sorted(word for word in words if word not in section) == []
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 @pytest.mark.parametrize(("drop_in", "words"), [("", "gives `srvd.service`"), ("change-user.conf", "The score is")])
 def test_the_unit_exposes_no_more_than_its_page_says(drop_in: str, words: str, tmp_path: Path) -> None:
-    unit = (UNITS / "srvd.service").read_text().partition("[Install]")[0]
-    (tmp_path / "srvd.service").write_text(unit + ((UNITS / drop_in).read_text() if drop_in else ""))
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(tmp_path / "srvd.service")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    said = _security(drop_in, tmp_path)
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
     assert score, said
     page = re.search(rf"{words} ([\d.]+\d)", (ROOT / "docs" / "howto" / "systemd.md").read_text())

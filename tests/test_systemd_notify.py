@@ -23,7 +23,7 @@ from srvd.core.bulletin import Bulletin, Condition
 from srvd.core.state import House
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.herald import BEAT, EXTENSION, RETRY, Herald
-from srvd.linux.systemd import Unit, clip
+from srvd.linux.systemd import Unit, clip, read_unit
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BIN, Srvd, free_port, is_alive, toml
@@ -251,6 +251,12 @@ def test_a_watchdog_is_fed_right_before_an_upgrade_and_outlasts_the_way_back(man
     assert without.beat() == 0
     assert len(manager.listen()) == count
     without.close()
+
+
+def test_there_is_no_store_without_a_manager() -> None:
+    said = {"FDSTORE": "8", "WATCHDOG_USEC": "x"}
+    assert read_unit(dict(said), 7) == Unit()
+    assert read_unit(said | {"NOTIFY_SOCKET": "/run/notify"}, 7) == Unit("/run/notify", store=8)
 
 
 def test_a_watchdog_of_another_process_is_not_fed(starter: Starter, manager: ServiceManager) -> None:

@@ -82,7 +82,7 @@ def read_unit(environ: MutableMapping[str, str], pid: int) -> Unit:
         environ.get("NOTIFY_SOCKET", ""),
         int(usec) / 1e6 if watched and _is_number(usec) else 0.0,
         passed,
-        int(store) if _is_number(store) else 0,
+        int(store) if environ.get("NOTIFY_SOCKET") and _is_number(store) else 0,  # nobody else stores
     )
 
 

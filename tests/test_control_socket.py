@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -88,6 +89,19 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_first(claim: Claim) -> N
         Claim.open(claim.path, shared=False)
     assert refused.value.detail == {"pid": os.getpid(), "socket": claim.path}
     assert os.path.exists(claim.path)
+
+
+def test_a_full_disk_keeps_nobody_from_holding_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", _full)
+        claim = Claim.open(path, shared=False)
+    with pytest.raises(SystemRefused, match="already holds it"):
+        Claim.open(path, shared=False)
+    claim.close()
+
+
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_two_daemons_on_one_path_the_second_is_refused_and_the_first_serves_on(path: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from srvd.daemon.bond import Bond
 from srvd.daemon.deposit import Deposit, find
 from srvd.daemon.kept import Kept
 from srvd.daemon.statefile import HEADER, LIMIT, Sealed, seal, unseal
@@ -137,6 +140,34 @@ def test_it_is_handed_over_to_another_program(deposit: Deposit) -> None:
     assert fresh.is_kept
     assert fresh.read() is None
     fresh.close()
+
+
+@pytest.mark.parametrize("is_deposited", [True, False])
+def test_a_full_disk_takes_the_name_of_a_family_only_if_it_is_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deposited: bool
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    bond = Bond.open(str(tmp_path / "family"), is_deposited=is_deposited)
+    assert bond.is_held
+    assert bool(bond.rendezvous) == is_deposited
+    bond.renew()
+    assert bool(bond.rendezvous) == is_deposited
+    bond.close(remove=True)
+
+
+def test_a_lock_that_is_not_found_by_its_path_is_known_to_be_so(tmp_path: Path) -> None:
+    bond = Bond.open(str(tmp_path / "family"))
+    seen = [bond.is_in_place]
+    (tmp_path / "family").unlink()
+    seen.append(bond.is_in_place)
+    (tmp_path / "family").touch()
+    seen.append(bond.is_in_place)
+    bond.renew()
+    assert [*seen, bond.is_in_place] == [True, False, False, True]
+    bond.close(remove=True)
 
 
 def test_without_a_store_there_is_none() -> None:

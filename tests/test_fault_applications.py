@@ -79,6 +79,7 @@ def test_a_release_that_fails_at_import_costs_nothing(starter: Starter, kind: st
 AT_BOOT = {
     "hangs": "time.sleep(3600)",
     "exits 0": "os._exit(0)",
+    "exits 3": "os._exit(3)",
     "crashes": "ctypes.string_at(0)",
     "raises": "1/0",
 }
@@ -100,10 +101,10 @@ def test_a_release_that_fails_after_the_fork_costs_nothing(starter: Starter, kin
             fault.repaired(lambda: srvd.operation(op)["state"] == "done")
             assert "ZeroDivisionError" in srvd.logged()
         else:
-            _failed(fault, op, ("within 3 s", "exited with code 0", "killed by signal 11"))
+            _failed(fault, op, ("within 3 s", f"exited with code {kind[-1]}", "killed by signal 11"))
             why = fault.why()
             assert "could not boot" in why or "was not ready in time" in why
-            assert ("in on_worker_start" in why) == (kind != "exits 0")  # where it hung, or crashed
+            assert ("in on_worker_start" in why) == (not kind.startswith("exits"))  # where it hung, or crashed
     assert fault.lost() == []
 
 

@@ -64,6 +64,10 @@ def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_named_so(starter: S
         srvd = starter.new(config=toml("workers = 2"), code=HUNGRY)
         srvd.command = ["/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$0" "$@"', *srvd.command]
         srvd.start()
+        # Whom the kernel takes if none is larger than the others: any worker before the zygote, and the daemon last.
+        family = [srvd.pid, srvd.zygotes()[0].pid, srvd.serving()[0]["pid"]]
+        scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in family]
+        assert scores == sorted(set(scores))
         with under_load(srvd, "out of memory in a control group") as fault:
             fault.strikes()
             with pytest.raises(OSError, match=r"without response|reset"):

@@ -187,6 +187,32 @@ def test_a_release_that_hangs_at_its_first_request_costs_these_until_a_rollback(
     assert "in hang" in fault.why()
 
 
+HANGS_ONCE = """
+import os, time
+def hang_once():
+    if os.path.exists("hang"):
+        os.unlink("hang")
+        time.sleep(3600)
+os.register_at_fork(after_in_child=hang_once)
+"""
+"""In front of an application: the next worker of it hangs before it is ready, if there is a file `hang`."""
+
+
+def test_a_replacement_that_hangs_before_it_is_ready_is_replaced_in_its_turn(starter: Starter) -> None:
+    srvd = starter(config=toml('workers = 2\nboot_timeout = "2s"'), code=apps.good("one", HANGS_ONCE))
+    with under_load(srvd, "a worker killed, and the next one hangs at boot (boot_timeout 2 s)") as fault:
+        (srvd.folder / "hang").touch()
+        victim = fault.kills()
+        fault.replaced(victim, 2)
+        wait_for(lambda: len(srvd.deaths()) == 2)  # its stacks are taken first
+    assert fault.lost() == []
+    late, first = srvd.deaths()
+    assert (first["worker"], late["cause"]) == (victim, "boot_timeout")
+    why = fault.why(late["worker"])
+    assert "was not ready in time" in why
+    assert "in hang_once" in why
+
+
 @pytest.mark.parametrize("end", ["by itself", "by an order"])
 def test_a_crash_loop_is_slowed_down_told_and_ended_by_good_code(starter: Starter, end: str) -> None:
     """One worker of two is gone for as long as the code is bad; the other one serves."""

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from srvd.worker.lines import Lines
     from srvd.zygote.forking import Stock
 
-__all__ = ["become"]
+__all__ = ["STACKS", "become"]
+
+STACKS = 2
+"""Where the file for a worker's stacks is, among the descriptors that come with the order."""
 
 _BUG = 70
 
@@ -36,8 +39,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
     try:
         os.dup2(stderr, 2)
         os.close(stderr)
-        stacks.tell_to(trace)
-        os.close(stock.stacks)
+        os.close(stock.stacks)  # its own are told to `trace` since before the fork
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
         process.reset_signals(stacks.ASK)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from srvd.config.settings import PoolSettings
-from srvd.linux import fds, process
+from srvd.linux import fds, process, stacks
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
@@ -176,17 +176,21 @@ class Nursery:
         return True
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
+        # Before the fork: what the application has registered to run in each child comes first there, and may hang.
+        stacks.tell_to(passed[child.STACKS])
         try:
             lines = Lines() if self._stock.pool.access_log else None
             pid = os.fork()
         except OSError as exc:  # EAGAIN, ENOMEM: transient, and the daemon's to wait out
             self._say(family.ForkFailed(order.serial, f"fork: {exc.strerror}"))
-            fds.close_all(passed)
-            return
+            pid = -1
         if pid == 0:
             self._forget()
             child.become(self._stock, order, lines, passed)
+        stacks.tell_to(self._stock.stacks)
         fds.close_all(passed)
+        if pid < 0:
+            return
         try:
             # At once: a child that nobody has reaped yet cannot be mistaken for another process.
             pidfd = process.open_pidfd(pid)

@@ -421,6 +421,24 @@ def test_a_killed_daemon_that_was_given_its_socket_comes_back_to_it(service: Ser
     assert service.status()["listeners"] == [{"name": "web", "address": f"127.0.0.1:{port}"}]
 
 
+def test_a_unit_with_a_runtime_directory_of_its_own_is_succeeded_too(service: Service, port: int) -> None:
+    """systemd removes it when the daemon dies, with everything in it."""
+    service.install(_config(port), "RuntimeDirectory=srvd")
+    try:
+        service.start()
+        with _load(port) as load:
+            before, workers = service.pid, service.workers()
+            wait_for(service.is_state_written, within=20)
+            service.box.signal(before, "KILL")
+            service.wait_restarted(before)
+            load.more()
+            assert service.workers() == workers
+        assert load.failed == []
+        service.systemctl("stop")
+    finally:
+        service.box.run("systemd-tmpfiles", "--create")
+
+
 def test_a_full_run_keeps_nobody_from_being_adopted(service: Service, port: int) -> None:
     service.install(_config(port), "RestartSec=2s")
     service.box.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=1775,gid=srvd", "tmpfs", "/run/srvd")

@@ -19,6 +19,7 @@ import pytest
 from srvd.ctl.commands import Asked, _interrupted
 from srvd.ctl.find import Named
 from srvd.ctl.line import Line
+from srvd.ctl.stacks import told
 from srvd.ctl.views import _strength
 from srvd.errors import EXIT
 from srvd.wire.codec import encode
@@ -185,7 +186,7 @@ def test_a_dump_says_who_is_where_and_steers_no_terminal(daemon: Daemon) -> None
         "    ...\n"
         "  2 threads (0x7f02, 0x7f03 pool), the innermost call first:\n"
         "    /usr/lib/python3/threading.py:629 in wait\n"
-        "    2 more, of srvd and of threading\n"
+        "    2 more, of srvd and of Python\n"
         "  outside of the application: worker/loop.py:100 in turn\n"
         "\n"
         "worker web/3#8: serving, pid 1008, stopped\n"
@@ -243,9 +244,24 @@ def test_the_stacks_of_a_death_are_shown_like_those_of_a_dump(daemon: Daemon) ->
         "  stacks:\n"
         "    thread 0x7f01, the innermost call first:\n"
         "      /srv/shop/stock\\x1b[31m.py:61 in reserve\n"
-        "      2 more, of srvd and of threading\n"
+        "      2 more, of srvd and of Python\n"
         "    outside of the application: worker/threads.py:252 in _await_call\n"
     ) in daemon.ctl("why").stdout
+
+
+def test_what_leads_to_the_applications_first_line_is_folded_also_where_it_is_imported() -> None:
+    text = (
+        'Thread 0x1 (most recent call first):\n  File "/srv/shop/views.py", line 2 in <module>\n'
+        '  File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed\n'
+        '  File "/usr/lib/python3.11/importlib/__init__.py", line 126 in import_module\n'
+        '  File "/opt/srvd/worker/application.py", line 48 in import_module\n'
+        '  File "/opt/srvd/zygote/life.py", line 66 in live\n'
+    )
+    assert list(told(text)) == [
+        "thread 0x1, the innermost call first:",
+        "  /srv/shop/views.py:2 in <module>",
+        "  4 more, of srvd and of Python",
+    ]
 
 
 def test_a_message_of_several_lines_is_told_in_several_lines(daemon: Daemon) -> None:

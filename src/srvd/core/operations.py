@@ -68,7 +68,7 @@ def _check_scale(house: House, order: Order) -> Fault | None:
     most = house.limit - sum(pool.wish for name, pool in house.pools.items() if name != order.pool)
     if not 0 <= size <= most:
         text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
-        return Fault("bad_args", text, "max_workers limits all pools together")
+        return Fault("bad_args", text, "max_workers limits all pools together" if size > most else "")
     return None
 
 

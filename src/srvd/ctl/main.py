@@ -27,7 +27,8 @@ __all__ = ["cli", "main"]
 HELP = """Ask a running srvd: what it does, and to do something else.
 
 Finds the only daemon by itself; with several, choose one with -n or -s, or set SRVD_NAME or SRVD_SOCKET. Each command
-returns when what was asked for is true, or says why it is not; the exit code says the same to a script.
+returns when what was asked for is true, or says why it is not; the exit code says the same to a script. A TIME is
+written 30s, 5m or 500ms.
 
 \b
 Examples:

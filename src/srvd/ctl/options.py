@@ -83,13 +83,13 @@ def _of_field(field: Field) -> list[click.Parameter]:
         case _ if field.name == "wait":
             patience = "Wait at most so long, then exit with 124; the operation goes on"
             return [
-                click.Option(["--wait", "patience"], type=Duration(), help=patience),
+                click.Option(["--wait", "patience"], type=Duration(), metavar="TIME", help=patience),
                 click.Option(["--no-wait", "no_wait"], is_flag=True, help="Return as soon as the operation has begun"),
             ]
         case "flag":
             return [click.Option([flag, field.name], is_flag=True, help=field.help)]
         case "seconds":
-            return [click.Option([flag, field.name], type=Duration(), help=field.help)]
+            return [click.Option([flag, field.name], type=Duration(), metavar="TIME", help=field.help)]
         case "topics":
             choice = click.Choice(TOPICS)
             return [

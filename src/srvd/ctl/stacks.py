@@ -61,7 +61,7 @@ def _stacks(threads: Sequence[Map]) -> Iterator[str]:
             idle[place] = idle.get(place, 0) + 1
             continue
         lines = [f"  {_frame(frame)}" for frame in shown]
-        lines += [f"  {len(hidden)} more, of srvd and of threading"] if hidden else []
+        lines += [f"  {len(hidden)} more, of srvd and of Python"] if hidden else []
         alike.setdefault(tuple(lines), []).append(f"{thread['id']} {thread['name']}".rstrip())
     for frames, names in alike.items():
         yield f"{_names(names)}, the innermost call first:"
@@ -88,7 +88,8 @@ def _split(frames: Sequence[Map], home: str) -> tuple[Sequence[Map], Sequence[Ma
 def _is_ours(frame: Map, home: str) -> bool:
     file = frame["file"]
     starts = file.endswith("/threading.py") and frame["function"] in _STARTS
-    return starts or file == "<string>" or (home != "" and file.startswith(home))
+    imports = file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
+    return starts or imports or file == "<string>" or (home != "" and file.startswith(home))
 
 
 def _names(threads: Sequence[str]) -> str:

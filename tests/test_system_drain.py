@@ -143,3 +143,16 @@ def test_scaling_to_nobody_and_removing_a_pool_lose_nothing(starter: Starter) ->
         wait_for(lambda: all(worker["busy"] for worker in srvd.serving()))
         assert srvd.ctl("scale", "0").returncode == 0
         assert [future.result().split()[0] for future in slow] == ["one", "one"]
+
+
+def test_who_waits_for_the_last_to_leave_is_told_for_whom(starter: Starter) -> None:
+    srvd = starter("--workers", "2")
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(srvd.get, "/sleep/2")
+        (busy,) = wait_for(lambda: [one["id"] for one in srvd.call("workers")["workers"] if one["busy"]])
+        with srvd.client() as client:
+            client.call("stop", on_progress=lambda progress: told.append(progress["message"]))
+        assert answer.result(30)
+    assert srvd.wait() == 0
+    assert f"waits for {busy} in GET /sleep/2" in told

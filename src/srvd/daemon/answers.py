@@ -17,7 +17,7 @@ from srvd.config.settings import Config
 from srvd.core import view
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
-from srvd.core.model import Actor, Kind, OpId, Order, WorkerId
+from srvd.core.model import Actor, Kind, OpId, Order, Phase, WorkerId
 from srvd.core.state import House, Operation, Pool, Worker
 from srvd.daemon.control import Peer
 from srvd.daemon.dump import Dumps, Subject
@@ -164,6 +164,16 @@ class Answers:
                 return show.as_map(self._config())
             case _:
                 raise UnknownMethod(f"the daemon does not know {method!r}")
+
+    def who_is_left(self) -> str:
+        """Which workers have not left yet although they were told to, and what holds them up; "" for nobody."""
+        found = [one for pool in self._house.pools.values() for one in pool.workers() if one.phase is Phase.DRAINING]
+        named = []
+        for worker in found[:3]:
+            facts = self._measures.facts(worker.id)
+            named.append(f"{worker.id} in {facts.line}" if facts.busy else str(worker.id))
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return f"waits for {', '.join(named)}{more}" if named else ""
 
     def ask(self, method: str, args: Map, reply: Callable[[Map], None]) -> None:
         """A question that takes time: `reply` is called once, later. Raises `SrvdError` instead."""

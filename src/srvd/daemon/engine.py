@@ -140,7 +140,8 @@ class Engine:
                 self._note(action)
             case act.Progress(op, phase, done, total, message):
                 if self.control is not None:
-                    self.control.progress(op, phase, done, total, message)
+                    left = self.answers.who_is_left() if phase == "drain" and done else ""
+                    self.control.progress(op, phase, done, total, left or message)
             case act.Opened():
                 self.before_answer()
                 self.answers.answered(action)

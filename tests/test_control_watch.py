@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from srvd.core.actions import Level
 from srvd.ctl.client import Client
+from srvd.ctl.line import Line
 from srvd.daemon.control import Limits
 from srvd.daemon.control_ring import MOST_BYTES, MOST_EVENTS, Ring
+from srvd.errors import NoDaemon
+from srvd.wire.commands import command
 from tests.fake_daemon import Fake
 from tests.support import wait_for
 from tests.test_control_requests import Raw
@@ -133,6 +137,45 @@ def test_a_watch_can_be_taken_back_and_begun_anew(fake: Fake) -> None:
         publish(fake, 1)
         raw.say(type="req", id=3, method="watch")
         assert [raw.next()["type"], raw.next()["type"]] == ["ok", "ev"]
+
+
+def farewell(fake: Fake, *, cut: bool) -> None:
+    """What an upgrade does to connections, with an event before anybody is there again. `cut`: a farewell that never
+    reached its reader."""
+
+    def leave() -> None:
+        if cut:
+            for link in list(fake.server._links):
+                link.end()
+        else:
+            fake.server.dismiss("upgrade", "connect again")
+        fake.server.publish("worker", {"text": "between"})
+
+    fake.do(leave)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["told", "cut"])
+@pytest.mark.parametrize("since", [0, -1], ids=["all", "new"])
+def test_a_line_sees_each_event_once_over_an_upgrade(fake: Fake, since: int, cut: bool) -> None:
+    publish(fake, 3)
+    with Line(fake.path) as line:
+        events = line.watch(["worker"], since, follow=True)
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(next, events)
+            wait_for(lambda: fake.do(lambda: list(fake.server._desk.watchers._watches)))
+            farewell(fake, cut=cut)
+            seen = [first.result(20)["seq"]]
+            while seen[-1] < 4:
+                seen.append(pool.submit(next, events).result(20)["seq"])
+    assert seen == ([4] if since < 0 else [1, 2, 3, 4])
+
+
+def test_a_line_that_is_cut_by_another_daemon_says_so(fake: Fake) -> None:
+    with Line(fake.path) as line:
+        fake.do(lambda: setattr(fake.server, "_hello", fake.server._hello._replace(instance="another")))
+        farewell(fake, cut=True)
+        with pytest.raises(NoDaemon, match="without a word"):
+            line.ask(command("ping"), {}, 0.0, print)
 
 
 def test_an_event_that_cannot_be_spelled_is_logged_and_leaves_no_gap(fake: Fake) -> None:

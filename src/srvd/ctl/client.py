@@ -48,11 +48,14 @@ _UCRED = struct.Struct("3i")
 class Client:
     """One connection. After an error of the connection (`NoDaemon`, `BadFrame`, …) it is of no more use."""
 
-    __slots__ = ("_bye", "_decoder", "_inbox", "_last_id", "_pidfd", "_sock", "hello", "operation", "path")
+    __slots__ = ("_bye", "_decoder", "_inbox", "_last_id", "_pidfd", "_sock", "ended", "hello", "operation", "path",
+                 "position")  # fmt: skip
 
     def __init__(self, sock: socket.socket, path: str) -> None:
         self.path = path
         self.operation = 0  # the one that the latest call waits or waited for
+        self.position = -1  # the number of the last event that a watch has seen or passed over; -1: it has not begun
+        self.ended = False  # by the daemon
         self._sock = sock
         self._decoder = Decoder(RESPONSES)
         self._inbox: deque[dict[str, Any]] = deque()
@@ -113,13 +116,13 @@ class Client:
     def watch(self, topics: Sequence[str] = (), since: int = 0, *, follow: bool = True) -> Iterator[dict[str, Any]]:
         """Events as they come: maps of seq, at, topic, data, lost. Without `follow`, those that the daemon has kept."""
         number = self._request("watch", {"topics": list(topics), "since": since}, 0.0, "")
-        last = self._reply(number, None)["last"]
-        seen = since
-        while follow or seen < last:
+        begun = self._reply(number, None)
+        self.position = begun["newest"] if since < 0 else since
+        while follow or self.position < begun["last"]:
             message = self._next(None)
             assert message is not None, "waited without a limit"
             if message.get("type") == "ev":
-                seen = message["seq"]
+                self.position = message["seq"]
                 yield message
 
     def watch_exit(self) -> None:
@@ -214,6 +217,7 @@ class Client:
             except OSError:
                 chunk = b""
             if not chunk:
+                self.ended = True
                 raise self._farewell()
             self._inbox += self._decoder.feed(chunk)
         message = self._inbox.popleft()

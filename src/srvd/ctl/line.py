@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Any
 
 from srvd.ctl.client import Client, OnProgress
-from srvd.errors import ShuttingDown
+from srvd.errors import NoDaemon, ShuttingDown, SrvdError
 from srvd.wire.commands import Command
 
 __all__ = ["Line"]
 
-RECONNECT = 30.0
-"""Seconds that the next program has to greet us: it is a matter of milliseconds, but who knows the machine."""
+RECONNECT = 60.0
+"""Seconds that the next program has to greet us: it is a matter of milliseconds, but one that hangs gives way to the
+former one only after half of this."""
 
 MOST = 100
 """Upgrades during one request: more are a loop."""
@@ -49,7 +50,7 @@ class Line:
         for _ in range(MOST):
             try:
                 return self.client.call(method, args, deadline=deadline, idem=idem, on_progress=note)
-            except ShuttingDown as exc:
+            except (ShuttingDown, NoDaemon) as exc:
                 self._renew(exc)
             if self.operation:
                 method, args, idem = "op.wait", {"id": self.operation}, ""
@@ -59,18 +60,32 @@ class Line:
         """Events as `Client.watch` has them, each once."""
         while True:
             try:
-                for event in self.client.watch(topics, since, follow=follow):
-                    yield event
-                    since = event["seq"]
-            except ShuttingDown as exc:
+                yield from self.client.watch(topics, since, follow=follow)
+            except (ShuttingDown, NoDaemon) as exc:
+                if self.client.position >= 0:
+                    since = self.client.position
                 self._renew(exc)
             else:
                 return
 
-    def _renew(self, goodbye: ShuttingDown) -> None:
-        """Connect to the next program. Raises `goodbye` if there is none to come."""
-        if goodbye.detail.get("reason") != "upgrade":
+    def _renew(self, goodbye: ShuttingDown | NoDaemon) -> None:
+        """Connect to the next program. Raises `goodbye` if there is none to come.
+
+        Whoever had not read all that he was sent has not got the farewell either. Then it is the same daemon if the one
+        that is there by now says so.
+        """
+        told = goodbye.detail.get("reason") == "upgrade"
+        if not told and (isinstance(goodbye, ShuttingDown) or not self.client.ended):
+            raise goodbye
+        try:
+            client = Client.connect(self.client.path, RECONNECT)
+        except SrvdError:
+            if told:
+                raise
+            raise goodbye from None
+        if not told and client.hello.instance != self.client.hello.instance:
+            client.close()
             raise goodbye
         self.client.close()
-        self.client = Client.connect(self.client.path, RECONNECT)
+        self.client = client
         self.client.watch_exit()

@@ -195,6 +195,9 @@ class Daemon:
             self._loop.call_later(KEEP_AFTER, self.keepsake.fill, self._parts.program.folder, self._born)
         try:
             self._loop.run()
+        except BaseException:
+            self._in_order = False
+            raise
         finally:
             kept = self._close_control()
         del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
@@ -295,11 +298,13 @@ class Daemon:
     def go_on(self, former: str, fault: Fault | None) -> int:
         """Be the daemon, up to the end; the exit code. `fault`: why it is not the new program that does."""
         self._log.info(f"srvd {__version__} goes on as the daemon that srvd {former} was, pid {os.getpid()}")
+        self._in_order = False  # until it has begun
         try:
             for op in self._core.house.open_operations:
                 if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
                     self.emit(ProgramReplaced(op.id, fault))
             self._handle_signals()
+            self._in_order = True
             return self._turn()
         finally:
             self._let_go()

@@ -32,7 +32,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     daemon = Daemon.resumed(found, Kept(dict(plan["fds"])))
     daemon.take_over()
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
-    signal.alarm(0)  # which brings the former program back if this one hangs
+    signal.setitimer(signal.ITIMER_REAL, 0.0)  # which brings the former program back if this one hangs
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # From here on there is no way back.
     plan.clear()

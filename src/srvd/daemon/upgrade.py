@@ -41,23 +41,26 @@ _ROUNDS = 4
 """Turns of the loop that a signal needs from its arrival to the order that it stands for, and one more."""
 
 # What the new interpreter runs: a program that cannot even be imported gives way to the former one, by means of the
-# standard library alone. `plan` is emptied by whoever has taken over for good.
+# standard library alone. `plan` is emptied by whoever has taken over for good. The alarm is no Exception, and comes
+# again each second: whatever the new program suppresses, it cannot hang. The former interpreter may have gone with its
+# virtual environment; then the new one runs the former program.
 BOOT = """\
 import json, os, signal, sys, traceback
+class TookTooLong(BaseException): pass
 note = int(sys.argv[1])
 plan = json.loads(os.pread(note, os.fstat(note).st_size, 0))
 def late(number, frame):
-    raise TimeoutError(f"it had not taken over within {plan['limit']} s")
+    raise TookTooLong(f"it had not taken over within {plan['limit']:g} s")
 try:
     if plan["former"]:
         signal.signal(signal.SIGALRM, late)
-        signal.alarm(plan["limit"])
+        signal.setitimer(signal.ITIMER_REAL, plan["limit"], 1.0)
     if plan["folder"] not in sys.path:
         sys.path.insert(0, plan["folder"])
     from srvd.daemon.takeover import main
     main(plan)
 except BaseException as exc:
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
     if not plan or not plan["former"]:
         raise
     former = plan["former"]
@@ -68,7 +71,8 @@ except BaseException as exc:
     os.pwrite(note, text, 0)
     for fd in [note, plan["state"], *plan["fds"].values()]:
         os.set_inheritable(fd, True)
-    os.execve(former["interpreter"], [former["interpreter"], "-P", "-c", plan["boot"], str(note)], os.environ)
+    interpreter = former["interpreter"] if os.access(former["interpreter"], os.X_OK) else sys.executable
+    os.execve(interpreter, [interpreter, "-P", "-c", plan["boot"], str(note)], os.environ)
 """
 
 _NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")

@@ -17,6 +17,7 @@ from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZyg
 from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, ZygoteGone, ZygoteLoaded
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon.bond import Bond
+from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.daemon.perform import Performer
@@ -110,6 +111,23 @@ class Stage:
         """How it ended, when it has."""
         wanted: type[Any] = ZygoteGone if isinstance(subject, GenerationId) else WorkerGone
         return self.until(lambda: self.of(wanted, subject))[0]
+
+    def hand_over(self) -> None:
+        """Another program goes on with these processes, as after an exec: what was under way in this one is lost."""
+        former, kept = self.performer, Kept()
+        carried = former.carry(kept)
+        self.loop.close()
+        self.loop = Loop()
+        self.performer = Performer(
+            self.loop, self.board, self.listeners, self.events.append, self._ring, self._line
+        )  # fmt: skip
+        for revision, config in former._configs.items():
+            self.performer.settle(revision, config)
+        self.performer.resume(carried, kept)
+        left = [one.process for one in former.workers._workers.values()]
+        for process in (*left, *(one.process for one in former.zygotes._zygotes.values())):
+            if process.link is not None:
+                process.link.detach()
 
     def until(self, claim: Callable[[], T], within: float = 15.0) -> T:
         deadline = time.monotonic() + within

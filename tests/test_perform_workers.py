@@ -22,8 +22,10 @@ from srvd.core.events import (
     ZygoteGone,
     ZygoteLoaded,
 )
-from srvd.core.model import Death, WorkerId
+from srvd.core.model import Death, GenerationId, WorkerId
 from srvd.daemon import workers
+from srvd.daemon.stacks import Trace
+from srvd.wire import family
 from tests.stage import GOOD, Stage, open_fds
 
 
@@ -157,6 +159,59 @@ def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> Non
     assert stage.log_of(worker).count("in app") == 2  # as ordered, and before the kill
     assert stage.log_of(worker).count("srvd: in GET /slow for ") == 2
     client.close()
+
+
+def test_a_worker_that_is_being_killed_leaves_its_stacks_to_the_next_program(stage: Stage) -> None:
+    worker = stage.fork(stage.load(SLOW), 1)
+    client = ask(stage.serve(worker), "/slow")
+    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    os.kill(stage.pid(worker), signal.SIGSTOP)  # so that it cannot answer before the other program is there
+    stage.performer.perform(KillWorker(worker, dump=True))
+    stage.hand_over()
+    os.kill(stage.pid(worker), signal.SIGCONT)
+    assert "in app" in stage.gone(worker).death.stacks
+    assert stage.log_of(worker).count("in app") == 1
+    client.close()
+
+
+def test_what_a_worker_told_before_is_in_its_certificate_after_another_program_came(stage: Stage) -> None:
+    worker = stage.fork(stage.load(SLOW), 1)
+    client = ask(stage.serve(worker), "/slow")
+    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.performer.perform(TellWorker(worker, Told.DUMP))
+    stage.until(lambda: "in app" in stage.log_of(worker))
+    stage.hand_over()
+    assert "in app" in stage.kill(worker).death.stacks
+    client.close()
+
+
+def test_a_zygote_that_is_being_killed_leaves_its_stacks_to_the_next_program(stage: Stage) -> None:
+    generation = stage.start("import time\ntime.sleep(1000)\n")
+    stage.until(lambda: "app1" in _stacks_of(stage, generation))
+    pid = stage.zygote_pid(generation)
+    os.kill(pid, signal.SIGSTOP)
+    stage.performer.perform(KillZygote(generation, dump=True))
+    stage.hand_over()
+    os.kill(pid, signal.SIGCONT)
+    assert "app1.py" in stage.gone(generation).stderr
+    assert "app1.py" in stage.log_of(generation)
+
+
+def _stacks_of(stage: Stage, generation: GenerationId) -> str:
+    told: list[Trace] = []
+    stage.performer.zygotes.ask_stacks(generation, 1.0, told.append)
+    stage.until(lambda: told)
+    return told[0].text
+
+
+def test_the_last_order_of_a_worker_that_is_away_is_its_order_in_the_next_program_as_well(stage: Stage) -> None:
+    worker = stage.fork(stage.load(), 1, ready=False)
+    held = family.Drain(5.0, leaving=False, left_over=[])
+    known = stage.performer.workers._workers[worker]
+    stage.until(lambda: known.ready)
+    known.held = held  # as for one that was adopted, and has not come
+    stage.hand_over()
+    assert stage.performer.workers._workers[worker].held == held
 
 
 def test_a_worker_that_takes_no_signal_is_killed_all_the_same(stage: Stage) -> None:

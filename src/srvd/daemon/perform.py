@@ -154,7 +154,7 @@ class Performer:
         self._revisions = dict(found.revisions)
         for zygote in found.zygotes:
             self.zygotes.resume(zygote, self._pool(zygote.id), kept)
-        self.workers.resume(found.workers, kept)
+        self.workers.resume(found.workers, {zygote.id for zygote in found.zygotes}, kept)
 
     def greet(self) -> None:
         """Tell those who have come, after a daemon that died, that they are adopted."""

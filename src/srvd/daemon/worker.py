@@ -1,6 +1,6 @@
 """One worker as the daemon has it: ordered, running, and handed over to the next program.
 
-Does nothing; `workers.py` does.
+Orders nothing and hears nothing; `workers.py` does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import socket
 import time
 
 from srvd.core.model import Death, WorkerId
+from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Timer
 from srvd.daemon.output import NOTHING, Output, Read
 from srvd.daemon.process import Process
@@ -31,6 +32,20 @@ class Expected(Record):
     stacks: int  # descriptor of the file for them
 
 
+class Carried(Record):
+    """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that it has not been told."""
+
+    id: WorkerId
+    slot: int
+    pid: int = 0
+    ready: bool = False
+    killed: bool = False
+    owed: bool = False
+    read: Read = NOTHING
+    stacks: str = ""  # that it has told
+    drain: family.Drain | None = None  # what it is owed, if it is that
+
+
 class Worker:
     """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
 
@@ -48,6 +63,23 @@ class Worker:
         self.timer: Timer | None = None
         self.trace: Trace | None = None
 
+    def carry(self, kept: Kept) -> Carried:
+        """What another program needs to go on with it; its descriptors go to `kept`."""
+        read, told = self.process.carry(f"worker {self.id}", kept), "" if self.trace is None else self.trace.text
+        owed, drain = self.held is not None, self.held if isinstance(self.held, family.Drain) else None
+        return Carried(
+            self.id, self.slot, self.process.pid, self.ready, self.killed, owed, read, family.clip(told), drain
+        )  # fmt: skip
+
+    @classmethod
+    def resume(cls, one: Carried, born: Process) -> Worker:
+        """The worker that `carry` told of."""
+        worker = cls(one.id, one.slot, born)
+        worker.ready, worker.killed = one.ready, one.killed
+        worker.held = one.drain or (family.Reopen() if one.owed else None)
+        worker.trace = Trace(one.stacks) if one.stacks else None
+        return worker
+
 
 def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_of_memory: bool, unseen: bool) -> Death:
     """What is kept of its end. `unseen`: there was nobody to be told how."""
@@ -62,15 +94,3 @@ def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_o
         stacks="" if worker.trace is None else family.clip(worker.trace.text),
         unseen=unseen and ended == Ended(),
     )
-
-
-class Carried(Record):
-    """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that it has not been told."""
-
-    id: WorkerId
-    slot: int
-    pid: int = 0
-    ready: bool = False
-    killed: bool = False
-    owed: bool = False
-    read: Read = NOTHING

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 from srvd.core.events import ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid
@@ -269,14 +269,11 @@ class Workers:
             kept.give(f"worker {expected.id} stderr", expected.output.fd)
             kept.give(f"worker {expected.id} stacks", expected.stacks)
             carried.append(Carried(expected.id, expected.slot))
-        for worker in self._workers.values():
-            read = worker.process.carry(f"worker {worker.id}", kept)
-            owed = worker.held is not None
-            carried.append(Carried(worker.id, worker.slot, worker.process.pid, worker.ready, worker.killed, owed, read))
-        return tuple(carried)
+        return (*carried, *(worker.carry(kept) for worker in self._workers.values()))
 
-    def resume(self, carried: Sequence[Carried], kept: Kept) -> None:
-        """Go on with what `carry` told. Raises `Unsupported`, `OSError`."""
+    def resume(self, carried: Sequence[Carried], zygotes: Set[tuple[str, int]], kept: Kept) -> None:
+        """Go on with what `carry` told; `zygotes` are those there are. Raises `Unsupported`, `OSError`."""
+        self._bereft = {one.id[:2] for one in carried} - zygotes
         for one in carried:
             self._free.remove(one.slot)
             if one.pid:
@@ -289,12 +286,10 @@ class Workers:
 
     def _resume_one(self, one: Carried, kept: Kept) -> None:
         born = Process.resume(f"worker {one.id}", one.pid, kept, partial(self._output, one))
-        worker = self._workers[one.id] = Worker(one.id, one.slot, born)
-        worker.ready, worker.killed = one.ready, one.killed
-        worker.held = family.Reopen() if one.owed else None
+        worker = self._workers[one.id] = Worker.resume(one, born)
         self._watch(worker)
-        if worker.killed:  # its stacks may have been waited for: nobody does any more
-            worker.timer = self._voice.loop.call_later(0, born.kill)
+        if worker.killed:  # its stacks may have been waited for
+            self._voice.loop.call_later(0, partial(self.kill, one.id, dump=True))
 
     def _output(self, one: Carried, fd: int) -> Output:
         return Output(fd, partial(self._voice.line, one.id), one.read)

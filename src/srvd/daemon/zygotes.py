@@ -39,10 +39,10 @@ KILL_PATIENCE = 1.0
 
 class Zygote:
     """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded. `dismissed`: it was
-    told to leave, or will be when it comes.
+    told to leave, or will be when it comes. `killed`: it is, as soon as it has told its stacks.
     """
 
-    __slots__ = ("dismissed", "forks", "id", "pool", "process", "timer", "told", "trace")
+    __slots__ = ("dismissed", "forks", "id", "killed", "pool", "process", "timer", "told", "trace")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
         self.id = generation
@@ -53,6 +53,7 @@ class Zygote:
         self.told = False
         self.forks = False
         self.dismissed = False
+        self.killed = False
 
 
 class Carried(Record):
@@ -64,6 +65,8 @@ class Carried(Record):
     forks: bool
     doomed: bool
     read: Read
+    dismissed: bool = False
+    killed: bool = False
 
 
 class Zygotes:
@@ -125,7 +128,7 @@ class Zygotes:
         zygote = self._zygotes.get(generation)
         if zygote is None:
             return
-        zygote.told = True
+        zygote.told = zygote.killed = True
         if dump:
             zygote.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log_and_kill, zygote))
         else:
@@ -185,7 +188,7 @@ class Zygotes:
         """What another program needs to go on with them; they notice nothing."""
         return tuple(
             Carried(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
-                    one.process.carry(f"zygote {one.id}", kept))
+                    one.process.carry(f"zygote {one.id}", kept), one.dismissed, one.killed)
             for one in self._zygotes.values()
         )  # fmt: skip
 
@@ -194,9 +197,11 @@ class Zygotes:
         line = partial(self._voice.line, one.id)
         found = Process.resume(f"zygote {one.id}", one.pid, kept, lambda fd: Output(fd, line, one.read))
         zygote = self._zygotes[one.id] = Zygote(one.id, pool, found)
-        zygote.told, zygote.forks = one.told, one.forks
+        zygote.told, zygote.forks, zygote.dismissed = one.told, one.forks, one.dismissed
         self._watch(zygote)
-        if one.doomed:
+        if one.killed:  # its stacks may have been waited for
+            self._voice.loop.call_later(0, partial(self.kill, one.id, dump=True))
+        elif one.doomed:
             zygote.timer = self._voice.loop.call_later(KILL_PATIENCE, found.kill)
 
     def close(self, *, dismiss: bool) -> None:

@@ -138,3 +138,17 @@ print("good")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("good\n", "")
+
+
+def test_a_process_runs_while_one_of_its_threads_does() -> None:
+    """A thread that spins holds the interpreter; the main thread only sleeps, which is not what the process does."""
+    code = "import threading, time\ndef spin():\n    while True: pass\n"
+    code += "threading.Thread(target=spin, daemon=True).start()\nprint('ready', flush=True)\ntime.sleep(1000)\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            wait_for(lambda: procfs.state(process.pid) == "sleeping")
+            wait_for(lambda: (seen := procfs.reach(process.pid, signal.SIGUSR1)) and seen.state == "running")
+        finally:
+            process.kill()

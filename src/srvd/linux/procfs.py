@@ -14,10 +14,12 @@ __all__ = ["STOPPED", "TRACED", "Reach", "parent", "reach", "start_time", "state
 STOPPED = "stopped"
 TRACED = "traced"
 UNINTERRUPTIBLE = "uninterruptible"
+RUNNING = "running"
+SLEEPING = "sleeping"
 
 _STATES = {
-    "R": "running",
-    "S": "sleeping",
+    "R": RUNNING,
+    "S": SLEEPING,
     "D": UNINTERRUPTIBLE,
     "T": STOPPED,
     "t": TRACED,
@@ -32,7 +34,7 @@ _MOST_BYTES = 8192  # of a status file: it has about 1500
 class Reach(Record):
     """How far a signal gets into a process: proc(5), /proc/pid/status."""
 
-    state: str  # of its main thread
+    state: str  # of its main thread; RUNNING, if that sleeps while another one runs
     caught: bool  # it has a handler
     pending: bool  # sent to the process, and not taken yet
     blocked: frozenset[int]  # the threads that do not take it now; one in the handler itself is among them
@@ -70,6 +72,7 @@ def reach(pid: int, number: int) -> Reach | None:
     fields = _fields(f"/proc/{pid}/status")
     if fields is None:
         return None
+    state = _state(fields)
     blocked = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")[:_MOST_THREADS]
@@ -77,10 +80,14 @@ def reach(pid: int, number: int) -> Reach | None:
         return None
     for thread in threads:
         own = _fields(f"/proc/{pid}/task/{thread}/status")
-        if own is not None and _mask(own, "SigBlk") & bit:
+        if own is None:
+            continue
+        if state == SLEEPING and _state(own) == RUNNING:
+            state = RUNNING
+        if _mask(own, "SigBlk") & bit:
             blocked.append(int(thread))
     return Reach(
-        _STATES.get(fields.get("State", "?")[:1], "unknown"),
+        state,
         bool(_mask(fields, "SigCgt") & bit),
         bool(_mask(fields, "ShdPnd") & bit),
         frozenset(blocked),
@@ -92,13 +99,17 @@ def state(pid: int) -> str:
 
     Who is only watched (strace) is TRACED for moments.
     """
-    return _STATES.get((_fields(f"/proc/{pid}/status") or {}).get("State", "?")[:1], "unknown")
+    return _state(_fields(f"/proc/{pid}/status") or {})
 
 
 def wait_channel(pid: int) -> str:
     """The kernel's function in which its main thread waits; "" if it does not, or that is not told."""
     text = _read(f"/proc/{pid}/wchan")
     return "" if text in ("", "0") or not text.isidentifier() else text
+
+
+def _state(fields: dict[str, str]) -> str:
+    return _STATES.get(fields.get("State", "?")[:1], "unknown")
 
 
 def _fields(path: str) -> dict[str, str] | None:

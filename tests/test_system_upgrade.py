@@ -457,16 +457,21 @@ HANGS = "    import time\n    try:\n        time.sleep(3600)\n    except OSError
 """And suppresses what should end it."""
 
 
-def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(starter: Starter, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("limit", "variables"), [(2, {}), (3, {"WATCHDOG_USEC": "5000000"})], ids=["alone", "watched"])
+def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(
+    starter: Starter, tmp_path: Path, limit: int, variables: dict[str, str]
+) -> None:
+    """With a watchdog, before that bites."""
     versions = Versions(tmp_path / "versions")
-    versions.install("1.0", {"daemon/upgrade.py": ("TAKEOVER_SECONDS = 30", "TAKEOVER_SECONDS = 2")})
-    srvd = starter("--workers", "2", env=versions.env)
+    shorter = {} if variables else {"daemon/upgrade.py": ("TAKEOVER_SECONDS = 30", f"TAKEOVER_SECONDS = {limit}")}
+    versions.install("1.0", shorter)
+    srvd = starter("--workers", "2", env=versions.env | variables)
     begin = "    note = int"
     versions.install("1.1", {"daemon/takeover.py": (begin, f"{HANGS}{begin}")})
     with srvd.under_load(4) as load:
         done = srvd.ctl("upgrade")
     assert done.returncode == 1
-    assert "it had not taken over within 2 s" in done.stderr
+    assert f"it had not taken over within {limit} s" in done.stderr
     assert (version(srvd), load.failed) == ("1.0", [])
 
 

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests import apps
-from tests.daemon import free_port, toml
+from tests.daemon import ask, free_port, toml
 from tests.load import Load, load_on
 from tests.support import stays, wait_for
 from tests.systemd_box import UNITS, Box, CannotRun, Service, booted
@@ -89,6 +89,12 @@ def _load(port: int, clients: int = 4, path: str = "/") -> AbstractContextManage
     return load_on(("127.0.0.1", port), clients, path)
 
 
+def _get(port: int) -> str:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(client):
+        return ask(client)
+
+
 def _post(port: int) -> str:
     """A body that is too long to be kept in memory; the answer."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -132,6 +138,7 @@ def test_a_slow_start_is_active_only_when_the_workers_serve(service: Service, po
         wait_for(lambda: service.state == "active", within=20)
     finally:
         (service.box.path(service.folder) / "go").unlink()
+    assert len(service.workers()) == 2
     assert service.show("StatusText") == "web: 2 workers serve"
     assert service.pid == service.status()["daemon"]["pid"]
 
@@ -190,6 +197,7 @@ def test_a_reload_succeeds_when_the_new_code_serves(service: Service, port: int)
     with _load(port) as load:
         service.deploy(apps.good("two"))
         service.systemctl("reload")
+        assert {_get(port).split()[0] for _ in range(10)} == {"two"}  # and not some time later
         load.more()
     assert load.failed == []
     assert load.releases == {"one", "two"}
@@ -204,6 +212,7 @@ def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serv
     with _load(port) as load:
         service.deploy(BROKEN)
         assert service.systemctl("reload", check=False).returncode != 0
+        assert _get(port).startswith("one ")
         load.more()
     assert load.failed == []
     assert load.releases == {"one"}
@@ -265,6 +274,7 @@ def test_a_restart_hands_the_listeners_over_and_loses_nobody(service: Service, p
     with _load(port, clients=8) as load:
         service.deploy(apps.good("two"))
         service.systemctl("restart")
+        assert _get(port).startswith("two ")
         load.more()
     assert load.failed == []
     assert load.releases == {"one", "two"}

@@ -27,6 +27,8 @@ def test_term_and_int_stop_it_when_requests_are_answered(srvd: Srvd, number: int
         assert srvd.wait() == 0
         assert slow.result().startswith("one ")
     assert f"asked by signal {signal.Signals(number).name}" in srvd.logged()
+    # Somebody sits at the keyboard, and wonders why it takes so long.
+    assert ("^C once more cuts them off" in srvd.logged()) == (number == signal.SIGINT)
 
 
 def test_quit_does_not_wait_for_requests(srvd: Srvd) -> None:

@@ -57,6 +57,8 @@ class Signals:
         reap()  # whose SIGCHLD came before there was a handler
 
     def _order(self, number: signal.Signals, order: Order) -> None:
+        if number is signal.SIGINT and self._house.stop is None:
+            self._log.info("stopping when the requests in progress are answered; ^C once more cuts them off")
         try:
             self._answers.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
         except SrvdError as exc:

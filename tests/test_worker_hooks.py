@@ -41,7 +41,7 @@ def on_fork(worker): raise ValueError("fork fails")
 def on_worker_start(worker): raise ValueError("start fails")
 def on_worker_stop(worker): raise ValueError("stop fails")
 def before_request(environ): sys.exit("before fails")
-def after_request(environ, status, sent): "one argument is missing"
+def after_request(environ, status, sent, seconds): sent + "text"
 def on_worker_strat(worker): "never called"
 def before_everything(): "never called"
 def post_fork(server, worker): "of another server"
@@ -102,7 +102,7 @@ def test_an_error_in_a_hook_is_logged_with_its_name_and_breaks_nothing(starter: 
     names = ("on_fork", "on_worker_start", "before_request", "after_request", "on_worker_stop")
     for name in names:
         srvd.wait_logged(f"the hook {name} failed")
-    for reason in ("ValueError: fork fails", "SystemExit: before fails", "TypeError: after_request() takes 3"):
+    for reason in ("ValueError: fork fails", "SystemExit: before fails", "TypeError: unsupported operand"):
         assert reason in srvd.logged()
     assert len(srvd.serving()) == 1
 
@@ -138,6 +138,27 @@ def test_a_pool_that_is_named_with_an_impossible_module_is_refused_by_the_check(
 def test_what_cannot_be_called_is_no_hook() -> None:
     with pytest.raises(LoadFailed, match="before_request is int, which cannot be called"):
         find(module("before_request = 3"), "shop_hooks")
+
+
+@pytest.mark.parametrize(
+    ("source", "fits"),
+    [
+        ("def on_fork(server, worker): pass", False),  # as gunicorn calls it
+        ("def on_fork(): pass", False),
+        ("def on_fork(worker, log=None): pass", True),
+        ("def on_fork(*everything): pass", True),
+        ("from functools import partial\non_fork = partial(print, 'forked')", True),
+        ("def after_request(environ, status): pass", False),
+        ("def after_request(environ, status, sent, seconds): pass", True),
+    ],
+)
+def test_a_hook_that_cannot_take_its_arguments_is_told_before_it_is_called(source: str, fits: bool) -> None:
+    if fits:
+        assert any(find(module(source), "shop_hooks").hooks)
+        return
+    with pytest.raises(LoadFailed, match="does not take the arguments that it is called with") as refused:
+        find(module(source), "shop_hooks")
+    assert refused.value.hint in ("def on_fork(worker):", "def after_request(environ, status, sent, seconds):")
 
 
 def test_imported_functions_and_other_names_are_no_slip() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import LoadFailed
@@ -52,6 +52,9 @@ ABOUT: Mapping[str, tuple[str, str]] = {
 }
 """The arguments of each hook and when it is called; `worker` is a name such as "web/3#17"."""
 
+_HAS_VARARGS = 0x04
+"""CO_VARARGS of a code object (the module `inspect`, which would take each zygote ten milliseconds)."""
+
 _PREFIXES = ("on_", "before_", "after_")
 
 _OF_GUNICORN: Mapping[str, str] = {
@@ -87,12 +90,17 @@ def load(name: str) -> Loaded:
 
 
 def find(module: ModuleType, name: str) -> Loaded:
-    """The hooks of a module. Raises `LoadFailed` for one that cannot be called."""
+    """The hooks of a module. Raises `LoadFailed` for one that cannot be called, or not so."""
     names = vars(module)
     found: Mapping[str, Any] = {hook: names[hook] for hook in Hooks._fields if names.get(hook) is not None}
     for hook, value in found.items():
         if not callable(value):
             raise LoadFailed(f"load the hooks {name}: {hook} is {type(value).__name__}, which cannot be called")
+        if not _takes(value, ABOUT[hook][0].count(",") + 1):
+            raise LoadFailed(
+                f"load the hooks {name}: {hook} does not take the arguments that it is called with",
+                hint=f"def {hook}({ABOUT[hook][0]}):",
+            )
     return Loaded(Hooks(**found), [*_strangers(names, name)])
 
 
@@ -126,6 +134,15 @@ def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:
             near = _OF_GUNICORN[name] if foreign else _nearest(name)
             meant = f"; did you mean {near}?" if near else f"; there are {', '.join(Hooks._fields)}"
             yield f"hooks {module}: {name} is no hook and is never called{meant}"
+
+
+def _takes(hook: Hook, count: int) -> bool:
+    """Whether it can be called with so many positional arguments; whoever is no plain function gets the benefit."""
+    if not isinstance(hook, FunctionType):
+        return True
+    code, most = hook.__code__, hook.__code__.co_argcount
+    least = most - len(hook.__defaults__ or ())
+    return least <= count and (count <= most or bool(code.co_flags & _HAS_VARARGS))
 
 
 def _is_of(value: object, module: str) -> bool:

@@ -5,16 +5,20 @@ There is one kind of worker so far, with one thread or with several. The others 
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 
 import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import Srvd, ask, toml
 from tests.fault import under_load
-from tests.support import wait_for
+from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -90,7 +94,7 @@ def test_all_workers_stuck_at_once_are_replaced_one_by_one_and_who_waits_is_answ
         for number in range(len(workers) * threads):
             hung.append(pool.submit(srvd.get, "/hang"))
             wait_for(lambda busy=number + 1: _busy(srvd) == busy)  # type: ignore[misc]
-        if threads > 1:  # one whose threads are all stuck still accepts: what it holds goes with it
+        if threads > 1:  # for a moment, one whose threads are all stuck still accepts: what it holds goes with it
             wait_for(lambda: srvd.names() - workers)
         began = time.monotonic()
         late = [pool.submit(srvd.get) for _ in range(4)]
@@ -109,6 +113,42 @@ def test_all_workers_stuck_at_once_are_replaced_one_by_one_and_who_waits_is_answ
 
 def _busy(srvd: Srvd) -> int:
     return sum(int(one["busy"]) for one in srvd.call("workers")["workers"])
+
+
+def test_a_worker_whose_threads_are_all_stuck_takes_no_more_clients(starter: Starter) -> None:
+    """The other one is free. A client that came to the stuck one would wait for request_timeout, a minute."""
+    srvd = starter(config=toml("workers = 2\nthreads = 2"), code=_stuck("a lock"))
+    with ExitStack() as opened:
+        stuck, free = _two_on_one_worker(srvd, opened)
+        for connection in stuck:
+            connection.request("GET", "/hang")
+        wait_for(lambda: _busy(srvd) == 2)
+        assert stays(lambda: _busy(srvd) == 2, 1.0, every=0.1)  # both are in their calls for a while
+        for _ in range(20):
+            assert srvd.get().split()[1] == free
+        for pid in [one["pid"] for one in srvd.serving()]:  # nobody waits for a minute
+            os.kill(pid, signal.SIGKILL)
+
+
+def _two_on_one_worker(srvd: Srvd, opened: ExitStack) -> tuple[list[HTTPConnection], str]:
+    """Two connections that one worker has, and the name of the other one."""
+    held: dict[str, list[HTTPConnection]] = {name: [] for name in srvd.names()}
+    while all(len(some) < 2 for some in held.values()):
+        connection = opened.enter_context(closing(srvd.connect(timeout=5)))
+        held[ask(connection).split()[1]].append(connection)
+    (free,) = (name for name, some in held.items() if len(some) < 2)
+    return next(some for some in held.values() if len(some) == 2), free
+
+
+def test_the_only_worker_takes_those_who_waited_as_soon_as_a_thread_is_free(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1\nthreads = 2"))
+    with ThreadPoolExecutor(8) as pool:
+        slow = [pool.submit(srvd.get, "/sleep/4") for _ in range(2)]
+        wait_for(lambda: _busy(srvd) == 2)
+        assert stays(lambda: _busy(srvd) == 2, 1.0, every=0.1)
+        late = [pool.submit(srvd.get) for _ in range(6)]
+        assert stays(lambda: srvd.call("workers")["workers"][0]["connections"] == 2, 0.2)
+        assert all(answer.result(30).startswith("one ") for answer in [*slow, *late])
 
 
 HOLDS = "import ctypes, threading\ndef hold():\n    ctypes.PyDLL(None).sleep(3600)\n" + apps.good().replace(

@@ -230,7 +230,7 @@ def test_a_drain_ends_at_its_deadline(tmp_path: Path) -> None:
         assert rig.hear() == family.Bye()
         assert rig.wait() == 0
         assert 0.3 < time.monotonic() - began < 2
-        assert "closing 1 connections" in rig.log()
+        assert "closing 1 connection\n" in rig.log()
 
 
 def test_a_second_drain_hurries_the_first(tmp_path: Path) -> None:

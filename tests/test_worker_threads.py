@@ -428,3 +428,31 @@ def test_a_hook_and_the_access_log_work_from_any_thread(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: rig.get(f"/sleep/{number}/0.01"), range(100)))
         wait_for(lambda: log.read_text().count("\n") == 100, within=3)
+
+
+def test_clients_that_connect_for_each_request_keep_the_threads_as_busy_as_those_that_stay(tmp_path: Path) -> None:
+    """Whoever waits in the backlog is taken when a call is over, and not at the next look some time later."""
+
+    def answered(rig: Rig, *, kept: bool) -> int:
+        """How many requests of 10 ms in half a second, by 16 clients."""
+        end = time.monotonic() + 0.5
+
+        def ask(client: int) -> int:
+            count = 0
+            with ExitStack() as opened:
+                connection = opened.enter_context(rig.connect())
+                while time.monotonic() < end:
+                    fields = () if kept else ("Connection: close",)
+                    assert connection.get(f"/sleep/{client}-{kept}-{count}-{end}/0.01", *fields).status == 200
+                    count += 1
+                    if not kept:
+                        connection = opened.enter_context(rig.connect())
+            return count
+
+        with ThreadPoolExecutor(16) as pool:
+            return sum(pool.map(ask, range(16)))
+
+    with Rig(app, tmp_path, threads=4) as rig:
+        rig.serving()
+        # It is not a question of luck whether it is 0.4 or 0.9: several tries, for a machine that has other work.
+        wait_for(lambda: answered(rig, kept=False) > 0.65 * answered(rig, kept=True), within=60)

@@ -97,6 +97,11 @@ class Lane:
         _NOW.pack_into(memory, self._at, line, now)
         return memory[0] != 0
 
+    @property
+    def began(self) -> float:
+        """When its request began; 0.0: it is in none."""
+        return self._times[_BEGAN]
+
     def rest(self) -> None:
         """The request waits for its reader, the thread is free: it is not busy, and nothing is counted yet."""
         self._times[_BEGAN] = 0.0

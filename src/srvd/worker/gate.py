@@ -28,8 +28,6 @@ __all__ = ["Gate", "base_environ"]
 
 # How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins.
 _PAUSE = 0.25
-# And after requests waited for threads: another worker may have some.
-_BREATH = 0.05
 # Descriptors that connections leave to the application.
 _SPARE_FILES = 64
 
@@ -102,6 +100,11 @@ class Gate:
         elif self._held and self.deadline == NEVER and self._has_room():
             self._release()
 
+    def _on_seat(self, now: float) -> None:
+        """There is a thread for who waits."""
+        if self.deadline != NEVER:
+            self.expire(now)
+
     def expire(self, now: float) -> None:
         """The pause is over."""
         self.deadline = NEVER
@@ -112,10 +115,16 @@ class Gate:
 
     def _try_again(self, now: float) -> None:
         """Not by registering first: another client could come meanwhile, and wake only us."""
-        for door in self._doors:
-            self._admit(door, now)
+        empty = [self._admit(door, now) for door in self._doors]
         if self._held and self.deadline == NEVER and self._has_room():
-            self._release()
+            if all(empty):
+                self._release()
+            else:  # Whether there is a thread for the next one, too, is seen when the first one's request was read.
+                self._service.loop.later(self._take_next)
+
+    def _take_next(self, now: float) -> None:
+        if self._held and self.deadline == NEVER and not self.emptying:
+            self._try_again(now)
 
     def _on_nudge(self, mask: int, now: float) -> None:
         """Another worker could not take a client for whom it was woken."""
@@ -127,8 +136,9 @@ class Gate:
         if not self._has_room():
             self._hold()
             return False
-        if self._service.swamped():
-            self._pause(now, _BREATH)
+        breath = self._service.swamped(now, self._on_seat)
+        if breath:
+            self._pause(now, breath)
             return False
         try:
             sock, peer = door.listener.accept()

@@ -34,6 +34,11 @@ class Meter:
             # Also if it has rung before: the daemon may have looked, found that request over, and gone to sleep.
             self._bell()
 
+    @property
+    def began(self) -> float:
+        """When the application was called last; 0.0: it is not in a call."""
+        return self._lane.began
+
     def rest(self) -> None:
         """The application waits for its reader; it is not busy meanwhile."""
         self._lane.rest()

@@ -65,9 +65,11 @@ class Service:
         self.wear: Wear | None = None
         self._stamp = Stamp()
 
-    def swamped(self) -> bool:
-        """Whether so many requests wait already that other workers should take the next connections."""
-        return False
+    def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
+        """Seconds for which other workers should take the next connections, because a request would have to wait for
+        a thread; 0.0: it would not. `on_seat` is called as soon as a thread is free again, if that is before.
+        """
+        return 0.0
 
     def stamp(self) -> bytes:
         """The Server and Date lines of a response that is made now."""

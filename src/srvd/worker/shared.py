@@ -32,6 +32,12 @@ __all__ = ["CalledConnection", "SharedLoop", "SharedService"]
 _IDLE, _ANSWERING, _CALLING = Phase.IDLE, Phase.ANSWERING, Phase.CALLING
 # How often a connection in a call is looked at when its time is over, at most: its time does not run.
 _LEAST_IDLE = 1.0
+# All threads are in calls, and none of these has begun for so long: what comes now may wait for ever.
+_STUCK = 0.5
+# For so long, at most, new connections are left to other workers. A call that took its time ends that when it is over;
+# quick ones do not, and there may be many.
+_BREATH = 0.05
+_LONG_BREATH = 1.0
 
 
 class SharedLoop(Loop):
@@ -106,10 +112,27 @@ class SharedService(Service):
         self.calls: deque[CalledConnection] = deque()
         self.seats = seats
         """A call takes one, and gives it back: so many calls run at a time. Each is a lane of the scoreboard."""
-        self._most_waiting = len(seats)
+        self._all_seats = tuple(seats)
+        self._on_seat: Callable[[float], None] | None = None
 
-    def swamped(self) -> bool:
-        return not self.seats and len(self.calls) >= self._most_waiting
+    def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
+        if self.seats:
+            return 0.0
+        # While calls come and go, a few that wait keep the threads busy. If none has begun for long, all may be stuck.
+        stuck = now - max(seat.began for seat in self._all_seats) >= _STUCK
+        if not stuck and len(self.calls) < len(self._all_seats):
+            return 0.0
+        self._on_seat = on_seat
+        if self.seats:  # given back before it was said where to tell
+            self._on_seat = None
+            return 0.0
+        return _LONG_BREATH if stuck else _BREATH
+
+    def seat_is_free(self) -> None:
+        """Said by the thread that has given one back, after a call that took its time."""
+        on_seat, self._on_seat = self._on_seat, None
+        if on_seat is not None:
+            self.loop.post(on_seat)
 
 
 class CalledConnection(Connection):

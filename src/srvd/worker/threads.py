@@ -195,9 +195,12 @@ class _Thread:
         if ended - now > _SHORT:
             if weigh:
                 self._weigh(ended - now)
-        elif threads.blocking > _NONE:
-            threads.blocking -= threads.blocking * _WEIGHT
-        self._service.seats.append(seat)
+            self._service.seats.append(seat)
+            self._service.seat_is_free()
+        else:
+            if threads.blocking > _NONE:
+                threads.blocking -= threads.blocking * _WEIGHT
+            self._service.seats.append(seat)
         if threads.token.acquire(False):
             self._service.loop.owner = self._id
             connection.settle(ended)

@@ -168,9 +168,11 @@ class Box:
     def signal(self, pid: int, name: str) -> None:
         self.run("sh", "-c", f"kill -{name} {pid}")
 
-    def journal(self, unit: str, after: str) -> str:
+    def journal(self, unit: str, after: str, *words: str) -> str:
         """What is in it since it was at that cursor."""
-        return self.run("journalctl", "--no-pager", "--output=cat", "-u", unit, f"--after-cursor={after}").stdout
+        return self.run(
+            "journalctl", "--no-pager", "--output=cat", "-u", unit, f"--after-cursor={after}", *words
+        ).stdout
 
     def cursor(self) -> str:
         """Where the journal is now."""
@@ -244,9 +246,9 @@ class Service:
     def state(self) -> str:
         return self.show("ActiveState")
 
-    def journal(self) -> str:
-        """Since this object was made."""
-        return self.box.journal(self.unit, self._began)
+    def journal(self, *words: str) -> str:
+        """Since this object was made, of what `words` of journalctl choose."""
+        return self.box.journal(self.unit, self._began, *words)
 
     def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [f"{self.folder}/venv/bin/srvctl", "--socket", f"/run/srvd/{self.instance}.sock", *words]

@@ -43,6 +43,48 @@ def json_log(fd: int) -> Log:
     return Log(fd, "json", "info", environ={}, clock=lambda: NOON)
 
 
+def journal_log(fd: int, of: int, kind: str = "text") -> Log:
+    """With the environment of a service whose stderr was the descriptor `of`."""
+    entry = os.fstat(of)
+    environ = {"JOURNAL_STREAM": f"{entry.st_dev}:{entry.st_ino}"}
+    return Log(fd, kind, "debug", environ=environ, clock=lambda: NOON)
+
+
+def test_the_journal_is_told_the_priority_of_each_line(pipe: tuple[int, int]) -> None:
+    log = journal_log(pipe[1], pipe[1])
+    log.debug("a")
+    log.info("b")
+    log.warning("c")
+    log.error("failed\nTraceback\n")
+    log.captured("web/1#1", "<0>of an application")
+    lines = os.read(pipe[0], 4096).decode().splitlines()
+    assert [line[:3] for line in lines] == ["<7>", "<6>", "<4>", "<3>", "<3>", "<6>"]
+    assert lines[4:] == ["<3>    Traceback", "<6>web/1#1 | <0>of an application"]
+
+
+def test_json_for_the_journal_is_json_behind_its_priority(pipe: tuple[int, int]) -> None:
+    journal_log(pipe[1], pipe[1], "json").warning("c")
+    line = os.read(pipe[0], 4096).decode()
+    assert line.startswith("<4>{")
+    assert json.loads(line[3:])["text"] == "c"
+
+
+def test_whoever_is_not_the_journal_is_told_no_priorities(pipe: tuple[int, int], file: tuple[int, Path]) -> None:
+    """The variable is inherited by whatever a service starts, and log_file is no journal."""
+    journal_log(pipe[1], file[0]).warning("c")
+    assert os.read(pipe[0], 4096).startswith(b"20")
+
+
+def test_what_was_the_journal_may_become_a_file(pipe: tuple[int, int], file: tuple[int, Path]) -> None:
+    own = os.dup(pipe[1])
+    log = journal_log(own, own)
+    os.dup2(file[0], own)
+    log.renew()
+    log.warning("c")
+    assert file[1].read_text().startswith("20")
+    os.close(own)
+
+
 def fill(fd: int) -> None:
     """Writes until the kernel takes no more; leaves the descriptor blocking, as a logger finds it."""
     os.set_blocking(fd, False)

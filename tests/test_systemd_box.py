@@ -219,6 +219,8 @@ def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serv
     assert service.state == "active"
     assert "RuntimeError: the deploy is broken" in service.journal()
     assert "reload 2 failed" in service.show("StatusText")
+    wait_for(lambda: "reload: failed" in service.journal("--priority=warning"), within=20)
+    assert " INFO " not in service.journal("--priority=warning")
 
 
 def test_a_reload_may_be_slower_than_the_unit_says(service: Service, port: int) -> None:

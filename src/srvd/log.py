@@ -28,6 +28,7 @@ Fields = tuple[tuple[str, str | int | float], ...]
 """What a machine wants to know about a line; shown in JSON only: the sentence already says it to a person."""
 
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}  # sd-daemon(3)
 _WORDS: Final = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
 
 _UNSEEN: Final = (
@@ -53,7 +54,8 @@ class Log:
     """Writes to one descriptor, which stays its owner's. May be used by several threads; not over a fork.
 
     `format` is "text", "json" or "auto" (text), `level` the least of `LEVELS` that is written. Colour is for terminals
-    whose user has not set NO_COLOR. `shared`: it may be a terminal, or a pipe that applications write to as well.
+    whose user has not set NO_COLOR, priorities are for the journal. `shared`: it may be a terminal, or a pipe that
+    applications write to as well.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Log:
         self._json = format == "json"
         self._least = LEVELS.index(level)
         self._clock = clock
+        self._journal = environ.get("JOURNAL_STREAM", "")
         self._coloured = not environ.get("NO_COLOR") and not self._json
         self.renew()
         self._second: tuple[int, str] = (-1, "")
@@ -89,6 +92,7 @@ class Log:
         if self._own >= 0:
             self._poll = None  # a write says so itself
         self._colours = _COLOURS if terminal and self._coloured else {}
+        self._priorities = _PRIORITIES if self._journal and self._journal == _stream(self._given) else {}
 
     def debug(self, text: str, fields: Fields = ()) -> None:
         self.write("debug", text, fields)
@@ -107,24 +111,27 @@ class Log:
         if LEVELS.index(level) < self._least:
             return
         if self._json:
-            self.line(self._as_json(level, text, fields))
+            self._put(level, self._as_json(level, text, fields))
             return
         first, *further = text.rstrip("\n").split("\n") if "\n" in text else (text,)
-        self.line(self._as_text(level, first))
+        self._put(level, self._as_text(level, first))
         for line in further:
-            self.line(f"    {escape(line)}")
+            self._put(level, f"    {escape(line)}")
 
     def captured(self, source: str, text: str) -> None:
         """One line that the process `source` ("web/3#17") wrote to its stderr: `web/3#17 | text`."""
         if self._json:
-            self.line(self._as_json("info", text, (("source", source),)))
+            self._put("info", self._as_json("info", text, (("source", source),)))
         else:
-            self.line(f"{source} | {escape(text)}")
+            self._put("info", f"{source} | {escape(text)}")
+
+    def _put(self, level: str, line: str) -> None:
+        self.line(self._priorities.get(level, "") + line)
 
     def line(self, line: str) -> None:
         """One line that is written as it is, without its end: its writer has escaped it (an access log)."""
         with self._lock:
-            if self.lost and self._wrote(self._as_text_or_json("warning", f"{self.lost} lines of the log were lost")):
+            if self.lost and self._wrote(self._told_lost()):
                 self.lost = 0
             if not self._wrote(line):
                 self.lost += 1
@@ -145,8 +152,10 @@ class Log:
         self._torn = written < len(data)
         return not self._torn
 
-    def _as_text_or_json(self, level: str, text: str) -> str:
-        return self._as_json(level, text, ()) if self._json else self._as_text(level, text)
+    def _told_lost(self) -> str:
+        text = f"{self.lost} lines of the log were lost"
+        spelled = self._as_json("warning", text, ()) if self._json else self._as_text("warning", text)
+        return self._priorities.get("warning", "") + spelled
 
     def _as_text(self, level: str, text: str) -> str:
         colour = self._colours.get(level, "")
@@ -185,6 +194,15 @@ def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return LONGEST_ATOMIC if stat.S_ISFIFO(mode) else LONGEST, poll, os.isatty(fd)
+
+
+def _stream(fd: int) -> str:
+    """A descriptor as $JOURNAL_STREAM names it: systemd.exec(5). The variable alone says nothing about who has it."""
+    try:
+        entry = os.fstat(fd)
+    except OSError:
+        return ""
+    return f"{entry.st_dev}:{entry.st_ino}"
 
 
 def _unblocked(fd: int) -> int:

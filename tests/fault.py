@@ -58,7 +58,9 @@ class Fault:
         process = psutil.Process(victim["pid"])
         process.suspend()
         wait_for(lambda: process.status() == psutil.STATUS_STOPPED)  # until then it may accept one more
-        self.doomed |= {connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr}
+        # One that its client has closed, and the worker not yet, is nobody's any more.
+        held = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+        self.doomed |= {connection.raddr.port for connection in held}
         assert worker or self.doomed, f"{victim['id']} has no client"
         return victim
 

@@ -230,10 +230,12 @@ def test_a_stranger_with_the_pid_of_a_dead_worker_is_left_alone(starter: Starter
         stack.callback(stranger.kill)
         for method in ("recycle", "reload"):
             assert srvd.call(method)["operation"]["state"] == "done"
+        second = fault.dooms()
         for zygote in srvd.zygotes():
             zygote.kill()
-        second = fault.kills()
-        fault.repaired(lambda: srvd.pool()["state"] == "ready" and second not in srvd.names())
+        os.kill(second["pid"], signal.SIGKILL)
+        fault.strikes()
+        fault.repaired(lambda: srvd.pool()["state"] == "ready" and second["id"] not in srvd.names())
         assert fault.lost() == []
         assert "killed by signal 9" in fault.why(doomed["id"])
         fault.load.over.set()

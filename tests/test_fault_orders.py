@@ -66,6 +66,7 @@ def test_a_stop_during_boot_ends_what_boots_and_is_told(starter: Starter, where:
     family = srvd.family()
     with ThreadPoolExecutor() as pool:
         (start,) = srvd.call("op.list")["operations"]
+        wait_for(lambda: _askers(srvd) == 0)  # ours before
         asked = pool.submit(srvd.ctl, "op", "wait", str(start["id"]))
         wait_for(lambda: _askers(srvd) == 1)
         began = time.monotonic()
@@ -73,7 +74,7 @@ def test_a_stop_during_boot_ends_what_boots_and_is_told(starter: Starter, where:
         assert _ended(srvd, began, f"stop during boot ({where})") < BOOT
         told = asked.result()
     assert told.returncode != 0
-    assert "stop" in told.stderr
+    assert "stop" in told.stderr, told.stderr
     assert not any(is_alive(one) for one in family)
     assert f"asked by signal {signal.Signals(number).name}" in srvd.logged()
     assert "ready: " not in srvd.logged()
@@ -125,6 +126,7 @@ def test_a_stop_during_an_upgrade_wins_tells_its_asker_and_loses_nobody(srvd: Sr
     """Before the exec, in the middle of it and after it: the signal stays pending until there is somebody to obey."""
     with ThreadPoolExecutor() as pool, srvd.under_load(4) as load:
         family = srvd.family()
+        wait_for(lambda: _askers(srvd) == 0)
         upgrade = pool.submit(srvd.ctl, "upgrade")
         wait_for(lambda: upgrade.done() or _askers(srvd) > 0)
         assert stays(lambda: srvd.process is not None, delay)

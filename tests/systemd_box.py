@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,16 +169,11 @@ class Box:
     def signal(self, pid: int, name: str) -> None:
         self.run("sh", "-c", f"kill -{name} {pid}")
 
-    def journal(self, unit: str, after: str, *words: str) -> str:
-        """What is in it since it was at that cursor."""
-        return self.run(
-            "journalctl", "--no-pager", "--output=cat", "-u", unit, f"--after-cursor={after}", *words
-        ).stdout
-
-    def cursor(self) -> str:
-        """Where the journal is now."""
-        said = self.run("journalctl", "--no-pager", "--lines=1", "--output=cat", "--show-cursor").stdout
-        return said.strip().rpartition("-- cursor: ")[2]
+    def journal(self, unit: str, since: float, *words: str) -> str:
+        """What is in it since that moment, of what `words` of journalctl choose."""
+        # Not by a cursor: with a filter journalctl skips the first entry behind it.
+        command = ["journalctl", "--no-pager", "--output=cat", "-u", unit, f"--since=@{since:.6f}", *words]
+        return self.run(*command).stdout
 
 
 class Service:
@@ -190,7 +186,7 @@ class Service:
         self.instance = name or "srvd"
         self.folder = f"/opt/{name or 'shop'}"
         self._places = box.path("/etc/systemd/system")
-        self._began = box.cursor()
+        self._began = time.time()
 
     def install(self, config: str, *lines: str, code: str | None = None, socket: str = "") -> None:
         """Puts unit, configuration and application in place; `lines` go into [Service], `socket` into [Socket]."""

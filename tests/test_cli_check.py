@@ -94,6 +94,7 @@ def test_what_would_not_survive_a_fork_is_named(tmp_path: Path) -> None:
     done = check(tmp_path, "shop:app")
     assert done.returncode == EXIT.DONE
     assert "warning: pool web: loading shop:app left 1 thread (mill) behind" in done.stderr
+    assert "each worker loads the application itself" in done.stderr  # what a start would do, preload = "auto"
 
 
 def test_what_the_application_prints_cannot_command_a_terminal(tmp_path: Path) -> None:

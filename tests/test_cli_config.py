@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from srvd import __version__
+from srvd.commandline import OF_SRVCTL
 from srvd.errors import EXIT
+from srvd.wire.commands import COMMANDS
 from tests.support import wait_for
 
 SRVD = str(Path(sys.executable).with_name("srvd"))
@@ -83,6 +85,14 @@ def test_an_option_that_is_none_is_told_where_to_say_it(tmp_path: Path, option: 
     done = srvd("start", option, "x", cwd=tmp_path)
     assert done.returncode == EXIT.USAGE
     assert told in done.stderr
+
+
+def test_what_is_srvctls_is_told_to_be(tmp_path: Path) -> None:
+    done = srvd("reload", cwd=tmp_path)
+    assert done.returncode == EXIT.USAGE
+    assert "of one that runs: srvctl reload" in done.stderr
+    assert {*OF_SRVCTL, "config"} == {entry.words[0] for entry in COMMANDS}
+    assert "No such command 'relaod'" in srvd("relaod", cwd=tmp_path).stderr
 
 
 def test_the_short_options_of_other_servers_are_known(tmp_path: Path) -> None:

@@ -100,7 +100,25 @@ def _check_itself(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
         ctx.exit(selfcheck.run())
 
 
-@click.group(help=_GROUP_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+OF_SRVCTL = ("ping", "status", "workers", "scale", "reload", "rollback", "recycle", "pause", "resume", "reopen",
+             "upgrade", "stop", "why", "dump", "history", "events", "op")  # fmt: skip
+"""What people type behind the wrong one of the two programs; written out, since this one needs nothing of the wire."""
+
+
+class _Commands(click.Group):
+    """The commands of `srvd`; it knows those that are somebody else's."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and args[0] in OF_SRVCTL:
+            ctx.fail(f"{args[0]!r} is no command of srvd, which starts daemons; of one that runs: srvctl {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands, help=_GROUP_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, "--version", "-V", prog_name="srvd", message="%(prog)s %(version)s")
 @click.option("--self-check", is_flag=True, is_eager=True, expose_value=False, callback=_check_itself,
               help="Import everything and say which version this is: what an upgrade asks first.")  # fmt: skip

@@ -199,8 +199,8 @@ def _probed(house: House, generation: Generation, worker: Worker, event: WorkerS
         moves.shift(generation, Impulse.HEALTHY)
         return
     line = failure.in_short(event.text.splitlines()[0]) if event.text else "no answer"
-    # A traceback is proof; the line alone has been said.
-    proof = event.text if "\n" in event.text.strip() else ""
+    proof = event.text.partition("\n")[2].strip("\n")  # a traceback, whose last line says what it is about
+    line += _last_line(proof)
     hint = f"`srvctl why {worker.id}` has what the application wrote meanwhile"
     fault = Fault("health_failed", f"the health probe failed: {line}", hint, traceback=proof)
     _trial_failed(house, generation, fault, turn)

@@ -31,7 +31,7 @@ class Loaded(Record):
 
 
 def try_load(pool: PoolSettings, line: Callable[[str], None]) -> Loaded:
-    """Load the pool's application, whatever its `preload` says; `line` gets each line it writes to stderr.
+    """Load the pool's application, also if `preload` is off; `line` gets each line it writes to stderr.
 
     Raises `LoadFailed` with the traceback in its detail, also when `boot_timeout` has passed.
     """
@@ -53,7 +53,7 @@ class _Trial:
 
     def __init__(self, pool: PoolSettings, loop: Loop, board: Board, line: Callable[[str], None]) -> None:
         voice = Voice(loop, self._take, woke=lambda: None, line=lambda _, text: line(text))
-        self._pool = pool._replace(preload="on")
+        self._pool = pool._replace(preload="on") if pool.preload == "off" else pool
         self._loop = loop
         self._answer: ZygoteLoaded | LoadFailed | None = None
         self._gone = False

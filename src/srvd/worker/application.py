@@ -13,6 +13,9 @@ from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["import_module", "load"]
 
+_IS_COROUTINE = 0x80
+"""CO_COROUTINE of a code object; the module `inspect` would take each zygote ten milliseconds."""
+
 _OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
 """Where the types of names are made that a module imports, and that can be called: Any, list[int], partial, len."""
 
@@ -38,7 +41,17 @@ def load(target: str) -> object:
             f"load {target!r}: it is {_described(found)}, which cannot be called; an application must be callable",
             hint="name the application itself, or its factory with () after it",
         )
+    if _is_async(found):
+        raise LoadFailed(
+            f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
+            hint="name its WSGI side, such as what Django's get_wsgi_application() gives, if it has one",
+        )
     return found
+
+
+def _is_async(found: object) -> bool:
+    called = found if isinstance(found, FunctionType) else getattr(type(found), "__call__", None)  # noqa: B004 - not whether
+    return isinstance(called, FunctionType) and bool(called.__code__.co_flags & _IS_COROUTINE)
 
 
 def _is_dotted(name: str) -> bool:

@@ -127,10 +127,12 @@ def no_more_files(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 128 KiB; skips the test where none can be mounted."""
+def small_disk(folder: Path, kilobytes: int = 128) -> Iterator[Path]:
+    """A file system of its own; skips the test where none can be mounted."""
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "srvd-test", folder], capture_output=True)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "srvd-test", folder], capture_output=True
+    )
     if mount.returncode != 0:
         pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
     try:
@@ -140,11 +142,12 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def full_disk(disk: Path) -> Iterator[None]:
-    """Nothing is left of it while the block lasts."""
+def full_disk(disk: Path, room: int = 0) -> Iterator[None]:
+    """Nothing is left of it while the block lasts, or so many bytes."""
     hog = disk / "hog"
     with suppress(OSError), hog.open("wb", buffering=0) as file:
         while file.write(b"x" * 4096):
             pass
+    os.truncate(hog, hog.stat().st_size - room)
     yield
     hog.unlink()

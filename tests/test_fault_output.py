@@ -14,7 +14,7 @@ import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import BOOT, toml
+from tests.daemon import BOOT, Srvd, toml
 from tests.fault import full_disk, small_disk, under_load
 from tests.support import wait_for
 
@@ -68,6 +68,41 @@ def test_a_log_that_takes_nothing_at_all_lets_everything_else_go_on(starter: Sta
         fault.replaced(victim, 2)
     assert fault.lost() == []
     assert "killed by signal 9" in fault.why(victim)
+
+
+@pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "threads"])
+@pytest.mark.parametrize("room", [0, 500, 1496], ids=["no room", "room for a part", "room for all but the end"])
+def test_a_body_for_which_the_disk_has_no_room_costs_its_request_alone(
+    starter: Starter, threads: int, room: int
+) -> None:
+    """It is too long for memory. There is nothing to repair: the next one is taken as soon as there is room."""
+    with small_disk(starter.folder / "disk", kilobytes=3000) as disk:
+        srvd = starter.new(config=toml(f"workers = 2\nthreads = {threads}"), env={"TMPDIR": str(disk)})
+        srvd.start()
+        workers = srvd.serving()
+        with under_load(srvd, "bodies that are too long for the disk, until the next answer") as fault:
+            fds = [len(os.listdir(f"/proc/{worker['pid']}/fd")) for worker in workers]
+            with full_disk(disk, room << 10):
+                for _ in range(4):
+                    assert _upload(srvd, 1500 << 10) == 500
+            fault.strikes()
+            fault.repaired(lambda: _upload(srvd, 1500 << 10) == 200)
+        assert fault.lost() == []
+        wait_for(lambda: [len(os.listdir(f"/proc/{worker['pid']}/fd")) for worker in workers] <= fds)
+        assert srvd.names() == {worker["id"] for worker in workers}
+        assert "No space left on device" in srvd.logged()
+        assert "no worker has died" in fault.why()
+        assert srvd.stop() == 0
+
+
+def _upload(srvd: Srvd, size: int) -> int:
+    """The status that such a body is answered with."""
+    connection = srvd.connect()
+    try:
+        connection.request("POST", "/", body=b"x" * size)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 # -- pipes --------------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ Reads no socket and checks no length: the bounds are kept by whoever feeds it.
 from __future__ import annotations
 
 import os
-from io import BytesIO
-from typing import IO
+from io import BufferedReader, BytesIO, FileIO
 
 from srvd.http.head import Environ
 
@@ -22,26 +21,36 @@ _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that any
 class Spool:
     """`add` until the body is complete, then `give` it; `close` in the end."""
 
-    __slots__ = ("_file", "size")
+    __slots__ = ("_file", "_memory", "size")
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = BytesIO()
+        self._memory = BytesIO()
+        self._file: FileIO | None = None
         self.size = 0
 
     def add(self, pieces: list[bytes]) -> None:
         """Raises `OSError` when there is no room for it."""
-        file = self._file
+        if self._file is not None:
+            data = b"".join(pieces)
+            self.size += len(data)
+            _write(self._file, data)
+            return
         for piece in pieces:
             self.size += len(piece)
-            file.write(piece)
-        if self.size > IN_MEMORY and type(file) is BytesIO:
+            self._memory.write(piece)
+        if self.size > IN_MEMORY:
             self._file = _unnamed_file()
-            self._file.write(file.getbuffer())
+            _write(self._file, self._memory.getbuffer())
+            self._memory = BytesIO()
 
     def give(self, environ: Environ, trailers: list[tuple[bytes, bytes]]) -> None:
         """Puts all of it, to be read from its beginning, where the application finds it."""
-        self._file.seek(0)
-        environ["wsgi.input"] = self._file
+        if self._file is None:
+            self._memory.seek(0)
+            environ["wsgi.input"] = self._memory
+        else:
+            self._file.seek(0)
+            environ["wsgi.input"] = BufferedReader(self._file)
         if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
             # RFC 9112 section 7.1.3: decoded, it has a length and is not chunked any more.
             environ["CONTENT_LENGTH"] = str(self.size)
@@ -50,11 +59,18 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file, if there is one; memory stays readable for whoever kept the environ."""
-        if type(self._file) is not BytesIO:
+        if self._file is not None:
             self._file.close()
 
 
-def _unnamed_file() -> IO[bytes]:
+def _write(file: FileIO, data: bytes | memoryview) -> None:
+    """All of it, at once: a buffer would meet the full disk only when it is emptied, by whoever reads or closes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _unnamed_file() -> FileIO:
     """A file that no other process can find and that is gone when it is closed. Raises `OSError`.
 
     Not from `tempfile`: that module costs every zygote several milliseconds of import.
@@ -67,4 +83,4 @@ def _unnamed_file() -> IO[bytes]:
         path = f"{_FOLDERS[1]}/srvd-{os.urandom(12).hex()}"
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         os.unlink(path)
-    return os.fdopen(fd, "w+b")
+    return FileIO(fd, "w+")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -155,6 +156,31 @@ HOLDS = "import ctypes, threading\ndef hold():\n    ctypes.PyDLL(None).sleep(360
     "hang()\n    if", "threading.Thread(target=hold, daemon=True).start()\n    if", 1
 )
 """GET /hang begins a thread that keeps the interpreter to itself, and is answered or not, as it happens."""
+
+
+PAUSES = HOLDS.replace("ctypes.PyDLL(None).sleep(3600)", "time.sleep(0.5)\n    ctypes.PyDLL(None).sleep(6)").replace(
+    "import ctypes,", "import ctypes, time,"
+)
+"""The same for six seconds: as the collector in a large heap, or an extension that works without letting go."""
+
+
+@KINDS
+def test_a_worker_that_does_not_get_on_for_some_seconds_loses_nothing(starter: Starter, threads: int) -> None:
+    """If that begins outside of a request, it is suspected after four seconds, and replaced. It is not killed all the
+    same, and answers what it had when it goes on.
+    """
+    srvd = starter(config=toml(f"workers = 1\nthreads = {threads}"), code=PAUSES)
+    with ThreadPoolExecutor() as pool, under_load(srvd, f"the GIL is held for 6 s, threads = {threads}") as fault:
+        fault.strikes()
+        asked = pool.submit(srvd.get, "/hang")
+        with closing(socket.create_connection(srvd.address())):  # one client more, who finds nobody
+            assert asked.exception(30) is None
+            began = time.monotonic()
+            wait_for(lambda: fault.load.gap > 5, within=30)  # it is over, and was what it should be
+        print(f"answered again {time.monotonic() - began:.1f} s later")  # noqa: T201
+    assert fault.lost() == []
+    wait_for(lambda: srvd.pool()["draining"] == 0)
+    assert all((death["exit_code"], death["cause"]) == (0, "silent") for death in srvd.deaths())
 
 
 @KINDS

@@ -101,7 +101,7 @@ class Workers:
             return
         if found.ready and found.process.link is not None:
             found.process.say(message)
-        elif not isinstance(found.held, family.Drain):
+        elif not isinstance(found.held, family.Drain) and not isinstance(message, family.Ping):
             found.held = message
 
     def wake(self, worker: WorkerId) -> None:

@@ -5,6 +5,7 @@ Claims nothing by itself but that an adopted family is whole.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,16 @@ def die(srvd: Srvd) -> dict[str, int]:
     """Kills the daemon when its state is written; who served."""
     wait_for(lambda: is_written(srvd))
     before = pids(srvd)
+    srvd.die()
+    return before
+
+
+def die_with_zygote(srvd: Srvd) -> dict[str, int]:
+    """The daemon and its zygote are killed; who served."""
+    wait_for(lambda: is_written(srvd))
+    before = pids(srvd)
+    srvd.signal(signal.SIGSTOP)
+    zygote_of(srvd).kill()
     srvd.die()
     return before
 

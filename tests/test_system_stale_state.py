@@ -17,7 +17,7 @@ from srvd.errors import BadArgs
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, free_port, is_alive, toml
-from tests.heirs import HELD, die, is_known, is_whole, is_written, pids, state, zygote_of
+from tests.heirs import HELD, die, die_with_zygote, is_known, is_whole, is_written, pids, state, zygote_of
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -85,16 +85,6 @@ def test_a_start_survives_that_the_last_one_dies_while_it_is_waited_for(starter:
     os.kill(last, signal.SIGKILL)
     wait_for(srvd.is_ready, BOOT)
     assert srvd.get().startswith("one ")
-
-
-def die_with_zygote(srvd: Srvd) -> dict[str, int]:
-    """The daemon and its zygote are killed; who served."""
-    wait_for(lambda: is_written(srvd))
-    before = pids(srvd)
-    srvd.signal(signal.SIGSTOP)
-    zygote_of(srvd).kill()
-    srvd.die()
-    return before
 
 
 def test_a_low_limit_on_open_files_keeps_nobody_from_being_adopted(starter: Starter) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from srvd.errors import ConfigInvalid
 from tests.authority import Authority
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import BOOT, Srvd, ask, toml
+from tests.heirs import die
 from tests.load import Load, load_on
+from tests.support import wait_for
 from tests.worker_rig import Client
 
 pytestmark = pytest.mark.system
@@ -178,3 +183,97 @@ def test_proxy_and_trust_are_settings_of_a_listener(starter: Starter) -> None:
         client.send(b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n")
         answer = client.get("/", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
         assert answer.body == b"203.0.113.9 https"
+
+
+def talk(srvd: Srvd, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> http.client.HTTPConnection:
+    """A connection by TLS; to go on with a session if there is one."""
+    plain = socket.create_connection(srvd.address(), timeout=BOOT)
+    connection = http.client.HTTPConnection("shop.example", timeout=BOOT)
+    connection.sock = context.wrap_socket(plain, server_hostname="shop.example", session=session)
+    return connection
+
+
+def resumes(srvd: Srvd, context: ssl.SSLContext, session: ssl.SSLSession | None) -> bool:
+    connection = talk(srvd, context, session)
+    try:
+        ask(connection)
+        tls = connection.sock
+        assert isinstance(tls, ssl.SSLSocket)
+        return bool(tls.session_reused)
+    finally:
+        connection.close()
+
+
+def test_after_an_adoption_connections_sessions_and_certificates_are_what_they_were(starter: Starter) -> None:
+    srvd, authority = speaking_tls(starter, "workers = 2\nbake = 0")
+    srvd.start()
+    seen, before = serial(srvd, authority), srvd.names()
+    context = authority.client()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # there the session is there right after the handshake
+    with load_on(srvd.address(), 4, context=authority.client()) as load:
+        first = talk(srvd, context)
+        ask(first)
+        assert isinstance(first.sock, ssl.SSLSocket)
+        session = first.sock.session
+        die(srvd)
+        ask(first)  # it notices nothing
+        srvd.start()
+        ask(first)
+        first.close()
+        assert srvd.names() == before
+        assert resumes(srvd, context, session)
+        assert srvd.call("recycle")["operation"]["state"] == "done"  # forks of the adopted zygote
+        assert not before & srvd.names()
+        assert serial(srvd, authority) == seen
+        assert resumes(srvd, context, session)
+        (zygote,) = srvd.zygotes()
+        zygote.kill()  # the next one has its keys from the daemon, which has read them anew
+        wait_for(lambda: {name.split("#")[0] for name in srvd.names()} == {"web/2"}, BOOT)
+        assert serial(srvd, authority) == seen
+        load.more()
+    assert load.failed == []
+
+
+def test_new_certificates_come_into_force_with_the_adoption(starter: Starter) -> None:
+    srvd, authority = speaking_tls(starter, "workers = 2\nbake = 0")
+    srvd.start()
+    seen = serial(srvd, authority)
+    with load_on(srvd.address(), 4, context=authority.client()) as load:
+        die(srvd)
+        issue(srvd, authority)
+        srvd.start()
+        wait_for(lambda: serial(srvd, authority) != seen, BOOT)
+        load.more()
+    assert load.failed == []
+
+
+def test_what_only_a_dead_daemon_had_the_keys_of_serves_on_and_is_not_forked_in_the_clear(starter: Starter) -> None:
+    """The file has no TLS any more, and the reload that follows from that fails: the former generation stays."""
+    srvd, authority = speaking_tls(starter, "workers = 2\nbake = 0")
+    srvd.start()
+    seen = serial(srvd, authority)
+    die(srvd)
+    srvd.configure(toml("workers = 2\nbake = 0"))
+    srvd.deploy("raise RuntimeError('not finished')\n")
+    srvd.start()
+    (reload,) = [op for op in wait_ended(srvd) if op["kind"] == "reload"]
+    assert reload["state"] == "failed"
+    assert serial(srvd, authority) == seen
+    (zygote,) = srvd.zygotes()
+    zygote.kill()
+    srvd.wait_logged("the keys of web went with the former daemon; nothing was loaded")
+    repair = next(op for op in wait_ended(srvd) if op["kind"] == "repair")
+    shown = srvd.ctl("op", "show", str(repair["id"]))
+    assert "the keys of web went with the former daemon" in shown.stdout
+    assert "`srvctl reload` reads them" in shown.stdout
+    assert serial(srvd, authority) == seen  # by those who have them
+    srvd.good("two")
+    srvd.call("reload")
+    assert srvd.get().startswith("two ")
+
+
+def wait_ended(srvd: Srvd) -> list[dict[str, Any]]:
+    """What has ended, when nothing is under way any more."""
+    wait_for(lambda: not srvd.call("op.list")["operations"], BOOT)
+    ended: list[dict[str, Any]] = srvd.call("history")["operations"]
+    return ended

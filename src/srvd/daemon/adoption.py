@@ -208,6 +208,8 @@ def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: 
             kept.give(f"{name} link", orphan.link.detach())
             kept.give(f"{name} stderr", orphan.stderr)
             kept.give(f"{name} stacks", orphan.stacks)
+            if orphan.lifeline >= 0:
+                kept.give(f"lifeline {member}", orphan.lifeline)
     left = known._replace(
         zygotes=tuple(one for one in known.zygotes if one.id in alive),
         workers=tuple(_as_it_is(one, came) for one in known.workers if one.id in alive),

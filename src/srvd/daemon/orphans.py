@@ -40,6 +40,7 @@ class Orphan(Record):
     board: int
     lock: int
     listeners: list[int]
+    lifeline: int  # of a zygote's workers; -1 for a worker
 
     @property
     def id(self) -> WorkerId | GenerationId:
@@ -65,7 +66,7 @@ class Orphan(Record):
 
     def close(self) -> None:
         self.link.close()
-        owned = (self.pidfd, self.stderr, self.stacks, self.board, self.lock, *self.listeners)
+        owned = (self.pidfd, self.stderr, self.stacks, self.board, self.lock, self.lifeline, *self.listeners)
         fds.close_all(fd for fd in owned if fd >= 0)
 
 
@@ -169,8 +170,9 @@ class Calls:
             fds.close_all(passed)
             return None
         os.set_blocking(passed[0], False)
+        lifeline = -1 if here.serial or len(passed) < 5 else passed.pop(4)
         stderr, stacks, board, lock, *listeners = passed
-        return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, board, lock, listeners)
+        return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, board, lock, listeners, lifeline)
 
 
 def _is_whole(here: family.Here) -> bool:

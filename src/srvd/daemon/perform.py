@@ -155,6 +155,9 @@ class Performer:
         for zygote in found.zygotes:
             self.zygotes.resume(zygote, self._pool(zygote.id), kept)
         self.workers.resume(found.workers, {zygote.id for zygote in found.zygotes}, kept)
+        for generation in self._revisions:
+            if (lifeline := kept.find(f"lifeline {generation}")) >= 0:
+                self.zygotes.hold(generation, lifeline)
 
     def greet(self) -> None:
         """Tell those who have come, after a daemon that died, that they are adopted."""

@@ -5,6 +5,7 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -78,6 +79,7 @@ class Zygotes:
         self._bond = bond
         self._workers = workers
         self._zygotes: dict[GenerationId, Zygote] = {}
+        self._lifelines: dict[GenerationId, int] = {}  # of all workers of a generation, as long as there are any
 
     def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts = NO_FRONTS) -> None:
         """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
@@ -99,6 +101,18 @@ class Zygotes:
             return
         zygote = self._zygotes[generation] = Zygote(generation, pool, started)
         self._watch(zygote)
+
+    def hold(self, generation: GenerationId, lifeline: int) -> None:
+        """Keep the end of a lifeline, which is ours from now on."""
+        fds.close_all([self._lifelines.pop(generation, -1)])
+        self._lifelines[generation] = lifeline
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the lifelines of those who are all gone."""
+        left = {worker[:2] for worker in self._workers.pids().values()}
+        for generation in [one for one in self._lifelines if one not in self._zygotes and one not in left]:
+            os.close(self._lifelines.pop(generation))
 
     def _watch(self, zygote: Zygote) -> None:
         loop, started = self._voice.loop, zygote.process
@@ -173,6 +187,7 @@ class Zygotes:
         zygote = self._zygotes.get(GenerationId(orphan.here.pool, orphan.here.generation))
         if zygote is None or zygote.process.pid != orphan.pid or zygote.process.link is not None or zygote.timer:
             return False
+        self.hold(zygote.id, orphan.lifeline)
         output = Output(orphan.stderr, partial(self._voice.line, zygote.id))
         zygote.process.meet(self._voice.loop, orphan.link, output, orphan.stacks)
         self._voice.loop.add_reader(orphan.link.fileno(), self._hear, zygote)
@@ -186,6 +201,8 @@ class Zygotes:
 
     def carry(self, kept: Kept) -> tuple[Carried, ...]:
         """What another program needs to go on with them; they notice nothing."""
+        for generation, lifeline in self._lifelines.items():
+            kept.give(f"lifeline {generation}", lifeline)
         return tuple(
             Carried(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
                     one.process.carry(f"zygote {one.id}", kept), one.dismissed, one.killed)
@@ -212,6 +229,8 @@ class Zygotes:
                 _dismiss(zygote)
             zygote.process.finish(self._voice.loop)
         self._zygotes.clear()
+        fds.close_all(self._lifelines.values())
+        self._lifelines.clear()
 
     def _hear(self, zygote: Zygote, *, last: bool = False) -> None:
         for heard in zygote.process.hear(family.FROM_ZYGOTE, most_fds=1, last=last):
@@ -224,6 +243,8 @@ class Zygotes:
         match message:
             case family.Loaded(preloaded, notes, _):
                 zygote.told = zygote.forks = True
+                if passed:
+                    self.hold(zygote.id, passed.pop())
                 self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes)))
             case family.LoadFailed(reason, hint, traceback):
                 self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
@@ -266,6 +287,7 @@ class Zygotes:
         tail = zygote.process.finish(self._voice.loop)
         self._fail(zygote, _unsaid(zygote, ended, tail))
         self._workers.zygote_gone(zygote.id)
+        self._let_go()
         stacks = zygote.trace.text if zygote.trace is not None else ""
         self._voice.emit(ZygoteGone(zygote.id, str(ended), family.clip(tail + stacks)))
 

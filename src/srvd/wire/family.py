@@ -59,7 +59,9 @@ class Quit(Record):
 
 
 class Loaded(Record):
-    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker)."""
+    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker); fd: the end to hold of
+    the lifeline that its workers will have.
+    """
 
     preloaded: bool
     notes: list[str]
@@ -182,7 +184,8 @@ class Bye(Record):
 
 class Here(Record):
     """orphan → the next daemon, its first message at the rendezvous, which becomes its link; fds: the end of its stderr
-    that is read, the file for its stacks, the scoreboard's memfd, the family's lock, its listeners.
+    that is read, the file for its stacks, the scoreboard's memfd, the family's lock, of a zygote the lifeline of its
+    workers, its listeners.
 
     Answered by `Adopted`, or by the order to leave.
     """

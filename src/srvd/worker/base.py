@@ -22,6 +22,7 @@ from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
 from srvd.worker.lines import Lines
+from srvd.worker.lifeline import Lifeline
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Name, Orders, Patience
@@ -59,6 +60,7 @@ class Boot(NamedTuple):
     nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
     home: Home | None = None  # None: it leaves when its link ends
     lines: Lines | None = None  # of the access log, if there is one; None: nobody else has them
+    lifeline: int = -1  # ends when nobody is left who could end this worker; -1: there is none
 
     @property
     def worker(self) -> str:
@@ -108,6 +110,8 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
         service.connection = Connection
         run = loop.run
     service.access, service.wear = access, wear
+    if boot.lifeline >= 0:
+        service.lifeline = Lifeline(loop, boot.lifeline)
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
     Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)

@@ -153,6 +153,8 @@ class Orders:
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)
             case family.Adopted() if self._orphan is not None and self._orphan.alone:
                 self._orphan.adopted()
+                if self._service.lifeline is not None:
+                    self._service.lifeline.held()
                 self._service.log.info("a new daemon has adopted this worker")
 
     def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
@@ -194,6 +196,8 @@ class Orders:
         """The daemon is gone, or speaks nonsense. A worker in standby is of no use to anybody without one."""
         self._heard_end = True
         self._service.loop.remove(self._link.sock.fileno())
+        if self._service.lifeline is not None:
+            self._service.lifeline.lost(now)
         orphan, lives_on = self._orphan, isinstance(exc, EOFError) and not self._dismissed
         if orphan is None or not lives_on or not (self._gate.opened or self._draining):
             self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")

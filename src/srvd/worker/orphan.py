@@ -37,6 +37,7 @@ class Home(NamedTuple):
     listeners: tuple[int, ...]
     stderr: int  # the end that is read: as long as somebody has it, no write fails for want of a reader
     stacks: int  # the file for its stacks
+    lifeline: int = -1  # of a zygote: the end to hold, for the next daemon to hold as well
 
 
 def call_home(home: Home, here: family.Here) -> socket.socket | None:
@@ -44,7 +45,8 @@ def call_home(home: Home, here: family.Here) -> socket.socket | None:
     link = rendezvous.call(home.name, home.uid)
     if link is None:
         return None
-    passed = (home.stderr, home.stacks, home.board, home.lock, *home.listeners)
+    lifeline = () if home.lifeline < 0 else (home.lifeline,)
+    passed = (home.stderr, home.stacks, home.board, home.lock, *lifeline, *home.listeners)
     try:
         said = fds.send(link, family.encode(here), passed[: fds.FDS_LIMIT])
     except OSError:  # whoever waited has gone, or descriptors are short: the next call may do

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from srvd.log import Log
     from srvd.worker.access import AccessLog
     from srvd.worker.connection import Connection
+    from srvd.worker.lifeline import Lifeline
     from srvd.worker.loop import Loop
     from srvd.worker.meter import Meter
     from srvd.worker.wear import Wear
@@ -63,6 +64,7 @@ class Service:
         """Responses that begin now are the last ones of their connections."""
         self.access: AccessLog | None = None
         self.wear: Wear | None = None
+        self.lifeline: Lifeline | None = None
         self._stamp = Stamp()
 
     def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from srvd.linux import limits, process, stacks
+from srvd.linux import lifeline, limits, process, stacks
 from srvd.linux.title import set_title
 from srvd.wire import family
 from srvd.worker import application, base
@@ -40,6 +40,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(stock.stacks)  # its own are told to `trace` since before the fork
+        os.close(stock.hold)
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
         process.reset_signals(stacks.ASK)
@@ -77,5 +78,6 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         hooks=stock.hooks,
         fronts=stock.fronts,
         nudge=stock.nudge,
-        home=None if home is None else home._replace(stderr=stderr_read, stacks=trace),
+        home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
+        lifeline=lifeline.own(stock.lifeline),
     )

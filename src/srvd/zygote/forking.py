@@ -54,6 +54,8 @@ class Stock(Record):
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
     stacks: int = -1  # the file for the zygote's own stacks
+    lifeline: int = -1  # of the workers: their end
+    hold: int = -1  # and the other one, which the daemon has, too
     home: Home | None = None  # None: it leaves when its link ends
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
 

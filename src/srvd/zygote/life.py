@@ -21,6 +21,7 @@ from srvd.config import settings
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import fds, identity, limits, process, stacks
+from srvd.linux import lifeline as lifelines
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.record import Record
@@ -62,6 +63,7 @@ def live() -> NoReturn:
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
+        lifelines.prepare()  # here, because this interpreter mostly waits for the daemon's first word
         process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
         errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
         code = 0 if errand is None else _serve(link, errand, born)
@@ -118,7 +120,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin)
     process.reset_signals(stacks.ASK)  # to SIGCHLD ignored, for one, no exit could be told any more
-    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), wait=True)
+    lifeline, hold = os.pipe()
+    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), [hold], wait=True)
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
@@ -126,7 +129,10 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
     board, trace = Board.attach(errand.fds[0]), errand.fds[1]
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    stock = Stock(wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, home, nudge)
+    home = None if home is None else home._replace(lifeline=hold)
+    stock = Stock(
+        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, lifeline, hold, home, nudge
+    )
     Nursery(link, stock).run()
     return 0
 

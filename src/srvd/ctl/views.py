@@ -211,6 +211,8 @@ def _show_one_operation(result: Map) -> None:
         put(f"  {clock(step['at'])}  {escape(step['phase']):<10} {escape(step['message'])}")
     if op["error"]:
         _fact("error", op["error"].get("message", ""))
+        if op["error"].get("hint"):
+            _fact("hint", op["error"]["hint"])
         traceback = (op["error"].get("detail") or {}).get("traceback")
         if traceback:
             put(_indented(str(traceback)))

@@ -22,7 +22,7 @@ from srvd.core.actions import (
     TellWorker,
     Told,
 )
-from srvd.core.events import Event, WorkerContinued, WorkerStopped
+from srvd.core.events import Event, WorkerContinued, WorkerGone, WorkerStopped
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon import worker as employed
 from srvd.daemon import zygotes
@@ -76,11 +76,16 @@ class Performer:
     ) -> None:
         self._listeners = listeners
         self._emit = emit
-        voice = Voice(loop, emit, woke, line)
+        voice = Voice(loop, self._pass_on, woke, line)
         self.workers = Workers(voice, board)
         self.zygotes = Zygotes(voice, board, self.workers, bond)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
+
+    def _pass_on(self, event: Event) -> None:
+        self._emit(event)
+        if isinstance(event, WorkerGone):
+            self.zygotes.let_go()
 
     def settle(self, revision: Revision, config: Config) -> None:
         """The settings behind a revision; before any action names it. Its listeners were prepared."""

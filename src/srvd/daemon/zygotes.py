@@ -106,9 +106,9 @@ class Zygotes:
         """Keep the end of a lifeline, which is ours from now on."""
         fds.close_all([self._lifelines.pop(generation, -1)])
         self._lifelines[generation] = lifeline
-        self._let_go()
+        self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Of the lifelines of those who are all gone."""
         left = {worker[:2] for worker in self._workers.pids().values()}
         for generation in [one for one in self._lifelines if one not in self._zygotes and one not in left]:
@@ -287,7 +287,7 @@ class Zygotes:
         tail = zygote.process.finish(self._voice.loop)
         self._fail(zygote, _unsaid(zygote, ended, tail))
         self._workers.zygote_gone(zygote.id)
-        self._let_go()
+        self.let_go()
         stacks = zygote.trace.text if zygote.trace is not None else ""
         self._voice.emit(ZygoteGone(zygote.id, str(ended), family.clip(tail + stacks)))
 

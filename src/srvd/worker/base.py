@@ -21,8 +21,8 @@ from srvd.worker.access import AccessLog
 from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
-from srvd.worker.lines import Lines
 from srvd.worker.lifeline import Lifeline
+from srvd.worker.lines import Lines
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Name, Orders, Patience

@@ -151,3 +151,32 @@ def full_disk(disk: Path, room: int = 0) -> Iterator[None]:
     os.truncate(hog, hog.stat().st_size - room)
     yield
     hog.unlink()
+
+
+@contextmanager
+def control_group(file: str, limit: int, old: str = "") -> Iterator[Path]:
+    """A control group with a limit in `file`, of version 2 or 1 (there it may be called `old`); skips the test where
+    none can be made.
+    """
+    controller = file.partition(".")[0]
+    for root, name in (("/sys/fs/cgroup", file), (f"/sys/fs/cgroup/{controller}", old or file)):
+        if not Path(root, "cgroup.procs").exists():  # a folder for the hierarchies of version 1, and none itself
+            continue
+        group = Path(root) / f"srvd-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / name).write_text(str(limit))
+        except OSError:  # a controller that is not switched on here
+            group.rmdir()
+            continue
+        try:
+            yield group
+        finally:
+            for pid in (group / "cgroup.procs").read_text().split():  # they leave; who looks for them finds them
+                (group.parent / "cgroup.procs").write_text(pid)
+            group.rmdir()
+        return
+    pytest.skip(f"no control group for {controller} can be made here")

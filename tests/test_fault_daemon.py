@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from srvd.errors import SrvdError
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, is_alive, toml
-from tests.fault import full_disk, small_disk, under_load
+from tests.fault import control_group, full_disk, no_more_files, small_disk, under_load
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -102,6 +104,34 @@ def test_a_start_that_has_no_room_for_its_pidfile_leaves_the_workers_to_the_next
         assert fault.lost() == []
         assert "no worker has died" in fault.why()
         assert srvd.stop() == 0
+
+
+# -- it is short of something -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("short_of", ["processes", "descriptors"])
+def test_an_upgrade_that_cannot_be_made_changes_nothing_and_says_why(srvd: Srvd, short_of: str) -> None:
+    """EAGAIN, EMFILE: the new program cannot be asked to check itself. When it can, the upgrade is made."""
+    reason = {"processes": "Resource temporarily unavailable", "descriptors": "Too many open files"}[short_of]
+    with under_load(srvd, f"an upgrade without {short_of}, until the next one is made") as fault, ExitStack() as stack:
+        before = srvd.names()
+        client = stack.enter_context(srvd.client())
+        with ExitStack() as shortage:
+            if short_of == "processes":
+                group = shortage.enter_context(control_group("pids.max", 1))
+                (group / "cgroup.procs").write_text(str(srvd.pid))
+            else:
+                shortage.enter_context(no_more_files(srvd.pid))
+            with pytest.raises(SrvdError, match=reason):
+                client.call("upgrade", {})
+            fault.load.more()
+        fault.strikes()
+        assert srvd.ctl("upgrade").returncode == 0
+        fault.repaired(lambda: srvd.pool()["state"] == "ready")
+        assert srvd.names() == before
+    assert fault.lost() == []
+    assert "no worker has died" in fault.why()
+    assert "a bug in srvd" not in srvd.logged()
 
 
 # -- it stands still ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, Map, Srvd, toml
-from tests.fault import no_more_files, under_load
+from tests.fault import control_group, no_more_files, under_load
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -30,37 +30,8 @@ HUNGRY = apps.good().replace(
 # -- memory -------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _control_group(file: str, limit: int, old: str = "") -> Iterator[Path]:
-    """A control group with a limit in `file`, of version 2 or 1 (there it may be called `old`); skips the test where
-    none can be made.
-    """
-    controller = file.partition(".")[0]
-    for root, name in (("/sys/fs/cgroup", file), (f"/sys/fs/cgroup/{controller}", old or file)):
-        if not Path(root, "cgroup.procs").exists():  # a folder for the hierarchies of version 1, and none itself
-            continue
-        group = Path(root) / f"srvd-test-{os.getpid()}"
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        try:
-            (group / name).write_text(str(limit))
-        except OSError:  # a controller that is not switched on here
-            group.rmdir()
-            continue
-        try:
-            yield group
-        finally:
-            for pid in (group / "cgroup.procs").read_text().split():  # they leave; who looks for them finds them
-                (group.parent / "cgroup.procs").write_text(pid)
-            group.rmdir()
-        return
-    pytest.skip(f"no control group for {controller} can be made here")
-
-
 def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_named_so(starter: Starter) -> None:
-    with _control_group("memory.max", 300 << 20, "memory.limit_in_bytes") as group:
+    with control_group("memory.max", 300 << 20, "memory.limit_in_bytes") as group:
         srvd = starter.new(config=toml("workers = 2"), code=HUNGRY)
         srvd.command = ["/bin/sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$0" "$@"', *srvd.command]
         srvd.start()
@@ -167,7 +138,7 @@ def test_a_daemon_that_may_not_fork_keeps_all_it_has_and_loads_a_lost_zygote_as_
     """EAGAIN where the daemon starts a zygote: a reload is given up with the reason, a repair is tried again."""
     with under_load(srvd, "a zygote killed while the daemon cannot fork, after it can") as fault:
         before = srvd.names()
-        with _control_group("pids.max", 1) as group:
+        with control_group("pids.max", 1) as group:
             (group / "cgroup.procs").write_text(str(srvd.pid))  # and nobody else: its children may fork
             reload = srvd.ctl("reload")
             assert reload.returncode == 1

@@ -83,20 +83,23 @@ def test_a_zygote_without_descriptors_refuses_to_fork_and_is_asked_again(starter
 
 
 def test_a_zygote_stopped_while_it_loads_fails_the_reload_and_nothing_else(starter: Starter) -> None:
-    srvd = starter(config=toml('workers = 2\nboot_timeout = "1s"'))
-    srvd.good("two", apps.SLOW.format(seconds=0.5))
-    with under_load(srvd, "SIGSTOP of a zygote that loads (boot_timeout 1 s)") as fault:
+    srvd = starter(config=toml('workers = 2\nboot_timeout = "4s"'))
+    held = srvd.folder / "held"
+    held.touch()
+    srvd.good("two", "import os, time\nwhile os.path.exists('held'): time.sleep(0.02)\n")
+    with under_load(srvd, "SIGSTOP of a zygote that loads (boot_timeout 4 s)") as fault:
         before = srvd.names()
         op = srvd.order("reload")
         srvd.wait_operation(op, "load")
         loading = wait_for(lambda: [one for one in srvd.zygotes() if "web@2" in " ".join(one.cmdline())])[0]
         fault.strikes()
         loading.suspend()
+        held.unlink()
         fault.repaired(lambda: srvd.operation(op)["state"] == "failed")
         assert srvd.names() == before
     assert fault.lost() == []
     assert "no worker has died" in fault.why()
-    assert "was not loaded within 1 s" in srvd.operation(op)["error"]["message"]
+    assert "was not loaded within 4 s" in srvd.operation(op)["error"]["message"]
     wait_for(lambda: len(srvd.zygotes()) == 1)
 
 

@@ -487,6 +487,18 @@ def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Ve
     assert old.wait() == 0
 
 
+def test_a_zygote_that_speaks_otherwise_than_the_daemon_is_not_taken(old: Srvd, versions: Versions) -> None:
+    """As after an installer, before the upgrade: who is started then is of the new version."""
+    before = pids(old)["workers"]
+    versions.edit("1.0", {"wire/family.py": ("PROTOCOL = 1\n", "PROTOCOL = 2\n")})
+    done = old.ctl("reload")
+    assert done.returncode == 1
+    assert "the daemon speaks version 1, this zygote 2" in done.stderr
+    assert "`srvctl upgrade` if srvd was replaced" in done.stderr
+    assert pids(old)["workers"] == before
+    assert old.get().startswith("one ")
+
+
 def test_srvctl_waits_for_the_verdict_longer_than_a_program_may_hang() -> None:
     assert RECONNECT >= 2 * TAKEOVER_SECONDS
 

@@ -183,13 +183,15 @@ def _become(wanted: family.Load) -> None:
 def _understand(datagram: bytes) -> family.Load:
     wanted = family.decode(datagram, (family.Load,))
     assert isinstance(wanted, family.Load)
+    if wanted.protocol != family.PROTOCOL:  # of the scoreboard, too, which would be read and written otherwise
+        raise BadFrame(f"read what to load: the daemon speaks version {wanted.protocol}, this zygote {family.PROTOCOL}")
     return wanted
 
 
 def _misunderstood(bad: BadFrame) -> LoadFailed:
     return LoadFailed(
         f"load with {sys.executable}: its srvd and the daemon's do not understand each other ({bad.message})",
-        hint="install the daemon's version of srvd for this interpreter",
+        hint="`srvctl upgrade` if srvd was replaced; else install the daemon's version for this interpreter",
     )
 
 

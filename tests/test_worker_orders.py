@@ -365,7 +365,7 @@ def test_the_scoreboard_tells_requests_bytes_and_connections(tmp_path: Path) -> 
         raw = client.get("/").raw
         client.get("/absent")
         client.send(b"GET /slow/0.2?q HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_for(lambda: rig.facts().line == "GET /slow/0.2?q")
+        wait_for(lambda: rig.facts().line == "GET /slow/0.2")  # a query may hold a secret
         facts = rig.facts()
         assert (facts.busy, facts.connections) == (1, 1)
         client.answer()

@@ -66,7 +66,8 @@ class _Line:
         }
         self.method = parts.method
         self.label = f"{parts.method} {parts.target}"  # for the log
-        self.line = self.label.encode("ascii")  # the same, for the scoreboard
+        # For the scoreboard, and so for whoever may look at it: without the query, in which a token may be.
+        self.line = self.label.partition("?")[0].encode("ascii")
         self.minor = parts.minor
         self.authority = (parts.scheme, parts.authority) if parts.authority else None
         self.sections: dict[bytes, _Section] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from srvd.linux import limits
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
+from tests.daemon import BOOT, Srvd, toml
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
@@ -189,3 +191,33 @@ def test_a_limit_that_does_not_exist_is_refused_by_name(starter: Starter) -> Non
     done = starter.new(config=toml("rlimits = { nofiles = 1024 }")).run()
     assert done.returncode == 78
     assert 'did you mean "nofile"?' in done.stderr
+
+
+READS = """
+def app(environ, start_response):
+    size = len(environ["wsgi.input"].read())
+    start_response("200 OK", [("Content-Length", str(len(str(size))))])
+    return [str(size).encode()]
+"""
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["kept", "streamed"])
+def test_a_slow_upload_counts_for_request_timeout_only_when_bodies_are_streamed(
+    starter: Starter, streams: bool
+) -> None:
+    settings = f'workers = 1\nrequest_timeout = "1s"\nstream_bodies = {str(streams).lower()}'
+    srvd = starter(config=toml(settings), code=READS)
+    left = 1 << 20
+    with socket.create_connection(srvd.address(), timeout=BOOT) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % left)
+        if streams:
+            wait_for(lambda: client.send(b"x") and "in POST / for " in srvd.logged(), BOOT)
+            assert wait_for(srvd.deaths, BOOT)[0]["cause"] == "request_timeout"
+            return
+        began = time.monotonic()
+        while time.monotonic() < began + 2.5:
+            left -= client.send(b"x")
+            assert stays(lambda: not srvd.serving()[0]["busy"], 0.05)
+        client.sendall(b"x" * left)
+        assert client.recv(4096).endswith(b"%d" % (1 << 20))
+    assert srvd.deaths() == []

@@ -237,7 +237,7 @@ class PoolSettings(NamedTuple):
         bool,
         Setting(
             "Call the application when a request's head is here, and read the body when the application does; a slow "
-            "client then holds one of the threads, which it does not else",
+            "client then holds one of the threads, which it does not else, and its upload counts for request_timeout",
             "yes or no",
         ),
     ] = False

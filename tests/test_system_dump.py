@@ -220,6 +220,17 @@ def test_a_long_stack_is_cut_and_the_answer_stays_bounded(starter: Starter) -> N
     assert "the rest is lost" in process["problem"]
     assert 10 < len(process["threads"]) < 60
     assert dump(srvd)["threads"]  # and the next time, too
+    assert srvd.names() == {"web/1#1"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 600])
+def test_a_worker_that_may_write_no_files_is_not_disturbed_either(starter: Starter, size: int) -> None:
+    srvd = starter(config=toml(f"workers = 1\nrlimits = {{ fsize = {size} }}"))
+    process = dump(srvd)
+    assert bool(process["problem"]) != bool(process["threads"])
+    assert ("fsize" in process["problem"]) == (size == 0)
+    dump(srvd)
+    assert srvd.names() == {"web/1#1"}
 
 
 def test_who_asked_is_logged(srvd: Srvd) -> None:

@@ -128,7 +128,7 @@ class Stacks:
         written = self._written()
         if not written or (self._signal == stacks.DUMP and (seen.pending or self._is_writing(seen))):
             return False
-        return self._signal == stacks.DUMP or stacks.only(self._read(written))[1]
+        return self._signal == stacks.DUMP or _is_full(written) or stacks.only(self._read(written))[1]
 
     def _written(self) -> int:
         return min(os.lseek(self.fd, 0, os.SEEK_CUR), SIZE)
@@ -164,7 +164,10 @@ class Stacks:
             return "it had not finished when the time was over"
         if seen.pending:
             return f"it did not take the signal in time; it is {seen.state}{where}"
-        return "it took the signal and wrote nothing: the application has put another handler in place"
+        return (
+            "it took the signal and wrote nothing: the application has put another handler in place, or fsize of the "
+            "pool's rlimits lets it write no file"
+        )
 
     def _end(self, seen: Reach | None, problem: str) -> None:
         self._timer = None
@@ -172,7 +175,7 @@ class Stacks:
         text = stacks.only(self._read(written))[0]
         if written:
             self._give_back()
-        if written > SIZE - _LINE:
+        if _is_full(written):
             problem = f"they are longer than {SIZE >> 10} KiB: the rest is lost"
         trace = Trace(text, problem, seen.state if seen else "ended")
         waiting, self._waiting = self._waiting, []
@@ -184,3 +187,7 @@ class Stacks:
         os.lseek(self.fd, 0, os.SEEK_SET)
         with mmap.mmap(self.fd, SIZE) as pages:
             pages.madvise(mmap.MADV_REMOVE)
+
+
+def _is_full(written: int) -> bool:
+    return written > SIZE - _LINE

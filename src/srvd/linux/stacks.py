@@ -15,6 +15,7 @@ import faulthandler
 import os
 import re
 import signal
+from contextlib import suppress
 
 __all__ = ["ASK", "DUMP", "only", "tell_to"]
 
@@ -33,9 +34,11 @@ def tell_to(fd: int) -> None:
     """
 
     def answer(number: int, frame: object) -> None:
-        os.write(fd, _START)
-        faulthandler.dump_traceback(fd, all_threads=True)
-        os.write(fd, _END)
+        # The file is full, or RLIMIT_FSIZE says so. Raised here, it would be raised wherever the application is.
+        with suppress(OSError):
+            os.write(fd, _START)
+            faulthandler.dump_traceback(fd, all_threads=True)
+            os.write(fd, _END)
 
     faulthandler.register(DUMP, fd, all_threads=True, chain=False)
     signal.signal(ASK, answer)

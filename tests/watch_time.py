@@ -219,7 +219,7 @@ class Certificates(Claims):
     def _fits(self, certificate: Certificate, death: Death) -> None:
         by_itself = {"boot_failed", "signal", "exited", "out_of_memory", "unknown"}
         sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "drain_timeout",
-                     "request_timeout", "silent", "misfit"}  # fmt: skip
+                     "request_timeout", "silent", "misfit", "abandoned"}  # fmt: skip
         child = self.world.buried
         assert child is not None
         touched = child.killed or child.state == "draining"

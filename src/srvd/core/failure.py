@@ -104,11 +104,11 @@ def cause(worker: Worker, death: Death) -> str:
         return "out_of_memory"
     if worker.ready_at is None and not worker.leaving:
         return "boot_failed"
-    if worker.leaving == ABANDONED:
-        return "abandoned"
     if worker.leaving:
         if death.exit_code != 0 and not death.unseen and worker.phase is not Phase.KILLED:
             return "died_leaving"
+        if worker.leaving == ABANDONED:
+            return "abandoned"
         return "recycled" if worker.leaving in ("worn", "recycle") else "retired"
     if death.unseen:
         return "unknown"

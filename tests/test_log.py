@@ -62,6 +62,15 @@ def test_the_journal_is_told_the_priority_of_each_line(pipe: tuple[int, int]) ->
     assert lines[4:] == ["<3>    Traceback", "<6>web/1#1 | <0>of an application"]
 
 
+def test_what_a_worker_logs_keeps_its_priority(pipe: tuple[int, int]) -> None:
+    log = journal_log(pipe[1], pipe[1])
+    for level, priority in (("debug", 7), ("info", 6), ("warning", 4), ("error", 3)):
+        text_log(pipe[1], "debug").write(level, "told by a worker")
+        own = os.read(pipe[0], 4096).decode().rstrip()
+        log.captured("web/1#1", own)
+        assert os.read(pipe[0], 4096).decode() == f"<{priority}>web/1#1 | {own}\n"
+
+
 def test_json_for_the_journal_is_json_behind_its_priority(pipe: tuple[int, int]) -> None:
     journal_log(pipe[1], pipe[1], "json").warning("c")
     line = os.read(pipe[0], 4096).decode()

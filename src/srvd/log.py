@@ -31,6 +31,10 @@ _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}  # sd-daemon(3)
 _WORDS: Final = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
 
+_LEVELS_BY_WORD: Final = {word: level for level, word in _WORDS.items()}
+_STAMP: Final = len("2026-11-23 13:25:27.797 ")
+_WORD_END: Final = _STAMP + 5
+
 _UNSEEN: Final = (
     *range(0x20),  # C0
     *range(0x7F, 0xA0),  # DEL and C1: a terminal obeys these too
@@ -123,7 +127,8 @@ class Log:
         if self._json:
             self._put("info", self._as_json("info", text, (("source", source),)))
         else:
-            self._put("info", f"{source} | {escape(text)}")
+            # A worker's own logger writes as this one does; what else looks like it is as urgent as it says.
+            self._put(_LEVELS_BY_WORD.get(text[_STAMP:_WORD_END], "info"), f"{source} | {escape(text)}")
 
     def _put(self, level: str, line: str) -> None:
         self.line(self._priorities.get(level, "") + line)

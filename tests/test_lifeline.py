@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from srvd.linux import lifeline
@@ -106,6 +107,20 @@ def test_an_upgrade_keeps_hold(starter: Starter) -> None:
     srvd.wait_logged("died")
     assert stays(lambda: left_of(srvd) == 0.0, 0.5)
     (srvd.folder / "app.py").write_text(APP)
+
+
+def test_where_the_c_library_cannot_be_called_nobody_is_harmed_by_the_signal(starter: Starter) -> None:
+    """A Python may be built without ctypes. Its workers have no lifeline, and no handler that the signal would need."""
+    poor = starter.folder / "poor"
+    poor.mkdir()
+    (poor / "ctypes.py").write_text("raise ImportError('there is none')\n")
+    path = os.pathsep.join([str(poor), *filter(None, [os.environ.get("PYTHONPATH")])])
+    srvd = starter(config=toml(f'workers = 1\nenv = {{ PYTHONPATH = "{path}" }}'))
+    srvd.get()
+    (only,) = die_with_zygote(srvd).values()
+    assert stays(lambda: srvd.get().split()[1] == "web/1#1", 0.5)
+    assert is_alive(psutil.Process(only))
+    srvd.start()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 
-__all__ = ["SECONDS", "SIGNAL", "own", "prepare", "tighten"]
+__all__ = ["SECONDS", "SIGNAL", "make", "own", "prepare", "tighten"]
 
 SIGNAL = signal.SIGRTMAX
 """The highest there is: the longest time."""
@@ -35,6 +35,17 @@ def prepare() -> bool:
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(SIGNAL), ctypes.cast(libc.alarm, ctypes.c_void_p))
     return True
+
+
+def make() -> tuple[int, int]:
+    """The end of those who are looked after, and the one to hold. -1 for the first: it would be of no use here, for
+    without its handler the signal ends whoever gets it. Raises `OSError`.
+    """
+    end, hold = os.pipe()
+    if prepare():  # again: an application may have had a handler of its own for the signal
+        return end, hold
+    os.close(end)
+    return -1, hold
 
 
 def own(end: int) -> int:

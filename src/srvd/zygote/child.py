@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from srvd.linux import lifeline, limits, process, stacks
 from srvd.linux.title import set_title
+from srvd.log import Log
 from srvd.wire import family
 from srvd.worker import application, base
 
@@ -79,5 +80,18 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         fronts=stock.fronts,
         nudge=stock.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
-        lifeline=lifeline.own(stock.lifeline),
+        lifeline=_own(stock.lifeline),
     )
+
+
+def _own(end: int) -> int:
+    """The lifeline's end for this worker alone; -1: it has none."""
+    if end < 0:
+        return -1
+    try:
+        return lifeline.own(end)
+    except OSError as exc:  # a policy of the system's may forbid it: no reason not to serve
+        Log(2).warning(
+            f"open the lifeline: {exc.strerror}; if this worker loses daemon and zygote, and is stuck, it stays"
+        )
+        return -1

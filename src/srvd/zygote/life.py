@@ -63,7 +63,7 @@ def live() -> NoReturn:
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
-        lifelines.prepare()  # here, because this interpreter mostly waits for the daemon's first word
+        lifelines.prepare()  # imports ctypes: here, for mostly this interpreter waits for the daemon's first word
         process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
         errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
         code = 0 if errand is None else _serve(link, errand, born)
@@ -120,7 +120,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin)
     process.reset_signals(stacks.ASK)  # to SIGCHLD ignored, for one, no exit could be told any more
-    lifeline, hold = os.pipe()
+    lifeline, hold = lifelines.make()
     fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), [hold], wait=True)
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.

@@ -104,12 +104,12 @@ class Srvd:
         assert self.daemonized, "it is not running"
         return self.daemonized
 
-    def start(self, *, ready: bool = True) -> Srvd:
+    def start(self, *, ready: bool = True, cwd: Path | None = None) -> Srvd:
         self._addresses.clear()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
-                cwd=self.folder,
+                cwd=cwd or self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

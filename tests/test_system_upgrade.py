@@ -630,6 +630,39 @@ def test_a_socket_of_the_environment_is_kept(starter: Starter, versions: Version
     assert srvd.get().startswith("one ")
 
 
+@pytest.mark.parametrize("chdir", [False, True], ids=["", "with chdir"])
+def test_the_folder_that_it_was_started_in_may_be_removed(starter: Starter, tmp_path: Path, chdir: bool) -> None:
+    """As by a deploy that keeps the last few releases. Only what is loaded from there needs it."""
+    release, kept = tmp_path / "release", tmp_path / "kept"
+    for folder in (release, kept):
+        folder.mkdir()
+        (folder / "app.py").write_text(apps.good())
+    srvd = starter.new("--workers", "1", env={"SRVD_CHDIR": str(kept)} if chdir else {})
+    srvd.deploy("raise RuntimeError('not from here')")
+    srvd.start(cwd=release)
+    shutil.rmtree(release)
+    upgraded(srvd)
+    done = srvd.ctl("reload")
+    if chdir:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert "the one that srvd was started in has been removed" in done.stderr
+        assert "set `chdir`" in done.stderr
+    assert srvd.get().startswith("one ")
+
+
+def test_a_relative_path_without_a_folder_is_refused_by_name(starter: Starter, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    (release / "app.py").write_text(apps.good())
+    srvd = starter.new("--workers", "1", "--pidfile", "srvd.pid").start(cwd=release)
+    shutil.rmtree(release)
+    done = srvd.ctl("upgrade")
+    assert done.returncode == 78
+    assert 'pidfile: found "srvd.pid", expected an absolute path' in done.stderr
+
+
 def test_its_settings_come_from_where_they_came_from(starter: Starter, versions: Versions) -> None:
     srvd = starter.new(config=toml("workers = 1"), env={**versions.env, "SRVD_THREADS": "3"})
     srvd.command += ["--workers", "2"]

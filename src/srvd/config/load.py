@@ -181,10 +181,13 @@ class _Layers:
         self._put(key, list(value) if isinstance(value, tuple) else value, setting.kind, origin)
 
     def _put(self, key: Key, value: object, kind: str, origin: str) -> None:
-        folder = os.path.dirname(origin) if origin.startswith("/") else os.getcwd()
         try:
+            # From "", a relative path is one of the folder that srvd was started in.
+            folder = os.path.dirname(origin) if origin.startswith("/") else ""
             self.chosen[key] = anchor(kind, values.read(kind, value), folder)
             self.origins[key] = origin
+        except FileNotFoundError:
+            self._refuse(origin, key, value, "an absolute path: the folder that srvd was started in has been removed")
         except values.Unfit as unfit:
             self._refuse(origin, key, value, unfit.expected, unfit.nearest)
 

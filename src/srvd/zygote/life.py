@@ -93,7 +93,7 @@ def _hear(link: socket.socket) -> Errand | None:
 
 def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     """Load and fork until the daemon lets go; the exit code."""
-    origin = Origin(dict(os.environ), os.getcwd(), os.umask(0))
+    origin = Origin(dict(os.environ), _folder(), os.umask(0))
     os.umask(origin.umask)
     try:
         wanted = _understand(errand.datagram)
@@ -135,6 +135,14 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     )
     Nursery(link, stock).run()
     return 0
+
+
+def _folder() -> str:
+    """Where we are; "." if that has been removed, and `chdir` may lead somewhere else."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "."
 
 
 def _home(wanted: family.Load, passed: list[int]) -> tuple[Home | None, list[int]]:

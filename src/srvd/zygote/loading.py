@@ -36,9 +36,17 @@ def enter(wanted: family.Load) -> None:
             raise LoadFailed(
                 f"change to {wanted.chdir}: {exc.strerror}; the application was not loaded", hint="correct `chdir`"
             ) from exc
+    try:
+        here = os.getcwd()
+    except FileNotFoundError as exc:
+        raise LoadFailed(
+            "find the folder to load from: the one that srvd was started in has been removed; the application was not "
+            "loaded",
+            hint="set `chdir` to where the application is; a path with a link in it may stay the same over releases",
+        ) from exc
     # The working directory first, as users of a WSGI server expect; -P kept the interpreter from doing so itself,
     # which would have let a module of that folder pass for one that the zygote is made of.
-    sys.path[:0] = [os.getcwd(), *(os.path.abspath(folder) for folder in wanted.pythonpath)]
+    sys.path[:0] = [here, *(os.path.abspath(folder) for folder in wanted.pythonpath)]
     sys.argv[1:] = []
 
 

@@ -12,7 +12,7 @@ import pytest
 from srvd.errors import BootFailed, LoadFailed, SrvdError
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
+from tests.daemon import BOOT, Srvd, free_port, toml
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -269,3 +269,16 @@ def test_a_failed_reload_is_told_with_step_reason_and_traceback(srvd: Srvd) -> N
     assert shown["state"] == "failed"
     assert [step["phase"] for step in shown["timeline"]] == ["queued", "config", "load", "failed"]
     assert srvd.call("why")["deaths"] == []
+
+
+def test_a_rollback_to_a_listener_that_rests_is_accepted_on_at_once(starter: Starter) -> None:
+    def on(port: int) -> str:
+        return f'[listeners.web]\nbind = ["127.0.0.1:{port}"]\n[pools.web]\napp = "app:app"\nworkers = 4\n'
+
+    first, second = free_port(), free_port()
+    srvd = starter(config=on(first))
+    srvd.configure(on(second))
+    assert srvd.ctl("reload").returncode == 0
+    assert srvd.ctl("rollback").returncode == 0
+    assert srvd.get().startswith("one ")
+    assert "accept a connection" not in srvd.logged()  # a worker that finds nobody listening tries again only later

@@ -286,8 +286,10 @@ class Supervisor:
             if number == pool.active or g.is_accepting
         }
         if served and tuple(sorted(served)) != house.adopted and house.stop is None:
+            fresh = served.difference(house.adopted)
             house.adopted = tuple(sorted(served))
-            turn.do(Adopt(house.adopted))
+            # Before workers are told to accept: a listener that rests since another reload has to be heard again first.
+            turn.out.insert(0 if fresh else len(turn.out), Adopt(house.adopted))
         used = {g.revision for pool in house.pools.values() for g in pool.generations.values()}
         for revision in sorted(house.revisions - used - set(house.adopted)):
             house.revisions.discard(revision)

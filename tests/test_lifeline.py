@@ -14,7 +14,7 @@ import pytest
 from srvd.linux import lifeline
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, is_alive, toml
-from tests.heirs import adopted, die, die_with_zygote, pids
+from tests.heirs import HELD, adopted, die, die_with_zygote, pids
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
@@ -32,6 +32,13 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [f"{os.getpid()} {signal.getitimer(signal.ITIMER_REAL)[0]}".encode()]
 """
+
+
+def hold(srvd: Srvd) -> Path:
+    """As long as it is there, no next generation comes."""
+    held = srvd.folder / "held"
+    held.touch()
+    return held
 
 
 def left_of(srvd: Srvd, path: str = "/") -> float:
@@ -68,45 +75,46 @@ def test_the_kernel_tells_when_the_last_holder_is_gone_and_only_then(tmp_path: P
 
 
 def test_as_long_as_daemon_or_zygote_live_a_worker_has_no_limit(starter: Starter) -> None:
-    srvd = starter(config=toml("workers = 1"), code=APP)
+    srvd = starter(config=toml("workers = 1"), code=HELD + APP)
     assert left_of(srvd) == 0.0
     die(srvd)
     assert stays(lambda: left_of(srvd) == 0.0, 0.5)
     srvd.start()
     (zygote,) = [one for one in srvd.family() if one.pid not in pids(srvd).values()]
-    (srvd.folder / "app.py").write_text("import time\ntime.sleep(1000)\n")  # the next generation does not come
+    held = hold(srvd)
     zygote.kill()
     srvd.wait_logged("died")
     assert stays(lambda: left_of(srvd) == 0.0, 0.5)
-    (srvd.folder / "app.py").write_text(APP)
+    held.unlink()
 
 
+@pytest.mark.parametrize("threads", [1, 4])
 def test_who_has_lost_both_lives_as_long_as_its_loop_turns_and_without_limit_when_it_is_adopted(
-    starter: Starter,
+    starter: Starter, threads: int
 ) -> None:
-    srvd = starter(config=toml("workers = 1"), code=APP)
+    srvd = starter(config=toml(f"workers = 1\nthreads = {threads}"), code=HELD + APP)
     assert left_of(srvd) == 0.0
     before = die_with_zygote(srvd)
     wait_for(lambda: lifeline.SECONDS - 5 < left_of(srvd) <= lifeline.SECONDS)
-    (srvd.folder / "app.py").write_text("import time\ntime.sleep(1000)\n")
+    held = hold(srvd)
     adopted(srvd)
     assert pids(srvd) == before
     wait_for(lambda: left_of(srvd) == 0.0)
-    (srvd.folder / "app.py").write_text(APP)
+    held.unlink()
     srvd.call("reload")
 
 
 def test_an_upgrade_keeps_hold(starter: Starter) -> None:
-    srvd = starter(config=toml("workers = 1"), code=APP)
-    held = srvd.fds()
+    srvd = starter(config=toml("workers = 1"), code=HELD + APP)
+    opened = srvd.fds()
     for _ in range(2):
         assert srvd.ctl("upgrade").returncode == 0
-    assert srvd.fds() <= held + 1
-    (srvd.folder / "app.py").write_text("import time\ntime.sleep(1000)\n")
+    assert srvd.fds() <= opened + 1
+    held = hold(srvd)
     next(one for one in srvd.family() if one.pid not in pids(srvd).values()).kill()
     srvd.wait_logged("died")
     assert stays(lambda: left_of(srvd) == 0.0, 0.5)
-    (srvd.folder / "app.py").write_text(APP)
+    held.unlink()
 
 
 def test_where_the_c_library_cannot_be_called_nobody_is_harmed_by_the_signal(starter: Starter) -> None:
@@ -127,7 +135,7 @@ def test_where_the_c_library_cannot_be_called_nobody_is_harmed_by_the_signal(sta
 @pytest.mark.parametrize("patience", [0, 600])
 def test_who_is_stuck_in_c_and_has_lost_both_is_ended_and_others_live_on(starter: Starter, patience: int) -> None:
     """A worker that keeps the interpreter's lock notices nothing: the kernel has to."""
-    srvd = starter(config=toml(f"workers = 2\norphan_timeout = {patience}\ndrain_timeout = 600"), code=APP)
+    srvd = starter(config=toml(f"workers = 2\norphan_timeout = {patience}\ndrain_timeout = 600"), code=HELD + APP)
     with socket.create_connection(srvd.address()) as client:
         client.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
         wait_for(lambda: [one for one in srvd.serving() if one["busy"]])

@@ -174,7 +174,7 @@ def test_a_worker_in_a_long_request_is_adopted_and_answers(starter: Starter) -> 
     assert pids(srvd) == before
     srvd.call("recycle", worker=holder)  # it has come by now, and obeys
     assert holder not in pids(srvd)
-    assert srvd.deaths(worker=holder)[0]["exit_code"] == 0
+    assert wait_for(lambda: srvd.deaths(worker=holder))[0]["exit_code"] == 0
 
 
 def test_workers_that_are_all_busy_are_waited_for(starter: Starter) -> None:

@@ -44,7 +44,7 @@ def test_a_worker_that_booted_after_the_last_writing_obeys(starter: Starter) -> 
         assert pids(srvd) == before
         srvd.call("recycle", worker="web/1#3")
         load.more()
-    assert srvd.deaths(worker="web/1#3")[0]["exit_code"] == 0
+    assert wait_for(lambda: srvd.deaths(worker="web/1#3"))[0]["exit_code"] == 0
     assert load.failed == []
 
 
@@ -100,18 +100,29 @@ def test_a_low_limit_on_open_files_keeps_nobody_from_being_adopted(starter: Star
     assert "open files" not in srvd.logged()
 
 
+WAITS = """
+import os, time
+inner = app
+def app(environ, start_response):
+    while environ["PATH_INFO"] == "/wait" and os.path.exists("busy"):
+        time.sleep(0.02)
+    return inner(environ, start_response)
+"""
+
+
 def test_who_is_late_also_finds_the_program_that_an_upgrade_brought(starter: Starter) -> None:
-    srvd = starter(config=toml("workers = 2\norphan_timeout = 600"))
+    srvd = starter(config=toml("workers = 2\norphan_timeout = 600"), code=apps.good() + WAITS)
+    (srvd.folder / "busy").touch()
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/4")
+        slow = pool.submit(srvd.get, "/wait")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         before = die(srvd)
         srvd.start()
         assert srvd.ctl("upgrade").returncode == 0
-        assert not slow.done()
+        (srvd.folder / "busy").unlink()
         holder = slow.result().split()[1]
     srvd.call("recycle", worker=holder)
-    assert srvd.deaths(worker=holder)[0]["exit_code"] == 0
+    assert wait_for(lambda: srvd.deaths(worker=holder))[0]["exit_code"] == 0
     assert pids(srvd).items() >= {(name, pid) for name, pid in before.items() if name != holder}
 
 

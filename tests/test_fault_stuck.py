@@ -158,10 +158,27 @@ HOLDS = "import ctypes, threading\ndef hold():\n    ctypes.PyDLL(None).sleep(360
 """GET /hang begins a thread that keeps the interpreter to itself, and is answered or not, as it happens."""
 
 
-PAUSES = HOLDS.replace("ctypes.PyDLL(None).sleep(3600)", "time.sleep(0.5)\n    ctypes.PyDLL(None).sleep(6)").replace(
-    "import ctypes,", "import ctypes, time,"
-)
+LATER = HOLDS.replace("def hold():\n", "import time\ndef hold():\n    time.sleep(0.5)\n")
+"""GET /hang is answered, and the thread does so half a second later."""
+
+PAUSES = LATER.replace("None).sleep(3600)", "None).sleep(6)")
 """The same for six seconds: as the collector in a large heap, or an extension that works without letting go."""
+
+
+@KINDS
+def test_the_first_client_of_a_worker_whose_interpreter_is_held_is_answered_by_its_replacement(
+    starter: Starter, threads: int
+) -> None:
+    """In no request at all, so that nothing else tells: the client comes, and nobody takes it."""
+    srvd = starter(config=toml(f"workers = 1\nthreads = {threads}"), code=LATER)
+    assert srvd.get("/hang") == f"one web/1#1 {srvd.serving()[0]['pid']}"
+    assert stays(lambda: not srvd.deaths(), 1.0, every=0.1)  # by then it is held
+    began = time.monotonic()
+    assert srvd.get().startswith("one web/1#2 ")
+    print(f"the GIL is held: answered after {1e3 * (time.monotonic() - began):.0f} ms")  # noqa: T201
+    (death,) = wait_for(srvd.deaths, within=40)
+    assert (death["worker"], death["cause"]) == ("web/1#1", "silent")
+    assert "in hold" in srvd.ctl("why").stdout
 
 
 @KINDS

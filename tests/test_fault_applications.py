@@ -9,7 +9,7 @@ import pytest
 
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import toml
+from tests.daemon import BOOT, toml
 from tests.fault import CLIENTS, Fault, under_load
 from tests.support import wait_for
 
@@ -172,7 +172,7 @@ def test_a_release_that_hangs_at_its_first_request_costs_these_until_a_rollback(
     with under_load(srvd, "a release that hangs at its first request, no probe, after `srvctl rollback`") as fault:
         srvd.deploy(_at_first_request("hangs"))
         assert srvd.ctl("reload").returncode == 0
-        wait_for(lambda: len(srvd.deaths()) >= 4)
+        wait_for(lambda: srvd.pool()["restarts"] >= 4, BOOT)  # so `srvctl status` has it
         assert len(srvd.names()) == 2
         fault.strikes()
         assert srvd.ctl("rollback").returncode == 0

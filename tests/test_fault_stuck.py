@@ -67,6 +67,7 @@ def test_a_request_that_never_ends_costs_its_own_worker_and_nobody_else(
     assert "was stuck in a request" in why
     assert "GET /hang" in why
     assert "in hang" in why  # its stacks
+    assert srvd.pool()["restarts"] == 1
     log = srvd.logged()
     # The replacement was there first.
     assert (

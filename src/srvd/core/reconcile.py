@@ -47,6 +47,8 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
             seconds = pool.generations[worker.id.generation].spec.drain_timeout
             seconds = min(seconds, STUCK_SECONDS.get(worker.condemned, seconds))
             moves.retire(worker, worker.condemned or "replaced", seconds, turn)
+            # Nobody asked for that: a pool whose requests all hang shall not look well.
+            pool.restarts += worker.condemned in STUCK
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):
         moves.ask(pool, source, turn)

@@ -169,7 +169,7 @@ class Srvd:
         """The daemon's zygotes and workers."""
         children = psutil.Process(self.pid).children(recursive=True)
         self.adopted = [one for one in self.adopted if is_alive(one)]
-        adopted = {grown for one in self.adopted for grown in (one, *one.children(recursive=True))}
+        adopted = {grown for one in self.adopted for grown in (one, *_children(one))}
         return [*children, *adopted.difference(children)]
 
     def die(self, number: int = KILL) -> list[psutil.Process]:
@@ -291,6 +291,13 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended since it was looked at
+        return []
 
 
 def ask(connection: http.client.HTTPConnection, path: str = "/") -> str:

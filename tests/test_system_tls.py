@@ -73,6 +73,23 @@ def test_reloads_bring_new_certificates_and_lose_nothing(starter: Starter) -> No
     assert len(set(seen)) == 4
 
 
+def test_keys_go_with_an_upgrade_and_those_on_disk_wait_for_a_reload(starter: Starter) -> None:
+    srvd, authority = speaking_tls(starter, "workers = 2")
+    srvd.start()
+    before = serial(srvd, authority)
+    issue(srvd, authority)
+    with load_on(srvd.address(), 4, context=authority.client()) as load:
+        assert srvd.ctl("upgrade").returncode == 0
+        (zygote,) = srvd.zygotes()
+        zygote.kill()
+        wait_for(lambda: srvd.pool()["generation"] == 2 and len(srvd.serving()) == 2, BOOT)
+        load.more()
+        assert serial(srvd, authority) == before
+        assert srvd.ctl("reload").returncode == 0
+    assert serial(srvd, authority) != before
+    assert load.failed == []
+
+
 @pytest.mark.parametrize("bad", ["garbage", "another key", "nothing", "cut"])
 def test_a_bad_certificate_refuses_the_reload_and_changes_nothing(starter: Starter, bad: str) -> None:
     srvd, authority = speaking_tls(starter)

@@ -187,6 +187,13 @@ def test_a_limit_that_cannot_be_set_is_told_and_changes_nothing(starter: Starter
     assert srvd.get().startswith("one web/1#1 ")
 
 
+def test_limits_that_the_zygote_cannot_live_with_are_told(starter: Starter) -> None:
+    done = starter.new(config=toml("workers = 1\nrlimits = { nofile = 6 }")).run()
+    assert done.returncode == 1
+    assert "the process ended while it was loaded: OSError: [Errno 24] Too many open files" in done.stderr
+    assert "hint: see `rlimits` of the pool" in done.stderr
+
+
 def test_a_limit_that_does_not_exist_is_refused_by_name(starter: Starter) -> None:
     done = starter.new(config=toml("rlimits = { nofiles = 1024 }")).run()
     assert done.returncode == 78

@@ -23,6 +23,7 @@ from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, keyless, st
 from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
+from srvd.errors import EXIT
 from srvd.linux import fds, process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
@@ -324,6 +325,9 @@ def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
     elif "nknown option" in tail and "-P" in tail:
         reason = f"load {zygote.pool.app} with {program}: it is older than Python 3.11"
         hint = "srvd needs Python 3.11 or newer for the application, too"
+    elif ended.exit_code == EXIT.BUG and tail.strip():  # what the application raises would have been told
+        reason = f"load {zygote.pool.app}: the process ended while it was loaded: {tail.strip().splitlines()[-1]}"
+        hint = "see `rlimits` of the pool, and what the system lets a process have"
     else:
         reason = f"load {zygote.pool.app}: the process ended while it was loaded ({ended})"
         hint = "something ended it without a word, os._exit or a crash of an extension"

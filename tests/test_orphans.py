@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ import pytest
 from srvd.core.events import ZygoteGone
 from srvd.core.model import GenerationId, WorkerId
 from srvd.core.state import House
+from srvd.daemon import latecomers
 from srvd.daemon.bond import Bond
 from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.stacks import make_file
+from srvd.daemon.strays import Stray
 from srvd.linux import fds, process, rendezvous
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
@@ -393,4 +396,26 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
         wait_for(stage._childless)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        late.close()
+
+
+def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latecomers, "STRAYS", 2.0)
+    calls = Calls(home.bond.rendezvous, home.bond.lock)
+    late = Latecomers(calls, home.stage.performer, House(), lambda event: None, [])
+    late.attach(home.stage.loop)
+    sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
+    try:
+        for sleeper in sleepers:
+            for _ in range(2):  # it called, and its zygote named it
+                late._add([Stray(sleeper.pid, process.open_pidfd(sleeper.pid))])
+            home.stage.spin(1.2)
+        assert sleepers[0].wait(1) == -signal.SIGKILL
+        assert sleepers[1].poll() is None
+        home.stage.spin(1.0)
+        assert sleepers[1].wait(5) == -signal.SIGKILL
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
         late.close()

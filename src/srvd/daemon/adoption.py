@@ -33,6 +33,12 @@ from srvd.record import Record
 __all__ = ["Adoption", "Former", "find", "look"]
 
 
+MOST = 1024
+"""Callers that are not known, and are held on to until it is clear what becomes of all. A worker that goes bad could
+call without end.
+"""
+
+
 class Alive(Record):
     pid: int
     pidfd: int
@@ -179,8 +185,13 @@ def _gather(
         for orphan in calls.hear(0.05):
             bond.take(orphan.lock)
             known = alive.get(orphan.id)
-            expected = known is not None and known.pid == orphan.pid and orphan.id not in came
-            (heard if expected else strangers).append(estate.take(orphan))
+            orphan = estate.take(orphan)  # noqa: PLW2901 - what is left of it
+            if known is not None and known.pid == orphan.pid and orphan.id not in came:
+                heard.append(orphan)
+            elif len(strangers) < MOST:
+                strangers.append(orphan)
+            else:  # it calls again
+                orphan.close()
 
 
 def _lacking(former: Former, estate: Estate) -> list[str]:

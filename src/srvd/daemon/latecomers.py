@@ -45,7 +45,7 @@ class Latecomers:
         self._house = house
         self._emit = emit
         self._strays: dict[int, Stray] = {}  # by pid
-        self._add(strays)
+        self._sent_away = strays  # before there was a loop
         self._loop: Loop | None = None
         self._pause: Timer | None = None
 
@@ -55,8 +55,7 @@ class Latecomers:
         self._listen(loop)
         if any(isinstance(one, GenerationId) for one in self._performer.missing()):
             loop.call_later(ZYGOTES, self._give_up)
-        if self._strays:
-            loop.call_later(STRAYS, self._end_strays)
+        self._add(self._sent_away)
 
     def carry(self, kept: Kept) -> tuple[int, ...]:
         """Pids of those who were sent away and may still live; their descriptors go to `kept`."""
@@ -75,11 +74,19 @@ class Latecomers:
         self._strays.clear()
 
     def _add(self, strays: Sequence[Stray]) -> None:
+        """Each of them has its own time."""
+        fresh = []
         for stray in strays:
-            if stray.pid in self._strays:  # it called, and its zygote named it
-                os.close(stray.pidfd)
-            else:
-                self._strays[stray.pid] = stray
+            known = self._strays.get(stray.pid)
+            if known is not None and not process.is_over(known.pidfd):
+                os.close(stray.pidfd)  # it called, and its zygote named it
+                continue
+            if known is not None:  # and its pid is another's now
+                os.close(known.pidfd)
+            self._strays[stray.pid] = stray
+            fresh.append(stray)
+        if fresh and self._loop is not None:
+            self._loop.call_later(STRAYS, self._end, fresh)
 
     def _listen(self, loop: Loop) -> None:
         self._pause = None
@@ -101,8 +108,6 @@ class Latecomers:
                 if isinstance(orphan.id, WorkerId):
                     self._tell(orphan.id, draining=orphan.here.draining)
                 continue
-            if not self._strays and self._loop is not None:
-                self._loop.call_later(STRAYS, self._end_strays)
             self._add(send_away(orphan))
 
     def _tell(self, worker: WorkerId, *, draining: bool) -> None:
@@ -122,9 +127,11 @@ class Latecomers:
             if isinstance(one, GenerationId):
                 self._performer.perform(KillZygote(one))
 
-    def _end_strays(self) -> None:
-        strays, self._strays = self._strays, {}
-        for stray in strays.values():
-            process.send_group_signal(stray.pidfd, stray.pid, signal.SIGKILL)
-            process.send_signal(stray.pidfd, signal.SIGKILL)
-            os.close(stray.pidfd)
+    def _end(self, strays: Sequence[Stray]) -> None:
+        """Their time is over."""
+        for stray in strays:
+            if self._strays.get(stray.pid) == stray:
+                del self._strays[stray.pid]
+                process.send_group_signal(stray.pidfd, stray.pid, signal.SIGKILL)
+                process.send_signal(stray.pidfd, signal.SIGKILL)
+                os.close(stray.pidfd)

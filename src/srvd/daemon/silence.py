@@ -144,35 +144,43 @@ class SilenceWatch:
             del self._told[worker]
             news.append(WorkerAnswered(worker))
         gets_on = requests != self._requests.get(worker)
-        if gets_on or not (waits or self._workers.facts(worker).connections) or self._is_held(worker, news):
+        if gets_on or not (waits or self._workers.facts(worker).connections):
             self._asked.pop(worker, None)
-            return requests
-        stopped = self._workers.state(worker) == procfs.STOPPED
-        if stopped:
-            news.append(WorkerStopped(worker))
-        if busy and not stopped:
-            self._asked.pop(worker, None)
-        elif asked is None:
-            self._asked[worker] = _Asked(now)
-            self._workers.tell(worker, family.Ping())
-        elif self._workers.heard(worker) >= asked.at:
+        elif asked is not None and self._workers.heard(worker) >= asked.at:
             del self._asked[worker]
+        elif asked is None and not busy:
+            self._ask(worker, now)
         else:
-            asked = self._asked[worker] = asked._replace(looks=asked.looks + 1)
-            if asked.looks >= PATIENCE and worker not in self._told:
-                self._told[worker] = asked.at
-                news.append(WorkerSilent(worker, now - asked.at, stopped))
+            self._doubt(worker, now, news, busy=bool(busy))
         return requests
 
-    def _is_held(self, worker: WorkerId, news: list[Event]) -> bool:
-        """By a debugger, which is told once."""
-        if self._workers.state(worker) != procfs.TRACED:
-            self._held.discard(worker)
-            return False
-        if worker not in self._held:
-            self._held.add(worker)
-            news.append(WorkerHeld(worker))
-        return True
+    def _ask(self, worker: WorkerId, now: float) -> None:
+        self._asked[worker] = _Asked(now)
+        self._workers.tell(worker, family.Ping())
+
+    def _doubt(self, worker: WorkerId, now: float, news: list[Event], *, busy: bool) -> None:
+        """It has not answered, or is in a request. The kernel is asked of few: that takes dozens of microseconds."""
+        state, asked = self._workers.state(worker), self._asked.get(worker)
+        if state == procfs.TRACED:
+            if worker not in self._held:
+                self._held.add(worker)
+                news.append(WorkerHeld(worker))
+            if asked is not None:
+                self._asked[worker] = asked._replace(looks=0)
+            return
+        self._held.discard(worker)
+        if state == procfs.STOPPED:
+            news.append(WorkerStopped(worker))
+        elif busy:
+            self._asked.pop(worker, None)
+            return
+        if asked is None:
+            self._ask(worker, now)
+            return
+        asked = self._asked[worker] = asked._replace(looks=asked.looks + 1)
+        if asked.looks >= PATIENCE and worker not in self._told:
+            self._told[worker] = asked.at
+            news.append(WorkerSilent(worker, now - asked.at, state == procfs.STOPPED))
 
     def _active(self) -> Iterator[Generation]:
         """Those whose workers accept, or will again."""

@@ -1,6 +1,7 @@
 """Where orphans meet the next daemon: an abstract Unix socket (unix(7)) that exists only while somebody waits there.
 
-Says nothing about who is adopted. The name is a secret of the family; and each side asks the kernel who the other is.
+Says nothing about who is adopted. The name cannot be guessed, but all may read it while somebody waits (proc(5), net/unix):
+so each side asks the kernel who the other is.
 """
 
 from __future__ import annotations

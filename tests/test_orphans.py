@@ -26,6 +26,7 @@ from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.stacks import make_file
 from srvd.daemon.strays import Stray
+from srvd.errors import SystemRefused
 from srvd.linux import fds, process, rendezvous
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
@@ -419,3 +420,13 @@ def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch:
             sleeper.kill()
             sleeper.wait()
         late.close()
+
+
+def test_a_name_that_somebody_else_has_taken_refuses_the_start_with_the_reason(home: Family) -> None:
+    taken = rendezvous.Rendezvous(home.bond.rendezvous)
+    try:
+        with pytest.raises(SystemRefused, match="Address already in use; nothing was started") as refused:
+            Calls(home.bond.rendezvous, home.bond.lock)
+        assert "ss -xlp" in refused.value.hint
+    finally:
+        taken.close()

@@ -1,7 +1,7 @@
 """Where orphans meet the next daemon: an abstract Unix socket (unix(7)) that exists only while somebody waits there.
 
-Says nothing about who is adopted. The name cannot be guessed, but all may read it while somebody waits (proc(5), net/unix):
-so each side asks the kernel who the other is.
+Says nothing about who is adopted. The name cannot be guessed, but all may read it while somebody waits (proc(5),
+net/unix): so each side asks the kernel who the other is.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ class Rendezvous:
             self._listener.listen(_BACKLOG)
         except OSError as exc:
             self._listener.close()
-            raise SystemRefused(f"wait for the workers of the former daemon: {exc.strerror}") from exc
+            raise SystemRefused(
+                f"wait at @{name} for the workers of the former daemon: {exc.strerror}; nothing was started",
+                hint="if another process has taken that name, `ss -xlp` shows which; the workers leave after orphan_timeout",
+            ) from exc
 
     def fileno(self) -> int:
         return self._listener.fileno()

@@ -72,7 +72,7 @@ class Rendezvous:
             self._listener.close()
             raise SystemRefused(
                 f"wait at @{name} for the workers of the former daemon: {exc.strerror}; nothing was started",
-                hint="if another process has taken that name, `ss -xlp` shows which; the workers leave after orphan_timeout",
+                hint="if another process has the name, `ss -xlp` shows which; the workers leave after orphan_timeout",
             ) from exc
 
     def fileno(self) -> int:

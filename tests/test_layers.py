@@ -36,7 +36,7 @@ LATE = {
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
     ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
     ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
-    ("zygote/life.py", "srvd.linux.prctl"),  # ctypes, and few pools change their user
+    ("zygote/life.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
     ("linux/lifeline.py", "ctypes"),  # a Python may be built without it
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies

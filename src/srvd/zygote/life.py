@@ -63,7 +63,8 @@ def live() -> NoReturn:
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
-        lifelines.prepare()  # imports ctypes: here, for mostly this interpreter waits for the daemon's first word
+        # It imports ctypes (2 ms, 0.7 MiB that workers share): here, since a start's interpreter waits for its errand.
+        lifelines.prepare()
         process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
         errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
         code = 0 if errand is None else _serve(link, errand, born)
@@ -176,7 +177,7 @@ def _become(wanted: family.Load) -> None:
     """Take on the pool's user, group and umask before any code of the application runs. Raises `LoadFailed`."""
     who = identity.resolve(wanted.user, wanted.group)
     if who is not None:
-        # Here: ctypes, 2.5 ms, and few pools change their user. Without it /proc/self would be closed to ourselves.
+        # Here: it needs ctypes, which not every Python has. Without it /proc/self would be closed to ourselves.
         from srvd.linux.prctl import stay_readable
 
         try:

@@ -1,7 +1,7 @@
 """The two prctl(2) calls srvd needs, which Python has no name for.
 
-A file of its own because ctypes costs 2.5 ms to import, which the daemon does when its zygotes load already; and because
-a pool's Python may be built without it, which matters only where the pool changes its user.
+A file of its own because ctypes costs 2.5 ms to import, which the daemon does when its zygotes load already; and a
+pool's Python may be built without it, which matters only where the pool changes its user.
 """
 
 from __future__ import annotations

@@ -274,8 +274,11 @@ def test_a_stop_that_was_under_way_is_no_reason_not_to_start(starter: Starter) -
     assert srvd.get().startswith("one ")
 
 
-@pytest.mark.parametrize("damage", ["nothing", "nonsense", "another version", "cut", "removed", "readable by all"])
+@pytest.mark.parametrize("damage", ["nothing", "nonsense", "another version", "cut", "removed", "readable by all",
+                                    "a link", "a pipe", "somebody else's"])  # fmt: skip
 def test_a_state_that_cannot_be_read_stops_no_start(starter: Starter, damage: str) -> None:
+    if damage == "somebody else's" and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
     srvd = starter(config=toml("workers = 2", bind=f"unix:{starter.folder}/web.sock"))
     die(srvd)
     whole = state(srvd).read_bytes()
@@ -291,6 +294,14 @@ def test_a_state_that_cannot_be_read_stops_no_start(starter: Starter, damage: st
             state(srvd).write_bytes(whole[: len(whole) // 2])
         case "removed":
             state(srvd).unlink()
+        case "a link":
+            state(srvd).rename(srvd.folder / "elsewhere")
+            state(srvd).symlink_to(srvd.folder / "elsewhere")
+        case "a pipe":
+            state(srvd).unlink()
+            os.mkfifo(state(srvd), 0o600)
+        case "somebody else's":
+            os.chown(state(srvd), 65534, 65534)
         case _:
             state(srvd).chmod(0o644)
     left = list(srvd.adopted)

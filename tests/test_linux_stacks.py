@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from srvd.daemon.loop import Loop
+from srvd.daemon.stacks import Stacks, Trace, make_file
 from srvd.linux import procfs, stacks
 from srvd.wire.stacks import threads_of
 from tests.support import wait_for
@@ -152,3 +155,52 @@ def test_a_process_runs_while_one_of_its_threads_does() -> None:
             wait_for(lambda: (seen := procfs.reach(process.pid, signal.SIGUSR1)) and seen.state == "running")
         finally:
             process.kill()
+
+
+LATE = """
+import os, signal, sys, time
+from srvd.linux import stacks
+def answer(number, frame):
+    time.sleep(0.6)
+    os.write({fd}, b"\\2late, and polite\\n\\3")
+stacks.tell_to({fd})
+signal.signal(stacks.ASK, answer)
+print("ready", flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["of a processor", "of nothing"])
+def test_who_is_short_of_a_processor_has_longer_to_be_polite(monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+    """Which is what the kernel would say of a machine that has far too much to do: it runs, and gets nowhere."""
+    reach = procfs.reach
+
+    def runs(pid: int, number: int) -> procfs.Reach | None:
+        seen = reach(pid, number)
+        return seen and seen._replace(state=procfs.RUNNING)
+
+    began = time.monotonic()
+    monkeypatch.setattr(procfs, "reach", runs)
+    monkeypatch.setattr(procfs, "processor_time", lambda _: 0.0 if short else time.monotonic() - began)
+    fd = make_file()
+    code = LATE.format(fd=fd)
+    with subprocess.Popen([sys.executable, "-c", code], pass_fds=[fd], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        pidfd = os.pidfd_open(child.pid)
+        loop, told = Loop(), list[Trace]()
+        asked = Stacks(child.pid, pidfd, fd)
+
+        def done(trace: Trace) -> None:
+            told.append(trace)
+            loop.stop()
+
+        asked.take(loop, 20.0, done)
+        loop.run()
+        child.kill()
+    asked.close()
+    os.close(pidfd)
+    loop.close()
+    assert ("late, and polite" in told[0].text) == short
+    assert ("most recent call first" in told[0].text) != short

@@ -34,6 +34,10 @@ PATIENCE = 2.0
 _POLITE = 0.3
 """Seconds of them, or a half if they are fewer, in which only the polite answer is waited for."""
 
+_SHORT = 0.5
+"""A process that runs and gets less than so much of a processor is short of it, not deaf: asking it at any price can
+crash it, so it has a half of the time to be polite."""
+
 _STOPPED_PATIENCE = 0.2
 _SILENT_PATIENCE = 0.1  # for a handler that has ended without a word: another one than ours
 _FIRST_LOOK = 0.002
@@ -68,7 +72,7 @@ def make_file() -> int:
 class Stacks:
     """Owns the file. One request is under way at a time; who asks meanwhile gets the same answer."""
 
-    __slots__ = ("_before", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
+    __slots__ = ("_before", "_had", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
                  "_waiting", "fd")  # fmt: skip
 
     def __init__(self, pid: int, pidfd: int, fd: int) -> None:
@@ -81,6 +85,7 @@ class Stacks:
         self._before: Reach | None = None  # what it did with the signal before that was sent
         self._signal = 0  # that was sent last
         self._sent = self._until = 0.0
+        self._had = 0.0  # seconds of a processor, by then
         self._pause = _FIRST_LOOK
 
     def take(self, loop: Loop, seconds: float, done: Done) -> None:
@@ -103,6 +108,7 @@ class Stacks:
         self._signal = number
         self._sent = time.monotonic()
         self._pause = _FIRST_LOOK
+        self._had = procfs.processor_time(self._pid)
         self._before = procfs.reach(self._pid, number)
         if self._before is not None and self._before.caught:  # without a handler it would end the process
             os.lseek(self.fd, 0, os.SEEK_SET)
@@ -148,8 +154,12 @@ class Stacks:
             return _STOPPED_PATIENCE
         left = self._until - self._sent
         if self._signal == stacks.ASK:
-            return min(_POLITE, left / 2)
+            return left / 2 if self._is_short(seen) else min(_POLITE, left / 2)
         return left if seen.pending or self._is_writing(seen) or self._written() else _SILENT_PATIENCE
+
+    def _is_short(self, seen: Reach) -> bool:
+        passed = time.monotonic() - self._sent
+        return seen.state == procfs.RUNNING and procfs.processor_time(self._pid) - self._had < _SHORT * passed
 
     def _why(self, seen: Reach) -> str:
         channel = procfs.wait_channel(self._pid)

@@ -9,7 +9,7 @@ import os
 
 from srvd.record import Record
 
-__all__ = ["STOPPED", "TRACED", "Reach", "parent", "reach", "start_time", "state", "wait_channel"]
+__all__ = ["STOPPED", "TRACED", "Reach", "parent", "processor_time", "reach", "start_time", "state", "wait_channel"]
 
 STOPPED = "stopped"
 TRACED = "traced"
@@ -27,6 +27,7 @@ _STATES = {
     "X": "ended",
     "I": "idle",
 }
+_TICKS = os.sysconf("SC_CLK_TCK")
 _MOST_THREADS = 1024
 _MOST_BYTES = 8192  # of a status file: it has about 1500
 
@@ -50,6 +51,11 @@ def start_time(pid: int) -> int:
 def parent(pid: int) -> int:
     """The pid of its parent; 0 if there is none, or no such process: proc_pid_stat(5), field 4."""
     return _stat_field(pid, 4)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run, to a hundredth; 0.0 if there is none: proc_pid_stat(5), fields 14 and 15."""
+    return (_stat_field(pid, 14) + _stat_field(pid, 15)) / _TICKS
 
 
 def _stat_field(pid: int, number: int) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 FIELD_VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 _TCHAR = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HEX = b"0123456789abcdefABCDEF"
@@ -215,7 +216,7 @@ def _chunk_faults(seen: Seen) -> set[str]:
             return {"chunk"}
         if end < 0:
             return set()
-        if not line.endswith(b"\r\n"):
+        if not line.endswith(b"\r\n") or (semicolon and _is_bad_extension(extension)):
             return {"chunk"}
         size = int(digits, 16)
         total += size
@@ -229,6 +230,14 @@ def _chunk_faults(seen: Seen) -> set[str]:
         if len(seen.rest) < at + 2:
             return set()
         at += 2
+
+
+def _is_bad_extension(text: bytes) -> bool:
+    """Names, each with a value or none, between semicolons that are in no string: RFC 9112 section 7.1.1."""
+    bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b'"', text)
+    *parts, last = bare.split(b";")
+    parts = [part.strip(b" \t") for part in parts] + [last.lstrip(b" \t")]
+    return not all(re.fullmatch(rb"%b(?:[ \t]*=[ \t]*(?:%b|\"))?" % (TOKEN, TOKEN), part) for part in parts)
 
 
 def _trailer_faults(data: bytes) -> set[str]:

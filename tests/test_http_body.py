@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import httptools
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from srvd.http.body import ChunkedBody, CountedBody
@@ -25,6 +26,7 @@ GOOD: list[tuple[str, bytes, bytes]] = [
     ("sixteen_digits", b"0000000000000005\r\nhello\r\n0\r\n\r\n", b"hello"),
     ("letters_of_both_cases", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
     ("an_extension", b'5;a=b;c="d"\r\nhello\r\n0;x\r\n\r\n', b"hello"),
+    ("white_space_in_extensions", b'5; a ; b = "c;\\"" ;d\r\nhello\r\n0\r\n\r\n', b"hello"),
     ("line_ends_as_data", b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
     ("a_trailer", b"1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n", b"x"),
 ]
@@ -53,6 +55,10 @@ BAD: list[tuple[str, bytes]] = [
     ("a_bare_cr_after_the_size", b"5\rhello\r\n0\r\n\r\n"),
     ("a_bare_cr_in_an_extension", b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
     ("a_bare_lf_in_an_extension", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
+    ("an_extension_without_a_name", b"5;\r\nhello\r\n0\r\n\r\n"),
+    ("an_extension_without_a_value", b"5;a=\r\nhello\r\n0\r\n\r\n"),
+    ("an_extension_with_half_a_string", b'5;a="b\r\nhello\r\n0\r\n\r\n'),
+    ("many_extensions_and_a_wrong_one", b"5" + b";a" * 100 + b"@\r\nhello\r\n0\r\n\r\n"),
     ("a_nul_in_an_extension", b"5;\0\r\nhello\r\n0\r\n\r\n"),
     ("data_longer_than_its_size", b"5\r\nhello!\r\n0\r\n\r\n"),
     ("data_shorter_than_its_size", b"6\r\nhello\r\n0\r\n\r\n"),
@@ -190,6 +196,7 @@ def test_what_we_take_for_a_chunked_body_llhttp_takes_for_the_same(data: bytes) 
         found, used = take(body, data)
     except Refusal:
         return  # we may be stricter
+    assume(not re.search(rb"; | ;|;x=y ", data))  # white space in extensions: RFC 9112 allows it, llhttp does not
     judge = Judge()
     if body.complete:
         assert judge.accepts(data[:used])

@@ -56,7 +56,7 @@ else:
         def _replace(self, **named: object) -> Record:
             if wrong := named.keys() - set(self._fields):
                 msg = f"{type(self).__name__} has no field {', '.join(sorted(wrong))}"
-                raise ValueError(msg)
+                raise TypeError(msg)
             return tuple.__new__(
                 type(self), [named.get(name, value) for name, value in zip(self._fields, self, strict=True)]
             )

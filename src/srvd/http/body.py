@@ -16,12 +16,15 @@ from srvd.http.refusal import Refusal
 
 __all__ = ["Body", "ChunkedBody", "CountedBody"]
 
-# RFC 9112 section 7.1: chunk-size [chunk-ext] CRLF. No white space around the size (nothing needs it, and parsers
-# differ on it), no control characters in the extensions, sixteen digits at most.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+# RFC 9112 sections 7.1 and 7.1.1: chunk-size [chunk-ext] CRLF. No white space around the size (nothing needs it, and
+# parsers differ on it), sixteen digits at most. A name, and a value or none: what is no extension is no chunk.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t\x20!\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSION = rb";[\t ]*%b(?:[\t ]*=[\t ]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b(?:[\t ]*%b)*)?" % (_EXTENSION, _EXTENSION))
 _CHUNK_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}(?:(?<=[0-9A-Fa-f])(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?")
 # RFC 9112 section 7.1.2 and RFC 9110 section 5: a trailer field is written as a header field is.
-_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+_TRAILER = re.compile(rb"(%b):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
 # RFC 9110 section 6.5.1: what frames, routes or authenticates comes before the body, or not at all. Nothing here would
 # believe such a trailer; who sends one hopes that somebody behind us does.
 _NO_TRAILERS = frozenset({b"authorization", b"content-length", b"host", b"te", b"trailer", b"transfer-encoding"})

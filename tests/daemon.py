@@ -182,8 +182,14 @@ class Srvd:
         return left
 
     def zygotes(self) -> list[psutil.Process]:
+        family = {process.pid: process for process in self.family()}
         workers = {worker["pid"] for pool in self.status()["pools"] for worker in pool["workers"]}
-        return [process for process in self.family() if process.pid not in workers]
+        # Who was forked in this moment is not in the status yet, and has the title of its zygote: but also its parent.
+        return [
+            process
+            for process in family.values()
+            if process.pid not in workers and process.is_running() and process.ppid() not in family
+        ]
 
     def fds(self) -> int:
         """How many descriptors the daemon has open."""

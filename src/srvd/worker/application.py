@@ -9,6 +9,7 @@ import importlib
 from types import FunctionType, ModuleType, TracebackType
 
 from srvd.errors import LoadFailed
+from srvd.worker import urlconf
 from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["import_module", "load"]
@@ -46,7 +47,18 @@ def load(target: str) -> object:
             f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
             hint="name its WSGI side, such as what Django's get_wsgi_application() gives, if it has one",
         )
+    _resolve_urls(target)
     return found
+
+
+def _resolve_urls(target: str) -> None:
+    try:
+        urlconf.resolve()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # as for a module
+        hint = "Django would import this at the first request; srvd does at the load, so that a broken view ends here"
+        raise _failed(target, "resolving Django's URLconf raised", exc, hint) from exc
 
 
 def _is_async(found: object) -> bool:
@@ -119,7 +131,7 @@ def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed
 
 def _foreign_part(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without what leads to the first foreign call: the application's author has not written that."""
-    own = (_failed.__code__.co_filename, importlib.import_module.__code__.co_filename)
+    own = (__file__, urlconf.__file__, importlib.import_module.__code__.co_filename)
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if file not in own and not file.startswith("<frozen importlib"):

@@ -1,0 +1,83 @@
+"""Django, whose views are imported by the first request elsewhere: releases that break, and the way back from them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.apps import django_project
+from tests.conftest import Starter
+from tests.daemon import Srvd, toml
+from tests.load import Load
+
+pytestmark = pytest.mark.system
+
+PROJECT = 'app = "shop.wsgi:application"\nworkers = 4\n'
+REQUESTS = 350
+"""Of each of the three times at which none may fail: before, during and after."""
+
+KINDS = [
+    pytest.param('health = "/"\n', id="probed"),
+    pytest.param("", id="without a health path"),
+    pytest.param('health = "/"\npreload = "on"\n', id="preload on"),
+]
+
+
+def _config(pool: str) -> str:
+    return toml(pool).replace('app = "app:app"\n', "")
+
+
+def _start(starter: Starter, pool: str) -> Srvd:
+    srvd = starter.new(config=_config(PROJECT + pool))
+    django_project.deploy(srvd.folder, "one")
+    return srvd.start()
+
+
+def _more(load: Load) -> None:
+    load.more(REQUESTS)
+    assert load.failed == []
+
+
+@pytest.mark.parametrize("pool", KINDS)
+def test_a_broken_view_ends_a_reload_at_the_load_and_costs_no_request(starter: Starter, pool: str) -> None:
+    """The broken file lies on disk, and workers that are new get what the zygote has."""
+    srvd = _start(starter, pool)
+    with srvd.under_load() as load:
+        _more(load)
+        django_project.deploy(srvd.folder, "two", broken=True)
+        victim = srvd.kill_worker()
+        srvd.wait_serving(4, without=victim)
+        load.more()
+        load.failed.clear()  # of the one that was killed
+        done = srvd.ctl("reload")
+        assert done.returncode == 1
+        assert "def broken(:" in done.stderr
+        assert "SyntaxError" in done.stderr
+        assert "(step: load)" in done.stderr
+        _more(load)
+        assert srvd.ctl("recycle").returncode == 0
+        assert srvd.ctl("scale", "+1").returncode == 0
+        _more(load)
+    assert load.failed == []
+    assert load.releases == {"one"}
+
+
+@pytest.mark.parametrize("pool", KINDS)
+def test_a_rollback_serves_the_former_release_whatever_lies_on_disk(starter: Starter, pool: str) -> None:
+    srvd = _start(starter, pool)
+    django_project.deploy(srvd.folder, "two")
+    assert srvd.ctl("reload").returncode == 0
+    assert srvd.get().startswith("two ")
+    django_project.deploy(srvd.folder, "three", broken=True)
+    assert srvd.ctl("rollback").returncode == 0
+    for name in srvd.names():
+        os.kill(next(one["pid"] for one in srvd.serving() if one["id"] == name), signal.SIGKILL)
+        srvd.wait_serving(4, without=name)
+    with srvd.under_load() as load:
+        assert srvd.ctl("recycle").returncode == 0
+        assert srvd.ctl("scale", "+1").returncode == 0
+        _more(load)
+    assert load.failed == []
+    assert load.releases == {"one"}

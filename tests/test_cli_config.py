@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from srvd.errors import EXIT
 from srvd.wire.commands import COMMANDS
 from tests.support import wait_for
 
+ROOT = Path(__file__).parent.parent
 SRVD = str(Path(sys.executable).with_name("srvd"))
 
 
@@ -78,7 +80,15 @@ def test_a_wrong_configuration_is_78_with_every_problem_on_stderr(tmp_path: Path
         ("--health", "health has no flag: set it in the file, or SRVD_HEALTH"),
         ("--drain-timeout", "drain_timeout has no flag: set it in the file, or SRVD_DRAIN_TIMEOUT"),
         ("--rlimits", "rlimits has no flag: set it in the file\n"),
-        ("--worker-class", "docs/howto/gunicorn.md"),
+        ("--worker-class", "threads = 1 is gunicorn's sync"),
+        ("--reload", "`srvctl reload` loads the new code"),
+        ("--preload", "preload has no flag: set it in the file, or SRVD_PRELOAD"),
+        ("--timeout", "it is called request_timeout here; request_timeout has no flag"),
+        ("-t", "it is called request_timeout here"),
+        ("--pid", "it is called --pidfile here"),
+        ("--host", "it is called --bind here"),
+        ("--wrkers", "did you mean --workers?"),
+        ("--xyzzy", "`srvd help settings`"),
     ],
 )
 def test_an_option_that_is_none_is_told_where_to_say_it(tmp_path: Path, option: str, told: str) -> None:
@@ -92,7 +102,69 @@ def test_what_is_srvctls_is_told_to_be(tmp_path: Path) -> None:
     assert done.returncode == EXIT.USAGE
     assert "of one that runs: srvctl reload" in done.stderr
     assert {*OF_SRVCTL, "config"} == {entry.words[0] for entry in COMMANDS}
-    assert "No such command 'relaod'" in srvd("relaod", cwd=tmp_path).stderr
+    assert (
+        srvd("chekc", cwd=tmp_path).stderr.splitlines()[0] == "error: there is no command 'chekc'; did you mean check?"
+    )
+    assert "`srvctl reload` loads new code" in srvd("restart", cwd=tmp_path).stderr
+
+
+def test_every_error_of_the_command_line_is_in_one_form(tmp_path: Path) -> None:
+    for words, told in (
+        (("start", "a:b", "c"), "got unexpected extra argument (c)"),
+        (("start", "--bind"), "option '--bind' requires an argument"),
+        (("start", "--xyzzy"), "there is no option --xyzzy"),
+    ):
+        done = srvd(*words, cwd=tmp_path)
+        assert done.returncode == EXIT.USAGE
+        assert done.stderr.splitlines()[0] == f"error: {told}"
+        assert done.stderr.splitlines()[1].startswith("hint: ")
+
+
+def test_help_explains_commands_settings_and_pages(tmp_path: Path) -> None:
+    for topic, told in (
+        ("check", "Usage: srvd check"),
+        ("max_rss", "variable: SRVD_MAX_RSS"),
+        ("pools.web.max-rss", "table:    [pools.NAME]"),
+        ("roles", "table:    [control]"),
+        ("settings", "# Settings"),
+        ("gunicorn", "# Coming from gunicorn"),
+    ):
+        done = srvd("help", topic, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (EXIT.DONE, "")
+        assert told in done.stdout
+    assert "gunicorn" in srvd("help", cwd=tmp_path).stdout
+    done = srvd("help", "xyzzy", cwd=tmp_path)
+    assert done.returncode == EXIT.USAGE
+    assert done.stderr.startswith("error: there is no command, setting or page 'xyzzy'")
+
+
+def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=120)
+    if "No module named 'hatchling'" in done.stderr or "BackendUnavailable" in done.stderr:
+        pytest.skip("hatchling, which builds the wheel, is not installed")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert "srvd/pages/howto/gunicorn.md" in names
+    environ = {"PYTHONPATH": str(tmp_path / "installed")}
+    code = "import srvd.manual as m; print(m.__file__); print(m.explain('settings'))"
+    shown = subprocess.run([sys.executable, "-c", code], env=os.environ | environ, capture_output=True, text=True,
+                           timeout=30)  # fmt: skip
+    assert shown.stdout.startswith(f"{tmp_path}/installed/srvd/manual.py\n<!--"), shown.stderr
 
 
 def test_the_short_options_of_other_servers_are_known(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from srvd.config import gunicorn
 from srvd.config import load as module
 from srvd.config.load import Config, load, variables
-from srvd.config.settings import PoolSettings, pack, unpack
+from srvd.config.problems import Problem
+from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, declared, pack, unpack
+from srvd.config.values import KINDS, Unfit, read
 from srvd.errors import EXIT, BadFrame, ConfigInvalid
 
 FULL = """\
@@ -231,7 +234,54 @@ daemon = 3
 
 [pools.web]
 env = { workers = 1 }
-→ srvd.toml:2: pools.web.env: found a table, expected text in quotes as the value of workers
+→ srvd.toml:2: pools.web.env: found 1, expected text in quotes as the value of workers
+
+[control]
+roles = { boss = ["me"] }
+→ srvd.toml:2: control.roles: found "boss", expected the roles viewer, operator, admin
+
+[pools.web]
+workers = 0xHEX
+→ srvd.toml:2: pools.web.workers: found a number of more than 64 bits, expected a whole number from 0 to 65536
+
+[pools.web]
+env = { A = 0xHEX }
+→ srvd.toml:2: pools.web.env: found a number of more than 64 bits, expected text in quotes as the value of A
+
+[pools.web]
+timeout = 30
+→ srvd.toml:2: pools.web.timeout: there is no such setting: it is called request_timeout in [pools.NAME] here
+
+[pools.web]
+reload = true
+→ srvd.toml:2: pools.web.reload: there is no such setting:
+  srvd does not watch files: `srvctl reload` loads the new code
+
+loglevel = "info"
+→ srvd.toml:1: loglevel: there is no such setting: it is called log_level in [daemon] here
+
+[listeners.web]
+bind = ["8000"]
+→ srvd.toml:2: listeners.web.bind: read the address '8000': it has no port; did you mean ':8000'?
+
+[listeners.web]
+bind = ["tcp://127.0.0.1:8123"]
+→ srvd.toml:2: listeners.web.bind: read the address 'tcp://127.0.0.1:8123': an address has no scheme;
+  did you mean '127.0.0.1:8123'?
+
+[listeners.web]
+bind = ["*:8123"]
+→ srvd.toml:2: listeners.web.bind: read the address '*:8123': did you mean ':8123', every address?
+
+[listeners.web]
+bind = [":8123", "127.0.0.1:8123"]
+→ srvd.toml:2: listeners.web.bind: found "127.0.0.1:8123", which your other bind has with ":8123"
+
+[listeners.a]
+bind = ["127.0.0.1:1"]
+[listeners.b]
+bind = ["0.0.0.0:1"]
+→ srvd.toml:2: listeners.a.bind: found "127.0.0.1:1", which listener b has with "0.0.0.0:1"
 
 [pools.web]
 listeners = ["wbe"]
@@ -284,7 +334,7 @@ bind = ["0.0.0.0:1"]
 [control]
 socket = "/LONG"
 → srvd.toml:2: control.socket: found a path of 108 bytes, expected at most 107 (unix(7))
-""".replace("LONG", "x" * 107)
+""".replace("LONG", "x" * 107).replace("HEX", "f" * 6000)
 
 
 @pytest.mark.parametrize("case", CASES.split("\n\n"), ids=lambda case: str(case).split("→ ")[1][:40])
@@ -376,3 +426,42 @@ def test_loading_without_a_file_imports_no_parser_and_no_dataclasses() -> None:
 
 def test_config_is_exported_where_it_is_loaded() -> None:
     assert Config is module.Config
+
+
+def test_a_number_of_thousands_of_digits_is_an_error_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, f"[pools.web]\nthreads = 1\nworkers = {'9' * 6000}\n")
+    with pytest.raises(ConfigInvalid, match=r"srvd\.toml:3: a number has too many digits; nothing was changed"):
+        load(path, {}, {})
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize(
+    "value", [16**6000, -(16**6000), float("inf"), float("nan"), [16**6000], {"as": 16**6000}], ids=type
+)
+def test_no_number_is_too_odd_to_be_refused_in_words(kind: str, value: object) -> None:
+    argument = {"choice": ":a|b", "count": ":0..9"}.get(kind, "")
+    with pytest.raises(Unfit) as caught:
+        read(f"{kind}{argument}", value)
+    found = value if caught.value.found is None else caught.value.found
+    assert len(str(Problem.unfit("srvd.toml:1", "x", found, caught.value.expected))) < 300
+
+
+def test_the_configuration_of_gunicorn_is_said_not_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 3\n")
+    monkeypatch.chdir(tmp_path)
+    environ = {"GUNICORN_CMD_ARGS": "--workers=3", "SRVD_TIMEOUT": "3"}
+    assert load(None, {}, environ).warnings == (
+        "gunicorn.conf.py is not read: `srvd help gunicorn` says how to move it",
+        "environment GUNICORN_CMD_ARGS is not read: `srvd help gunicorn` says how to move it",
+        "environment SRVD_TIMEOUT is no setting: it is called request_timeout in [pools.NAME] here",
+    )
+    assert load(write(tmp_path, '[pools.web]\napp = "a:b"\n'), {}, {}).warnings == ()
+
+
+@pytest.mark.parametrize("name", sorted({*gunicorn._NAMES, *gunicorn._SENTENCES}))
+def test_what_gunicorn_calls_otherwise_is_told_by_a_setting_that_exists(name: str) -> None:
+    called, sentence = gunicorn.told(name)
+    assert bool(called) != bool(sentence)
+    tables = (DaemonSettings, ListenerSettings, PoolSettings)
+    assert not called or any(called in declared(table) for table in tables)
+    assert not any(name in declared(table) for table in tables)

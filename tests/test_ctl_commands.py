@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from srvd import __version__
 from srvd.ctl.commands import Asked, _interrupted
 from srvd.ctl.find import Named
 from srvd.ctl.line import Line
@@ -173,7 +174,7 @@ def test_a_failed_reload_prints_the_applications_traceback_and_steers_no_termina
     done = daemon.ctl("reload", "broken")
     assert done.stdout == ""
     assert "ImportError: no \\x1b[31mred\\x1b[0m module\n" in done.stderr
-    assert done.stderr.endswith("srvctl: load web@4: ImportError (step: load)\n")
+    assert done.stderr.endswith("error: load web@4: ImportError (step: load)\n")
 
 
 def test_a_dump_says_who_is_where_and_steers_no_terminal(daemon: Daemon) -> None:
@@ -266,7 +267,7 @@ def test_what_leads_to_the_applications_first_line_is_folded_also_where_it_is_im
 
 def test_a_message_of_several_lines_is_told_in_several_lines(daemon: Daemon) -> None:
     assert daemon.ctl("reload", "invalid").stderr == (
-        "srvctl: 1 problem; nothing was changed\n  shop.toml:3: no wrokers; did you mean workers?\n"
+        "error: 1 problem; nothing was changed\n  shop.toml:3: no wrokers; did you mean workers?\n"
     )
 
 
@@ -427,6 +428,37 @@ def test_the_help_of_every_command_teaches_with_examples(daemon: Daemon, entry: 
 
 def test_a_misspelt_command_is_answered_with_the_nearest(daemon: Daemon) -> None:
     assert "did you mean reload?" in daemon.ctl("relaod").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("restart", "`srvctl reload` loads new code"),
+        ("start", "`srvd start`"),
+        ("logs", "`srvctl events -f`"),
+        ("top", "`srvctl workers`"),
+        ("kill", "`srvctl recycle WORKER`"),
+        ("xyzzy", "there is no command 'xyzzy'\n"),
+        ("why --limt 3", "hint: did you mean --limit?"),
+        ("why --reload", "hint: srvctl why --help"),
+        ("why --limit abc", "invalid value for '--limit': 'abc' is no whole number"),
+        ("status web", "got unexpected extra argument (web)"),
+        ("help xyzzy", "there is no command, setting or page 'xyzzy'"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_form_with_what_was_meant(daemon: Daemon, line: str, told: str) -> None:
+    done = daemon.ctl(*line.split())
+    assert (done.returncode, done.stdout) == (EXIT.USAGE, "")
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+
+
+def test_srvctl_explains_itself(daemon: Daemon) -> None:
+    assert daemon.ctl(*["version"]).stdout == daemon.ctl(*["-V"]).stdout == f"srvctl {__version__}\n"
+    assert "Usage: srvctl scale" in daemon.ctl(*["help", "scale"]).stdout
+    assert "variable: SRVD_MAX_RSS" in daemon.ctl(*["help", "max_rss"]).stdout
+    assert "# A worker is stuck" in daemon.ctl(*["help", "stuck-worker"]).stdout
+    assert "stuck-worker" in daemon.ctl(*["help"]).stdout
 
 
 def test_completion_knows_commands_options_and_the_pools_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:

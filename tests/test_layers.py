@@ -35,6 +35,7 @@ LATE = {
     ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
     ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
+    ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
     ("zygote/life.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
     ("linux/lifeline.py", "ctypes"),  # a Python may be built without it

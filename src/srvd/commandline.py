@@ -18,11 +18,12 @@ import click
 from srvd import __version__
 from srvd.cli import SHORT, Asked, flags
 from srvd.cli import start as start_daemon
-from srvd.config import show, values
+from srvd.config import gunicorn, show, values
 from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
-from srvd.errors import EXIT, LoadFailed, SrvdError
+from srvd.errors import EXIT, BadArgs, LoadFailed, SrvdError
 from srvd.log import escape
+from srvd.usage import nearest_option, sentence, show_topic
 
 __all__ = ["cli", "complain", "main"]
 
@@ -34,6 +35,7 @@ _GROUP_HELP = """A pre-fork application server with a control socket and a reloa
   srvd start -c shop.toml             everything from a file
   srvd check -c shop.toml             would it start? changes nothing
   srvd config -c shop.toml            every value in force, and where it comes from
+  srvd help workers                   what a setting does; `srvd help` lists the manual's pages
 
 Once it runs, srvctl asks and orders: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
 """
@@ -100,6 +102,13 @@ def _check_itself(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
         ctx.exit(selfcheck.run())
 
 
+FOREIGN = {
+    "restart": "`srvctl reload` loads new code; to begin anew, `srvctl stop` and `srvd start`",
+    "run": "did you mean start?",
+    "serve": "did you mean start?",
+}
+"""Commands of other servers, and what does the same here."""
+
 OF_SRVCTL = ("ping", "status", "workers", "scale", "reload", "rollback", "recycle", "pause", "resume", "reopen",
              "upgrade", "stop", "why", "dump", "history", "events", "op")  # fmt: skip
 """What people type behind the wrong one of the two programs; written out, since this one needs nothing of the wire."""
@@ -113,6 +122,10 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and args[0] in OF_SRVCTL:
             ctx.fail(f"{args[0]!r} is no command of srvd, which starts daemons; of one that runs: srvctl {args[0]}")
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = values.nearest(args[0], self.commands)
+            meant = FOREIGN.get(args[0], "") or (f"did you mean {near}?" if near else "")
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; {meant}" if meant else ""))
         return super().resolve_command(ctx, args)
 
 
@@ -169,6 +182,20 @@ def config(path: str | None, as_json: bool, **given: Any) -> None:
     click.echo(show.as_toml(config), nl=False)
 
 
+@cli.command("help", short_help="Explain a command, a setting or a page of the manual.")
+@click.argument("topic", required=False, default="")
+@click.pass_context
+def help_(ctx: click.Context, topic: str) -> None:
+    """Explain TOPIC: a command, a setting (max_rss), or a page of the manual that came with this version (systemd).
+
+    \b
+      srvd help                       what there is
+      srvd help request_timeout
+      srvd help gunicorn | less
+    """
+    show_topic(ctx, cli, topic)
+
+
 @cli.command(short_help="Show the version.")
 def version() -> None:
     """Show the version."""
@@ -207,15 +234,27 @@ def complain(error: SrvdError) -> None:
 def _about_option(option: str) -> str:
     """Where to say what was meant by an option that is none."""
     name = option.lstrip("-").replace("-", "_")
+    called, told = gunicorn.told(name)
+    if told:
+        return told
+    if called:
+        flag = next((flag for table in TABLES for known, one in declared(table).items() if known == called
+                     for flag in [one.flag] if flag), "")  # fmt: skip
+        return f"it is called {flag} here" if flag else f"it is called {called} here; {_where_to_say(called)}"
+    near = nearest_option(option, [*flags(), "--config", "--daemonize", "--json"])
+    if near:
+        return f"did you mean {near}?"
+    return _where_to_say(name) or "what has no flag is set in the file, or by a SRVD_ variable: `srvd help settings`"
+
+
+def _where_to_say(name: str) -> str:
+    """For a setting without a flag; "" for anything else."""
     for table in TABLES:
         setting = declared(table).get(name)
         if setting is not None and not setting.flag:
             kind = values.KINDS[setting.kind.partition(":")[0]]
             return f"{name} has no flag: set it in the file" + ("" if kind.tabled else f", or SRVD_{name.upper()}")
-    return (
-        "what has no flag is set in the file, or by a SRVD_ variable (docs/reference/settings.md); "
-        "docs/howto/gunicorn.md has the options of gunicorn"
-    )
+    return ""
 
 
 def _marked(word: str, colour: str) -> str:
@@ -227,15 +266,19 @@ def _printable(text: str) -> str:
     return "\n".join(escape(line) for line in text.split("\n"))
 
 
+def _complain_of_usage(exc: click.ClickException) -> None:
+    ctx = (exc.ctx if isinstance(exc, click.UsageError) else None) or click.Context(cli, info_name="srvd")
+    about = _about_option(exc.option_name) if isinstance(exc, click.NoSuchOption) else f"{ctx.command_path} --help"
+    complain(BadArgs(sentence(exc), hint=about))
+
+
 def main() -> None:
     """Whatever `srvd` was asked. Never returns."""
     try:
         cli.main(prog_name="srvd", standalone_mode=False)
         code = EXIT.DONE
     except click.ClickException as exc:
-        exc.show()
-        if isinstance(exc, click.NoSuchOption):
-            click.echo(f"{_marked('hint', 'cyan')}: {_about_option(exc.option_name)}", err=True)
+        _complain_of_usage(exc)
         code = EXIT.USAGE
     except click.Abort:
         code = EXIT.INTERRUPTED

@@ -116,13 +116,33 @@ class _Checker:
                 try:
                     address = parse_address(text)
                 except ConfigInvalid as exc:
-                    self._refuse(key, f"{exc.message}; {exc.hint}" if exc.hint else exc.message)
+                    clear = "did you mean" in exc.message or not exc.hint
+                    self._refuse(key, exc.message if clear else f"{exc.message}; {exc.hint}")
                     continue
                 anew = address.kind.startswith("inet") and address.port == 0  # the kernel chooses each time
                 if address in owners and not anew:
                     again = "twice" if owners[address] == name else f"in listener {owners[address]} as well"
                     self._refuse(key, f'found "{text}" {again}, expected each address once')
                 owners[address] = name
+        self._check_wildcards()
+
+    def _check_wildcards(self) -> None:
+        """An address that another `bind` has already, with every address of the machine."""
+        listeners = self.config.listeners.items()
+        texts = [
+            (name, text, address)
+            for name, one in listeners
+            for text in one.bind
+            if (address := _parsed(text)) is not None
+        ]
+        wide = [one for one in texts if one[2].host in ("0.0.0.0", "::")]  # noqa: S104
+        for name, text, address in texts:
+            for other, everywhere, known in wide:
+                shared = self.config.listeners[name].reuse_port and self.config.listeners[other].reuse_port
+                same = (address.kind, address.port) == (known.kind, known.port) and address.port
+                if same and address.host != known.host and not shared:
+                    whose = "your other bind" if name == other else f"listener {other}"
+                    self._refuse(f"listeners.{name}.bind", f'found "{text}", which {whose} has with "{everywhere}"')
 
     def check_front(self, listener: ListenerSettings) -> None:
         """What stands between a listener's socket and HTTP: the PROXY protocol, TLS."""
@@ -225,6 +245,13 @@ class _Checker:
             if len(users) > 1:
                 shared = f"pools {_and(users)} all accept on listener {listener}"
                 self.warnings.append(f"{where}: {shared}: which of them gets a connection is chance")
+
+
+def _parsed(text: str) -> Address | None:
+    try:
+        return parse_address(text)
+    except ConfigInvalid:
+        return None
 
 
 def _and(words: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from srvd.config import values
+from srvd.config import gunicorn, values
 from srvd.config.check import anchor, check, find_program
 from srvd.config.problems import Problem, raise_for
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
@@ -46,6 +46,7 @@ def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, st
     """
     layers = _Layers()
     file = ""
+    layers.warnings += _unread(path, environ)
     if path:
         # Here, because tomllib costs 4 to 15 ms and a start by flags reads no file.
         from srvd.config import toml
@@ -107,7 +108,7 @@ class _Layers:
             try:
                 values.read("name", name)
             except values.Unfit as unfit:
-                self._refuse(where(key), key, name, unfit.expected, unfit.nearest)
+                self._refuse_unfit(where(key), key, name, unfit)
             self.names[title].append(name)
             self._add_table(key, table, _NAMED[title], where)
 
@@ -143,8 +144,10 @@ class _Layers:
                 self._put_single(*known[variable], environ[variable], f"environment {variable}")
                 continue
             # A warning only: orchestrators make up SRVD_SERVICE_HOST and the like for a service called srvd.
+            foreign = _foreign(variable.removeprefix("SRVD_").lower())
             near = values.nearest(variable, known)
-            self.warnings.append(f"environment {variable} is no setting" + (f"; did you mean {near}?" if near else ""))
+            meant = f": {foreign}" if foreign else f"; did you mean {near}?" if near else ""
+            self.warnings.append(f"environment {variable} is no setting{meant}")
 
     def add_flags(self, flags: Mapping[str, object]) -> None:
         for title, settings in (("daemon", _DAEMON), *_NAMED.items()):
@@ -189,13 +192,19 @@ class _Layers:
         except FileNotFoundError:
             self._refuse(origin, key, value, "an absolute path: the folder that srvd was started in has been removed")
         except values.Unfit as unfit:
-            self._refuse(origin, key, value, unfit.expected, unfit.nearest)
+            self._refuse_unfit(origin, key, value, unfit)
+
+    def _refuse_unfit(self, where: str, key: Key, value: object, unfit: values.Unfit) -> None:
+        found = value if unfit.found is None else unfit.found
+        self._refuse(where, key, found, unfit.expected, unfit.nearest)
 
     def _refuse(self, where: str, key: Key, found: object, expected: str, near: str = "") -> None:
         self.problems.append(Problem.unfit(where, ".".join(key), found, expected, near))
 
     def _unknown(self, where: str, key: Key, near: str) -> None:
-        self.problems.append(Problem(where, ".".join(key), "there is no such setting", near))
+        foreign = _foreign(key[-1])
+        text = f"there is no such setting: {foreign}" if foreign else "there is no such setting"
+        self.problems.append(Problem(where, ".".join(key), text, "" if foreign else near))
 
     def build(self, path: str, environ: Mapping[str, str]) -> Config:
         daemon = DaemonSettings._make(
@@ -224,6 +233,19 @@ class _Layers:
 
 def _settings_of(title: str) -> dict[str, Setting]:
     return {name: setting for name, setting in _DAEMON.items() if (setting.table or "daemon") == title}
+
+
+def _unread(path: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Warnings for the configuration of gunicorn, where its users expect that it is read."""
+    hint = "`srvd help gunicorn` says how to move it"
+    found = [] if path or not os.path.exists("gunicorn.conf.py") else [f"gunicorn.conf.py is not read: {hint}"]
+    return found + ([f"environment GUNICORN_CMD_ARGS is not read: {hint}"] if environ.get("GUNICORN_CMD_ARGS") else [])
+
+
+def _foreign(name: str) -> str:
+    """What a setting of gunicorn is called here; "" for a name that is none of gunicorn's."""
+    called, sentence = gunicorn.told(name)
+    return f"it is called {_home_of(called)} here" if called else sentence
 
 
 def _home_of(name: str) -> str:

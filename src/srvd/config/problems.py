@@ -38,6 +38,8 @@ def spell(value: object) -> str:
         text = str(value).lower()
     elif isinstance(value, dict):
         text = "a table"
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        text = "a number of more than 64 bits"  # str() refuses to spell some of them
     elif isinstance(value, (list, tuple)):
         text = "[" + ", ".join(spell(item) for item in value) + "]"
     else:
@@ -54,7 +56,7 @@ def raise_for(problems: Sequence[Problem]) -> None:
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     raise ConfigInvalid(
         f"the configuration has {count}; nothing was changed\n" + "\n".join(lines),
-        hint="docs/reference/settings.md lists every setting; `srvd config` shows the values in force",
+        hint="`srvd help settings` lists every setting, `srvd config` shows the values in force",
         detail={"problems": [problem._asdict() for problem in problems]},
     )
 

@@ -24,6 +24,7 @@ Path = tuple[str, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_LONG = re.compile(r"[0-9_]{1000,}")
 _SCALAR = re.compile(r"[^,\]}#\n]*")
 _TEXT = re.compile(
     r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})'  # multi-line basic; up to two quotes may stand before the closing ones
@@ -64,9 +65,8 @@ def read_document(path: str, *, again: bool = False) -> Document:
                 )
             source = file.read(LIMIT + 1)
     except OSError as exc:
-        raise ConfigInvalid(
-            f"read {path}: {exc.strerror}; nothing was changed", hint="-c FILE names the configuration file"
-        ) from exc
+        hint = "put it back: each reload reads it" if again else "-c FILE names the configuration file"
+        raise ConfigInvalid(f"read {path}: {exc.strerror}; nothing was changed", hint=hint) from exc
     if len(source) > LIMIT:
         raise ConfigInvalid(f"read {path}: it is longer than {LIMIT} bytes; nothing was changed")
     try:
@@ -80,11 +80,13 @@ def read_document(path: str, *, again: bool = False) -> Document:
         where = f"{path}:{place[1]}" if place else path
         what = str(exc)[: place.start()] if place else str(exc)
         hint = (
-            "srvd reads TOML; docs/howto/gunicorn.md says how to move a gunicorn.conf.py"
-            if path.endswith(".py")
-            else ""
+            "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py" if path.endswith(".py") else ""
         )
         raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint) from exc
+    except ValueError as exc:  # int() refuses more digits than sys.get_int_max_str_digits()
+        place = _LONG.search(text)
+        where = f"{path}:{text.count(chr(10), 0, place.start()) + 1}" if place else path
+        raise ConfigInvalid(f"{where}: a number has too many digits; nothing was changed") from exc
     except RecursionError as exc:
         raise ConfigInvalid(f"read {path}: it is nested too deeply; nothing was changed") from exc
 

@@ -35,12 +35,16 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 class Unfit(ValueError):
-    """A value that a setting cannot have: what would fit, and the nearest that does, as TOML ("": nothing is near)."""
+    """A value that a setting cannot have: what would fit, and the nearest that does, as TOML ("": nothing is near).
 
-    def __init__(self, expected: str, nearest: str = "") -> None:
+    `found`: the part of a table or list that does not fit, where it is not the whole value.
+    """
+
+    def __init__(self, expected: str, nearest: str = "", *, found: object = None) -> None:
         super().__init__(expected)
         self.expected = expected
         self.nearest = nearest
+        self.found = found
 
 
 class Kind(Record):
@@ -59,7 +63,7 @@ def read(kind: str, value: object) -> Any:
         return KINDS[base].read(value, argument)
     except Unfit as unfit:
         near = unfit.nearest if base == "count" or unfit.nearest[:1] in ("", "[") else _quote(unfit.nearest)
-        raise Unfit(unfit.expected or describe(kind), near) from None
+        raise Unfit(unfit.expected or describe(kind), near, found=unfit.found) from None
 
 
 def describe(kind: str) -> str:
@@ -86,16 +90,8 @@ def from_text(kind: str, text: str) -> object:
     if base == "count" and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         return int(text)
     if base == "yes or no":
-        return {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }.get(text.strip().lower(), text)
+        words = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+        return words.get(text.strip().lower(), text)
     return text
 
 
@@ -117,7 +113,8 @@ def _text(value: object, _: str) -> str:
 
 def _name(value: object, _: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        tidied = re.sub(r"[^a-z0-9_-]+", "-", str(value).lower()).strip("-")[:40]
+        text = value.lower() if isinstance(value, str) else ""
+        tidied = re.sub(r"[^a-z0-9_-]+", "-", text).strip("-")[:40]
         raise Unfit("", tidied if _NAME.fullmatch(tidied) else "")
     return value
 
@@ -128,7 +125,7 @@ def _choice(value: object, argument: str) -> str:
         value = "on" if value else "off"
         raise Unfit("", value if value in words else "")
     if value not in words:
-        raise Unfit("", nearest(str(value), words))
+        raise Unfit("", nearest(str(value), words) if isinstance(value, (str, float)) else "")  # minimum_tls = 1.3
     return str(value)
 
 
@@ -139,7 +136,7 @@ def _count(value: object, argument: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise Unfit("")
     if not least <= value <= most:
-        raise Unfit("", str(min(max(value, least), most)))
+        raise Unfit("")  # the range says it: its end is seldom what was meant
     return value
 
 
@@ -221,7 +218,8 @@ def _app(value: object, _: str) -> str:
     if colon and _is_dotted(module) and _is_dotted(called):
         return text
     module = module.removesuffix(".py").replace("/", ".").strip(".")
-    called = called if _is_dotted(called) else "application"
+    # The names that the generators of Django and the pages of Flask use; which one a module has is seen by loading it.
+    called = called if _is_dotted(called) else "application" if module.endswith("wsgi") else "app"
     raise Unfit("", f"{module}:{called}{'()' if attribute.endswith('()') else ''}" if _is_dotted(module) else "")
 
 
@@ -239,7 +237,8 @@ def _is_dotted(text: str) -> bool:
 
 def _url_path(value: object, _: str) -> str:
     if not isinstance(value, str) or not (value == "" or re.fullmatch(r"/[!\"$-~]*", value)):
-        near = f"/{value}" if isinstance(value, str) and re.fullmatch(r"[!\"$-~]+", value) else ""
+        text = re.sub(r"^https?://[^/]*", "", value) if isinstance(value, str) else ""
+        near = f"/{text.lstrip('/')}" if re.fullmatch(r"[!\"$-~]+", text) else ""
         raise Unfit("", near)
     return value
 
@@ -268,7 +267,7 @@ def _networks(value: object, _: str) -> tuple[str, ...]:
                 near = str(ipaddress.ip_network(text, strict=False))  # 10.0.0.1/8
             except ValueError:
                 near = ""
-            raise Unfit(f"networks, not {_quote(text)}", near) from None
+            raise Unfit("", near, found=text) from None
     return networks
 
 
@@ -290,9 +289,9 @@ def _variables(value: object, _: str) -> Mapping[str, str]:
         raise Unfit("")
     for name, text in value.items():
         if not _VARIABLE.fullmatch(name):
-            raise Unfit(f"names of variables (letters, digits, _), not {_quote(name)}")
+            raise Unfit("names of variables (letters, digits, _)", found=name)
         if not isinstance(text, str) or "\0" in text:
-            raise Unfit(f"text in quotes as the value of {name}")
+            raise Unfit(f"text in quotes as the value of {name}", found=text)
     return dict(value)
 
 
@@ -301,9 +300,10 @@ def _roles(value: object, _: str) -> Mapping[str, tuple[str, ...]]:
         raise Unfit("")
     for role, members in value.items():
         if role not in ROLES:
-            raise Unfit(f"the roles {', '.join(ROLES)}, not {_quote(role)}", nearest(role, ROLES))
+            raise Unfit(f"the roles {', '.join(ROLES)}", nearest(role, ROLES), found=role)
         if not isinstance(members, list) or not all(isinstance(name, str) and name.strip("%") for name in members):
-            raise Unfit(f'a list of users and %groups for {role}, such as ["deploy", "%monitoring"]')
+            expected = f'a list of users and %groups for {role}, such as ["deploy", "%monitoring"]'
+            raise Unfit(expected, found=members)
     return {role: tuple(members) for role, members in value.items()}
 
 
@@ -316,16 +316,16 @@ def _limits(value: object, _: str) -> Mapping[str, tuple[int, int]]:
 def _limit(name: str, limit: object) -> tuple[int, int]:
     """Soft and hard."""
     if name not in RESOURCES:
-        raise Unfit(f"the limits {', '.join(RESOURCES)}, not {_quote(name)}", nearest(name, RESOURCES))
+        raise Unfit(f"the limits {', '.join(RESOURCES)}", nearest(name, RESOURCES), found=name)
     pair = limit if isinstance(limit, list) else [limit, limit]
     read_one = _bytes if RESOURCES[name].in_bytes else _any_count
     try:
         soft, hard = (UNLIMITED if one == "unlimited" else read_one(one, "") for one in pair)
     except ValueError:  # Unfit, too
         what = 'a size such as "2GiB"' if RESOURCES[name].in_bytes else "a whole number"
-        raise Unfit(f'for {name} {what}, or "unlimited", or two of them: [soft, hard]') from None
+        raise Unfit(f'for {name} {what}, or "unlimited", or two of them: [soft, hard]', found=limit) from None
     if UNLIMITED != hard < soft or soft == UNLIMITED != hard:
-        raise Unfit(f"a soft limit of {name} that is not above its hard one")
+        raise Unfit(f"a soft limit of {name} that is not above its hard one", found=limit)
     return soft, hard
 
 

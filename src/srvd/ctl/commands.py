@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import click
+
 from srvd.ctl.find import Named, find
 from srvd.ctl.follow import Follower
 from srvd.ctl.line import Line
@@ -151,9 +153,9 @@ def report(problem: SrvdError, *, as_json: bool) -> int:
         put(escape(traceback, lines=True).rstrip("\n"), err=True)
     step = problem.detail.get("step")
     first, *more = escape(problem.message, lines=True).split("\n")
-    put(f"srvctl: {first}" + (f" (step: {escape(step)})" if step else ""), err=True)
+    put(f"{click.style('error', fg='red')}: {first}" + (f" (step: {escape(step)})" if step else ""), err=True)
     for line in more:
         put(f"  {line}", err=True)  # indented: no line of a message passes for one of srvctl's own
     if problem.hint:
-        put(f"hint: {escape(problem.hint)}", err=True)
+        put(f"{click.style('hint', fg='cyan')}: {escape(problem.hint)}", err=True)
     return exit_code(problem)

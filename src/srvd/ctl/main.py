@@ -20,6 +20,7 @@ from srvd.ctl.find import Named
 from srvd.ctl.options import JSON, arguments, options
 from srvd.ctl.render import put
 from srvd.errors import EXIT, BadArgs, SrvdError
+from srvd.usage import nearest_option, sentence, show_topic
 from srvd.wire import commands as wire
 
 __all__ = ["cli", "main"]
@@ -28,7 +29,7 @@ HELP = """Ask a running srvd: what it does, and to do something else.
 
 Finds the only daemon by itself; with several, choose one with -n or -s, or set SRVD_NAME or SRVD_SOCKET. Each command
 returns when what was asked for is true, or says why it is not; the exit code says the same to a script. A TIME is
-written 30s, 5m or 500ms.
+written 30s, 5m or 500ms; a number alone is seconds.
 
 \b
 Examples:
@@ -37,6 +38,15 @@ Examples:
   srvctl reload && echo deployed
   srvctl why
 """
+
+FOREIGN = {
+    "kill": "`srvctl recycle WORKER` replaces a worker, `srvctl stop --now` ends the daemon",
+    "logs": "`srvctl events -f` follows what happens; the log is in log_file, or where the daemon's standard error is",
+    "restart": "`srvctl reload` loads new code; to begin anew, `srvctl stop` and `srvd start`",
+    "start": "srvd starts daemons: `srvd start`",
+    "top": "`srvctl workers` shows what each worker does; `watch srvctl workers` shows it again",
+}
+"""Commands that are typed by habit, and what does the same here."""
 
 EPILOG = """\b
 Exit codes:
@@ -97,7 +107,8 @@ class Tree(click.Group):
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-"):
             near = nearest(args[0], names)
-            ctx.fail(f"no such command {args[0]!r}" + (f"; did you mean {near}?" if near else ""))
+            meant = FOREIGN.get(args[0], "") or (f"did you mean {near}?" if near else "")
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; {meant}" if meant else ""))
         return super().resolve_command(ctx, args)
 
 
@@ -107,15 +118,27 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
+def _help_command(top: Tree) -> click.Command:
+    @click.pass_context
+    def show(ctx: click.Context, topic: str) -> None:
+        show_topic(ctx, top, topic)
+
+    topic = click.Argument(["topic"], required=False, default="")
+    text = "Explain a command, a setting or a page of the manual that came with this version."
+    return click.Command("help", params=[topic], callback=show, help=text)
+
+
 def _tree() -> Tree:
     codes = "\n".join(f"  {code:<4} {text}" for who, code, text in EXIT.MEANINGS if who == "srvctl")
     top = Tree("srvctl", {entry.words[0]: entry for entry in wire.COMMANDS if len(entry.words) == 1}, HELP)
     of_op = {entry.words[1]: entry for entry in wire.COMMANDS if entry.words[0] == "op"}
     top.add_command(Tree("op", of_op, "List, show, follow and cancel operations"))
+    top.add_command(_help_command(top))
+    top.add_command(click.Command("version", callback=lambda: put(f"srvctl {__version__}"), help="Show the version."))
     top.epilog = EPILOG.format(codes=codes)
     top.context_settings = {"help_option_names": ["--help", "-h"]}
     version = click.Option(
-        ["--version"],
+        ["--version", "-V"],
         is_flag=True,
         is_eager=True,
         expose_value=False,
@@ -139,6 +162,15 @@ def main() -> None:
     sys.exit(_run(sys.argv[1:]))
 
 
+def _misused(exc: click.ClickException) -> BadArgs:
+    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+    near = ""
+    if isinstance(exc, click.NoSuchOption) and ctx is not None:
+        near = nearest_option(exc.option_name, [word for param in ctx.command.params for word in param.opts])
+    hint = f"did you mean {near}?" if near else f"{ctx.command_path} --help" if ctx is not None else ""
+    return BadArgs(sentence(exc), hint=hint)
+
+
 def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
@@ -146,10 +178,7 @@ def _run(arguments: list[str]) -> int:
     except SrvdError as exc:
         return report(exc, as_json=as_json)
     except click.ClickException as exc:
-        if as_json:
-            return report(BadArgs(exc.format_message()), as_json=True)
-        exc.show()
-        return EXIT.USAGE
+        return report(_misused(exc), as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return report(Interrupted("interrupted"), as_json=as_json)
     except BrokenPipeError:
@@ -158,6 +187,6 @@ def _run(arguments: list[str]) -> int:
         return EXIT.FAILED
     except Exception:
         put(traceback.format_exc(), err=True)
-        put("srvctl: this is a bug in srvctl; please report it with the lines above", err=True)
+        put("error: this is a bug in srvctl; please report it with the lines above", err=True)
         return EXIT.BUG
     return code if isinstance(code, int) else EXIT.DONE

@@ -84,13 +84,19 @@ def parse_address(text: str) -> Address:
     Port 0 lets the kernel choose. Raises `ConfigInvalid`.
     """
     scheme, colon, rest = text.partition(":")
+    if rest.startswith("//") and scheme in ("tcp", "http", "https"):  # as uvicorn, Puma and Docker spell it
+        bare = rest.strip("/")
+        raise ConfigInvalid(f"read the address {text!r}: an address has no scheme; did you mean {bare!r}?", hint=_FORMS)
+    if text.startswith("*:"):
+        raise ConfigInvalid(f"read the address {text!r}: did you mean {text[1:]!r}, every address?", hint=_FORMS)
     if colon and scheme == "unix":
         return _unix(text, rest)
     if colon and scheme == "fd":
         return Address("fd", port=_number(text, rest, 1 << 20))
     host, colon, port = text.rpartition(":")
     if not colon:
-        raise ConfigInvalid(f"read the address {text!r}: it has no port", hint=_FORMS)
+        meant = f"; did you mean {':' + text!r}?" if text.isdecimal() else ""
+        raise ConfigInvalid(f"read the address {text!r}: it has no port{meant}", hint=_FORMS)
     number = _number(text, port, 65535)
     if host.startswith("[") and host.endswith("]"):
         return Address("inet6", _v6(text, host[1:-1]), number)

@@ -1,0 +1,58 @@
+"""The manual as it was installed with the program: single settings from their declarations, pages as files.
+
+Prints nothing, and knows no command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from srvd.config import values
+from srvd.config.load import variables
+from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+
+__all__ = ["explain", "topics"]
+
+_HERE = Path(__file__).parent
+_PLACES = (_HERE / "pages", _HERE.parent.parent / "docs")  # of a wheel; of a working copy
+_FOLDERS = ("howto", "reference", "explain")
+_TABLES = (("daemon", DaemonSettings), ("listeners", ListenerSettings), ("pools", PoolSettings))
+
+
+def topics() -> list[str]:
+    """The names of the pages."""
+    return sorted(_pages())
+
+
+def explain(topic: str) -> str:
+    """The setting and the page of that name; "" if there is neither. A setting may be named with its table."""
+    name = topic.rpartition(".")[2].removeprefix("SRVD_").lower().replace("-", "_")
+    found = [
+        _describe(title, name, setting, table._field_defaults[name])
+        for title, table in _TABLES
+        for known, setting in declared(table).items()
+        if known == name
+    ]
+    page = _pages().get(topic)
+    return "\n".join([*found, *([page.read_text()] if page is not None else [])])
+
+
+def _pages() -> dict[str, Path]:
+    place = next((place for place in _PLACES if place.is_dir()), None)
+    if place is None:  # a program that is no folder: the copy that an upgrade keeps
+        return {}
+    return {path.stem: path for folder in _FOLDERS for path in (place / folder).glob("*.md")}
+
+
+def _describe(title: str, name: str, setting: Setting, default: object) -> str:
+    table = f"[{setting.table or 'daemon'}]" if title == "daemon" else f"[{title}.NAME]"
+    variable = next((one for one, pair in variables().items() if pair == (title, name)), "")
+    facts = (
+        ("table", table),
+        ("takes", values.describe(setting.kind)),
+        ("default", values.show(setting.kind, default)),
+        ("flag", setting.flag),
+        ("variable", variable),
+    )
+    lines = [f"  {what + ':':<10}{value}" for what, value in facts if value]
+    return "\n".join([f"{name}: {setting.help}.", "", *lines, ""])

@@ -1,0 +1,64 @@
+"""What both programs do the same way on a command line: the sentences of wrong words, and `help TOPIC`.
+
+Knows no command of either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import click
+
+__all__ = ["nearest_option", "sentence", "show_topic"]
+
+
+def sentence(exc: click.ClickException) -> str:
+    """The error in the form of our own: a small letter first, no full stop, no word of click's types."""
+    text = f"there is no option {exc.option_name}" if isinstance(exc, click.NoSuchOption) else exc.format_message()
+    text = re.sub(r" is not a valid (integer range|integer)\b", " is no whole number", text)
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def nearest_option(option: str, known: Iterable[str]) -> str:
+    """The option of `known` that a slip of the finger made into `option`; "" if none is so near.
+
+    click offers whatever shares half of its letters: --threads for --reload.
+    """
+    word = option.lstrip("-")
+    for other in known:
+        bare = other.lstrip("-")
+        if len(word) > 3 and (bare.startswith(word) or _is_slip(word, bare)):
+            return other
+    return ""
+
+
+def _is_slip(one: str, two: str) -> bool:
+    """One letter missing, too many, wrong, or two neighbours swapped."""
+    if len(one) > len(two):
+        one, two = two, one
+    at = next((i for i, letter in enumerate(one) if letter != two[i]), len(one))
+    if len(one) < len(two):
+        return one[at:] == two[at + 1 :]
+    swapped = one[:at] + one[at + 1 : at + 2] + one[at : at + 1] + one[at + 2 :]
+    return one[at + 1 :] == two[at + 1 :] or swapped == two
+
+
+def show_topic(ctx: click.Context, group: click.Group, topic: str) -> None:
+    """Print the help of a command of this program, a setting or a page of the manual; without one, what there is."""
+    from srvd.manual import explain, topics  # here, because it imports all settings
+
+    program = ctx.find_root().info_name
+    if not topic:
+        click.echo(group.get_help(ctx.find_root()))
+        click.echo(f"\nPages of the manual, for `{program} help PAGE`:\n  {', '.join(topics())}")
+        click.echo(f"A setting is explained by its name: `{program} help request_timeout`.")
+        return
+    command = group.get_command(ctx, topic)
+    if command is not None:
+        click.echo(command.get_help(click.Context(command, info_name=topic, parent=ctx.find_root())))
+        return
+    text = explain(topic)
+    if not text:
+        raise click.UsageError(f"there is no command, setting or page {topic!r}; `{program} help` lists the pages")
+    click.echo_via_pager(text.rstrip("\n") + "\n")

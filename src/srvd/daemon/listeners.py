@@ -160,7 +160,7 @@ class Listeners:
             self._open.pop(key).close()
 
     def seal(self) -> None:
-        """Let no new connection in; what waits can still be accepted. Sockets of the environment stay as they are:
+        """Refuse new connections; what waits can still be accepted. Sockets of the environment stay as they are:
         systemd goes on listening on them, and what waits there is for the next daemon.
         """
         self._sealed = True
@@ -169,8 +169,23 @@ class Listeners:
                 try:
                     sockets.seal(opened.socket, opened.owned)
                 except OSError:
-                    # A filter that the kernel refuses costs some late clients a reset; the stop has to go on.
+                    # What the kernel refuses costs some late clients a reset; the stop has to go on.
                     continue
+
+    def close_emptied(self) -> bool:
+        """After `seal`: give up the ports for which nobody waits any more, in every process. False: all are given up.
+
+        The workers have copies; without this the address would be taken until the last request is over.
+        """
+        left = False
+        for opened in self._open.values():
+            if opened.lent or opened.socket.family == socket.AF_UNIX:  # Unix: `seal` has removed the path
+                continue
+            if sockets.waiting(opened.socket):
+                left = True
+            else:
+                sockets.end(opened.socket)
+        return left
 
     def close(self) -> None:
         """Close all of them and remove their paths."""

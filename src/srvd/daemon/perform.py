@@ -49,6 +49,12 @@ Performed = (
 PERFORMED = (StartZygote, StopZygote, KillZygote, Fork, TellWorker, KillWorker, SealListeners, DropRevision)
 """The actions that `perform` takes."""
 
+_HANDSHAKES = 1.0
+"""Seconds that a handshake may take which was under way when the listeners were sealed."""
+
+_LOOK = 0.1
+"""Seconds from one look at the backlogs to the next, until they are empty."""
+
 _ZOMBIES = 256
 """Strangers reaped in one go; SIGCHLD comes again for the next ones."""
 
@@ -74,6 +80,7 @@ class Performer:
         line: Callable[[WorkerId | GenerationId, str], None],
         bond: Bond | None = None,
     ) -> None:
+        self._loop = loop
         self._listeners = listeners
         self._emit = emit
         voice = Voice(loop, self._pass_on, woke, line)
@@ -108,10 +115,15 @@ class Performer:
                 self.workers.kill(worker, dump=dump)
             case SealListeners():
                 self._listeners.seal()
+                self._loop.call_later(_HANDSHAKES, self._close_emptied)
             case DropRevision(revision):
                 self._drop(revision)
             case _ as never:
                 assert_never(never)
+
+    def _close_emptied(self) -> None:
+        if self._listeners.close_emptied():
+            self._loop.call_later(_LOOK, self._close_emptied)
 
     def settings(self, worker: WorkerId) -> PoolSettings:
         """The settings that the worker was made with."""

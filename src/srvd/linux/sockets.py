@@ -9,6 +9,7 @@ import array
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
 import struct
@@ -21,6 +22,7 @@ __all__ = [
     "PathId",
     "describe",
     "end",
+    "is_shut",
     "is_there",
     "move",
     "open_listener",
@@ -29,6 +31,7 @@ __all__ = [
     "seal",
     "unlink",
     "unseal",
+    "waiting",
 ]
 
 _FORMS = "write HOST:PORT, [V6]:PORT, :PORT, unix:PATH, unix:@NAME or fd:N"
@@ -53,6 +56,7 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h, the same on every architecture t
 _SO_DETACH_FILTER = 27
 _SO_BINDTOIFINDEX = 62
 _NO_INTERFACE = 0x7FFFFFFF
+_TCPI_UNACKED = struct.Struct("24xI")  # linux/tcp.h: of a listener, the length of its queue
 
 
 class PathId(Record):
@@ -182,32 +186,50 @@ def move(owned: PathId, path: str) -> PathId | None:
 
 
 def seal(listener: socket.socket, owned: PathId | None) -> None:
-    """Let no new connection into the backlog; what waits there can still be accepted. For good, in every process.
+    """Refuse new connections from now on; what waits in the backlog can still be accepted. For good, in every process.
 
-    TCP: a filter drops each SYN, so clients try again instead of being refused; handshakes under way complete. Where
-    the kernel keeps filters to the administrator of the network, clients are refused. Unix: the path is removed. An
-    abstract socket cannot be sealed: it stays open until it is closed. Never to be used on a socket that somebody else
-    will go on using (systemd's). Raises `OSError`.
+    TCP: a socket that is bound to an interface which does not exist is found by no SYN, so clients are refused;
+    handshakes under way complete, and what was accepted stays. Where that is denied, or other processes share the port
+    (the kernel would go on giving this socket its part), a filter drops each SYN: clients try again until `end`. Unix:
+    what has been shut down is refused, and the path is removed. Never to be used on a socket that another program will
+    go on using (systemd's). Raises `OSError`.
     """
     if owned is not None:
         unlink(owned)
-    elif listener.family in (socket.AF_INET, socket.AF_INET6):
-        program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
-        address, _ = program.buffer_info()
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
-        except PermissionError:
-            # Linux 5d39580f68e6, in stable kernels, too: for TCP that needs CAP_NET_ADMIN now. A socket that is bound
-            # to an interface which does not exist is not found by a SYN; what it has accepted, or half of it, stays.
-            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+    if listener.family == socket.AF_UNIX:
+        listener.shutdown(socket.SHUT_RD)  # accept(2) goes on giving what is queued
+        return
+    shared = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    first, second = (_drop_syns, _hide) if shared else (_hide, _drop_syns)
+    try:
+        first(listener)
+    except OSError:
+        second(listener)
+
+
+def waiting(listener: socket.socket) -> int:
+    """How many connections of a TCP listener wait to be accepted. Raises `OSError`."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_UNACKED.size)
+    return int(_TCPI_UNACKED.unpack(info)[0])
+
+
+def _hide(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+
+
+def _drop_syns(listener: socket.socket) -> None:
+    """Takes CAP_NET_ADMIN in newer kernels (Linux 5d39580f68e6, in stable ones, too)."""
+    program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
+    address, _ = program.buffer_info()
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
 
 
 def unseal(listener: socket.socket) -> bool:
-    """Let connections in again, to a TCP socket that a former process had sealed before it was killed. False: the
-    kernel does not let us (CAP_NET_RAW), and it is of no use any more.
+    """Let connections in again, to a socket that a former process had sealed before it was killed. False: it is of no
+    use any more, because the kernel does not let us (CAP_NET_RAW), or it is a Unix socket.
     """
     if listener.family == socket.AF_UNIX:
-        return True
+        return not is_shut(listener)
     try:
         if listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE:
             listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, 0)
@@ -215,6 +237,15 @@ def unseal(listener: socket.socket) -> bool:
     except OSError as exc:
         return exc.errno == errno.ENOENT  # there was no filter
     return True
+
+
+def is_shut(listener: socket.socket) -> bool:
+    """Whether any process has shut it down: then it accepts nobody, and for a Unix socket that is for good."""
+    if listener.family != socket.AF_UNIX:
+        return not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    poll = select.poll()
+    poll.register(listener, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def end(listener: socket.socket) -> None:

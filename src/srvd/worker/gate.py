@@ -145,6 +145,8 @@ class Gate:
         except BlockingIOError:
             return True
         except OSError as exc:
+            if self.emptying and exc.errno == errno.EINVAL:  # the daemon has seen that it is empty, and closed it
+                return True
             if exc.errno not in _OF_THE_CONNECTION:
                 self._refused(exc, now)
             return False

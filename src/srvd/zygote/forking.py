@@ -74,6 +74,7 @@ class Nursery:
         self._stock = stock
         self._children: dict[int, Newborn] = {}
         self._orphanhood: Orphanhood | None = None
+        self._parted = False  # without a daemon a worker has left in good order: all were told to
         # The latest, always: what was told to a daemon that died, it may have taken with it.
         self._ended: deque[family.Reaped] = deque(maxlen=_ENDS)
         self._stops = Stops()
@@ -96,7 +97,7 @@ class Nursery:
             events = self._epoll.poll(orphanhood.wait(time.monotonic(), heard=heard, children=children))
             if not self._wait_for_daemon(orphanhood, time.monotonic()):
                 return False
-        return all(self._attend(fd) for fd, _ in events)
+        return all(self._attend(fd) for fd, _ in events) and not (self._parted and not self._children)
 
     def _attend(self, fd: int) -> bool:
         """False: the daemon let go."""
@@ -131,7 +132,7 @@ class Nursery:
             return self._lose_daemon()
         order = family.decode(datagram, (family.Fork, family.Quit, family.Adopted))
         if isinstance(order, family.Adopted):
-            self._orphanhood = None
+            self._orphanhood, self._parted = None, False
             for newborn in self._children.values():
                 if newborn.pid in self._stopped:
                     self._say(family.Stopped(newborn.serial))
@@ -228,6 +229,7 @@ class Nursery:
         os.close(pidfd)
         reaped = family.Reaped(newborn.serial, ended.exit_code, ended.signal)
         self._ended.append(reaped)
+        self._parted |= self._orphanhood is not None and ended.exit_code == 0
         self._say(reaped)
         if newborn.lines is not None:
             self._rescue(newborn.lines)

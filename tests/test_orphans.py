@@ -298,8 +298,8 @@ def test_a_daemon_that_dies_before_it_has_adopted_is_followed_by_the_next(home: 
                 say(orphan, family.Adopted())
             orphan.close()
         assert get(address)
-    home.wait_call(worker).dismiss()
     home.wait_call(generation).dismiss()
+    home.wait_call(worker).dismiss()
 
 
 def test_whoever_does_not_bring_the_lock_is_not_of_the_family(home: Family) -> None:

@@ -17,6 +17,10 @@ PROTOCOL = 1
 """Of these messages, and of the scoreboard. Workers outlive the daemon's program (an upgrade), so it changes when a
 message changes, also by a field more; a program takes over only workers of its own number."""
 
+ALONE = 69
+"""The exit code of a worker that was told to leave with all others, and has lost its daemon since: its zygote need not
+wait for another one."""
+
 LIMIT = 1 << 17
 """The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
 

@@ -114,7 +114,7 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
         service.lifeline = Lifeline(loop, boot.lifeline)
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
-    Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
+    orders = Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     fds.kill_at_end(boot.link, on=False)
     link.say(family.Ready(), wait=True)
@@ -127,4 +127,4 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     if access is not None:
         access.close()
     link.say(family.Bye(), wait=True)
-    return 0
+    return orders.code

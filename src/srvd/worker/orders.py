@@ -123,6 +123,11 @@ class Orders:
                 return
             self._obey(message, now)
 
+    @property
+    def code(self) -> int:
+        """The exit code of a worker that has left as it was told to."""
+        return family.ALONE if self._dismissed and self._heard_end else 0
+
     def expire(self, now: float) -> None:
         """The time to drain is over."""
         self.deadline = NEVER

@@ -74,7 +74,7 @@ class Nursery:
         self._stock = stock
         self._children: dict[int, Newborn] = {}
         self._orphanhood: Orphanhood | None = None
-        self._parted = False  # without a daemon a worker has left in good order: all were told to
+        self._parted = False  # a worker was told to leave with all others, and has left
         # The latest, always: what was told to a daemon that died, it may have taken with it.
         self._ended: deque[family.Reaped] = deque(maxlen=_ENDS)
         self._stops = Stops()
@@ -229,7 +229,7 @@ class Nursery:
         os.close(pidfd)
         reaped = family.Reaped(newborn.serial, ended.exit_code, ended.signal)
         self._ended.append(reaped)
-        self._parted |= self._orphanhood is not None and ended.exit_code == 0
+        self._parted |= self._orphanhood is not None and ended.exit_code == family.ALONE
         self._say(reaped)
         if newborn.lines is not None:
             self._rescue(newborn.lines)

@@ -362,8 +362,6 @@ def broken(kind: str) -> Callable[[Environ, Start], Any]:
             "crlf": ("X-A", "b\r\nX-Evil: 1"),
             "nul": ("X-A", "b\0"),
             "name": ("X A", "b"),
-            "hop": ("Connection", "close"),
-            "coding": ("Transfer-Encoding", "chunked"),
             "int": ("X-A", 3),
             "wide": ("X-A", "\u20ac"),
             "length": ("Content-Length", "+3"),
@@ -380,14 +378,14 @@ def broken(kind: str) -> Callable[[Environ, Start], Any]:
 @pytest.mark.parametrize(
     "kind",
     [
-        "raise", "exit", "silent", "none", "text", "twice", "crlf", "nul", "name", "hop", "coding", "int", "wide",
+        "raise", "exit", "silent", "none", "text", "twice", "crlf", "nul", "name", "int", "wide",
         "length", "status", "informal", "split",
     ],
 )  # fmt: skip
 def test_what_must_not_go_on_the_wire_is_a_500_without_the_text(tmp_path: Path, kind: str) -> None:
     with Rig(broken(kind), tmp_path) as rig, rig.serving().connect() as client:
         for _ in range(2):  # the worker and the connection live on
-            answer = client.get("/path")
+            answer = client.get("/path?token=secret")
             assert (answer.status, answer.body) == (500, b"500 Internal Server Error\n")
             assert "x-evil" not in answer.headers
         assert "GET /path: the application failed" in rig.log()

@@ -47,7 +47,8 @@ _KNOWN: dict[str, _Kind] = {
     "content-length": _Kind.LENGTH,
     "date": _Kind.DATE,
     "server": _Kind.SERVER,
-    # RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features": the connection is the server's.
+    # RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features": the connection is the server's. A view that passes on
+    # what another server said has them, so they are left out of the head, and their names kept for a warning.
     "connection": _Kind.HOP,
     "keep-alive": _Kind.HOP,
     "proxy-authenticate": _Kind.HOP,
@@ -75,6 +76,8 @@ class Fields(NamedTuple):
     named: bool  # has a Server field
     end: bytes
     """How the head of a response of that length ends, if the connection is kept; b"" if more has to be thought of."""
+    dropped: tuple[str, ...] = ()
+    """Names that are not in `text`, because they speak of the connection."""
 
 
 class Framing(Enum):
@@ -136,12 +139,16 @@ def _check(headers: tuple[tuple[str, str], ...]) -> Fields:
     parts: list[str] = []
     length = -1
     dated = named = False
+    dropped: tuple[str, ...] = ()
     try:
         for name, value in headers:
             kind = _kinds.get(name) or _kind_of(name)
             if kind is not _PLAIN:
                 if kind is _Kind.LENGTH:
                     length = _length(value, length)
+                    continue
+                if kind is _Kind.HOP:
+                    dropped += (str.lower(name),)
                     continue
                 dated = dated or kind is _Kind.DATE
                 named = named or kind is _Kind.SERVER
@@ -158,7 +165,7 @@ def _check(headers: tuple[tuple[str, str], ...]) -> Fields:
     except UnicodeEncodeError as exc:
         raise ResponseInvalid(f"a header has {text[exc.start]!r} in it, which is not latin-1") from exc
     end = b"" if length < 0 or dated or named else b"%bContent-Length: %d\r\n\r\n" % (written, length)
-    return Fields(written, length, dated, named, end)
+    return Fields(written, length, dated, named, end, dropped)
 
 
 def _kind_of(name: object) -> _Kind:
@@ -167,8 +174,6 @@ def _kind_of(name: object) -> _Kind:
         raise ResponseInvalid(f"{name!r} is no header name")
     name = match[0]  # as in check_status
     kind = _KNOWN.get(name.lower(), _Kind.PLAIN)
-    if kind is _Kind.HOP:
-        raise ResponseInvalid(f"{name} is the server's to say, not the application's")
     if len(_kinds) < _MOST_SEEN and len(name) <= _LONGEST_SEEN:
         _kinds[name] = kind
     return kind
@@ -178,9 +183,10 @@ def _length(value: object, before: int) -> int:
     # Both: isdigit alone takes superscripts, and digits of other scripts.
     if not isinstance(value, str) or not (value.isdigit() and value.isascii() and len(value) <= _MOST_DIGITS):
         raise ResponseInvalid(f"Content-Length {value!r} is no length")
-    if before >= 0:
-        raise ResponseInvalid("Content-Length is given twice")
-    return int(value)
+    length = int(value)
+    if before not in (-1, length):  # RFC 9110 section 8.6: twice the same may be merged
+        raise ResponseInvalid(f"Content-Length is given twice, as {before} and as {length}")
+    return length
 
 
 def open_response(

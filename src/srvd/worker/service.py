@@ -66,12 +66,23 @@ class Service:
         self.wear: Wear | None = None
         self.lifeline: Lifeline | None = None
         self._stamp = Stamp()
+        self._dropped: set[str] = set()
 
     def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
         """Seconds for which other workers should take the next connections, because a request would have to wait for
         a thread; 0.0: it would not. `on_seat` is called as soon as a thread is free again, if that is before.
         """
         return 0.0
+
+    def warn_of_dropped(self, label: str, names: Iterable[str]) -> None:
+        """Says once for each name that a response came without the field that the application gave."""
+        for name in names:
+            if name not in self._dropped:
+                self._dropped.add(name)
+                self.log.warning(
+                    f"{label}: the application's field {name} was dropped: it speaks of the connection, which is "
+                    f"the server's; this worker drops it from now on without a word"
+                )
 
     def stamp(self) -> bytes:
         """The Server and Date lines of a response that is made now."""

@@ -111,7 +111,9 @@ class Exchange:
             raise ResponseInvalid("start_response was called twice, without exc_info")
         # Both are checked before either is kept: a response that was refused is none.
         checked = check_status(status)
-        self._fields = check_fields(headers)
+        self._fields = fields = check_fields(headers)
+        if fields.dropped:
+            self._service.warn_of_dropped(self.request.label, fields.dropped)
         self._status = checked
         self.code = checked.code
         return self._write
@@ -127,6 +129,8 @@ class Exchange:
         fields = check_fields(headers)
         if fields.length >= 0:
             raise ResponseInvalid("early hints have no body, and no Content-Length")
+        if fields.dropped:
+            self._service.warn_of_dropped(self.request.label, fields.dropped)
         if self.request.minor:
             data = b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text
             self.head_size += len(data)

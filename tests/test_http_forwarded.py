@@ -117,11 +117,29 @@ def test_a_port_that_is_told_is_the_clients(chain: str) -> None:
     [
         "garbage", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:123456", "[::1",
         "[::1]x", "[::1]:", "[1.2.3.4]", "::::", "1::2::3", "fe80::1%eth0", "::1]", "1.2.3.4 5.6.7.8", "１.2.3.4",
-        "http://1.2.3.4", "1.2.3.4/8", "-", ":80",
+        "http://1.2.3.4", "1.2.3.4/8", "-", ":80", "localhost", '"10.0.0.7"', "010.001.002.003", "for=203.0.113.9",
+        "unknown",
     ],
 )  # fmt: skip
-def test_a_trusted_proxy_that_tells_no_address_is_refused(chain: str) -> None:
-    assert refused(x_forwarded_for=chain) == 400
+def test_what_is_no_address_is_a_client_that_is_not_known(chain: str) -> None:
+    for told in (believed(x_forwarded_for=chain), believed(x_forwarded_for=f"1.2.3.4, {chain}, 10.0.0.2")):
+        assert told["REMOTE_ADDR"] == ""
+        assert "REMOTE_PORT" not in told
+    # A proxy adds the address of its client to whatever that client has sent.
+    behind = believed(x_forwarded_for=f"{chain}, 1.2.3.4")
+    assert (behind["REMOTE_ADDR"], behind["HTTP_X_FORWARDED_FOR"]) == ("1.2.3.4", "1.2.3.4")
+
+
+def test_what_is_left_of_the_client_is_never_read() -> None:
+    chain = ", ".join(["-"] * 5_000 + ["1.2.3.4", "10.0.0.2"])
+    told = believed(
+        x_forwarded_for=f"gopher, {chain}",
+        x_forwarded_proto=", ".join(["gopher"] * 5_001 + ["https", "http"]),
+        x_forwarded_host=", ".join(["a/b"] * 5_001 + ["shop.example", "inner"]),
+        x_forwarded_prefix=", ".join(["//"] * 5_001 + ["/shop", "/"]),
+    )
+    assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("1.2.3.4", "https")
+    assert (told["HTTP_HOST"], told["SCRIPT_NAME"]) == ("shop.example", "/shop")
 
 
 def test_a_chain_without_end_is_refused() -> None:
@@ -227,7 +245,10 @@ def test_forwarded_tells_all_of_it_at_once() -> None:
         ("For=1.2.3.4;Proto=http", "1.2.3.4", "For=1.2.3.4;Proto=http"),
         ("for=6.6.6.6;proto=https, for=1.2.3.4", "1.2.3.4", "for=1.2.3.4"),
         ("for=1.2.3.4, for=10.0.0.2", "1.2.3.4", "for=1.2.3.4, for=10.0.0.2"),
-        ('for="a,b\\";c=d";x=y, for=1.2.3.4', None, ""),
+        ('for="a,b\\";c=d";x=y, for=1.2.3.4', "1.2.3.4", "for=1.2.3.4"),
+        ('for=1.2.3.4;x="a,\\"b\\\\", for=10.0.0.2', "1.2.3.4", 'for=1.2.3.4;x="a,\\"b\\\\", for=10.0.0.2'),
+        ("for=6.6.6.6;;, ;=, for=1.2.3.4", "1.2.3.4", "for=1.2.3.4"),
+        ('for="localhost"', "", 'for="localhost"'),
         ('by="a,b\\";c=d";for=7.7.7.7, for=1.2.3.4 ; by=_x', "1.2.3.4", "for=1.2.3.4 ; by=_x"),
         (" , for=1.2.3.4,, ", "1.2.3.4", "for=1.2.3.4"),
         ("for=unknown", "", "for=unknown"),
@@ -237,10 +258,7 @@ def test_forwarded_tells_all_of_it_at_once() -> None:
         ("for=1.2.3.4, proto=https", "", "proto=https"),  # says nothing of an address
     ],
 )
-def test_elements_are_walked_from_the_right(text: str, client: str | None, kept: str) -> None:
-    if client is None:
-        assert refused(FORWARDED, forwarded=text) == 400
-        return
+def test_elements_are_walked_from_the_right(text: str, client: str, kept: str) -> None:
     told = believed(FORWARDED, forwarded=text)
     assert (told["REMOTE_ADDR"], told["HTTP_FORWARDED"]) == (client, kept)
 
@@ -258,7 +276,9 @@ def test_malformed_elements_are_refused(text: str) -> None:
 
 
 def test_an_open_quote_of_the_client_cannot_swallow_what_the_proxy_adds() -> None:
-    assert refused(FORWARDED, forwarded='for="6.6.6.6, for=1.2.3.4') == 400
+    for begun in ('for="6.6.6.6', 'for="6.6.6.6\\', '"', 'for="a", for="', 'for="a\\\\"b", "'):
+        told = believed(FORWARDED, forwarded=f'{begun}, for=1.2.3.4;by="_a,b"')
+        assert (told["REMOTE_ADDR"], told["HTTP_FORWARDED"]) == ("1.2.3.4", 'for=1.2.3.4;by="_a,b"')
 
 
 def test_a_contradiction_with_the_other_family_is_refused() -> None:
@@ -303,6 +323,12 @@ def test_any_text_is_believed_or_refused(one: str, two: str, three: str, family:
     assert told["wsgi.url_scheme"] in ("http", "https")
 
 
+@given(TEXT.filter(lambda text: "," not in text), st.sampled_from([X_FORWARDED, FORWARDED]))
+def test_no_text_of_the_client_refuses_what_a_proxy_adds_to_it(text: str, family: str) -> None:
+    told = believed(family, x_forwarded_for=f"{text}, 9.9.9.9", forwarded=f"{text}, for=9.9.9.9")
+    assert told["REMOTE_ADDR"] == "9.9.9.9"
+
+
 @given(st.lists(st.sampled_from(["10.0.0.9", "1.1.1.1", "2.2.2.2", "fd00::9", "unknown"]), min_size=1, max_size=6))
 def test_whatever_the_client_puts_before_its_own_address_changes_nothing(before: list[str]) -> None:
     honest = believed(x_forwarded_for="9.9.9.9, 10.0.0.2")
@@ -325,6 +351,19 @@ def test_a_reader_believes_each_head_however_it_comes(cut: int) -> None:
     assert TEMPLATE["wsgi.url_scheme"] == "http"  # nothing of it stays for the next request
     plain = feed([request()], heads=heads).messages[0].environ
     assert plain["wsgi.url_scheme"] == "http"
+
+
+def test_the_scheme_of_a_target_is_compared_with_what_the_proxy_says() -> None:
+    """RFC 9110 section 7.4: the client's connection is the one that is spoken of."""
+    trusting = ForwardedReader(Limits(), X_FORWARDED, INSIDE, trusted=True)
+    target = "GET https://y/x HTTP/1.1"
+    (message,) = feed([request("X-Forwarded-Proto: https", line=target)], heads=trusting).messages
+    assert (message.environ["wsgi.url_scheme"], message.environ["HTTP_HOST"]) == ("https", "y")
+    plain = request("X-Forwarded-Proto: https", line="GET http://y/x HTTP/1.1")
+    assert feed([plain], heads=trusting).refused == 421
+    assert feed([request("X-Forwarded-Proto: http", line=target)], heads=trusting).refused == 421
+    stranger = ForwardedReader(Limits(), X_FORWARDED, INSIDE, trusted=False)
+    assert feed([request("X-Forwarded-Proto: https", line=target)], heads=stranger).refused == 421
 
 
 def test_a_reader_of_strangers_takes_their_words_out() -> None:

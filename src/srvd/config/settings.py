@@ -128,16 +128,16 @@ class ListenerSettings(NamedTuple):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Setting(
-            "Networks whose forwarding headers are believed; the word unix stands for peers on Unix sockets. Empty: "
-            "nobody's, loopback's neither",
+            "Networks whose forwarding headers are believed; the word unix stands for peers on Unix sockets. Empty: no "
+            "peer's are, and they reach the application as they came",
             "networks",
         ),
     ] = ()
     forwarded: Annotated[
         str,
         Setting(
-            "Which headers trusted proxies write: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded (RFC 7239); "
-            "all others are taken out, and all of them if the peer is not trusted",
+            "Which headers trusted proxies write: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded (RFC 7239). "
+            "Where trusted_proxies names networks, all others are taken out, and from any other peer all of them",
             "choice:x-forwarded|forwarded",
         ),
     ] = "x-forwarded"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from srvd.http import guard
-from srvd.http.head import Environ, HeadReader, Request
+from srvd.http.head import Environ, HeadReader
 from srvd.http.limits import Limits
 from srvd.http.networks import Networks, plain_number
 from srvd.http.refusal import Refusal
@@ -45,19 +46,18 @@ FIELDS = frozenset({
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https", "on": "https", "off": "http"}
 _OWS = " \t"
-_MOST_HOPS = 100
+_MOST_HOPS = 100  # of trusted proxies in a row
 # RFC 3986: a path, percent-encoded; no empty segment at its beginning, which browsers take for a host.
 _PATH = re.compile(r"/(?!/)(?:[0-9A-Za-z\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _PERCENT = re.compile("%([0-9A-Fa-f]{2})")
-# RFC 7239 section 6: identifiers that hide the address; squid writes "unknown" into X-Forwarded-For as well.
+# An address of RFC 7239 section 6, or as X-Forwarded-For has it. All else is a client that is not known: identifiers
+# that hide the address, squid's "unknown", and what no proxy should have passed on.
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[0-9A-Za-z._\-]+))?|([0-9A-Fa-f:.]+)")
-_HIDDEN = re.compile(r"(?:unknown|_[0-9A-Za-z._\-]+)(?::(?:[0-9]{1,5}|_[0-9A-Za-z._\-]+))?", re.IGNORECASE)
-# RFC 7239 section 4: token "=" ( token / quoted-string ), then ";", "," or the end.
+# RFC 7239 section 4: token "=" ( token / quoted-string ), then ";" or the end of the element.
 _PAIR = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
-    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)|\"((?:[^\"\\]|\\.)*)\")[ \t]*(?:([;,])|\Z)"
+    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)|\"((?:[^\"\\]|\\.)*)\")[ \t]*(?:(;)|\Z)"
 )
-_EMPTY = re.compile(r"[ \t]*(,|\Z)")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -77,19 +77,8 @@ class ForwardedReader(HeadReader):
     """
 
     def __init__(self, limits: Limits, family: str, networks: Networks, *, trusted: bool) -> None:
-        super().__init__(limits)
-        self._family = family
-        self._networks = networks
-        self._trusted = trusted
-
-    def read(self, head: bytes, template: Environ) -> Request:
-        """As `HeadReader.read`. Raises `Refusal` also for what a trusted proxy must not say."""
-        request = super().read(head, template)
-        if self._trusted:
-            believe(request.environ, self._family, self._networks)
-        else:
-            disbelieve(request.environ)
-        return request
+        introduce = partial(believe, family=family, networks=networks) if trusted else disbelieve
+        super().__init__(limits, introduce)
 
 
 def disbelieve(environ: Environ) -> None:
@@ -101,9 +90,9 @@ def disbelieve(environ: Environ) -> None:
 def believe(environ: Environ, family: str, networks: Networks) -> None:
     """Puts the client in the place of the proxy: REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTP_HOST, SCRIPT_NAME.
 
-    The peer is trusted. Of the fields, those of `family` stay, cut to what trusted proxies wrote. Raises `Refusal`
-    with 400 for what is malformed or contradicts itself; what is left of the client's own address is never looked at
-    but for its syntax.
+    The peer is trusted. Of the fields, those of `family` stay, cut to what trusted proxies wrote: they are read from
+    the right, and what is left of the client's address is not looked at. Raises `Refusal` with 400 for what a trusted
+    proxy wrote and cannot mean, or what contradicts itself.
     """
     told = FIELDS & environ.keys()
     if not told:
@@ -121,43 +110,51 @@ def believe(environ: Environ, family: str, networks: Networks) -> None:
 
 def _believe_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
     """Forwarded of RFC 7239; the scheme it tells, or ""."""
-    if _ELEMENTS not in kept:
-        return ""
-    hops = _elements(kept[_ELEMENTS])
+    hops = _walk(_from_the_right(kept.get(_ELEMENTS, "")), _element, networks)
     if not hops:
         return ""
-    client = _client(hops, networks)
-    hop = hops[client]
-    environ[_ELEMENTS] = ", ".join(hop.text for hop in hops[client:])
-    _put_address(environ, hop)
-    if hop.host:
-        environ["HTTP_HOST"] = hop.host
-    return hop.scheme
+    client = hops[-1]
+    environ[_ELEMENTS] = _spell(hops)
+    _put_address(environ, client)
+    if client.host:
+        environ["HTTP_HOST"] = client.host
+    return client.scheme
 
 
 def _believe_x_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
     """X-Forwarded-For, -Proto, -Host, -Prefix; the scheme they tell, or ""."""
-    hops = [_hop(text) for text in _values(kept, _FOR)]
-    client = 0
+    addresses = _values(kept, _FOR)
+    hops = _walk(reversed(addresses), _hop, networks)
     if hops:
-        client = _client(hops, networks)
-        environ[_FOR] = ", ".join(hop.text for hop in hops[client:])
-        _put_address(environ, hops[client])
-    scheme = _told(environ, kept, _PROTO, client, len(hops), _known_scheme)
-    host = _told(environ, kept, _HOST, client, len(hops), _host)
+        environ[_FOR] = _spell(hops)
+        _put_address(environ, hops[-1])
+    places = len(addresses), len(hops)
+    scheme = _told(environ, kept, _PROTO, places, _known_scheme)
+    host = _told(environ, kept, _HOST, places, _host)
     if host:
         environ["HTTP_HOST"] = host
-    environ["SCRIPT_NAME"] += _told(environ, kept, _PREFIX, client, len(hops), _prefix)
+    environ["SCRIPT_NAME"] += _told(environ, kept, _PREFIX, places, _prefix)
     return scheme
 
 
-def _client(hops: list[_Hop], networks: Networks) -> int:
-    """Walks from the right, nearest to us, past trusted networks: the first that is none of them is the client."""
-    for at in range(len(hops) - 1, 0, -1):
-        address = hops[at].address
+def _walk(texts: Iterable[str], read: Callable[[str], _Hop], networks: Networks) -> list[_Hop]:
+    """Walks from the right, nearest to us, past trusted networks: the first that is none of them is the client.
+
+    What is left of it is the client's own invention. It may be anything, so it is never read.
+    """
+    hops: list[_Hop] = []
+    for text in texts:
+        if len(hops) == _MOST_HOPS:
+            raise Refusal(400, f"more than {_MOST_HOPS} forwarding proxies")
+        hops.append(read(text))
+        address = hops[-1].address
         if not address or address not in networks:
-            return at
-    return 0
+            break
+    return hops
+
+
+def _spell(hops: list[_Hop]) -> str:
+    return ", ".join(hop.text for hop in reversed(hops))
 
 
 def _put_address(environ: Environ, hop: _Hop) -> None:
@@ -167,19 +164,21 @@ def _put_address(environ: Environ, hop: _Hop) -> None:
         environ["REMOTE_PORT"] = hop.port
 
 
-def _told(environ: Environ, kept: Environ, key: str, client: int, hops: int, read: Callable[[str], str]) -> str:
+def _told(environ: Environ, kept: Environ, key: str, places: tuple[int, int], read: Callable[[str], str]) -> str:
     """The value of a field that proxies either set or add to; "" if there is none.
 
     One value, or several that are equal, are the client's. Several are if they stand beside the addresses of
-    X-Forwarded-For, one for one. All else could be the client's own invention.
+    X-Forwarded-For, one for one. All else could be the client's own invention. `places`: how many addresses there are,
+    and the client's among them, counted from the right.
     """
-    values = [read(text) for text in _values(kept, key)]
+    values = _values(kept, key)
     if not values:
         return ""
-    if len(values) == hops:
-        value = values[client]
-    elif len(set(values)) == 1:
-        value = values[0]
+    addresses, client = places
+    if len(values) == addresses:
+        value = read(values[-client])
+    elif len({read(text) for text in values}) == 1:
+        value = read(values[0])
     else:
         raise Refusal(400, f"{key}: which value is the client's cannot be told")
     environ[key] = value
@@ -187,13 +186,8 @@ def _told(environ: Environ, kept: Environ, key: str, client: int, hops: int, rea
 
 
 def _values(kept: Environ, key: str) -> list[str]:
-    text = kept.get(key)
-    if text is None:
-        return []
-    values = [word for value in text.split(",") if (word := value.strip(_OWS))]  # RFC 9110 section 5.6.1
-    if len(values) > _MOST_HOPS:
-        raise Refusal(400, f"{key}: more than {_MOST_HOPS} values")
-    return values
+    # RFC 9110 section 5.6.1: empty elements are ignored.
+    return [word for value in kept.get(key, "").split(",") if (word := value.strip(_OWS))]
 
 
 def _hop(text: str) -> _Hop:
@@ -202,17 +196,15 @@ def _hop(text: str) -> _Hop:
 
 
 def _node(text: str) -> tuple[str, str]:
-    """Address and port of a node: of RFC 7239 section 6, or as X-Forwarded-For has it. Hidden ones have neither."""
+    """Address and port of a node; "" twice for one that is hidden, not known, or no address."""
     match = _NODE.fullmatch(text)
     if match is None:
-        if _HIDDEN.fullmatch(text):
-            return "", ""
-        raise Refusal(400, "a forwarded address is malformed")
+        return "", ""
     bracketed, four, port, bare = match.groups()
     try:
         number = ipaddress.IPv4Address(four) if four else ipaddress.IPv6Address(bracketed or bare)
     except ValueError:
-        raise Refusal(400, "a forwarded address is malformed") from None
+        return "", ""
     return plain_number(number), "" if port is None or port[0] == "_" else port
 
 
@@ -242,36 +234,41 @@ def _prefix(text: str) -> str:
     return _PERCENT.sub(lambda match: chr(int(match[1], 16)), text.rstrip("/"))
 
 
-def _elements(text: str) -> list[_Hop]:
-    """The elements of Forwarded, the nearest to us last."""
-    hops: list[_Hop] = []
+def _from_the_right(text: str) -> Iterator[str]:
+    """The elements of Forwarded, the nearest to us first.
+
+    The last one is of a trusted proxy, so it is well-formed: seen from the right, it is plain which quotes are its own
+    and where it begins. From the left a quote that the client left open would swallow it.
+    """
+    end = len(text)
+    quoted = False
+    for at in range(end - 1, -1, -1):
+        if text[at] == '"':
+            before = at
+            while before and text[before - 1] == "\\":
+                before -= 1
+            if (at - before) % 2 == 0:  # no quoted-pair
+                quoted = not quoted
+        elif text[at] == "," and not quoted:
+            if element := text[at + 1 : end].strip(_OWS):
+                yield element
+            end = at
+    if element := text[:end].strip(_OWS):
+        yield element
+
+
+def _element(text: str) -> _Hop:
     pairs: dict[str, str] = {}
-    start = at = 0
-    while at < len(text):
-        if not pairs and (match := _EMPTY.match(text, at)):  # RFC 9110 section 5.6.1: empty elements are ignored
-            start = at = match.end()
-            continue
+    at, more = 0, ";"
+    while more:
         match = _PAIR.match(text, at)
         if match is None:
             raise Refusal(400, "Forwarded is malformed")
-        name, token, quoted, end = match.groups()
-        value = token if token is not None else _QUOTED_PAIR.sub(r"\1", quoted)
+        name, token, quoted, more = match.groups()
         if name.lower() in pairs:
             raise Refusal(400, "Forwarded says something twice")
-        pairs[name.lower()] = value
+        pairs[name.lower()] = token if token is not None else _QUOTED_PAIR.sub(r"\1", quoted)
         at = match.end()
-        if end == ";" and at == len(text):
-            raise Refusal(400, "Forwarded is malformed")
-        if end != ";":
-            hops.append(_element(text[start : match.end() - bool(end)].strip(_OWS), pairs))
-            pairs = {}
-            start = at
-    if len(hops) > _MOST_HOPS:
-        raise Refusal(400, f"Forwarded: more than {_MOST_HOPS} elements")
-    return hops
-
-
-def _element(text: str, pairs: dict[str, str]) -> _Hop:
     address, port = _node(pairs["for"]) if "for" in pairs else ("", "")
     scheme = _known_scheme(pairs["proto"]) if "proto" in pairs else ""
     host = _host(pairs["host"]) if "host" in pairs else ""

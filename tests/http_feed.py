@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from srvd.http.head import HeadReader
+from srvd.http.head import HeadReader, Request
 from srvd.http.inbound import Inbound
 from srvd.http.limits import Limits
 from srvd.http.refusal import Refusal
@@ -16,7 +16,7 @@ TEMPLATE: dict[str, Any] = {"wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 class Message(NamedTuple):
     """One request that came out whole."""
 
-    label: str
+    label: str  # method and target, as received
     environ: dict[str, Any]
     body: bytes
     keep_alive: bool
@@ -44,7 +44,7 @@ def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReade
                     if request is None:
                         break
                     if inbound.body is None:
-                        messages.append(Message(request.label, request.environ, request.whole, request.keep_alive, []))
+                        messages.append(_message(request, request.whole, []))
                         if not request.keep_alive:
                             return Outcome(messages, 0, False)
                         continue
@@ -56,13 +56,18 @@ def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReade
                     break
                 request, trailers = inbound.request, inbound.body.trailers
                 inbound.end_body()
-                messages.append(Message(request.label, request.environ, bytes(body), request.keep_alive, trailers))
+                messages.append(_message(request, bytes(body), trailers))
                 body.clear()
                 if not request.keep_alive:
                     return Outcome(messages, 0, False)
     except Refusal as refusal:
         return Outcome(messages, refusal.status, False)
     return Outcome(messages, 0, inbound.begun or inbound.request is not None)
+
+
+def _message(request: Request, body: bytes, trailers: list[tuple[bytes, bytes]]) -> Message:
+    environ = request.environ
+    return Message(f"{request.method} {environ['RAW_URI']}", environ, body, request.keep_alive, trailers)
 
 
 def whole(data: bytes, limits: Limits | None = None) -> Outcome:

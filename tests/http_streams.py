@@ -9,7 +9,18 @@ import random
 from collections.abc import Callable
 
 METHODS = [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"QUERY"]
-ODD_METHODS = [b"FOO", b"get", b"CONNECT", b"PRI", b"M-SEARCH", b"PLAY", b"G\x7fT"]
+ODD_METHODS = [
+    b"FOO",
+    b"get",
+    b"CONNECT",
+    b"PRI",
+    b"M-SEARCH",
+    b"PLAY",
+    b"G\x7fT",
+    b"version-control",
+    b"BAN",
+    b"!#$%&'*+-.^_`|~",
+]
 TARGETS = [b"/", b"/a?b=c", b"/%2e%zz", b"//evil/x", b"/" + b"x" * 300, b"http://a/x?y", b"*", b"/;p=1", b'/"<>']
 ODD_TARGETS = [b"a", b"/a#b", b"https://a/", b"http:///", b"http://me@a/", b"/\xe9", b"a:80", b"?", b"http://[::1]:8/"]
 HOSTS = [b"a", b"a.example:80", b"127.0.0.1:8000", b"[::1]", b"[::1]:80", b"a%20b", b"a:", b"[::]", b"[::ffff:1.2.3.4]"]
@@ -42,6 +53,7 @@ ODD_FIELDS = [
     b"Content-Length: 99999999999999999999", b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity",
     b"Transfer-Encoding:",
     b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: chunked, chunked", b"Transfer-Encoding: CHUNKED ",
+    b"Transfer-Encoding: chunked\t", b"Transfer-Encoding: \t chunked \t ", b"Host:", b"X:\r\n \t", b"X:\t\r\n\t",
     b"Transfer-Encoding: \x0bchunked", b"transfer-encoding:\tchunked", b"Transfer_Encoding: chunked", b"Host: b",
     b"Expect: 200-ok", b"Content-Type: c/d", b"X: \x0b", b"X: \x85", b"X: \xa0y", b"Content_Length: 3",
 ]  # fmt: skip

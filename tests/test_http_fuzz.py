@@ -136,7 +136,7 @@ def _environ(theirs: h11_reading.Message) -> dict[str, str]:
     """
     fields: dict[str, str] = {}
     for name, value in theirs.fields:
-        if b"_" in name or name == b"proxy":
+        if b"_" in name or name == b"proxy" or (name, value) == (b"host", b""):
             continue
         key = name.decode().upper().replace("-", "_")
         key = key if key in ("CONTENT_LENGTH", "CONTENT_TYPE") else f"HTTP_{key}"

@@ -6,12 +6,11 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from httptools import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srvd.http import guard
-from srvd.http.head import _COMMON_METHODS, HeadReader
+from srvd.http.head import HeadReader
 from srvd.http.inbound import Inbound
 from srvd.http.limits import Limits
 from srvd.http.refusal import Refusal
@@ -72,7 +71,7 @@ def test_a_section_that_was_good_is_judged_again_after_another_kind_of_line() ->
             (b"POST / HTTP/1.1", chunked, 0),
             (b"POST / HTTP/1.0", chunked, 400),
             (b"GET / HTTP/1.1", plain, 0),
-            (b"BREW / HTTP/1.1", plain, 501),
+            (b"BREW / HTTP/1.1", plain, 0),
             (b"GET https://a/ HTTP/1.1", plain, 421),
             (b"GET / HTTP/1.1", b"\r\n\r\n", 400),
             (b"GET / HTTP/1.0", b"\r\n\r\n", 0),
@@ -93,22 +92,10 @@ def test_only_so_many_short_heads_are_remembered() -> None:
     assert max(len(text) for sections in heads._sections for text in sections) <= 2_048
 
 
-@pytest.mark.parametrize("method", sorted(_COMMON_METHODS))
-def test_llhttp_takes_every_path_that_the_guard_takes(method: str) -> None:
-    """So it need not see a line again whose section it has seen."""
+@pytest.mark.parametrize("method", ["GET", "BAN", "version-control"])
+def test_a_target_has_the_characters_of_a_uri_whatever_the_method(method: str) -> None:
     taken = [chr(code) for code in range(256) if _is_taken(f"{method} /a{chr(code)}b?c{chr(code)} HTTP/1.1")]
     assert taken == [chr(code) for code in range(0x21, 0x7F) if code != ord("#")]
-    for character in taken:
-        for path in (
-            f"/{character}",
-            f"/{character}/",
-            f"//{character}",
-            f"/?{character}",
-            f"/a?{character}{character}",
-        ):
-            line = f"{method} {path} HTTP/1.1"
-            assert _is_taken(line)
-            HttpRequestParser(object()).feed_data(f"{line}\r\nHost: a\r\n\r\n".encode("latin-1"))
 
 
 def _is_taken(line: str) -> bool:

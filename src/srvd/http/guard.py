@@ -27,7 +27,7 @@ __all__ = [
 CHUNKED = -1
 """The length of a body that comes in chunks."""
 
-_NOT_SERVED = ("CONNECT", "PRI")  # llhttp knows them
+_LONGEST_METHOD = 48  # three times the longest that is registered
 _LINE_SLACK = 64  # what a request line has beside its target: method, version, two spaces
 
 # RFC 9112 section 3: method SP request-target SP HTTP-version, written in this way only. The target is visible ASCII
@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
     method: str
     target: str  # as received
-    path: str  # percent-decoded, one character a byte (PEP 3333); "" for "*"
+    path: str  # percent-decoded, one character a byte (PEP 3333); "/" for "*"
     query: str
     minor: int  # of HTTP/1.x
     authority: str  # of an absolute-form target, "" else
@@ -72,8 +72,11 @@ def request_line(line: bytes, limits: Limits) -> Line:
             raise Refusal(505, "the version is neither 1.0 nor 1.1")
         raise Refusal(400, "malformed request line")
     method, target = match[1].decode("ascii"), match[2].decode("ascii")
-    if method in _NOT_SERVED:
-        raise Refusal(501, f"{method} is for proxies, or for another protocol")
+    # RFC 9110 section 9.1: which of all tokens are methods here is known to the application alone.
+    if method == "CONNECT":
+        raise Refusal(501, "CONNECT is for proxies")
+    if len(method) > _LONGEST_METHOD:  # RFC 9112 section 3
+        raise Refusal(501, f"the method is longer than {_LONGEST_METHOD} bytes")
     rest, authority, scheme = target, "", ""
     if target[0] != "/":
         rest, authority, scheme = _other_form(method, target)
@@ -88,7 +91,9 @@ def _other_form(method: str, target: str) -> tuple[str, str, str]:
     if target == "*":
         if method != "OPTIONS":
             raise Refusal(400, "the target * is for OPTIONS only")
-        return "", "", ""
+        # All of the server. A proxy turns it into a URI without a path (RFC 9112 section 3.2.4), so the root is asked:
+        # "*" is no PATH_INFO (RFC 3875 section 4.1.5), and frameworks answer it with 404, and an empty one with 308.
+        return "/", "", ""
     match = _ABSOLUTE.fullmatch(target)
     if not match:
         raise Refusal(400, "the target is neither a path nor a URI")

@@ -2,13 +2,19 @@
 
 Knows neither the connection nor the body. One `HeadReader` a thread: it owns a parser, and some memory of request
 lines and hosts that were seen. Pure.
+
+The guard reads the request line, llhttp the fields. llhttp knows some forty methods and refuses all others; any token
+is a method (RFC 9110 section 9.1), and only the application knows which ones it serves. So llhttp gets the fields
+behind a line of ours, which differs in its version only: what a section comes to does not depend on the method.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from srvd.http import guard
 from srvd.http.limits import Limits
@@ -25,8 +31,10 @@ _LONGEST_LINE = 256
 _MOST_SECTIONS = 256
 _LONGEST_SECTION = 2048
 _MOST_HOSTS = 64
-# After one of these, and with a path as its target, llhttp takes every request line that the guard takes.
-_COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_LINES = (b"GET / HTTP/1.0", b"GET / HTTP/1.1")  # in the place of the client's, by the version's minor
+# RFC 9110 section 5.5: white space before the end of a line is no part of the value. llhttp leaves it there, and takes
+# a tab behind "chunked" for another coding. Never a line of nothing else: that is a folded one, and refused.
+_TRAILING_SPACE = re.compile(rb"(?<=[^\r\n\t ])[\t ]+(?=\r\n)")
 
 
 class Request:
@@ -38,6 +46,7 @@ class Request:
         self.environ = environ
         self.method = line.method
         self.label = line.label
+        """Method and path, for messages: without the query, in which a token may be."""
         self.line = line.line
         self.minor = line.minor
         self.length = section.length
@@ -54,9 +63,9 @@ class Request:
 class _Line:
     """What one request line comes to."""
 
-    __slots__ = ("authority", "base", "label", "line", "method", "minor", "sections")
+    __slots__ = ("authority", "base", "label", "line", "method", "minor", "scheme", "sections")
 
-    def __init__(self, parts: guard.Line) -> None:
+    def __init__(self, parts: guard.Line, sections: dict[bytes, _Section]) -> None:
         self.base: Environ = {
             "REQUEST_METHOD": parts.method,
             "PATH_INFO": parts.path,
@@ -65,13 +74,11 @@ class _Line:
             "SERVER_PROTOCOL": f"HTTP/1.{parts.minor}",
         }
         self.method = parts.method
-        self.label = f"{parts.method} {parts.target}"  # for the log
-        # For the scoreboard, and so for whoever may look at it: without the query, in which a token may be.
-        self.line = self.label.partition("?")[0].encode("ascii")
+        self.label = f"{parts.method} {parts.target.partition('?')[0]}"
+        self.line = self.label.encode("ascii")  # for the scoreboard
         self.minor = parts.minor
-        self.authority = (parts.scheme, parts.authority) if parts.authority else None
-        self.sections: dict[bytes, _Section] = {}
-        """Those that need no further look after this line; none while llhttp might still refuse the line."""
+        self.scheme, self.authority = parts.scheme, parts.authority
+        self.sections = sections  # of all lines of this version
 
 
 class _Section(NamedTuple):
@@ -86,13 +93,16 @@ class _Section(NamedTuple):
 class HeadReader:
     """Reads heads, one after another, of any connection: each comes whole, so one parser serves them all.
 
+    `introduce` is given each environ before the request is complete, to put the client in the place of a proxy.
+
     A client says the same with each request on its connection, but for the request line. What a header section comes
     to follows from its bytes and the version alone, so it is kept, and so is what a line comes to: llhttp and the guard
     look at what was not seen before.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, introduce: Callable[[Environ], None] | None = None) -> None:
         self.limits = limits
+        self._introduce = introduce
         self._surely_fits = min(limits.head, limits.field)
         self._parser = HttpRequestParser(self)
         self._fields: Environ = {}
@@ -120,27 +130,31 @@ class HeadReader:
         text = head[end:]
         section = line.sections.get(text)
         if section is None:
-            section = self._parse(head, line)
-            line.sections = known = self._sections[line.minor]
+            section = self._parse(text, line.minor)
+            known = line.sections
             if len(text) <= _LONGEST_SECTION:
                 if len(known) >= _MOST_SECTIONS:
                     known.clear()
                 known[text] = section
         environ = {**template, **line.base, **section.fields}
-        if line.authority is not None:
-            scheme, authority = line.authority
-            if scheme != environ["wsgi.url_scheme"]:
-                raise Refusal(421, "the target's scheme is not the connection's")
-            environ["HTTP_HOST"] = authority  # RFC 9112 section 3.2.2
+        if line.authority:
+            environ["HTTP_HOST"] = line.authority  # RFC 9112 section 3.2.2
+        if self._introduce is not None:
+            self._introduce(environ)
+        # Only now: the client may speak https to a proxy that is trusted to say so.
+        if line.scheme and line.scheme != environ["wsgi.url_scheme"]:
+            raise Refusal(421, "the target's scheme is not the connection's")
         return Request(environ, line, section)
 
-    def _parse(self, head: bytes, line: _Line) -> _Section:
-        """The section of a head that was not seen before, or not after a line that llhttp knows."""
+    def _parse(self, text: bytes, minor: int) -> _Section:
+        """The section of a head that was not seen before: all that is behind the request line."""
         fields = self._fields = {}
         self._unlisted = 0
         self._reusable = None
+        if b" \r\n" in text or b"\t\r\n" in text:
+            text = _TRAILING_SPACE.sub(b"", text)
         try:
-            self._parser.feed_data(head)
+            self._parser.feed_data(_LINES[minor] + text)
         except HttpParserUpgrade:
             # RFC 9110 section 7.8: an Upgrade may be ignored. What follows is this request's body, or the next
             # request; llhttp would take it for another protocol.
@@ -152,12 +166,10 @@ class HeadReader:
         if len(fields) + self._unlisted > self.limits.fields:
             self._refusal = Refusal(431, f"more than {self.limits.fields} fields")
             raise self._broken(None)
-        if b" \r\n" in head or (b"\t" in head and b"\t\r\n" in head):
-            _strip(fields)
         if not self._reusable or "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
             # This parser waits for a body (which does not go through it), or for nothing more.
             self._parser = HttpRequestParser(self)
-        return self._judge(fields, line.minor)
+        return self._judge(fields, minor)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by llhttp for each field."""
@@ -188,27 +200,18 @@ class HeadReader:
         self._unlisted += 1
         # RFC 9110 section 5.3; cookies are the exception of RFC 9113 section 8.2.3.
         comma = "; " if key == "HTTP_COOKIE" else ","
-        # The white space after the former value would end up within the joined one, where _strip does not find it.
-        before = self._fields[key].rstrip(" \t")
-        self._fields[key] = f"{before}{comma}{value.decode('latin-1')}"
+        self._fields[key] = f"{self._fields[key]}{comma}{value.decode('latin-1')}"
 
     def _broken(self, exc: Exception | None) -> Refusal:
         self._parser = HttpRequestParser(self)
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             return refusal
-        if isinstance(exc, HttpParserInvalidMethodError) or exc is None:
-            return Refusal(501, "a method that is not known")
-        reason = str(exc)
-        if reason.startswith("Invalid method"):  # one of RTSP, in an HTTP request
-            return Refusal(501, "a method that is not known")
-        return Refusal(400, reason)
+        return Refusal(400, "malformed fields" if exc is None else str(exc))
 
     def _see(self, text: bytes) -> _Line:
         parts = guard.request_line(text, self.limits)
-        line = _Line(parts)
-        if parts.method in _COMMON_METHODS and parts.target[0] == "/":
-            line.sections = self._sections[parts.minor]
+        line = _Line(parts, self._sections[parts.minor])
         if len(text) <= _LONGEST_LINE:
             if len(self._lines) >= _MOST_LINES:
                 self._lines.clear()
@@ -218,7 +221,11 @@ class HeadReader:
     def _judge(self, fields: Environ, minor: int) -> _Section:
         """The rules on the values of fields, in the order in which they are worth an answer."""
         host = fields.get("HTTP_HOST")
-        if host not in self._hosts:
+        if host == "":
+            # RFC 9110 section 7.2: what a client says that knows no name, as health checks do. An application then
+            # finds what it finds without the field, SERVER_NAME; an empty name is none that a framework allows.
+            del fields["HTTP_HOST"]
+        elif host not in self._hosts:
             self._check_host(host, minor)
         length = 0
         expects = False
@@ -242,10 +249,3 @@ class HeadReader:
         if len(self._hosts) >= _MOST_HOSTS:
             self._hosts.clear()
         self._hosts.add(host)
-
-
-def _strip(fields: Environ) -> None:
-    """Takes the white space off the ends of values, which llhttp leaves there (RFC 9110 section 5.5)."""
-    for key, value in fields.items():
-        if value[-1:] in ("", " ", "\t"):
-            fields[key] = value.rstrip(" \t")

@@ -38,6 +38,7 @@ LATE = {
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
     ("zygote/life.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
+    ("zygote/child.py", "site"),  # only where it was left out before
     ("linux/lifeline.py", "ctypes"),  # a Python may be built without it
     ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies

@@ -9,7 +9,20 @@ import os
 
 from srvd.record import Record
 
-__all__ = ["STOPPED", "TRACED", "Reach", "parent", "processor_time", "reach", "start_time", "state", "wait_channel"]
+__all__ = [
+    "STOPPED",
+    "TRACED",
+    "Reach",
+    "children",
+    "described",
+    "parent",
+    "processor_time",
+    "reach",
+    "session",
+    "start_time",
+    "state",
+    "wait_channel",
+]
 
 STOPPED = "stopped"
 TRACED = "traced"
@@ -30,6 +43,7 @@ _STATES = {
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MOST_THREADS = 1024
 _MOST_BYTES = 8192  # of a status file: it has about 1500
+_LINE = 80  # characters of a command line
 
 
 class Reach(Record):
@@ -51,6 +65,36 @@ def start_time(pid: int) -> int:
 def parent(pid: int) -> int:
     """The pid of its parent; 0 if there is none, or no such process: proc_pid_stat(5), field 4."""
     return _stat_field(pid, 4)
+
+
+def session(pid: int) -> int:
+    """The pid that its session is named after; 0 if there is no such process: proc_pid_stat(5), field 6."""
+    return _stat_field(pid, 6)
+
+
+def children(pid: int) -> list[int]:
+    """The pids of its children, zombies too, in no order."""
+    try:
+        found = [one for task in os.listdir(f"/proc/{pid}/task") for one in _children(f"/proc/{pid}/task/{task}")]
+    except (OSError, ValueError):
+        found = []
+    if found or os.path.exists(f"/proc/{pid}/task/{pid}/children"):  # CONFIG_PROC_CHILDREN
+        return found
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and parent(int(name)) == pid]
+
+
+def _children(task: str) -> list[int]:
+    with open(f"{task}/children", "rb") as file:  # more than one read: the kernel gives a page at a time
+        return [int(one) for one in file.read().split()]
+
+
+def described(pid: int) -> str:
+    """What people call it, "sleep 777 (pid 4711)"; "" if it has ended."""
+    line = " ".join(_read(f"/proc/{pid}/cmdline").replace("\0", " ").split()) or _read(f"/proc/{pid}/comm").strip()
+    if not line or state(pid) == _STATES["Z"]:
+        return ""
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return f"{line if len(line) <= _LINE else line[: _LINE - 1] + '…'} (pid {pid})"
 
 
 def processor_time(pid: int) -> float:
@@ -139,7 +183,7 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        return os.read(fd, _MOST_BYTES).decode("ascii", "replace")
+        return os.read(fd, _MOST_BYTES).decode("utf-8", "replace")
     except OSError:  # ESRCH: it ended meanwhile
         return ""
     finally:

@@ -13,7 +13,7 @@ from select import EPOLLIN
 from typing import NamedTuple
 
 from srvd.errors import BadFrame
-from srvd.linux import fds
+from srvd.linux import dispositions, fds
 from srvd.wire import family
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
@@ -110,6 +110,7 @@ class Orders:
         # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
         # which the programs that the application starts would inherit.
         signal.signal(signal.SIGINT, _no_matter)
+        dispositions.claim()
 
     def look(self, now: float) -> None:
         """Obey what waits on the link."""

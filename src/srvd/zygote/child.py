@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from srvd.linux import lifeline, limits, process, stacks
+from srvd.linux import dispositions, lifeline, limits, process, stacks
 from srvd.linux.title import set_title
 from srvd.log import Log
 from srvd.wire import family
@@ -45,6 +45,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
         # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
         os.setsid()
         process.reset_signals(stacks.ASK)
+        dispositions.put_back(stock.dispositions)
         limits.set_oom_score(stock.pool.oom_score_adj)  # the zygote has the same, or less: then it is allowed
         if stock.pool.nice:
             limits.set_session_nice()
@@ -74,7 +75,7 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         listeners=stock.listeners,
         board=stock.board,
         app=stock.app,
-        load=partial(application.load, stock.wanted.app),
+        load=partial(_load, stock.wanted.app),
         settings=stock.pool,
         hooks=stock.hooks,
         fronts=stock.fronts,
@@ -82,6 +83,14 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
         lifeline=_own(stock.lifeline),
     )
+
+
+def _load(app: str) -> object:
+    if sys.flags.no_site:  # left to each worker, see `life.py`
+        import site
+
+        site.main()
+    return application.load(app)
 
 
 def _own(end: int) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process, stacks
+from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
@@ -58,6 +59,7 @@ class Stock(Record):
     hold: int = -1  # and the other one, which the daemon has, too
     home: Home | None = None  # None: it leaves when its link ends
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
+    dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
 
 
 class Newborn(Record):

@@ -20,7 +20,7 @@ import msgpack
 from srvd.config import settings
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
-from srvd.linux import fds, identity, limits, process, stacks
+from srvd.linux import dispositions, fds, identity, limits, process, stacks
 from srvd.linux import lifeline as lifelines
 from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
@@ -52,6 +52,7 @@ class Origin(Record):
     environ: dict[str, str]
     folder: str
     umask: int
+    path: list[str]  # sys.path
 
 
 def live() -> NoReturn:
@@ -94,7 +95,7 @@ def _hear(link: socket.socket) -> Errand | None:
 
 def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     """Load and fork until the daemon lets go; the exit code."""
-    origin = Origin(dict(os.environ), _folder(), os.umask(0))
+    origin = Origin(dict(os.environ), _folder(), os.umask(0), list(sys.path))
     os.umask(origin.umask)
     try:
         wanted = _understand(errand.datagram)
@@ -119,8 +120,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     seconds = errand.seconds + time.monotonic() - born
     notes = [*errand.notes, *outcome.notes]
     if outcome.tainted:
-        _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin)
-    process.reset_signals(stacks.ASK)  # to SIGCHLD ignored, for one, no exit could be told any more
+        _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
     lifeline, hold = lifelines.make()
     fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), [hold], wait=True)
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
@@ -132,8 +132,9 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     home = None if home is None else home._replace(lifeline=hold)
     stock = Stock(
-        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, lifeline, hold, home, nudge
-    )
+        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, lifeline, hold, home, nudge,
+        outcome.dispositions,
+    )  # fmt: skip
     Nursery(link, stock).run()
     return 0
 
@@ -209,16 +210,19 @@ def _say_failed(link: socket.socket, failed: LoadFailed) -> None:
     fds.send(link, family.encode(family.LoadFailed(family.clip(failed.message), failed.hint, proof)), wait=True)
 
 
-def _begin_anew(link: socket.socket, errand: Errand, origin: Origin) -> NoReturn:
-    """Become a fresh interpreter without the application; threads and connections end with this one.
+def _begin_anew(link: socket.socket, errand: Errand, origin: Origin, outcome: loading.Outcome) -> NoReturn:
+    """Become a fresh interpreter without the application; threads, connections and timers end with this one.
 
     The pid, the link and the descriptors stay, so the daemon notices nothing. Raises `OSError`.
     """
+    for child in outcome.children:  # unreaped, so the pid is still its own; each worker starts another
+        os.kill(child, signal.SIGTERM)
     load = _understand(errand.datagram)
     packed = msgpack.packb([errand.datagram, errand.fds, errand.notes, errand.seconds])
     note = fds.memfd(f"srvd-errand-{load.generation}", packed)
     for fd in (link.fileno(), note, *errand.fds):
         os.set_inheritable(fd, True)
+    dispositions.clear_timers()  # an exec leaves them
     process.reset_signals()
     # Without their handlers these would end us; until there are some again, they wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, [stacks.ASK, stacks.DUMP])
@@ -227,7 +231,12 @@ def _begin_anew(link: socket.socket, errand: Errand, origin: Origin) -> NoReturn
     os.umask(origin.umask)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*sys.orig_argv, str(note)], origin.environ)  # noqa: S606 - no shell is wanted
+    arguments = list(sys.orig_argv)
+    if outcome.unsited:
+        # -S: neither sitecustomize nor a .pth file is run. What they would do to sys.path is known, and needed.
+        code = arguments.index("-c")
+        arguments[code : code + 2] = ["-S", "-c", f"import sys; sys.path[:] = {origin.path!r}; {arguments[code + 1]}"]
+    os.execve(sys.executable, [*arguments, str(note)], origin.environ)  # noqa: S606 - no shell is wanted
 
 
 def _unpack(fd: int) -> Errand:

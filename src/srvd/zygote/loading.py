@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from srvd.errors import LoadFailed
+from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.wire import family
 from srvd.worker import application, hooks
@@ -18,6 +20,10 @@ from srvd.zygote import residue
 __all__ = ["Outcome", "enter", "load"]
 
 
+_STARTED = "the start of the interpreter (sitecustomize, or a .pth file)"
+_NAMED = 8  # processes; the rest is counted
+
+
 class Outcome(Record):
     """`app` None: not preloaded. `tainted`: this process cannot fork workers, a fresh one has to."""
 
@@ -25,6 +31,9 @@ class Outcome(Record):
     notes: list[str]
     tainted: bool = False
     hooks: Hooks | None = None  # None: not preloaded either
+    dispositions: Dispositions = NOTHING  # what workers are given back
+    unsited: bool = False  # the fresh one leaves to its workers what the module `site` does
+    children: Sequence[int] = ()  # that a fresh one has no use for
 
 
 def enter(wanted: family.Load) -> None:
@@ -52,16 +61,47 @@ def enter(wanted: family.Load) -> None:
 
 def load(wanted: family.Load) -> Outcome:
     """Load the application and its hooks as far as `preload` asks for. Raises `LoadFailed`."""
-    if wanted.preload == "off":
-        return Outcome(None, [])
     before = residue.take()
+    if wanted.preload == "off":
+        return _without(wanted, before)
     app = application.load(wanted.app)
     hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
-    left = residue.what_came(before)
-    if not left:
-        return Outcome(app, warnings, hooks=hooked)
-    what = f"loading {wanted.app} left {' and '.join(left)} behind"
+    left = residue.compare(before)
+    found = residue.settle(before)
+    outcome = Outcome(app, warnings, hooks=hooked, dispositions=found)
+    if left.started or left.loaded:
+        outcome = _judge(wanted, left, outcome)
+    if left.children and not outcome.tainted:
+        outcome = outcome._replace(notes=[*outcome.notes, _of_children(wanted, left.children)])
+    return outcome
+
+
+def _without(wanted: family.Load, before: residue.Inventory) -> Outcome:
+    """Each worker loads the application, and the interpreter's start has left nothing that it would lack."""
+    if sys.flags.no_site or not before.tasks:
+        return Outcome(None, [])
+    left = residue.compare(before)
+    return _judge(wanted, left, Outcome(None, [])) if left.started else Outcome(None, [])
+
+
+def _judge(wanted: family.Load, left: residue.Residue, outcome: Outcome) -> Outcome:
+    """Something would not survive a fork."""
+    causes = []
+    if left.loaded:
+        causes.append(f"loading {wanted.app} left {' and '.join(left.loaded)} behind")
+    if left.started:
+        causes.append(f"{_STARTED} left {' and '.join(left.started)} behind")
+    what = " and ".join(causes)
     if wanted.preload == "on":
-        notes = [f"{what}, which no worker will have: they do not survive a fork"]
-        return Outcome(app, [*warnings, *notes], hooks=hooked)
-    return Outcome(None, [f"{what}, which would not survive a fork: each worker loads the application itself"], True)
+        lacking = f"{what}, which no worker will have: they do not survive a fork"
+        return outcome._replace(notes=[*outcome.notes, lacking])
+    again = "does that again" if left.started else "loads the application itself"
+    ending = [pid for pid, _ in left.children]
+    notes = [*outcome.notes, f"{what}, which would not survive a fork: each worker {again}"]
+    return Outcome(None, notes, tainted=True, unsited=bool(left.started), children=ending)
+
+
+def _of_children(wanted: family.Load, children: list[tuple[int, str]]) -> str:
+    count = f"{len(children)} process{'es' if len(children) > 1 else ''}"
+    named = ", ".join(what for _, what in children[:_NAMED])
+    return f"loading {wanted.app} started {count}: {named}; as children of the zygote, once for all workers"

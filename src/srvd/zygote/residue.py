@@ -1,73 +1,93 @@
-"""Finds what loading an application left in the process that a fork would break: threads and connections.
+"""Finds what loading an application left in the process: what a fork would break, and what it would share.
 
-Judges nothing by name: a thread is a task of the kernel, a connection a stream socket with a peer.
+Judges nothing by name: a thread is a task of the kernel, a connection a stream socket with a peer, a timer what the
+kernel lists.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
-import sys
 import time
+from contextlib import suppress
 
+from srvd.linux import dispositions, procfs
+from srvd.linux.dispositions import Dispositions
 from srvd.record import Record
+from srvd.zygote import native, trial_fork
 
-__all__ = ["Inventory", "take", "what_came"]
-
-_GRACE = 0.1
-"""Seconds for threads that were joined to end in the kernel, too: `Thread.join` returns a moment before."""
+__all__ = ["Inventory", "Residue", "compare", "settle", "take"]
 
 _NAMED = 8  # of each kind; the rest is counted
+_GRACE = 0.1  # seconds for a child to become another program
+_COMM = 15  # characters of the kernel's name for a process
 
 
 class Inventory(Record):
-    """The tasks and sockets of this process."""
+    """What is there before something is loaded."""
 
-    threads: frozenset[int]
+    tasks: frozenset[int]  # without the main thread: srvd has no other, so the interpreter's start has left them
     sockets: frozenset[str]  # "socket:[12345]": kernel's names, unlike numbers never mean another socket
+    children: frozenset[int]
+    dispositions: Dispositions
+    wakeup: int  # the descriptor that signals are written to; -1: there is none
+
+
+class Residue(Record):
+    """What is there afterwards, in words: "2 threads (Thread-1 (poll), …)"."""
+
+    loaded: list[str]  # left by what was loaded, and lost to a fork
+    started: list[str]  # left by the start of the interpreter, and lost as well
+    children: list[tuple[int, str]]  # processes that run, which a fork leaves alone
 
 
 def take() -> Inventory:
     """What is there now."""
-    return Inventory(frozenset(_threads()), frozenset(_sockets()))
+    tasks = frozenset(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
+    children = frozenset(procfs.children(os.getpid()))
+    return Inventory(tasks, frozenset(_sockets()), children, dispositions.current(), _wakeup())
 
 
-def what_came(before: Inventory) -> list[str]:
-    """What is there now and was not then, in words: "2 threads (Thread-1 (poll), …)"; empty: nothing."""
-    threads = _threads() - before.threads
-    deadline = time.monotonic() + _GRACE
-    while threads and time.monotonic() < deadline:
-        time.sleep(0.005)
-        threads = _threads() - before.threads
-    peers = [
-        peer
-        for name, fd in sorted(_sockets().items())
-        if name not in before.sockets and (peer := _peer(fd)) is not None
-    ]
-    found = []
-    if threads:
-        found.append(_listed("thread", sorted(map(_thread_name, threads))))
-    if peers:
-        found.append(_listed("connected socket", sorted(peers)))
+def compare(before: Inventory) -> Residue:
+    """What has come since `before` was taken. It may be called again after more was loaded.
+
+    Forks once if there are threads: only then it is seen which of them are lost.
+    """
+    threads = trial_fork.stranded()
+    names = {task: native.name_of(task) for task in threads}
+    loaded = _listed("thread", [names[task] for task in threads - before.tasks])
+    loaded += _listed("connected socket", _peers(before))
+    loaded += _listed("timer", dispositions.timers())
+    if (wakeup := _wakeup()) != before.wakeup:
+        loaded.append(f"a wakeup descriptor of signals (set_wakeup_fd({wakeup}))")
+    started = _listed("thread", [names[task] for task in threads & before.tasks])
+    children = [(pid, _described(pid)) for pid in procfs.children(os.getpid()) if pid not in before.children]
+    return Residue(loaded, started, [(pid, what) for pid, what in children if what])
+
+
+def settle(before: Inventory) -> Dispositions:
+    """Put away what would disturb a process that forks workers: timers, handlers, blocked signals. What workers get
+    back is the answer.
+    """
+    dispositions.clear_timers()
+    signal.set_wakeup_fd(before.wakeup, warn_on_full_buffer=False)
+    found = dispositions.put_away(before.dispositions)
+    dispositions.clear_timers()  # a handler that was due may have set another
     return found
 
 
-def _threads() -> set[int]:
-    return set(map(int, os.listdir("/proc/self/task")))
+def _wakeup() -> int:
+    fd = signal.set_wakeup_fd(-1)
+    with suppress(ValueError):  # it was closed meanwhile
+        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    return fd
 
 
-def _thread_name(task: int) -> str:
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        for thread in threading.enumerate():
-            if thread.native_id == task:
-                return str(thread.name)
-    try:
-        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
-            return f"{file.read().strip()}, task {task}"  # made by a library in C
-    except OSError:
-        return f"task {task}"
+def _peers(before: Inventory) -> list[str]:
+    found = ((name, _peer(fd)) for name, fd in _sockets().items() if name not in before.sockets)
+    return [peer for _, peer in found if peer is not None]
 
 
 def _sockets() -> dict[str, int]:
@@ -100,6 +120,24 @@ def _peer(fd: int) -> str | None:
     return f"to {peer[0]}:{peer[1]}"
 
 
-def _listed(kind: str, names: list[str]) -> str:
+def _described(pid: int) -> str:
+    """A child that is about to become a program still looks like this process."""
+    own = _title(procfs.described(os.getpid()))
+    deadline = time.monotonic() + _GRACE
+    while _title(what := procfs.described(pid)) == own:
+        if time.monotonic() >= deadline:
+            return f"a fork of the zygote (pid {pid})"
+        time.sleep(0.005)
+    return what
+
+
+def _title(described: str) -> str:
+    return described.rpartition(" (pid ")[0][:_COMM]
+
+
+def _listed(kind: str, names: list[str]) -> list[str]:
+    """A list of one text, or of none."""
+    if not names:
+        return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(names[:_NAMED])}{more})"
+    return [f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(sorted(names)[:_NAMED])}{more})"]

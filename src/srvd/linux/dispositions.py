@@ -1,0 +1,119 @@
+"""What a process does about signals and timers: recorded, put away, put back.
+
+Python's handlers only: a handler of C code stays as it is, over a fork too. Decides nothing about who is forked.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Collection
+from types import FrameType
+
+from srvd.linux import stacks
+from srvd.linux.lifeline import SIGNAL as LIFELINE
+from srvd.record import Record
+
+__all__ = ["NOTHING", "OWN", "Dispositions", "claim", "clear_timers", "current", "put_away", "put_back", "timers"]
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+OWN = frozenset({int(signal.SIGTERM), int(signal.SIGINT), int(stacks.ASK), int(stacks.DUMP), int(LIFELINE)})
+"""srvd's own in a worker: what an application does about these is overruled."""
+
+_ENDING = frozenset({signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, *OWN})
+"""Not ignored by a zygote, whoever handled them while it loaded: the ends of children, and what people end it with."""
+
+_FIXED = frozenset({signal.SIGKILL, signal.SIGSTOP})
+
+_INTERVALS = (
+    (signal.ITIMER_REAL, "alarm or ITIMER_REAL"),
+    (signal.ITIMER_VIRTUAL, "ITIMER_VIRTUAL"),
+    (signal.ITIMER_PROF, "ITIMER_PROF"),
+)
+
+
+class Dispositions(Record):
+    """Handlers by the number of the signal, and the signals that are blocked."""
+
+    handlers: dict[int, Handler]
+    blocked: frozenset[int] = frozenset()
+
+    def joined(self, later: Dispositions) -> Dispositions:
+        """These, with what was set later in their place."""
+        return Dispositions({**self.handlers, **later.handlers}, self.blocked | later.blocked)
+
+
+NOTHING = Dispositions({})
+
+
+def current() -> Dispositions:
+    """Those of now."""
+    handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals() - _FIXED}
+    return Dispositions(handlers, frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+
+
+def put_away(before: Dispositions) -> Dispositions:
+    """Go back to what there was before; what has come since, without srvd's own signals.
+
+    A signal that had no handler before is ignored from now on, and not deadly: timers may still send it.
+    """
+    blocked = _deafen() - before.blocked - OWN
+    found: dict[int, Handler] = {}
+    for number, former in before.handlers.items():
+        handler = signal.getsignal(number)
+        if handler == former or handler is None:
+            continue
+        found[number] = handler
+        back = signal.SIG_DFL if former is None else former
+        signal.signal(number, signal.SIG_IGN if back == signal.SIG_DFL and number not in _ENDING else back)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before.blocked)
+    return Dispositions({number: handler for number, handler in found.items() if number not in OWN}, blocked)
+
+
+def put_back(wanted: Dispositions) -> None:
+    """Do about signals what was put away."""
+    for number, handler in wanted.handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted.blocked)
+
+
+def claim(own: Collection[int] = OWN) -> None:
+    """Hear srvd's own signals, whatever the application has blocked, and outlive clients: by default SIGPIPE ends a
+    process that writes to one who is gone.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, own)
+    if signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def timers() -> list[str]:
+    """The timers that run in this process, in words."""
+    found = [name for which, name in _INTERVALS if signal.getitimer(which)[0] > 0]
+    try:
+        with open("/proc/self/timers", encoding="utf-8", errors="replace") as file:
+            found += [f"timer_create, {line.split()[1]}" for line in file if line.startswith("notify:")]
+    except (OSError, IndexError):  # the kernel does not list them
+        pass
+    return found
+
+
+def clear_timers() -> None:
+    """End those that a fork would end, and an exec would not: the alarm and the interval timers."""
+    for which, _ in _INTERVALS:
+        signal.setitimer(which, 0)
+
+
+def _deafen() -> frozenset[int]:
+    """Block all signals; those that were blocked before.
+
+    A handler of the application's may be due now, and may raise: an exception for a call that is over.
+    """
+    blocked: frozenset[int] | None = None
+    while True:
+        try:
+            if blocked is None:
+                blocked = frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FIXED)
+        except BaseException:  # noqa: S112 - whatever it raises is nobody's any more
+            continue
+        return blocked

@@ -1,0 +1,84 @@
+"""Forks once, to see which threads cope with a fork: those that end before it, and those that begin anew in the child.
+
+OpenBLAS (numpy, scipy) ends its threads in a handler of pthread_atfork(3) and starts them again when it needs them;
+exporters of OpenTelemetry start theirs again in the child. Libraries are not known by name: what they do is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+
+from srvd.zygote.native import python_threads
+
+__all__ = ["stranded"]
+
+_PATIENCE = 5.0
+"""Seconds for the child, in which handlers of the application run; it is killed after that."""
+
+_GRACE = 0.1
+"""Seconds for threads that were joined to end in the kernel, too: `Thread.join` returns a moment before."""
+
+_LONGEST = 4096  # bytes of names; a pipe takes them without waiting
+
+
+def stranded() -> set[int]:
+    """The threads of this process, other than its main one, that a forked child would lack."""
+    if not _others():
+        return set()
+    names = _names_in_child() if _gone(_others()) else set()
+    # After the fork: threads may have ended for it, and a handler may have started others in their place.
+    left = _gone(_others())
+    here = python_threads()
+    return {task for task in left if here.get(task) not in names}
+
+
+def _others() -> set[int]:
+    return set(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
+
+
+def _gone(tasks: set[int]) -> set[int]:
+    """Those that are still there after the grace."""
+    deadline = time.monotonic() + _GRACE
+    left = tasks & _others()
+    while left and time.monotonic() < deadline:
+        time.sleep(0.005)
+        left = left & _others()
+    return left
+
+
+def _names_in_child() -> set[str]:
+    """The names of the threads that a child has right after the fork."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(write, "\0".join(python_threads().values()).encode()[:_LONGEST])
+            finally:
+                os._exit(0)
+        _wait(pid)
+        try:
+            told = os.read(read, _LONGEST)
+        except BlockingIOError:  # it has told nothing
+            told = b""
+        return set(told.decode("utf-8", "ignore").split("\0"))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _wait(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_PATIENCE * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with suppress(ChildProcessError):  # the application ignores SIGCHLD: the kernel has reaped it
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)

@@ -253,7 +253,14 @@ class PoolSettings(NamedTuple):
             "choice:drop|refuse",
         ),
     ] = "drop"
-    max_connections: Annotated[int, Setting("Connections one worker holds at a time", "count:1..65535")] = 1000
+    max_connections: Annotated[
+        int,
+        Setting(
+            "Connections one worker holds at a time. While clients wait for room, those that have been silent for longest "
+            "are closed",
+            "count:1..65535",
+        ),
+    ] = 1000
     access_log: Annotated[
         str,
         Setting(

@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,17 @@ from srvd.worker.loop import NEVER
 from srvd.worker.service import Service
 
 if TYPE_CHECKING:
+    from srvd.worker.arrival import Arrival
+    from srvd.worker.connection import Connection
     from srvd.worker.front import Front, Reception
 
 __all__ = ["Gate", "base_environ"]
 
-# How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins.
+# How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins. And how
+# long clients that wait for room are left to other workers, which may have some, before a silent connection is closed.
 _PAUSE = 0.25
+_COMPLAINT_GAP = 60.0
+"""Seconds between two lines about connections that were closed for others."""
 # Descriptors that connections leave to the application.
 _SPARE_FILES = 64
 
@@ -66,6 +71,10 @@ class Gate:
         """Connections that wait in the backlogs are still to be accepted."""
         self.deadline = NEVER
         service.loop.watch(self)
+        self._pressed = False  # it is full and clients wait: silent connections make room
+        self._pressure = _Pressure(self.press)
+        service.loop.watch(self._pressure)
+        self._complained = -_COMPLAINT_GAP
         self._nudge = nudge
         if nudge >= 0:
             service.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
@@ -80,7 +89,7 @@ class Gate:
         """Accept no more."""
         if self._opened and not self._held:
             self._unregister()
-        self._opened = self._held = False
+        self._opened = self._held = self._pressed = False
 
     def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
         """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
@@ -116,11 +125,46 @@ class Gate:
     def _try_again(self, now: float) -> None:
         """Not by registering first: another client could come meanwhile, and wake only us."""
         empty = [self._admit(door, now) for door in self._doors]
-        if self._held and self.deadline == NEVER and self._has_room():
-            if all(empty):
+        if not self._held or self.deadline != NEVER:
+            return
+        if all(empty):
+            self._pressed = False
+            if self._has_room():
                 self._release()
-            else:  # Whether there is a thread for the next one, too, is seen when the first one's request was read.
-                self._service.loop.later(self._take_next)
+            else:
+                self._press_later(now)
+        elif self._pressed or self._has_room():
+            # Whether there is a thread for the next one, too, is seen when the first one's request was read.
+            self._service.loop.later(self._take_next)
+
+    def _press_later(self, now: float) -> None:
+        self._pressure.deadline = now + _PAUSE
+        self._service.loop.due_at(self._pressure.deadline)
+
+    def press(self, now: float) -> None:
+        """It has been full for a while: should a client still wait, then no other worker has room either."""
+        if self._held and self.deadline == NEVER and not self._has_room():
+            self._pressed = True
+            self._try_again(now)
+
+    def _spare(self, now: float) -> Connection | Arrival | None:
+        """The connection that goes if a client waits; None: none has been silent for long enough."""
+        if not self._pressed:
+            return None
+        crowd = self._service.crowd
+        spare = crowd.makes_room(now, self._service.times, lingering=len(crowd.all) >= self._files)
+        if spare is None:
+            self._pressed = False
+        return spare
+
+    def _part_with(self, spare: Connection | Arrival, now: float) -> None:
+        spare.expire(now)
+        if now - self._complained >= _COMPLAINT_GAP:
+            self._complained = now
+            self._service.log.warning(
+                f"clients wait, and as many connections are open as max_connections ({self._limit}) or the limit of "
+                "open files allows: those that are silent for longest are closed"
+            )
 
     def _take_next(self, now: float) -> None:
         if self._held and self.deadline == NEVER and not self.emptying:
@@ -133,9 +177,13 @@ class Gate:
 
     def _admit(self, door: _Door, now: float) -> bool:
         """Takes one of those who wait; True: nobody waits there."""
+        spare = None
         if not self._has_room():
-            self._hold()
-            return False
+            spare = self._spare(now)
+            if spare is None:
+                self._hold()
+                self._press_later(now)
+                return False
         breath = self._service.swamped(now, self._on_seat)
         if breath:
             self._pause(now, breath)
@@ -156,6 +204,8 @@ class Gate:
             self._service.connection(self._service, sock, template, now, self._service.heads)
         else:
             door.reception.welcome(sock, template, now)
+        if spare is not None:
+            self._part_with(spare, now)
         return False
 
     def accept(self, door: _Door, now: float) -> None:
@@ -212,7 +262,7 @@ class Gate:
                 os.eventfd_write(self._nudge, 1)
 
     def _release(self) -> None:
-        self._held = False
+        self._held = self._pressed = False
         self._register()
 
     def _empty_more(self, now: float) -> None:
@@ -237,6 +287,18 @@ class Gate:
     def later(self, door: _Door) -> None:
         """Accept when the connections that are ready in this turn have been served."""
         self._service.loop.later(door.accept)
+
+
+class _Pressure:
+    """A deadline of the gate's beside its own."""
+
+    def __init__(self, press: Callable[[float], None]) -> None:
+        self._press = press
+        self.deadline = NEVER
+
+    def expire(self, now: float) -> None:
+        self.deadline = NEVER
+        self._press(now)
 
 
 class _Door:

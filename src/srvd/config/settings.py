@@ -256,8 +256,8 @@ class PoolSettings(NamedTuple):
     max_connections: Annotated[
         int,
         Setting(
-            "Connections one worker holds at a time. While clients wait for room, those that have been silent for longest "
-            "are closed",
+            "Connections one worker holds at a time. While clients wait for room, those that have been silent for "
+            "longest are closed",
             "count:1..65535",
         ),
     ] = 1000

@@ -157,10 +157,16 @@ MUTANTS = (
         "    return trial.count(Phase.STANDBY) >= 1\n",
     ),
     Mutant(
+        "a probe that was not passed is not repeated",
+        "probing.py",
+        "        generation.ask_at = again\n",
+        "        pass\n",
+    ),
+    Mutant(
         "the health probe is left out",
-        "rollout.py",
-        "        if not trial.spec.health:\n",
-        "        if trial.spec.workers:\n",
+        "probing.py",
+        "    if not generation.spec.health:\n",
+        "    if generation.spec.workers:\n",
     ),
     Mutant(
         "a failed reload takes one of the former generation with it",

@@ -83,17 +83,19 @@ def test_a_health_probe_that_fails_stops_a_reload(starter: Starter) -> None:
         "        return []\n"
         "    if 0:",
     )
-    srvd = starter(config=toml('workers = 2\nhealth = "/healthz"'))
+    srvd = starter(config=toml('workers = 2\nhealth = "/healthz"\nhealth_timeout = "500ms"'))
     before = srvd.names()
     srvd.deploy(sick)
     failed = srvd.ctl("reload")
     assert failed.returncode == 1
-    assert "the health probe failed: GET /healthz: 503 Not Yet (step: probe)\n" in failed.stderr
+    assert (
+        "the health probe failed: GET /healthz: 503 Not Yet (asked 3 times in 0.5 s) (step: probe)\n" in failed.stderr
+    )
     assert failed.stderr.count("503 Not Yet") == 1  # not once more as its own proof
     assert "`srvctl why web/2#3`" in failed.stderr
     wait_for(lambda: srvd.deaths(worker="web/2#3"))
     why = srvd.ctl("why", "web/2#3").stdout
-    assert "was ended with its generation, which was given up" in why
+    assert "did not pass the health probe" in why
     assert "    no database\n" in why
     assert srvd.names() == before
     srvd.good("two")

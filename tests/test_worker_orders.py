@@ -34,6 +34,10 @@ def app(environ: Environ, start: Start) -> Any:
     if path == "/host":
         start("200 OK" if environ["HTTP_HOST"] == "shop.example" else "400 Bad Request", [])
         return []
+    if path == "/secure":
+        secure = environ["wsgi.url_scheme"] == "https"
+        start("200 OK" if secure else "301 Moved", [] if secure else [("Location", "https://shop.example/secure")])
+        return []
     if path == "/exit":
         raise SystemExit
     if path == "/away":
@@ -88,10 +92,12 @@ def test_a_reason_of_any_length_reaches_the_daemon_cut(tmp_path: Path) -> None:
     ("path", "healthy", "text"),
     [
         ("/", True, "GET /: 200 OK"),
-        ("http://shop.example/host", True, "GET http://shop.example/host: 200 OK"),
-        ("/host", False, "GET /host: 400 Bad Request"),
+        ("http://shop.example/host", True, "GET /host: 200 OK"),
+        ("/host", False, 'GET /host: 400 Bad Request; perhaps the application refuses the Host "localhost": set'),
+        ("https://shop.example/secure", True, "GET /secure: 200 OK"),
+        ("/secure", False, "GET /secure: 301 Moved to https://shop.example/secure; that is not healthy unless"),
         ("no path", False, "this is no request"),
-        ("/away?x=1", True, "GET /away?x=1: 302 Found"),
+        ("/away?x=1", False, "GET /away?x=1: 302 Found"),
         ("/absent", False, "GET /absent: 404 Not Found"),
         ("/broken", False, "not today"),
         ("/exit", False, "SystemExit"),

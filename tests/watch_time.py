@@ -218,8 +218,8 @@ class Certificates(Claims):
 
     def _fits(self, certificate: Certificate, death: Death) -> None:
         by_itself = {"boot_failed", "signal", "exited", "out_of_memory", "unknown"}
-        sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "drain_timeout",
-                     "request_timeout", "silent", "misfit", "abandoned"}  # fmt: skip
+        sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "health_failed",
+                     "drain_timeout", "request_timeout", "silent", "misfit", "abandoned"}  # fmt: skip
         child = self.world.buried
         assert child is not None
         touched = child.killed or child.state == "draining"

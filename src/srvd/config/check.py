@@ -11,6 +11,7 @@ import pwd
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from srvd.config import health
 from srvd.config.problems import Problem
 from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
@@ -196,6 +197,8 @@ class _Checker:
         for name, folder in folders:
             if folder and not os.path.isdir(folder):
                 self._refuse(f"{key}.{name}", f'found "{folder}", expected a folder that exists')
+        for name, text in health.misfits(pool):
+            self._refuse(f"{key}.{name}", text)
         self._check_owner(key, pool)
         self._check_access_log(key, pool)
 

@@ -193,9 +193,19 @@ class PoolSettings(NamedTuple):
     health: Annotated[
         str,
         Setting(
-            "Path a new generation must answer with 2xx or 3xx before it serves; empty: booting is enough", "url path"
+            "Path that a new generation must answer with 2xx before it serves; empty: booting is enough", "url path"
         ),
     ] = ""
+    health_host: Annotated[
+        str,
+        Setting(
+            "Host that the health probe asks for; empty: the first name in its listeners' addresses, else localhost",
+            "words",
+        ),
+    ] = ""
+    health_status: Annotated[
+        tuple[str, ...], Setting("Statuses that the health probe takes for healthy, codes and ranges", "statuses")
+    ] = ("200-299",)
     strategy: Annotated[
         str,
         Setting(
@@ -213,7 +223,9 @@ class PoolSettings(NamedTuple):
             "duration or 0",
         ),
     ] = 60.0  # fmt: skip
-    health_timeout: Annotated[float, Setting("For the health probe to answer", "duration")] = 5.0
+    health_timeout: Annotated[
+        float, Setting("For the health probe to be answered well; until then it is repeated", "duration")
+    ] = 5.0
     bake: Annotated[
         float, Setting("After a reload, a crash loop within this time switches back; 0: never", "duration or 0")
     ] = 10.0

@@ -389,6 +389,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "networks": Kind('a list of networks, such as ["10.0.0.0/8", "fd00::/8", "unix"]', _networks, listed=True),
     "yes or no": Kind("true or false", _yes_or_no),
     "words": Kind("text in quotes", _text),
+    "statuses": Kind('a list of statuses and ranges, such as ["200-299", "301"]', _some_texts, listed=True),
     "url path": Kind('a path on the application, such as "/healthz"', _url_path),
     "user": Kind("the name of a user, in quotes", _text),
     "group": Kind("the name of a group, in quotes", _text),

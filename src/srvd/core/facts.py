@@ -5,7 +5,7 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import condemning, failure, moves, orders, reopening, resuming, rollout, stops
+from srvd.core import condemning, failure, moves, orders, probing, reopening, resuming, rollout, stops
 from srvd.core.actions import KillWorker, Level
 from srvd.core.events import (
     ForkRefused,
@@ -136,7 +136,7 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
         case Word.FAILED:
             fits = _cannot_boot(house, pool, generation, worker, event.text, turn)
         case Word.HEALTHY | Word.UNHEALTHY:
-            _probed(house, generation, worker, event, turn)
+            probing.answered(generation, worker, event, turn)
         case Word.WORN:
             fits = moves.step(worker, Stimulus.WORN, turn)
             if fits and worker.phase is Phase.SERVING and not worker.condemned:
@@ -165,9 +165,9 @@ def _cannot_boot(house: House, pool: Pool, generation: Generation, worker: Worke
     worker.deadline = turn.now + moves.LAST_WORDS
     turn.do(KillWorker(worker.id))
     if generation.is_trial:  # at once, or another canary would boot meanwhile
-        fault = Fault("boot_failed", f"worker {worker.id} could not boot{_last_line(text)}", traceback=text)
+        fault = Fault("boot_failed", f"worker {worker.id} could not boot{failure.last_line(text)}", traceback=text)
         _trial_failed(house, generation, fault, turn)
-    _lost(pool, generation, worker, f"a new worker could not boot{_last_line(text)}", turn, strike=True)
+    _lost(pool, generation, worker, f"a new worker could not boot{failure.last_line(text)}", turn, strike=True)
     return True
 
 
@@ -185,35 +185,14 @@ def _lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn:
         turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
 
 
-def _last_line(text: str) -> str:
-    """What mostly names the cause."""
-    lines = text.strip().splitlines()
-    return f": {failure.in_short(lines[-1].strip())}" if lines else ""
-
-
-def _probed(house: House, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn) -> None:
-    if generation.stage is not Stage.PROBING or worker.id.serial != generation.canary:  # late, or not asked
-        return
-    if event.word is Word.HEALTHY:
-        generation.deadline = NEVER
-        moves.shift(generation, Impulse.HEALTHY)
-        return
-    line = failure.in_short(event.text.splitlines()[0]) if event.text else "no answer"
-    proof = event.text.partition("\n")[2].strip("\n")  # a traceback, whose last line says what it is about
-    line += _last_line(proof)
-    hint = f"`srvctl why {worker.id}` has what the application wrote meanwhile"
-    fault = Fault("health_failed", f"the health probe failed: {line}", hint, traceback=proof)
-    _trial_failed(house, generation, fault, turn)
-
-
-def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
+def _worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
     """The worker's deadline has passed. A zygote that has not forked by then is deaf and is replaced."""
     deaf = worker.phase in (Phase.ASKED, Phase.CANCELLED)
     late = worker.phase in (Phase.BOOTING, Phase.OPENING)
     moves.overdue(worker, turn)
     if late and generation.is_trial:
         message = f"worker {worker.id} was not ready within {generation.spec.boot_timeout:g} s"
-        _doom(generation, Fault("boot_failed", message, "raise boot_timeout, or see where it waits"), turn)
+        moves.doom(generation, Fault("boot_failed", message, "raise boot_timeout, or see where it waits"), turn)
     elif late:
         _lost(pool, generation, worker, "a new worker was not ready in time", turn, strike=True)
     if deaf and generation.zygote is Zygote.UP:
@@ -228,7 +207,7 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
     certificate = _certify(pool, worker, death, turn)
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
-    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "misfit")
+    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "health_failed", "misfit")
     moves.step(worker, Stimulus.EXITED, turn)
     del generation.workers[worker.id.serial]
     if unasked or certificate.cause == "died_leaving":
@@ -240,7 +219,7 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         _trial_lost(house, generation, worker, certificate, turn)
     elif missed:  # else its loss was counted when it was decided
         strike = failure.is_strike(worker, turn.now)
-        reason = f"a new worker {certificate.summary}{_last_line(death.stderr)}"
+        reason = f"a new worker {certificate.summary}{failure.last_line(death.stderr)}"
         _lost(pool, generation, worker, reason, turn, strike=strike)
         by_itself = death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory
         if pool.bake is not None and generation.id.number == pool.active and by_itself and not strike:
@@ -271,7 +250,9 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
     proof = worker.failure or certificate.death.stacks or certificate.death.stderr
     is_canary = generation.stage is Stage.PROBING and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
-        fault = generation.fault or Fault("boot_failed", f"worker {worker.id} {certificate.summary}{_last_line(proof)}")
+        fault = generation.fault or Fault(
+            "boot_failed", f"worker {worker.id} {certificate.summary}{failure.last_line(proof)}"
+        )
         _trial_failed(house, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
         message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
@@ -334,7 +315,7 @@ def _zygote_gone(house: House, pool: Pool, generation: Generation, event: Zygote
         rollout.unpark(pool, turn)
 
 
-def generation_overdue(house: House, pool: Pool, generation: Generation, turn: Turn) -> None:
+def _generation_overdue(house: House, pool: Pool, generation: Generation, turn: Turn) -> None:
     """The generation's deadline has passed: to load, to answer the probe, to be kept, or to leave."""
     generation.deadline = NEVER
     if generation.zygote is Zygote.LOADING:
@@ -348,25 +329,10 @@ def generation_overdue(house: House, pool: Pool, generation: Generation, turn: T
     elif generation.is_trial and generation.fault is not None:  # the proof does not come: the culprit does not die
         _trial_failed(house, generation, generation.fault, turn)
     elif generation.stage is Stage.PROBING:
-        _probe_overdue(generation, turn)
+        probing.overdue(generation, turn)
     elif generation.stage is Stage.PARKED:
         turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
         rollout.unpark(pool, turn)
-
-
-def _probe_overdue(generation: Generation, turn: Turn) -> None:
-    """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
-    message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
-    _doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
-    canary = generation.workers.get(generation.canary)
-    if canary is not None:
-        moves.kill(canary, "health_timeout", turn, dump=True)
-
-
-def _doom(generation: Generation, fault: Fault, turn: Turn) -> None:
-    """The trial has failed; that is told when its culprit is gone and has left its stacks, or does not go."""
-    generation.fault = fault
-    generation.deadline = turn.now + moves.LAST_WORDS
 
 
 def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn) -> None:
@@ -375,6 +341,24 @@ def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn
         return
     step = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe"}.get(generation.stage, "stage")
     orders.fail(house, found[0], fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+def deadlines(house: House, pool: Pool, turn: Turn) -> None:
+    """Whatever has passed of the pool's generations and workers by now."""
+    now = turn.now
+    for generation in list(pool.generations.values()):
+        if generation.deadline <= now:
+            _generation_overdue(house, pool, generation, turn)
+        if generation.ask_at <= now:
+            probing.ask_again(generation, turn)
+        for worker in list(generation.workers.values()):
+            if worker.wake_at <= now:
+                stops.wake(worker, turn)
+            if worker.deadline <= now:
+                _worker_overdue(pool, generation, worker, turn)
 
 
 # -- what is left -------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ _SIGNALS = {
 }  # fmt: skip
 """Those that end processes, as x86 and ARM number them (signal(7)); the module of that name is none of the core's."""
 
+_BY_US = ("boot_timeout", "health_timeout", "health_failed", "drain_timeout", "overdue", "silent", "misfit")
+"""Why a worker leaves that does not do what it should."""
+
 BASE = 0.1
 CAP = 30.0
 JITTER = 0.2
@@ -96,9 +99,23 @@ def in_short(text: str) -> str:
     return text if len(text) <= SENTENCE else f"{text[: SENTENCE - 1]}…"
 
 
+def last_line(text: str) -> str:
+    """What mostly names the cause, behind a colon; "" of an empty text."""
+    lines = text.strip().splitlines()
+    return f": {in_short(lines[-1].strip())}" if lines else ""
+
+
 def cause(worker: Worker, death: Death) -> str:
     """One word for the certificate."""
-    if worker.leaving in ("boot_timeout", "health_timeout", "drain_timeout", "overdue", "silent", "misfit"):
+    if worker.leaving in (
+        "boot_timeout",
+        "health_timeout",
+        "health_failed",
+        "drain_timeout",
+        "overdue",
+        "silent",
+        "misfit",
+    ):
         return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
     if death.out_of_memory:
         return "out_of_memory"
@@ -127,6 +144,7 @@ def summary(worker: Worker, death: Death) -> str:
     what = {
         "boot_timeout": "was not ready in time",
         "health_timeout": "did not answer the health probe in time",
+        "health_failed": "did not pass the health probe",
         "drain_timeout": "did not finish its requests in time",
         "request_timeout": "was stuck in a request",
         "silent": "did not answer while clients waited",

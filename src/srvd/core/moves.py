@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
 from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
-from srvd.core.model import GenerationId, Phase, PoolSpec, Revision, WorkerId
+from srvd.core.model import Fault, GenerationId, Phase, PoolSpec, Revision, WorkerId
 from srvd.core.state import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
 
 FORK_SECONDS = 15.0
@@ -109,6 +109,12 @@ def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generati
 
 def shift(generation: Generation, impulse: Impulse) -> None:
     generation.stage = next_stage(generation.stage, impulse)
+
+
+def doom(generation: Generation, fault: Fault, turn: Turn) -> None:
+    """The trial has failed; that is told when its culprit is gone and has left its proof, or does not go."""
+    generation.fault = fault
+    generation.deadline = turn.now + LAST_WORDS
 
 
 def dismiss(generation: Generation, turn: Turn) -> None:

@@ -6,8 +6,8 @@ while the new generation bakes switches back. Knows nothing of queues and answer
 
 from __future__ import annotations
 
-from srvd.core import moves
-from srvd.core.actions import Level, TellWorker, Told
+from srvd.core import moves, probing
+from srvd.core.actions import Level
 from srvd.core.failure import ABANDONED
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
@@ -57,13 +57,7 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
         canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
         if canary is None:
             return False
-        trial.canary = canary.id.serial
-        moves.shift(trial, Impulse.CANARY)
-        if not trial.spec.health:
-            moves.shift(trial, Impulse.HEALTHY)
-        else:
-            trial.deadline = turn.now + trial.spec.health_timeout
-            turn.do(TellWorker(canary.id, Told.PROBE, trial.spec.health_timeout))
+        probing.ask(trial, canary, turn)
     if trial.stage is not Stage.STAGING:
         return False
     whole = rollout.strategy is Strategy.BLUE_GREEN

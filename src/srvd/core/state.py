@@ -118,6 +118,9 @@ class Generation:
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
     preloaded: bool = False
     canary: int = 0  # the serial of the worker that is probed
+    tries: int = 0  # how often it was
+    ask_at: float = NEVER  # when it is probed again; NEVER while it has not answered
+    unwell: str = ""  # what it answered last, if that was not healthy
     weight: Weight = Weight()
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
 

@@ -5,7 +5,18 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import facts, failure, goals, moves, operations, orders, reopening, resuming, rollout, stops, upgrading
+from srvd.core import (
+    facts,
+    failure,
+    goals,
+    moves,
+    operations,
+    orders,
+    reopening,
+    resuming,
+    rollout,
+    upgrading,
+)
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -161,14 +172,7 @@ class Supervisor:
     def _tick(self, turn: Turn) -> None:
         house, now = self.house, turn.now
         for pool in list(house.pools.values()):
-            for generation in list(pool.generations.values()):
-                if generation.deadline <= now:
-                    facts.generation_overdue(house, pool, generation, turn)
-                for worker in list(generation.workers.values()):
-                    if worker.wake_at <= now:
-                        stops.wake(worker, turn)
-                    if worker.deadline <= now:
-                        facts.worker_overdue(pool, generation, worker, turn)
+            facts.deadlines(house, pool, turn)
             for breaker in (pool.breaker, pool.mender):
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
@@ -297,15 +301,15 @@ class Supervisor:
 
 
 def _told(fault: Fault) -> str:
-    """Why the start failed, for somebody who reads nothing else."""
-    hint = f"hint: {fault.hint}" if fault.hint else ""
+    """Why the start failed, for somebody who reads nothing else, and cannot ask a daemon that is gone."""
+    hint = f"hint: {fault.hint}" if fault.hint and "srvctl" not in fault.hint else ""
     return "\n".join(part.strip("\n") for part in (fault.message, fault.traceback, hint) if part)
 
 
 def _pool_deadline(pool: Pool) -> float:
     due = NEVER
     for generation in pool.generations.values():
-        due = min(due, generation.deadline)
+        due = min(due, generation.deadline, generation.ask_at)
         for worker in generation.workers.values():
             due = min(due, worker.deadline, worker.wake_at)
     if pool.bake is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from socket import socket
 from typing import assert_never
 
+from srvd.config.health import probe_url
 from srvd.config.settings import Config, PoolSettings
 from srvd.core.actions import (
     DropRevision,
@@ -216,13 +217,16 @@ class Performer:
                 self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left))
                 self.workers.wake(action.worker)
             case Told.PROBE:
-                self.workers.tell(action.worker, family.Probe(self.settings(action.worker).health, action.seconds))
+                self.workers.tell(action.worker, family.Probe(self._probe_url(action.worker), action.seconds))
             case Told.REOPEN:
                 self.workers.tell(action.worker, family.Reopen())
             case Told.WAKE:
                 self.workers.wake(action.worker)
             case Told.DUMP:
                 self.workers.log_stacks(action.worker)
+
+    def _probe_url(self, worker: WorkerId) -> str:
+        return probe_url(self._configs[self._revisions[_generation(worker)]], worker.pool)
 
     def _left_over(self, worker: WorkerId) -> list[int]:
         """Which of its listeners it must not empty."""

@@ -54,6 +54,7 @@ class Service:
         self.app = app
         self.multithread = settings.threads > 1
         self.streams = settings.stream_bodies
+        self.health_status = settings.health_status
         self.loop = loop
         self.meter = meter
         self.log = log

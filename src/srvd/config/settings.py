@@ -78,7 +78,8 @@ class DaemonSettings(NamedTuple):
         Setting(
             "Who may do what besides root and the daemon's own user, as in "
             '{operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group. A viewer may ask, '
-            "an operator change what runs, an admin stop and upgrade the daemon, too",
+            "but is not shown what applications wrote or held; an operator sees it, and may change what runs; an admin "
+            "may stop and upgrade the daemon, too",
             "roles",
             table="control",
         ),

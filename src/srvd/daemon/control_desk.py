@@ -33,7 +33,7 @@ from srvd.errors import (
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.arguments import check
-from srvd.wire.commands import Command, command, may
+from srvd.wire.commands import VIEWER, Command, command, may
 
 __all__ = ["Backend", "Desk", "Log", "Memory"]
 
@@ -302,6 +302,8 @@ class Desk:
             return {"id": op, "state": "failed", "error": problem.to_wire()}
 
     def _reply(self, link: Link, message: dict[str, Any]) -> None:
+        if link.peer.role == VIEWER:
+            message = messages.public(message)
         try:
             link.send(message)
         except BadFrame as problem:

@@ -242,7 +242,9 @@ COMMANDS: tuple[Command, ...] = (
         (_WORKER, _EVERY, Field("limit", "int", "Most deaths to show, the latest first", 20, least=1, most=100)),
         help=(
             "Each death leaves a certificate: how it ended, how long it had lived, the request it was in, the "
-            "traceback and the last lines it wrote. TARGET is a worker or a pool."
+            "traceback and the last lines it wrote. TARGET is a worker or a pool.\n\n"
+            "Tracebacks, stacks and last lines are for operators: they may hold anything that the application had. A "
+            "viewer is told that there are some. Requests are named by method and path, for everybody."
         ),
         examples=("srvctl why", "srvctl why web", "srvctl why web/3#17"),
     ),

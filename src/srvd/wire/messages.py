@@ -18,12 +18,15 @@ from srvd.record import Record
 from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 
 __all__ = [
-    "Cancel", "Hello", "Request", "bye", "cancel", "error", "event", "hello", "lost", "ok", "progress", "read_hello",
-    "read_message", "request",
+    "Cancel", "Hello", "Request", "bye", "cancel", "error", "event", "hello", "lost", "ok", "progress", "public",
+    "read_hello", "read_message", "request",
 ]  # fmt: skip
 
 MOST_ID = 2**53
 """Ids are what a double holds exactly, so that any language can speak to the socket."""
+
+WITHHELD = "(operators are shown it)"
+_OF_OPERATORS = frozenset({"traceback", "stderr", "stacks"})
 
 METHOD_LIMIT = 64
 IDEM_LIMIT = 64
@@ -163,3 +166,15 @@ def read_hello(message: Mapping[str, Any]) -> Hello:
         raise BadFrame("read the daemon's greeting: a field is of the wrong type")
     version, name, instance, role = (str(text) for text in texts)
     return Hello(protocol, version, name, instance, pid, role)
+
+
+def public(value: Any) -> Any:
+    """The same without the words of the application, wherever they are: as a viewer is told it.
+
+    Tracebacks, stacks and what a process wrote may hold anything that it had: a cookie, a password, a line of a table.
+    """
+    if isinstance(value, list):
+        return [public(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: WITHHELD if name in _OF_OPERATORS and told else public(told) for name, told in value.items()}

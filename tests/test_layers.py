@@ -195,6 +195,11 @@ def test_a_start_defines_no_named_tuples_of_the_slow_kind() -> None:
     assert slow - allowed == set(), "use srvd.record.Record"
 
 
+MAGIC = {
+    ("worker/forked.py", "setattr"),  # bars all methods at once, in a forked child that is about to end
+}
+
+
 def test_no_dispatch_by_magic() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -202,5 +207,6 @@ def test_no_dispatch_by_magic() -> None:
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
                 and node.func.id in {"eval", "exec", "setattr"}
+                and (str(path.relative_to(SOURCE)), node.func.id) not in MAGIC
             ):
                 raise AssertionError(f"{path}:{node.lineno} calls {node.func.id}")

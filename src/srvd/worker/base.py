@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from srvd.config.settings import PoolSettings
@@ -16,7 +16,7 @@ from srvd.linux import fds
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
-from srvd.worker import hooks
+from srvd.worker import forked, hooks
 from srvd.worker.access import AccessLog
 from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
@@ -33,6 +33,7 @@ from srvd.worker.threads import Threads
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wear import Wear
 from srvd.worker.witness import Witness
+from srvd.worker.wsgi import Exchange
 
 if TYPE_CHECKING:
     from srvd.worker.front import Front
@@ -66,6 +67,13 @@ class Boot(NamedTuple):
     def worker(self) -> str:
         return f"{self.pool}/{self.generation}#{self.serial}"
 
+    @property
+    def descriptors(self) -> Iterable[int]:
+        """What no child of the application may keep open."""
+        sockets = (sock.fileno() for sock in (self.link, *self.listeners))
+        home = () if self.home is None else (self.home.lock, self.home.stderr, self.home.stacks)
+        return (*sockets, *home, self.board.fd, self.nudge, self.lifeline)
+
 
 def serve(boot: Boot) -> int:
     """Serve until told to leave; the exit code. Does not raise: what goes wrong is told to the daemon."""
@@ -75,11 +83,12 @@ def serve(boot: Boot) -> int:
     # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did
     # the zygote end before it told of this fork, nobody would ever end it.
     fds.kill_at_end(boot.link)
-    if boot.hooks is not None:
-        hooks.call(boot.hooks.on_fork, "on_fork", log, boot.worker)
     try:
-        app = boot.load() if boot.app is None else boot.app
-        hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
+        with forked.guarded(lambda: boot.descriptors):
+            if boot.hooks is not None:
+                hooks.call(boot.hooks.on_fork, "on_fork", log, boot.worker)
+            app = boot.load() if boot.app is None else boot.app
+            hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
     except LoadFailed as failed:
         fds.kill_at_end(boot.link, on=False)
         text = str(failed.detail.get("traceback", failed.hint))
@@ -115,6 +124,8 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
     orders = Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
+    kinds = (Exchange, service.connection, type(loop), Meter, Link, AccessLog)
+    forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     fds.kill_at_end(boot.link, on=False)
     link.say(family.Ready(), wait=True)

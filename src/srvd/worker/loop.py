@@ -60,6 +60,10 @@ class Loop:
         del self._handlers[fd]
         self._epoll.unregister(fd)
 
+    def descriptors(self) -> list[int]:
+        """Its own, and all that have a handler."""
+        return [self._epoll.fileno(), *self._handlers]
+
     def watch(self, timed: Timed) -> None:
         """Keep its deadline from now on."""
         self._timed.add(timed)

@@ -26,6 +26,7 @@ from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.record import Record
 from srvd.wire import family
+from srvd.worker import forked
 from srvd.worker.orphan import Home
 from srvd.zygote import fronting, loading
 from srvd.zygote.forking import Nursery, Stock
@@ -107,7 +108,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         _become(wanted)
         loading.enter(wanted)
         fds.kill_at_end(link)
-        outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
+        with forked.guarded(lambda: (link.fileno(), *errand.fds)):
+            outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
         fds.kill_at_end(link, on=False)
         home, rest = _home(wanted, errand.fds)
         fronts = [] if outcome.tainted else fronting.make(wanted, rest)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from srvd.core.actions import Level
-from srvd.daemon.control_peers import NOBODY, Roles
+from srvd.daemon.control_peers import Roles
 from srvd.errors import ConfigInvalid
+from srvd.linux.identity import OVERFLOW
 from tests.fake_daemon import Fake
 
 STRANGER, GROUP = 4_321, 5_432
@@ -56,7 +57,7 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     # pytest's directories are private: another user has to get through to the socket.
     for parent in (tmp_path, *tmp_path.parents[:2]):
         os.chmod(parent, 0o755)
-    roles = {"viewer": [f"%{GROUP}"], "operator": [str(STRANGER)], "admin": [str(NOBODY)]}
+    roles = {"viewer": [f"%{GROUP}"], "operator": [str(STRANGER)], "admin": [str(OVERFLOW)]}
     with Fake(str(tmp_path / "run" / "a.sock"), roles) as running:
         yield running
 
@@ -83,10 +84,41 @@ def test_the_highest_role_counts() -> None:
     assert roles.of(8, [1, 2]) == "operator"
 
 
-def test_the_overflow_user_and_group_never_get_a_role() -> None:
-    roles = Roles.resolve({"admin": [str(NOBODY), f"%{NOBODY}"], "viewer": ["%5"]}, NOBODY)
-    assert roles.of(NOBODY, [5, NOBODY]) == ""
-    assert roles.of(12, [NOBODY]) == ""
+def test_nobody_is_a_user_like_any_other_where_the_number_is_mapped() -> None:
+    assert Roles.resolve({}, OVERFLOW).of(OVERFLOW, []) == "admin"
+    roles = Roles.resolve({"viewer": [str(OVERFLOW)], "operator": [f"%{OVERFLOW}"]}, 0)
+    assert roles.of(OVERFLOW, [5]) == "viewer"
+    assert roles.of(12, [OVERFLOW]) == "operator"
+
+
+UNMAPPED = ["unshare", "--user", "--map-root-user"]
+
+
+@pytest.mark.skipif(
+    subprocess.run([*UNMAPPED, "true"], capture_output=True, check=False).returncode != 0,
+    reason="no user namespace can be made here",
+)
+@pytest.mark.parametrize(
+    ("roles", "own", "asked", "said"),
+    [
+        ({"admin": [str(OVERFLOW)]}, 0, [], "refused: give a role to user 65534"),
+        ({"admin": [f"%{OVERFLOW}"]}, 0, [], "refused: give a role to group 65534"),
+        ({}, OVERFLOW, [], "role: "),
+        ({"viewer": ["%5"]}, 0, [5], "role: "),
+    ],
+)
+def test_where_it_is_not_mapped_it_stands_for_strangers_who_have_no_role(
+    roles: dict[str, list[str]], own: int, asked: list[int], said: str
+) -> None:
+    code = (
+        "import json, sys\nfrom srvd.daemon.control_peers import Roles\nfrom srvd.errors import ConfigInvalid\n"
+        "roles, own, groups = json.loads(sys.argv[1])\n"
+        "try: print('role:', Roles.resolve(roles, own).of(65534, groups))\n"
+        "except ConfigInvalid as exc: print('refused:', exc.message)"
+    )
+    command = [*UNMAPPED, sys.executable, "-c", code, json.dumps([roles, own, asked])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith(said)
 
 
 @pytest.mark.parametrize("member", ["no-such-user-here", "%no-such-group-here"])
@@ -121,7 +153,7 @@ def test_a_supplementary_group_gives_a_role(fake: Fake) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize(("uid", "groups"), [(999, [1, 2]), (NOBODY, [GROUP])])
+@pytest.mark.parametrize(("uid", "groups"), [(999, [1, 2]), (998, [])])
 def test_a_user_without_a_role_is_told_so_and_gets_no_seat(fake: Fake, uid: int, groups: list[int]) -> None:
     assert ask(fake.path, uid, uid, groups, ("ping", {})) == ["permission"]
     assert fake.backend.asked == []

@@ -26,12 +26,14 @@ from srvd.daemon.control_ring import Events, Ring
 from srvd.daemon.control_socket import Held
 from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.kept import Kept
-from srvd.daemon.listeners import Carried, Key, Listening, Plan
+from srvd.daemon.listener import Key, Plan
+from srvd.daemon.listeners import Carried, Listening
 from srvd.daemon.output import Output, Read
 from srvd.daemon.perform import Family
 from srvd.daemon.program import Program, this_program
 from srvd.errors import Unsupported
-from srvd.linux.sockets import Address, PathId
+from srvd.linux.socket_files import PathId
+from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit
 from srvd.wire import family
 from tests.authority import Authority

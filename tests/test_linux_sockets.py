@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from srvd.errors import ConfigInvalid, SystemRefused
-from srvd.linux import sockets
+from srvd.linux import socket_files, sockets
+from srvd.linux.socket_files import Access
 from srvd.linux.sockets import Address, parse_address
 
 
@@ -150,7 +151,7 @@ def test_an_abstract_socket_needs_no_file() -> None:
     name = f"@srvd-test-{os.getpid()}"
     with listen(f"unix:{name}") as listener, socket.socket(socket.AF_UNIX) as client:
         assert sockets.describe(listener) == f"unix:{name}"
-        assert sockets.path_id(listener) is None
+        assert socket_files.path_id(listener) is None
         client.connect("\0" + name[1:])
 
 
@@ -220,7 +221,7 @@ def test_a_sealed_unix_listener_is_found_no_longer_and_keeps_its_queue(tmp_path:
     path = tmp_path / "x.sock"
     with listen(f"unix:{path}") as listener, socket.socket(socket.AF_UNIX) as early:
         early.connect(str(path))
-        sockets.seal(listener, sockets.path_id(listener))
+        sockets.seal(listener, socket_files.path_id(listener))
         assert not path.exists()
         listener.accept()[0].close()
 
@@ -228,15 +229,15 @@ def test_a_sealed_unix_listener_is_found_no_longer_and_keeps_its_queue(tmp_path:
 def test_a_path_that_somebody_replaced_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     with listen(f"unix:{path}") as listener:
-        owned = sockets.path_id(listener)
+        owned = socket_files.path_id(listener)
         assert owned is not None
         path.rename(tmp_path / "moved")
-        assert not sockets.unlink(owned)
+        assert not socket_files.unlink(owned)
         with listen(f"unix:{path}"):
-            assert not sockets.unlink(owned)
+            assert not socket_files.unlink(owned)
             assert path.exists()
         (tmp_path / "moved").rename(path)
-        assert sockets.unlink(owned)
+        assert socket_files.unlink(owned)
         assert not path.exists()
 
 
@@ -248,3 +249,68 @@ def test_two_may_listen_on_one_port_if_both_allow_it() -> None:
             assert sockets.describe(first) == sockets.describe(second)
         with pytest.raises(SystemRefused, match="in use"):
             sockets.open_listener(same, 8, 0o600)
+
+
+def reaches(address: tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as client:
+        return client.connect_ex(address) == 0
+
+
+def test_every_address_of_ipv6_is_every_address_if_asked_for_both() -> None:
+    every = Address("inet6", "::", 0)
+    with sockets.open_listener(every, 8, 0o600, both=True) as listener:
+        port = listener.getsockname()[1]
+        assert (reaches(("127.0.0.1", port)), reaches(("::1", port))) == (True, True)
+        assert sockets.families(listener) == "IPv4 as well"
+    with sockets.open_listener(every, 8, 0o600) as listener:
+        port = listener.getsockname()[1]
+        assert (reaches(("127.0.0.1", port)), reaches(("::1", port))) == (False, True)
+        assert sockets.families(listener) == "IPv6 only"
+    with listen("[::1]:0") as listener:
+        assert sockets.families(listener) == ""
+
+
+def test_if_another_process_has_the_port_for_ipv4_it_is_ipv6_only() -> None:
+    with listen("127.0.0.1:0") as other:
+        address = Address("inet6", "::", other.getsockname()[1])
+        with sockets.open_listener(address, 8, 0o600, both=True) as listener:
+            assert sockets.families(listener) == "IPv6 only"
+        with sockets.open_listener(address, 8, 0o600), pytest.raises(SystemRefused, match="in use"):
+            sockets.open_listener(address, 8, 0o600, both=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_file_of_a_unix_socket_gets_owner_group_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with listen(f"unix:{path}") as listener:
+        owned = socket_files.path_id(listener)
+        assert owned is not None
+        socket_files.grant(owned, Access(0o660, 33, 44))
+        found = path.stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 33, 44)
+        socket_files.grant(owned, Access(0o600, -1, 45))
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid, path.stat().st_gid) == (0o600, 33, 45)
+
+
+@pytest.mark.parametrize("what", ["a link", "another file", "another socket", "nothing"])
+def test_what_stands_in_its_place_is_not_touched(tmp_path: Path, what: str) -> None:
+    """Whoever may write to the folder of a socket could have any file of root's opened to all."""
+    path, secret = tmp_path / "x.sock", tmp_path / "secret"
+    secret.touch(0o600)
+    with listen(f"unix:{path}") as listener, socket.socket(socket.AF_UNIX) as other:
+        owned = socket_files.path_id(listener)
+        assert owned is not None
+        path.rename(tmp_path / "aside")
+        match what:
+            case "a link":
+                path.symlink_to(secret)
+            case "another file":
+                secret.rename(path)
+                secret = path
+            case "another socket":
+                os.fchmod(other.fileno(), 0o600)
+                other.bind(str(path))
+                secret = path
+        socket_files.grant(owned, Access(0o666))
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "aside").stat().st_mode) == 0o666

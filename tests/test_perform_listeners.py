@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +19,11 @@ from srvd.core.model import Revision
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.output import LINE, TAIL, Output
 from srvd.daemon.spawn import Fronts, keyless
-from srvd.errors import SystemRefused
+from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux import sockets
 from srvd.tls.material import Material
+from tests.conftest import Starter
+from tests.daemon import free_port, toml
 from tests.stage import open_fds
 from tests.support import wait_for
 
@@ -248,3 +253,56 @@ def test_the_end_of_a_process_does_not_wait_for_others_that_hold_the_pipe(pipe: 
     os.write(write, b"bye\n")
     output.finish()  # the write end is open
     assert lines == ["bye"]
+
+
+def test_every_address_of_ipv6_serves_both_unless_ipv4_is_bound_apart(listeners: Listeners) -> None:
+    port = free_port()
+    listeners.prepare(ONE, wanted(f"[::]:{port}"))
+    assert listeners.announced() == [f"listening on [::]:{port} (web), IPv4 as well"]
+    with pytest.raises(SystemRefused, match="serves IPv4 as well; nothing was changed"):
+        listeners.prepare(TWO, wanted(f"[::]:{port}", f"127.0.0.1:{port}"))
+    with closing(Listeners()) as others:
+        port = free_port()
+        others.prepare(ONE, wanted(f"[::]:{port}", f"0.0.0.0:{port}"))
+        assert others.announced()[0] == f"listening on [::]:{port} (web), IPv6 only"
+        assert "IPv6 only, as it was opened" in others.prepare(TWO, wanted(f"[::]:{port}"))[0]
+
+
+def test_ipv6_for_a_port_that_is_open_for_ipv4_has_to_be_said_for_both(listeners: Listeners) -> None:
+    """Else clients of IPv4 would be lost with the reload."""
+    port = free_port()
+    listeners.prepare(ONE, wanted(f"0.0.0.0:{port}"))
+    with pytest.raises(SystemRefused, match="this daemon has its port for IPv4"):
+        listeners.prepare(TWO, wanted(f"[::]:{port}"))
+    assert listeners.prepare(TWO, wanted(f"[::]:{port}", f"0.0.0.0:{port}")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_reload_gives_a_unix_socket_another_owner(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    settings = wanted(f"unix:{path}", mode="0660")["web"]
+    listeners.prepare(ONE, {"web": settings._replace(owner="www-data", group="33")})
+    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (33, 33, 0o660)
+    listeners.prepare(TWO, {"web": settings._replace(group="44", mode="0600")})
+    assert path.stat().st_gid == 33
+    listeners.adopt([TWO])
+    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (33, 44, 0o600)
+    with pytest.raises(ConfigInvalid, match="no owner 'no-such-user'"):
+        listeners.prepare(THREE, {"web": settings._replace(owner="no-such-user")})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_proxy_of_another_group_reaches_a_socket_that_is_its_own(starter: Starter) -> None:
+    srvd = starter.new(
+        config=toml(bind="unix:w.sock").replace("[pools.web]", 'mode = "0660"\ngroup = "www-data"\n[pools.web]')
+    )
+    srvd.let_others_in()
+    srvd.start()
+    code = (
+        f"import os, socket; os.setgroups([]); os.setresgid(*[{{0}}] * 3); os.setresuid(*[4321] * 3); "
+        f"print(socket.socket(socket.AF_UNIX).connect_ex({str(srvd.folder / 'w.sock')!r}))"
+    )
+    for group, outcome in ((33, 0), (44, errno.EACCES)):
+        command = [sys.executable, "-W", "ignore", "-c", code.format(group)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert int(done.stdout) == outcome

@@ -202,6 +202,18 @@ def test_a_start_after_a_kill_in_mid_stop_serves_and_the_request_is_answered(sta
     assert "200 OK" in _answer(waiting)
 
 
+def test_a_start_waits_a_little_for_a_port_that_is_about_to_be_free(starter: Starter) -> None:
+    with socket.socket() as former:
+        former.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        former.bind(("127.0.0.1", 0))
+        former.listen()
+        srvd = starter.new(config=toml(bind=f"127.0.0.1:{former.getsockname()[1]}"))
+        srvd.start(ready=False)
+        srvd.wait_logged("Address already in use; trying for 5 s")
+    wait_for(srvd.is_ready)
+    assert srvd.get("/").startswith("one ")
+
+
 PROXY = """
 {user}
 daemon off;

@@ -17,6 +17,7 @@ from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
 from srvd.http.access import PRESETS, explain_problem
+from srvd.linux.identity import OVERFLOW, is_mapped
 from srvd.linux.sockets import Address, parse_address
 from srvd.record import Record
 from srvd.tls import material
@@ -79,6 +80,7 @@ def check(config: Config) -> Findings:
     checker.check_shares()
     for listener in config.listeners.values():
         checker.check_front(listener)
+        checker.check_owner(listener)
     return Findings(tuple(checker.problems), tuple(checker.warnings), checker.tls)
 
 
@@ -108,6 +110,13 @@ class _Checker:
                     what = f"group {member[1:]}" if member.startswith("%") else f"user {member}"
                     where = self.config.origins["control.roles"]
                     self.warnings.append(f"{where}: there is no {what} on this machine to be {role}")
+                kind = "group" if member.startswith("%") else "user"
+                if known == OVERFLOW and not is_mapped(f"{kind[0]}id", OVERFLOW):
+                    self._refuse(
+                        "control.roles",
+                        f"{kind} {OVERFLOW} is nobody's in this user namespace: the kernel names every {kind} so "
+                        f"that it does not know (/proc/self/{kind[0]}id_map)",
+                    )
 
     def check_listeners(self) -> None:
         owners: dict[Address, str] = {}
@@ -211,6 +220,16 @@ class _Checker:
         if problem:
             near = "" if "%" in pool.access_log_format else nearest(pool.access_log_format, PRESETS)
             self._refuse(f"{key}.access_log_format", problem, near)
+
+    def check_owner(self, listener: ListenerSettings) -> None:
+        """Of its Unix sockets."""
+        key = f"listeners.{listener.name}"
+        if listener.owner and _user(listener.owner) is None:
+            near = nearest(listener.owner, (entry.pw_name for entry in pwd.getpwall()))
+            self._refuse(f"{key}.owner", f'found "{listener.owner}", expected a user of this machine', near)
+        if listener.group and _group(listener.group) is None:
+            near = nearest(listener.group, (entry.gr_name for entry in grp.getgrall()))
+            self._refuse(f"{key}.group", f'found "{listener.group}", expected a group of this machine', near)
 
     def _check_owner(self, key: str, pool: PoolSettings) -> None:
         """Names and numbers, as `linux/identity.py` takes them; without root only what the daemon already is."""

@@ -92,10 +92,24 @@ class ListenerSettings(NamedTuple):
     name: str
     bind: Annotated[
         tuple[str, ...],
-        Setting("Addresses to listen on: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N", "addresses", "--bind"),
+        Setting(
+            "Addresses to listen on: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N. [::]:PORT serves IPv4 clients, too, "
+            "unless the same port is bound for IPv4 as well",
+            "addresses",
+            "--bind",
+        ),
     ] = ("127.0.0.1:8000",)
     backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
     mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
+    owner: Annotated[
+        str, Setting("User whose the Unix sockets are, a name or a number; empty: the daemon's own", "user")
+    ] = ""
+    group: Annotated[
+        str,
+        Setting(
+            "Group whose the Unix sockets are, such as the proxy's; empty: the daemon's own, or the folder's", "group"
+        ),
+    ] = ""
     reuse_port: Annotated[
         bool,
         Setting(

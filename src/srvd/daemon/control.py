@@ -22,6 +22,7 @@ from srvd.daemon.control_socket import Claim, Held
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
+from srvd.linux.identity import OVERFLOW
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
@@ -87,7 +88,7 @@ class ControlServer:
         for link in list(self._links):
             link.peer = link.peer._replace(role=identify(link.sock, door.roles).role)
             if not link.peer.role:
-                self._dismiss(link, _no_role(link.peer))
+                self._dismiss(link, self._no_role(link.peer))
 
     def progress(self, op: int, phase: str, done: int = 0, total: int = 0, message: str = "") -> None:
         """Tell who waits for the operation how far it is."""
@@ -132,7 +133,7 @@ class ControlServer:
         """Give the peer a seat and greet it; or tell it why there is none, without a greeting."""
         kind = self._seats.take(peer) if peer.role else ""
         if not kind:
-            problem = _full() if peer.role else _no_role(peer)
+            problem = _full() if peer.role else self._no_role(peer)
             if self._seldom.may(problem.code, peer.uid, self._loop.time()):
                 self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
             send_and_close(sock, encode(messages.bye(problem.code, problem.message)))
@@ -217,13 +218,16 @@ class ControlServer:
         link.send(messages.bye(problem.code, problem.message))
         link.finish()
 
+    def _no_role(self, peer: Peer) -> PermissionRefused:
+        if peer.uid == OVERFLOW and self._opened().roles.unknown:
+            return PermissionRefused(
+                f"uid {peer.uid} stands for every user that the daemon's user namespace does not know, and has no role"
+            )
+        return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
+
     def _opened(self) -> Door:
         assert self._door is not None, "the control socket is not open"
         return self._door
-
-
-def _no_role(peer: Peer) -> PermissionRefused:
-    return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
 
 
 def _full() -> Busy:

@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from srvd.core.model import Actor
 from srvd.errors import ConfigInvalid
+from srvd.linux.identity import OVERFLOW, is_mapped
 from srvd.record import Record
 from srvd.wire.commands import ADMIN, ROLES
 
 __all__ = ["Peer", "Roles", "identify"]
-
-NOBODY = 65_534
-"""The overflow uid and gid: whoever has no number in our user namespace has this one (user_namespaces(7))."""
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
 _UCRED = struct.Struct("3i")
@@ -44,13 +42,14 @@ class Roles(Record):
     users: dict[int, str]
     groups: dict[int, str]
     own_uid: int
+    unknown: bool = False  # the overflow uid is nobody's here, and stands for strangers alone
 
     @classmethod
     def resolve(cls, roles: Mapping[str, Sequence[str]], own_uid: int) -> Roles:
         """The roles of the setting `roles`: names or numbers of users, with % of groups. Root and `own_uid` are admin.
 
         Asks the user database, which may be a network service: at start and reload only. Raises `ConfigInvalid` for
-        a name that nobody has.
+        a name that nobody has, and for the overflow uid or gid where it is nobody's.
         """
         users: dict[int, str] = {}
         groups: dict[int, str] = {}
@@ -60,15 +59,17 @@ class Roles(Record):
                     groups[_gid(member[1:])] = role
                 else:
                     users[_uid(member)] = role
+        unknown = not is_mapped("uid", OVERFLOW)
+        if unknown and OVERFLOW in users:
+            raise _of_strangers("user")
+        if OVERFLOW in groups and not is_mapped("gid", OVERFLOW):
+            raise _of_strangers("group")
         users[0] = users[own_uid] = ADMIN
-        # A mapping to "nobody" would be a role for everyone whom a namespace does not know.
-        users.pop(NOBODY, None)
-        groups.pop(NOBODY, None)
-        return cls(users, groups, own_uid)
+        return cls(users, groups, own_uid, unknown)
 
     def of(self, uid: int, gids: Sequence[int]) -> str:
         """The highest role that the uid or one of the groups has, "" for none."""
-        if uid == NOBODY:
+        if uid == OVERFLOW and self.unknown:
             return ""
         found = [self.users.get(uid, ""), *(self.groups.get(gid, "") for gid in gids)]
         return max(found, key=lambda role: ROLES.index(role) if role else -1)
@@ -101,6 +102,14 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def _of_strangers(kind: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"give a role to {kind} {OVERFLOW}: this user namespace has no such {kind}, and the kernel names every {kind} "
+        "so that it does not know; nothing was changed",
+        hint=f"give it to another {kind}, or map {OVERFLOW} (see /proc/self/{kind[0]}id_map)",
+    )
 
 
 def _uid(name: str) -> int:

@@ -21,7 +21,7 @@ from srvd.daemon.control import ControlServer
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import Performer
-from srvd.errors import SrvdError
+from srvd.errors import SrvdError, SystemRefused
 from srvd.log import Log
 
 Trace = Callable[[str, object], None]
@@ -43,6 +43,11 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
         strategy=Strategy(pool.strategy),
     )
 
+
+BUSY_PATIENCE = 5.0
+"""Seconds for which a start tries an address that is in use."""
+
+_BUSY_PAUSE = 0.1
 
 _LATE = 1.0
 """Seconds by which a deadline may be seen late without a meaning: the machine is busy."""
@@ -93,8 +98,24 @@ class Engine:
         return self.configs[self.current]
 
     def adopt(self, revision: Revision, config: Config) -> None:
-        """The first configuration: its listeners are opened. Raises `SystemRefused`."""
-        for warning in self._listeners.prepare(revision, config.listeners):
+        """The first configuration: its listeners are opened. Raises `SystemRefused`.
+
+        Whoever holds an address may be about to end, as the server that this one follows: it is tried for a while.
+        """
+        until = time.monotonic() + BUSY_PATIENCE
+        told = False
+        while True:
+            try:
+                warnings = self._listeners.prepare(revision, config.listeners)
+                break
+            except SystemRefused as exc:
+                if not exc.detail.get("busy") or time.monotonic() >= until:
+                    raise
+                if not told:
+                    self._log.warning(f"{exc.message.partition(';')[0]}; trying for {BUSY_PATIENCE:g} s")
+                told = True
+                time.sleep(_BUSY_PAUSE)
+        for warning in warnings:
             self._log.warning(warning)
         self._settle(revision, config)
         self.current = revision
@@ -241,3 +262,10 @@ class Engine:
             self._arm()
         else:
             self.emit(Tick())
+
+
+def tracer(log: Log) -> Callable[[str, object], None]:
+    # Only with log_level = "debug": it costs 5 ms of import time and a line an event.
+    from srvd.core.script import spell
+
+    return lambda way, what: log.debug(f"{way} {spell(what)}")

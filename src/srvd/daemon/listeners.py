@@ -12,53 +12,29 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
 from srvd.daemon.kept import Kept
-from srvd.errors import ConfigInvalid
-from srvd.linux import sockets
-from srvd.linux.sockets import Address, PathId
-from srvd.linux.systemd import Passed, Unit, spell_store_name
+from srvd.daemon.listener import (
+    STORE_KIND,
+    Key,
+    Open,
+    Plan,
+    is_every,
+    key_of,
+    number_of,
+    open_planned,
+    rest,
+    serve,
+    store_name,
+)
+from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.linux import socket_files, sockets
+from srvd.linux.socket_files import PathId
+from srvd.linux.sockets import Address
+from srvd.linux.systemd import Passed, Unit
 from srvd.record import Record
 
 __all__ = ["Listeners", "Listening"]
 
 NO_UNIT = Unit()
-
-STORE_KIND = "listener"
-
-RESTING = ".resting"
-"""Ends the path of a Unix socket that no configuration in force names."""
-
-
-class Open(Record):
-    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's."""
-
-    socket: socket.socket
-    owned: PathId | None
-    resting: bool = False
-    lent: bool = False
-
-    def close(self) -> None:
-        if self.owned is not None:
-            sockets.unlink(self.owned)
-        if not self.lent:
-            sockets.end(self.socket)
-        self.socket.close()
-
-
-class Key(Record):
-    """What makes two sockets one. With port 0, which asks for any port, that is also whose and which it is."""
-
-    address: Address
-    whose: str = ""
-
-
-class Plan(Record):
-    """What one configuration asks of one address."""
-
-    name: str
-    key: Key
-    backlog: int
-    mode: int
-    reuse_port: bool
 
 
 class Carried(Record):
@@ -97,16 +73,13 @@ class Listeners:
         A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
         self._check_passed(wanted)
-        plans = [
-            Plan(name, key, settings.backlog, int(settings.mode, 8), settings.reuse_port)
-            for name, settings in wanted.items()
-            for key in self._keys(settings, wanted)
-        ]
+        plans = self._plan(wanted)
         fresh: dict[Key, Open] = {}
         try:
             for plan in plans:
                 if plan.key not in self._open and plan.key not in fresh:
-                    fresh[plan.key] = self._find(plan) or _open(plan)
+                    self._check_families(plan)
+                    fresh[plan.key] = self._find(plan) or open_planned(plan)
         except BaseException:
             for opened in fresh.values():
                 opened.close()
@@ -114,7 +87,13 @@ class Listeners:
         self._open |= fresh
         self._plans[revision] = plans
         self._close_stored()
-        return [warning for settings in wanted.values() for warning in self._overruled(revision, settings)]
+        overruled = [warning for settings in wanted.values() for warning in self._overruled(revision, settings)]
+        return overruled + [
+            f"listener {plan.name}: {plan.key.address} goes on with IPv6 only, as it was opened; "
+            "stop srvd and start it for IPv4 as well"
+            for plan in plans
+            if plan.both and plan.key not in fresh and sockets.families(self._open[plan.key].socket) == "IPv6 only"
+        ]
 
     def adopt(self, revisions: Sequence[Revision]) -> None:
         """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
@@ -123,7 +102,7 @@ class Listeners:
         plans = {plan.key: plan for revision in sorted(revisions) for plan in self._plans.get(revision, [])}
         for key, opened in self._open.items():
             plan = plans.get(key)
-            self._open[key] = _rest(key, opened) if plan is None else _serve(plan, opened)
+            self._open[key] = rest(key, opened) if plan is None else serve(plan, opened)
 
     def of(self, revision: Revision, names: Sequence[str]) -> list[tuple[str, socket.socket]]:
         """Name and socket of each address of these listeners, in order; no names: of all of them."""
@@ -142,15 +121,15 @@ class Listeners:
         """What a service manager should keep for the next process of this service, by its name there."""
         if self._sealed:
             return self._handed
-        named = {_store_name(key): opened for key, opened in self._open.items() if not opened.lent}
+        named = {store_name(key): opened for key, opened in self._open.items() if not opened.lent}
         return {name: opened.socket.fileno() for name, opened in named.items() if name and not opened.resting}
 
     def hand_over(self, stored: Container[str]) -> None:
         """The daemon leaves and another one comes: what is stored under these names is the store's from now on."""
         for key, opened in self._open.items():
-            if _store_name(key) in stored:
+            if store_name(key) in stored:
                 self._open[key] = opened._replace(lent=True, owned=None)
-                self._handed[_store_name(key)] = opened.socket.fileno()
+                self._handed[store_name(key)] = opened.socket.fileno()
 
     def drop(self, revision: Revision) -> None:
         """Forget a configuration, and close what no other one names. What waits in a closed backlog is reset."""
@@ -226,7 +205,7 @@ class Listeners:
         for fd in fds:
             with socket.socket(fileno=os.dup(fd)) as found:
                 listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                name = _store_name(Key(sockets.parse_address(sockets.describe(found)))) if listens else ""
+                name = store_name(Key(sockets.parse_address(sockets.describe(found)))) if listens else ""
             if name and name not in self._stored:
                 self._stored[name] = fd
             else:
@@ -244,7 +223,7 @@ class Listeners:
         for plans in self._plans.values():
             for plan in plans:
                 if plan.key not in self._open:
-                    self._open[plan.key] = self._find(plan) or _open(plan)
+                    self._open[plan.key] = self._find(plan) or open_planned(plan)
         self._close_stored()
 
     def abandon(self) -> None:
@@ -254,6 +233,16 @@ class Listeners:
         self._open.clear()
         self._plans.clear()
 
+    def announced(self) -> list[str]:
+        """The lines of a log that say where each listens, and for which families."""
+        names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
+        return [
+            f"listening on {sockets.describe(opened.socket)} ({names[key]})" + (f", {told}" if told else "")
+            for key, opened in self._open.items()
+            if not opened.resting
+            for told in [sockets.families(opened.socket)]
+        ]
+
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration."""
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
@@ -262,6 +251,35 @@ class Listeners:
             for key, opened in self._open.items()
             if not opened.resting
         ]
+
+    def _plan(self, wanted: Mapping[str, ListenerSettings]) -> list[Plan]:
+        """What a configuration asks for. Raises `ConfigInvalid`."""
+        keys = {name: self._keys(settings, wanted) for name, settings in wanted.items()}
+        of_ipv4 = {key.address.port for some in keys.values() for key in some if key.address.kind == "inet"} - {0}
+        return [
+            Plan(
+                name, key, settings.backlog, int(settings.mode, 8), settings.reuse_port,
+                number_of(name, "owner", settings.owner), number_of(name, "group", settings.group),
+                is_every(key.address) and key.address.port not in of_ipv4,
+            )
+            for name, settings in wanted.items()
+            for key in keys[name]
+        ]  # fmt: skip
+
+    def _check_families(self, plan: Plan) -> None:
+        """A socket of ours may stand in the way of another one, and cannot be changed. Raises `SystemRefused`."""
+        address = plan.key.address
+        for key, opened in self._open.items():
+            other = key.address
+            if other.port != address.port or not address.port:
+                continue
+            if plan.both and other.kind == "inet":
+                told, hint = f"this daemon has its port for IPv4, as {other}", f"name {other} as well, or stop"
+            elif address.kind == "inet" and sockets.families(opened.socket) == "IPv4 as well":
+                told, hint = f"{other} of this daemon serves IPv4 as well", "leave it out, or stop"
+            else:
+                continue
+            raise SystemRefused(f"listen on {address}: {told}; nothing was changed", hint=f"{hint} srvd and start it")
 
     def _check_passed(self, wanted: Mapping[str, ListenerSettings]) -> None:
         """Each socket that was passed has to be for somebody; later configurations may forget about one."""
@@ -282,7 +300,7 @@ class Listeners:
         names = (settings.name, "") if len(wanted) == 1 else (settings.name,)
         given = [one.fd for one in self._passed if one.name in names and f"fd:{one.fd}" not in numbered]
         return [Key(Address("fd", port=fd)) for fd in given] or [
-            _key(sockets.parse_address(text), f"{settings.name}.{place}") for place, text in enumerate(settings.bind)
+            key_of(sockets.parse_address(text), f"{settings.name}.{place}") for place, text in enumerate(settings.bind)
         ]
 
     def _overruled(self, revision: Revision, settings: ListenerSettings) -> Iterator[str]:
@@ -303,58 +321,13 @@ class Listeners:
 
     def _find(self, plan: Plan) -> Open | None:
         """The socket of this address that a former process has left in the fd store."""
-        fd = self._stored.get(_store_name(plan.key))
+        fd = self._stored.get(store_name(plan.key))
         if fd is None:
             return None
         opened = sockets.open_listener(Address("fd", port=fd), plan.backlog, plan.mode)
-        owned = sockets.path_id(opened)
+        owned = socket_files.path_id(opened)
         lost = plan.key.address.kind == "unix" and owned is None and not plan.key.address.host.startswith("@")
         if lost or not sockets.unseal(opened):  # nobody would find it
             Open(opened, owned).close()
             return None
         return Open(opened, owned)
-
-
-def _store_name(key: Key) -> str:
-    return spell_store_name(STORE_KIND, f"{key.whose}/{key.address}")
-
-
-def _key(address: Address, whose: str) -> Key:
-    any_port = address.kind in ("inet", "inet6") and address.port == 0
-    return Key(address, whose if any_port else "")
-
-
-def _open(plan: Plan) -> Open:
-    opened = sockets.open_listener(plan.key.address, plan.backlog, plan.mode, reuse_port=plan.reuse_port)
-    lent = plan.key.address.kind == "fd"
-    return Open(opened, None if lent else sockets.path_id(opened), lent=lent)
-
-
-def _rest(key: Key, opened: Open) -> Open:
-    """Let nobody in, and stay bound. A port that the kernel chose would be another one afterwards: it stays open, as
-    do abstract sockets and those of the environment.
-    """
-    if opened.resting or key.whose or opened.lent:
-        return opened
-    if opened.owned is not None:
-        moved = sockets.move(opened.owned, key.address.host + RESTING)
-        return opened if moved is None else opened._replace(owned=moved, resting=True)
-    if key.address.kind == "unix":
-        return opened
-    opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
-    # Two sockets that allow it may be bound to one address while none of them listens; nobody shall take this one.
-    opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return opened._replace(resting=True)
-
-
-def _serve(plan: Plan, opened: Open) -> Open:
-    """Let everybody in that the plan allows, again if it rested."""
-    owned = opened.owned
-    if opened.resting and owned is not None:
-        owned = sockets.move(owned, plan.key.address.host)
-    elif opened.resting:
-        opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.socket.listen(plan.backlog)
-    if owned is not None and sockets.is_there(owned):
-        os.chmod(owned.path, plan.mode)
-    return opened._replace(owned=owned, resting=False)

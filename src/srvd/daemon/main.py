@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from srvd import __version__
@@ -26,7 +26,7 @@ from srvd.daemon.control import ControlServer
 from srvd.daemon.control_peers import Roles
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.dump import Dumps
-from srvd.daemon.engine import Engine, spec_of
+from srvd.daemon.engine import Engine, spec_of, tracer
 from srvd.daemon.ground import Ground, control_path
 from srvd.daemon.growth import GrowthWatch
 from srvd.daemon.handover import Handover
@@ -103,7 +103,7 @@ class Daemon:
         engine.before_answer = lambda: self._heritage and self._heritage.save()
         engine.on_adopted = self._adopted
         if settings.log_level == "debug":
-            engine.trace = _tracer(self._log)
+            engine.trace = tracer(self._log)
 
     def run(self, config: Config, ground: Ground, found: Found | None = None) -> int:
         """From a start to the end; the exit code."""
@@ -133,8 +133,8 @@ class Daemon:
             self._let_go()
 
     def _begin(self, config: Config) -> None:
-        for listener in self._parts.listeners.described():
-            self._log.info(f"listening on {listener['address']} ({listener['name']})")
+        for line in self._parts.listeners.announced():
+            self._log.info(line)
         actor = Actor(os.getuid(), os.getpid(), "srvd start")
         self.emit(Started(FIRST, tuple(map(spec_of, config.pools.values())), actor))
 
@@ -152,6 +152,10 @@ class Daemon:
             self._control.serve(ground.claim, ground.roles)
             self._pidfile.write()
             self._log.info(f"control socket {ground.claim.path}")
+            if not ground.roles.of(os.geteuid(), []):
+                self._log.warning(
+                    f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl here"
+                )
             self._attach()
             if found is not None:
                 self._heritage.hear(found, self.performer, self._core.house, self._loop)
@@ -389,10 +393,3 @@ class Daemon:
             return exc.message
         self._log.renew()  # what was a file may be a pipe now, on which a write could wait
         return ""
-
-
-def _tracer(log: Log) -> Callable[[str, object], None]:
-    # Only with log_level = "debug": it costs 5 ms of import time and a line an event.
-    from srvd.core.script import spell
-
-    return lambda way, what: log.debug(f"{way} {spell(what)}")

@@ -12,7 +12,11 @@ import pwd
 from srvd.errors import LoadFailed
 from srvd.record import Record
 
-__all__ = ["Identity", "assume", "resolve"]
+__all__ = ["OVERFLOW", "Identity", "assume", "gid_of", "is_mapped", "resolve", "uid_of"]
+
+OVERFLOW = 65_534
+"""The uid and gid by which the kernel names everybody who has no number in our user namespace (user_namespaces(7)).
+Where it is mapped it is the user `nobody`, too."""
 
 
 class Identity(Record):
@@ -44,6 +48,26 @@ def resolve(user: str, group: str) -> Identity | None:
             hint="start srvd as root, or leave out `user` and `group`",
         )
     return wanted
+
+
+def uid_of(user: str) -> int:
+    """The number of a user, -1 for "". Raises `LookupError`."""
+    return -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+
+
+def gid_of(group: str) -> int:
+    """The number of a group, -1 for "". Raises `LookupError`."""
+    return -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+
+
+def is_mapped(kind: str, number: int) -> bool:
+    """Whether a uid or gid (`kind`) is somebody's in our user namespace. False where /proc does not tell."""
+    try:
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            rows = [[int(cell) for cell in line.split()] for line in file]
+    except (OSError, ValueError):
+        return False
+    return any(first <= number < first + count for first, _, count in rows)
 
 
 def assume(identity: Identity) -> None:

@@ -15,21 +15,18 @@ import stat
 import struct
 
 from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.linux.socket_files import PathId, unlink
 from srvd.record import Record
 
 __all__ = [
     "Address",
-    "PathId",
     "describe",
     "end",
+    "families",
     "is_shut",
-    "is_there",
-    "move",
     "open_listener",
     "parse_address",
-    "path_id",
     "seal",
-    "unlink",
     "unseal",
     "waiting",
 ]
@@ -57,14 +54,6 @@ _SO_DETACH_FILTER = 27
 _SO_BINDTOIFINDEX = 62
 _NO_INTERFACE = 0x7FFFFFFF
 _TCPI_UNACKED = struct.Struct("24xI")  # linux/tcp.h: of a listener, the length of its queue
-
-
-class PathId(Record):
-    """The file that a Unix socket made at its path, so that only this one is ever removed."""
-
-    path: str
-    device: int
-    inode: int
 
 
 class Address(Record):
@@ -116,21 +105,27 @@ def parse_address(text: str) -> Address:
     return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
 
 
-def open_listener(address: Address, backlog: int, mode: int, *, reuse_port: bool = False) -> socket.socket:
+def open_listener(
+    address: Address, backlog: int, mode: int, *, reuse_port: bool = False, both: bool = False
+) -> socket.socket:
     """A listening socket: non-blocking, close-on-exec; a Unix socket gets `mode`, and replaces a stale one only.
 
     A host name is looked up and its first address taken. `reuse_port`: other processes of the same user may listen
-    there, too (socket(7), SO_REUSEPORT). Raises `SystemRefused`.
+    there, too (socket(7), SO_REUSEPORT). `both`: `[::]` serves clients of IPv4, too, if no other process has the port
+    for these. Raises `SystemRefused`.
     """
     try:
         if address.kind == "fd":
             return _adopt(address.port, backlog)
         if address.kind == "unix":
             return _unix_listener(address, backlog, mode)
-        return _tcp_listener(address, backlog, reuse_port)
+        return _tcp_listener(address, backlog, reuse_port=reuse_port, both=both)
     except OSError as exc:
         hint = _HINTS.get(exc.errno or 0, "")
-        raise SystemRefused(f"listen on {address}: {exc.strerror or exc}; nothing was changed", hint=hint) from exc
+        busy = exc.errno == errno.EADDRINUSE
+        raise SystemRefused(
+            f"listen on {address}: {exc.strerror or exc}; nothing was changed", hint=hint, detail={"busy": busy}
+        ) from exc
 
 
 def describe(listener: socket.socket) -> str:
@@ -142,47 +137,11 @@ def describe(listener: socket.socket) -> str:
     return str(Address("inet6" if listener.family == socket.AF_INET6 else "inet", name[0], name[1]))
 
 
-def path_id(listener: socket.socket) -> PathId | None:
-    """The file behind a Unix socket's path, to be asked right after it was opened; None for any other socket."""
-    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
-    if not isinstance(path, str) or not path:  # abstract names are bytes
-        return None
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return PathId(path, found.st_dev, found.st_ino)
-
-
-def is_there(owned: PathId) -> bool:
-    """Whether the path still is this socket's file."""
-    try:
-        found = os.lstat(owned.path)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (owned.device, owned.inode)
-
-
-def unlink(owned: PathId) -> bool:
-    """Remove a Unix socket's path unless somebody replaced what was there; False if nothing was removed."""
-    if not is_there(owned):
-        return False
-    try:
-        os.unlink(owned.path)
-    except OSError:  # its folder is ours no longer: nothing that the next start could not replace
-        return False
-    return True
-
-
-def move(owned: PathId, path: str) -> PathId | None:
-    """Give a Unix socket another path, over what is there; None if its own is not its any more, or it cannot be."""
-    if not is_there(owned):
-        return None
-    try:
-        os.rename(owned.path, path)
-    except OSError:
-        return None
-    return owned._replace(path=path)
+def families(listener: socket.socket) -> str:
+    """Which clients a listener on every address of IPv6 serves; "" for any other one."""
+    if listener.family != socket.AF_INET6 or listener.getsockname()[0] != "::":
+        return ""
+    return "IPv6 only" if listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else "IPv4 as well"
 
 
 def seal(listener: socket.socket, owned: PathId | None) -> None:
@@ -283,7 +242,16 @@ def _unix(text: str, path: str) -> Address:
     return Address("unix", path if path.startswith("@") else os.path.abspath(path))
 
 
-def _tcp_listener(address: Address, backlog: int, reuse_port: bool) -> socket.socket:
+def _tcp_listener(address: Address, backlog: int, *, reuse_port: bool, both: bool) -> socket.socket:
+    try:
+        return _bound(address, backlog, reuse_port=reuse_port, both=both)
+    except OSError as exc:
+        if not both or exc.errno != errno.EADDRINUSE:
+            raise
+    return _bound(address, backlog, reuse_port=reuse_port, both=False)
+
+
+def _bound(address: Address, backlog: int, *, reuse_port: bool, both: bool) -> socket.socket:
     family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -293,8 +261,8 @@ def _tcp_listener(address: Address, backlog: int, reuse_port: bool) -> socket.so
         # Accepted connections inherit it: one system call fewer for each of them.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
-            # So that [::]:80 and 0.0.0.0:80 mean what they say, and can be listened on side by side.
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Said in either way: what is not said is as bindv6only of the system has it (ipv6(7)).
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
         listener.bind((address.host, address.port))
         listener.listen(backlog)
     except BaseException:

@@ -1,0 +1,143 @@
+"""One listening socket: planned by a configuration, opened, resting, serving again, closed.
+
+Which there are, and for whom, is `listeners.py`.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.linux import identity, socket_files, sockets
+from srvd.linux.socket_files import Access, PathId
+from srvd.linux.sockets import Address
+from srvd.linux.systemd import spell_store_name
+from srvd.record import Record
+
+__all__ = [
+    "RESTING",
+    "STORE_KIND",
+    "Key",
+    "Open",
+    "Plan",
+    "is_every",
+    "key_of",
+    "number_of",
+    "open_planned",
+    "rest",
+    "serve",
+    "store_name",
+]
+
+STORE_KIND = "listener"
+
+RESTING = ".resting"
+"""Ends the path of a Unix socket that no configuration in force names."""
+
+
+class Open(Record):
+    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's."""
+
+    socket: socket.socket
+    owned: PathId | None
+    resting: bool = False
+    lent: bool = False
+
+    def close(self) -> None:
+        if self.owned is not None:
+            socket_files.unlink(self.owned)
+        if not self.lent:
+            sockets.end(self.socket)
+        self.socket.close()
+
+
+class Key(Record):
+    """What makes two sockets one. With port 0, which asks for any port, that is also whose and which it is."""
+
+    address: Address
+    whose: str = ""
+
+
+class Plan(Record):
+    """What one configuration asks of one address."""
+
+    name: str
+    key: Key
+    backlog: int
+    mode: int
+    reuse_port: bool
+    uid: int = -1
+    gid: int = -1
+    both: bool = False  # IPv6 and IPv4
+
+    @property
+    def access(self) -> Access:
+        return Access(self.mode, self.uid, self.gid)
+
+
+def store_name(key: Key) -> str:
+    return spell_store_name(STORE_KIND, f"{key.whose}/{key.address}")
+
+
+def key_of(address: Address, whose: str) -> Key:
+    any_port = address.kind in ("inet", "inet6") and address.port == 0
+    return Key(address, whose if any_port else "")
+
+
+def number_of(listener: str, kind: str, name: str) -> int:
+    """Of the owner or the group. Raises `ConfigInvalid`: there is none."""
+    try:
+        return identity.uid_of(name) if kind == "owner" else identity.gid_of(name)
+    except LookupError:
+        raise ConfigInvalid(f"listener {listener}: there is no {kind} {name!r} on this machine") from None
+
+
+def is_every(address: Address) -> bool:
+    return address.kind == "inet6" and address.host == "::"
+
+
+def open_planned(plan: Plan) -> Open:
+    address = plan.key.address
+    sock = sockets.open_listener(address, plan.backlog, plan.mode, reuse_port=plan.reuse_port, both=plan.both)
+    lent = address.kind == "fd"
+    opened = Open(sock, None if lent else socket_files.path_id(sock), lent=lent)
+    try:
+        if opened.owned is not None:
+            socket_files.grant(opened.owned, plan.access)
+    except OSError as exc:
+        opened.close()
+        raise SystemRefused(
+            f"give {address} its owner, group and mode: {exc.strerror}; nothing was changed",
+            hint="only root may give it to another user, and others only to a group of their own",
+        ) from exc
+    return opened
+
+
+def rest(key: Key, opened: Open) -> Open:
+    """Let nobody in, and stay bound. A port that the kernel chose would be another one afterwards: it stays open, as
+    do abstract sockets and those of the environment.
+    """
+    if opened.resting or key.whose or opened.lent:
+        return opened
+    if opened.owned is not None:
+        moved = socket_files.move(opened.owned, key.address.host + RESTING)
+        return opened if moved is None else opened._replace(owned=moved, resting=True)
+    if key.address.kind == "unix":
+        return opened
+    opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
+    # Two sockets that allow it may be bound to one address while none of them listens; nobody shall take this one.
+    opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return opened._replace(resting=True)
+
+
+def serve(plan: Plan, opened: Open) -> Open:
+    """Let everybody in that the plan allows, again if it rested."""
+    owned = opened.owned
+    if opened.resting and owned is not None:
+        owned = socket_files.move(owned, plan.key.address.host)
+    elif opened.resting:
+        opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.socket.listen(plan.backlog)
+    if owned is not None:
+        socket_files.grant(owned, plan.access)
+    return opened._replace(owned=owned, resting=False)

@@ -10,7 +10,8 @@ import pytest
 
 from srvd.config import show, values
 from srvd.config.load import load
-from srvd.config.settings import Config, ListenerSettings, pack_front
+from srvd.config.packing import pack_front
+from srvd.config.settings import Config, ListenerSettings
 from srvd.config.values import Unfit, from_text, read
 from srvd.errors import BadFrame, ConfigInvalid
 from srvd.tls import material

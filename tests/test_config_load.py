@@ -16,8 +16,9 @@ import pytest
 from srvd.config import gunicorn
 from srvd.config import load as module
 from srvd.config.load import Config, load, variables
+from srvd.config.packing import pack, unpack
 from srvd.config.problems import Problem
-from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, declared, pack, unpack
+from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, declared
 from srvd.config.values import KINDS, Unfit, read
 from srvd.errors import EXIT, BadFrame, ConfigInvalid
 

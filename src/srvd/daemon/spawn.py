@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgpack
 
-from srvd.config import settings
+from srvd.config import packing
 from srvd.config.settings import ListenerSettings, PoolSettings
 from srvd.core.model import GenerationId
 from srvd.daemon.bond import Bond
@@ -124,11 +124,11 @@ def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts
                     "name": name,
                     "address": describe(sock),
                     "family": _FAMILIES[socket.AddressFamily(sock.family)],
-                    "front": settings.pack_front(fronts.settings[name]) if name in fronts.settings else {},
+                    "front": packing.pack_front(fronts.settings[name]) if name in fronts.settings else {},
                 }
                 for name, sock in listeners
             ],
-            settings=settings.pack(pool),
+            settings=packing.pack(pool),
             rendezvous=bond.rendezvous if bond is not None else "",
             uid=os.geteuid(),
         )

@@ -44,7 +44,7 @@ class Load(Record):
     user: str  # "" : leave
     group: str
     listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix", "front": {…}}
-    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.settings.pack
+    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.packing.pack
     rendezvous: str = ""  # where orphans meet the next daemon; "": they need not wait for one
     uid: int = 0  # the daemon's, by which the next one is known
     protocol: int = PROTOCOL  # that the daemon speaks: what the zygote is has been read from disk just now

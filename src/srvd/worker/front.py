@@ -44,7 +44,7 @@ class Front(NamedTuple):
 
 
 def make_front(told: Mapping[str, Any], packed: object) -> Front:
-    """From what `config.settings.pack_front` made, and the packed material, None without TLS.
+    """From what `config.packing.pack_front` made, and the packed material, None without TLS.
 
     Raises `BadFrame` for what does not fit, `ConfigInvalid` for certificates that this OpenSSL does not take.
     """

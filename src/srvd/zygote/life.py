@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgpack
 
-from srvd.config import settings
+from srvd.config import packing
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import dispositions, fds, identity, limits, process, stacks
@@ -103,7 +103,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         # An application that hangs while it is loaded can be made to say where.
         stacks.tell_to(errand.fds[1])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
-        pool = settings.unpack(wanted.settings)
+        pool = packing.unpack(wanted.settings)
         _limit(pool, fresh=errand.fresh)
         _become(wanted)
         loading.enter(wanted)

@@ -261,7 +261,10 @@ class FakeBackend:
         return {
             "daemon": {"pid": os.getpid(), "version": "0.1.0", "state": "running", "uptime_s": 7_200.0, "name": "fake"},
             "pools": self.pools,
-            "listeners": [{"name": "web", "address": "127.0.0.1:8000"}],
+            "listeners": [
+                {"name": "web", "address": "127.0.0.1:8000", "scheme": "http", "certificate_expires_at": None},
+                {"name": "tls", "address": "127.0.0.1:8443", "scheme": "https", "certificate_expires_at": 1.9e9},
+            ],
             "operations": [op for op in self.operations.values() if op["state"] == "running"],
         }
 

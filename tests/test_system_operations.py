@@ -49,7 +49,9 @@ def test_status_has_what_scripts_rely_on(srvd: Srvd) -> None:
     assert {worker["id"] for worker in pool["workers"]} == {"web/1#1", "web/1#2"}
     assert sum(worker["requests"] for worker in pool["workers"]) == 5
     host, port = srvd.address()
-    assert status["listeners"] == [{"name": "web", "address": f"{host}:{port}"}]
+    assert status["listeners"] == [
+        {"name": "web", "address": f"{host}:{port}", "scheme": "http", "certificate_expires_at": None}
+    ]
 
 
 def test_workers_shows_what_each_is_doing(srvd: Srvd) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_a_bad_certificate_refuses_the_reload_and_changes_nothing(starter: Start
     issue(srvd, authority)
     assert srvd.call("reload")["operation"]["state"] == "done"
     assert serial(srvd, authority) != before
+
+
+def test_status_says_which_listener_speaks_tls_and_for_how_long(starter: Starter) -> None:
+    srvd, _ = speaking_tls(starter)
+    srvd.start()
+    (listener,) = srvd.status()["listeners"]
+    assert listener["scheme"] == "https"
+    day = time.strftime("%Y-%m-%d", time.gmtime(listener["certificate_expires_at"]))
+    assert listener["certificate_expires_at"] > time.time()
+    assert f"{listener['address']} (https, the certificate expires on {day})" in srvd.ctl("status").stdout
 
 
 def test_a_bad_certificate_ends_a_check_and_a_start(starter: Starter) -> None:

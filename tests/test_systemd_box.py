@@ -316,7 +316,8 @@ def test_a_socket_unit_starts_the_service_and_no_connection_is_lost_over_a_resta
         load.more()
     assert load.failed == []
     assert load.releases == {"one", "two"}
-    assert service.status()["listeners"] == [{"name": "web", "address": f"127.0.0.1:{port}"}]
+    (listener,) = service.status()["listeners"]
+    assert (listener["name"], listener["address"]) == ("web", f"127.0.0.1:{port}")
 
 
 # -- a daemon that dies ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def _show_status(result: Map) -> None:
         f"up {seconds(daemon['uptime_s'])}"
     )
     for listener in result["listeners"]:
-        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}")
+        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}")
     put()
     heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "MEMORY", "GENERATION", "RESTARTS"]
     table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")
@@ -42,6 +42,11 @@ def _show_status(result: Map) -> None:
     if result["operations"]:
         put()
         _show_operations(result)
+
+
+def _tls(listener: Map) -> str:
+    until = listener.get("certificate_expires_at")  # a daemon of another version may not say it
+    return f" (https, the certificate expires on {time.strftime('%Y-%m-%d', time.gmtime(until))})" if until else ""
 
 
 def _pool_row(pool: Map) -> list[object]:

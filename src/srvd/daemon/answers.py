@@ -219,9 +219,14 @@ class Answers:
             "schema": 1,
             "daemon": daemon,
             "pools": pools,
-            "listeners": self._described(),
+            "listeners": [self._listener(entry) for entry in self._described()],
             "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
         }
+
+    def _listener(self, entry: Map) -> Map:
+        tls = self._config().tls.get(entry["name"])
+        until = min((one.until for one in tls.identities), default=0.0) if tls else 0.0
+        return {**entry, "scheme": "https" if tls else "http", "certificate_expires_at": until or None}
 
     def _brief_worker(self, worker: Worker, now: float) -> Map:
         requests, busy = self._measures.tally(worker.id)

@@ -69,8 +69,8 @@ def examine(material: Material) -> Examined:
         context.verify_mode = ssl.CERT_NONE  # the client of the trial has no certificate
         told = _shake_hands(context, identity)
         names = tuple(str(name).lower() for kind, name in _pairs(told.get("subjectAltName")) if kind == "DNS")
-        identities.append(identity._replace(names=names))
         until = ssl.cert_time_to_seconds(str(told["notAfter"]))
+        identities.append(identity._replace(names=names, until=float(until)))
         if until < time.time() + _SOON:
             verb = "has expired" if until < time.time() else "expires soon"
             warnings.append(f"the certificate {identity.path} {verb}: {told['notAfter']}")
@@ -102,10 +102,13 @@ def _load(context: ssl.SSLContext, identity: Identity) -> None:
     try:
         context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_passphrase)
     except _Encrypted as exc:
-        raise ConfigInvalid(f"use the key of {identity.path}: it is encrypted, and nobody is there to ask") from exc
+        hint = "a server that starts by itself cannot be asked for the passphrase; openssl pkey takes it off"
+        raise ConfigInvalid(f"use the key {identity.key or identity.path}: it is encrypted; {hint}") from exc
     except (ssl.SSLError, OSError) as exc:
-        what = "its key is another one's" if "KEY_VALUES_MISMATCH" in str(exc) else _reason(exc)
-        raise ConfigInvalid(f"use the certificate {identity.path}: {what}") from exc
+        if "KEY_VALUES_MISMATCH" in str(exc):
+            key = f"the key {identity.key}" if identity.key else "the key in the same file"
+            raise ConfigInvalid(f"{key} does not belong to the certificate {identity.path}") from exc
+        raise ConfigInvalid(f"use the certificate {identity.path}: {_reason(exc)}") from exc
     finally:
         os.close(fd)
 

@@ -27,6 +27,8 @@ class Identity(Record):
     path: str  # of the certificate, for messages
     pem: bytes  # the chain, then the key
     names: tuple[str, ...] = ()  # DNS names of the certificate, in lower case; filled in by `context.examine`
+    key: str = ""  # path of the key's file, for messages; "": the certificate's
+    until: float = 0.0  # when the certificate expires (Unix seconds); filled in by `context.examine`
 
     def __repr__(self) -> str:
         return f"<Identity {self.path}>"  # not the key
@@ -55,8 +57,9 @@ def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, deman
         key_path = keys[at] if keys else path
         key = _content(key_path, "key") if keys else chain
         if _KEY not in key:
-            raise ConfigInvalid(f"read the key {key_path}: there is none in PEM in it")
-        identities.append(Identity(path, chain + b"\n" + key if keys else chain))
+            hint = "" if keys else "; give its key (`key` of the listener, --key)"
+            raise ConfigInvalid(f"read the key {key_path}: there is none in PEM in it{hint}")
+        identities.append(Identity(path, chain + b"\n" + key if keys else chain, key=key_path if keys else ""))
     authorities = _content(client_ca, "client CA") if client_ca else b""
     if client_ca and _CERTIFICATE not in authorities:
         raise ConfigInvalid(f"read the client CA {client_ca}: there is no certificate in PEM in it")
@@ -81,7 +84,9 @@ def _content(path: str, what: str) -> bytes:
 
 
 def pack(material: Material) -> list[Any]:
-    """As plain lists, for msgpack. It holds keys: it may go through a memfd, and nowhere else."""
+    """As plain lists, for msgpack, without what the daemon alone needs. It holds keys: it may go through a memfd, and
+    nowhere else.
+    """
     return [[[one.path, one.pem, list(one.names)] for one in material.identities], *material[1:]]
 
 

@@ -262,8 +262,8 @@ class Srvd:
         return int(operation["id"])
 
     def deaths(self, **args: Any) -> list[Map]:
-        """Certificates, the latest first."""
-        deaths: list[Map] = self.call("why", **args)["deaths"]
+        """Certificates, the latest first, those of ordered departures among them."""
+        deaths: list[Map] = self.call("why", **{"all": True, **args})["deaths"]
         return deaths
 
     # -- requests -------------------------------------------------------------------------------------------------

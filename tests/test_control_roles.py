@@ -153,6 +153,14 @@ def test_a_supplementary_group_gives_a_role(fake: Fake) -> None:
 
 
 @needs_root
+def test_cancelling_takes_the_role_of_the_order(fake: Fake) -> None:
+    upgrade = ask(fake.path, 0, 0, [], ("upgrade", {"wait": False}), ("reload", {"wait": False}))
+    assert upgrade[1:] == ["ok", "ok"]
+    asked = [("op.cancel", {"id": 1}), ("op.cancel", {"id": 2})]
+    assert ask(fake.path, STRANGER, STRANGER, [], *asked)[1:] == ["permission", "ok"]
+
+
+@needs_root
 @pytest.mark.parametrize(("uid", "groups"), [(999, [1, 2]), (998, [])])
 def test_a_user_without_a_role_is_told_so_and_gets_no_seat(fake: Fake, uid: int, groups: list[int]) -> None:
     assert ask(fake.path, uid, uid, groups, ("ping", {})) == ["permission"]

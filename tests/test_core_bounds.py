@@ -73,3 +73,14 @@ def test_a_pool_keeps_the_last_certificates() -> None:
     deaths = world.core.house.pools["web"].deaths
     assert len(deaths) == CERTIFICATES
     assert deaths[-1].worker.serial > deaths[0].worker.serial > 20
+
+
+def test_no_number_of_ordered_departures_displaces_a_death() -> None:
+    world = started()
+    world.die(world.serving("web")[0], Death(signal=11))
+    for _ in range(CERTIFICATES):
+        ordered(world, Order(Kind.RECYCLE, "web"))
+        world.run(5)
+    pool = world.core.house.pools["web"]
+    assert [certificate.death.signal for certificate in pool.deaths] == [11]
+    assert len(pool.departures) == CERTIFICATES

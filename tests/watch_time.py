@@ -212,7 +212,7 @@ class Certificates(Claims):
         pool = self.world.core.house.pools.get(event.worker.pool) if isinstance(event, WorkerGone) else None
         if pool is None or not isinstance(event, WorkerGone):
             return
-        mine = [certificate for certificate in pool.deaths if certificate.worker == event.worker]
+        mine = [certificate for certificate in (*pool.deaths, *pool.departures) if certificate.worker == event.worker]
         assert len(mine) == 1, f"{event.worker} has {len(mine)} certificates"
         self._fits(mine[0], event.death)
 

@@ -5,6 +5,7 @@ Reads and changes nothing. Pure.
 
 from __future__ import annotations
 
+from srvd.config import values
 from srvd.config.settings import Config, DaemonSettings, declared
 from srvd.errors import ConfigInvalid
 
@@ -32,11 +33,12 @@ def with_lasting(running: Config, fresh: Config) -> Config:
         if name in _CHANGEABLE or wanted[name] == started_with[name]:
             continue
         key = f"{setting.table or 'daemon'}.{name}"
+        kept, meant = values.show(setting.kind, started_with[name]), values.show(setting.kind, wanted[name])
         warnings.append(
-            f"{origins[key]}: {key} cannot change while the daemon runs: {started_with[name]!r} stays in force until "
-            f"the next start, {wanted[name]!r} was not taken over"
+            f"{origins[key]}: {key} cannot change while the daemon runs: {kept} stays in force until the next start, "
+            f"{meant} was not taken over"
         )
-        wanted[name], origins[key] = started_with[name], running.origins[key]
+        wanted[name], origins[key] = started_with[name], f"{origins[key]} (it says {meant}, and waits for a start)"
     return fresh._replace(daemon=DaemonSettings._make(wanted.values()), origins=origins, warnings=tuple(warnings))
 
 

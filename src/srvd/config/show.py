@@ -12,7 +12,7 @@ from srvd.config import values
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 from srvd.record import Record
 
-__all__ = ["HIDDEN", "as_map", "as_toml"]
+__all__ = ["HIDDEN", "as_map", "as_toml", "in_force"]
 
 HIDDEN: Final = "***"
 """Stands for a secret."""
@@ -54,6 +54,26 @@ def as_map(config: Config) -> dict[str, Any]:
         ],
         "warnings": list(config.warnings),
     }
+
+
+def in_force(current: Config, pools: Mapping[str, Config]) -> Config:
+    """`current`, but each pool has the settings of the configuration that its workers were made from.
+
+    A setting of a pool that differs from the file says so in its origin.
+    """
+    settings, origins = dict(current.pools), dict(current.origins)
+    for name, made_from in pools.items():
+        wanted = current.pools.get(name)
+        if made_from is current or name not in made_from.pools or wanted is None:
+            continue
+        held = settings[name] = made_from.pools[name]
+        for field, setting in declared(PoolSettings).items():
+            key = f"pools.{name}.{field}"
+            origins[key] = current.origins[key]
+            if getattr(held, field) != getattr(wanted, field):
+                meant = HIDDEN if setting.secret else values.show(setting.kind, getattr(wanted, field))
+                origins[key] += f" (it says {meant}, and waits for a reload of {name})"
+    return current._replace(pools=settings, origins=origins)
 
 
 def _tables(config: Config) -> Iterator[tuple[str, list[_Shown]]]:

@@ -65,6 +65,7 @@ class ConfigRead(Record):
     revision: Revision
     specs: tuple[PoolSpec, ...]
     headroom: tuple[tuple[str, Headroom], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ConfigRefused(Record):

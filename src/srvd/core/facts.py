@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from srvd.core import condemning, failure, moves, orders, probing, reopening, resuming, rollout, stops
 from srvd.core.actions import KillWorker, Level
+from srvd.core.certificates import certify, certify_zygote
 from srvd.core.events import (
     ForkRefused,
     OfWorker,
@@ -27,7 +28,18 @@ from srvd.core.events import (
 )
 from srvd.core.lifecycle import Impulse, Stimulus
 from srvd.core.model import Death, Fault, OpState, Phase, Stage
-from srvd.core.state import NEVER, Certificate, Generation, House, Operation, Pool, Rollout, Turn, Worker, Zygote
+from srvd.core.state import (
+    NEVER,
+    Certificate,
+    Generation,
+    House,
+    Operation,
+    Pool,
+    Rollout,
+    Turn,
+    Worker,
+    Zygote,
+)
 
 KILLED_FROM_OUTSIDE = 9
 """A SIGKILL we did not send and memory did not cause says nothing about the application."""
@@ -142,7 +154,8 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
             if fits and worker.phase is Phase.SERVING and not worker.condemned:
                 condemning.wears_out(worker, failure.in_short(event.text), turn)
         case Word.REOPENED:
-            reopening.answered(house, str(worker.id), failure.in_short(event.text))
+            worker.log_problem = failure.in_short(event.text)  # also said unasked, when its log is lost or found again
+            reopening.answered(house, str(worker.id), worker.log_problem)
         case Word.LEAVING:
             resuming.lead_out(generation, worker, turn)
         case Word.BYE:
@@ -204,7 +217,7 @@ def _worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Tu
 
 
 def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
-    certificate = _certify(pool, worker, death, turn)
+    certificate = certify(pool, worker, death, turn)
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
     unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "health_failed", "misfit")
@@ -224,22 +237,6 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         by_itself = death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory
         if pool.bake is not None and generation.id.number == pool.active and by_itself and not strike:
             pool.bake = pool.bake._replace(deaths=pool.bake.deaths + 1)
-
-
-def _certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate:
-    certificate = Certificate(
-        worker.id,
-        worker.pid or 0,
-        failure.cause(worker, death),
-        failure.summary(worker, death),
-        death,
-        turn.now,
-        turn.now - worker.asked,
-        worker.ready_at is not None,
-        worker.failure,
-    )
-    pool.deaths.append(certificate)
-    return certificate
 
 
 def _trial_lost(house: House, generation: Generation, worker: Worker, certificate: Certificate, turn: Turn) -> None:
@@ -295,8 +292,11 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
 
 
 def _zygote_gone(house: House, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
+    unasked = generation.zygote is not Zygote.LEAVING
     generation.zygote = Zygote.GONE
     generation.deadline = NEVER
+    if unasked and not pool.removed:
+        certify_zygote(pool, generation, event, turn)
     for worker in list(generation.workers.values()):  # nobody will answer for these
         if worker.phase in (Phase.ASKED, Phase.CANCELLED):
             moves.step(worker, Stimulus.REFUSED, turn)

@@ -5,6 +5,8 @@ Decides nothing about who is forked. Pure.
 
 from __future__ import annotations
 
+import re
+
 from srvd.core.model import Death, Phase
 from srvd.core.state import NEVER, Breaker, Worker
 
@@ -26,6 +28,9 @@ ABANDONED = "trial abandoned"
 
 SENTENCE = 500
 """Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
+
+_FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
+_CALL = re.compile(r'^  File "([^"]*)", line (\d+) in (\S+)', re.MULTILINE)
 
 _SIGNALS = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
@@ -100,7 +105,12 @@ def in_short(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """What mostly names the cause, behind a colon; "" of an empty text."""
+    """What mostly names the cause, after a colon: the last line, or, of a crash, its first line and the place."""
+    fatal = _FATAL.search(text)
+    if fatal is not None:  # what faulthandler writes last is a list of modules
+        call = _CALL.search(text, fatal.end())
+        place = f" ({call[1]}:{call[2]} in {call[3]})" if call else ""
+        return f": {in_short(fatal[0] + place)}"
     lines = text.strip().splitlines()
     return f": {in_short(lines[-1].strip())}" if lines else ""
 

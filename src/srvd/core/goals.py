@@ -9,6 +9,7 @@ from srvd.core import operations, reopening, rollout
 from srvd.core.failure import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.state import House, Operation, Pool, Rollout, Turn
+from srvd.core.view import log_problem
 
 _TRIAL_PHASES = {
     Stage.LOADING: "load",
@@ -100,7 +101,19 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
         f"{', '.join(names)} {'serve' if len(names) > 1 else 'serves'} with {serving} worker{'s' * (serving != 1)}"
     )
     op.result["baking"] = bool(baking)
+    op.warnings += _asides([house.pools[part.pool] for part in op.rollouts.values()])
     operations.end(house, op, OpState.DONE, turn)
+
+
+def _asides(pools: list[Pool]) -> tuple[str, ...]:
+    """What the answer says beside what came true."""
+    found = []
+    for pool in pools:
+        if problem := log_problem(pool):
+            found.append(f"{pool.name}: {problem}")
+        if pool.override is not None and pool.override != pool.spec.workers:
+            found.append(f"{pool.name} keeps the size of `srvctl scale`; the file says {pool.spec.workers}")
+    return tuple(found)
 
 
 def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:

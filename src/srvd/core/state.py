@@ -39,7 +39,7 @@ HISTORY = 200
 """Ended operations that are kept."""
 
 CERTIFICATES = 100
-"""Deaths that are kept for each pool."""
+"""Deaths that are kept for each pool, and as many departures."""
 
 
 STUCK = ("overdue", "silent")
@@ -75,6 +75,7 @@ class Worker:
     wake_at: float = NEVER  # when it is continued: a signal has stopped it
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
+    log_problem: str = ""  # why its access log cannot be written
 
     def __init__(
         self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None
@@ -157,7 +158,9 @@ class Bake(Record):
 
 
 class Certificate(Record):
-    """How and why a worker ended. `at` is the monotonic time of its death, `lived` seconds since it was asked for."""
+    """How and why a worker ended, or a zygote, whose serial is 0. `at` is the monotonic time of its death, `lived`
+    seconds since it was asked for; -1: not known.
+    """
 
     worker: WorkerId
     pid: int
@@ -192,7 +195,8 @@ class Pool:
     breaker: Breaker
     mender: Breaker  # the same for loading a lost zygote anew
     generations: dict[int, Generation]
-    deaths: Annotated[deque[Certificate], CERTIFICATES]
+    deaths: Annotated[deque[Certificate], CERTIFICATES]  # of what went wrong, zygotes' among them
+    departures: tuple[Certificate, ...] = ()  # of workers that left as they were told: no deploy displaces a death
     override: int | None = None
     paused: bool = False
     removed: bool = False  # by a committed reload, or the whole daemon stops
@@ -309,6 +313,7 @@ class Operation:
     asked: int = 0  # reopen: how many workers
     unanswered: frozenset[str] = frozenset()  # reopen: who is waited for
     complaints: tuple[str, ...] = ()  # reopen: who could not, and why
+    warnings: tuple[str, ...] = ()  # what its answer says beside what came true
 
     def __init__(self, number: OpId, order: Order, actor: Actor, created: float) -> None:
         self.id = number

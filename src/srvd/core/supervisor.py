@@ -124,7 +124,8 @@ class Supervisor:
                 turn.do(DropRevision(event.revision))
             return
         match event:
-            case ConfigRead(_, revision, specs, headroom):
+            case ConfigRead(_, revision, specs, headroom, warnings):
+                op.warnings = warnings
                 orders.config_read(house, op, revision, specs, dict(headroom), turn)
             case ConfigRefused(_, fault):
                 operations.end(house, op, OpState.FAILED, turn, fault)

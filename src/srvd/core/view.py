@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from srvd.core import failure, operations
-from srvd.core.model import Fault, Phase
+from srvd.core.model import Fault, GenerationId, Kind, OpState, Phase
 from srvd.core.state import Certificate, House, Operation, Pool, Worker, Zygote
 
 Map = dict[str, Any]
@@ -104,13 +104,46 @@ def operation_map(op: Operation) -> Map:
         "timeline": [{"at": step.at, "phase": step.phase, "message": step.message} for step in op.timeline],
         "result": dict(op.result) if op.state.value == "done" else None,
         "error": fault_map(op.fault),
+        "warnings": list(op.warnings),
     }
+
+
+def log_problem(pool: Pool) -> str:
+    """Why lines of its access log are lost, and by whom; "" if none are."""
+    lost = [worker for worker in pool.workers() if worker.log_problem]
+    return f"{lost[0].log_problem} ({len(lost)} of its workers)" if lost else ""
+
+
+def notices(house: House) -> list[str]:
+    """What is worth a look although the pools serve: sentences for a person."""
+    found = []
+    for pool in house.pools.values():
+        if pool.removed:
+            continue
+        if problem := log_problem(pool):
+            found.append(f"{pool.name}: {problem}")
+        if pool.wish == 0 and not pool.paused:
+            found.append(f"{pool.name} has no workers: its clients wait until `srvctl scale`")
+        if pool.override is not None and pool.override != pool.spec.workers:
+            found.append(
+                f"{pool.name} keeps the {pool.override} workers of `srvctl scale`; the file says {pool.spec.workers} "
+                f"(`srvctl scale --reset {pool.name}`)"
+            )
+    reloads = [op for op in house.operations.values() if op.order.kind is Kind.RELOAD and op.state is OpState.DONE]
+    return found + [warning for warning in (reloads[-1].warnings if reloads else ()) if "cannot change" in warning]
+
+
+def last_failed(house: House) -> Operation | None:
+    """The last operation of all that ended, if it failed."""
+    ended = [op for op in house.operations.values() if op.ended is not None]
+    last = max(ended, key=lambda op: (op.ended, op.id), default=None)
+    return last if last is not None and last.state in (OpState.FAILED, OpState.ROLLED_BACK) else None
 
 
 def death_map(death: Certificate) -> Map:
     """One death certificate."""
     return {
-        "worker": str(death.worker),
+        "worker": str(death.worker) if death.worker.serial else str(GenerationId(*death.worker[:2])),
         "pid": death.pid,
         "cause": death.cause,
         "summary": death.summary,
@@ -118,7 +151,7 @@ def death_map(death: Certificate) -> Map:
         "signal": death.death.signal,
         "out_of_memory": death.death.out_of_memory,
         "at": death.at,
-        "lived_s": round(death.lived, 3),
+        "lived_s": round(death.lived, 3) if death.lived >= 0 else None,
         "ready": death.ready,
         "request": death.death.request_line,
         "request_age_s": round(death.death.request_age, 3),

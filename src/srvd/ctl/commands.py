@@ -17,7 +17,7 @@ from srvd.ctl.render import escape, instance, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
 from srvd.record import Record
-from srvd.wire.commands import READY, Command
+from srvd.wire.commands import READY, Command, command
 
 __all__ = ["Asked", "Interrupted", "report", "run"]
 
@@ -54,6 +54,8 @@ def run(asked: Asked) -> int:
                 return _stream(line, asked)
             if entry.name == "stop" and asked.args.get("wait", True):
                 return _stop(line, asked)
+            if entry.name == "op.show" and asked.follow:
+                _follow(line, asked)
             result = _ask(line, asked)
     except NoDaemon as exc:
         if entry.name == "status":
@@ -71,6 +73,15 @@ def _ask(line: Line, asked: Asked) -> dict[str, Any]:
         raise _interrupted(line, asked) from None
     finally:
         follower.end()
+
+
+def _follow(line: Line, asked: Asked) -> None:
+    """Until the operation has ended, however."""
+    try:
+        _ask(line, asked._replace(entry=command("op.wait")))
+    except SrvdError as exc:
+        if exc.detail.get("state") not in _ENDED:
+            raise
 
 
 def _show(asked: Asked, result: dict[str, Any]) -> None:
@@ -118,9 +129,13 @@ def _stop(line: Line, asked: Asked) -> int:
 
 
 def _stream(line: Line, asked: Asked) -> int:
-    events = line.watch(asked.args.get("topics", ()), asked.args.get("since", 0), follow=asked.follow)
+    since = asked.args.get("since", 0)
+    number, earliest = (since, 0.0) if isinstance(since, int) else (0, since)
+    events = line.watch(asked.args.get("topics", ()), number, follow=asked.follow)
     try:
         for event in events:
+            if event["at"] < earliest:
+                continue
             if asked.as_json:
                 put_json({"schema": 1, **event}, compact=True)
             else:
@@ -136,7 +151,12 @@ def _verdict(status: dict[str, Any]) -> int:
 
 
 def exit_code(problem: SrvdError) -> int:
-    """Of the error; two errors say more in their detail than in their class."""
+    """Of the error; two errors say more in their detail than in their class.
+
+    What the system refused to the daemon (a port that is in use) is a failed order like any other: nothing has changed.
+    """
+    if problem.code == "system":
+        return EXIT.FAILED
     if problem.code == "deadline" and problem.detail.get("state") in _ENDED:
         return EXIT.FAILED  # the operation's own limit: it gave up, and restored what was
     forced = problem.detail.get("exit_code")

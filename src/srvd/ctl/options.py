@@ -6,6 +6,7 @@ Asks nothing, but for completion: that asks the daemon for the names of its pool
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,45 @@ class Duration(ParamType):
             self.fail(f"{value!r} is no duration such as 30s, 5m or 500ms{near}", param, ctx)
 
 
+_CLOCKS = ("%H:%M", "%H:%M:%S", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S",
+           "%Y-%m-%dT%H:%M:%S")  # fmt: skip
+
+
+class Moment(ParamType):
+    """A time that is past, as Unix seconds: 14:00, 2026-11-30, or 1h, which is an hour ago."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        now = time.time()
+        for form in _CLOCKS:
+            try:
+                found = time.strptime(value, form)
+            except ValueError:
+                continue
+            if "%d" in form:
+                return time.mktime(found)
+            day = time.localtime(now)
+            at = time.mktime((*day[:3], *found[3:6], 0, 0, -1))
+            return at if at <= now else time.mktime((*day[:2], day[2] - 1, *found[3:6], 0, 0, -1))  # yesterday's
+        try:
+            return now - float(read("duration", value))
+        except Unfit:
+            self.fail(f"{value!r} is no time such as 14:00, 2026-11-30 or 1h (ago)", param, ctx)
+
+
+class EventsSince(Moment):
+    """The number of an event, or a moment."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return int(value)
+        except ValueError:
+            return super().convert(value, param, ctx)
+
+
 def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names of pools; none when no daemon answers, since a completion has nowhere to complain."""
     top = ctx.find_root().params
@@ -71,6 +111,10 @@ def options(entry: Command) -> list[click.Parameter]:
     if entry.streams:
         follow = "Go on with what happens from now on, until interrupted"
         made.append(click.Option(["--follow", "-f", "follow"], is_flag=True, help=follow))
+    if entry.name == "op.show":
+        made.append(
+            click.Option(["--follow", "-f", "follow"], is_flag=True, help="Wait until it has ended, then show it")
+        )
     made.append(click.Option(["--json", JSON], is_flag=True, help="Print the daemon's answer as JSON"))
     return made
 
@@ -88,6 +132,8 @@ def _of_field(field: Field) -> list[click.Parameter]:
             ]
         case "flag":
             return [click.Option([flag, field.name], is_flag=True, help=field.help)]
+        case "seconds" if field.name == "since":
+            return [click.Option([flag, field.name], type=Moment(), metavar="TIME", help=field.help)]
         case "seconds":
             return [click.Option([flag, field.name], type=Duration(), metavar="TIME", help=field.help)]
         case "topics":
@@ -96,9 +142,8 @@ def _of_field(field: Field) -> list[click.Parameter]:
                 click.Option(["--topic", field.name], multiple=True, type=choice, help="Only this topic; repeatable")
             ]
         case _ if field.name == "since":
-            return [
-                click.Option([flag, field.name], type=int, metavar="NUMBER", default=field.default, help=field.help)
-            ]
+            about = f"{field.help}; or a time: 14:00, 2026-11-30, 1h (ago)"
+            return [click.Option([flag, field.name], type=EventsSince(), metavar="NUMBER|TIME", help=about)]
         case _:
             kind = click.IntRange(int(field.least), int(field.most))
             return [
@@ -118,7 +163,7 @@ def arguments(entry: Command, ctx: click.Context) -> dict[str, Any]:
         args |= _scale(ctx, args.pop("size", None), args.pop("pool", None))
     target = given.get("target")
     if target:
-        args["worker" if "/" in target or "@" in target else "pool"] = target
+        args["worker" if "/" in target or "@" in target or target.isdecimal() else "pool"] = target
     if given.get("no_wait"):
         if given.get("patience"):
             ctx.fail("--wait and --no-wait exclude each other")

@@ -80,15 +80,12 @@ def marked(state: object) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: str = "") -> None:
-    """Print rows under their heads: aligned on a terminal, else with a tab between cells, for cut and awk.
+    """Print rows under their heads, in columns also where no terminal is: `watch`, `ssh` and `less` show them to
+    people. Programs ask for JSON.
 
     `numbers`: heads, with blanks between them, of columns that are aligned to the right.
     """
     cells = [[escape(cell) for cell in row] for row in rows]
-    if not is_terminal(sys.stdout):
-        for row in ([*heads], *cells):
-            put("\t".join(row))
-        return
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [head in numbers.split() for head in heads]
     put(click.style(_aligned(heads, widths, right), bold=True))
@@ -138,7 +135,9 @@ def number(value: object) -> str:
 
 
 def clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    """The time of day; with its date if that is not today's."""
+    there, now = time.localtime(at), time.localtime()
+    return time.strftime("%H:%M:%S" if there[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", there)
 
 
 def date(at: float) -> str:

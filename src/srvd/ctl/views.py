@@ -19,6 +19,9 @@ __all__ = ["VIEWS", "show_event", "show_operation", "summary"]
 
 Map = Mapping[str, Any]
 
+_NAMED = 8
+"""Workers that left alike and are named; the others are counted."""
+
 
 def _show_ping(result: Map) -> None:
     up = seconds(result["uptime_s"])
@@ -39,6 +42,9 @@ def _show_status(result: Map) -> None:
     for pool in result["pools"]:
         if pool.get("trouble"):
             put(f"{escape(pool['name'])}: {escape(pool['trouble'])} (see `srvctl why`)")
+    for notice in result.get("notices", ()):
+        when = f"{clock(notice['at'])}: " if notice["at"] is not None else ""
+        put(f"{click.style('note', fg='yellow')}: {when}{escape(notice['text'])}")
     if result["operations"]:
         put()
         _show_operations(result)
@@ -91,7 +97,7 @@ def _worker_row(worker: Map) -> list[object]:
 
 def _show_deaths(result: Map) -> None:
     if not result["deaths"]:
-        put("no worker has died")
+        put("no worker has died; `srvctl why --all` shows those that left as they were told")
     for alike in _alike(result["deaths"]):
         if _is_plain(alike[0]):
             _show_plain(alike)
@@ -120,16 +126,21 @@ def _manner(death: Map) -> tuple[str, str]:
 
 
 def _show_plain(deaths: Sequence[Map]) -> None:
-    first, more = deaths[0], len(deaths) - 1
-    who = f"{escape(first['worker'])} (pid {first['pid']})" + (f" and {more} more" if more else "")
+    first, *others = deaths
+    names = [f"#{str(death['worker']).partition('#')[2]}" for death in others]
+    shown = "".join(f", {escape(name)}" for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = f"{escape(first['worker'])}{shown}{more}" if others else f"{escape(first['worker'])} (pid {first['pid']})"
     put(f"{who}: {escape(first['summary'])}, {ago(first['at'], time.time())}")
 
 
 def _show_death(death: Map) -> None:
-    head = f"{escape(death['worker'])} (pid {death['pid']}): {escape(death['summary'])}"
-    put(head)
-    lived = "ready" if death["ready"] else "never ready"
-    _fact("died", f"{date(death['at'])}, {ago(death['at'], time.time())}, after {seconds(death['lived_s'])} ({lived})")
+    pid = f" (pid {death['pid']})" if death["pid"] else ""
+    put(f"{escape(death['worker'])}{pid}: {escape(death['summary'])}")
+    lived = ""
+    if death["lived_s"] is not None:
+        lived = f", after {seconds(death['lived_s'])} ({'ready' if death['ready'] else 'never ready'})"
+    _fact("died", f"{date(death['at'])}, {ago(death['at'], time.time())}{lived}")
     _fact("cause", ", ".join(_causes(death)))
     if death["request"]:
         _fact(
@@ -212,6 +223,8 @@ def _show_one_operation(result: Map) -> None:
         _fact("ended", f"{date(op['ended_at'])}, after {_took(op)}")
     if op["args"]:
         _fact("with", ", ".join(f"{name}={value}" for name, value in op["args"].items()))
+    for warning in op.get("warnings", ()):
+        _fact("warning", warning)
     for step in op["timeline"]:
         put(f"  {clock(step['at'])}  {escape(step['phase']):<10} {escape(step['message'])}")
     if op["error"]:
@@ -230,6 +243,8 @@ def show_operation(result: Map) -> None:
     if op.get("ended_at"):
         became = str(op["timeline"][-1]["message"]) if op["timeline"] else ""
         put(f"{what} after {_took(op)}" + (f": {escape(became)}" if became else "") + f" (operation {op['id']})")
+        for warning in op.get("warnings", ()):
+            put(f"{click.style('warning', fg='yellow')}: {escape(warning)}", err=True)
     else:
         put(f"{what} (operation {op['id']}; follow it with `srvctl op wait {op['id']}`)")
 

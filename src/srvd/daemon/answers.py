@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from srvd import __version__
 from srvd.config import show
 from srvd.config.settings import Config
-from srvd.core import view
+from srvd.core import certificates, view
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
-from srvd.core.model import Actor, Kind, OpId, Order, Phase, WorkerId
-from srvd.core.state import House, Operation, Pool, Worker
+from srvd.core.model import Actor, GenerationId, Kind, OpId, Order, Phase, Revision, WorkerId
+from srvd.core.state import Certificate, House, Operation, Pool, Worker
 from srvd.daemon.control import Peer
 from srvd.daemon.dump import Dumps, Subject
 from srvd.daemon.stacks import PATIENCE
@@ -41,6 +41,16 @@ class Measures(Protocol):
         """Resident bytes; 0 when it cannot be read."""
 
 
+class Configs(Protocol):
+    """The configuration in force, and all that somebody serves with."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def configs(self) -> Mapping[Revision, Config]: ...
+
+
 class Answers:
     """One instance for the life of the daemon. `send` hands an event to the core and returns the actions' answer."""
 
@@ -49,14 +59,14 @@ class Answers:
         house: House,
         measures: Measures,
         send: Callable[[Event], None],
-        config: Callable[[], Config],
+        configs: Configs,
         described: Callable[[], list[Map]],
         dumps: Dumps,
     ) -> None:
         self._house = house
         self._measures = measures
         self._send = send
-        self._config = config
+        self._configs = configs
         self._described = described
         self._dumps = dumps
         self.began = time.monotonic()  # when the daemon was started, whatever programs have run it since
@@ -97,7 +107,8 @@ class Answers:
         pool = args.get("pool", "")
         worker = args.get("worker", "")
         if worker:
-            pool = self._find_worker(worker)[0].name
+            found, meant = self._find_worker(worker)
+            pool, worker = found.name, str(meant.id)
         elif kind in (Kind.SCALE, Kind.ROLLBACK, Kind.RECYCLE, Kind.PAUSE, Kind.RESUME):
             pool = self._pool(pool).name
         order = Order(kind, pool, timeout=float(args.get("timeout", 0.0)))
@@ -133,7 +144,7 @@ class Answers:
     def _find_worker(self, name: str) -> tuple[Pool, Worker]:
         for pool in self._house.pools.values():
             for worker in pool.workers():
-                if str(worker.id) == name:
+                if name in (str(worker.id), f"{pool.name}/{worker.id.generation}.{worker.id.serial}", str(worker.pid)):
                     return pool, worker
         raise NoSuchWorker(f"there is no worker {name!r}", hint="srvctl workers lists them")
 
@@ -161,9 +172,15 @@ class Answers:
             case "history":
                 return self._history(args)
             case "config":
-                return show.as_map(self._config())
+                return show.as_map(show.in_force(self._configs.config, self._made_from()))
             case _:
                 raise UnknownMethod(f"the daemon does not know {method!r}")
+
+    def _made_from(self) -> dict[str, Config]:
+        """The configuration that each pool serves with: a reload of one pool leaves the others as they are."""
+        configs = self._configs.configs
+        sources = {name: pool.source for name, pool in self._house.pools.items()}
+        return {name: configs[one.revision] for name, one in sources.items() if one and one.revision in configs}
 
     def who_is_left(self) -> str:
         """Which workers have not left yet although they were told to, and what holds them up; "" for nobody."""
@@ -201,7 +218,7 @@ class Answers:
             "schema": 1,
             "pid": os.getpid(),
             "version": __version__,
-            "name": self._config().daemon.name,
+            "name": self._configs.config.daemon.name,
             "uptime_s": round(time.monotonic() - self.began, 1),
         }
 
@@ -221,12 +238,23 @@ class Answers:
             "pools": pools,
             "listeners": [self._listener(entry) for entry in self._described()],
             "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
+            "notices": self._notices(),
         }
 
     def _listener(self, entry: Map) -> Map:
-        tls = self._config().tls.get(entry["name"])
+        tls = self._configs.config.tls.get(entry["name"])
         until = min((one.until for one in tls.identities), default=0.0) if tls else 0.0
         return {**entry, "scheme": "https" if tls else "http", "certificate_expires_at": until or None}
+
+    def _notices(self) -> list[Map]:
+        """What is worth a look although the pools serve, as `text`; `at` for what happened at a time."""
+        found: list[Map] = [{"text": text, "at": None} for text in view.notices(self._house)]
+        failed = view.last_failed(self._house)
+        if failed is not None and failed.fault is not None and failed.ended is not None:
+            summary = self._operation_map(failed)["summary"]
+            text = f"operation {failed.id} ({summary}) failed: {failed.fault.message.partition(chr(10))[0]}"
+            found.append({"text": text, "at": _unix(failed.ended)})
+        return found
 
     def _brief_worker(self, worker: Worker, now: float) -> Map:
         requests, busy = self._measures.tally(worker.id)
@@ -255,11 +283,17 @@ class Answers:
 
     def _why(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
-        deaths = [death for pool in pools for death in pool.deaths]
+        deaths = [death for pool in pools for death in pool.deaths if not certificates.is_departure(death)]
+        if args["all"] or args.get("worker"):
+            deaths += [
+                death for pool in pools for death in (*pool.departures, *filter(certificates.is_departure, pool.deaths))
+            ]
+        earliest = args["since"] - time.time() + time.monotonic()
+        deaths = [death for death in deaths if death.at >= earliest] if args["since"] else deaths
         wanted = args.get("worker", "")
         if wanted:
-            deaths = [death for death in deaths if str(death.worker) == wanted]
-            if not deaths:
+            deaths = [death for death in deaths if wanted in _names(death)]
+            if not deaths and "@" not in wanted:
                 self._find_worker(wanted)  # it lives, then, or there is none of that name
         deaths.sort(key=lambda death: death.at, reverse=True)
         shown = [view.death_map(death) for death in deaths[: args["limit"]]]
@@ -285,6 +319,14 @@ class Answers:
         for step in entry["timeline"]:
             step["at"] = _unix(step["at"])
         return entry
+
+
+def _names(death: Certificate) -> tuple[str, ...]:
+    """What it can be asked for by."""
+    pool, generation, serial = death.worker
+    if not serial:
+        return (str(GenerationId(pool, generation)),)
+    return (str(death.worker), f"{pool}/{generation}.{serial}", str(death.pid))
 
 
 def _brief(entry: Mapping[str, Any]) -> Map:

@@ -33,7 +33,7 @@ from srvd.errors import (
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.arguments import check
-from srvd.wire.commands import VIEWER, Command, command, may
+from srvd.wire.commands import COMMANDS, VIEWER, Command, command, may
 
 __all__ = ["Backend", "Desk", "Log", "Memory"]
 
@@ -234,6 +234,13 @@ class Desk:
         else:
             self._reply(link, messages.ok(said.id, {"operation": self._backend.operation(op)}))
 
+    def _check_cancel(self, peer: Peer, op: int) -> None:
+        """Who could not have ordered it cannot take it back either. Raises `PermissionRefused`, `NoSuchOperation`."""
+        kind = self._backend.operation(op).get("kind")
+        ordered = next((entry for entry in COMMANDS if entry.name == kind), None)
+        if ordered is not None and not may(peer.role, ordered):
+            raise self._refused(peer, ordered._replace(name=f"op.cancel of {kind}"))
+
     def _place(self, peer: Peer, said: messages.Request, args: dict[str, Any]) -> int:
         """Give the order to the backend; one that was refused is in the log with who asked.
 
@@ -242,6 +249,8 @@ class Desk:
         shown = " ".join(f"{name}={value}" for name, value in said.args.items())
         fields = {**_fields(peer, said.method), "args": shown}
         try:
+            if said.method == "op.cancel":
+                self._check_cancel(peer, args["id"])
             op = self._backend.order(said.method, args, peer)
         except SrvdError as problem:
             text = f"{said.method} {shown}".rstrip() + f", asked by {peer.actor()}: refused: {problem.message}"

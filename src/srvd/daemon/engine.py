@@ -229,7 +229,7 @@ class Engine:
             self._log.warning(warning)
         self._settle(revision, config)
         specs = tuple(spec_of(pool) for pool in config.pools.values())
-        self.emit(ConfigRead(op, revision, specs, headroom))
+        self.emit(ConfigRead(op, revision, specs, headroom, (*config.warnings, *warnings)))
 
     def _settle(self, revision: Revision, config: Config) -> None:
         self.configs[revision] = config

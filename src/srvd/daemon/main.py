@@ -83,7 +83,7 @@ class Daemon:
         self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit)
         self._growth = GrowthWatch(house, workers.rss, self.emit)
         dumps = Dumps(workers, self.performer.zygotes)
-        self._answers = Answers(house, workers, self.emit, lambda: self.engine.config, listeners.described, dumps)
+        self._answers = Answers(house, workers, self.emit, self.engine, listeners.described, dumps)
         self._pidfile = Pidfile(settings.pidfile)
         self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()

@@ -74,7 +74,7 @@ class Command(Record):
 
 _POOL = Field("pool", "pool", "The pool; may be left out if there is only one", "")
 _EVERY = Field("pool", "pool", "Only this pool; without it, every pool", "")
-_WORKER = Field("worker", "worker", "One worker, as POOL/GENERATION#SERIAL", "")
+_WORKER = Field("worker", "worker", "One worker, as POOL/GENERATION#SERIAL, POOL/GENERATION.SERIAL or its pid", "")
 _ID = Field("id", "int", "Number of the operation", required=True, least=1, most=2**53)
 _TIMEOUT = Field(
     "timeout", "seconds", "Give up and restore the former state so long after the order; 0: no such limit", 0.0
@@ -164,7 +164,8 @@ COMMANDS: tuple[Command, ...] = (
         "Replace workers by fresh ones of the same generation",
         (_POOL, _WORKER, _TIMEOUT, _WAIT),
         help=(
-            "TARGET is a pool or one worker. Each replacement is ready before the worker it replaces leaves. No code "
+            "TARGET is a pool or one worker: web/3#17, or, for a shell that takes # for something else, web/3.17 or "
+            "its pid. Each replacement is ready before the worker it replaces leaves. No code "
             "is loaded anew: that is what `reload` does."
         ),
         examples=("srvctl recycle web", "srvctl recycle web/3#17"),
@@ -239,14 +240,22 @@ COMMANDS: tuple[Command, ...] = (
         "why",
         VIEWER,
         "Show why workers died",
-        (_WORKER, _EVERY, Field("limit", "int", "Most deaths to show, the latest first", 20, least=1, most=100)),
+        (
+            _WORKER,
+            _EVERY,
+            Field("limit", "int", "Most deaths to show, the latest first", 20, least=1, most=100),
+            Field("since", "seconds", "Only what happened since then: 14:00, 2026-11-30, or 1h ago", 0.0, most=1e11),
+            Field("all", "flag", "Also workers that left as they were told", False),
+        ),
         help=(
-            "Each death leaves a certificate: how it ended, how long it had lived, the request it was in, the "
-            "traceback and the last lines it wrote. TARGET is a worker or a pool.\n\n"
+            "Each death of a worker or zygote leaves a certificate: how it ended, how long it had lived, the request "
+            "it was in, the traceback and the last lines it wrote. The last 100 of each pool are kept, over reloads "
+            "and upgrades. Workers that left as they were told have their own 100. TARGET is a worker, a zygote "
+            "(web@3) or a pool.\n\n"
             "Tracebacks, stacks and last lines are for operators: they may hold anything that the application had. A "
             "viewer is told that there are some. Requests are named by method and path, for everybody."
         ),
-        examples=("srvctl why", "srvctl why web", "srvctl why web/3#17"),
+        examples=("srvctl why", "srvctl why web --since 1h", 'srvctl why "web/3#17"'),
     ),
     Command(
         "dump",
@@ -309,7 +318,7 @@ COMMANDS: tuple[Command, ...] = (
             Field("since", "int", "Begin after this event; 0: all there are, -1: only new", 0, least=-1, most=2**53),
         ),
         help="The daemon keeps the last 1000 events. Without --follow, those are shown and that is all.",
-        examples=("srvctl events", "srvctl events -f", "srvctl events -f --topic worker --json"),
+        examples=("srvctl events --since 1h", "srvctl events -f", "srvctl events -f --topic worker --json"),
         cli="events",
         streams=True,
     ),

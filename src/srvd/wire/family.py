@@ -164,7 +164,9 @@ class Probed(Record):
 
 
 class Reopened(Record):
-    """worker → daemon: the path is open again, or, with a problem, the former file still is."""
+    """worker → daemon: the access log is open, or, with a problem, it is not, or still the former file. Answers
+    `Reopen`; said unasked when lines begin to be lost, and when they are no longer.
+    """
 
     problem: str
 

@@ -12,7 +12,7 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import ENOSPC
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,8 +43,19 @@ _ATOMIC = 4096
 class AccessLog:
     """Owned by the worker. `add` may be called by any of its threads, all else by the one that turns the loop."""
 
-    def __init__(self, path: str, format: str, loop: Loop, log: Log, lines: Lines) -> None:  # noqa: A002 — the setting's name
-        """`lines` are empty, and its own from now on."""
+    def __init__(
+        self,
+        path: str,
+        format: str,  # noqa: A002 — the setting's name
+        loop: Loop,
+        log: Log,
+        lines: Lines,
+        report: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """`lines` are empty, and its own from now on. `report` is called, on any thread, with the reason why lines are
+        lost from now on, or with "" when they are no longer.
+        """
+        self._report = report
         self._path = path
         self._format = format
         self._loop = loop
@@ -101,6 +112,8 @@ class AccessLog:
             problem = f"open the access log {self._path}: {exc.strerror}"
             kept = "the former file stays in use" if self._sink is not None else "its lines are lost until it can be"
             self._log.error(f"{problem}; {kept}")
+            if self._sink is None:
+                self._report(problem)
             return problem
         if self._sink is not None:
             os.close(self._sink.fd)
@@ -124,6 +137,7 @@ class AccessLog:
             self._missed += missed
         elif self._missed:
             self._log.warning(f"access log {self._path}: lines lost: {self._missed}; it takes them again")
+            self._report("")
             self._missed = 0
 
     def _open_quietly(self) -> None:
@@ -141,7 +155,9 @@ class AccessLog:
                 written = sink.write(whole)
             except OSError as exc:
                 if not self._missed:
-                    self._log.error(f"write the access log {self._path}: {exc.strerror}; its lines are lost meanwhile")
+                    problem = f"write the access log {self._path}: {exc.strerror}"
+                    self._log.error(f"{problem}; its lines are lost meanwhile")
+                    self._report(problem)
                 return taken
             if written < len(whole):  # a disk that is full by now; whoever writes next begins a new line
                 self._torn = whole[written - 1 : written] != b"\n"

@@ -105,7 +105,10 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     wear = Wear(settings, loop, lambda reason: link.say(family.Worn(reason)))
     access = None
     if settings.access_log:
-        access = AccessLog(settings.access_log, settings.access_log_format, loop, log, boot.lines or Lines())
+        access = AccessLog(
+            settings.access_log, settings.access_log_format, loop, log, boot.lines or Lines(),
+            lambda problem: link.say(family.Reopened(problem)),
+        )  # fmt: skip
     witness = Witness.needed(access, hooked.after_request, wear, log)
     meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
     app = hooks.with_before_request(app, hooked.before_request, log)

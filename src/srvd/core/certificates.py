@@ -1,0 +1,44 @@
+"""The certificate of each death: written when a worker or zygote ends, kept with its pool, told apart from departures.
+
+What a death means for the pool is `facts.py`'s, how it is named `failure.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import failure
+from srvd.core.events import ZygoteGone
+from srvd.core.model import Death, WorkerId
+from srvd.core.state import CERTIFICATES, Certificate, Generation, Pool, Turn, Worker
+
+
+def certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate:
+    certificate = Certificate(
+        worker.id,
+        worker.pid or 0,
+        failure.cause(worker, death),
+        failure.summary(worker, death),
+        death,
+        turn.now,
+        turn.now - worker.asked,
+        worker.ready_at is not None,
+        worker.failure,
+    )
+    if is_departure(certificate):
+        brief = certificate._replace(death=death._replace(stderr="", stacks=""))  # the log has what it wrote
+        pool.departures = (*pool.departures, brief)[-CERTIFICATES:]
+    else:
+        pool.deaths.append(certificate)
+    return certificate
+
+
+def certify_zygote(pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
+    """A zygote that ended by itself has a certificate like a worker's, with the serial 0."""
+    name = WorkerId(pool.name, generation.id.number, 0)
+    summary = f"the zygote died; {event.cause}"
+    death = Death(stderr=event.stderr)
+    pool.deaths.append(Certificate(name, 0, "zygote", summary, death, turn.now, -1.0, generation.preloaded, ""))
+
+
+def is_departure(certificate: Certificate) -> bool:
+    """Did it leave as it was told, with nothing to explain?"""
+    return certificate.cause in ("retired", "recycled", "abandoned") and not certificate.traceback

@@ -23,6 +23,7 @@ WRONG: dict[str, list[Any]] = {
     "flag": [0, 1, "true", None, [], {}],
     "int": [True, "3", 3.0, None, [], {}, 1 << 64, -(1 << 63)],
     "seconds": [True, "3", None, [], {}, -0.1, 1e9, float("nan"), float("inf"), 1 << 64],
+    "moment": [True, "14:00", None, [], {}, -0.1, 1e12, float("nan"), float("inf"), 1 << 64],
     "pool": [0, True, None, [], {}, "x" * 129, "a\nb", "\x1b[2J"],
     "worker": [0, True, None, [], {}, "x" * 129, "a\x00b"],
     "topics": ["worker", [1], ["nothing"], [None], None, {}, ["worker"] * 6, [["worker"]]],

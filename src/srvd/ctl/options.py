@@ -132,7 +132,7 @@ def _of_field(field: Field) -> list[click.Parameter]:
             ]
         case "flag":
             return [click.Option([flag, field.name], is_flag=True, help=field.help)]
-        case "seconds" if field.name == "since":
+        case "moment":
             return [click.Option([flag, field.name], type=Moment(), metavar="TIME", help=field.help)]
         case "seconds":
             return [click.Option([flag, field.name], type=Duration(), metavar="TIME", help=field.help)]

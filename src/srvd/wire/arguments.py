@@ -64,7 +64,7 @@ def _refuse(field: Field, value: object) -> str:
             if isinstance(value, bool) or not isinstance(value, int):
                 return "is no whole number"
             return _refuse_number(field, value)
-        case "seconds":
+        case "seconds" | "moment":
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 return "is no number of seconds"
             return _refuse_number(field, value)

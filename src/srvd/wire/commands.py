@@ -41,7 +41,7 @@ MOST_SECONDS = 1e6
 class Field(Record):
     """One argument. What is not sent has the value `default`; null is never sent.
 
-    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "flag" (a bool), "topics" (a list
+    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "moment" (Unix seconds), "flag" (a bool), "topics" (a list
     of texts of `TOPICS`).
     """
 
@@ -244,7 +244,7 @@ COMMANDS: tuple[Command, ...] = (
             _WORKER,
             _EVERY,
             Field("limit", "int", "Most deaths to show, the latest first", 20, least=1, most=100),
-            Field("since", "seconds", "Only what happened since then: 14:00, 2026-11-30, or 1h ago", 0.0, most=1e11),
+            Field("since", "moment", "Only what happened since then: 14:00, 2026-11-30, or 1h ago", 0.0, most=1e11),
             Field("all", "flag", "Also workers that left as they were told", False),
         ),
         help=(

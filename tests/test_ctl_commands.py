@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -275,7 +276,7 @@ def test_a_message_of_several_lines_is_told_in_several_lines(daemon: Daemon) -> 
 
 
 def test_settings_are_shown_as_they_stand_in_a_file(daemon: Daemon) -> None:
-    rows = [line.split("\t")[:2] for line in daemon.ctl("config").stdout.splitlines()[1:]]
+    rows = [re.split(r" {2,}", line)[:2] for line in daemon.ctl("config").stdout.splitlines()[1:]]
     assert rows == [
         ["pools.web.workers", "4"],
         ["pools.web.boot_timeout", '"60s"'],

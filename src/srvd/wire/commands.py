@@ -41,8 +41,8 @@ MOST_SECONDS = 1e6
 class Field(Record):
     """One argument. What is not sent has the value `default`; null is never sent.
 
-    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "moment" (Unix seconds), "flag" (a bool), "topics" (a list
-    of texts of `TOPICS`).
+    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "moment" (Unix seconds), "flag" (a bool),
+    "topics" (a list of texts of `TOPICS`).
     """
 
     name: str

@@ -135,5 +135,5 @@ def test_a_trial_ends_by_its_commit_or_is_abandoned() -> None:
 def test_a_generation_serves_only_after_its_canary_was_healthy() -> None:
     into = {key for key, cell in GENERATION.items() if cell is Stage.ACTIVE}
     assert into == {(Stage.STAGING, Impulse.COMMIT), (Stage.PARKED, Impulse.RESTORE)}
-    assert {key for key, cell in GENERATION.items() if cell is Stage.STAGING} == {(Stage.PROBING, Impulse.HEALTHY)}
+    assert {key for key, cell in GENERATION.items() if cell is Stage.STAGING} == {(Stage.WARMING, Impulse.WARMED)}
     assert {key for key, cell in GENERATION.items() if cell is Stage.PROBING} == {(Stage.BOOTING, Impulse.CANARY)}

@@ -15,7 +15,7 @@ from tests.watch import watch
 from tests.world import World
 
 APPS = ("good", "good", "good", "good", "raises", "exits", "hangs", "boot_crash", "boot_raise", "boot_hang", "sick",
-        "sick_hang", "crashes")  # fmt: skip
+        "sick_hang", "warm_hang", "crashes")  # fmt: skip
 DEATHS = (Death(signal=9), Death(exit_code=3), Death(signal=11), Death(signal=9, out_of_memory=True))
 PAUSES = (0.0, 0.001, 0.01, 0.1, 0.5, 3.0, 12.0)
 

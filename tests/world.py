@@ -37,8 +37,10 @@ from srvd.core.events import (
     WorkerSaid,
     WorkerSilent,
     WorkerStopped,
+    WorkerWarmed,
     ZygoteFailed,
     ZygoteGone,
+    ZygoteLearned,
     ZygoteLoaded,
 )
 from srvd.core.model import (
@@ -125,9 +127,9 @@ class World:
     def _arrives(self, event: Event) -> bool:
         """Is there still anybody whom the event is about? A zygote that died took what it had not sent with it."""
         match event:
-            case WorkerSaid() | WorkerGone() | WorkerForked() | WorkerContinued():
+            case WorkerSaid() | WorkerWarmed() | WorkerGone() | WorkerForked() | WorkerContinued():
                 return event.worker in self.children
-            case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
+            case ZygoteLoaded() | ZygoteLearned() | ZygoteFailed() | ZygoteGone():
                 return event.generation in self.mothers
             case _:
                 return True
@@ -184,6 +186,8 @@ class World:
                 mother.state = "leaving"
                 mother.due = self.now + 5.0
                 self.later(lambda: self._zygote_dies(mother, "signal 9", "the stacks"), 0.001, 0.4)
+            case act.Teach(generation):
+                self._teach(self.mothers[generation])
             case act.Fork(worker):
                 self._fork(worker)
             case act.TellWorker(worker, told, seconds, _):
@@ -241,6 +245,11 @@ class World:
         mother.state, mother.due = "leaving", self.now + 5.0
         if not mother.deaf:
             self.later(lambda: self._zygote_dies(mother, "exit 0"))
+
+    def _teach(self, mother: Mother) -> None:
+        assert mother.state == "up", f"{mother.id} is taught while it is {mother.state}"
+        if not (mother.deaf or mother.dead):
+            self._report(mother, ZygoteLearned(mother.id), 0.3)
 
     def _fork(self, worker: WorkerId) -> None:
         assert worker not in self.ids, f"{worker} is forked twice: identities are never reused"
@@ -325,6 +334,11 @@ class World:
                     self.later(lambda: self._says(child, Word.UNHEALTHY, "GET /healthz: 503"))
                 elif app != "sick_hang":
                     self.later(lambda: self._says(child, Word.HEALTHY))
+            case act.Told.WARM:
+                assert child.state == "standby", f"{child.id} is warmed while it is {child.state}"
+                modules = self.random.choice([(), ("shop.views", "shop.forms")])
+                if self.mothers[GenerationId(child.id.pool, child.id.generation)].app != "warm_hang":
+                    self.later(lambda: self._warmed(child, modules))
             case act.Told.REOPEN:
                 child.reopened = child.state == "booting"  # then it may have opened the new file, or will
                 if not child.deaf:
@@ -334,6 +348,10 @@ class World:
                 self.later(lambda: self._goes_on(child))
             case act.Told.DUMP:
                 pass
+
+    def _warmed(self, child: Child, modules: tuple[str, ...]) -> None:
+        if not child.dead:
+            self._report(child, WorkerWarmed(child.id, modules), 0.003)
 
     def _opens(self, child: Child) -> None:
         if child.state == "standby":

@@ -217,6 +217,14 @@ class PoolSettings(NamedTuple):
     health_status: Annotated[
         tuple[str, ...], Setting("Statuses that the health probe takes for healthy, codes and ranges", "statuses")
     ] = ("200-299",)
+    warm: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Paths that the first worker of a generation is asked besides, to import what they need before the others "
+            "are forked; their answers are not judged",
+            "url paths",
+        ),
+    ] = ()
     strategy: Annotated[
         str,
         Setting(

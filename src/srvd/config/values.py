@@ -391,6 +391,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "words": Kind("text in quotes", _text),
     "statuses": Kind('a list of statuses and ranges, such as ["200-299", "301"]', _some_texts, listed=True),
     "url path": Kind('a path on the application, such as "/healthz"', _url_path),
+    "url paths": Kind('a list of paths: ["/"]', lambda v, _: tuple(_url_path(p, _) for p in _texts(v, _)), listed=True),
     "user": Kind("the name of a user, in quotes", _text),
     "group": Kind("the name of a group, in quotes", _text),
     "variables": Kind('a table of text, such as { DJANGO_DEBUG = "0" }', _variables, tabled=True),

@@ -17,6 +17,7 @@ class Told(Enum):
     SERVE = "serve"
     DRAIN = "drain"  # finish what is open, then leave; `seconds` until it is killed
     PROBE = "probe"  # call the health path on the application
+    WARM = "warm"  # call the paths of `warm` on the application, and tell what has been imported
     REOPEN = "reopen"  # open the access log anew
     WAKE = "wake"  # go on, by SIGCONT
     DUMP = "dump"  # have the stacks of all threads in the log, by signal: a stuck worker reads no link
@@ -59,6 +60,13 @@ class KillZygote(Record):
 
     generation: GenerationId
     dump: bool = False
+
+
+class Teach(Record):
+    """Have the zygote import what its canary had to; answered by `ZygoteLearned`."""
+
+    generation: GenerationId
+    modules: tuple[str, ...]
 
 
 class Fork(Record):
@@ -154,6 +162,6 @@ class Exit(Record):
 
 
 Action = (
-    ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker
+    ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker
     | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
 )  # fmt: skip

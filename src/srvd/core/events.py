@@ -92,6 +92,20 @@ class ZygoteGone(Record):
     stderr: str = ""  # the last lines it wrote; a dump of its stacks when it was killed for being late
 
 
+class ZygoteLearned(Record):
+    """It has imported what it was taught; the notes say what it could not."""
+
+    generation: GenerationId
+    notes: tuple[str, ...] = ()
+
+
+class CodeMixed(Record):
+    """A worker or the zygote has imported a file that is newer than the generation's load."""
+
+    generation: GenerationId
+    file: str
+
+
 class WorkerForked(Record):
     worker: WorkerId
     pid: Pid
@@ -108,6 +122,13 @@ class WorkerSaid(Record):
     worker: WorkerId
     word: Word
     text: str = ""
+
+
+class WorkerWarmed(Record):
+    """It was asked the paths of `warm`; the modules that it has imported since it was ready."""
+
+    worker: WorkerId
+    modules: tuple[str, ...] = ()
 
 
 class WorkerGone(Record):
@@ -197,6 +218,7 @@ OfWorker = (
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
+    | ZygoteLearned | CodeMixed | WorkerWarmed
     | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
     | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew | LogReopened | ProgramChecked | ProgramReplaced
     | Tick

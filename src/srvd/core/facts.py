@@ -5,7 +5,7 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import condemning, failure, moves, orders, probing, reopening, resuming, rollout, stops
+from srvd.core import condemning, failure, moves, orders, probing, reopening, resuming, rollout, stops, warming
 from srvd.core.actions import KillWorker, Level
 from srvd.core.certificates import certify, certify_zygote
 from srvd.core.events import (
@@ -245,7 +245,7 @@ def _trial_lost(house: House, generation: Generation, worker: Worker, certificat
         return
     found[1].losses += 1
     proof = worker.failure or certificate.death.stacks or certificate.death.stderr
-    is_canary = generation.stage is Stage.PROBING and worker.id.serial == generation.canary
+    is_canary = generation.stage in (Stage.PROBING, Stage.WARMING) and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
         fault = generation.fault or Fault(
             "boot_failed", f"worker {worker.id} {certificate.summary}{failure.last_line(proof)}"
@@ -282,7 +282,7 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
         return
     generation.zygote = Zygote.UP
     generation.deadline = NEVER
-    generation.preloaded = event.preloaded
+    generation.preloaded, generation.learns = event.preloaded, event.preloaded and generation.learns
     how = "loaded" if event.preloaded else "ready to fork, not preloaded"
     turn.note(Level.INFO, "generation", f"generation {generation.id} {how}", ("generation", str(generation.id)))
     for note in event.notes:
@@ -330,6 +330,8 @@ def _generation_overdue(house: House, pool: Pool, generation: Generation, turn: 
         _trial_failed(house, generation, generation.fault, turn)
     elif generation.stage is Stage.PROBING:
         probing.overdue(generation, turn)
+    elif generation.stage is Stage.WARMING:
+        warming.overdue(generation, turn)
     elif generation.stage is Stage.PARKED:
         turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
         rollout.unpark(pool, turn)
@@ -339,8 +341,9 @@ def _trial_failed(house: House, generation: Generation, fault: Fault, turn: Turn
     found = _rollout_of(house, generation)
     if found is None or not generation.is_trial:
         return
-    step = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe"}.get(generation.stage, "stage")
-    orders.fail(house, found[0], fault._replace(step=fault.step or step, pool=generation.id.pool), turn)
+    steps = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe", Stage.WARMING: "warm"}
+    step = fault.step or steps.get(generation.stage, "stage")
+    orders.fail(house, found[0], fault._replace(step=step, pool=generation.id.pool), turn)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ _TRIAL_PHASES = {
     Stage.LOADING: "load",
     Stage.BOOTING: "canary",
     Stage.PROBING: "probe",
+    Stage.WARMING: "warm",
     Stage.STAGING: "stage",
 }
 

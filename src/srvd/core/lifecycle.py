@@ -32,6 +32,7 @@ class Impulse(Enum):
     LOADED = "loaded"  # its zygote has the application
     CANARY = "canary"  # its first worker is ready
     HEALTHY = "healthy"  # the canary answered, or need not
+    WARMED = "warmed"  # the zygote has what the canary imported, or need not
     COMMIT = "commit"  # decided: it is the one that serves
     PARK = "park"  # decided: no longer the one that serves, kept for a rollback
     TRY = "try"  # decided: a parked one shall serve again, after a canary
@@ -106,7 +107,8 @@ def _generation_table() -> dict[tuple[Stage, Impulse], Stage | Breach]:
     table |= {
         (s.LOADING, i.LOADED): s.BOOTING,
         (s.BOOTING, i.CANARY): s.PROBING,
-        (s.PROBING, i.HEALTHY): s.STAGING,
+        (s.PROBING, i.HEALTHY): s.WARMING,
+        (s.WARMING, i.WARMED): s.STAGING,
         (s.STAGING, i.COMMIT): s.ACTIVE,
         (s.ACTIVE, i.PARK): s.PARKED,
         (s.ACTIVE, i.RETIRE): s.RETIRING,
@@ -117,7 +119,7 @@ def _generation_table() -> dict[tuple[Stage, Impulse], Stage | Breach]:
         (s.RETIRING, i.EMPTIED): s.GONE,
         (s.FAILED, i.EMPTIED): s.GONE,
     }
-    for stage in (s.LOADING, s.BOOTING, s.PROBING, s.STAGING, s.FAILED):
+    for stage in (s.LOADING, s.BOOTING, s.PROBING, s.WARMING, s.STAGING, s.FAILED):
         table[stage, i.ABANDON] = s.FAILED
     return table
 
@@ -131,7 +133,7 @@ CAPACITY = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING, 
 STAGED = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY})
 """Workers that have never been told to accept."""
 
-TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.STAGING})
+TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.WARMING, Stage.STAGING})
 """Generations that have not committed."""
 
 

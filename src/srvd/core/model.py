@@ -62,6 +62,7 @@ class Stage(Enum):
     LOADING = "loading"  # its zygote imports the application
     BOOTING = "booting"  # its canary boots
     PROBING = "probing"  # its canary answers the health probe
+    WARMING = "warming"  # its canary is asked the paths of `warm`; its zygote imports what that and the probe took
     STAGING = "staging"  # the rest of its workers boot, up to STANDBY
     ACTIVE = "active"
     PARKED = "parked"  # no workers; its zygote waits for a rollback
@@ -88,6 +89,7 @@ class PoolSpec(Record):
     max_rss: int = 0  # bytes of one worker; 0: no limit
     health: str = ""  # path of the probe; empty: booting is enough
     health_timeout: float = 5.0
+    warm: bool = False  # there are paths that a canary is asked besides
     bake: float = 10.0
     rollback_window: float = 600.0
     strategy: Strategy = Strategy.AUTO

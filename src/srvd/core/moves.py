@@ -102,6 +102,7 @@ def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generati
     pool.numbers += 1
     generation = Generation(GenerationId(pool.name, pool.numbers), spec, revision)
     generation.deadline = turn.now + spec.boot_timeout
+    generation.learns = bool(spec.health) or spec.warm
     pool.generations[generation.id.number] = generation
     turn.do(StartZygote(generation.id, revision))
     return generation

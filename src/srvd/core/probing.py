@@ -5,7 +5,7 @@ Knows nothing of statuses: what is healthy was said by the worker. Pure.
 
 from __future__ import annotations
 
-from srvd.core import failure, moves
+from srvd.core import failure, moves, warming
 from srvd.core.actions import TellWorker, Told
 from srvd.core.events import Word, WorkerSaid
 from srvd.core.lifecycle import Impulse
@@ -29,7 +29,7 @@ def ask(generation: Generation, canary: Worker, turn: Turn) -> None:
     generation.tries, generation.unwell, generation.ask_at = 0, "", NEVER
     moves.shift(generation, Impulse.CANARY)
     if not generation.spec.health:
-        moves.shift(generation, Impulse.HEALTHY)
+        _healthy(generation, turn)
         return
     generation.deadline = turn.now + generation.spec.health_timeout
     _tell(generation, canary, turn)
@@ -49,7 +49,7 @@ def answered(generation: Generation, worker: Worker, event: WorkerSaid, turn: Tu
         return
     if event.word is Word.HEALTHY:
         generation.deadline = NEVER
-        moves.shift(generation, Impulse.HEALTHY)
+        _healthy(generation, turn)
         return
     generation.unwell = event.text or "no answer"
     again = turn.now + min(LONGEST_PAUSE, PAUSE * 2 ** (generation.tries - 1))
@@ -57,6 +57,11 @@ def answered(generation: Generation, worker: Worker, event: WorkerSaid, turn: Tu
         _fail(generation, turn)
     else:
         generation.ask_at = again
+
+
+def _healthy(generation: Generation, turn: Turn) -> None:
+    moves.shift(generation, Impulse.HEALTHY)
+    warming.begin(generation, turn)
 
 
 def overdue(generation: Generation, turn: Turn) -> None:

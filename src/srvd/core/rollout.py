@@ -52,8 +52,9 @@ def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) ->
     if trial.fault is not None:  # it has failed; only the proof is not there yet
         return False
     if trial.stage is Stage.BOOTING:
-        # At the first start there is nobody to protect: all boot beside the canary.
-        _fill(pool, trial, max(1, pool.size(trial.spec)) if first_start else 1, rollout, turn)
+        # At the first start there is nobody to protect: all boot beside the canary, unless they can learn from it.
+        together = first_start and not trial.learns
+        _fill(pool, trial, max(1, pool.size(trial.spec)) if together else 1, rollout, turn)
         canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
         if canary is None:
             return False

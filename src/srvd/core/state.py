@@ -122,6 +122,8 @@ class Generation:
     tries: int = 0  # how often it was
     ask_at: float = NEVER  # when it is probed again; NEVER while it has not answered
     unwell: str = ""  # what it answered last, if that was not healthy
+    learns: bool = False  # what its canary imports to answer is to be imported by its zygote
+    mixed: str = ""  # a file of another release that one of its processes has imported
     weight: Weight = Weight()
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
 

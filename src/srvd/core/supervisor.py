@@ -16,6 +16,7 @@ from srvd.core import (
     resuming,
     rollout,
     upgrading,
+    warming,
 )
 from srvd.core.actions import (
     Action,
@@ -28,6 +29,7 @@ from srvd.core.actions import (
 )
 from srvd.core.events import (
     CancelAsked,
+    CodeMixed,
     ConfigRead,
     ConfigRefused,
     Event,
@@ -49,8 +51,10 @@ from srvd.core.events import (
     WorkerSaid,
     WorkerSilent,
     WorkerStopped,
+    WorkerWarmed,
     ZygoteFailed,
     ZygoteGone,
+    ZygoteLearned,
     ZygoteLoaded,
 )
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, Strategy
@@ -101,6 +105,8 @@ class Supervisor:
                 facts.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
                 facts.of_zygote(self.house, event, turn)
+            case WorkerWarmed() | ZygoteLearned() | CodeMixed():
+                warming.heard(self.house, event, turn)
             case Ordered(ticket, order, actor):
                 self._ordered(ticket, order, actor, turn)
             case CancelAsked(ticket, op_id, actor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from srvd.core import failure, operations
+from srvd.core import failure, operations, warming
 from srvd.core.model import Fault, GenerationId, Kind, OpState, Phase
 from srvd.core.state import Certificate, House, Operation, Pool, Worker, Zygote
 
@@ -52,6 +52,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "draining": sum(phase in (Phase.DRAINING, Phase.KILLED, Phase.CANCELLED) for phase in phases),
         "restarts": pool.restarts,
         "strikes": pool.breaker.strikes,
+        "mixed": source.mixed if source else "",
         "trouble": pool.breaker.reason or pool.mender.reason or (source.weight.reason if source else ""),
     }
 
@@ -122,6 +123,7 @@ def notices(house: House) -> list[str]:
             continue
         if problem := log_problem(pool):
             found.append(f"{pool.name}: {problem}")
+        found += mixed(pool)
         if pool.wish == 0 and not pool.paused:
             found.append(f"{pool.name} has no workers: its clients wait until `srvctl scale`")
         if pool.override is not None and pool.override != pool.spec.workers:
@@ -131,6 +133,12 @@ def notices(house: House) -> list[str]:
             )
     reloads = [op for op in house.operations.values() if op.order.kind is Kind.RELOAD and op.state is OpState.DONE]
     return found + [warning for warning in (reloads[-1].warnings if reloads else ()) if "cannot change" in warning]
+
+
+def mixed(pool: Pool) -> list[str]:
+    """That it has code of two releases, if it has."""
+    text = warming.sentence(pool.source) if pool.source is not None else ""
+    return [f"{text} (`srvctl reload` loads all of one)"] if text else []
 
 
 def last_failed(house: House) -> Operation | None:

@@ -42,9 +42,7 @@ def _show_status(result: Map) -> None:
     for pool in result["pools"]:
         if pool.get("trouble"):
             put(f"{escape(pool['name'])}: {escape(pool['trouble'])} (see `srvctl why`)")
-    for notice in result.get("notices", ()):
-        when = f"{clock(notice['at'])}: " if notice["at"] is not None else ""
-        put(f"{click.style('note', fg='yellow')}: {when}{escape(notice['text'])}")
+    _show_notices(result)
     if result["operations"]:
         put()
         _show_operations(result)
@@ -53,6 +51,12 @@ def _show_status(result: Map) -> None:
 def _tls(listener: Map) -> str:
     until = listener.get("certificate_expires_at")  # a daemon of another version may not say it
     return f" (https, the certificate expires on {time.strftime('%Y-%m-%d', time.gmtime(until))})" if until else ""
+
+
+def _show_notices(result: Map) -> None:
+    for notice in result.get("notices", ()):
+        when = f"{clock(notice['at'])}: " if notice["at"] is not None else ""
+        put(f"{click.style('note', fg='yellow')}: {when}{escape(notice['text'])}")
 
 
 def _pool_row(pool: Map) -> list[object]:
@@ -96,6 +100,7 @@ def _worker_row(worker: Map) -> list[object]:
 
 
 def _show_deaths(result: Map) -> None:
+    _show_notices(result)
     if not result["deaths"]:
         put("no worker has died; `srvctl why --all` shows those that left as they were told")
     for alike in _alike(result["deaths"]):

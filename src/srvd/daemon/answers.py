@@ -299,7 +299,8 @@ class Answers:
         shown = [view.death_map(death) for death in deaths[: args["limit"]]]
         for entry in shown:
             entry["at"] = _unix(entry["at"])
-        return {"schema": 1, "deaths": shown}
+        notices = [{"text": text, "at": None} for pool in pools for text in view.mixed(pool)]
+        return {"schema": 1, "notices": notices, "deaths": shown}
 
     def _history(self, args: Map) -> Map:
         ended = [op for op in reversed(self._house.operations.values()) if op.state.ended]

@@ -38,6 +38,7 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
         max_rss=pool.max_rss,
         health=pool.health,
         health_timeout=pool.health_timeout,
+        warm=bool(pool.warm),
         bake=pool.bake,
         rollback_window=pool.rollback_window,
         strategy=Strategy(pool.strategy),

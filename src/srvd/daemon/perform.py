@@ -20,6 +20,7 @@ from srvd.core.actions import (
     SealListeners,
     StartZygote,
     StopZygote,
+    Teach,
     TellWorker,
     Told,
 )
@@ -44,10 +45,10 @@ from srvd.wire import family
 __all__ = ["PERFORMED", "Family", "Performer"]
 
 Performed = (
-    StartZygote | StopZygote | KillZygote | Fork | TellWorker | KillWorker | SealListeners | DropRevision
+    StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker | SealListeners | DropRevision
 )  # fmt: skip
 
-PERFORMED = (StartZygote, StopZygote, KillZygote, Fork, TellWorker, KillWorker, SealListeners, DropRevision)
+PERFORMED = (StartZygote, StopZygote, KillZygote, Teach, Fork, TellWorker, KillWorker, SealListeners, DropRevision)
 """The actions that `perform` takes."""
 
 _HANDSHAKES = 1.0
@@ -108,6 +109,8 @@ class Performer:
                 self.zygotes.stop(generation)
             case KillZygote(generation, dump):
                 self.zygotes.kill(generation, dump=dump)
+            case Teach(generation, modules):
+                self.zygotes.teach(generation, modules)
             case Fork(worker):
                 self.workers.order(worker, self.zygotes.process(_generation(worker)))
             case TellWorker():
@@ -203,7 +206,7 @@ class Performer:
 
     def _start(self, generation: GenerationId, revision: Revision) -> None:
         self._revisions[generation] = revision
-        pool = self._pool(generation)
+        pool = self._addressed(generation)
         config = self._configs[revision]
         fronts = Fronts(config.listeners, config.tls)
         self.zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners), fronts)
@@ -218,12 +221,23 @@ class Performer:
                 self.workers.wake(action.worker)
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self._probe_url(action.worker), action.seconds))
+            case Told.WARM:
+                self.workers.tell(action.worker, family.Warm(list(self._addressed(_generation(action.worker)).warm)))
             case Told.REOPEN:
                 self.workers.tell(action.worker, family.Reopen())
             case Told.WAKE:
                 self.workers.wake(action.worker)
             case Told.DUMP:
                 self.workers.log_stacks(action.worker)
+
+    def _addressed(self, generation: GenerationId) -> PoolSettings:
+        """The pool's settings with URLs for its paths, as a worker asks them of itself."""
+        config, name = self._configs[self._revisions[generation]], generation.pool
+        pool = config.pools[name]
+        return pool._replace(
+            health=probe_url(config, name) if pool.health else "",
+            warm=tuple(probe_url(config, name, path) for path in pool.warm),
+        )
 
     def _probe_url(self, worker: WorkerId) -> str:
         return probe_url(self._configs[self._revisions[_generation(worker)]], worker.pool)

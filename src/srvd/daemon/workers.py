@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 
-from srvd.core.events import ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid
+from srvd.core.events import CodeMixed, ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid, WorkerWarmed
 from srvd.core.model import GenerationId, Pid, WorkerId
 from srvd.daemon.kept import Kept
 from srvd.daemon.orphans import Orphan
@@ -336,6 +336,10 @@ class Workers:
                 emit(WorkerSaid(worker.id, Word.FAILED, family.clip(traceback or reason)))
             case family.Probed(healthy, text):
                 emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, family.clip(text)))
+            case family.Warmed(modules):
+                emit(WorkerWarmed(worker.id, tuple(modules)))
+            case family.Mixed(file):
+                emit(CodeMixed(GenerationId(*worker.id[:2]), family.clip(file)))
             case family.Worn(reason):
                 emit(WorkerSaid(worker.id, Word.WORN, reason))
             case family.Reopened(problem):

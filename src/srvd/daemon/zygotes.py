@@ -6,12 +6,20 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from srvd import __version__
 from srvd.config.settings import PoolSettings
-from srvd.core.events import WorkerContinued, WorkerStopped, ZygoteFailed, ZygoteGone, ZygoteLoaded
+from srvd.core.events import (
+    CodeMixed,
+    WorkerContinued,
+    WorkerStopped,
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLearned,
+    ZygoteLoaded,
+)
 from srvd.core.model import Fault, GenerationId, WorkerId
 from srvd.daemon.bond import Bond
 from srvd.daemon.kept import Kept
@@ -130,6 +138,12 @@ class Zygotes:
     def pids(self) -> dict[int, GenerationId]:
         return {zygote.process.pid: generation for generation, zygote in self._zygotes.items()}
 
+    def teach(self, generation: GenerationId, modules: Iterable[str]) -> None:
+        """Have it import these; answered by `ZygoteLearned`, unless it does not listen, which its deadline tells."""
+        found = self.process(generation)
+        if found is not None:
+            found.say(family.Learn(list(modules)))
+
     def stop(self, generation: GenerationId) -> None:
         """Tell it to leave. One that still loads is killed by that: it asked the kernel for it."""
         zygote = self._zygotes.get(generation)
@@ -247,6 +261,10 @@ class Zygotes:
                 if passed:
                     self.hold(zygote.id, passed.pop())
                 self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes)))
+            case family.Learned(notes):
+                self._voice.emit(ZygoteLearned(zygote.id, tuple(notes)))
+            case family.Mixed(file):
+                self._voice.emit(CodeMixed(zygote.id, family.clip(file)))
             case family.LoadFailed(reason, hint, traceback):
                 self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
             case family.Forked(serial, pid) if passed:

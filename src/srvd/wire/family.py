@@ -6,6 +6,7 @@ only in the docstrings. The worker's vocabulary is tiny on purpose: a worker tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -23,6 +24,15 @@ wait for another one."""
 
 LIMIT = 1 << 17
 """The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
+
+Modules = list[str]
+"""Names of modules, "shop.views": said by a worker, and imported by its zygote; no more than MODULES_LIMIT, and none
+longer than NAME_LIMIT characters."""
+
+MODULES_LIMIT = 2048
+NAME_LIMIT = 200
+NAMES_LIMIT = LIMIT // 8
+"""Characters of all names together, of up to four bytes each."""
 
 TEXT_LIMIT = 12_288
 """Characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
@@ -135,6 +145,24 @@ class Probe(Record):
     seconds: float
 
 
+class Warm(Record):
+    """daemon → worker: call the application with GET on each path; answered by `Warmed`."""
+
+    paths: list[str]
+
+
+class Learn(Record):
+    """daemon → zygote: import these before the next fork, as a worker did to answer; answered by `Learned`."""
+
+    modules: Modules
+
+
+class Learned(Record):
+    """zygote → daemon: it has imported them; the notes say what is left to each worker, and why."""
+
+    notes: list[str]
+
+
 class Reopen(Record):
     """daemon → worker: open the access log anew; answered by `Reopened`."""
 
@@ -161,6 +189,18 @@ class Failed(Record):
 class Probed(Record):
     healthy: bool
     text: str  # "GET /healthz: 200 OK", or what went wrong
+
+
+class Warmed(Record):
+    """worker → daemon: the paths were asked; the modules that it has imported from files since it was ready."""
+
+    modules: Modules
+
+
+class Mixed(Record):
+    """worker or zygote → daemon: it has imported a file that is newer than its generation's load. Said once."""
+
+    file: str
 
 
 class Reopened(Record):
@@ -210,17 +250,20 @@ class Adopted(Record):
 
 
 Message = (
-    Load | Fork | Quit | Loaded | LoadFailed | Forked | ForkFailed | Reaped | Stopped | Continued
-    | Serve | Drain | Probe | Reopen | Ping | Ready | Serving | Failed | Probed | Reopened | Worn | Pong | Woke | Bye
+    Load | Fork | Learn | Quit | Loaded | LoadFailed | Learned | Forked | ForkFailed | Reaped | Stopped | Continued
+    | Serve | Drain | Probe | Warm | Reopen | Ping
+    | Ready | Serving | Failed | Probed | Warmed | Mixed | Reopened | Worn | Pong | Woke | Bye
     | Here | Adopted
 )  # fmt: skip
 
-TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Quit, Adopted)
+TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Learn, Quit, Adopted)
 FROM_ZYGOTE: tuple[type[Message], ...] = (
-    Loaded, LoadFailed, Forked, ForkFailed, Reaped, Stopped, Continued,
+    Loaded, LoadFailed, Learned, Mixed, Forked, ForkFailed, Reaped, Stopped, Continued,
 )  # fmt: skip
-TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Reopen, Ping, Adopted)
-FROM_WORKER: tuple[type[Message], ...] = (Ready, Serving, Failed, Probed, Reopened, Worn, Pong, Woke, Bye)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Warm, Reopen, Ping, Adopted)
+FROM_WORKER: tuple[type[Message], ...] = (
+    Ready, Serving, Failed, Probed, Warmed, Mixed, Reopened, Worn, Pong, Woke, Bye,
+)  # fmt: skip
 FROM_ORPHAN: tuple[type[Message], ...] = (Here,)
 
 _CHECKS: dict[str, tuple[type, ...]] = {
@@ -230,6 +273,7 @@ _CHECKS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int | None": (int, type(None)),
     "list[str]": (list,),
+    "Modules": (list,),
     "list[int]": (list,),
     "list[dict[str, Any]]": (list,),
     "list[list[int]]": (list,),
@@ -271,6 +315,8 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
 def _fits(value: object, kind: str) -> bool:
     if isinstance(value, bool) and kind != "bool":  # bool is an int to Python, not to us
         return False
+    if kind == "Modules" and isinstance(value, list):
+        return fitting_modules(value) == value
     if kind == "list[str]" and isinstance(value, list):
         return all(isinstance(item, str) for item in value)
     if kind == "list[int]" and isinstance(value, list):
@@ -278,6 +324,19 @@ def _fits(value: object, kind: str) -> bool:
     if kind == "list[list[int]]" and isinstance(value, list):
         return all(isinstance(row, list) and all(type(item) is int for item in row) for row in value)
     return isinstance(value, _CHECKS[kind])
+
+
+def fitting_modules(names: Iterable[Any]) -> Modules:
+    """Those of the names that a message may carry: what may follow `import`, and no more than there is room for."""
+    fitting: Modules = []
+    room = NAMES_LIMIT
+    for name in names:
+        if isinstance(name, str) and len(name) <= NAME_LIMIT and all(map(str.isidentifier, name.split("."))):
+            room -= len(name)
+            if room < 0 or len(fitting) == MODULES_LIMIT:
+                break
+            fitting.append(name)
+    return fitting
 
 
 def clip(text: str) -> str:

@@ -16,7 +16,7 @@ from srvd.linux import fds
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
-from srvd.worker import forked, hooks
+from srvd.worker import forked, hooks, warming
 from srvd.worker.access import AccessLog
 from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
@@ -27,6 +27,7 @@ from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
 from srvd.worker.orders import Link, Name, Orders, Patience
 from srvd.worker.orphan import Home
+from srvd.worker.releases import Watch
 from srvd.worker.service import Application, Service
 from srvd.worker.shared import SharedLoop, SharedService
 from srvd.worker.threads import Threads
@@ -62,6 +63,8 @@ class Boot(NamedTuple):
     home: Home | None = None  # None: it leaves when its link ends
     lines: Lines | None = None  # of the access log, if there is one; None: nobody else has them
     lifeline: int = -1  # ends when nobody is left who could end this worker; -1: there is none
+    warms: bool = False  # it imports by itself what others have from their zygote: it is asked before it is ready
+    watch: Watch | None = None
 
     @property
     def worker(self) -> str:
@@ -83,6 +86,8 @@ def serve(boot: Boot) -> int:
     # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did
     # the zygote end before it told of this fork, nobody would ever end it.
     fds.kill_at_end(boot.link)
+    if boot.watch is not None:
+        boot.watch.tell_to(lambda file: link.say(family.Mixed(file)))
     try:
         with forked.guarded(lambda: boot.descriptors):
             if boot.hooks is not None:
@@ -130,6 +135,8 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     kinds = (Exchange, service.connection, type(loop), Meter, Link, AccessLog)
     forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
+    if boot.warms:
+        warming.ask(service, name, [*settings.warm, *([settings.health] if settings.health else [])])
     fds.kill_at_end(boot.link, on=False)
     link.say(family.Ready(), wait=True)
     try:

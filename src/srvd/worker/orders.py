@@ -15,6 +15,7 @@ from typing import NamedTuple
 from srvd.errors import BadFrame
 from srvd.linux import dispositions, fds
 from srvd.wire import family
+from srvd.worker import warming
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
 from srvd.worker.orphan import Home, Orphan
@@ -94,6 +95,7 @@ class Orders:
         self._patience = patience
         self._dismissed = False  # by the order to leave with all others: no daemon will come
         self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._modules: frozenset[str] | None = None  # before it was first asked something
         self._heard_end = False
         self._draining = False
         self.deadline = NEVER  # of the drain
@@ -148,7 +150,12 @@ class Orders:
                     if self._service.wear is not None:
                         self._service.wear.begin(now)
             case family.Probe(path, _):  # the daemon keeps its time
+                self._modules = self._modules or warming.modules()
                 self._link.say(probe(self._service, self._worker, path), wait=True)
+            case family.Warm(paths):
+                self._modules = self._modules or warming.modules()
+                warming.ask(self._service, self._worker, paths)
+                self._link.say(family.Warmed(warming.imported_since(self._modules)), wait=True)
             case family.Reopen():
                 access = self._service.access
                 self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)

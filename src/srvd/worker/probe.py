@@ -26,8 +26,8 @@ _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
 _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def probe(service: Service, worker: str, target: str) -> Probed:
-    """Whether the application answers GET `target` with one of the statuses that `health_status` names.
+def probe(service: Service, worker: str, target: str, statuses: Sequence[str] = ()) -> Probed:
+    """Whether the application answers GET `target` with one of these statuses; none: those that `health_status` names.
 
     `target` is a URL, whose scheme and host the application sees as those of a client's request (`config/health.py`
     makes it), or only a path.
@@ -56,7 +56,7 @@ def probe(service: Service, worker: str, target: str) -> Probed:
     if exchange.failure:
         return Probed(False, clip(f"GET {path}: the application failed\n{exchange.failure}"))
     text = f"GET {path}: {exchange.status}"
-    if is_among(exchange.code, service.health_status):
+    if is_among(exchange.code, statuses or service.health_status):
         return Probed(True, text)
     return Probed(False, clip(f"{text}{_explained(exchange, host)}"))
 

@@ -82,6 +82,8 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         nudge=stock.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
         lifeline=_own(stock.lifeline),
+        warms=stock.warms or stock.app is None,
+        watch=stock.watch,
     )
 
 

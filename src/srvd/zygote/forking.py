@@ -7,6 +7,7 @@ timer while there is a daemon. What a zygote does without one is `orphaned.py`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -24,11 +25,12 @@ from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.record import Record
 from srvd.wire import family
-from srvd.worker import access
+from srvd.worker import access, forked
 from srvd.worker.hooks import Hooks
 from srvd.worker.lines import Lines
 from srvd.worker.orphan import Home, call_home
-from srvd.zygote import child
+from srvd.worker.releases import Watch
+from srvd.zygote import child, learning
 from srvd.zygote.orphaned import Orphanhood
 from srvd.zygote.stops import Stops
 
@@ -60,6 +62,8 @@ class Stock(Record):
     home: Home | None = None  # None: it leaves when its link ends
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
     dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
+    warms: bool = False  # each worker is asked its paths before it is ready
+    watch: Watch | None = None
 
 
 class Newborn(Record):
@@ -132,7 +136,11 @@ class Nursery:
         datagram, passed = received
         if not datagram:
             return self._lose_daemon()
-        order = family.decode(datagram, (family.Fork, family.Quit, family.Adopted))
+        order = family.decode(datagram, (family.Fork, family.Learn, family.Quit, family.Adopted))
+        if isinstance(order, family.Learn):
+            fds.close_all(passed)
+            self._learn(order.modules)
+            return True
         if isinstance(order, family.Adopted):
             self._orphanhood, self._parted = None, False
             for newborn in self._children.values():
@@ -179,6 +187,18 @@ class Nursery:
             self._link = link
             self._epoll.register(link, select.EPOLLIN)
         return True
+
+    def _learn(self, modules: Sequence[str]) -> None:
+        stock = self._stock
+        fds.kill_at_end(self._link)  # as at the load, this may never come back
+        with forked.guarded(lambda: [self._link.fileno()]):
+            lesson = learning.learn(modules, preload=stock.wanted.preload, seconds=stock.pool.boot_timeout / 2)
+        gc.collect()
+        gc.freeze()
+        fds.kill_at_end(self._link, on=False)
+        dispositions = stock.dispositions.joined(lesson.dispositions)
+        self._stock = stock._replace(warms=stock.warms or not lesson.whole, dispositions=dispositions)
+        self._say(family.Learned([family.clip(note) for note in lesson.notes]))
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
         # Before the fork: what the application has registered to run in each child comes first there, and may hang.

@@ -28,6 +28,7 @@ from srvd.record import Record
 from srvd.wire import family
 from srvd.worker import forked
 from srvd.worker.orphan import Home
+from srvd.worker.releases import Watch
 from srvd.zygote import fronting, loading
 from srvd.zygote.forking import Nursery, Stock
 
@@ -107,6 +108,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         _limit(pool, fresh=errand.fresh)
         _become(wanted)
         loading.enter(wanted)
+        watch = Watch(os.getcwd())
+        watch.begin()
         fds.kill_at_end(link)
         with forked.guarded(lambda: (link.fileno(), *errand.fds)):
             outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
@@ -125,6 +128,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
     lifeline, hold = lifelines.make()
     fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), [hold], wait=True)
+    watch.tell_to(lambda file: fds.send(link, family.encode(family.Mixed(file))))
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
@@ -135,7 +139,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     home = None if home is None else home._replace(lifeline=hold)
     stock = Stock(
         wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, lifeline, hold, home, nudge,
-        outcome.dispositions,
+        outcome.dispositions, watch=watch,
     )  # fmt: skip
     Nursery(link, stock).run()
     return 0

@@ -1,0 +1,79 @@
+"""What is imported after the load: learned by the zygote from its canary, before the next fork; or of another release.
+
+A view that is imported by the first request is one that each worker would read from the disk by itself, whatever lies
+there then. The canary has been probed, and so has imported most of them: its zygote imports the same. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import failure, moves
+from srvd.core.actions import Level, Teach, TellWorker, Told
+from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
+from srvd.core.lifecycle import Impulse
+from srvd.core.model import Fault, Stage
+from srvd.core.state import NEVER, Generation, House, Turn
+
+__all__ = ["begin", "heard", "overdue", "sentence"]
+
+
+def begin(generation: Generation, turn: Turn) -> None:
+    """The canary is healthy: have it asked the other paths, too. Once in a generation's life: when it is tried again
+    for a rollback, its zygote has learned, and the files are those of another release.
+    """
+    if generation.learns:
+        generation.learns = False
+        generation.deadline = turn.now + generation.spec.boot_timeout
+        canary = generation.workers[generation.canary]
+        turn.do(TellWorker(canary.id, Told.WARM, generation.spec.boot_timeout))
+    else:
+        _end(generation)
+
+
+def heard(house: House, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: Turn) -> None:
+    """What a worker or a zygote says of what it has imported."""
+    name, number = event.worker[:2] if isinstance(event, WorkerWarmed) else event.generation
+    pool = house.pools.get(name)
+    generation = None if pool is None else pool.generations.get(number)
+    if generation is None:
+        return
+    match event:
+        case CodeMixed():
+            _mixed(generation, failure.in_short(event.file), turn)
+        case WorkerWarmed() if generation.stage is Stage.WARMING and event.worker.serial == generation.canary:
+            if event.modules:
+                generation.deadline = turn.now + generation.spec.boot_timeout
+                turn.do(Teach(generation.id, event.modules))
+            else:
+                _end(generation)
+        case ZygoteLearned() if generation.stage is Stage.WARMING:
+            for note in event.notes:
+                turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
+            _end(generation)
+
+
+def _end(generation: Generation) -> None:
+    generation.deadline = NEVER
+    moves.shift(generation, Impulse.WARMED)
+
+
+def overdue(generation: Generation, turn: Turn) -> None:
+    """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
+    limit = generation.spec.boot_timeout
+    message = f"not warm within {limit:g} s: a path of `warm` not answered, or a module not imported"
+    moves.doom(generation, Fault("boot_failed", message, "see where it waits, or raise boot_timeout"), turn)
+    canary = generation.workers.get(generation.canary)
+    if canary is not None:
+        moves.kill(canary, "boot_timeout", turn, dump=True)
+
+
+def _mixed(generation: Generation, file: str, turn: Turn) -> None:
+    if generation.mixed:
+        return
+    generation.mixed = file
+    fields = ("generation", str(generation.id)), ("file", file)
+    turn.note(Level.WARNING, "generation", sentence(generation), *fields)
+
+
+def sentence(generation: Generation) -> str:
+    """That it has code of two releases; "" if that is not known."""
+    return f"{generation.id} now has code of two releases: {generation.mixed}" if generation.mixed else ""

@@ -45,8 +45,9 @@ def test_a_good_application_is_loaded_and_nothing_else_happens(tmp_path: Path) -
     done = check(tmp_path, "shop:app", "--workers", "8")
     assert (done.returncode, done.stderr) == (EXIT.DONE, "")
     first, second = done.stdout.splitlines()
-    assert first.startswith("pool web: shop:app loaded in ")
-    assert second == "the configuration is good: 1 pool (web) with 8 workers"
+    assert first.startswith("pool web: shop:app was ready after ")
+    assert first.endswith(" s; not probed: pools.web.health is not set")
+    assert second == "the configuration is good: 1 pool (web) with 8 workers; ports were not tried"
     assert {entry.name for entry in tmp_path.iterdir()} <= {"shop.py", "__pycache__"}
 
 
@@ -67,16 +68,16 @@ def test_every_pool_is_tried_although_the_first_fails(tmp_path: Path) -> None:
     assert done.returncode == EXIT.FAILED
     assert "No module named 'none'" in done.stderr
     assert "module shop has no 'no'" in done.stderr
-    assert [line.split(" loaded")[0] for line in done.stdout.splitlines()] == ["pool b: shop:app"]
+    assert [line.split(" was ready")[0] for line in done.stdout.splitlines()] == ["pool b: shop:app"]
 
 
 def test_an_application_that_hangs_shows_its_stack_and_is_ended(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("import time\ntime.sleep(60)\n")
-    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nboot_timeout = '300ms'\n")
+    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nboot_timeout = '2s'\n")
     done = check(tmp_path)
     assert done.returncode == EXIT.FAILED
     assert f'web |   File "{tmp_path}/shop.py", line 2 in <module>' in done.stderr
-    assert "not done after 0.3 s (boot_timeout)" in done.stderr
+    assert "was not loaded within 2 s" in done.stderr
 
 
 def test_an_application_that_ends_the_process_has_failed(tmp_path: Path) -> None:
@@ -120,3 +121,48 @@ def test_an_interpreter_that_is_none_is_told_as_a_failure(tmp_path: Path, python
     done = check(tmp_path)
     assert done.returncode == EXIT.FAILED
     assert "the process ended while it was loaded" in done.stderr
+
+
+def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: Path) -> None:
+    """A health probe that fails, a worker that cannot boot, a zygote that ends after loading, files of the daemon."""
+    (tmp_path / "shop.py").write_text(
+        "def app(environ, start):\n    start('404 Not Found', [])\n    return [b'']\n"
+        "def fine(environ, start):\n    start('200 OK', [])\n    return [b'']\n"
+    )
+    (tmp_path / "dies.py").write_text(
+        "import os\nos.register_at_fork(before=lambda: os._exit(3))\nfrom shop import fine as app\n"
+    )
+    (tmp_path / "hooked.py").write_text("def on_worker_start(worker):\n    import os\n    os._exit(5)\n")
+    pool = "[listeners.web]\nbind = ['127.0.0.1:0']\n[pools.web]\n"
+    for config, code, told in (
+        (f"{pool}app = 'shop:app'\nhealth = '/h'\n", EXIT.FAILED, "GET /h: 404"),
+        (f"{pool}app = 'shop:fine'\nhooks = 'hooked'\n", EXIT.FAILED, "exited with code 5"),
+        (f"{pool}app = 'dies:app'\npreload = 'on'\n", EXIT.FAILED, "the zygote died (exit 3)"),
+        (f"{pool}app = 'shop:fine'\n[daemon]\nlog_file = 'none/x.log'\n", EXIT.SYSTEM, "open the log"),
+        (f"{pool}app = 'shop:fine'\n[daemon]\npidfile = 'none/x.pid'\n", EXIT.SYSTEM, "write the pidfile"),
+    ):
+        (tmp_path / "srvd.toml").write_text(config)
+        done = check(tmp_path)
+        assert (done.returncode, "is good" in done.stdout) == (code, False), (config, done)
+        assert told in done.stderr
+        start = subprocess.run([SRVD, "start", "-n", "trial"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert start.returncode == code, (config, start.stderr)
+
+
+def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def app(environ, start):\n    start('200 OK', [])\n    return [b'']\n")
+    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nhealth = '/h'\nworkers = 0\n")
+    done = check(tmp_path)
+    assert (done.returncode, done.stderr) == (EXIT.DONE, "")
+    assert done.stdout.splitlines()[0].endswith(" s; GET /h was healthy")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_access_log_that_the_pools_user_cannot_write_is_told(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(GOOD)
+    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nuser = 'nobody'\naccess_log = 'access.log'\n")
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        folder.chmod(folder.stat().st_mode & 0o7777 | 0o055)
+    done = check(tmp_path)
+    assert done.returncode == EXIT.DONE
+    assert f"warning: web: open the access log {tmp_path}/access.log: Permission denied" in done.stderr

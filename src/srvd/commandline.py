@@ -21,7 +21,7 @@ from srvd.cli import start as start_daemon
 from srvd.config import gunicorn, show, values
 from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
-from srvd.errors import EXIT, BadArgs, LoadFailed, SrvdError
+from srvd.errors import EXIT, BadArgs, SrvdError
 from srvd.log import escape
 from srvd.usage import nearest_option, sentence, show_topic
 
@@ -55,13 +55,14 @@ Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refu
 configuration is wrong.
 """
 
-_CHECK_HELP = """Check the configuration, and load each application once in a process that is thrown away.
+_CHECK_HELP = """Check the configuration, and start each application with one worker that is thrown away.
 
 \b
   srvd check -c /etc/shop/srvd.toml && srvctl reload
 
-Opens no port and touches no running daemon. Exit codes: 0 it would start, 1 an application cannot be loaded (with its
-traceback), 78 the configuration is wrong (all problems at once).
+The worker is asked for its health as a start would ask it, and leaves. Opens no port and touches no running daemon;
+whether the ports are free is not tried. Exit codes: 0 it would start, 1 an application does not come up (with its
+traceback), 71 a file of the daemon cannot be written, 78 the configuration is wrong (all problems at once).
 """
 
 _CONFIG_HELP = """Show every setting with its value and where the value comes from.
@@ -147,7 +148,7 @@ def start(path: str | None, daemonize: bool, **given: Any) -> None:
     sys.exit(start_daemon(Asked(path, _given(given), daemonize)))
 
 
-@cli.command(help=_CHECK_HELP, short_help="Check the configuration and load the applications; change nothing.")
+@cli.command(help=_CHECK_HELP, short_help="Check the configuration and try the applications; change nothing.")
 @_with_settings
 def check(path: str | None, **given: Any) -> None:
     config = Source.find(path, _given(given)).read()
@@ -155,18 +156,22 @@ def check(path: str | None, **given: Any) -> None:
 
     _warn(config)
     code = EXIT.DONE
+    for refused in trial.look_at_files(config):
+        complain(refused)
+        code = refused.exit_code
     for pool in config.pools.values():
         try:
-            loaded = trial.try_load(pool, partial(_say_line, pool.name))
-        except LoadFailed as error:
+            tried = trial.try_start(config, pool.name, partial(_say_line, pool.name))
+        except SrvdError as error:
             complain(error)
-            code = error.exit_code
+            code = code or EXIT.FAILED
             continue
-        for note in loaded.notes:
-            _say_warning(f"pool {pool.name}: {note}")
-        click.echo(f"pool {pool.name}: {pool.app} loaded in {loaded.seconds:.2f} s")
+        for text in (*tried.notes, *tried.warnings):
+            _say_warning(text if text.startswith(f"{pool.name}: ") else f"pool {pool.name}: {text}")
+        probed = f"GET {pool.health} was healthy" if pool.health else f"not probed: pools.{pool.name}.health is not set"
+        click.echo(f"pool {pool.name}: {pool.app} was ready after {tried.seconds:.2f} s; {probed}")
     if code == EXIT.DONE:
-        click.echo(f"{config.path or 'the configuration'} is good: {_count(config)}")
+        click.echo(f"{config.path or 'the configuration'} is good: {_count(config)}; ports were not tried")
     sys.exit(code)
 
 

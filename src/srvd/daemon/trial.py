@@ -1,111 +1,167 @@
-"""Loads each application once in a zygote that is thrown away: what `srvd check` does.
+"""What `srvd check` does: a start of each pool with one worker, up to the point where it would accept, then its end.
 
-Opens no port, forks no worker, and touches no running daemon.
+The same supervisor, zygote, worker and probe as those of a start, in processes that are thrown away. Opens no port and
+touches no running daemon.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
-from srvd.config.settings import PoolSettings
-from srvd.core.events import Event, ZygoteFailed, ZygoteGone, ZygoteLoaded
-from srvd.core.model import GenerationId
-from srvd.daemon.loop import Loop
-from srvd.daemon.voice import Voice
-from srvd.daemon.workers import Workers
-from srvd.daemon.zygotes import Zygotes
-from srvd.errors import LoadFailed
+from srvd.config.settings import Config, PoolSettings
+from srvd.core import actions as act
+from srvd.core import view
+from srvd.core.events import Event, Ordered, Started, Tick, ZygoteLoaded
+from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
+from srvd.core.supervisor import Supervisor
+from srvd.daemon.engine import spec_of
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop, Timer
+from srvd.daemon.perform import PERFORMED, Performer
+from srvd.errors import SrvdError, SystemRefused, from_wire
 from srvd.linux.scoreboard import Board
 from srvd.record import Record
 
-__all__ = ["Loaded", "try_load"]
+__all__ = ["Tried", "look_at_files", "try_start"]
 
 FAREWELL = 5.0
-"""Seconds that a zygote has to end, once it was told to or killed."""
+"""Seconds that worker and zygote have to end once they were told to; then they are killed."""
+
+_REVISION = Revision(1)
+_START = OpId(1)
+_SLOTS = 4
 
 
-class Loaded(Record):
+class Tried(Record):
+    """A pool that came up. `notes`: what loading left behind; `warnings`: what a start would say beside its success."""
+
     seconds: float
-    notes: tuple[str, ...]  # what it left behind that would not survive a fork
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
-def try_load(pool: PoolSettings, line: Callable[[str], None]) -> Loaded:
-    """Load the pool's application, also if `preload` is off; `line` gets each line it writes to stderr.
+def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
+    """Start the pool with one worker: load, boot, probe. `line` gets each line that they write to stderr.
 
-    Raises `LoadFailed` with the traceback in its detail, also when `boot_timeout` has passed.
+    Raises the error that a start would end with.
     """
     loop = Loop()
-    board = Board.create(1)
+    board = Board.create(_SLOTS)
     try:
-        trial = _Trial(pool, loop, board, line)
-        try:
-            return trial.run()
-        finally:
-            trial.end()
+        return _Trial(config, config.pools[pool], loop, board, line).run()
     finally:
         board.close()
         loop.close()
 
 
+def look_at_files(config: Config) -> Iterator[SrvdError]:
+    """What a start would refuse of the files of the daemon itself."""
+    for what, path in (("open the log", config.daemon.log_file), ("write the pidfile", config.daemon.pidfile)):
+        problem = _unwritable(path) if path else ""
+        if problem:
+            yield SystemRefused(f"{what} {path}: {problem}")
+
+
+def _unwritable(path: str) -> str:
+    """Why this user cannot write the file; "" if it can. Nothing is made."""
+    folder = os.path.dirname(path) or "."
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return "Is a directory"
+        return "" if os.access(path, os.W_OK) else "Permission denied"
+    except OSError:
+        if not os.path.isdir(folder):
+            return "No such file or directory"
+        return "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+
+
 class _Trial:
-    """One zygote from its start to its end."""
+    """One pool from its start to its end."""
 
-    def __init__(self, pool: PoolSettings, loop: Loop, board: Board, line: Callable[[str], None]) -> None:
-        voice = Voice(loop, self._take, woke=lambda: None, line=lambda _, text: line(text))
-        self._pool = pool._replace(preload="on") if pool.preload == "off" else pool
+    def __init__(
+        self, config: Config, pool: PoolSettings, loop: Loop, board: Board, line: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._pool = pool
         self._loop = loop
-        self._answer: ZygoteLoaded | LoadFailed | None = None
-        self._gone = False
-        self._zygotes = Zygotes(voice, board, Workers(voice, board))
-        self._id = GenerationId(pool.name, 1)
+        self._core = Supervisor()
+        self._performer = Performer(loop, board, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
+        self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
+        self._queue: deque[Event] = deque()
+        self._turning = False
+        self._timer: Timer | None = None
+        self._notes: tuple[str, ...] = ()
+        self._warnings: tuple[str, ...] = ()
+        self._over = False  # everybody is gone
 
-    def run(self) -> Loaded:
+    def run(self) -> Tried:
         began = time.monotonic()
-        self._zygotes.start(self._id, self._pool, ())
-        timer = self._loop.call_later(self._pool.boot_timeout, self._overdue)
+        actor = Actor(os.getuid(), os.getpid(), "srvd check")
+        spec = spec_of(self._pool)._replace(workers=1)
         try:
-            while self._answer is None:
+            self._emit(Started(_REVISION, (spec,), actor))
+            start = self._core.operation(_START)
+            assert start is not None
+            while not start.state.ended:
                 self._loop.run()
+            took = time.monotonic() - began
         finally:
-            timer.cancel()
-        if isinstance(self._answer, LoadFailed):
-            raise self._answer
-        return Loaded(time.monotonic() - began, self._answer.notes)
+            self._end(actor)
+        if start.state is not OpState.DONE:
+            raise from_wire(view.fault_map(start.fault) or {})
+        return Tried(took, self._notes, tuple(self._warnings))
 
-    def end(self) -> None:
-        """Returns when the process is gone: by its end of the link, or killed."""
-        self._zygotes.stop(self._id)
-        timer = self._loop.call_later(FAREWELL, self._give_up)
-        while not self._gone:
+    def _end(self, actor: Actor) -> None:
+        """Returns when all processes are gone: told to leave, or killed."""
+        self._emit(Ordered(1, Order(Kind.STOP, timeout=FAREWELL), actor))
+        late = self._loop.call_later(2 * FAREWELL, self._give_up)
+        while not self._over:
             self._loop.run()
-        timer.cancel()
-        self._zygotes.close(dismiss=True)
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case ZygoteLoaded():
-                self._conclude(event)
-            case ZygoteFailed(_, fault):
-                detail = {"step": "load", "traceback": fault.traceback}
-                self._conclude(LoadFailed(fault.message, hint=fault.hint, detail=detail))
-            case ZygoteGone():
-                self._gone = True
-                self._conclude(self._too_late())  # if nothing else: it was overdue, and its stacks are written by now
-
-    def _conclude(self, answer: ZygoteLoaded | LoadFailed) -> None:
-        if self._answer is None:
-            self._answer = answer
-        self._loop.stop()
-
-    def _overdue(self) -> None:
-        self._zygotes.kill(self._id, dump=True)
-
-    def _too_late(self) -> LoadFailed:
-        return LoadFailed(
-            f"load {self._pool.app}: not done after {self._pool.boot_timeout:g} s (boot_timeout); it was ended",
-            hint="the stacks above say where it is stuck; or give it more time",
-        )
+        late.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._performer.close(dismiss=True)
 
     def _give_up(self) -> None:
-        self._zygotes.kill(self._id, dump=False)
+        self._over = True
+        self._loop.stop()
+
+    def _emit(self, event: Event) -> None:
+        """One event to the core, and what follows from it."""
+        self._queue.append(event)
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while self._queue:
+                self._turn(self._queue.popleft())
+        finally:
+            self._turning = False
+        self._arm()
+
+    def _turn(self, event: Event) -> None:
+        if isinstance(event, ZygoteLoaded):
+            self._notes = event.notes
+        for action in self._core.handle(event, time.monotonic()):
+            match action:
+                case act.Ended(op) if op == _START:
+                    start = self._core.operation(op)
+                    self._warnings = start.warnings if start is not None else ()
+                    self._loop.stop()
+                case act.Exit():
+                    self._over = True
+                    self._loop.stop()
+                case act.Refused():  # the stop of a start that has failed and leaves already
+                    continue
+                case _ if isinstance(action, PERFORMED):
+                    self._performer.perform(action)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._core.next_deadline()
+        self._timer = None if due is None else self._loop.call_at(due, self._emit, Tick())

@@ -82,7 +82,7 @@ def show(what: str, cost: float | str) -> None:
     sys.stdout.write(f"{what:20} {cost if isinstance(cost, str) else f'{cost:6.2f}'}\n")
 
 
-def _nobody(data: bytes) -> None:
+def _nobody(exchange: Exchange, data: bytes) -> None:
     """Where write() would go."""
 
 

@@ -237,8 +237,8 @@ class PoolSettings(NamedTuple):
     request_timeout: Annotated[
         float,
         Setting(
-            "For one request in the application; then its worker is replaced, and has 5 s to finish its others; "
-            "0: no limit",
+            "For the application to give something: the first block of a response, or the next one; then its worker is "
+            "replaced, and has drain_timeout to finish its other requests; 0: no limit",
             "duration or 0",
         ),
     ] = 60.0  # fmt: skip
@@ -264,11 +264,28 @@ class PoolSettings(NamedTuple):
     body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0
     send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
+    body_memory: Annotated[
+        int,
+        Setting(
+            "Memory of a worker for all bodies that wait: of requests until they are whole, of responses until they "
+            "are read. Of each, at most 1 MiB; the rest is in unnamed files in $TMPDIR, else in /var/tmp; 0: all of it",
+            "size or 0",
+        ),
+    ] = 64 << 20
+    max_buffered_response: Annotated[
+        int,
+        Setting(
+            "How much of one response is kept for a client that reads more slowly than the application gives; beyond "
+            "it, or when the disk is full, the application waits for the client; 0: it always does",
+            "size or 0",
+        ),
+    ] = 1 << 30
     stream_bodies: Annotated[
         bool,
         Setting(
             "Call the application when a request's head is here, and read the body when the application does; a slow "
-            "client then holds one of the threads, which it does not else, and its upload counts for request_timeout",
+            "client then holds one of the threads, which it does not else, and its upload counts for request_timeout. "
+            "A chunked body has no length then, and Django, for one, takes it for empty",
             "yes or no",
         ),
     ] = False

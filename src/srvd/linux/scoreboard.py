@@ -34,19 +34,21 @@ _GEOMETRY = Struct("@II")  # magic, slots; at byte 8 of the header
 _GEOMETRY_AT = 8
 _USED_AT = 64  # byte _USED_AT + slot: how many of its lanes were handed out since it was cleared
 
-# A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency), then the request under way.
+# A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency), then the request under way: its line,
+# when the application gave something for it last, and when it began.
 _COUNTERS = _CLASSES + 2 + LATENCY_BUCKETS
 _SENT = _CLASSES
 _CONNECTIONS = _CLASSES + 1
 _LATENCY = _CLASSES + 2
 _LINE_AT = _COUNTERS * 8
-_LINE = 184
+_LINE = 176
 _LANE = 512
-_NOW = Struct(f"@{_LINE}sd")  # line, began
-_FACTS = Struct(f"@{_COUNTERS}Q{_LINE}sd")
+_NOW = Struct(f"@{_LINE}sdd")  # line, gave, began
+_FACTS = Struct(f"@{_COUNTERS}Q{_LINE}sdd")
 _BY_CLASS = Struct(f"@{_CLASSES}Q")
 _DOUBLE = Struct("@d")
 _BEGAN = (_LANE - 8) // 8  # index of `began` among the lane's doubles
+_GAVE = _BEGAN - 1
 _SLOT = max(LANES * _LANE, mmap.PAGESIZE)
 _MOST = 2**63 - 1  # of any number that leaves here: what was scribbled must fit into messages, and its sums, too
 _TRIES = 3
@@ -60,6 +62,8 @@ class LaneFacts(Record):
     busy: int = 0  # lanes in a request
     began: float = 0.0  # when the oldest request under way began; 0.0: idle
     line: str = ""  # its request line
+    gave: float = 0.0  # of those under way, the oldest time at which one began or was given something of its response
+    quiet: str = ""  # the request line of that one
     requests: int = 0  # answered
     by_class: tuple[int, ...] = (0,) * _CLASSES  # answered, by status // 100; index 0: no proper status
     sent: int = 0
@@ -88,13 +92,13 @@ class Lane:
         self._times = row.cast("d")
 
     def begin(self, now: float, line: bytes) -> bool:
-        """A request began; `line` is its request line, cut to 184 bytes.
+        """A request began; `line` is its request line, cut to 176 bytes.
 
         False: the daemon does not look at the page by itself at present; its doorbell has to be rung.
         """
-        # One pack writes the line and then `began`, in this order; in between `began` reads 0.0, which is idle.
+        # One pack writes them in this order; in between `began` reads 0.0, which is idle.
         memory = self._memory
-        _NOW.pack_into(memory, self._at, line, now)
+        _NOW.pack_into(memory, self._at, line, now, now)
         return memory[0] != 0
 
     @property
@@ -102,9 +106,14 @@ class Lane:
         """When its request began; 0.0: it is in none."""
         return self._times[_BEGAN]
 
-    def rest(self) -> None:
-        """The request waits for its reader, the thread is free: it is not busy, and nothing is counted yet."""
-        self._times[_BEGAN] = 0.0
+    @property
+    def last_gave(self) -> float:
+        """When the application gave something for its request, or was called for it."""
+        return self._times[_GAVE]
+
+    def gave(self, now: float) -> None:
+        """The application has given a part of the response."""
+        self._times[_GAVE] = now
 
     def end(self, now: float, status: int, sent: int, began: float) -> None:
         """The request that began at `began` was answered with `status` (0: it was not) and `sent` bytes in all."""
@@ -235,19 +244,24 @@ class Board:
     def _lane_facts(self, slot: int, thread: int) -> LaneFacts:
         at = self._lane_at(slot, thread)
         for _ in range(_TRIES):
-            *counters, line, began = _FACTS.unpack_from(self._memory, at)
+            *counters, line, gave, began = _FACTS.unpack_from(self._memory, at)
             # The line belongs to `began` if no other request took the lane while it was read.
             if self._began(at) == began:
                 break
         else:
             line = b""
-        busy = 0.0 < began <= time.monotonic()  # neither NaN nor nonsense
+        now = time.monotonic()
+        busy = 0.0 < began <= now  # neither NaN nor nonsense
+        gave = gave if began <= gave <= now else began
         counters = [min(counter, _MOST) for counter in counters]
         by_class = tuple(counters[:_CLASSES])
+        text = line.partition(b"\0")[0].decode("utf-8", "replace") if busy else ""
         return LaneFacts(
             busy=int(busy),
             began=began if busy else 0.0,
-            line=line.partition(b"\0")[0].decode("utf-8", "replace") if busy else "",
+            line=text,
+            gave=gave if busy else 0.0,
+            quiet=text,
             requests=min(sum(by_class), _MOST),
             by_class=by_class,
             sent=counters[_SENT],
@@ -265,11 +279,15 @@ def _header_size(slots: int) -> int:
 
 
 def _merge(lanes: list[LaneFacts]) -> LaneFacts:
-    oldest = min((lane for lane in lanes if lane.busy), key=lambda lane: lane.began, default=LaneFacts())
+    busy = [lane for lane in lanes if lane.busy]
+    oldest = min(busy, key=lambda lane: lane.began, default=LaneFacts())
+    quiet = min(busy, key=lambda lane: lane.gave, default=LaneFacts())
     return LaneFacts(
-        busy=sum(lane.busy for lane in lanes),
+        busy=len(busy),
         began=oldest.began,
         line=oldest.line,
+        gave=quiet.gave,
+        quiet=quiet.line,
         requests=_total(lane.requests for lane in lanes),
         by_class=tuple(map(_total, zip(*(lane.by_class for lane in lanes), strict=True))) or LaneFacts().by_class,
         sent=_total(lane.sent for lane in lanes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from srvd.config.settings import PoolSettings
@@ -135,6 +136,7 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     kinds = (Exchange, service.connection, type(loop), Meter, Link, AccessLog)
     forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
+    service.context = copy_context()
     if boot.warms:
         warming.ask(service, name, [*settings.warm, *([settings.health] if settings.health else [])])
     fds.kill_at_end(boot.link, on=False)

@@ -8,27 +8,25 @@ from __future__ import annotations
 import socket
 import time
 from io import BufferedReader, BytesIO
-from select import EPOLLIN, EPOLLOUT, POLLOUT, poll
+from select import EPOLLIN, EPOLLOUT
+from typing import NamedTuple
 
 from srvd.http.head import Environ, HeadReader, Request
 from srvd.http.inbound import Inbound
 from srvd.http.refusal import Refusal, answer
-from srvd.worker.loop import NEVER
-from srvd.worker.outbox import Outbox
+from srvd.worker.delivery import Delivery
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
 from srvd.worker.spool import Spool
 from srvd.worker.stream import LEAST_RATE, BodyStream
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.transport import READ, Transport, abort
-from srvd.worker.wsgi import CONTINUE, Exchange, ReaderGone
+from srvd.worker.wsgi import CONTINUE, Exchange
 
-__all__ = ["SHARE", "Connection"]
+__all__ = ["Connection"]
 
 # So many requests that came together are answered before other connections have their turn.
 _BURST = 16
-SHARE = 1 << 20
-"""And so many bytes of one response."""
 _LINGER_BYTES = 65_536
 
 # The hot path looks at these; an attribute of an enum costs a lookup more.
@@ -37,12 +35,20 @@ _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
 )  # fmt: skip
 
 
+class _Ending(NamedTuple):
+    """What is still to be known of an exchange when its application is through with it."""
+
+    keep_alive: bool
+    must_reset: bool
+    label: str
+
+
 class Connection:
     """Lives from accept to close, in the loop of its service."""
 
     __slots__ = (
-        "_exchange", "_fd", "_inbound", "_linger_left", "_outbox", "_service", "_since", "_sock", "_spool", "_stream",
-        "deadline", "phase", "served",
+        "_delivery", "_ending", "_exchange", "_fd", "_inbound", "_linger_left", "_service", "_since", "_sock", "_spool",
+        "_stream", "deadline", "phase", "served",
     )  # fmt: skip
 
     def __init__(self, service: Service, sock: Transport, template: Environ, now: float, heads: HeadReader) -> None:
@@ -50,10 +56,11 @@ class Connection:
         self._sock = sock
         self._fd = sock.fileno()
         self._inbound = Inbound(heads, template)
-        self._outbox = Outbox()
+        self._delivery = Delivery(service, sock)
         self._spool: Spool | None = None  # the body of the request that is being read or answered
         self._stream: BodyStream | None = None  # or it is read by the application
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | None = None  # while its application has it
+        self._ending: _Ending | None = None  # of the response whose rest is in the outbox
         self._since = now  # when the body, or the response, began
         self._linger_left = _LINGER_BYTES
         self.phase = Phase.IDLE
@@ -93,15 +100,10 @@ class Connection:
             self.close(now)
 
     def close(self, now: float) -> None:
-        """Forget the connection; a response under way is abandoned."""
+        """Forget the connection, and what was not sent. No application is in it: that ends before."""
         if self.phase is _CLOSED:
             return
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None and not exchange.ended:
-            exchange.abandon()
-            if exchange.must_reset:
-                abort(self._sock)
-            self._service.meter.end(now, exchange, self._since)
+        self._delivery.outbox.close()
         self._drop_body()
         self.phase = _CLOSED
         loop = self._service.loop
@@ -176,14 +178,16 @@ class Connection:
                 request.environ["wsgi.input"] = BytesIO(request.whole)
                 return request
             if self._service.streams:
+                # RFC 9112 section 7.1.3: what the application reads is decoded.
+                request.environ.pop("HTTP_TRANSFER_ENCODING", None)
                 self._stream = BodyStream(request, inbound, self._sock, self._service.times.body, self._proceed)
                 request.environ["wsgi.input"] = BufferedReader(self._stream)
                 return request
             self._since = now
-            self._spool = Spool()
+            self._spool = Spool(self._service.budget)
             if request.expects:
                 request.expects = False
-                self._send(CONTINUE)
+                self._delivery.say(CONTINUE)
             data = b""
         return self._read_body(data, now)
 
@@ -218,7 +222,7 @@ class Connection:
         data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
         self._service.meter.refused(now, refusal.status, len(data), self._inbound.environ)
         self._drop_body()
-        self._send(data)
+        self._delivery.say(data)
         self._linger(now)
 
     # Answering
@@ -226,95 +230,36 @@ class Connection:
     def _serve(self, request: Request, now: float) -> bool:
         """Calls the application; True: the response is out, and the connection can take the next request."""
         self._since = now
-        service = self._service
+        service, delivery = self._service, self._delivery
         service.meter.begin(now, request.line)
-        exchange = self._exchange = Exchange(service, request, self._push)
-        return self._deliver(exchange, exchange.start())
-
-    def _deliver(self, exchange: Exchange, data: bytes) -> bool:
-        """Sends what the application gives until it has no more, or the reader has to catch up; as `_serve`."""
-        outbox = self._outbox
-        given = 0
-        while True:
-            if data:
-                given += len(data)
-                exchange.sent += len(data)
-                if not self._send(data):
-                    now = time.monotonic()
-                    if exchange.ended:  # close() ends only what goes on
-                        self._service.meter.end(now, exchange, self._since)
-                    self.close(now)
-                    return False
-            if exchange.span is not None:
-                outbox.add_span(exchange.span)
-                exchange.sent += exchange.span.length
-                exchange.span = None
-            if exchange.ended:
-                break
-            # PEP 3333, "Buffering and Streaming": what was given must not wait for what comes next.
-            if outbox.items or given >= SHARE:
-                now = time.monotonic()
-                self._service.meter.rest()
-                self._await_reader(now)
-                return False
-            data = exchange.more()
-        now = time.monotonic()
-        self._service.meter.end(now, exchange, self._since)
-        if outbox.items:
-            self._await_reader(now)
+        exchange = self._exchange = Exchange(service, request, delivery.push)
+        now = service.context.copy().run(delivery.answer, exchange, service.meter, now)
+        if delivery.outbox.items or delivery.outbox.broken:
+            self._await_reader(exchange, now)
             return False
         return self._finish(exchange, now)
 
-    def _send(self, data: bytes) -> bool:
-        """False: the connection is broken."""
-        outbox = self._outbox
-        if outbox.items:
-            outbox.add(data)
-            return True
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return False
-        if sent != len(data):
-            outbox.add(memoryview(data)[sent:])
-        return True
-
-    def _push(self, data: bytes) -> None:
-        """What write() of PEP 3333 gives: it cannot be suspended, so a slow reader holds the thread here.
-
-        Raises `ReaderGone` when the reader is gone, or has taken nothing for `send_timeout`.
-        """
-        exchange, outbox = self._exchange, self._outbox
-        if exchange is None or not self._send(data):
-            raise ReaderGone
-        exchange.sent += len(data)
-        while outbox.items:  # as in _deliver
-            waiting = poll()
-            waiting.register(self._fd, POLLOUT)
-            limit = self._service.times.send
-            if not waiting.poll(None if limit == NEVER else limit * 1000):
-                raise ReaderGone
-            try:
-                outbox.flush(self._sock)
-            except OSError as exc:
-                raise ReaderGone from exc
-
-    def _await_reader(self, now: float) -> None:
-        if self.phase is not _ANSWERING:
-            self.phase = _ANSWERING
-            self._service.loop.want(self._fd, EPOLLOUT)
+    def _await_reader(self, exchange: Exchange, now: float) -> None:
+        """The application is through with it, the reader is not, or is gone."""
+        if self._delivery.outbox.broken:
+            self.reset(now)
+            return
+        # Not the exchange: it holds the environ, and that the body.
+        self._ending = _Ending(exchange.keep_alive, exchange.must_reset, exchange.request.label)
+        self._exchange = None
+        self._drop_body()
+        self.phase = _ANSWERING
+        self._service.loop.want(self._fd, EPOLLOUT)
         self._set_deadline(now + self._service.times.send)
 
     def _resume(self, now: float) -> None:
-        """The reader took something: send the rest, and ask the application for more when all of it is gone."""
-        exchange, outbox = self._exchange, self._outbox
-        assert exchange is not None
+        """The reader took something: send more of what is left."""
+        ending, outbox = self._ending, self._delivery.outbox
+        assert ending is not None
         try:
             taken = outbox.flush(self._sock)
         except EOFError:
-            self._service.log.error(f"{exchange.request.label}: the file became shorter while it was sent")
+            self._service.log.error(f"{ending.label}: the file became shorter while it was sent")
             self.reset(now)
             return
         except OSError:
@@ -324,19 +269,14 @@ class Connection:
             self._set_deadline(now + self._service.times.send)
         if outbox.items:
             return
-        ready = self._finish(exchange, now) if exchange.ended else self._go_on(exchange, now)
-        if ready and self._inbound.begun:
+        self._ending = None
+        if self._finish(ending, now) and self._inbound.begun:
             self._take(b"", now)
-
-    def _go_on(self, exchange: Exchange, now: float) -> bool:
-        """The reader has caught up; as `_serve`."""
-        self._service.meter.begin(now, exchange.request.line)
-        return self._deliver(exchange, exchange.more())
 
     def _mute(self) -> None:
         """Something came while the application has the connection; only with several threads."""
 
-    def _finish(self, exchange: Exchange, now: float) -> bool:
+    def _finish(self, exchange: Exchange | _Ending, now: float) -> bool:
         """The response is out; True: the connection can take the next request."""
         self._exchange = None
         if self._spool is not None:
@@ -345,6 +285,8 @@ class Connection:
         if exchange.must_reset:
             self.reset(now)
             return False
+        if self._delivery.armed:
+            self._delivery.disarm()
         stream, self._stream = self._stream, None
         if (stream is not None and not stream.finish()) or not exchange.keep_alive:
             self._linger(now)

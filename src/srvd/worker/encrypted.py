@@ -14,8 +14,7 @@ from typing import Any
 from srvd.http.head import Environ
 from srvd.tls.context import build
 from srvd.tls.material import Material
-from srvd.worker.files import BlockWrapper
-from srvd.worker.transport import READ
+from srvd.worker.transport import READ, RESET
 
 __all__ = ["Encrypted", "Secure"]
 
@@ -48,7 +47,7 @@ class Secure:
         """What the requests of the connection have in common beside those over plain HTTP: the client's certificate
         in the names that Apache's mod_ssl gave it.
         """
-        common: Environ = {"wsgi.url_scheme": "https", "wsgi.file_wrapper": BlockWrapper}
+        common: Environ = {"wsgi.url_scheme": "https"}
         return common | encrypted.client() if self._asks else common
 
 
@@ -146,8 +145,9 @@ class Encrypted:
     def _send(self, data: bytes | memoryview) -> int:
         if not self._flush():
             raise BlockingIOError
-        taken, self._owed = self._owed, 0
         view = memoryview(data)
+        taken = min(self._owed, len(view))
+        self._owed -= taken
         while taken < len(view):
             count = self._tls.write(view[taken : taken + _BLOCK])
             if not self._flush():
@@ -166,8 +166,8 @@ class Encrypted:
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         if option == socket.SO_LINGER:
-            # The next thing is a reset: what was sent must look cut off, so its end is not announced.
-            self._aborted = True
+            # If its end is a reset, what was sent must look cut off, so the end is not announced.
+            self._aborted = value == RESET
         self._sock.setsockopt(level, option, value)
 
     def close(self) -> None:

@@ -1,22 +1,24 @@
 """`wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling"): a file as a response's body.
 
-Sends nothing itself: a real file is handed to the connection as a span for sendfile(2), all else is read in blocks.
+Sends nothing itself: what really is a file is handed to the connection as a span, all else is read in blocks.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
+from io import BufferedRandom, BufferedReader, FileIO
 from typing import Any, NamedTuple
 
-__all__ = ["BlockWrapper", "FileWrapper", "Span"]
+__all__ = ["FileWrapper", "Span"]
 
 _BLOCK = 65_536
 
 
 class Span(NamedTuple):
-    """Bytes of an open file; the descriptor is the wrapped file's."""
+    """Bytes of an open file."""
 
     fd: int
     offset: int
@@ -24,7 +26,7 @@ class Span(NamedTuple):
 
 
 class FileWrapper:
-    """An iterable of the file's blocks; `span()` says whether it can go by sendfile(2) instead."""
+    """An iterable of the file's blocks; `span()` says whether it can be sent as it is on the disk instead."""
 
     def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
         self.filelike = filelike
@@ -42,20 +44,29 @@ class FileWrapper:
         return block
 
     def span(self) -> Span | None:
-        """From the file's position to its end; None if it is no regular file with a descriptor of its own."""
+        """From the file's position to its end, with the file's own descriptor; None if it has to be read.
+
+        To have a descriptor is not enough: what read() gives may be something else than what is behind it (gzip, a
+        decrypting storage, text). So the type must be one of Python's own for plain files, exactly. And the size must
+        be an honest one: files of /proc say 0, those of /sys a page, and neither has blocks on a disk.
+        """
+        file = self.filelike
+        if type(file) is _temporary_file():
+            file = file.file
+        raw = file.raw if type(file) in (BufferedReader, BufferedRandom) else file
+        if type(raw) is not FileIO:
+            return None
         try:
-            fd = self.filelike.fileno()
-            offset = self.filelike.tell()
-            status = os.fstat(fd)
-        except (AttributeError, OSError, ValueError):  # BytesIO, a pipe, a closed file: it is read instead
+            file.flush()  # what was written to it just now, before the size is asked for
+            offset = file.tell()  # not of `raw`, which may have been read ahead of it
+            status = os.fstat(raw.fileno())
+        except (OSError, ValueError):  # a pipe, a closed file
             return None
-        if not stat.S_ISREG(status.st_mode) or not isinstance(offset, int):
+        if not stat.S_ISREG(status.st_mode) or not status.st_size or not status.st_blocks:
             return None
-        return Span(fd, offset, max(status.st_size - offset, 0))
+        return Span(raw.fileno(), offset, max(status.st_size - offset, 0))
 
 
-class BlockWrapper(FileWrapper):
-    """The same where sendfile(2) is no way, because what is sent has to be encrypted."""
-
-    def span(self) -> None:
-        """It is always read."""
+def _temporary_file() -> object:
+    """What `tempfile.NamedTemporaryFile` returns. Not imported: nobody has one who has not imported it."""
+    return getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", None)

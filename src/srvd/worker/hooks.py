@@ -44,10 +44,13 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     ),
     "on_worker_start": ("worker", "The application is loaded; the worker says that it is ready when this returns"),
     "on_worker_stop": ("worker", "The last request is answered, the process ends; not in a worker that is killed"),
-    "before_request": ("environ", "Right before the application is called with this environ"),
+    "before_request": (
+        "environ",
+        "Right before the application is called with this environ, on the request's thread and in its context",
+    ),
     "after_request": (
         "environ, status, sent, seconds",
-        "The response has ended, or its reader has gone: the status, the bytes of its body, how long it took",
+        "Right after its close(), on the request's thread and in its context: the status, the bytes given, how long",
     ),
 }
 """The arguments of each hook and when it is called; `worker` is a name such as "web/3#17"."""

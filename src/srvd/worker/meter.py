@@ -29,19 +29,24 @@ class Meter:
         self._witness = witness
 
     def begin(self, now: float, label: bytes) -> None:
-        """The application is called, or goes on with a response, for the request `label`."""
+        """The application is called for the request `label`."""
         if not self._lane.begin(now, label):
             # Also if it has rung before: the daemon may have looked, found that request over, and gone to sleep.
             self._bell()
 
     @property
     def began(self) -> float:
-        """When the application was called last; 0.0: it is not in a call."""
+        """When the application was called; 0.0: it is not in a call."""
         return self._lane.began
 
-    def rest(self) -> None:
-        """The application waits for its reader; it is not busy meanwhile."""
-        self._lane.rest()
+    @property
+    def last_gave(self) -> float:
+        """When the application, which is in a call, gave something last, or was called."""
+        return self._lane.last_gave
+
+    def gave(self, now: float) -> None:
+        """The application has given a part of its response, or its reader has taken one that it waited for."""
+        self._lane.gave(now)
 
     def end(self, now: float, exchange: Exchange, began: float) -> None:
         """The response that began at `began` has ended."""

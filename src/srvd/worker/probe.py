@@ -5,6 +5,7 @@ Sets no limit of time and asks once: the daemon says when to ask again, and kill
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -48,11 +49,7 @@ def probe(service: Service, worker: str, target: str, statuses: Sequence[str] = 
         return Probed(False, f"GET {path}: this is no request: {refusal.why}")
     request.environ["wsgi.input"] = BytesIO()
     exchange = Exchange(service, request, _unread)
-    given = len(exchange.start())
-    while not exchange.ended:
-        given += len(exchange.more())
-        if given > _LONGEST:
-            exchange.abandon()
+    service.context.copy().run(_ask, exchange)
     if exchange.failure:
         return Probed(False, clip(f"GET {path}: the application failed\n{exchange.failure}"))
     text = f"GET {path}: {exchange.status}"
@@ -91,5 +88,16 @@ def _django_refuses(host: str) -> bool:
     return not request.validate_host(request.split_domain_port(host)[0], allowed)
 
 
-def _unread(data: bytes) -> None:
+def _ask(exchange: Exchange) -> None:
+    given = len(exchange.start())
+    while not exchange.ended:
+        if exchange.span is not None:
+            os.close(exchange.span.fd)
+            exchange.span = None
+        given += len(exchange.more())
+        if given > _LONGEST:
+            exchange.abandon()
+
+
+def _unread(exchange: Exchange, data: bytes) -> None:
     """Where write() goes."""

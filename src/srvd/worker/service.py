@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from srvd.http.clock import Stamp
 from srvd.http.head import Environ, HeadReader
 from srvd.http.limits import Limits
+from srvd.worker.budget import Budget
 from srvd.worker.crowd import Crowd
 from srvd.worker.loop import NEVER
+from srvd.worker.sender import Sender
 
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
@@ -61,6 +65,13 @@ class Service:
         self.heads = HeadReader(_limits(settings))
         self.crowd = Crowd(meter)
         self.times = Times(settings)
+        self.budget = Budget(settings.body_memory)
+        self.most_kept = settings.max_buffered_response
+        self.sender = Sender()
+        self.writing = Lock()
+        """Of the counts of threads that are in write(), of all responses."""
+        self.context: Context = copy_context()
+        """Of the worker, when it became ready; each request runs in a copy of its own."""
         self.closing = settings.keepalive_timeout == 0
         """Responses that begin now are the last ones of their connections."""
         self.access: AccessLog | None = None
@@ -84,6 +95,10 @@ class Service:
                     f"{label}: the application's field {name} was dropped: it speaks of the connection, which is "
                     f"the server's; this worker drops it from now on without a word"
                 )
+
+    def late_calls(self, since: float) -> int:
+        """How many calls are under way that were given nothing since then. With one thread nobody could ask."""
+        return 0
 
     def stamp(self) -> bytes:
         """The Server and Date lines of a response that is made now."""

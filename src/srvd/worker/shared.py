@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from srvd.http.head import Request
-from srvd.worker.connection import SHARE, Connection
+from srvd.worker.connection import Connection
 from srvd.worker.loop import Loop
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
@@ -128,6 +128,9 @@ class SharedService(Service):
             return 0.0
         return _LONG_BREATH if stuck else _BREATH
 
+    def late_calls(self, since: float) -> int:
+        return sum(seat.began > 0.0 and seat.last_gave <= since for seat in self._all_seats)
+
     def seat_is_free(self) -> None:
         """Said by the thread that has given one back, after a call that took its time."""
         on_seat, self._on_seat = self._on_seat, None
@@ -140,11 +143,9 @@ class CalledConnection(Connection):
     touches it, its socket too. In all other phases it belongs to the loop's owner.
     """
 
-    __slots__ = ("_broken", "_resumed")
+    __slots__ = ()
 
     _service: SharedService
-    _resumed: bool  # the call goes on with a response
-    _broken: bool  # the call found that its socket does not work any more
 
     def expire(self, now: float) -> None:
         if self.phase is _CALLING:
@@ -164,16 +165,7 @@ class CalledConnection(Connection):
         """Has the application called; False: the next request waits until it has answered."""
         self._since = now
         service = self._service
-        self._exchange = Exchange(service, request, self._push)
-        self._resumed = False
-        self.phase = _CALLING
-        service.calls.append(self)
-        return False
-
-    def _go_on(self, exchange: Exchange, now: float) -> bool:
-        service = self._service
-        service.loop.mute(self._fd)  # it can be written to, which the loop would tell at once
-        self._resumed = True
+        self._exchange = Exchange(service, request, self._delivery.push)
         self.phase = _CALLING
         service.calls.append(self)
         return False
@@ -197,74 +189,41 @@ class CalledConnection(Connection):
         exchange = self._exchange
         assert exchange is not None
         try:
-            if self._broken:
+            outbox = self._delivery.outbox
+            if outbox.items or outbox.broken:
                 self.phase = _IDLE
-                self.close(now)
-            elif exchange.ended and not self._outbox.items:
+                self._await_reader(exchange, now)
+            else:
                 # ANSWERING: what follows asks the loop for the descriptor.
                 self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
                 if self._finish(exchange, now) and self._inbound.begun:
                     self._take(b"", now)
-            else:
-                self.phase = _IDLE
-                self._await_reader(now)
         except Exception as exc:  # the connection ends here, as in on_ready
             self._fail(exc, now)
 
     # The thread of the call
 
     def work(self, meter: Meter, now: float) -> float:
-        """Has the application answer until its response is over or its reader has to catch up; the time then.
-
-        After it either `settle` or `hand_back` must be called.
-        """
-        exchange = self._exchange
+        """Has the application answer; the time then. After it either `settle` or `hand_back` must be called."""
+        exchange, service = self._exchange, self._service
         assert exchange is not None
         meter.begin(now, exchange.request.line)
         try:
-            self._broken = not self._answer(exchange)
-            if self._broken and not exchange.ended:
-                exchange.abandon()
+            return service.context.copy().run(self._delivery.answer, exchange, meter, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
-            self._service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
-            self._broken = True
-        now = time.monotonic()
-        if exchange.ended:
-            meter.end(now, exchange, self._since)
-        else:
-            meter.rest()
-        return now
-
-    def _answer(self, exchange: Exchange) -> bool:
-        """False: the connection is broken."""
-        outbox = self._outbox
-        data = exchange.more() if self._resumed else exchange.start()
-        given = 0
-        while True:
-            if data:
-                given += len(data)
-                exchange.sent += len(data)
-                if not self._send(data):
-                    return False
-            if exchange.span is not None:
-                outbox.add_span(exchange.span)
-                exchange.sent += exchange.span.length
-                exchange.span = None
-                return True
-            if exchange.ended or outbox.items or given >= SHARE:
-                return True
-            data = exchange.more()
+            service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
+            self._delivery.outbox.broken = True
+            return time.monotonic()
 
     def hand_back(self, now: float) -> None:
         """The call is over, and another thread has the loop. Mostly nothing has to be done there, and it need not wake
         up: the descriptor is where it was, and the deadline is not before those that it knows of.
         """
-        exchange, service, fd = self._exchange, self._service, self._fd
+        exchange, service, fd, outbox = self._exchange, self._service, self._fd, self._delivery.outbox
         if (
-            self._broken
-            or exchange is None
-            or not exchange.ended
-            or self._outbox.items
+            exchange is None
+            or outbox.broken
+            or outbox.items
             or not exchange.keep_alive
             or self._inbound.begun
             or self._stream is not None

@@ -1,4 +1,4 @@
-"""Holds a request's body until all of it is here: in memory while it is short, in an unnamed file when it is long.
+"""Holds a request's body until all of it is here: in memory while it is short and there is room, else in a file.
 
 Reads no socket and checks no length: the bounds are kept by whoever feeds it.
 """
@@ -9,11 +9,9 @@ import os
 from io import BufferedReader, BytesIO, FileIO
 
 from srvd.http.head import Environ
+from srvd.worker.budget import IN_MEMORY, Budget
 
-__all__ = ["IN_MEMORY", "Spool"]
-
-IN_MEMORY = 1 << 20
-"""Bodies longer than this many bytes go to a file."""
+__all__ = ["Spool", "unnamed_file"]
 
 _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
 
@@ -21,27 +19,40 @@ _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that any
 class Spool:
     """`add` until the body is complete, then `give` it; `close` in the end."""
 
-    __slots__ = ("_file", "_memory", "size")
+    __slots__ = ("_budget", "_file", "_memory", "_taken", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._taken = 0  # bytes of the budget
         self._memory = BytesIO()
         self._file: FileIO | None = None
         self.size = 0
 
     def add(self, pieces: list[bytes]) -> None:
         """Raises `OSError` when there is no room for it."""
-        if self._file is not None:
-            data = b"".join(pieces)
-            self.size += len(data)
-            _write(self._file, data)
-            return
-        for piece in pieces:
-            self.size += len(piece)
-            self._memory.write(piece)
-        if self.size > IN_MEMORY:
-            self._file = _unnamed_file()
+        size = sum(map(len, pieces))
+        self.size += size
+        if self._file is None and not self._has_room(size):
+            self._file = FileIO(unnamed_file(), "w+")
             _write(self._file, self._memory.getbuffer())
             self._memory = BytesIO()
+            self._give_back()
+        if self._file is not None:
+            _write(self._file, b"".join(pieces))
+        else:
+            self._memory.writelines(pieces)
+
+    def _has_room(self, size: int) -> bool:
+        """Takes it from the budget. A growing BytesIO has up to an eighth more than is in it."""
+        size += size >> 3
+        if self.size > IN_MEMORY or not self._budget.take(size):
+            return False
+        self._taken += size
+        return True
+
+    def _give_back(self) -> None:
+        self._budget.give(self._taken)
+        self._taken = 0
 
     def give(self, environ: Environ, trailers: list[tuple[bytes, bytes]]) -> None:
         """Puts all of it, to be read from its beginning, where the application finds it."""
@@ -59,6 +70,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file, if there is one; memory stays readable for whoever kept the environ."""
+        self._give_back()
         if self._file is not None:
             self._file.close()
 
@@ -70,8 +82,8 @@ def _write(file: FileIO, data: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _unnamed_file() -> FileIO:
-    """A file that no other process can find and that is gone when it is closed. Raises `OSError`.
+def unnamed_file() -> int:
+    """The descriptor of a file that no other process can find, and that is gone when it is closed. Raises `OSError`.
 
     Not from `tempfile`: that module costs every zygote several milliseconds of import.
     """
@@ -83,4 +95,4 @@ def _unnamed_file() -> FileIO:
         path = f"{_FOLDERS[1]}/srvd-{os.urandom(12).hex()}"
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         os.unlink(path)
-    return FileIO(fd, "w+")
+    return fd

@@ -9,12 +9,14 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["READ", "Transport", "abort"]
+__all__ = ["READ", "RESET", "Transport", "abort", "calm"]
 
 READ = 65_536
 """So many bytes are asked of a socket at a time."""
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() resets
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: close() resets, also the one at the end of a process that is killed."""
+_CALM = struct.pack("ii", 0, 0)
 
 
 class Transport(Protocol):
@@ -43,4 +45,10 @@ class Transport(Protocol):
 def abort(transport: Transport) -> None:
     """Its close will be a reset, so that the peer sees an error. Unix sockets have none."""
     if transport.family != socket.AF_UNIX:
-        transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def calm(transport: Transport) -> None:
+    """Its close will be an ordinary one again. Raises `OSError`."""
+    if transport.family != socket.AF_UNIX:
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CALM)

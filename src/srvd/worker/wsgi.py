@@ -1,11 +1,13 @@
 """One request in the application: the calling convention of PEP 3333, turned into bytes to send.
 
-Has no socket: the connection asks for the next bytes when it can use them, so a slow reader suspends the response and
-not the worker.
+Has no socket: the connection asks for the next bytes, one after the other and to the end, on the thread and in the
+context in which it began. A slow reader is the connection's matter: no response is left half made.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -18,9 +20,10 @@ from srvd.worker.service import Service
 from srvd.worker.stream import BodyBroken
 from srvd.worker.tracebacks import format_traceback
 
-__all__ = ["CONTINUE", "Exchange", "ReaderGone", "Write"]
+__all__ = ["CONTINUE", "Exchange", "ReaderGone", "ResponseOver", "Write"]
 
 Write = Callable[[bytes], None]
+Push = Callable[["Exchange", bytes], None]
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _OVER = object()
@@ -37,19 +40,25 @@ class ReaderGone(ConnectionError):
     """Raised into an application that calls write() for a client that is not there any more, or does not read."""
 
 
+class ResponseOver(RuntimeError):
+    """Raised into an application that gives something for a response that has ended: the connection is another's."""
+
+
 class Exchange:
     """From the application's call to the end of its response.
 
     `start()`, then `more()` until `ended`; each gives bytes to send, maybe none. Then `keep_alive` says whether the
-    connection can be used again. `abandon()` if nobody reads it.
+    connection can be used again. `abandon()` if nobody reads it. All of them are called by one thread, in one context.
+    `push` sends what the application gives by other ways than these; raises `ReaderGone`.
     """
 
     __slots__ = (
-        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status", "code", "ended",
-        "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
+        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_last", "_push", "_service", "_status",
+        "_writing", "code", "ended", "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
+        "unmarked",
     )  # fmt: skip
 
-    def __init__(self, service: Service, request: Request, push: Write) -> None:
+    def __init__(self, service: Service, request: Request, push: Push) -> None:
         self._service = service
         self._push = push
         self._status: Status | None = None
@@ -57,7 +66,9 @@ class Exchange:
         self._framing: Framing | None = None  # None: the head has not been made
         self._bytes_left = 0  # of what Content-Length promised
         self._iterator: Iterator[bytes] | None = None
+        self._last = b""  # the whole body, after its head
         self._close: Callable[[], object] | None = None
+        self._writing = 0  # threads that are in write() or the like
         self.request = request
         request.environ[EARLY_HINTS] = self.early_hints
         # RFC 9110 section 10.1.1: who answers before the body was asked for says that it will not be read.
@@ -73,7 +84,9 @@ class Exchange:
         self.head_size = 0
         """So many of the bytes are the head."""
         self.span: Span | None = None
-        """A part of a file that comes after the bytes."""
+        """A part of a file that comes after the bytes. The descriptor is for whoever takes it."""
+        self.unmarked = False
+        """Its end will be the connection's end, which is to be a reset if the worker is killed before."""
 
     @property
     def status(self) -> str:
@@ -132,9 +145,7 @@ class Exchange:
         if fields.dropped:
             self._service.warn_of_dropped(self.request.label, fields.dropped)
         if self.request.minor:
-            data = b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text
-            self.head_size += len(data)
-            self._push(data)
+            self._speak(lambda: self._interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text))
 
     def proceed(self) -> None:
         """Asks for the body that the client keeps back (RFC 9110 section 10.1.1), for the application reads it.
@@ -144,13 +155,15 @@ class Exchange:
         if self._framing is None and not self.ended:
             self.request.expects = False
             self.keep_alive = self.request.keep_alive and not self._service.closing
-            self.head_size += len(CONTINUE)
-            self._push(CONTINUE)
+            self._speak(lambda: self._interim(CONTINUE))
 
     def more(self) -> bytes:
         """The next bytes of the response; b"" is nothing now."""
         iterator = self._iterator
         if iterator is None:
+            if self._last:
+                self._end()
+                return self._last
             return self._finish()
         try:
             block: Any = next(iterator, _OVER)
@@ -160,7 +173,9 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody reads the response any more."""
-        self.ended = True
+        if self.span is not None:
+            os.close(self.span.fd)
+            self.span = None
         self.must_reset = self._framing is Framing.CLOSE
         self._end()
 
@@ -173,9 +188,9 @@ class Exchange:
             self._close = getattr(result, "close", None)
         self._iterator = iter(result)
         if kind is FileWrapper and self._framing is None:
-            self.span = result.span()
-            if self.span is not None:
-                return self._file(self.span)
+            span = result.span()
+            if span is not None:
+                return self._file(span)
         return self.more()
 
     def _whole(self, body: bytes) -> bytes:
@@ -194,7 +209,6 @@ class Exchange:
             and not status.bodiless
         ):  # nearly always; what follows comes to the same
             self._framing = Framing.LENGTH
-            self.ended = True
             self._end()
             data = b"%b%b%b%b" % (status.line, self._service.stamp(), fields.end, body)
             self.head_size += len(data) - len(body)
@@ -202,20 +216,24 @@ class Exchange:
         head = self._open(len(body))
         if self._framing is Framing.NONE:
             body = b""
-        elif len(body) > _LONGEST_JOINED:
-            self._iterator = iter((body,))
-            return head
         elif len(body) != self._bytes_left:
             body = self._fit(body)
             self._check_short()
-        self.ended = True
+        if len(body) > _LONGEST_JOINED:
+            self._last = body
+            return head
         self._end()
         return head + body
 
     def _file(self, span: Span) -> bytes:
+        """The head; the file follows it. Its descriptor is a copy: close() has not to wait for the reader."""
         head = self._open(span.length)
         count = 0 if self._framing is Framing.NONE else min(span.length, self._bytes_left)
-        self.span = span._replace(length=count) if count else None
+        if count:
+            try:
+                self.span = Span(os.dup(span.fd), span.offset, count)
+            except OSError:  # too many open files: it is read instead
+                return head
         self._bytes_left -= count
         self._iterator = None
         return head
@@ -231,6 +249,7 @@ class Exchange:
         )
         head = opening.head
         self._framing = opening.framing
+        self.unmarked = opening.framing is Framing.CLOSE
         self.head_size += len(head)
         self.keep_alive = opening.keep_alive
         self._bytes_left = fields.length if fields.length >= 0 else whole
@@ -272,7 +291,6 @@ class Exchange:
         head = self._open(0) if self._framing is None else b""
         if self._framing is Framing.LENGTH:
             self._check_short()
-        self.ended = True
         self._end()
         return head + b"0\r\n\r\n" if self._framing is Framing.CHUNKED else head
 
@@ -285,8 +303,6 @@ class Exchange:
         elif not isinstance(exc, ReaderGone):
             self.failure = format_traceback(exc)
             self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
-        self.ended = True
-        self.span = None
         self._end()
         if self._framing is not None:
             # The head is gone: all that is left is not to end the body as if it were whole.
@@ -300,6 +316,9 @@ class Exchange:
 
     def _end(self) -> None:
         """Lets go of what the application made; PEP 3333: close() is called whatever happened."""
+        self.ended = True
+        if self._writing:
+            self._await_writers()
         close, self._close = self._close, None
         # It holds this object, which holds the environ: a circle for each request, if it stayed.
         self.request.environ.pop(EARLY_HINTS, None)
@@ -313,9 +332,35 @@ class Exchange:
 
     def _write(self, data: bytes) -> None:
         """What start_response returns (PEP 3333, "The write() Callable")."""
-        framed = self._frame(data)
-        if framed:
-            self._push(framed)
+        self._speak(lambda: self._frame(data))
+
+    def _speak(self, words: Callable[[], bytes]) -> None:
+        """Sends beside what `start` and `more` give. Raises `ResponseOver` if the response has ended.
+
+        A thread that the application has left behind may come here at any time, and must not get between the end of
+        this response and the beginning of the next one: it counts itself before it looks at `ended`, which `_end` sets
+        before it looks at the count.
+        """
+        with self._service.writing:
+            self._writing += 1
+        try:
+            if self.ended:
+                raise ResponseOver("the response has ended; nothing more can be given for it")
+            framed = words()
+            if framed:
+                self._push(self, framed)
+        finally:
+            with self._service.writing:
+                self._writing -= 1
+
+    def _interim(self, data: bytes) -> bytes:
+        self.head_size += len(data)
+        return data
+
+    def _await_writers(self) -> None:
+        """Other threads are in `_speak`. They come out: what they do has an end, or `send_timeout`."""
+        while self._writing:
+            time.sleep(0.001)
 
     def _complain(self, what: str) -> None:
         self._service.log.error(f"{self.request.label}: the response does not fit its head: {what}")

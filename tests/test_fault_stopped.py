@@ -192,7 +192,7 @@ def test_a_pause_of_all_processes_is_no_requests_fault(starter: Starter) -> None
     assert fault.lost() == []
     assert srvd.names() == before
     assert srvd.deaths() == []
-    assert "has been in" not in srvd.logged()
+    assert "has given nothing" not in srvd.logged()
 
 
 def _busy_in(srvd: Srvd, path: str) -> list[Any]:

@@ -71,7 +71,9 @@ def test_a_request_that_never_ends_costs_its_own_worker_and_nobody_else(
     log = srvd.logged()
     # The replacement was there first.
     assert (
-        log.index(f"{victim} has been in GET /hang") < log.index("worker web/1#3 ready") < log.index(f"{victim} left")
+        log.index(f"{victim} has given nothing to GET /hang")
+        < log.index("worker web/1#3 ready")
+        < log.index(f"{victim} left")
     )
 
 

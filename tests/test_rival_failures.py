@@ -35,7 +35,11 @@ def test_all_threads_of_a_worker_stuck(starter: Starter) -> None:
         wait_for(lambda: srvd.pool()["draining"] == 0)
     log = srvd.logged()
     assert "in hang" in log  # its stack
-    assert log.index("has been in GET /hang for 1 s") < log.index("worker web/1#2 ready") < log.index("web/1#1 left")
+    assert (
+        log.index("has given nothing to GET /hang for 1 s")
+        < log.index("worker web/1#2 ready")
+        < log.index("web/1#1 left")
+    )
     death = srvd.deaths(worker="web/1#1")[0]
     assert death["cause"] == "request_timeout"
     assert death["request"] == "GET /hang"

@@ -79,6 +79,7 @@ class TellWorker(Record):
     worker: WorkerId
     told: Told
     seconds: float = 0.0  # DRAIN: the limit; PROBE: the limit
+    late: float = 0.0  # DRAIN: requests that were given nothing for so many seconds are not waited for; 0.0: all are
     leaving: bool = False  # DRAIN: the whole server stops: also empty the backlog, do not wait for idle clients
 
 

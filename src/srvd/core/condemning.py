@@ -5,12 +5,13 @@ Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
 
 from __future__ import annotations
 
+from srvd.core import moves
 from srvd.core.actions import Level, TellWorker, Told
-from srvd.core.events import WorkerOutgrew
+from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import Phase
 from srvd.core.state import Generation, Pool, Turn, Weight, Worker
 
-__all__ = ["outgrew", "pardon", "stuck", "wears_out"]
+__all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
 
 AT_ONCE = 60.0
 """Seconds of readiness: whoever is over max_rss before they have passed was as good as born so, and so will its
@@ -18,6 +19,20 @@ successor be."""
 
 LONGEST_WAIT = 3600.0
 """Seconds between two rounds of replacements that do not help."""
+
+
+def overdue(generation: Generation, worker: Worker, event: RequestOverdue, turn: Turn) -> None:
+    """The application gives nothing for a request. With one thread nothing else can go on in the worker: once it has
+    been replaced for that, there is nothing to wait for.
+    """
+    if worker.phase is Phase.DRAINING and worker.leaving == "overdue":
+        if generation.spec.threads == 1:
+            text = f"worker {worker.id} has nothing else to finish; killing it"
+            turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+            moves.kill(worker, "overdue", turn, dump=True)
+        return
+    text = f"has given nothing to {event.line} for {event.age:.0f} s"
+    stuck(worker, "overdue", text, turn, ("request", event.line))
 
 
 def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:

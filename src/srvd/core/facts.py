@@ -80,8 +80,7 @@ def of_worker(house: House, event: OfWorker, turn: Turn) -> None:
         case WorkerGone():
             _gone(house, pool, generation, worker, event.death, turn)
         case RequestOverdue():
-            text = f"has been in {event.line} for {event.age:.0f} s"
-            condemning.stuck(worker, "overdue", text, turn, ("request", event.line))
+            condemning.overdue(generation, worker, event, turn)
         case WorkerSilent():
             how = "is stopped by a signal" if event.stopped else "does not answer"
             condemning.stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)

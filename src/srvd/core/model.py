@@ -86,6 +86,7 @@ class PoolSpec(Record):
     boot_timeout: float = 60.0
     drain_timeout: float = 30.0
     request_timeout: float = 0.0  # 0: no limit
+    threads: int = 1  # of one worker, in which requests run
     max_rss: int = 0  # bytes of one worker; 0: no limit
     health: str = ""  # path of the probe; empty: booting is enough
     health_timeout: float = 5.0

@@ -50,14 +50,16 @@ def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
     turn.do(TellWorker(worker.id, Told.SERVE))
 
 
-def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False) -> None:
-    """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once."""
+def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0) -> None:
+    """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once. It does not
+    wait for requests that were given nothing for `late` seconds, unless that is 0.0.
+    """
     asked_until = worker.deadline
     step(worker, Stimulus.RETIRE, turn)
     worker.leaving = worker.leaving or why
     if worker.phase is Phase.DRAINING:
         worker.deadline = turn.now + seconds
-        turn.do(TellWorker(worker.id, Told.DRAIN, seconds, leaving))
+        turn.do(TellWorker(worker.id, Told.DRAIN, seconds, late, leaving))
     elif worker.phase is Phase.KILLED:
         worker.deadline = turn.now + LAST_WORDS
         turn.do(KillWorker(worker.id))

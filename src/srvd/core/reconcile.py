@@ -14,8 +14,8 @@ from srvd.core.state import STUCK, Pool, Turn, Worker, Zygote
 SURGE = 1
 """Workers above the wish while old ones are being replaced one by one."""
 
-STUCK_SECONDS = {"overdue": 5.0, "silent": 10.0}
-"""What a worker that is stuck gets to finish its other requests, at most. For silence there may be an end: it was
+SILENT_SECONDS = 10.0
+"""What a worker that does not answer gets to finish its requests, at most. For silence there may be an end: it was
 suspected soon."""
 
 _LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENING: 3, Phase.SERVING: 4}
@@ -44,9 +44,10 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     replaced = len(old) - max(0, pool.target - confirmed)
     if replaced > 0:
         for worker in sorted(old, key=leave_order)[:replaced]:
-            seconds = pool.generations[worker.id.generation].spec.drain_timeout
-            seconds = min(seconds, STUCK_SECONDS.get(worker.condemned, seconds))
-            moves.retire(worker, worker.condemned or "replaced", seconds, turn)
+            spec = pool.generations[worker.id.generation].spec
+            seconds = min(spec.drain_timeout, SILENT_SECONDS) if worker.condemned == "silent" else spec.drain_timeout
+            late = spec.request_timeout if worker.condemned == "overdue" else 0.0
+            moves.retire(worker, worker.condemned or "replaced", seconds, turn, late=late)
             # Nobody asked for that: a pool whose requests all hang shall not look well.
             pool.restarts += worker.condemned in STUCK
             old.remove(worker)

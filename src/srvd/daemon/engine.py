@@ -35,6 +35,7 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
         boot_timeout=pool.boot_timeout,
         drain_timeout=pool.drain_timeout,
         request_timeout=pool.request_timeout,
+        threads=pool.threads,
         max_rss=pool.max_rss,
         health=pool.health,
         health_timeout=pool.health_timeout,

@@ -1,10 +1,11 @@
-"""Finds requests that are older than their pool's request_timeout, without a timer while nothing runs.
+"""Finds requests that were given nothing for their pool's request_timeout, without a timer while nothing runs.
 
-The scoreboard says when each request began. Before the daemon goes to sleep it marks the board as unwatched; the worker
-that begins the next request sees the mark and rings (`Woke`). While the board is watched nobody rings, so the daemon
-looks again when the next request can be due, and while one runs every few seconds: a look that comes too late tells
-that everything may have stood still – the group was stopped, the container paused – and that time is no request's
-fault. An idle server is never woken. A worker that a debugger holds is left alone. Decides nothing: the core does.
+The scoreboard says when the application gave something for each, or was called for it. Before the daemon goes to sleep
+it marks the board as unwatched; the worker that begins the next request sees the mark and rings (`Woke`). While the
+board is watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
+seconds: a look that comes too late tells that everything may have stood still – the group was stopped, the container
+paused – and that time is no request's fault. An idle server is never woken. A worker that a debugger holds is left
+alone. Decides nothing: the core does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _PAUSES = 16  # that are remembered
 _HELD = 1.0
 """Seconds until another look at a worker that a debugger holds."""
 
+_REPLACED = 0.5
+"""And at one that was told of and is being replaced: with one thread it ends as soon as it is."""
+
 
 class OverdueWatch:
     def __init__(
@@ -45,12 +49,12 @@ class OverdueWatch:
         self._emit = emit
         self._looked = self._due = NEVER  # the last look, and when the next one should be
         self._pauses: deque[tuple[float, float]] = deque(maxlen=_PAUSES)  # when each ended, and how long it was
-        self._told: dict[WorkerId, float] = {}  # began of the request that was told of
+        self._told: dict[WorkerId, float] = {}  # since when it had given nothing
         self._timer: Timer | None = None
         self._loop: Loop | None = None
 
     def carry(self) -> dict[WorkerId, float]:
-        """Who was told of already, and when its request began."""
+        """Who was told of already, and since when it had given nothing."""
         return dict(self._told)
 
     def resume(self, told: Mapping[WorkerId, float]) -> None:
@@ -104,32 +108,37 @@ class OverdueWatch:
         now = time.monotonic()
         due = NEVER
         late: list[RequestOverdue] = []
-        for worker, limit in self._limited():
+        for worker, limit, replaced in self._limited():
             facts = self._facts(worker)
-            if not facts.busy or self._told.get(worker) == facts.began:
+            if not facts.busy:
                 continue
-            over = facts.began + limit + self._stood(facts.began)
+            if self._told.get(worker) == facts.gave and not replaced:
+                due = min(due, now + _REPLACED)
+                continue
+            over = facts.gave + limit + self._stood(facts.gave)
             if now < over:
                 due = min(due, over, now + _LONGEST)
             elif self._state(worker) == procfs.TRACED:
                 due = min(due, now + _HELD)
             else:
-                self._told[worker] = facts.began
-                late.append(RequestOverdue(worker, facts.line, now - facts.began))
+                self._told[worker] = facts.gave
+                late.append(RequestOverdue(worker, facts.quiet, now - facts.gave))
         self._told = {worker: began for worker, began in self._told.items() if self._lives(worker)}
         for event in late:
             self._emit(event)
         # A request that begins from now on does not ring, and may have a shorter limit than those that run.
         return due if due == NEVER else min(due, now + self._shortest_limit())
 
-    def _limited(self) -> Iterator[tuple[WorkerId, float]]:
-        """The workers that may be in a request, and its limit."""
+    def _limited(self) -> Iterator[tuple[WorkerId, float, bool]]:
+        """The workers that may be in a request, its limit, and whether they only wait for one that was late."""
         for pool in self._house.pools.values():
             for generation in pool.generations.values():
                 if generation.spec.request_timeout > 0:
                     for worker in generation.workers.values():
                         if worker.phase in (Phase.SERVING, Phase.DRAINING):
-                            yield worker.id, generation.spec.request_timeout
+                            spec = generation.spec
+                            replaced = worker.phase is Phase.DRAINING and worker.leaving == "overdue"
+                            yield worker.id, spec.request_timeout, replaced and spec.threads == 1
 
     def _lives(self, worker: WorkerId) -> bool:
         pool = self._house.pools.get(worker.pool)

@@ -217,7 +217,7 @@ class Performer:
                 self.workers.tell(action.worker, family.Serve())
             case Told.DRAIN:
                 left = self._left_over(action.worker) if action.leaving else []
-                self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left))
+                self.workers.tell(action.worker, family.Drain(action.seconds, action.leaving, left, action.late))
                 self.workers.wake(action.worker)
             case Told.PROBE:
                 self.workers.tell(action.worker, family.Probe(self._probe_url(action.worker), action.seconds))

@@ -130,12 +130,15 @@ class Serve(Record):
 class Drain(Record):
     """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s.
 
+    `late`: requests that the application has given nothing for so many seconds are not waited for; 0.0: all are.
+
     `left_over` are the positions, in `Load.listeners`, of those whose backlog is for the next daemon.
     """
 
     seconds: float
     leaving: bool
     left_over: list[int]
+    late: float = 0.0
 
 
 class Probe(Record):

@@ -30,6 +30,8 @@ _LAST_IDLE = 1.0
 _LAST_FIRST = 2.0
 # And for one that has its answer and does not close: what the kernel still holds for it is sent after the close, too.
 _LAST_LINGER = 0.5
+# A worker that is replaced for a call that hangs looks so often whether there are only such calls left.
+_LOOK = 0.5
 
 
 class Link:
@@ -98,7 +100,9 @@ class Orders:
         self._modules: frozenset[str] | None = None  # before it was first asked something
         self._heard_end = False
         self._draining = False
-        self.deadline = NEVER  # of the drain
+        self._until = NEVER  # the drain
+        self._late = 0.0  # calls that were given nothing for so long are not waited for; 0.0: all are
+        self.deadline = NEVER
         service.crowd.on_left = self._left
         service.loop.urgent = self.look
         service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
@@ -132,7 +136,11 @@ class Orders:
         return family.ALONE if self._dismissed and self._heard_end else 0
 
     def expire(self, now: float) -> None:
-        """The time to drain is over."""
+        """The time to drain is over, or it is time to look for calls that are late."""
+        if now < self._until:
+            self.deadline = min(self._until, now + _LOOK)
+            self._left(now)
+            return
         self.deadline = NEVER
         open_now = len(self._service.crowd.all)
         self._service.log.warning(f"draining took too long: closing {open_now} connection{'s' * (open_now != 1)}")
@@ -161,8 +169,9 @@ class Orders:
                 self._link.say(family.Reopened("" if access is None else access.reopen()), wait=True)
             case family.Ping():
                 self._link.say(family.Pong())
-            case family.Drain(seconds, leaving, left_over):
+            case family.Drain(seconds, leaving, left_over, late):
                 self._dismissed = self._dismissed or leaving
+                self._late = late
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)
             case family.Adopted() if self._orphan is not None and self._orphan.alone:
                 self._orphan.adopted()
@@ -174,7 +183,8 @@ class Orders:
         """Finish what is open, within `seconds`; a second order can only make it shorter."""
         service = self._service
         self._draining = service.closing = True
-        self.deadline = min(self.deadline, now + seconds)
+        self._until = min(self._until, now + seconds)
+        self.deadline = min(self._until, now + _LOOK) if self._late else self._until
         service.loop.due_at(self.deadline)
         if leaving:
             self._leave(now, left_over)
@@ -199,7 +209,7 @@ class Orders:
         """A connection has gone, or the backlog is empty: was it the last?"""
         if not self._draining or self._gate.emptying:
             self._gate.room(now)
-        elif not self._service.crowd.all:
+        elif len(self._service.crowd.all) <= (self._service.late_calls(now - self._late) if self._late else 0):
             self._service.loop.stop()
 
     def _on_link(self, mask: int, now: float) -> None:

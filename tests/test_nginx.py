@@ -15,8 +15,9 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -146,23 +147,26 @@ def site(module_starter: Starter) -> Iterator[Front]:
 
 
 @contextmanager
-def _front(starter: Starter, app: str, more: str = "") -> Iterator[Front]:
-    """`more` are lines of the pool."""
+def _front(
+    starter: Starter, app: str, more: str = "", *, listener: str = "", nginx: str = NGINX_CONFIG
+) -> Iterator[Front]:
+    """`more` are lines of the pool, `listener` of the listener."""
     srvd = starter.new(config="[pools.web]")
-    srvd.configure(CONFIG.format(folder=srvd.folder, app=app, root=ROOT, more=more))
+    config = CONFIG.format(folder=srvd.folder, app=app, root=ROOT, more=more)
+    srvd.configure(config.replace("[listeners.web]", f"[listeners.web]\n{listener}"))
     srvd.start()
-    with _nginx(starter.folder, srvd) as port:
+    with _nginx(starter.folder, srvd, nginx) as port:
         yield Front(srvd, port)
 
 
 @contextmanager
-def _nginx(folder: Path, srvd: Srvd) -> Iterator[int]:
+def _nginx(folder: Path, srvd: Srvd, text: str) -> Iterator[int]:
     """Its port. It ends with the block."""
     assert NGINX is not None
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""  # its workers could not reach the folder otherwise
     config = folder / "nginx.conf"
-    config.write_text(NGINX_CONFIG.format(user=user, folder=folder, srvd=srvd.folder, port=port))
+    config.write_text(text.format(user=user, folder=folder, srvd=srvd.folder, port=port))
     with (folder / "nginx.log").open("wb") as log:
         process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=log, stdin=subprocess.DEVNULL)
     try:
@@ -176,6 +180,17 @@ def _nginx(folder: Path, srvd: Srvd) -> Iterator[int]:
 def _is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _of_the_guide() -> str:
+    """The block of docs/howto/tls.md, for the sockets of a test."""
+    head, _, rest = NGINX_CONFIG.partition("  upstream srvd")
+    block = (ROOT / "docs/howto/tls.md").read_text().split("```nginx\n")[1].partition("```")[0]
+    assert rest
+    block = block.replace("{", "{{").replace("}", "}}")
+    block = block.replace("unix:/run/shop/web.sock", "unix:{srvd}/web.sock")
+    block = block.replace("listen 80", "listen 127.0.0.1:{port}")
+    return head.replace("client_max_body_size 0;", "") + block + "}}\n"
 
 
 # -- claims -------------------------------------------------------------------------------------------------------
@@ -282,3 +297,55 @@ def test_a_reload_behind_nginx_loses_no_request(starter: Starter) -> None:
             load.more()
     assert load.failed == []
     assert load.releases == {"one", "two", "three"}
+
+
+SHOW = """
+import json
+
+def app(environ, start):
+    size = len(environ["wsgi.input"].read())
+    names = ("REQUEST_METHOD", "REMOTE_ADDR", "HTTP_HOST", "HTTP_X_FORWARDED_FOR", "wsgi.url_scheme", "SCRIPT_NAME")
+    start("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([size, *(environ.get(name, "-") for name in names)]).encode()]
+"""
+
+
+@pytest.fixture(scope="module")
+def guided(module_starter: Starter) -> Iterator[Front]:
+    """nginx as the guide configures it, in front of an application that shows what it is asked."""
+    (module_starter.folder / "show.py").write_text(SHOW)
+    more = f'max_body = "1MiB"\nenv = {{ PYTHONPATH = "{module_starter.folder}" }}'
+    listener = 'trusted_proxies = ["unix"]'
+    with _front(module_starter, "show:app", more, listener=listener, nginx=_of_the_guide()) as front:
+        yield front
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "10.0.0.7", "localhost", "fe80::1%en0", '"10.0.0.7"', "10.0.0.7, -", "010.001.002.003", "for=203.0.113.9"],
+)
+def test_what_a_client_says_of_its_address_is_never_a_reason_to_refuse_it(guided: Front, sent: str) -> None:
+    answer = guided.ask("/", headers={"X-Forwarded-For": sent})
+    _, _, address, host, chain, scheme, mount = json.loads(answer.body)
+    assert (answer.status, address, chain, scheme, mount) == (200, "127.0.0.1", "127.0.0.1", "http", "")
+    assert host == f"127.0.0.1:{guided.address[1]}"
+
+
+def test_a_body_that_is_too_long_is_refused_before_nginx_has_all_of_it(guided: Front) -> None:
+    """And the connections between the two serve on."""
+    length = 100_000_000
+    for _ in range(3):
+        with socket.create_connection(guided.address, timeout=30) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length)
+            sent = 0
+            with suppress(OSError):  # closed, once the answer is there
+                while sent < length and not select([client], [], [], 0)[0]:
+                    sent += client.send(b"x" * 100_000)
+            assert sent < length / 2
+            assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+        assert json.loads(guided.ask("/", "POST", b"x" * 1_000_000).body)[0] == 1_000_000
+
+
+@pytest.mark.parametrize("method", ["BAN", "REFRESH", "PURGE", "VERSION-CONTROL", "MKCALENDAR", "REPORT", "PROPFIND"])
+def test_methods_that_nginx_lets_pass_reach_the_application(guided: Front, method: str) -> None:
+    assert json.loads(guided.ask("/", method).body)[1] == method

@@ -72,7 +72,7 @@ def test_a_jump_of_the_wall_clock_ends_no_wait_and_prolongs_none(jumping: Srvd, 
         wait_for(lambda: _date(srvd).split()[3] != year)  # what people read has the new time
         fault.load.more(200)
         assert srvd.names() == former
-        srvd.wait_logged("has proved itself")
+        srvd.wait_logged("stays: no crash loop while it baked")
         victim = fault.kills()
         fault.replaced(victim, 2)
         assert srvd.call("scale", size=3)["operation"]["state"] == "done"

@@ -212,7 +212,8 @@ def test_rollback_goes_back_and_forth(srvd: Srvd) -> None:
         load.more()
     assert load.failed == []
     assert srvd.get().startswith("one web/1#")
-    assert srvd.ctl("rollback").returncode == 0
+    assert srvd.ctl("rollback").returncode == 1  # it would bring back what was gone back from
+    assert srvd.ctl("rollback", "--to", "web@2").returncode == 0
     assert srvd.get().startswith("two web/2#")
 
 

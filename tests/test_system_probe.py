@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -76,3 +77,57 @@ def test_what_the_application_wrote_meanwhile_is_shown_and_no_hint_that_cannot_b
     text = failed(srvd)
     assert "the health probe failed: GET /: 500 Oh (asked 3 times in 0.5 s)\n    no database\n" in text
     assert "srvctl" not in text
+
+
+def test_an_answer_says_what_was_not_probed(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1\nbake = 0.5"))
+    assert "web@1 serves with 1 worker; not probed: pools.web.health is not set" in srvd.logged()
+    said = srvd.ctl("reload", "--bake")
+    assert said.returncode == 0
+    assert "web@2 serves with 1 worker; not probed: pools.web.health is not set" in said.stdout
+    assert "proved" not in srvd.ctl("events").stdout
+    srvd.configure((srvd.folder / "srvd.toml").read_text() + 'health = "/"\n')
+    assert "not probed" not in srvd.ctl("reload").stdout
+
+
+def test_a_rollback_says_what_serves_instead_of_what_and_a_second_one_is_refused(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1"))
+    srvd.good("two")
+    assert srvd.ctl("reload").returncode == 0
+    back = srvd.ctl("rollback")
+    assert re.search(r"web@1 \(loaded \d{4}-\d\d-\d\d \d\d:\d\d\) serves instead of web@2 with 1 worker", back.stdout)
+    assert srvd.get().startswith("one ")
+    again = srvd.ctl("rollback")
+    assert again.returncode == 1
+    assert "hint: if it is meant all the same: srvctl rollback web --to web@2" in again.stderr
+    assert srvd.get().startswith("one ")
+    assert srvd.ctl("rollback", "web", "--to", "2").returncode == 0
+    assert srvd.get().startswith("two ")
+    assert "web@7 is not kept" in srvd.ctl("rollback", "--to", "web@7").stderr
+
+
+def test_a_reload_says_that_a_size_was_ordered_otherwise(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1"))
+    assert srvd.ctl("scale", "2").returncode == 0
+    said = srvd.ctl("reload").stdout
+    assert "web@2 serves with 2 workers (the file says 1; `srvctl scale --reset web`)" in said
+
+
+def test_a_pool_of_nobody_says_that_clients_wait(starter: Starter) -> None:
+    srvd = starter.new(config=toml(""), env={"WEB_CONCURRENCY": "0"}).start()
+    srvd.wait_logged("web serves nobody now; clients wait")
+    assert "WEB_CONCURRENCY: pool web has 0 workers: it serves nobody, its clients wait" in srvd.logged()
+    assert "web serves nobody now; clients wait" in srvd.ctl("status").stdout
+    assert "web serves with 1 worker" in srvd.ctl("scale", "1").stdout
+    assert "nobody" not in srvd.ctl("status").stdout
+    assert "web serves nobody now; clients wait" in srvd.ctl("scale", "0").stdout
+
+
+def test_who_is_not_preloaded_says_that_it_loads_what_is_on_disk(starter: Starter) -> None:
+    srvd = starter(config=toml('workers = 1\npreload = "off"'))
+    note = "web is not preloaded: its new workers have loaded what is on disk"
+    assert note in srvd.ctl("scale", "2").stdout
+    assert note in srvd.ctl("recycle", "web").stdout
+    assert note not in srvd.ctl("scale", "1").stdout
+    assert srvd.ctl("reload").returncode == 0
+    assert note in srvd.ctl("rollback").stdout

@@ -208,6 +208,9 @@ class _Checker:
                 self._refuse(f"{key}.{name}", f'found "{folder}", expected a folder that exists')
         for name, text in health.misfits(pool):
             self._refuse(f"{key}.{name}", text)
+        if not pool.workers:
+            where = self.config.origins[f"{key}.workers"]
+            self.warnings.append(f"{where}: pool {pool.name} has 0 workers: it serves nobody, its clients wait")
         self._check_owner(key, pool)
         self._check_access_log(key, pool)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core import failure, view
+from srvd.core import failure, outcome, view
 from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.state import House, Operation, Pool
 from srvd.record import Record
@@ -65,7 +65,9 @@ def _pool(house: House, pool: Pool) -> str:
     state = view.pool_state(house, pool)
     if state == "paused":
         return f"{pool.name} is paused"
-    if pool.serving >= pool.target:
+    if not pool.target:
+        text = outcome.nobody(pool).replace(";", ",")
+    elif pool.serving >= pool.target:
         text = f"{pool.name}: {_workers(pool.serving)} {'serves' if pool.serving == 1 else 'serve'}"
     else:
         text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"

@@ -77,6 +77,7 @@ class ZygoteLoaded(Record):
     generation: GenerationId
     preloaded: bool
     notes: tuple[str, ...] = ()  # why it was not preloaded, and other warnings
+    at: str = ""  # by the wall clock, as people write it
 
 
 class ZygoteFailed(Record):

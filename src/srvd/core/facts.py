@@ -281,7 +281,8 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
         return
     generation.zygote = Zygote.UP
     generation.deadline = NEVER
-    generation.preloaded, generation.learns = event.preloaded, event.preloaded and generation.learns
+    generation.preloaded, generation.loaded = event.preloaded, event.at
+    generation.learns = event.preloaded and generation.learns
     how = "loaded" if event.preloaded else "ready to fork, not preloaded"
     turn.note(Level.INFO, "generation", f"generation {generation.id} {how}", ("generation", str(generation.id)))
     for note in event.notes:

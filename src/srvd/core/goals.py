@@ -5,7 +5,7 @@ Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else,
 
 from __future__ import annotations
 
-from srvd.core import operations, reopening, rollout
+from srvd.core import operations, outcome, reopening, rollout
 from srvd.core.failure import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.state import House, Operation, Pool, Rollout, Turn
@@ -96,11 +96,10 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
         pool = house.pools[part.pool]
         op.result["generation"] = part.generation
         op.result["serving"] = pool.target
-    names = [str(pool.source.id) for p in op.rollouts.values() if (pool := house.pools[p.pool]).source is not None]
-    serving = sum(house.pools[p.pool].target for p in op.rollouts.values())
-    op.result["message"] = (
-        f"{', '.join(names)} {'serve' if len(names) > 1 else 'serves'} with {serving} worker{'s' * (serving != 1)}"
-    )
+        if part.former:
+            op.result["instead_of"] = f"{part.pool}@{part.former}"
+    op.result["message"] = outcome.of_rollouts(house, op)
+    op.result["probed"] = not outcome.not_probed(*(house.pools[name] for name in op.rollouts))
     op.result["baking"] = bool(baking)
     op.warnings += _asides([house.pools[part.pool] for part in op.rollouts.values()])
     operations.end(house, op, OpState.DONE, turn)
@@ -135,11 +134,7 @@ def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
     operations.report(op, "scale", serving, pool.target, turn)
     if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
         op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
-        op.result["message"] = (
-            f"{pool.name} is paused; {pool.wish} worker{'s' * (pool.wish != 1)} will serve"
-            if pool.paused
-            else f"{pool.name} serves with {pool.wish} worker{'s' * (pool.wish != 1)}"
-        )
+        op.result["message"] = outcome.of_scale(pool, op.before[pool.name])
         operations.end(house, op, OpState.DONE, turn)
     elif is_hopeless(pool.breaker):
         restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
@@ -161,7 +156,8 @@ def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
     left = [w for pool in pools for w in pool.workers() if w.id in op.targets and w.is_capacity]
     operations.report(op, "recycle", len(op.targets) - len(left), len(op.targets), turn)
     if not left and all(is_full(pool) for pool in pools):
-        op.result |= {"recycled": len(op.targets), "message": f"{len(op.targets)} recycled"}
+        said = (f"{len(op.targets)} recycled", *map(outcome.from_disk, pools))
+        op.result |= {"recycled": len(op.targets), "message": "; ".join(filter(None, said))}
         operations.end(house, op, OpState.DONE, turn)
     elif any(is_hopeless(pool.breaker) for pool in pools):
         stop_recycling(house, op, _reason(pools), turn)

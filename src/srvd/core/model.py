@@ -139,6 +139,7 @@ class Order(Record):
     relative: bool = False
     reset: bool = False  # scale: back to the configured size
     worker: str = ""  # recycle: one worker, "" for all
+    to: str = ""  # rollback: a generation, "" for the former one
     wait_bake: bool = False  # reload, rollback: end only when the bake is over
     now: bool = False  # stop: do not wait for requests
     check: bool = False  # upgrade: only ask the new program whether it could take over

@@ -50,12 +50,26 @@ def misfit(house: House, order: Order) -> Fault | None:
         case Kind.UPGRADE if not house.started:
             return Fault("busy", "the daemon is still starting; nothing was changed", "try again when it is ready")
         case Kind.ROLLBACK:
-            names = [order.pool] if order.pool else list(house.pools)
-            if all(house.pools[name].parked is None for name in names):
-                return Fault("conflict", "no former generation is kept to roll back to; nothing was changed",
-                             "a generation is kept for rollback_window after a reload")  # fmt: skip
+            return _check_rollback(house, order)
         case _:
             pass
+    return None
+
+
+def _check_rollback(house: House, order: Order) -> Fault | None:
+    pools = [house.pools[order.pool]] if order.pool else list(house.pools.values())
+    kept = [pool.generations[pool.parked] for pool in pools if pool.parked is not None]
+    if not kept:
+        return Fault("conflict", "no former generation is kept to roll back to; nothing was changed",
+                     "a generation is kept for rollback_window after a reload")  # fmt: skip
+    if order.to and order.to not in map(str, (generation.id for generation in kept)):
+        text = f"{order.to} is not kept to roll back to; nothing was changed"
+        return Fault("conflict", text, f"kept: {', '.join(str(generation.id) for generation in kept)}")
+    if not order.to and all(generation.returned_from for generation in kept):
+        former, serves = kept[0].id, house.pools[kept[0].id.pool].source
+        now = f"{serves.id} serves, and " if serves is not None else ""
+        text = f"{now}all that is kept is {former}, which the last rollback went back from; nothing was changed"
+        return Fault("conflict", text, f"if it is meant all the same: srvctl rollback {former.pool} --to {former}")
     return None
 
 
@@ -161,6 +175,8 @@ def describe(order: Order) -> str:
         words.append("reset" if order.reset else f"by {order.size:+d}" if order.relative else f"to {order.size}")
     if order.worker:
         words.append(order.worker)
+    if order.to:
+        words.append(f"to {order.to}")
     if order.now:
         words.append("now")
     if order.check:

@@ -72,8 +72,12 @@ def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
 
 
 def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
+    fault = operations.misfit(house, op.order)  # what is kept may be another one than when it came
+    if fault is not None:
+        operations.end(house, op, OpState.FAILED, turn, fault)
+        return
     for pool in goals.pools_of(house, op):
-        if pool.parked is None:
+        if pool.parked is None or (not op.order.to and pool.generations[pool.parked].returned_from):
             continue
         former = pool.generations[pool.parked]
         moves.shift(former, Impulse.TRY)
@@ -82,9 +86,6 @@ def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
         rollout.begin(
             op, pool, former, Strategy.ROLLING if former.spec.strategy is Strategy.ROLLING else Strategy.BLUE_GREEN
         )
-    if not op.rollouts:
-        fault = Fault("conflict", "no former generation is kept to roll back to; nothing was changed")
-        operations.end(house, op, OpState.FAILED, turn, fault)
 
 
 def _begin_repair(house: House, op: Operation, turn: Turn) -> None:

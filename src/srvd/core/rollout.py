@@ -97,7 +97,10 @@ def _commit(house: House, op: Operation, turn: Turn) -> None:
         if op.order.kind is not Kind.REPAIR:  # a zygote that dies again and again is not loaded at once each time
             pool.mender.clear()
         rollout.committed = True
+        trial.returned_from = False
         if former is not None:
+            rollout.former = former.id.number
+            former.returned_from = op.order.kind is Kind.ROLLBACK
             _put_aside(op, pool, former, turn)
         turn.note(Level.INFO, "generation", f"generation {trial.id} takes over", ("generation", str(trial.id)))
     if op.order.kind is Kind.RELOAD and not op.order.pool:

@@ -118,6 +118,8 @@ class Generation:
     zygote: Zygote = Zygote.LOADING
     deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
     preloaded: bool = False
+    loaded: str = ""  # when it was, as people write it
+    returned_from: bool = False  # by a rollback, which a second one must not undo
     canary: int = 0  # the serial of the worker that is probed
     tries: int = 0  # how often it was
     ask_at: float = NEVER  # when it is probed again; NEVER while it has not answered
@@ -283,6 +285,7 @@ class Rollout:
     pool: str
     generation: int
     strategy: Strategy
+    former: int = 0  # the generation that it took over from; 0: none, or not yet
     committed: bool = False
     finished: bool = False
     losses: int = 0  # ready workers of the trial that died

@@ -12,6 +12,7 @@ from srvd.core import (
     moves,
     operations,
     orders,
+    outcome,
     reopening,
     resuming,
     rollout,
@@ -185,7 +186,9 @@ class Supervisor:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
             if pool.bake is not None and pool.bake.until <= now:
                 pool.bake = None
-                turn.note(Level.INFO, "generation", f"pool {pool.name}: {pool.name}@{pool.active} has proved itself")
+                said = f"pool {pool.name}: {pool.name}@{pool.active} stays: no crash loop while it baked"
+                note = outcome.not_probed(pool)
+                turn.note(Level.INFO, "generation", f"{said}; {note}" if note else said)
         for op in house.open_operations:
             for part in op.rollouts.values():
                 if part.retry_at <= now:
@@ -260,6 +263,7 @@ class Supervisor:
         op = next(
             (o for o in self.house.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None
         )
+        bad = pool.active or 0
         names = [pool.name] if op is None else list(op.rollouts)
         for name in names:
             other = self.house.pools[name]
@@ -273,6 +277,7 @@ class Supervisor:
         assert pool.active is not None
         rollout.begin(back, pool, pool.generations[pool.active], Strategy.ROLLING)
         back.rollouts[pool.name].committed = True
+        back.rollouts[pool.name].former = bad
         back.deadline = turn.now + rollout.time_to_serve(pool, back.rollouts[pool.name])
 
     def _start_ended(self, op: Operation, turn: Turn) -> None:

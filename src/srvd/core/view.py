@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from srvd.core import failure, operations, warming
+from srvd.core import failure, operations, outcome, warming
 from srvd.core.model import Fault, GenerationId, Kind, OpState, Phase
 from srvd.core.state import Certificate, House, Operation, Pool, Worker, Zygote
 
@@ -53,6 +53,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "restarts": pool.restarts,
         "strikes": pool.breaker.strikes,
         "mixed": source.mixed if source else "",
+        "notes": [outcome.nobody(pool)] if source and not pool.target and not pool.paused else [],
         "trouble": pool.breaker.reason or pool.mender.reason or (source.weight.reason if source else ""),
     }
 

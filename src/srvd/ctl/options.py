@@ -130,6 +130,8 @@ def _of_field(field: Field) -> list[click.Parameter]:
                 click.Option(["--wait", "patience"], type=Duration(), metavar="TIME", help=patience),
                 click.Option(["--no-wait", "no_wait"], is_flag=True, help="Return as soon as the operation has begun"),
             ]
+        case "generation":
+            return [click.Option([flag, field.name], metavar="GENERATION", help=field.help)]
         case "flag":
             return [click.Option([flag, field.name], is_flag=True, help=field.help)]
         case "moment":

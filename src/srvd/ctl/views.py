@@ -40,6 +40,8 @@ def _show_status(result: Map) -> None:
     heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "MEMORY", "GENERATION", "RESTARTS"]
     table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")
     for pool in result["pools"]:
+        for note in pool.get("notes", ()):
+            put(escape(note))
         if pool.get("trouble"):
             put(f"{escape(pool['name'])}: {escape(pool['trouble'])} (see `srvctl why`)")
     _show_notices(result)

@@ -109,6 +109,8 @@ class Answers:
         if worker:
             found, meant = self._find_worker(worker)
             pool, worker = found.name, str(meant.id)
+        elif "@" in str(args.get("to", "")) and not pool:
+            pool = self._pool(str(args["to"]).rpartition("@")[0]).name
         elif kind in (Kind.SCALE, Kind.ROLLBACK, Kind.RECYCLE, Kind.PAUSE, Kind.RESUME):
             pool = self._pool(pool).name
         order = Order(kind, pool, timeout=float(args.get("timeout", 0.0)))
@@ -118,8 +120,12 @@ class Answers:
                 size = args["size"] if args.get("size") is not None else delta or 0
                 busy = tuple(str(w.id) for w in self._house.pools[pool].workers() if self._measures.facts(w.id).busy)
                 return order._replace(size=size, relative=delta is not None, reset=args.get("reset", False), busy=busy)
-            case Kind.RELOAD | Kind.ROLLBACK:
+            case Kind.RELOAD:
                 return order._replace(wait_bake=args.get("bake", False))
+            case Kind.ROLLBACK:
+                to = str(args.get("to", ""))
+                to = f"{pool}@{to}" if to.isdecimal() else to
+                return order._replace(wait_bake=args.get("bake", False), to=to)
             case Kind.RECYCLE:
                 return order._replace(worker=worker)
             case Kind.STOP:

@@ -6,6 +6,7 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -260,7 +261,7 @@ class Zygotes:
                 zygote.told = zygote.forks = True
                 if passed:
                     self.hold(zygote.id, passed.pop())
-                self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes)))
+                self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M")))
             case family.Learned(notes):
                 self._voice.emit(ZygoteLearned(zygote.id, tuple(notes)))
             case family.Mixed(file):

@@ -68,7 +68,7 @@ def _refuse(field: Field, value: object) -> str:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 return "is no number of seconds"
             return _refuse_number(field, value)
-        case "pool" | "worker":
+        case "pool" | "worker" | "generation":
             return _refuse_text(value)
         case "topics":
             if not isinstance(value, list) or len(value) > len(TOPICS):

@@ -41,8 +41,8 @@ MOST_SECONDS = 1e6
 class Field(Record):
     """One argument. What is not sent has the value `default`; null is never sent.
 
-    `kind`: "pool", "worker" (texts), "int", "seconds" (a number), "moment" (Unix seconds), "flag" (a bool),
-    "topics" (a list of texts of `TOPICS`).
+    `kind`: "pool", "worker", "generation" (texts), "int", "seconds" (a number), "moment" (Unix seconds), "flag" (a
+    bool), "topics" (a list of texts of `TOPICS`).
     """
 
     name: str
@@ -153,9 +153,20 @@ COMMANDS: tuple[Command, ...] = (
         "rollback",
         OPERATOR,
         "Go back to the former generation",
-        (_POOL, _BAKE, _TIMEOUT, _WAIT),
-        help="The former generation is kept loaded for some time after a reload (setting rollback_window).",
-        examples=("srvctl rollback web",),
+        (
+            _POOL,
+            Field("to", "generation", "Go back to this one, as web@2: also one that a rollback went back from", ""),
+            _BAKE,
+            _TIMEOUT,
+            _WAIT,
+        ),
+        help=(
+            "The former generation is kept loaded for some time after a reload (setting rollback_window). Answers "
+            "which generation serves now, and instead of which.\n\n"
+            "A second rollback is refused, for all that is kept then is what the first one went back from; say `--to` "
+            "if it is meant all the same."
+        ),
+        examples=("srvctl rollback web", "srvctl rollback web --to web@2"),
         changes=True,
     ),
     Command(

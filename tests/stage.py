@@ -17,12 +17,13 @@ from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZyg
 from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, ZygoteGone, ZygoteLoaded
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon.bond import Bond
+from srvd.daemon.commons import Commons
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.daemon.perform import Performer
 from srvd.linux.prctl import become_subreaper
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Bell, Board
 
 T = TypeVar("T")
 
@@ -49,13 +50,15 @@ class Stage:
         become_subreaper()
         self.folder = folder
         self.loop = Loop()
-        self.board = Board.create(slots)
+        self.bell = Bell.create()
+        self.slots = slots
+        self.commons = Commons(self.bell, slots)
         self.listeners = Listeners()
         self.events: list[Event] = []
         self.lines: list[tuple[str, str]] = []
         self.rung = 0
         self.performer = Performer(
-            self.loop, self.board, self.listeners, self.events.append, self._ring, self._line, bond
+            self.loop, self.commons, self.listeners, self.events.append, self._ring, self._line, bond
         )
         self._revision = Revision(0)
 
@@ -103,6 +106,9 @@ class Stage:
         address: tuple[str, int] = self.listeners.of(self._revision, ())[0][1].getsockname()
         return address
 
+    def board(self, generation: tuple[str, int]) -> Board:
+        return self.commons.of(generation[:2]).board
+
     def kill(self, worker: WorkerId, *, dump: bool = False) -> WorkerGone:
         self.performer.perform(KillWorker(worker, dump))
         return self.until(lambda: self.of(WorkerGone, worker))[0]
@@ -116,10 +122,11 @@ class Stage:
         """Another program goes on with these processes, as after an exec: what was under way in this one is lost."""
         former, kept = self.performer, Kept()
         carried = former.carry(kept)
+        self.commons = Commons(self.bell, self.slots)
         self.loop.close()
         self.loop = Loop()
         self.performer = Performer(
-            self.loop, self.board, self.listeners, self.events.append, self._ring, self._line
+            self.loop, self.commons, self.listeners, self.events.append, self._ring, self._line
         )  # fmt: skip
         for revision, config in former._configs.items():
             self.performer.settle(revision, config)
@@ -177,8 +184,8 @@ class Stage:
             self.gone(generation)
         self.until(self._childless)
         self.performer.close()
+        self.bell.close()
         self.listeners.close()
-        self.board.close()
         self.loop.close()
         ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # no longer the subreaper: other tests count their own children
         left = open_fds()

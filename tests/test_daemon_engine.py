@@ -12,11 +12,12 @@ from srvd.config.settings import Config
 from srvd.core.events import Ordered, Tick
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
+from srvd.daemon.commons import Commons
 from srvd.daemon.engine import Engine
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.daemon.perform import Performer
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Bell
 from srvd.log import Log
 
 ME = Actor(0, 1, "root")
@@ -28,10 +29,12 @@ class Stage:
     def __init__(self, log: int) -> None:
         self.core = Supervisor()
         self.core.house.started = True  # else the first operation would pass for the start
-        self.board = Board.create(1)
+        self.commons = Commons(Bell.create(), 1)
         self.listeners = Listeners()
         self.loop = Loop()
-        performer = Performer(self.loop, self.board, self.listeners, lambda _: None, lambda: None, lambda _, line: None)
+        performer = Performer(
+            self.loop, self.commons, self.listeners, lambda _: None, lambda: None, lambda _, line: None
+        )
         self.engine = Engine(self.core, performer, self.listeners, Log(log))
         self.engine.answers = self  # type: ignore[assignment]  # only `answered` is asked of it
         self.engine.headroom = lambda names: ()
@@ -54,7 +57,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         stage = Stage(log.fileno())
         yield stage
         stage.listeners.close()
-        stage.board.close()
+        stage.commons.close()
         stage.loop.close()
 
 

@@ -18,7 +18,7 @@ from srvd.config.settings import Config
 from srvd.config.source import Source
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.core.plain import codec
-from srvd.daemon import bond, control, handover, worker, zygotes
+from srvd.daemon import bond, commons, control, handover, worker, zygotes
 from srvd.daemon.control_desk import Memory
 from srvd.daemon.control_idem import Idems, Remembered
 from srvd.daemon.control_idem import Kept as KeptOrder
@@ -86,6 +86,7 @@ def shell(made: Config) -> Shell:
             {generation: Revision(1)},
             (zygotes.Carried(generation, 10, True, True, False, Read(b"half a l", b"a line\n\xff")),),
             (worker.Carried(first, 0, 11, ready=True), worker.Carried(first._replace(serial=2), 1)),
+            (commons.Carried(generation, 8, 1, 77),),
         ),
         overdue={first: 3.25},
         control=control.Carried("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
@@ -103,7 +104,13 @@ def test_what_one_program_packs_another_one_reads(tmp_path: Path) -> None:
     assert again.shell.configs[Revision(1)].tls["web"].identities[0].pem
 
 
-@pytest.mark.parametrize("path", sorted(STATES.glob("handover-*.msgpack")), ids=lambda path: path.stem)
+def test_the_recorded_state_of_a_version_that_had_one_scoreboard_for_all_is_refused() -> None:
+    with pytest.raises(Unsupported, match="of version 1, this program reads version 2") as refused:
+        handover.read((STATES / "handover-1.msgpack").read_bytes())
+    assert "needs a restart" in refused.value.hint
+
+
+@pytest.mark.parametrize("path", sorted(STATES.glob("handover-[2-9]*.msgpack")), ids=lambda path: path.stem)
 def test_a_recorded_state_is_read(path: Path) -> None:
     found = handover.read(path.read_bytes())
     assert found.shell.source.texts == {"--workers": "2"}
@@ -125,7 +132,7 @@ def packed(tmp_path: Path, change: Any) -> bytes:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda plain: plain.update(version=2), "of version 2, this program reads version 1"),
+        (lambda plain: plain.update(version=1), "of version 1, this program reads version 2"),
         (lambda plain: plain["core"].update(version=9), "of version 9"),
         (lambda plain: plain["shell"].update(colour=1), "Shell knows no colour"),
         (lambda plain: plain["shell"].pop("unit"), "Shell has no unit"),

@@ -7,20 +7,28 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from struct import pack_into
 
 import msgpack
 import pytest
 
 from srvd.errors import SystemRefused
-from srvd.linux.scoreboard import LANES, Board, LaneFacts
+from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
+
+LANES = lanes_of(64)
 
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board.create(8)
+    board = Board.create(8, LANES)
     yield board
     board.close()
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    bell = Bell.create()
+    yield bell
+    bell.close()
 
 
 def test_a_request_under_way_is_seen_with_its_line_and_beginning(board: Board) -> None:
@@ -71,17 +79,17 @@ def test_a_latency_beyond_the_last_bucket_stays_in_it(board: Board) -> None:
     assert board.read(0).latency[-1] == 1
 
 
-def test_a_cleared_slot_is_empty_and_its_pages_are_given_back(board: Board) -> None:
-    for thread in range(LANES):
-        board.lane(2, thread).begin(1.0, b"GET / HTTP/1.1")
-    before = os.fstat(board.fd).st_blocks
+def test_a_cleared_slot_is_empty_and_no_other_one(board: Board) -> None:
+    for slot in (1, 2, 3):
+        for thread in range(LANES):
+            board.lane(slot, thread).begin(1.0, b"GET / HTTP/1.1")
     board.clear(2)
     assert board.read(2) == LaneFacts()
-    assert os.fstat(board.fd).st_blocks < before
+    assert [board.read(slot).busy for slot in (1, 3)] == [LANES, LANES]
 
 
 def test_reading_an_unused_board_makes_no_pages() -> None:
-    board = Board.create(1024)
+    board = Board.create(1024, LANES)
     try:
         before = os.fstat(board.fd).st_blocks
         assert all(board.read(slot) == LaneFacts() for slot in range(1024))
@@ -90,26 +98,54 @@ def test_reading_an_unused_board_makes_no_pages() -> None:
         board.close()
 
 
-def test_what_a_child_writes_the_parent_reads(board: Board) -> None:
+def test_what_a_child_writes_the_parent_reads(board: Board, bell: Bell) -> None:
     pid = os.fork()
     if pid == 0:
-        mine = Board.attach(os.dup(board.fd))
+        mine = Board.attach(os.dup(board.fd), LANES, bell.fd)
         mine.lane(5).begin(42.0, b"GET /child HTTP/1.1")
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert board.read(5).line == "GET /child HTTP/1.1"
 
 
-def test_the_flag_of_the_watcher_is_seen_through_every_mapping(board: Board) -> None:
-    other = Board.attach(os.dup(board.fd))
+def test_the_flag_of_the_watcher_is_seen_through_every_mapping(board: Board, bell: Bell) -> None:
+    reader = bell.reader()
+    other = Board.attach(os.dup(board.fd), LANES, reader)
     lane = other.lane(0)
-    assert not lane.begin(1.0, b"")
-    board.watching = True
     assert lane.begin(1.0, b"")
-    assert other.watching
-    board.watching = False
+    bell.watching = False
     assert not lane.begin(1.0, b"")
+    bell.watching = True
+    assert lane.begin(1.0, b"")
+    assert bell.watching
     other.close()
+    os.close(reader)
+
+
+def test_a_worker_cannot_write_the_bell(bell: Bell) -> None:
+    reader = bell.reader()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.pwrite(reader, b"\0", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(reader, Bell.SIZE)
+    assert os.fstat(reader).st_mode & 0o777 == 0o600  # another user cannot open it anew
+    os.close(reader)
+
+
+def test_the_next_daemon_writes_the_bell_that_a_worker_has_brought(bell: Bell) -> None:
+    heir = Bell.adopt(bell.reader())
+    heir.watching = False
+    assert os.pread(bell.fd, 1, 0) == b"\0"
+    heir.close()
+
+
+def test_a_board_that_is_shorter_than_it_should_be_reads_as_idle() -> None:
+    """Not one of ours, then; but no reader ends by SIGBUS."""
+    fd = os.memfd_create("short")
+    short = Board(fd, 8, 2)
+    assert short.read(7) == LaneFacts()
+    assert short.tally(7) == (0, 0)
+    short.close()
 
 
 def test_a_worker_cannot_shrink_the_board_under_its_readers(board: Board) -> None:
@@ -125,7 +161,8 @@ def test_nonsense_written_by_a_bad_worker_reads_as_idle(board: Board, began: flo
 
 
 @pytest.mark.parametrize("lanes", [1, 2, LANES])
-def test_scribbled_counters_stay_numbers_that_a_message_holds(board: Board, lanes: int) -> None:
+def test_scribbled_counters_stay_numbers_that_a_message_holds(lanes: int) -> None:
+    board = Board.create(1, lanes)
     for thread in range(lanes):
         lane = board.lane(0, thread)
         lane._counts[:] = memoryview(b"\xff" * 512).cast("Q")
@@ -136,20 +173,14 @@ def test_scribbled_counters_stay_numbers_that_a_message_holds(board: Board, lane
     assert set(counts) == {2**63 - 1}
     assert board.tally(0) == (2**63 - 1, 0)
     assert msgpack.packb(facts)
+    board.close()
 
 
-def test_a_count_of_lanes_beyond_the_slot_is_not_believed(board: Board) -> None:
-    size = os.fstat(board.fd).st_size
-    with mmap.mmap(board.fd, size) as raw:
-        pack_into("B", raw, 64 + 7, 255)
-        assert board.read(7).busy == 0
-
-
-def test_another_file_is_no_board(tmp_path: os.PathLike[str]) -> None:
+def test_another_file_is_no_board(bell: Bell) -> None:
     fd = os.memfd_create("other")
     os.ftruncate(fd, 8192)
     with pytest.raises(SystemRefused, match="is none"):
-        Board.attach(fd)
+        Board.attach(fd, 1, bell.fd)
     os.close(fd)
 
 

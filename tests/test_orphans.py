@@ -27,7 +27,7 @@ from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.stacks import make_file
 from srvd.daemon.strays import Stray
 from srvd.errors import SystemRefused
-from srvd.linux import fds, process, rendezvous
+from srvd.linux import fds, lifeline, process, rendezvous
 from srvd.linux.scoreboard import Board
 from srvd.wire import family
 from tests.stage import Stage
@@ -47,6 +47,9 @@ def app(environ, start_response):
 """
 
 
+USERS = {"web": {os.geteuid()}}
+
+
 class Family:
     """A stage whose daemon can die, and the calls of those who are left."""
 
@@ -63,7 +66,7 @@ class Family:
     def wait_call(self, who: WorkerId | GenerationId) -> Orphan:
         """The call of this one, when it has come; others' are kept."""
         if self.calls is None:
-            self.calls = Calls(self.bond.rendezvous, self.bond.lock)
+            self.calls = Calls(self.bond.rendezvous, USERS)
         calls = self.calls
 
         def look() -> Orphan | None:
@@ -155,14 +158,13 @@ def test_an_orphan_brings_what_the_next_daemon_needs(home: Family) -> None:
     address = stage.serve(worker)
     home.die()
     orphan = home.wait_call(worker)
-    board = Board.attach(os.dup(orphan.board))
+    board = Board(os.dup(orphan.board), 256, 1)
     get(address)
     wait_for(lambda: board.tally(0) == (1, 0))  # counted when the answer is out
     board.close()
     listener = socket.socket(fileno=os.dup(orphan.listeners[0]))
     assert listener.getsockname() == address
     listener.close()
-    assert os.fstat(orphan.lock).st_ino == os.fstat(home.bond.lock).st_ino
     orphan.dismiss()
 
 
@@ -175,10 +177,11 @@ def test_the_family_is_known_to_live_by_its_lock(home: Family, tmp_path: Path) -
     assert not again.is_held
     assert again.rendezvous == home.bond.rendezvous
     home.bond = again
-    orphan = home.wait_call(worker)
-    assert again.take(os.dup(orphan.lock))
-    assert os.fstat(again.lock).st_ino == os.fstat(orphan.lock).st_ino
-    orphan.dismiss()
+    again.join()
+    third = Bond.open(str(tmp_path / "control.sock.family"))
+    assert not third.is_held
+    third.close(remove=False)
+    home.wait_call(worker).dismiss()
 
 
 def test_what_an_orphan_writes_waits_for_the_next_daemon_and_holds_nothing_up(home: Family) -> None:
@@ -224,7 +227,7 @@ def test_a_worker_that_does_not_leave_in_its_time_is_ended_by_its_zygote(home: F
     over, zygote_over = ends(stage.pid(worker)), ends(stage.zygote_pid(generation))
     with socket.create_connection(address) as client:
         client.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_for(lambda: stage.board.read(0).busy)
+        wait_for(lambda: stage.board(generation).read(0).busy)
         home.die()
         wait_for(over, within=30)
     wait_for(zygote_over)
@@ -272,15 +275,15 @@ def test_an_orphaned_zygote_tells_who_died_meanwhile_and_forks_for_the_next_daem
     say(zygote, family.Adopted())
     ours, theirs = fds.link_pair()
     read, write = os.pipe()
-    stacks = make_file()
-    say(zygote, family.Fork(3, 7), theirs.fileno(), write, stacks, read)
+    stacks, end = make_file(), lifeline.end_of(zygote.lifeline)
+    say(zygote, family.Fork(3, 7), theirs.fileno(), write, stacks, read, end)
     forked, passed = hear(zygote, family.FROM_ZYGOTE)
     assert isinstance(forked, family.Forked)
     ours.settimeout(20)
     assert family.decode(ours.recv(family.LIMIT), family.FROM_WORKER) == family.Ready()
     assert get(address) == str(stage.pid(other))
     ours.send(family.encode(family.Drain(1.0, leaving=True, left_over=[])))
-    fds.close_all([ours.detach(), theirs.detach(), read, write, stacks, *passed])
+    fds.close_all([ours.detach(), theirs.detach(), read, write, stacks, end, *passed])
     zygote.dismiss()
     home.wait_call(other).dismiss()
 
@@ -302,24 +305,24 @@ def test_a_daemon_that_dies_before_it_has_adopted_is_followed_by_the_next(home: 
     home.wait_call(worker).dismiss()
 
 
-def test_whoever_does_not_bring_the_lock_is_not_of_the_family(home: Family) -> None:
+def test_whoever_says_nothing_that_makes_sense_is_not_of_the_family(home: Family) -> None:
     stage = home.stage
     worker = stage.fork(stage.load(CHATTY), 1)
     stage.serve(worker)
     home.die()
     home.wait_call(worker).dismiss()
     assert home.calls is not None
-    for datagram, passed in ((b"", []), (b"\xc1", [0, 0, 0]), (_claim(), []), (_claim(), [0, 0, 0])):
+    for datagram in (b"", b"\xc1", _claim("other")):
         stranger = rendezvous.call(home.bond.rendezvous, os.geteuid())
         assert stranger is not None
-        fds.send(stranger, datagram, passed)
+        fds.send(stranger, datagram)
         stranger.settimeout(0.05)
 
         def refused(link: socket.socket = stranger) -> bool:
             assert home.calls is not None
             home.heard += home.calls.hear()
             try:
-                return link.recv(1) == b""
+                return link.recv(100) == b""
             except TimeoutError:
                 return False
             except ConnectionResetError:
@@ -330,8 +333,8 @@ def test_whoever_does_not_bring_the_lock_is_not_of_the_family(home: Family) -> N
     assert {orphan.id for orphan in home.heard} <= {GenerationId(*worker[:2])}
 
 
-def _claim() -> bytes:
-    return family.encode(family.Here("web", 1, 1, False, [], []))
+def _claim(pool: str) -> bytes:
+    return family.encode(family.Here(pool, 1, 1, False, [], []))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -373,7 +376,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
     worker = stage.fork(stage.load(CHATTY), 1)
     stage.serve(worker)
     home.die()
-    calls = Calls(home.bond.rendezvous, home.bond.lock)
+    calls = Calls(home.bond.rendezvous, USERS)
     heard: list[int] = []
 
     class Counted(Latecomers):
@@ -402,7 +405,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latecomers, "STRAYS", 2.0)
-    calls = Calls(home.bond.rendezvous, home.bond.lock)
+    calls = Calls(home.bond.rendezvous, USERS)
     late = Latecomers(calls, home.stage.performer, House(), lambda event: None, [])
     late.attach(home.stage.loop)
     sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
@@ -426,7 +429,7 @@ def test_a_name_that_somebody_else_has_taken_refuses_the_start_with_the_reason(h
     taken = rendezvous.Rendezvous(home.bond.rendezvous)
     try:
         with pytest.raises(SystemRefused, match="Address already in use; nothing was started") as refused:
-            Calls(home.bond.rendezvous, home.bond.lock)
+            Calls(home.bond.rendezvous, USERS)
         assert "ss -xlp" in refused.value.hint
     finally:
         taken.close()

@@ -126,10 +126,10 @@ def test_a_probe_is_answered_by_the_application(stage: Stage) -> None:
 def test_the_first_request_rings_when_nobody_watches(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1)
     address = stage.serve(worker)
-    stage.board.watching = True
+    stage.bell.watching = True
     answer(stage, ask(address))
     assert stage.rung == 0
-    stage.board.watching = False
+    stage.bell.watching = False
     answer(stage, ask(address))
     stage.until(lambda: stage.rung)
 
@@ -335,7 +335,8 @@ def test_a_zygote_that_does_not_listen_refuses_when_its_link_is_full(stage: Stag
     # What the zygote took with it is answered by its end; a fork is never both refused and made.
     assert not any(stage.of(WorkerForked, worker) for worker in asked)
     assert all(event.reason == "its zygote does not listen" for w in refused for event in stage.of(ForkRefused, w))
-    assert len(stage.performer.workers._free) == 256
+    stage.until(lambda: all(stage.of(WorkerGone, worker) for worker in asked if stage.of(WorkerForked, worker)))
+    assert not stage.commons._of
 
 
 def test_two_hundred_workers_are_forked_and_ended(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,8 +52,7 @@ def app(environ, start_response):
     for fd in os.listdir("/proc/self/fd"):
         path = f"/proc/self/fd/{fd}"
         if "srvd-scoreboard" in (os.readlink(path) if os.path.islink(path) else ""):
-            os.pwrite(int(fd), bytes([64]) * 4, 64)  # so many lanes are in use, of each of the first four slots
-            os.pwrite(int(fd), b"\\xff" * (4 * 64 * 512), 4096)
+            os.pwrite(int(fd), b"\\xff" * os.fstat(int(fd)).st_size, 0)
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """

@@ -378,7 +378,7 @@ def test_a_program_that_does_not_know_the_state_is_not_run(old: Srvd, versions: 
 
 
 def test_a_program_that_speaks_otherwise_to_workers_is_not_run(old: Srvd, versions: Versions) -> None:
-    versions.install("1.1", {"wire/family.py": ("PROTOCOL = 1\n", "PROTOCOL = 2\n")})
+    versions.install("1.1", {"wire/family.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
     done = old.ctl("upgrade")
     assert done.returncode == 1
     assert "this upgrade needs a restart" in done.stderr
@@ -490,10 +490,10 @@ def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Ve
 def test_a_zygote_that_speaks_otherwise_than_the_daemon_is_not_taken(old: Srvd, versions: Versions) -> None:
     """As after an installer, before the upgrade: who is started then is of the new version."""
     before = pids(old)["workers"]
-    versions.edit("1.0", {"wire/family.py": ("PROTOCOL = 1\n", "PROTOCOL = 2\n")})
+    versions.edit("1.0", {"wire/family.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
     done = old.ctl("reload")
     assert done.returncode == 1
-    assert "the daemon speaks version 1, this zygote 2" in done.stderr
+    assert "the daemon speaks version 2, this zygote 3" in done.stderr
     assert "`srvctl upgrade` if srvd was replaced" in done.stderr
     assert pids(old)["workers"] == before
     assert old.get().startswith("one ")

@@ -353,13 +353,13 @@ def test_sigterm_to_a_child_of_the_application_ends_the_child_only(tmp_path: Pat
 def test_a_request_rings_the_doorbell_whenever_nobody_watches(tmp_path: Path) -> None:
     """Each one: between two of them the daemon may have looked, found nothing, and gone to sleep again."""
     with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
-        rig.board.watching = True
+        rig.bell.watching = True
         client.get()
-        rig.board.watching = False
+        rig.bell.watching = False
         for _ in range(2):
             client.get()
             assert rig.hear() == family.Woke()
-        rig.board.watching = True
+        rig.bell.watching = True
         client.get()
         rig.link.settimeout(0.1)
         with pytest.raises(TimeoutError):

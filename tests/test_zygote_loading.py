@@ -363,7 +363,7 @@ def test_a_zygote_inherits_nothing_of_the_daemon_but_what_it_is_given(stage: Sta
         held = {int(fd) for fd in os.listdir(folder)} - of_the_shell - {1}
         return sorted(os.readlink(f"{folder}/{fd}").partition(":")[0] for fd in held)
 
-    # stdin, the scoreboard and its mapping, the file for stacks, epoll, nudge, stderr, the pipe for SIGCHLD, the
-    # lifeline's two ends, the link and one listener
-    own = ["/dev/null", *["/memfd"] * 3, *["anon_inode"] * 2, *["pipe"] * 5, "socket", "socket"]
+    # stdin, the scoreboard, the bell, their mappings, the file for stacks, epoll, nudge, stderr, the pipe for SIGCHLD,
+    # the lifeline to hold, the link and one listener
+    own = ["/dev/null", *["/memfd"] * 5, *["anon_inode"] * 2, *["pipe"] * 4, "socket", "socket"]
     stage.until(lambda: names() == own)

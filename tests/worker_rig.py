@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds
 from srvd.linux.process import reset_signals
-from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
 from srvd.wire import family
 from srvd.worker.base import Boot, serve
 from srvd.worker.front import Front
@@ -136,8 +136,9 @@ class Rig:
         self.stderr = tmp_path / "stderr"
         self.listener = _unix_listener(tmp_path) if unix else socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = self.listener.getsockname()
-        self.board = Board.create(2)
-        self.board.watching = True
+        self.bell = Bell.create()
+        lanes = lanes_of(settings.get("threads", 1))
+        self.board = Board.attach(Board.create(2, lanes).fd, lanes, self.bell.fd)
         self.link, theirs = fds.link_pair()
         self.link.settimeout(_WITHIN)
         self._boot = Boot(
@@ -186,6 +187,7 @@ class Rig:
         self.link.close()
         self.listener.close()
         self.board.close()
+        self.bell.close()
 
     def hear(self) -> family.Message:
         return family.decode(self.link.recv(family.LIMIT), family.FROM_WORKER)

@@ -114,7 +114,6 @@ def core() -> None:
     show("response fields", timed(lambda: check_fields(headers)))
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
-    board.watching = True
     meter = Meter(board.lane(0), lambda: True)
     service = Service(hello, PoolSettings(name="web"), Loop(), meter, Log(2))
     request = inbound.receive(TWO)

@@ -67,7 +67,7 @@ class DaemonSettings(NamedTuple):
         str, Setting("Write the log to this file; empty: standard error", "path", "--log-file")
     ] = ""  # fmt: skip
     max_workers: Annotated[
-        int, Setting("Most workers of all pools together; the scoreboard has as many slots", "count:1..65536")
+        int, Setting("Most workers of all pools together; the scoreboards have room for as many", "count:1..65536")
     ] = 1024
     roles: Annotated[
         Mapping[str, tuple[str, ...]],

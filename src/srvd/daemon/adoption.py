@@ -12,22 +12,22 @@ from collections.abc import Callable
 
 from srvd.config.settings import Config
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
-from srvd.core.model import Death, WorkerId
+from srvd.core.model import Death, GenerationId, WorkerId
 from srvd.daemon import handover, will
 from srvd.daemon import worker as employed
-from srvd.daemon.bond import Bond
+from srvd.daemon.commons import BELL, SPARE_SLOTS
 from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.kept import Kept
-from srvd.daemon.listeners import Carried, Listening
+from srvd.daemon.listeners import Carried
 from srvd.daemon.orphans import Calls, Estate, Orphan
 from srvd.daemon.perform import Family
 from srvd.daemon.stacks import make_file
 from srvd.daemon.strays import CALLS, LATEST, Stray, send_away, unknown_children
-from srvd.daemon.will import SCOREBOARD, Member, Will, boot_id, name_of
+from srvd.daemon.will import Member, Will, boot_id, mark_of, name_of
 from srvd.errors import SystemRefused, Unsupported
-from srvd.linux import process, procfs
+from srvd.linux import fds, process, procfs
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.linux.scoreboard import Board, LaneFacts, size_of
 from srvd.record import Record
 
 __all__ = ["Adoption", "Former", "find", "look"]
@@ -65,19 +65,18 @@ class Adoption(Record):
     strays: list[Stray]  # who was sent away
     sums: dict[str, int]  # of the certificates in force, by listener
 
-    def with_room(self, config: Config, spare: int, say: Callable[[str], None]) -> Config:
-        """The configuration with the `max_workers` that can be in force, which the core is told: the scoreboard that
-        everybody has cannot grow. `spare` slots of it are beyond twice the limit.
+    def with_room(self, config: Config, say: Callable[[str], None]) -> Config:
+        """The configuration with the `max_workers` that can be in force, which the core is told: the scoreboards that
+        there are cannot grow.
         """
-        board = Board.attach(os.dup(self.kept.find(SCOREBOARD)))
-        most = (board.slots - spare) // 2
-        board.close()
+        boards = self.found.shell.family.commons
+        most = min(((one.slots - SPARE_SLOTS) // 2 for one in boards), default=config.daemon.max_workers)
         wanted, house = config.daemon.max_workers, self.found.house
         limit = house.limit = min(wanted, most)
         if limit < wanted:
             say(
-                f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboard of the "
-                "daemon that died has no more room, and its workers use it; stop srvd and start it to change that"
+                f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboards of the "
+                "daemon that died have no more room, and its workers use them; stop srvd and start it to change that"
             )
         wished = sum(pool.wish for pool in house.pools.values() if not pool.removed)
         if wished > limit:
@@ -103,7 +102,7 @@ def look(data: bytes) -> Former | None:
     return Former(read, found, _living(read, found.shell.family))
 
 
-def find(former: Former, bond: Bond, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
+def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
     """Waits for those whom the state names; None: nobody of them lives. `say` is told if it takes longer.
 
     Raises `SystemRefused`: somebody lives, and does not bring what is needed. Nobody has been told anything then, nor
@@ -114,7 +113,7 @@ def find(former: Former, bond: Bond, calls: Calls, say: Callable[[str], None]) -
     estate = Estate()
     try:
         if former.alive:
-            _gather(former, bond, calls, heard, strangers, estate, say)
+            _gather(former, calls, heard, strangers, estate, say)
         if heard:
             return _make(former, heard, strangers, estate)
     except BaseException:
@@ -151,7 +150,6 @@ def _living(read: Will, known: Family) -> dict[Member, Alive]:
 
 def _gather(
     former: Former,
-    bond: Bond,
     calls: Calls,
     heard: list[Orphan],
     strangers: list[Orphan],
@@ -183,15 +181,27 @@ def _gather(
             told = True
             say(f"waiting for {len(missing)} busy processes of a daemon that died: they have {', '.join(lacking)}")
         for orphan in calls.hear(0.05):
-            bond.take(orphan.lock)
             known = alive.get(orphan.id)
-            orphan = estate.take(orphan)  # noqa: PLW2901 - what is left of it
-            if known is not None and known.pid == orphan.pid and orphan.id not in came:
-                heard.append(orphan)
+            if known is not None and known.pid == orphan.pid and orphan.id not in came and orphan.stderr >= 0:
+                heard.append(_keep(former, estate, orphan))
             elif len(strangers) < MOST:
                 strangers.append(orphan)
             else:  # it calls again
                 orphan.close()
+
+
+def _keep(former: Former, estate: Estate, orphan: Orphan) -> Orphan:
+    """A member whom the state knows. What it has in common with others goes to the estate, as far as it is what the
+    state says: a worker may bring anything.
+    """
+    boards = {(fds.MEMFD, one.inode): one for one in former.found.shell.family.commons}
+    marks = {*former.will.marks().values(), *boards}
+    foreign = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if mark_of(fd) not in marks]
+    form = boards.get(mark_of(orphan.board))
+    if form is not None and not fds.is_sealed(orphan.board, size_of(form.slots, form.lanes)):
+        foreign.append(orphan.board)
+    fds.discard(foreign)
+    return estate.take(orphan.without(foreign))
 
 
 def _lacking(former: Former, estate: Estate) -> list[str]:
@@ -205,14 +215,15 @@ def _lacking(former: Former, estate: Estate) -> list[str]:
 def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: Estate) -> Adoption:
     found, alive, known = former.found, former.alive, former.found.shell.family
     kept = Kept()
-    listening = _give_shared(found.shell, former.will, estate, kept)
-    events = [_resumed(heard, strangers), *_deaths(known, alive, _told_ends(heard), kept.find(SCOREBOARD))]
+    needed = {GenerationId(*member[:2]) for member in (*alive, *(one.id for one in known.workers))}
+    shell = _give_shared(found.shell, former.will, needed, estate, kept)
+    events = [_resumed(heard, strangers), *_deaths(found.shell, kept, alive, _told_ends(heard))]
     came = {orphan.id: orphan for orphan in heard}
     for member, one in alive.items():
         name, orphan = name_of(member), came.get(member)
         kept.give(f"{name} pidfd", one.pidfd)
         if orphan is None:  # stand-ins for what it brings when it calls
-            kept.give(f"{name} stderr", _ended_pipe())
+            kept.give(f"{name} stderr", process.over())
             kept.give(f"{name} stacks", make_file())
         else:
             os.close(orphan.pidfd)
@@ -221,15 +232,14 @@ def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: 
             kept.give(f"{name} stacks", orphan.stacks)
             if orphan.lifeline >= 0:
                 kept.give(f"lifeline {member}", orphan.lifeline)
-    left = known._replace(
+    left = shell.family._replace(
         zygotes=tuple(one for one in known.zygotes if one.id in alive),
         workers=tuple(_as_it_is(one, came) for one in known.workers if one.id in alive),
     )
     strays = [stray for orphan in strangers for stray in send_away(orphan)]
     ids = set(alive)
     strays += [stray for orphan in heard for stray in unknown_children(orphan, ids)]
-    shell = found.shell._replace(listening=listening, family=left)
-    return Adoption(Handover(found.house, shell), kept, events, strays, former.will.sums)
+    return Adoption(Handover(found.house, shell._replace(family=left)), kept, events, strays, former.will.sums)
 
 
 def _as_it_is(one: employed.Carried, came: dict[Member, Orphan]) -> employed.Carried:
@@ -237,16 +247,16 @@ def _as_it_is(one: employed.Carried, came: dict[Member, Orphan]) -> employed.Car
     return one._replace(ready=True) if one.id in came else one
 
 
-def _ended_pipe() -> int:
-    read, write = os.pipe()
-    os.close(write)
-    return read
-
-
-def _give_shared(shell: Shell, read: Will, estate: Estate, kept: Kept) -> Listening:
-    """The scoreboard and the listeners; what is known of those that were brought."""
+def _give_shared(shell: Shell, read: Will, living: set[GenerationId], estate: Estate, kept: Kept) -> Shell:
+    """Bell, listeners and scoreboards; what is known of those that were brought. A generation of which only busy
+    workers live brings its scoreboard later: no other one waits for that.
+    """
     marks, brought = read.marks(), estate.brought
-    kept.give(SCOREBOARD, brought.pop(marks[SCOREBOARD]))
+    kept.give(BELL, brought.pop(marks[BELL]))
+    boards = tuple(one for one in shell.family.commons if one.generation in living)
+    for board in boards:
+        if (fds.MEMFD, board.inode) in brought:
+            kept.give(board.name, brought.pop((fds.MEMFD, board.inode)))
     found: list[Carried] = []
     for number, one in enumerate(shell.listening.sockets):
         mark = marks.get(f"listener {number}")
@@ -254,7 +264,8 @@ def _give_shared(shell: Shell, read: Will, estate: Estate, kept: Kept) -> Listen
             kept.give(f"listener {len(found)}", brought.pop(mark))
             found.append(one)
     estate.close()
-    return shell.listening._replace(sockets=tuple(found))
+    listening = shell.listening._replace(sockets=tuple(found))
+    return shell._replace(listening=listening, family=shell.family._replace(commons=boards))
 
 
 def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
@@ -280,18 +291,19 @@ def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
     )
 
 
-def _deaths(known: Family, alive: dict[Member, Alive], ended: dict[WorkerId, Ended], board: int) -> list[Event]:
+def _deaths(shell: Shell, kept: Kept, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
     """Whom the state knows, and who is gone."""
+    known = shell.family
     lost: list[Event] = [
         ZygoteGone(one.id, "it ended with its daemon, or after it") for one in known.zygotes if one.id not in alive
     ]
-    page = Board.attach(os.dup(board))
+    forms = {one.generation: one for one in known.commons}
     for one in known.workers:
         if one.pid and one.id not in alive:
-            facts = page.read(one.slot)
-            how = ended.get(one.id, Ended())
-            lost.append(WorkerGone(one.id, _death(facts, how)))
-    page.close()
+            form, facts = forms.get(GenerationId(*one.id[:2])), LaneFacts()
+            if form is not None and (fd := kept.find(form.name)) >= 0:
+                facts = Board(fd, form.slots, form.lanes).read(one.slot)
+            lost.append(WorkerGone(one.id, _death(facts, ended.get(one.id, Ended()))))
     return lost
 
 

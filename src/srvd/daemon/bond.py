@@ -1,7 +1,9 @@
 """By what a family stays together when its daemon dies: a lock that each member holds, and the name of a rendezvous.
 
-Adopts nobody. The lock is on a file beside the control socket, and is held as long as any process has a descriptor of
-it that was passed on from the daemon; the name of the rendezvous is the file's content, for the next daemon to read.
+Adopts nobody. The lock is on a file beside the control socket. Daemon and zygotes share it (LOCK_SH), each by an open
+file of its own that workers inherit: whoever lets go lets go for itself alone. Whoever could have it alone (LOCK_EX) is
+the only one. The name of the rendezvous is the file's content, for the next daemon to read; those who only read it
+cannot change it.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class Carried(Record):
 class Bond:
     """Of one instance, from one start that finds nobody to the next. To be opened by who owns the control socket.
 
-    `is_held`: we have the lock, and pass it on. Else a former family lives: `rendezvous` is where its members come, ""
-    if that is unknown, and one of them brings the lock (`take`).
+    `is_held`: we have the lock. Else a former family lives: `rendezvous` is where its members come, "" if that is
+    unknown; with them we share it (`join`).
     """
 
     def __init__(self, path: str, lock: int, name: str, *, is_held: bool, is_deposited: bool = False) -> None:
@@ -67,6 +69,7 @@ class Bond:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        fcntl.flock(self.lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # nobody else starts here: the control socket is ours
         self.is_held = True
         self.rendezvous = rendezvous.new_name()
         try:
@@ -94,16 +97,25 @@ class Bond:
         os.close(self.lock)
         self.lock, self.rendezvous, self.is_held = fresh.lock, fresh.rendezvous, fresh.is_held
 
-    def take(self, lock: int) -> bool:
-        """A member has brought the lock itself; False, and closed: it is none, or is not needed."""
-        mine, theirs = os.fstat(self.lock), os.fstat(lock)
-        if self.is_held or (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino):
-            os.close(lock)
-            return False
-        os.close(self.lock)
-        self.lock = lock
+    def join(self) -> None:
+        """Members live who come to us: the family is ours from here on."""
+        if self.is_held:
+            return
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # of a former version, whose members had it alone
+            self.renew()
         self.is_held = True
-        return True
+
+    def share(self) -> int:
+        """A descriptor for a member, of an open file of its own. Raises `OSError`."""
+        lock = os.open(f"/proc/self/fd/{self.lock}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+        return lock
 
     def carry(self, kept: Kept) -> Carried:
         """What another program needs to hold it."""

@@ -25,8 +25,10 @@ from srvd.wire import family
 
 __all__ = ["VERSION", "Handover", "Shell", "pack", "read"]
 
-VERSION = 1
-"""Of all that is not the core's. The rules are those of `core/snapshot.py`."""
+VERSION = 2
+"""Of all that is not the core's. The rules are those of `core/snapshot.py`. Version 1 had one scoreboard for all."""
+
+_RESTART = "this upgrade needs a restart"
 
 
 class Shell(Record):
@@ -73,7 +75,9 @@ def read(data: bytes) -> Handover:
     except (ValueError, TypeError, LookupError) as exc:
         raise Unsupported(f"read the state: it is none ({exc!r})") from exc
     if version != VERSION:
-        raise Unsupported(f"read the state: it is of version {version!r}, this program reads version {VERSION}")
+        raise Unsupported(
+            f"read the state: it is of version {version!r}, this program reads version {VERSION}", hint=_RESTART
+        )
     house = snapshot.load(plain.get("core"))
     try:
         shell: Shell = codec(Shell).load(plain.get("shell"))
@@ -83,6 +87,6 @@ def read(data: bytes) -> Handover:
         raise Unsupported(
             f"the workers that run speak version {shell.protocol} of the family's messages, "
             f"this program speaks {family.PROTOCOL}",
-            hint="this upgrade needs a restart",
+            hint=_RESTART,
         )
     return Handover(house, shell)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgpack
@@ -16,13 +16,14 @@ from srvd.config.settings import Config
 from srvd.core.events import Event
 from srvd.core.state import House
 from srvd.daemon import handover, will
+from srvd.daemon.commons import BELL
 from srvd.daemon.control_desk import Memory
 from srvd.daemon.control_ring import Events
 from srvd.daemon.handover import Handover
 from srvd.daemon.kept import Kept
 from srvd.daemon.latecomers import Latecomers
 from srvd.daemon.loop import Loop
-from srvd.daemon.orphans import Calls
+from srvd.daemon.orphans import Calls, users_of
 from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
 from srvd.daemon.statefile import StateFile
@@ -76,13 +77,21 @@ class Heritage:
         """Who was sent away and may still live, for the next program: pids; their descriptors go to `kept`."""
         return () if self._latecomers is None else self._latecomers.carry(kept)
 
-    def resume(self, strays: Sequence[int], kept: Kept, performer: Performer, house: House, loop: Loop) -> None:
+    def resume(
+        self,
+        strays: Sequence[int],
+        configs: Iterable[Config],
+        kept: Kept,
+        performer: Performer,
+        house: House,
+        loop: Loop,
+    ) -> None:
         """The same in the next program, if the former one still waited for anybody."""
         left = [Stray(pid, kept.take(f"stray {pid}")) for pid in strays]
         if not self._bond.rendezvous or not (left or performer.missing()):
             return
         try:
-            calls = Calls(self._bond.rendezvous, self._bond.lock)
+            calls = Calls(self._bond.rendezvous, users_of(configs))
         except SystemRefused as exc:  # somebody else has taken the name; no reason to undo the upgrade
             self._warn(exc.message)
             return
@@ -118,9 +127,7 @@ class Heritage:
             if pid
         }
         shared = {
-            name: os.fstat(fd).st_ino
-            for name, fd in kept.table.items()
-            if name == will.SCOREBOARD or name.startswith("listener ")
+            name: os.fstat(fd).st_ino for name, fd in kept.table.items() if name == BELL or name.startswith("listener ")
         }
         # Keys of certificates are read anew by whoever needs them: a file is no place for a second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}

@@ -22,6 +22,7 @@ from srvd.daemon import background, handover, sample
 from srvd.daemon.answers import Answers
 from srvd.daemon.background import LogFile, Pidfile, Verdict
 from srvd.daemon.bond import Bond
+from srvd.daemon.commons import Commons
 from srvd.daemon.control import ControlServer
 from srvd.daemon.control_peers import Roles
 from srvd.daemon.deposit import Deposit
@@ -43,7 +44,6 @@ from srvd.daemon.signals import Signals, hold
 from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter
-from srvd.linux.scoreboard import Board
 from srvd.linux.title import set_title
 from srvd.log import Log
 from srvd.wire import family
@@ -74,12 +74,12 @@ class Daemon:
         self._parts = parts
         self._core = parts.core
         self.keepsake = parts.keepsake
-        house, board, listeners = parts.core.house, parts.board, parts.listeners
+        house, commons, listeners = parts.core.house, parts.commons, parts.listeners
         self._loop = Loop(self._bug)
-        self.performer = Performer(self._loop, board, listeners, self.emit, self._woke, self._captured, parts.bond)
+        self.performer = Performer(self._loop, commons, listeners, self.emit, self._woke, self._captured, parts.bond)
         self.engine = Engine(self._core, self.performer, listeners, self._log)
         workers = self.performer.workers
-        self.overdue = OverdueWatch(house, board, workers.facts, workers.state, self.emit)
+        self.overdue = OverdueWatch(house, commons.bell, workers.facts, workers.state, self.emit)
         self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit)
         self._growth = GrowthWatch(house, workers.rss, self.emit)
         dumps = Dumps(workers, self.performer.zygotes)
@@ -224,6 +224,7 @@ class Daemon:
     def _let_go(self) -> None:
         self._herald.close()
         self.performer.close(dismiss=self._in_order)
+        self._parts.commons.close()
         (self._parts.listeners.close if self._in_order else self._parts.listeners.abandon)()
         self._pidfile.remove()
         self._loop.close()
@@ -236,7 +237,6 @@ class Daemon:
 
     def handover(self, kept: Kept) -> Handover:
         """The same, before it is bytes."""
-        kept.give("scoreboard", self._parts.board.fd)
         kept.give("keepsake", self.keepsake.fd)
         self._parts.deposit.carry(kept)
         shell = handover.Shell(
@@ -265,7 +265,7 @@ class Daemon:
         house, shell = found
         settings = shell.configs[shell.current].daemon
         parts = Parts(
-            Board.attach(kept.take("scoreboard")),
+            Commons.taken(kept, settings.max_workers),
             Listeners.resume(shell.listening, kept),
             Supervisor(house=house),
             this_program(shell.program.command),
@@ -282,7 +282,7 @@ class Daemon:
         daemon.engine.resume(shell.configs, shell.current)
         daemon.performer.resume(shell.family, kept)
         daemon._complete()
-        daemon._heritage.resume(shell.strays, kept, daemon.performer, house, daemon._loop)
+        daemon._heritage.resume(shell.strays, shell.configs.values(), kept, daemon.performer, house, daemon._loop)
         daemon._control.resume(shell.control, daemon._roles(), kept)
         return daemon
 

@@ -1,7 +1,8 @@
 """Hears the orphans of a daemon that died: who calls at the rendezvous, as what, and with which descriptors.
 
-Adopts nobody and ends nobody. A caller proves by the family's lock, which it brings, that it is of the family; whether
-it is who it says is for the reader of the state to compare.
+Adopts nobody and ends nobody. Who calls is asked who it is only if the kernel says that it runs as a user of the family
+(unix(7), SO_PEERCRED), and until then it can pass nothing; what it passes is looked at before it is used. Whether it is
+who it says is for the reader of the state to compare.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Collection, Iterable, Mapping, Set
 
+from srvd.config.settings import Config
 from srvd.core.model import GenerationId, WorkerId
+from srvd.daemon.stacks import SIZE as STACKS
 from srvd.daemon.will import Mark, mark_of
 from srvd.errors import BadFrame
-from srvd.linux import fds, process
+from srvd.linux import fds, identity, process
 from srvd.linux.process import Ended
 from srvd.linux.rendezvous import Caller, Rendezvous
+from srvd.linux.scoreboard import Bell
 from srvd.record import Record
 from srvd.wire import family
 
-__all__ = ["Calls", "Estate", "Orphan"]
+__all__ = ["Calls", "Estate", "Orphan", "Users", "users_of"]
 
 _MOST_SILENT = 128
 """Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
@@ -28,8 +33,23 @@ _MOST_SILENT = 128
 _BATCH = 64
 
 
+Users = Mapping[str, Set[int]]
+"""As whom the members of each pool run."""
+
+
+def users_of(configs: Iterable[Config]) -> Users:
+    """The same by the configurations that there are."""
+    found: dict[str, set[int]] = {}
+    for config in configs:
+        for pool in config.pools.values():
+            with contextlib.suppress(LookupError):  # a user that is no more
+                uid = identity.uid_of(pool.user)
+                found.setdefault(pool.name, set()).add(os.geteuid() if uid < 0 else uid)
+    return found
+
+
 class Orphan(Record):
-    """One that called. The descriptors are the reader's now; -1: an `Estate` or a `Bond` has it."""
+    """One that called. The descriptors are the reader's now; -1: an `Estate` has it, or it came without."""
 
     here: family.Here
     pid: int  # by the kernel's word
@@ -37,8 +57,8 @@ class Orphan(Record):
     link: socket.socket
     stderr: int  # the end that is read
     stacks: int
+    bell: int
     board: int
-    lock: int
     listeners: list[int]
     lifeline: int  # of a zygote's workers; -1 for a worker
 
@@ -55,6 +75,11 @@ class Orphan(Record):
             for serial, code, number in self.here.ended
         ]
 
+    def without(self, taken: Collection[int]) -> Orphan:
+        """The same when others have these descriptors."""
+        kept = [-1 if fd in taken else fd for fd in (self.bell, self.board, *self.listeners)]
+        return self._replace(bell=kept[0], board=kept[1], listeners=kept[2:])
+
     def dismiss(self) -> None:
         """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
         order: family.Message = family.Quit()
@@ -65,47 +90,48 @@ class Orphan(Record):
         self.close()
 
     def close(self) -> None:
-        self.link.close()
-        owned = (self.pidfd, self.stderr, self.stacks, self.board, self.lock, self.lifeline, *self.listeners)
+        owned = (self.pidfd, self.stderr, self.stacks, self.bell, self.board, self.lifeline)
         fds.close_all(fd for fd in owned if fd >= 0)
+        fds.discard([self.link.detach(), *(fd for fd in self.listeners if fd >= 0)])
 
 
 _LEAVE_SECONDS = 30.0
 
 
 class Estate:
-    """What orphans bring that is one for all of them, scoreboard and listeners: each once, however many call."""
+    """What orphans bring that several have – bell, scoreboards, listeners: each once, however many call."""
 
     def __init__(self) -> None:
         self.brought: dict[Mark, int] = {}
 
     def take(self, orphan: Orphan) -> Orphan:
-        """The orphan without these and without the lock, which is the bond's to look at."""
-        for fd in (orphan.board, *orphan.listeners):
-            if self.brought.setdefault(mark_of(fd), fd) != fd:
-                os.close(fd)
-        return orphan._replace(board=-1, lock=-1, listeners=[-1] * len(orphan.listeners))
+        """The orphan without these."""
+        taken = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0]
+        surplus = [fd for fd in taken if self.brought.setdefault(mark_of(fd), fd) != fd]
+        fds.close_all(surplus)  # never the last: it is the same one that is kept
+        return orphan.without(taken)
 
     def sockets(self) -> list[int]:
         """The listeners; the rest is closed."""
-        taken = [fd for (is_socket, _), fd in self.brought.items() if is_socket]
-        self.brought = {mark: fd for mark, fd in self.brought.items() if not mark[0]}
+        taken = [fd for (kind, _), fd in self.brought.items() if kind == fds.SOCKET]
+        self.brought = {mark: fd for mark, fd in self.brought.items() if mark[0] != fds.SOCKET}
         self.close()
         return taken
 
     def close(self) -> None:
-        fds.close_all(self.brought.values())
+        fds.discard(self.brought.values())
         self.brought.clear()
 
 
 class Calls:
     """Owns the rendezvous and who waits there; `fileno` is readable when there is something to `hear`."""
 
-    def __init__(self, name: str, lock: int) -> None:
-        """`lock`: a descriptor of the family's lock, held or not. Raises `SystemRefused`: the name is taken."""
-        entry = os.fstat(lock)
-        self._lock = entry.st_dev, entry.st_ino
-        self._rendezvous = Rendezvous(name)
+    def __init__(self, name: str, users: Users | None) -> None:
+        """`users`: as whom the members of each pool run; None: that is not known, and members may be of a version that
+        passes its descriptors without being asked. Raises `SystemRefused`: the name is taken.
+        """
+        self._users = users
+        self._rendezvous = Rendezvous(name, eager=users is None)
         self._silent: dict[int, Caller] = {}
         self._epoll = select.epoll()
         self._epoll.register(self._rendezvous, select.EPOLLIN)
@@ -121,7 +147,7 @@ class Calls:
                 caller = self._forget(fd)
                 orphan = self._identify(caller)
                 if orphan is None:
-                    caller.sock.close()
+                    _drop(caller)
                 else:
                     found.append(orphan)
             else:
@@ -131,7 +157,7 @@ class Calls:
     def close(self) -> None:
         """Whoever has not been heard calls again, for the next daemon."""
         for caller in self._silent.values():
-            caller.sock.close()
+            _drop(caller)
         self._silent.clear()
         self._epoll.close()
         self._rendezvous.close()
@@ -141,10 +167,19 @@ class Calls:
             caller = self._rendezvous.accept()
             if caller is None:
                 return
+            if not self._is_family(caller.uid):
+                fds.close_link(caller.sock)  # it could pass nothing
+                continue
+            if not _ask(caller):
+                _drop(caller)
+                continue
             if len(self._silent) == _MOST_SILENT:
-                self._forget(next(iter(self._silent))).sock.close()
+                _drop(self._forget(next(iter(self._silent))))
             self._silent[caller.sock.fileno()] = caller
             self._epoll.register(caller.sock, select.EPOLLIN)
+
+    def _is_family(self, uid: int) -> bool:
+        return self._users is None or any(uid in users for users in self._users.values())
 
     def _forget(self, fd: int) -> Caller:
         self._epoll.unregister(fd)
@@ -158,21 +193,55 @@ class Calls:
             return None
         if received is None:
             return None
+        fds.refuse_rights(caller.sock)
         datagram, passed = received
         try:
             here = family.decode(datagram, family.FROM_ORPHAN)
-            entry = os.fstat(passed[3])
-            is_family = (entry.st_dev, entry.st_ino) == self._lock
-            if not isinstance(here, family.Here) or not _is_whole(here) or not is_family:
+            if not isinstance(here, family.Here) or not _is_whole(here) or not self._may_be(here.pool, caller.uid):
                 raise BadFrame("it is not of the family")
             pidfd = process.open_pidfd(caller.pid)
-        except (OSError, BadFrame, IndexError):
-            fds.close_all(passed)
+        except (OSError, BadFrame):
+            fds.discard(passed)
             return None
-        os.set_blocking(passed[0], False)
-        lifeline = -1 if here.serial or len(passed) < 5 else passed.pop(4)
-        stderr, stacks, board, lock, *listeners = passed
-        return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, board, lock, listeners, lifeline)
+        return _orphan(here, caller, pidfd, passed)
+
+    def _may_be(self, pool: str, uid: int) -> bool:
+        return self._users is None or uid in self._users.get(pool, ())
+
+
+def _ask(caller: Caller) -> bool:
+    """Ask it who it is; False: it is gone."""
+    fds.refuse_rights(caller.sock, on=False)
+    try:
+        return fds.send(caller.sock, family.encode(family.Introduce()))
+    except OSError:
+        return False
+
+
+def _orphan(here: family.Here, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
+    """With what it brought, as far as that is what it should be. What is not in its place is of no use, and it can only
+    be told to leave.
+    """
+    stderr = stacks = bell = board = lifeline = -1
+    form = [fds.PIPE, fds.MEMFD, fds.MEMFD, fds.MEMFD, *([] if here.serial else [fds.PIPE])]
+    listeners = [fd for fd in passed if fds.kind(fd) == fds.SOCKET]
+    others = [fd for fd in passed if fd not in listeners]
+    if (
+        [fds.kind(fd) for fd in others] == form
+        and fds.is_sealed(others[1], STACKS)
+        and fds.is_sealed(others[2], Bell.SIZE)
+    ):
+        with contextlib.suppress(OSError):
+            others[0] = fds.own_reader(others[0])
+            stderr, stacks, bell, board, *rest = others
+            lifeline, others = (rest[0] if rest else -1), []
+    fds.discard(others)
+    return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, bell, board, listeners, lifeline)
+
+
+def _drop(caller: Caller) -> None:
+    """Without waiting for whatever it has sent."""
+    fds.discard([caller.sock.detach()])
 
 
 def _is_whole(here: family.Here) -> bool:

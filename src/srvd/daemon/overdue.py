@@ -1,8 +1,8 @@
 """Finds requests that were given nothing for their pool's request_timeout, without a timer while nothing runs.
 
 The scoreboard says when the application gave something for each, or was called for it. Before the daemon goes to sleep
-it marks the board as unwatched; the worker that begins the next request sees the mark and rings (`Woke`). While the
-board is watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
+it marks the boards as unwatched; the worker that begins the next request sees the mark and rings (`Woke`). While they
+are watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
 seconds: a look that comes too late tells that everything may have stood still – the group was stopped, the container
 paused – and that time is no request's fault. An idle server is never woken. A worker that a debugger holds is left
 alone. Decides nothing: the core does.
@@ -19,7 +19,7 @@ from srvd.core.model import Phase, WorkerId
 from srvd.core.state import NEVER, House
 from srvd.daemon.loop import Loop, Timer
 from srvd.linux import procfs
-from srvd.linux.scoreboard import Board, LaneFacts
+from srvd.linux.scoreboard import Bell, LaneFacts
 
 _LONGEST = 5.0
 """Seconds from one look to the next while any request runs."""
@@ -38,12 +38,12 @@ _REPLACED = 0.5
 
 class OverdueWatch:
     def __init__(
-        self, house: House, board: Board, facts: Callable[[WorkerId], LaneFacts], state: Callable[[WorkerId], str],
+        self, house: House, bell: Bell, facts: Callable[[WorkerId], LaneFacts], state: Callable[[WorkerId], str],
         emit: Callable[[Event], None],
     ) -> None:  # fmt: skip
         """`state`: of a worker's process, in the words of `procfs`."""
         self._house = house
-        self._board = board
+        self._bell = bell
         self._facts = facts
         self._state = state
         self._emit = emit
@@ -67,12 +67,12 @@ class OverdueWatch:
 
     def woke(self) -> None:
         """A worker has begun a request while nobody watched."""
-        if not self._board.watching:
+        if not self._bell.watching:
             self.look(rung=True)
 
     def look(self, *, rung: bool = False) -> None:
         """Tells of each request that has become overdue and arranges the next look, if any request runs."""
-        self._board.watching = True
+        self._bell.watching = True
         self._mind_pause(time.monotonic())
         due = self._tell_and_next()
         if rung:
@@ -80,9 +80,9 @@ class OverdueWatch:
             due = min(due, time.monotonic() + self._shortest_limit())
         elif due == NEVER:
             # Unwatched first, then one more look: a request that began in between has seen "watched" and not rung.
-            self._board.watching = False
+            self._bell.watching = False
             due = self._tell_and_next()
-            self._board.watching = due != NEVER
+            self._bell.watching = due != NEVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.bond import Bond
+from srvd.daemon.commons import Commons
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.keepsake import Keepsake
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.program import Program
-from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
 from srvd.log import Log
 from srvd.record import Record
@@ -22,7 +22,7 @@ __all__ = ["Parts"]
 class Parts(Record):
     """What is new at a start, and handed over at an upgrade."""
 
-    board: Board
+    commons: Commons
     listeners: Listeners
     core: Supervisor
     program: Program

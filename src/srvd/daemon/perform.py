@@ -26,9 +26,11 @@ from srvd.core.actions import (
 )
 from srvd.core.events import Event, WorkerContinued, WorkerGone, WorkerStopped
 from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.daemon import commons as common_things
 from srvd.daemon import worker as employed
 from srvd.daemon import zygotes
 from srvd.daemon.bond import Bond
+from srvd.daemon.commons import Commons
 from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
@@ -38,7 +40,6 @@ from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
 from srvd.linux import fds, process
-from srvd.linux.scoreboard import Board
 from srvd.record import Record
 from srvd.wire import family
 
@@ -67,6 +68,7 @@ class Family(Record):
     revisions: dict[GenerationId, Revision]
     zygotes: tuple[zygotes.Carried, ...]
     workers: tuple[employed.Carried, ...]
+    commons: tuple[common_things.Carried, ...]
 
 
 class Performer:
@@ -75,7 +77,7 @@ class Performer:
     def __init__(
         self,
         loop: Loop,
-        board: Board,
+        commons: Commons,
         listeners: Listeners,
         emit: Callable[[Event], None],
         woke: Callable[[], None],
@@ -86,8 +88,9 @@ class Performer:
         self._listeners = listeners
         self._emit = emit
         voice = Voice(loop, self._pass_on, woke, line)
-        self.workers = Workers(voice, board)
-        self.zygotes = Zygotes(voice, board, self.workers, bond)
+        self._commons = commons
+        self.workers = Workers(voice, commons)
+        self.zygotes = Zygotes(voice, commons, self.workers, bond)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
@@ -168,17 +171,18 @@ class Performer:
 
     def carry(self, kept: Kept) -> Family:
         """What another program needs to go on with these processes; they notice nothing."""
-        return Family(dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept))
+        return Family(
+            dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept), self._commons.carry(kept)
+        )
 
     def resume(self, found: Family, kept: Kept) -> None:
         """Go on with what `carry` told; the settings of every revision are there. Raises `Unsupported`, `OSError`."""
         self._revisions = dict(found.revisions)
+        self._commons.resume(found.commons, kept)
         for zygote in found.zygotes:
             self.zygotes.resume(zygote, self._pool(zygote.id), kept)
         self.workers.resume(found.workers, {zygote.id for zygote in found.zygotes}, kept)
-        for generation in self._revisions:
-            if (lifeline := kept.find(f"lifeline {generation}")) >= 0:
-                self.zygotes.hold(generation, lifeline)
+        self.zygotes.let_go()
 
     def greet(self) -> None:
         """Tell those who have come, after a daemon that died, that they are adopted."""
@@ -190,7 +194,9 @@ class Performer:
         welcomed = self.workers.welcome(orphan) if orphan.here.serial else self.zygotes.welcome(orphan)
         if welcomed:
             os.close(orphan.pidfd)
-            fds.close_all([orphan.board, orphan.lock, *orphan.listeners])
+            common = self._commons.of(GenerationId(orphan.here.pool, orphan.here.generation))
+            taken = {orphan.board} if common.bring(orphan.board) else set()
+            fds.discard(fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0 and fd not in taken)
         return welcomed
 
     def missing(self) -> list[WorkerId | GenerationId]:
@@ -203,6 +209,7 @@ class Performer:
         """
         self.workers.close(dismiss=dismiss)
         self.zygotes.close(dismiss=dismiss)
+        self._commons.keep(set())
 
     def _start(self, generation: GenerationId, revision: Revision) -> None:
         self._revisions[generation] = revision

@@ -35,7 +35,6 @@ class Heard(Record):
     """What a link carried: one message, or its end – in order, or by nonsense."""
 
     message: family.Message | None
-    fds: list[int]
     nonsense: str = ""
 
 
@@ -97,9 +96,7 @@ class Process:
             self.reads_output = False
             loop.remove_reader(self.output.fd)
 
-    def hear(
-        self, allowed: tuple[type[family.Message], ...], most_fds: int = 0, *, last: bool = False
-    ) -> Iterator[Heard]:
+    def hear(self, allowed: tuple[type[family.Message], ...], *, last: bool = False) -> Iterator[Heard]:
         """What the link has now, up to a batch (`last`: all of it, the process is over).
 
         The end of the link is told each time; whoever hears it closes the link.
@@ -108,23 +105,16 @@ class Process:
             if self.link is None:  # closed because of what was heard before
                 return
             try:
-                received = fds.receive(self.link, family.LIMIT, most_fds)
+                received = fds.receive(self.link, family.LIMIT)
                 if received is None:
                     return
-                datagram, passed = received
+                message = family.decode(received[0], allowed) if received[0] else None
             except BadFrame as bad:
-                yield Heard(None, [], bad.message)
+                yield Heard(None, bad.message)
                 return
-            if not datagram:
-                yield Heard(None, [])
+            yield Heard(message)
+            if message is None:
                 return
-            try:
-                message = family.decode(datagram, allowed)
-            except BadFrame as bad:
-                fds.close_all(passed)
-                yield Heard(None, [], bad.message)
-                return
-            yield Heard(message, passed)
 
     def say(self, message: family.Message, *passed: int) -> bool:
         """Send without waiting; False: the link is full, or gone, and nothing was sent. Raises `OSError` for more."""
@@ -155,7 +145,7 @@ class Process:
         """End the link: for the other side that is the order to leave."""
         if self.link is not None:
             loop.remove_reader(self.link.fileno())
-            self.link.close()
+            fds.close_link(self.link)
             self.link = None
 
     def finish(self, loop: Loop) -> str:

@@ -22,18 +22,26 @@ from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
 from srvd.linux import fds, process
 from srvd.linux.interpreter import take
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record
 from srvd.tls import material
 from srvd.tls.material import Material
 from srvd.wire import family
 
-__all__ = ["NO_FRONTS", "Fronts", "Named", "interpreter", "keyless", "start_zygote"]
+__all__ = ["NO_FRONTS", "Fronts", "Named", "Shared", "interpreter", "keyless", "start_zygote"]
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
 
 Named = Sequence[tuple[str, socket.socket]]
+
+
+class Shared(Record):
+    """What a zygote has in common with others: of its generation, the bell of all."""
+
+    board: int
+    bell: Bell
+    hold: int  # the lifeline's end
 
 
 class Fronts(Record):
@@ -54,7 +62,7 @@ def interpreter(pool: PoolSettings) -> str:
 def start_zygote(
     generation: GenerationId,
     pool: PoolSettings,
-    board: Board,
+    shared: Shared,
     listeners: Named,
     line: Callable[[str], None],
     fronts: Fronts = NO_FRONTS,
@@ -68,11 +76,15 @@ def start_zygote(
         os.close(stacks)
         raise
     child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
-    passed = [board.fd, stacks, *(sock.fileno() for _, sock in listeners)]
-    if bond is not None:
-        passed += [bond.lock, started.stderr]
     secrets = -1
+    opened: list[int] = []
     try:
+        fds.refuse_rights(started.link)
+        opened.append(shared.bell.reader())
+        passed = [shared.board, stacks, opened[0], shared.hold, *(sock.fileno() for _, sock in listeners)]
+        if bond is not None:
+            opened += [bond.share(), os.open(f"/proc/self/fd/{started.stderr}", os.O_RDONLY | os.O_CLOEXEC)]
+            passed += opened[1:]
         secrets = _secrets(listeners, fronts)
         if secrets >= 0:
             passed.append(secrets)
@@ -86,7 +98,7 @@ def start_zygote(
         child.close()
         raise
     finally:
-        fds.close_all([secrets] if secrets >= 0 else [])
+        fds.close_all([*opened, secrets] if secrets >= 0 else opened)
     return child
 
 

@@ -15,6 +15,7 @@ from srvd.config.source import Source
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import background
 from srvd.daemon.background import LogFile, Verdict
+from srvd.daemon.commons import Commons
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.ground import Ground, prepare
 from srvd.daemon.keepsake import Keepsake
@@ -25,7 +26,6 @@ from srvd.daemon.program import this_program
 from srvd.errors import SrvdError
 from srvd.linux import systemd
 from srvd.linux.process import raise_open_files
-from srvd.linux.scoreboard import Board
 from srvd.linux.systemd import Unit
 from srvd.log import Log, escape
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from srvd.daemon.succession import Found
 
 __all__ = ["run"]
-
-SPARE_SLOTS = 64
-"""Scoreboard slots beyond twice the limit: a reload doubles the workers, and leaving ones keep theirs for a while."""
 
 SEARCH = 60
 """Seconds that a search for those whom a daemon has left may take, with some to spare."""
@@ -63,7 +60,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
             found = None if ground.bond.is_held else _search(ground, unit, log)
             if found is not None and found.adoption is not None:
-                config = found.adoption.with_room(config, SPARE_SLOTS, log.warning)
+                config = found.adoption.with_room(config, log.warning)
             parts = _parts(config.daemon, unit, ground, found, log)
             daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
             return daemon.run(config, ground, found)
@@ -99,13 +96,13 @@ def _parts(settings: DaemonSettings, unit: Unit, ground: Ground, found: Found | 
         handed, kept = found.adoption.found, found.adoption.kept
         listeners = Listeners.resume(handed.shell.listening, kept)
         listeners.complete(unit)
-        board = Board.attach(kept.take("scoreboard"))
+        commons = Commons.taken(kept, settings.max_workers, brought=True)
         deposit = ground.left or Deposit.create(bond.rendezvous, unit)
-        return Parts(board, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
-    board = Board.create(2 * settings.max_workers + SPARE_SLOTS)
+        return Parts(commons, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
+    commons = Commons.made(settings.max_workers)
     listeners = Listeners(unit)
     if found is not None:
         listeners.inherit(found.listeners)
     deposit = Deposit.create(bond.rendezvous, unit)
     core = Supervisor(limit=settings.max_workers)
-    return Parts(board, listeners, core, program, unit, keepsake, bond, deposit, log)
+    return Parts(commons, listeners, core, program, unit, keepsake, bond, deposit, log)

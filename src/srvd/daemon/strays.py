@@ -74,7 +74,7 @@ def dissolve(
     while not (bond.is_held and time.monotonic() - heard > CALLS):
         for orphan in calls.hear(0.05) if calls is not None else ():
             heard = time.monotonic()
-            bond.take(orphan.lock)
+            bond.join()
             strays += send_away(estate.take(orphan))
         if calls is None:
             time.sleep(0.05)

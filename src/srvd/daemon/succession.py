@@ -16,7 +16,7 @@ from srvd.daemon.deposit import Deposit
 from srvd.daemon.engine import Engine
 from srvd.daemon.ground import Ground
 from srvd.daemon.heritage import sums
-from srvd.daemon.orphans import Calls
+from srvd.daemon.orphans import Calls, users_of
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
 from srvd.daemon.strays import Stray, dissolve
@@ -54,9 +54,11 @@ def search(ground: Ground, say: Callable[[str], None]) -> Found:
     try:
         bond = ground.bond
         former, readable = _look(ground, say) if bond.rendezvous else (None, False)
-        calls = Calls(bond.rendezvous, bond.lock) if bond.rendezvous else None
-        adopted = adoption.find(former, bond, calls, say) if former is not None and calls is not None else None
+        users = users_of(former.found.shell.configs.values()) if former is not None else None
+        calls = Calls(bond.rendezvous, users) if bond.rendezvous else None
+        adopted = adoption.find(former, calls, say) if former is not None and calls is not None else None
         if adopted is not None:
+            bond.join()
             return Found(adopted, calls, tuple(adopted.strays))
         if readable:
             _void(ground.left)

@@ -18,12 +18,13 @@ from srvd.core import view
 from srvd.core.events import Event, Ordered, Started, Tick, ZygoteLoaded
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
+from srvd.daemon.commons import Commons
 from srvd.daemon.engine import spec_of
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import PERFORMED, Performer
 from srvd.errors import SrvdError, SystemRefused, from_wire
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Bell
 from srvd.record import Record
 
 __all__ = ["Tried", "look_at_files", "try_start"]
@@ -50,11 +51,11 @@ def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
     Raises the error that a start would end with.
     """
     loop = Loop()
-    board = Board.create(_SLOTS)
+    commons = Commons(Bell.create(), _SLOTS)
     try:
-        return _Trial(config, config.pools[pool], loop, board, line).run()
+        return _Trial(config, config.pools[pool], loop, commons, line).run()
     finally:
-        board.close()
+        commons.close()
         loop.close()
 
 
@@ -83,13 +84,13 @@ class _Trial:
     """One pool from its start to its end."""
 
     def __init__(
-        self, config: Config, pool: PoolSettings, loop: Loop, board: Board, line: Callable[[str], None]
+        self, config: Config, pool: PoolSettings, loop: Loop, commons: Commons, line: Callable[[str], None]
     ) -> None:
         self._config = config
         self._pool = pool
         self._loop = loop
         self._core = Supervisor()
-        self._performer = Performer(loop, board, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
+        self._performer = Performer(loop, commons, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
         self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
         self._queue: deque[Event] = deque()
         self._turning = False

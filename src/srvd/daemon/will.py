@@ -5,23 +5,20 @@ Reads no file and finds nobody: `statefile.py` has the bytes, `adoption.py` look
 
 from __future__ import annotations
 
-import os
-import stat
-
 import msgpack
 
 from srvd.core.model import GenerationId, WorkerId
+from srvd.daemon.commons import BELL
 from srvd.errors import Unsupported
+from srvd.linux import fds
 from srvd.record import Record
 
-__all__ = ["SCOREBOARD", "Mark", "Member", "Will", "boot_id", "mark_of", "name_of", "pack", "unpack"]
-
-SCOREBOARD = "scoreboard"
+__all__ = ["Mark", "Member", "Will", "boot_id", "mark_of", "name_of", "pack", "unpack"]
 
 Member = WorkerId | GenerationId
 
-Mark = tuple[bool, int]
-"""By what a shared descriptor is known again. Sockets and files count their inodes apart, so one number may be both."""
+Mark = tuple[str, int]
+"""By what a shared descriptor is known again: its kind, by `fds`, and its inode. Each kind counts apart."""
 
 
 class Will(Record):
@@ -33,7 +30,7 @@ class Will(Record):
 
     def marks(self) -> dict[str, Mark]:
         """Of the descriptors that are shared, by name."""
-        return {name: (name != SCOREBOARD, inode) for name, inode in self.inodes.items()}
+        return {name: (fds.MEMFD if name == BELL else fds.SOCKET, inode) for name, inode in self.inodes.items()}
 
 
 def pack(will: Will) -> bytes:
@@ -50,14 +47,13 @@ def unpack(data: bytes) -> Will:
         isinstance(table, dict) and all(type(number) is int for number in table.values())
         for table in (starts, inodes, sums)
     )
-    if not tables or SCOREBOARD not in inodes or not isinstance(boot, str) or not isinstance(state, bytes):
+    if not tables or BELL not in inodes or not isinstance(boot, str) or not isinstance(state, bytes):
         raise Unsupported("read the state: it does not fit")
     return Will(boot, starts, inodes, sums, state)
 
 
 def mark_of(fd: int) -> Mark:
-    entry = os.fstat(fd)
-    return stat.S_ISSOCK(entry.st_mode), entry.st_ino
+    return fds.kind(fd), fds.inode(fd)
 
 
 def boot_id() -> str:

@@ -14,12 +14,13 @@ from srvd.daemon.loop import Timer
 from srvd.daemon.output import NOTHING, Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
+from srvd.linux import process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import LaneFacts
 from srvd.record import Record
 from srvd.wire import family
 
-__all__ = ["Carried", "Expected", "Worker", "death_of"]
+__all__ = ["Carried", "Expected", "Worker", "death_of", "reap_own"]
 
 
 class Expected(Record):
@@ -94,3 +95,11 @@ def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_o
         stacks="" if worker.trace is None else family.clip(worker.trace.text),
         unseen=unseen and ended == Ended(),
     )
+
+
+def reap_own(pidfd: int) -> Ended | None:
+    """How it ended, if it is a child of ours; None: it is its zygote's to tell."""
+    try:
+        return process.reap(pidfd)
+    except OSError:  # ECHILD; EBADF: it is the one of `process.over`
+        return None

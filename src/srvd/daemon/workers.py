@@ -14,17 +14,19 @@ from functools import partial
 
 from srvd.core.events import CodeMixed, ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid, WorkerWarmed
 from srvd.core.model import GenerationId, Pid, WorkerId
+from srvd.daemon.commons import Common, Commons
+from srvd.daemon.fork import order_fork
 from srvd.daemon.kept import Kept
 from srvd.daemon.orphans import Orphan
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
-from srvd.daemon.stacks import PATIENCE, Trace, make_file
+from srvd.daemon.stacks import PATIENCE, Trace
 from srvd.daemon.voice import Voice
-from srvd.daemon.worker import Carried, Expected, Worker, death_of
+from srvd.daemon.worker import Carried, Expected, Worker, death_of, reap_own
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import Board, LaneFacts, Request
+from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.wire import family
 
 __all__ = ["Workers"]
@@ -43,51 +45,34 @@ _FULL = "the scoreboard has no free slot: max_workers are running"
 class Workers:
     """Owns the workers; each one forked is answered by exactly one `WorkerGone`, the last event about it."""
 
-    def __init__(self, voice: Voice, board: Board) -> None:
+    def __init__(self, voice: Voice, commons: Commons) -> None:
         self._voice = voice
-        self._board = board
+        self._commons = commons
         self._oom = OomWatch()
         self._expected: dict[WorkerId, Expected] = {}
         self._workers: dict[WorkerId, Worker] = {}
         self._bereft: set[tuple[str, int]] = set()  # generations that have workers, and no zygote any more
-        self._free = list(range(board.slots - 1, -1, -1))
 
     # -- orders -----------------------------------------------------------------------------------------------
 
     def order(self, worker: WorkerId, zygote: Process | None) -> None:
         """Have the zygote fork it; answered by `WorkerForked` or `ForkRefused`, or by the zygote's end."""
-        refusal = "no zygote of it forks" if zygote is None else _FULL if not self._free else ""
-        if zygote is not None and not refusal:
-            refusal = self._order(worker, self._free[-1], zygote)
+        if zygote is None:
+            refusal = "no zygote of it forks"
+        else:
+            common = self._commons.of(worker[:2])
+            refusal = self._order(worker, common, zygote) if common.free else _FULL
         if refusal:
             self._voice.emit(ForkRefused(worker, refusal))
-        else:
-            self._free.pop()
 
-    def _order(self, worker: WorkerId, slot: int, zygote: Process) -> str:
+    def _order(self, worker: WorkerId, common: Common, zygote: Process) -> str:
         """Why it cannot be; "" when the zygote was told."""
-        made: list[int] = []
-        try:
-            made += [end.detach() for end in fds.link_pair()]
-            made += os.pipe()
-            made.append(make_file())
-        except OSError as exc:
-            fds.close_all(made)
-            return f"make its {('link', '', 'stderr', '', 'file for stacks')[len(made)]}: {exc.strerror}"
-        ours, theirs, read, write, stacks = made
-        self._board.clear(slot)
-        try:
-            sent = zygote.say(family.Fork(worker.serial, slot), theirs, write, stacks, read)
-            refusal = "" if sent else "its zygote does not listen"
-        except OSError as exc:  # ETOOMANYREFS: too many descriptors are on their way
-            refusal = f"pass its descriptors: {exc.strerror}"
-        fds.close_all([theirs, write])
-        if refusal:
-            fds.close_all([ours, read, stacks])
-        else:
-            output = Output(read, partial(self._voice.line, worker))
-            self._expected[worker] = Expected(worker, slot, socket.socket(fileno=ours), output, stacks)
-        return refusal
+        made = order_fork(worker, common, zygote, partial(self._voice.line, worker))
+        if isinstance(made, str):
+            return made
+        common.free.remove(made.slot)
+        self._expected[worker] = made
+        return ""
 
     def tell(self, worker: WorkerId, message: family.Message) -> None:
         """Say something on its link. One that does not listen is the core's to notice: each order has a deadline.
@@ -143,7 +128,7 @@ class Workers:
         if trace.text or worker.trace is None:  # the second one, before the kill, may find it on its way out
             worker.trace = trace
         now = time.monotonic()
-        for request in self._board.requests(worker.slot):
+        for request in self._commons.of(worker.id[:2]).board.requests(worker.slot):
             self._voice.line(worker.id, f"srvd: in {request.line} for {now - request.began:.1f} s")
         if trace.problem:
             self._voice.line(worker.id, f"srvd: its stacks: {trace.problem}")
@@ -156,9 +141,11 @@ class Workers:
             worker.process.say(family.Adopted())
 
     def welcome(self, orphan: Orphan) -> bool:
-        """One that was adopted comes late; its descriptors are ours then. False: it is not expected."""
+        """One that was adopted comes late; its descriptors are ours then. False: it is not expected, or brings what it
+        should not.
+        """
         worker = self._workers.get(WorkerId(orphan.here.pool, orphan.here.generation, orphan.here.serial))
-        if worker is None or worker.process.pid != orphan.pid or worker.process.link is not None:
+        if worker is None or worker.process.pid != orphan.pid or worker.process.link is not None or orphan.stderr < 0:
             return False
         output, loop = Output(orphan.stderr, partial(self._voice.line, worker.id)), self._voice.loop
         worker.process.meet(loop, orphan.link, output, orphan.stacks)
@@ -172,13 +159,27 @@ class Workers:
 
     # -- what zygotes tell ------------------------------------------------------------------------------------
 
-    def forked(self, generation: GenerationId, serial: int, pid: int, pidfd: int) -> None:
-        """The zygote has forked it; from here on it is listened to."""
-        expected = self._expected.pop(WorkerId(*generation, serial), None)
-        if expected is None:  # a zygote that invents workers
-            process.send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-            return
+    def forked(self, generation: GenerationId, serial: int, pid: int, zygote: int) -> str:
+        """The zygote, of this pid, has forked it; from here on it is listened to. Else why it cannot be true: what is
+        no child of the zygote's may be anybody, and would be signalled.
+        """
+        worker_id = WorkerId(*generation, serial)
+        if worker_id not in self._expected:
+            return f"it tells of a worker {worker_id} that was not ordered"
+        try:
+            pidfd = process.open_pidfd(pid)
+        except ProcessLookupError:  # over, and buried by the zygote, which is about to tell how
+            pidfd = process.over()
+        except (OSError, OverflowError) as exc:
+            self.refused(generation, serial, f"open its pidfd: {exc}")  # it sees the end of its link and leaves
+            return ""
+        if process.is_over(pidfd) or procfs.parent(pid) == zygote:
+            self._born(self._expected.pop(worker_id), pid, pidfd)
+            return ""
+        os.close(pidfd)
+        return f"it tells of a worker {worker_id} with pid {pid}, which is no child of its own"
+
+    def _born(self, expected: Expected, pid: int, pidfd: int) -> None:
         born = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
         worker = self._workers[expected.id] = Worker(expected.id, expected.slot, born)
         self._watch(worker)
@@ -212,13 +213,17 @@ class Workers:
             self._bereft.add(generation)
         for worker in known:
             if process.is_over(worker.process.pidfd):
-                self._finish(worker, _reap(worker.process.pidfd) or Ended())
+                self._finish(worker, reap_own(worker.process.pidfd) or Ended())
 
     # -- what is known ----------------------------------------------------------------------------------------
 
     def pids(self, *, missing: bool = False) -> dict[int, WorkerId]:
         """Of all, or of those alone that were adopted and have not come."""
         return {one.process.pid: one.id for one in self._workers.values() if not missing or one.process.link is None}
+
+    def generations(self) -> set[GenerationId]:
+        """Those of which a worker runs, or is ordered."""
+        return {GenerationId(*worker[:2]) for worker in (*self._workers, *self._expected)}
 
     def pid(self, worker: WorkerId) -> int:
         """0 if it does not run."""
@@ -228,17 +233,17 @@ class Workers:
     def facts(self, worker: WorkerId) -> LaneFacts:
         """What it is doing, by the scoreboard; all zero if it does not run."""
         found = self._workers.get(worker)
-        return LaneFacts() if found is None else self._board.read(found.slot)
+        return LaneFacts() if found is None else self._commons.of(found.id[:2]).board.read(found.slot)
 
     def requests(self, worker: WorkerId) -> list[Request]:
         """Those that it is in, the oldest first."""
         found = self._workers.get(worker)
-        return [] if found is None else self._board.requests(found.slot)
+        return [] if found is None else self._commons.of(found.id[:2]).board.requests(found.slot)
 
     def tally(self, worker: WorkerId) -> tuple[int, int]:
         """Requests it has answered, and how many it is in."""
         found = self._workers.get(worker)
-        return (0, 0) if found is None else self._board.tally(found.slot)
+        return (0, 0) if found is None else self._commons.of(found.id[:2]).board.tally(found.slot)
 
     def heard(self, worker: WorkerId) -> float:
         """When it last answered a `Ping`, in monotonic seconds; 0.0: never."""
@@ -275,7 +280,7 @@ class Workers:
         """Go on with what `carry` told; `zygotes` are those there are. Raises `Unsupported`, `OSError`."""
         self._bereft = {one.id[:2] for one in carried} - zygotes
         for one in carried:
-            self._free.remove(one.slot)
+            self._commons.of(one.id[:2]).free.remove(one.slot)
             if one.pid:
                 self._resume_one(one, kept)
                 continue
@@ -353,7 +358,7 @@ class Workers:
 
     def _over(self, worker: Worker) -> None:
         """The kernel says that it has ended; how, its parent knows: we, or its zygote, which is about to tell."""
-        ended = _reap(worker.process.pidfd)
+        ended = reap_own(worker.process.pidfd)
         if ended is not None:
             self._finish(worker, ended)
             return
@@ -373,24 +378,17 @@ class Workers:
         if worker.killed:  # what it started may have outlived it
             worker.process.kill()
         tail = worker.process.finish(self._voice.loop)
-        facts = self._board.read(worker.slot)
-        self._free.append(worker.slot)
+        common = self._commons.of(worker.id[:2])
+        facts = common.board.read(worker.slot)
+        common.free.append(worker.slot)
         oom = ended.signal == signal.SIGKILL and not worker.killed and self._oom.struck()
         death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=worker.id[:2] in self._bereft)
         self._voice.emit(WorkerGone(worker.id, death))
 
     def _release(self, expected: Expected) -> None:
-        expected.link.close()
+        fds.close_link(expected.link)
         fds.close_all([expected.output.fd, expected.stacks])
-        self._free.append(expected.slot)
-
-
-def _reap(pidfd: int) -> Ended | None:
-    """How it ended, if it is a child of ours; None: it is its zygote's to tell."""
-    try:
-        return process.reap(pidfd)
-    except ChildProcessError:
-        return None
+        self._commons.of(expected.id[:2]).free.append(expected.slot)
 
 
 def _cancel(worker: Worker) -> None:

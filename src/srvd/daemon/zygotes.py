@@ -5,7 +5,6 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,19 +22,20 @@ from srvd.core.events import (
 )
 from srvd.core.model import Fault, GenerationId, WorkerId
 from srvd.daemon.bond import Bond
+from srvd.daemon.commons import Commons
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Timer
 from srvd.daemon.orphans import Orphan
 from srvd.daemon.output import Output, Read
 from srvd.daemon.process import Process
-from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, interpreter, keyless, start_zygote
+from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, Shared, interpreter, keyless, start_zygote
 from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.errors import EXIT
-from srvd.linux import fds, process
+from srvd.linux import process
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import lanes_of
 from srvd.record import Record
 from srvd.wire import family
 
@@ -83,13 +83,12 @@ class Carried(Record):
 class Zygotes:
     """Owns the zygotes; each started one is answered by exactly one `ZygoteGone`, the last event about it."""
 
-    def __init__(self, voice: Voice, board: Board, workers: Workers, bond: Bond | None = None) -> None:
+    def __init__(self, voice: Voice, commons: Commons, workers: Workers, bond: Bond | None = None) -> None:
         self._voice = voice
-        self._board = board
+        self._commons = commons
         self._bond = bond
         self._workers = workers
         self._zygotes: dict[GenerationId, Zygote] = {}
-        self._lifelines: dict[GenerationId, int] = {}  # of all workers of a generation, as long as there are any
 
     def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts = NO_FRONTS) -> None:
         """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
@@ -102,27 +101,22 @@ class Zygotes:
             self._voice.emit(ZygoteGone(generation, "never started"))
             return
         try:
-            started = start_zygote(generation, pool, self._board, listeners, line, fronts, self._bond)
+            common = self._commons.open(generation, lanes_of(pool.threads))
+            shared = Shared(common.board.fd, self._commons.bell, common.hold)
+            started = start_zygote(generation, pool, shared, listeners, line, fronts, self._bond)
         except OSError as exc:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
+            self.let_go()
             self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
             self._voice.emit(ZygoteGone(generation, "never started"))
             return
         zygote = self._zygotes[generation] = Zygote(generation, pool, started)
         self._watch(zygote)
 
-    def hold(self, generation: GenerationId, lifeline: int) -> None:
-        """Keep the end of a lifeline, which is ours from now on."""
-        fds.close_all([self._lifelines.pop(generation, -1)])
-        self._lifelines[generation] = lifeline
-        self.let_go()
-
     def let_go(self) -> None:
-        """Of the lifelines of those who are all gone."""
-        left = {worker[:2] for worker in self._workers.pids().values()}
-        for generation in [one for one in self._lifelines if one not in self._zygotes and one not in left]:
-            os.close(self._lifelines.pop(generation))
+        """Of what those have in common who are all gone."""
+        self._commons.keep(self._zygotes.keys() | self._workers.generations())
 
     def _watch(self, zygote: Zygote) -> None:
         loop, started = self._voice.loop, zygote.process
@@ -199,11 +193,15 @@ class Zygotes:
             zygote.process.say(family.Adopted())
 
     def welcome(self, orphan: Orphan) -> bool:
-        """One that was adopted comes late; its descriptors are ours then. False: it is not expected."""
+        """One that was adopted comes late; its descriptors are ours then. False: it is not expected, or brings what it
+        should not.
+        """
         zygote = self._zygotes.get(GenerationId(orphan.here.pool, orphan.here.generation))
         if zygote is None or zygote.process.pid != orphan.pid or zygote.process.link is not None or zygote.timer:
             return False
-        self.hold(zygote.id, orphan.lifeline)
+        if orphan.stderr < 0:
+            return False
+        self._commons.hold(zygote.id, orphan.lifeline)
         output = Output(orphan.stderr, partial(self._voice.line, zygote.id))
         zygote.process.meet(self._voice.loop, orphan.link, output, orphan.stacks)
         self._voice.loop.add_reader(orphan.link.fileno(), self._hear, zygote)
@@ -217,8 +215,6 @@ class Zygotes:
 
     def carry(self, kept: Kept) -> tuple[Carried, ...]:
         """What another program needs to go on with them; they notice nothing."""
-        for generation, lifeline in self._lifelines.items():
-            kept.give(f"lifeline {generation}", lifeline)
         return tuple(
             Carried(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
                     one.process.carry(f"zygote {one.id}", kept), one.dismissed, one.killed)
@@ -245,22 +241,18 @@ class Zygotes:
                 _dismiss(zygote)
             zygote.process.finish(self._voice.loop)
         self._zygotes.clear()
-        fds.close_all(self._lifelines.values())
-        self._lifelines.clear()
 
     def _hear(self, zygote: Zygote, *, last: bool = False) -> None:
-        for heard in zygote.process.hear(family.FROM_ZYGOTE, most_fds=1, last=last):
+        for heard in zygote.process.hear(family.FROM_ZYGOTE, last=last):
             if heard.message is None:
                 self._link_ended(zygote, heard.nonsense)
                 return
-            self._take(zygote, heard.message, heard.fds)
+            self._take(zygote, heard.message)
 
-    def _take(self, zygote: Zygote, message: family.Message, passed: list[int]) -> None:
+    def _take(self, zygote: Zygote, message: family.Message) -> None:
         match message:
             case family.Loaded(preloaded, notes, _):
                 zygote.told = zygote.forks = True
-                if passed:
-                    self.hold(zygote.id, passed.pop())
                 self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M")))
             case family.Learned(notes):
                 self._voice.emit(ZygoteLearned(zygote.id, tuple(notes)))
@@ -268,10 +260,8 @@ class Zygotes:
                 self._voice.emit(CodeMixed(zygote.id, family.clip(file)))
             case family.LoadFailed(reason, hint, traceback):
                 self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
-            case family.Forked(serial, pid) if passed:
-                self._workers.forked(zygote.id, serial, pid, passed.pop())
-            case family.Forked(serial, _):  # it sees the end of its link and leaves
-                self._workers.refused(zygote.id, serial, "its pidfd was lost: too many open files")
+            case family.Forked(serial, pid):
+                self._forked(zygote, serial, pid)
             case family.ForkFailed(serial, reason):
                 self._workers.refused(zygote.id, serial, reason)
             case family.Reaped(serial, exit_code, number):
@@ -280,7 +270,14 @@ class Zygotes:
                 self._voice.emit(WorkerStopped(WorkerId(*zygote.id, serial)))
             case family.Continued(serial):
                 self._voice.emit(WorkerContinued(WorkerId(*zygote.id, serial)))
-        fds.close_all(passed)
+
+    def _forked(self, zygote: Zygote, serial: int, pid: int) -> None:
+        if process.is_over(zygote.process.pidfd):  # whose children are ours now: what was ordered is told of as lost
+            return
+        nonsense = self._workers.forked(zygote.id, serial, pid, zygote.process.pid)
+        if nonsense:
+            self._voice.line(zygote.id, f"srvd: killed: {nonsense}")
+            zygote.process.kill()
 
     def _fail(self, zygote: Zygote, fault: Fault) -> None:
         if not zygote.told:

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 
-__all__ = ["SECONDS", "SIGNAL", "make", "own", "prepare", "tighten"]
+__all__ = ["SECONDS", "SIGNAL", "end_of", "make", "own", "prepare", "tighten"]
 
 SIGNAL = signal.SIGRTMAX
 """The highest there is: the longest time."""
@@ -37,33 +37,30 @@ def prepare() -> bool:
     return True
 
 
-def make() -> tuple[int, int]:
-    """The end of those who are looked after, and the one to hold. -1 for the first: it would be of no use here, for
-    without its handler the signal ends whoever gets it. Raises `OSError`.
-    """
+def make() -> int:
+    """The end to hold of a new one. Raises `OSError`."""
     end, hold = os.pipe()
-    if prepare():  # again: an application may have had a handler of its own for the signal
-        return end, hold
     os.close(end)
-    return -1, hold
+    return hold
 
 
-def own(end: int) -> int:
-    """A descriptor of the reading end that is this process's alone, and that raises SIGNAL here; `end` is closed.
+def end_of(hold: int) -> int:
+    """The end of those who are looked after. Raises `OSError`."""
+    return os.open(f"/proc/self/fd/{hold}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    Who is signalled belongs to the open file, which a fork shares: so the pipe is opened anew. Raises `OSError`.
+
+def own(end: int) -> None:
+    """Have the end of the last holder raise SIGNAL in this process. `end` must be of `end_of`, for this process alone:
+    who is signalled belongs to the open file, which a fork shares.
     """
-    fd = os.open(f"/proc/self/fd/{end}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.close(end)
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(fd, fcntl.F_SETSIG, int(SIGNAL))
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(end, fcntl.F_SETSIG, int(SIGNAL))
+    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
     # What ended before the flag was set raises no signal.
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(end, 0)
     if poll.poll(0):
         tighten()
-    return fd
 
 
 def tighten(seconds: int = SECONDS) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "is_over",
     "next_zombie",
     "open_pidfd",
+    "over",
     "raise_open_files",
     "reap",
     "reap_pid",
@@ -57,6 +58,13 @@ def open_pidfd(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
+def over() -> int:
+    """A stand-in for the pidfd of a process that was over before one could be opened. Raises `OSError`."""
+    read, write = os.pipe()
+    os.close(write)
+    return read
+
+
 def is_over(pidfd: int) -> bool:
     """Whether the process has ended, reaped or not."""
     poll = select.poll()
@@ -69,6 +77,10 @@ def send_signal(pidfd: int, number: int) -> bool:
     try:
         signal.pidfd_send_signal(pidfd, number)
     except (ProcessLookupError, PermissionError):
+        return False
+    except OSError as exc:
+        if exc.errno != errno.EBADF:  # EBADF: of `over`
+            raise
         return False
     return True
 
@@ -84,6 +96,8 @@ def send_group_signal(pidfd: int, pid: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     except OSError as exc:
+        if exc.errno == errno.EBADF:
+            return False
         if exc.errno != errno.EINVAL:  # EINVAL: the kernel does not know the flag
             raise
     else:

@@ -12,6 +12,7 @@ import socket
 import struct
 
 from srvd.errors import SystemRefused
+from srvd.linux import fds
 from srvd.record import Record
 
 __all__ = ["Caller", "Rendezvous", "call", "is_name", "new_name"]
@@ -62,10 +63,11 @@ def call(name: str, uid: int) -> socket.socket | None:
 class Rendezvous:
     """The waiting side."""
 
-    def __init__(self, name: str) -> None:
-        """Raises `SystemRefused`: somebody else has taken the name."""
+    def __init__(self, name: str, *, eager: bool = False) -> None:
+        """`eager`: who calls may pass descriptors at once. Raises `SystemRefused`: somebody else has taken the name."""
         self._listener = socket.socket(socket.AF_UNIX, _TYPE)
         try:
+            fds.refuse_rights(self._listener, on=not eager)
             self._listener.bind("\0" + name)
             self._listener.listen(_BACKLOG)
         except OSError as exc:

@@ -1,11 +1,11 @@
-"""The scoreboard: one shared page table on which every thread of every worker writes what it is doing.
+"""The scoreboard: a shared file of each generation on which every thread of its workers writes what it is doing.
 
 Not a channel: nobody is told when something changes; the daemon reads it when it needs to know.
 
-One memfd. A header (one page and more: a flag, the geometry, one byte a slot), then a slot for each worker; a slot is
-72 lanes, one for each thread, and each lane has one writer, so that no store ever needs a lock. Pages that nobody
-touched cost nothing (the file is sparse). Readers trust nothing they read: a worker that goes bad can write anything
-here, but it cannot shrink the file (sealed) and so cannot crash its readers with SIGBUS.
+One memfd for each generation, so that what one application scribbles is read of no other one. It has a slot for each
+worker, a slot a lane for each thread, and each lane has one writer, so that no store ever needs a lock. It holds lanes
+and nothing else: how many there are the daemon knows by itself. The daemon maps none of it but reads it as a file, and
+trusts nothing that it reads. Whether the daemon looks is in a file of its own, the bell, which workers only read.
 """
 
 from __future__ import annotations
@@ -18,21 +18,15 @@ from collections.abc import Iterable
 from struct import Struct
 
 from srvd.errors import SystemRefused
+from srvd.linux import fds
 from srvd.record import Record
 
-__all__ = ["LANES", "Board", "Lane", "LaneFacts", "Request"]
-
-LANES = 72
-"""Lanes a slot: one for each of the 64 threads that a worker has at most, one for its loop; a whole number of pages."""
+__all__ = ["Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
 
 LATENCY_BUCKETS = 32
 """Bucket n counts requests of 2^(n-1) to 2^n µs; the last one takes all that were longer (18 minutes and up)."""
 
 _CLASSES = 6  # by_class: index 0 takes statuses outside 100..599
-_MAGIC = 0x73727664  # "srvd"
-_GEOMETRY = Struct("@II")  # magic, slots; at byte 8 of the header
-_GEOMETRY_AT = 8
-_USED_AT = 64  # byte _USED_AT + slot: how many of its lanes were handed out since it was cleared
 
 # A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency), then the request under way: its line,
 # when the application gave something for it last, and when it began.
@@ -47,9 +41,9 @@ _NOW = Struct(f"@{_LINE}sdd")  # line, gave, began
 _FACTS = Struct(f"@{_COUNTERS}Q{_LINE}sdd")
 _BY_CLASS = Struct(f"@{_CLASSES}Q")
 _DOUBLE = Struct("@d")
-_BEGAN = (_LANE - 8) // 8  # index of `began` among the lane's doubles
+_BEGAN_AT = _LANE - 8
+_BEGAN = _BEGAN_AT // 8  # index of `began` among the lane's doubles
 _GAVE = _BEGAN - 1
-_SLOT = max(LANES * _LANE, mmap.PAGESIZE)
 _MOST = 2**63 - 1  # of any number that leaves here: what was scribbled must fit into messages, and its sums, too
 _TRIES = 3
 
@@ -79,14 +73,69 @@ class Request(Record):
     line: str
 
 
+def lanes_of(threads: int) -> int:
+    """Lanes that a worker with so many threads has: one for its loop, and one for each that runs calls beside it."""
+    return 1 if threads <= 1 else 1 + threads
+
+
+class Bell:
+    """Whether the daemon looks at the scoreboards by itself at present; if not, a request that begins has to ring."""
+
+    __slots__ = ("_watching", "fd")
+
+    SIZE = mmap.PAGESIZE
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._watching = False
+        self.watching = True
+
+    @classmethod
+    def create(cls) -> Bell:
+        """Raises `SystemRefused` where the kernel gives no memfd."""
+        try:
+            fd = os.memfd_create("srvd-bell", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.fchmod(fd, 0o600)  # it is anybody's else, who could open it anew for writing
+            os.ftruncate(fd, cls.SIZE)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except OSError as exc:
+            raise SystemRefused(f"create the scoreboard's bell: {exc.strerror}; srvd cannot start") from exc
+        return cls(fd)
+
+    @classmethod
+    def adopt(cls, fd: int) -> Bell:
+        """The bell that a worker has brought, which it cannot write. Raises `OSError`."""
+        try:
+            return cls(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+
+    def reader(self) -> int:
+        """A descriptor for workers: they can neither write it nor, as another user, open it anew. Raises `OSError`."""
+        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def watching(self) -> bool:
+        return self._watching
+
+    @watching.setter
+    def watching(self, on: bool) -> None:
+        self._watching = on
+        os.pwrite(self.fd, b"\1" if on else b"\0", 0)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
 class Lane:
     """One thread's row. Its writer is the only one; `begin` and `end` are on the path of every request."""
 
-    __slots__ = ("_at", "_counts", "_memory", "_times")
+    __slots__ = ("_at", "_counts", "_flag", "_memory", "_times")
 
-    def __init__(self, memory: memoryview, at: int) -> None:
+    def __init__(self, memory: memoryview, at: int, flag: memoryview) -> None:
         row = memory[at : at + _LANE]
         self._memory = memory
+        self._flag = flag
         self._at = at + _LINE_AT
         self._counts = row.cast("Q")
         self._times = row.cast("d")
@@ -97,9 +146,8 @@ class Lane:
         False: the daemon does not look at the page by itself at present; its doorbell has to be rung.
         """
         # One pack writes them in this order; in between `began` reads 0.0, which is idle.
-        memory = self._memory
-        _NOW.pack_into(memory, self._at, line, now, now)
-        return memory[0] != 0
+        _NOW.pack_into(self._memory, self._at, line, now, now)
+        return self._flag[0] != 0
 
     @property
     def began(self) -> float:
@@ -136,118 +184,117 @@ class Lane:
 
 
 class Board:
-    """The whole page table, mapped into this process; a worker inherits its zygote's mapping."""
+    """The scoreboard of one generation. Owns the descriptor; what the daemon asks is read from the file."""
 
-    __slots__ = ("_header", "_lanes", "_map", "_memory", "fd", "slots")
+    __slots__ = ("_flag", "_lanes", "_memory", "_slot", "fd", "lanes", "slots")
 
-    def __init__(self, fd: int, slots: int) -> None:
+    def __init__(self, fd: int, slots: int, lanes: int) -> None:
         self.fd = fd
         self.slots = slots
-        self._header = _header_size(slots)
-        self._map = mmap.mmap(fd, self._header + slots * _SLOT)
-        self._memory = memoryview(self._map)
+        self.lanes = lanes  # of a slot
+        self._slot = lanes * _LANE
+        self._memory: memoryview | None = None
+        self._flag = memoryview(b"\1")
         self._lanes: list[Lane] = []
 
     @classmethod
-    def create(cls, slots: int) -> Board:
-        """A new board of so many slots. Raises `SystemRefused` where the kernel gives no memfd."""
+    def create(cls, slots: int, lanes: int = 1) -> Board:
+        """A new board of so many slots. Raises `OSError`."""
+        fd = os.memfd_create("srvd-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            fd = os.memfd_create("srvd-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(fd, _header_size(slots) + slots * _SLOT)
-            # memfd_create(2), "File sealing": without it a worker could shrink the file under the daemon's feet.
+            os.ftruncate(fd, size_of(slots, lanes))
+            # memfd_create(2), "File sealing": a worker that shrinks it would end its siblings with SIGBUS.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            board = cls(fd, slots)
-        except OSError as exc:
-            raise SystemRefused(f"create the scoreboard of {slots} slots: {exc.strerror}; srvd cannot start") from exc
-        _GEOMETRY.pack_into(board._map, _GEOMETRY_AT, _MAGIC, slots)
-        return board
+        except OSError:
+            os.close(fd)
+            raise
+        return cls(fd, slots, lanes)
 
     @classmethod
-    def attach(cls, fd: int) -> Board:
-        """The board behind a descriptor, which it owns from now on. Raises `SystemRefused` if it is none."""
-        head = os.pread(fd, _GEOMETRY.size, _GEOMETRY_AT)
-        magic, slots = _GEOMETRY.unpack(head) if len(head) == _GEOMETRY.size else (0, 0)
-        if magic != _MAGIC or os.fstat(fd).st_size != _header_size(slots) + slots * _SLOT:
+    def attach(cls, fd: int, lanes: int, bell: int) -> Board:
+        """For workers: the board behind a descriptor, which it owns from now on, and the bell. Raises `SystemRefused`
+        if it is none.
+        """
+        size = os.fstat(fd).st_size
+        if not size or not fds.is_sealed(fd, size) or size % (lanes * _LANE):
             raise SystemRefused(f"attach the scoreboard: descriptor {fd} is none; the process cannot go on")
-        return cls(fd, slots)
+        board = cls(fd, size // (lanes * _LANE), lanes)
+        board._memory = memoryview(mmap.mmap(fd, size))
+        board._flag = memoryview(mmap.mmap(bell, Bell.SIZE, prot=mmap.PROT_READ))
+        return board
 
-    @property
-    def watching(self) -> bool:
-        """Whether the daemon reads the board by itself at present."""
-        return self._memory[0] != 0
-
-    @watching.setter
-    def watching(self, on: bool) -> None:
-        self._memory[0] = on
+    # -- what workers write ---------------------------------------------------------------------------------------
 
     def lane(self, slot: int, thread: int = 0) -> Lane:
-        """The row of one thread (0..71) of the worker with this slot; there must be one writer for each."""
+        """The row of one thread of the worker with this slot; there must be one writer for each."""
         self._check(slot)
-        if not 0 <= thread < LANES:
-            raise ValueError(f"lane {thread} of slot {slot}: a slot has {LANES} lanes")
-        used = _USED_AT + slot
-        self._memory[used] = max(self._memory[used], thread + 1)
-        lane = Lane(self._memory, self._lane_at(slot, thread))
+        if not 0 <= thread < self.lanes:
+            raise ValueError(f"lane {thread} of slot {slot}: a slot has {self.lanes} lanes")
+        if self._memory is None:
+            self._memory = memoryview(mmap.mmap(self.fd, size_of(self.slots, self.lanes)))
+        lane = Lane(self._memory, slot * self._slot + thread * _LANE, self._flag)
         self._lanes.append(lane)
         return lane
 
+    # -- what the daemon reads ------------------------------------------------------------------------------------
+
     def read(self, slot: int) -> LaneFacts:
         """What the worker with this slot is doing: sums over its lanes, and the oldest request under way."""
-        self._check(slot)
-        # Only lanes that were handed out: reading a hole of the file would make a page of it.
-        used = min(self._memory[_USED_AT + slot], LANES)
-        if used == 1:
-            return self._lane_facts(slot, 0)
-        return _merge([self._lane_facts(slot, thread) for thread in range(used)])
+        data = self._read(slot)
+        if self.lanes == 1:
+            return self._lane_facts(data, slot, 0)
+        return _merge([self._lane_facts(data, slot, thread) for thread in range(self.lanes)])
 
     def requests(self, slot: int) -> list[Request]:
         """Those under way, the oldest first."""
-        self._check(slot)
-        used = min(self._memory[_USED_AT + slot], LANES)
-        lanes = [(thread, self._lane_facts(slot, thread)) for thread in range(used)]
+        data = self._read(slot)
+        lanes = [(thread, self._lane_facts(data, slot, thread)) for thread in range(self.lanes)]
         return sorted(
             (Request(thread, lane.began, lane.line) for thread, lane in lanes if lane.busy), key=lambda r: r.began
         )
 
     def tally(self, slot: int) -> tuple[int, int]:
         """Requests answered, and lanes in a request: all that a list of many workers shows, at a fifth of the cost."""
-        self._check(slot)
+        data = self._read(slot)
         requests = busy = 0
         now = time.monotonic()
-        for thread in range(min(self._memory[_USED_AT + slot], LANES)):
-            at = self._lane_at(slot, thread)
-            requests += sum(_BY_CLASS.unpack_from(self._memory, at))
-            busy += 0.0 < self._began(at) <= now
+        for at in range(0, self._slot, _LANE):
+            requests += sum(_BY_CLASS.unpack_from(data, at))
+            busy += 0.0 < _DOUBLE.unpack_from(data, at + _BEGAN_AT)[0] <= now
         return min(requests, _MOST), busy
 
     def clear(self, slot: int) -> None:
-        """Forget what the slot's former worker did, and give its pages back."""
+        """Forget what the slot's former worker did."""
         self._check(slot)
-        self._memory[_USED_AT + slot] = 0
-        self._map.madvise(mmap.MADV_REMOVE, self._lane_at(slot, 0), _SLOT)
+        os.pwrite(self.fd, bytes(self._slot), slot * self._slot)
 
     def close(self) -> None:
-        """Unmap and close; every lane of this object ends with it."""
+        """Close, and unmap what was mapped; every lane of this object ends with it."""
         for lane in self._lanes:
             lane.release()
-        self._memory.release()
-        self._map.close()
+        self._lanes.clear()
+        self._memory = None
+        self._flag.release()
         os.close(self.fd)
 
     def _check(self, slot: int) -> None:
         if not 0 <= slot < self.slots:
             raise ValueError(f"slot {slot}: the scoreboard has {self.slots} slots")
 
-    def _lane_at(self, slot: int, thread: int) -> int:
-        return self._header + slot * _SLOT + thread * _LANE
+    def _read(self, slot: int) -> bytes:
+        # A read(2) of a file that is shorter than it should be is short, where a mapping of it is SIGBUS; and one of a
+        # hole makes no page.
+        self._check(slot)
+        return os.pread(self.fd, self._slot, slot * self._slot).ljust(self._slot, b"\0")
 
-    def _lane_facts(self, slot: int, thread: int) -> LaneFacts:
-        at = self._lane_at(slot, thread)
+    def _lane_facts(self, data: bytes, slot: int, thread: int) -> LaneFacts:
+        at = thread * _LANE
         for _ in range(_TRIES):
-            *counters, line, gave, began = _FACTS.unpack_from(self._memory, at)
+            *counters, line, gave, began = _FACTS.unpack_from(data, at)
             # The line belongs to `began` if no other request took the lane while it was read.
-            if self._began(at) == began:
+            if began == 0.0 or self._began(slot, thread) == began:
                 break
+            data = self._read(slot)
         else:
             line = b""
         now = time.monotonic()
@@ -269,13 +316,15 @@ class Board:
             latency=tuple(counters[_LATENCY:]),
         )
 
-    def _began(self, at: int) -> float:
-        began: float = _DOUBLE.unpack_from(self._memory, at + _LANE - 8)[0]
+    def _began(self, slot: int, thread: int) -> float:
+        raw = os.pread(self.fd, 8, slot * self._slot + thread * _LANE + _BEGAN_AT)
+        began: float = _DOUBLE.unpack(raw.ljust(8, b"\0"))[0]
         return began
 
 
-def _header_size(slots: int) -> int:
-    return -(-(_USED_AT + slots) // mmap.PAGESIZE) * mmap.PAGESIZE
+def size_of(slots: int, lanes: int) -> int:
+    """Bytes of a board."""
+    return slots * lanes * _LANE
 
 
 def _merge(lanes: list[LaneFacts]) -> LaneFacts:

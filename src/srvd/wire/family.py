@@ -14,8 +14,8 @@ import msgpack
 from srvd.errors import BadFrame
 from srvd.record import Record
 
-PROTOCOL = 1
-"""Of these messages, and of the scoreboard. Workers outlive the daemon's program (an upgrade), so it changes when a
+PROTOCOL = 2
+"""Of these messages, and of the scoreboards. Workers outlive the daemon's program (an upgrade), so it changes when a
 message changes, also by a field more; a program takes over only workers of its own number."""
 
 ALONE = 69
@@ -39,9 +39,10 @@ TEXT_LIMIT = 12_288
 
 
 class Load(Record):
-    """daemon → zygote, first message; fds: the scoreboard's memfd, the file for its stacks, the listeners in the order
-    of `listeners`; then, if there is a rendezvous, the family's lock and the end of its own stderr that is read; then,
-    if any listener speaks TLS, a memfd with the map of their names to what `tls.material.pack` made.
+    """daemon → zygote, first message; fds: its generation's scoreboard, the file for its stacks, the bell, the lifeline
+    of its workers, to be held, the listeners in the order of `listeners`; then, if there is a rendezvous, the family's
+    lock and the end of its own stderr that is read; then, if any listener speaks TLS, a memfd with the map of their
+    names to what `tls.material.pack` made.
     """
 
     pool: str
@@ -62,7 +63,7 @@ class Load(Record):
 
 class Fork(Record):
     """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks,
-    the other end of that pipe.
+    the other end of that pipe, the worker's end of the lifeline.
     """
 
     serial: int
@@ -74,9 +75,7 @@ class Quit(Record):
 
 
 class Loaded(Record):
-    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker); fd: the end to hold of
-    the lifeline that its workers will have.
-    """
+    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker)."""
 
     preloaded: bool
     notes: list[str]
@@ -92,7 +91,7 @@ class LoadFailed(Record):
 
 
 class Forked(Record):
-    """zygote → daemon; fd: the child's pidfd, opened before the child could be reaped."""
+    """zygote → daemon: it has a child, which it does not reap before it has said so."""
 
     serial: int
     pid: int
@@ -232,10 +231,14 @@ class Bye(Record):
     """worker → daemon: drained, about to exit."""
 
 
+class Introduce(Record):
+    """the next daemon → who calls at the rendezvous and runs as a user of the family: say who you are."""
+
+
 class Here(Record):
-    """orphan → the next daemon, its first message at the rendezvous, which becomes its link; fds: the end of its stderr
-    that is read, the file for its stacks, the scoreboard's memfd, the family's lock, of a zygote the lifeline of its
-    workers, its listeners.
+    """orphan → the next daemon, its answer to `Introduce` on what becomes its link; fds: the end of its stderr that is
+    read, the file for its stacks, the bell, its generation's scoreboard, of a zygote the lifeline of its workers, its
+    listeners.
 
     Answered by `Adopted`, or by the order to leave.
     """
@@ -256,14 +259,14 @@ Message = (
     Load | Fork | Learn | Quit | Loaded | LoadFailed | Learned | Forked | ForkFailed | Reaped | Stopped | Continued
     | Serve | Drain | Probe | Warm | Reopen | Ping
     | Ready | Serving | Failed | Probed | Warmed | Mixed | Reopened | Worn | Pong | Woke | Bye
-    | Here | Adopted
+    | Introduce | Here | Adopted
 )  # fmt: skip
 
-TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Learn, Quit, Adopted)
+TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Learn, Quit, Introduce, Adopted)
 FROM_ZYGOTE: tuple[type[Message], ...] = (
     Loaded, LoadFailed, Learned, Mixed, Forked, ForkFailed, Reaped, Stopped, Continued,
 )  # fmt: skip
-TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Warm, Reopen, Ping, Adopted)
+TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Warm, Reopen, Ping, Introduce, Adopted)
 FROM_WORKER: tuple[type[Message], ...] = (
     Ready, Serving, Failed, Probed, Warmed, Mixed, Reopened, Worn, Pong, Woke, Bye,
 )  # fmt: skip

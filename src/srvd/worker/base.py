@@ -75,7 +75,7 @@ class Boot(NamedTuple):
     def descriptors(self) -> Iterable[int]:
         """What no child of the application may keep open."""
         sockets = (sock.fileno() for sock in (self.link, *self.listeners))
-        home = () if self.home is None else (self.home.lock, self.home.stderr, self.home.stacks)
+        home = () if self.home is None else (self.home.lock, self.home.bell, self.home.stderr, self.home.stacks)
         return (*sockets, *home, self.board.fd, self.nudge, self.lifeline)
 
 

@@ -18,7 +18,7 @@ from srvd.wire import family
 from srvd.worker import warming
 from srvd.worker.gate import Gate
 from srvd.worker.loop import NEVER
-from srvd.worker.orphan import Home, Orphan
+from srvd.worker.orphan import Home, Orphan, introduce
 from srvd.worker.phase import Phase
 from srvd.worker.probe import probe
 from srvd.worker.service import Service
@@ -108,9 +108,10 @@ class Orders:
         service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
         service.loop.add(self._term, EPOLLIN, self._on_term)
         service.loop.watch(self)
+        self._home = home
         self._orphan = None
         if home is not None and patience.orphan > 0:
-            self._orphan = Orphan(service.loop, home, self._here, self._new_link, self._unfound)
+            self._orphan = Orphan(service.loop, home, self._new_link, self._unfound)
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
@@ -173,6 +174,8 @@ class Orders:
                 self._dismissed = self._dismissed or leaving
                 self._late = late
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)
+            case family.Introduce() if self._home is not None:
+                introduce(self._link.sock, self._home, family.Here(*self._name, self._draining, [], []))
             case family.Adopted() if self._orphan is not None and self._orphan.alone:
                 self._orphan.adopted()
                 if self._service.lifeline is not None:
@@ -234,11 +237,8 @@ class Orders:
 
     # -- without a daemon -----------------------------------------------------------------------------------------
 
-    def _here(self) -> family.Here:
-        return family.Here(*self._name, self._draining, [], [])
-
     def _new_link(self, sock: socket.socket) -> None:
-        """Somebody has heard of this orphan, and will say what becomes of it."""
+        """Somebody takes calls, and will ask who this is and say what becomes of it."""
         former, self._link.sock = self._link.sock, sock
         former.close()
         self._service.loop.add(sock.fileno(), EPOLLIN, self._on_link)

@@ -6,6 +6,7 @@ Serves nothing and ends nothing: what to do when nobody came is decided by who h
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import socket
@@ -18,7 +19,7 @@ from srvd.linux import fds, rendezvous
 from srvd.wire import family
 from srvd.worker.loop import NEVER, Loop
 
-__all__ = ["CALL_PAUSE", "Home", "Orphan", "call_home"]
+__all__ = ["CALL_PAUSE", "Home", "Orphan", "call_home", "introduce"]
 
 CALL_PAUSE = 0.2
 """Seconds between two calls, each one system call: only orphans make them."""
@@ -32,7 +33,8 @@ class Home(NamedTuple):
 
     name: str  # of the rendezvous
     uid: int  # of the daemon
-    lock: int  # whoever has it is of the family: the next daemon sees by it that somebody lives
+    lock: int  # a description of this generation's own: the next daemon sees by it that somebody lives
+    bell: int
     board: int
     listeners: tuple[int, ...]
     stderr: int  # the end that is read: as long as somebody has it, no write fails for want of a reader
@@ -40,21 +42,22 @@ class Home(NamedTuple):
     lifeline: int = -1  # of a zygote: the end to hold, for the next daemon to hold as well
 
 
-def call_home(home: Home, here: family.Here) -> socket.socket | None:
-    """A new link, on which `here` has been said; None: nobody waits for it yet."""
-    link = rendezvous.call(home.name, home.uid)
-    if link is None:
-        return None
-    lifeline = () if home.lifeline < 0 else (home.lifeline,)
-    passed = (home.stderr, home.stacks, home.board, home.lock, *lifeline, *home.listeners)
+def call_home(home: Home) -> socket.socket | None:
+    """A new link, on which `Introduce` may come; None: nobody waits for it yet."""
+    return rendezvous.call(home.name, home.uid)
+
+
+def introduce(link: socket.socket, home: Home, here: family.Here) -> None:
+    """Say who we are. A link that does not take it is of no use, and is ended: then the next call may do."""
+    lifeline = (home.lifeline,) if here.serial == 0 else ()
+    passed = (home.stderr, home.stacks, home.bell, home.board, *lifeline, *home.listeners)
     try:
         said = fds.send(link, family.encode(here), passed[: fds.FDS_LIMIT])
-    except OSError:  # whoever waited has gone, or descriptors are short: the next call may do
+    except OSError:  # whoever waited has gone, or descriptors are short
         said = False
-    if said:
-        return link
-    link.close()
-    return None
+    if not said:
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
 
 
 class Orphan:
@@ -64,7 +67,6 @@ class Orphan:
         self,
         loop: Loop,
         home: Home,
-        here: Callable[[], family.Here],
         on_link: Callable[[socket.socket], None],
         on_over: Callable[[float], None],
     ) -> None:
@@ -72,7 +74,6 @@ class Orphan:
         self.alone = False
         self._loop = loop
         self._home = home
-        self._here = here
         self._on_link = on_link
         self._on_over = on_over
         self._until = NEVER
@@ -83,6 +84,7 @@ class Orphan:
         if not self.alone:
             self.alone = True
             self._until = now + patience
+            os.set_blocking(self._home.stderr, False)
             widen(self._home.stderr)
             self._loop.add(self._home.stderr, EPOLLIN | EPOLLET, self._spill)
         self._due(now)
@@ -100,7 +102,7 @@ class Orphan:
         if now >= self._until:
             self._until = NEVER
             self._on_over(now)
-        link = call_home(self._home, self._here())
+        link = call_home(self._home)
         if link is None:
             self._due(now + CALL_PAUSE)
         else:

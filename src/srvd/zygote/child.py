@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from srvd.linux import dispositions, lifeline, limits, process, stacks
 from srvd.linux.title import set_title
-from srvd.log import Log
 from srvd.wire import family
 from srvd.worker import application, base
 
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
     from srvd.worker.lines import Lines
     from srvd.zygote.forking import Stock
 
-__all__ = ["STACKS", "become"]
+__all__ = ["PASSED", "STACKS", "become"]
+
+PASSED = 5
+"""Descriptors that come with the order to fork."""
 
 STACKS = 2
 """Where the file for a worker's stacks is, among the descriptors that come with the order."""
@@ -35,7 +37,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
 
     `passed` came with the order; `lines` are those of its access log, if it has one.
     """
-    link, stderr, trace, stderr_read = passed
+    link, stderr, trace, stderr_read, end = passed
     code = _BUG
     try:
         os.dup2(stderr, 2)
@@ -50,7 +52,8 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
         if stock.pool.nice:
             limits.set_session_nice()
         set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
-        code = base.serve(_boot(stock, order, link, stderr_read, trace)._replace(lines=lines))
+        boot = _boot(stock, order, link, stderr_read, trace)
+        code = base.serve(boot._replace(lines=lines, lifeline=_own(stock, end)))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
         # would also wait for threads that an application forgot. Python has no public name for it.
         atexit._run_exitfuncs()  # noqa: SLF001
@@ -81,7 +84,6 @@ def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: 
         fronts=stock.fronts,
         nudge=stock.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
-        lifeline=_own(stock.lifeline),
         warms=stock.warms or stock.app is None,
         watch=stock.watch,
     )
@@ -95,14 +97,10 @@ def _load(app: str) -> object:
     return application.load(app)
 
 
-def _own(end: int) -> int:
-    """The lifeline's end for this worker alone; -1: it has none."""
-    if end < 0:
+def _own(stock: Stock, end: int) -> int:
+    """This worker's end of the lifeline; -1: it has none."""
+    if not stock.has_lifeline:  # without its handler the signal would end this process
+        os.close(end)
         return -1
-    try:
-        return lifeline.own(end)
-    except OSError as exc:  # a policy of the system's may forbid it: no reason not to serve
-        Log(2).warning(
-            f"open the lifeline: {exc.strerror}; if this worker loses daemon and zygote, and is stuck, it stays"
-        )
-        return -1
+    lifeline.own(end)
+    return end

@@ -28,7 +28,7 @@ from srvd.wire import family
 from srvd.worker import access, forked
 from srvd.worker.hooks import Hooks
 from srvd.worker.lines import Lines
-from srvd.worker.orphan import Home, call_home
+from srvd.worker.orphan import Home, call_home, introduce
 from srvd.worker.releases import Watch
 from srvd.zygote import child, learning
 from srvd.zygote.orphaned import Orphanhood
@@ -57,8 +57,8 @@ class Stock(Record):
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
     stacks: int = -1  # the file for the zygote's own stacks
-    lifeline: int = -1  # of the workers: their end
-    hold: int = -1  # and the other one, which the daemon has, too
+    has_lifeline: bool = False  # whether the signal of its end has a handler here
+    hold: int = -1  # the end of it to hold, which the daemon has, too
     home: Home | None = None  # None: it leaves when its link ends
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
     dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
@@ -128,7 +128,7 @@ class Nursery:
     def _hear(self) -> bool:
         """One message of the daemon; False: there will be no more."""
         try:
-            received = fds.receive(self._link, family.LIMIT, 4)
+            received = fds.receive(self._link, family.LIMIT, child.PASSED)
         except OSError:
             received = b"", []
         if received is None:
@@ -136,7 +136,7 @@ class Nursery:
         datagram, passed = received
         if not datagram:
             return self._lose_daemon()
-        order = family.decode(datagram, (family.Fork, family.Learn, family.Quit, family.Adopted))
+        order = family.decode(datagram, (family.Fork, family.Learn, family.Quit, family.Introduce, family.Adopted))
         if isinstance(order, family.Learn):
             fds.close_all(passed)
             self._learn(order.modules)
@@ -147,10 +147,13 @@ class Nursery:
                 if newborn.pid in self._stopped:
                     self._say(family.Stopped(newborn.serial))
             return True
+        if isinstance(order, family.Introduce):
+            self._introduce()
+            return True
         if not isinstance(order, family.Fork):
             fds.close_all(passed)
             return False
-        if len(passed) == 4:
+        if len(passed) == child.PASSED:
             self._fork(order, passed)
         else:
             fds.close_all(passed)
@@ -177,12 +180,8 @@ class Nursery:
             return False
         if self._link.fileno() >= 0 or not orphanhood.may_call(now):
             return True
-        home, wanted = self._stock.home, self._stock.wanted
-        assert home is not None
-        children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
-        ended = [[-1 if value is None else value for value in reaped] for reaped in self._ended]
-        here = family.Here(wanted.pool, wanted.generation, 0, orphanhood.is_late(now), children, ended)
-        link = call_home(home, here)
+        assert self._stock.home is not None
+        link = call_home(self._stock.home)
         if link is not None:
             self._link = link
             self._epoll.register(link, select.EPOLLIN)
@@ -199,6 +198,16 @@ class Nursery:
         dispositions = stock.dispositions.joined(lesson.dispositions)
         self._stock = stock._replace(warms=stock.warms or not lesson.whole, dispositions=dispositions)
         self._say(family.Learned([family.clip(note) for note in lesson.notes]))
+
+    def _introduce(self) -> None:
+        """Tell a daemon that took the call who we are. If it cannot be told it ends the link, and the next call may."""
+        home, wanted, orphanhood = self._stock.home, self._stock.wanted, self._orphanhood
+        if home is None or orphanhood is None:
+            return
+        children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
+        ended = [[-1 if value is None else value for value in reaped] for reaped in self._ended]
+        late = orphanhood.is_late(time.monotonic())
+        introduce(self._link, home, family.Here(wanted.pool, wanted.generation, 0, late, children, ended))
 
     def _fork(self, order: family.Fork, passed: list[int]) -> None:
         # Before the fork: what the application has registered to run in each child comes first there, and may hang.
@@ -226,7 +235,7 @@ class Nursery:
             return
         self._children[pidfd] = Newborn(order.serial, pid, lines)
         self._epoll.register(pidfd, select.EPOLLIN)
-        self._say(family.Forked(order.serial, pid), pidfd)
+        self._say(family.Forked(order.serial, pid))
 
     def _forget(self) -> None:
         """In the child: close what is the zygote's. Its descriptors would keep links and siblings from ending."""
@@ -265,7 +274,7 @@ class Nursery:
         if lost:
             Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 
-    def _say(self, message: family.Message, *passed: int) -> None:
+    def _say(self, message: family.Message) -> None:
         """What nobody hears any more is lost, but for the ends of workers: the next call tells of them."""
         with contextlib.suppress(OSError):  # its end will be read from the link, or has been
-            fds.send(self._link, family.encode(message), passed, wait=True)
+            fds.send(self._link, family.encode(message), wait=True)

@@ -22,7 +22,7 @@ from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import dispositions, fds, identity, limits, process, stacks
 from srvd.linux import lifeline as lifelines
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Board, lanes_of
 from srvd.linux.title import set_title
 from srvd.record import Record
 from srvd.wire import family
@@ -33,6 +33,11 @@ from srvd.zygote import fronting, loading
 from srvd.zygote.forking import Nursery, Stock
 
 __all__ = ["live"]
+
+BOARD, STACKS, BELL, HOLD = range(4)
+"""Where what every zygote is given is among the descriptors of `Load`; then come the listeners."""
+
+_SHARED = 4
 
 _OOM_SCORE = 100
 """Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
@@ -102,7 +107,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     try:
         wanted = _understand(errand.datagram)
         # An application that hangs while it is loaded can be made to say where.
-        stacks.tell_to(errand.fds[1])
+        stacks.tell_to(errand.fds[STACKS])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
         pool = packing.unpack(wanted.settings)
         _limit(pool, fresh=errand.fresh)
@@ -126,19 +131,19 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     notes = [*errand.notes, *outcome.notes]
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
-    lifeline, hold = lifelines.make()
-    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), [hold], wait=True)
+    has_lifeline = lifelines.prepare()  # again: an application may have had a handler of its own for the signal
+    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), wait=True)
     watch.tell_to(lambda file: fds.send(link, family.encode(family.Mixed(file))))
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.
     gc.collect()
     gc.freeze()
-    listeners = [socket.socket(fileno=fd) for fd in errand.fds[2 : 2 + len(wanted.listeners)]]
-    board, trace = Board.attach(errand.fds[0]), errand.fds[1]
+    listeners = [socket.socket(fileno=fd) for fd in errand.fds[_SHARED : _SHARED + len(wanted.listeners)]]
+    board = Board.attach(errand.fds[BOARD], lanes_of(pool.threads), errand.fds[BELL])
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    home = None if home is None else home._replace(lifeline=hold)
+    trace, hold = errand.fds[STACKS], errand.fds[HOLD]
     stock = Stock(
-        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, lifeline, hold, home, nudge,
+        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, has_lifeline, hold, home, nudge,
         outcome.dispositions, watch=watch,
     )  # fmt: skip
     Nursery(link, stock).run()
@@ -155,13 +160,14 @@ def _folder() -> str:
 
 def _home(wanted: family.Load, passed: list[int]) -> tuple[Home | None, list[int]]:
     """The way back to a daemon, if there is one, and what remains of the descriptors. Raises `BadFrame`."""
-    board, stacks, *rest = passed
+    board, stacks, bell, hold, *rest = passed
     listeners, rest = rest[: len(wanted.listeners)], rest[len(wanted.listeners) :]
     if not wanted.rendezvous:
         return None, rest
     if len(rest) < 2:
         raise BadFrame("read what to load: the way home does not fit; the link is closed")
-    return Home(wanted.rendezvous, wanted.uid, rest[0], board, tuple(listeners), rest[1], stacks), rest[2:]
+    lock, stderr, *rest = rest
+    return Home(wanted.rendezvous, wanted.uid, lock, bell, board, tuple(listeners), stderr, stacks, hold), rest
 
 
 def _limit(pool: PoolSettings, *, fresh: bool) -> None:

@@ -81,3 +81,42 @@ def test_a_rollback_serves_the_former_release_whatever_lies_on_disk(starter: Sta
         _more(load)
     assert load.failed == []
     assert load.releases == {"one"}
+
+
+def test_views_that_are_imported_within_a_view_roll_back_if_their_path_is_warmed(starter: Starter) -> None:
+    srvd = _start(starter, 'health = "/"\nwarm = ["/late"]\n')
+    django_project.deploy(srvd.folder, "two")
+    assert srvd.ctl("reload").returncode == 0
+    assert srvd.ctl("rollback").returncode == 0
+    with srvd.under_load(path="/late") as load:
+        assert srvd.ctl("recycle").returncode == 0
+        _more(load)
+    assert load.releases == {"one"}
+    assert srvd.pool()["mixed"] == ""
+
+
+def test_a_view_that_is_imported_later_than_the_probe_is_told_as_code_of_two_releases(starter: Starter) -> None:
+    srvd = _start(starter, 'health = "/"\n')
+    django_project.deploy(srvd.folder, "two")
+    assert srvd.get("/late").startswith("two ")  # what is not promised
+    srvd.wait_logged("web@1 now has code of two releases: shop/later.py")
+    assert srvd.pool()["mixed"] == "shop/later.py"
+
+
+def test_without_preloading_a_broken_view_keeps_new_workers_from_getting_ready_and_old_ones_serve(
+    starter: Starter,
+) -> None:
+    """Each new worker reads what is on disk; one that cannot serve it never does."""
+    srvd = _start(starter, 'health = "/"\npreload = "off"\n')
+    with srvd.under_load() as load:
+        _more(load)
+        django_project.deploy(srvd.folder, "two", broken=True)
+        done = srvd.ctl("reload")
+        assert done.returncode == 1
+        assert "SyntaxError" in done.stderr
+        assert "(step: canary)" in done.stderr
+        assert srvd.ctl("recycle").returncode != 0
+        _more(load)
+    assert load.failed == []
+    assert load.releases == {"one"}
+    srvd.wait_serving(4)

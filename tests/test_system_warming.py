@@ -146,3 +146,43 @@ def test_a_file_that_was_there_before_the_load_is_of_the_same_release(starter: S
     srvd.deploy("# not imported any more\n", "late")
     assert all(srvd.get("/late") for _ in range(10))
     assert srvd.pool()["mixed"] == ""
+
+
+FLASK = """
+from flask import Flask
+from werkzeug.utils import cached_property, import_string
+class LazyView:  # as the documentation of Flask has it
+    def __init__(self, name):
+        self.__module__, self.__name__ = name.rsplit(".", 1)
+        self.name = name
+    @cached_property
+    def view(self):
+        return import_string(self.name)
+    def __call__(self, *args, **kwargs):
+        return self.view(*args, **kwargs)
+def create_app():
+    app = Flask("shop")
+    app.add_url_rule("/", "index", view_func=LazyView("pages.index"))
+    app.add_url_rule("/api", "api", view_func=LazyView("api.index"))
+    return app
+"""
+VIEW = """
+import os
+from flask import request
+PID = os.getpid()
+def index():
+    return f"{request.environ['srvd.worker']} {os.getpid()} {PID}"
+"""
+
+
+def test_views_that_flask_loads_when_they_are_first_asked_for_are_learned(starter: Starter) -> None:
+    config = toml('workers = 3\nhealth = "/"\nwarm = ["/api"]').replace('"app:app"', '"app:create_app()"')
+    srvd = starter.new(config=config, code=FLASK)
+    srvd.deploy(VIEW, "pages")
+    srvd.deploy(VIEW, "api")
+    srvd.start()
+    (zygote,) = srvd.zygotes()
+    srvd.deploy("def broken(:", "api")
+    assert srvd.ctl("recycle").returncode == 0
+    for path in ("/", "/api") * 10:
+        assert int(srvd.get(path).split()[2]) == zygote.pid

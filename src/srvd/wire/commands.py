@@ -177,7 +177,8 @@ COMMANDS: tuple[Command, ...] = (
         help=(
             "TARGET is a pool or one worker: web/3#17, or, for a shell that takes # for something else, web/3.17 or "
             "its pid. Each replacement is ready before the worker it replaces leaves. No code "
-            "is loaded anew: that is what `reload` does."
+            "is loaded anew: that is what `reload` does. Only workers of a pool that is not preloaded each load what "
+            "is on disk, and the answer says so."
         ),
         examples=("srvctl recycle web", "srvctl recycle web/3#17"),
         changes=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,55 @@ def test_options_for_the_whole_server_is_answered_by_the_root(tmp_path: Path, lo
     pytest.importorskip(load.__name__.partition("_")[0])
     with Rig(None, tmp_path, load=load) as rig, rig.serving().connect() as client:
         assert client.send(b"OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n").answer().status == 200
+
+
+CHECKS = {
+    "haproxy": "OPTIONS / HTTP/1.0\r\n\r\n",
+    "haproxy with a star": "OPTIONS * HTTP/1.0\r\n\r\n",
+    "nginx's tengine": "GET / HTTP/1.0\r\n\r\n",
+    "an F5": "GET / HTTP/1.1\r\nHost: \r\nConnection: Close\r\n\r\n",
+    "ELB": "GET / HTTP/1.1\r\nHost: 10.0.0.5:80\r\nConnection: close\r\nUser-Agent: ELB-HealthChecker/2.0\r\n"
+    "Accept-Encoding: gzip, compressed\r\n\r\n",
+    "kubelet": "GET / HTTP/1.1\r\nHost: 10.0.0.5:8000\r\nUser-Agent: kube-probe/1.31\r\nAccept: */*\r\n"
+    "Connection: close\r\n\r\n",
+    "varnish": "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    "keepalived": "GET / HTTP/1.0\r\nUser-Agent: KeepAliveClient\r\nHost: [::1]:80\r\n\r\n",
+    "Apache of itself": "OPTIONS * HTTP/1.0\r\nUser-Agent: Apache (internal dummy connection)\r\n\r\n",
+    "ab": "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\nHost: localhost:8000\r\nUser-Agent: ApacheBench/2.3\r\n\r\n",
+    "a line too many before it": "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_health_checks_are_answered_with_200(tmp_path: Path, name: str) -> None:
+    with Rig(method, tmp_path) as rig, rig.serving().connect() as client:
+        answer = client.send(CHECKS[name].encode()).answer()
+        assert (answer.status, answer.body.partition(b" ")[2]) == (200, b"/ ")
+
+
+CURL = shutil.which("curl")
+
+
+@pytest.mark.skipif(CURL is None, reason="curl is not installed")
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["-X", "BAN"], "BAN / "),
+        (["-X", "MKCALENDAR", "-d", "<a/>"], "MKCALENDAR / <a/>"),
+        (["-X", "purge"], "purge / "),
+        (["-H", "Host;"], "GET / "),
+        (["-X", "REPORT", "-H", "Transfer-Encoding: chunked", "-d", "abc"], "REPORT / abc"),
+        (["-H", "Expect: 100-continue", "-d", "abc"], "POST / abc"),
+        (["-0", "-X", "PROPFIND", "-d", "abc"], "PROPFIND / abc"),
+        (["-X", "OPTIONS", "--request-target", "*"], "OPTIONS / "),
+    ],
+)
+def test_what_curl_says_reaches_the_application(tmp_path: Path, flags: list[str], told: str) -> None:
+    with Rig(method, tmp_path) as rig:
+        rig.serving()
+        url = f"http://127.0.0.1:{rig.address[1]}/"
+        assert CURL is not None
+        said = subprocess.run(
+            [CURL, "-sS", "-m", "60", *flags, url], capture_output=True, text=True, timeout=90, check=True
+        )
+        assert said.stdout == told

@@ -449,6 +449,20 @@ def test_a_session_is_resumed_by_another_worker(tmp_path: Path, authority: Autho
             assert resumed.session_reused
 
 
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_handshakes_that_do_not_go_on_make_room_for_one_that_does(
+    tmp_path: Path, authority: Authority, begun: bytes
+) -> None:
+    with Rig(app, tmp_path, front=front(tls=authority.material()), max_connections=2, header_timeout=600.0) as rig:
+        silent = [rig.connect().send(begun) for _ in range(3)]
+        rig.serving()
+        for _ in range(3):
+            assert get_over_tls(rig, authority.client()) == 200
+        assert silent[0].ended()
+        for client in silent:
+            client.sock.close()
+
+
 def test_tls_behind_a_balancer(tmp_path: Path, authority: Authority) -> None:
     with Rig(app, tmp_path, front=front(tls=authority.material(), **PROXY)) as rig:
         for header in (HEADER_1, HEADER_2):

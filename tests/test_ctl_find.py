@@ -33,6 +33,17 @@ class Places:
         self.sockets.append(sock)
         return path
 
+    def elsewhere(self, folder: str, name: str = "shop", owner: int = USER) -> str:
+        """A living one below the test's root."""
+        directory = self.directory.parent / folder
+        directory.mkdir(parents=True)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(directory / f"{name}.sock"))
+        sock.listen()
+        self.sockets.append(sock)
+        os.chown(directory, owner, -1)
+        return str(directory / f"{name}.sock")
+
     def find(self, socket: str = "", name: str = "", **environ: str) -> str:
         return find(Named(socket, name), {**self.environ, **environ}, USER)
 
@@ -40,6 +51,8 @@ class Places:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     monkeypatch.setattr("srvd.wire.places.SYSTEM_RUNDIR", str(tmp_path / "none"))
+    monkeypatch.setattr("srvd.wire.places.USERS_RUNDIR", str(tmp_path / "users"))
+    monkeypatch.setattr("srvd.wire.places.TEMPORARY", str(tmp_path / "temporary"))
     made = Places(tmp_path)
     yield made
     for sock in made.sockets:
@@ -114,3 +127,31 @@ def test_sockets_in_a_directory_of_somebody_else_are_not_trusted(places: Places)
         assert refused.value.hint.endswith(f"-s {places.directory}/{name}.sock")
     with pytest.raises(NoDaemon, match="somebody else"):
         places.find(SRVD_NAME="shop")
+
+
+@pytest.mark.parametrize("folder", [f"users/{USER}/srvd", f"temporary/srvd-{USER}"])
+def test_a_daemon_of_the_user_is_found_wherever_its_environment_has_put_it(places: Places, folder: str) -> None:
+    path = places.elsewhere(folder)
+    assert places.find() == places.find(name="shop") == path
+    assert find(Named(), {}, USER) == path
+    other = places.add("blog", alive=True)
+    with pytest.raises(BadArgs, match="several") as refused:
+        places.find()
+    assert other in refused.value.message
+    assert path in refused.value.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root looks at the places of all users")
+def test_root_looks_at_the_places_of_all_users_if_it_has_none_of_its_own(places: Places) -> None:
+    first = places.elsewhere("users/1234/srvd", "shop", 1234)
+    assert find(Named(), {}, 0) == find(Named(name="shop"), {}, 0) == first
+    second = places.elsewhere("temporary/srvd-4321", "shop", 4321)
+    places.elsewhere("temporary/srvd-999", "foreign", 998)  # not its own: whoever made it could be anybody
+    for named in (Named(), Named(name="shop")):
+        with pytest.raises(BadArgs, match="several") as refused:
+            find(named, {}, 0)
+        assert first in refused.value.message
+        assert second in refused.value.message
+        assert "foreign" not in refused.value.message
+    own = places.elsewhere("none", "shop", 0)
+    assert find(Named(), {}, 0) == find(Named(name="shop"), {}, 0) == own

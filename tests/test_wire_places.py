@@ -14,7 +14,11 @@ def test_root_has_the_systems_directory_whatever_the_environment_says() -> None:
 
 
 def test_a_user_has_a_directory_of_its_own_and_looks_at_the_systems_too() -> None:
-    assert rundirs(1000, {"XDG_RUNTIME_DIR": "/run/user/1000/"}) == ("/run/user/1000/srvd", "/run/srvd")
+    usual = ("/run/user/1000/srvd", "/tmp/srvd-1000", "/run/srvd")
+    assert rundirs(1000, {"XDG_RUNTIME_DIR": "/run/user/1000/"}) == usual
+    assert rundirs(1000, {"XDG_RUNTIME_DIR": "/srv/run"}) == ("/srv/run/srvd", *usual)
+    assert sorted(rundirs(1000, {})) == sorted(usual)
+    assert rundirs(0, {"XDG_RUNTIME_DIR": "/run/user/0"}) == ("/run/srvd",)
 
 
 @pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "run"}])

@@ -122,10 +122,10 @@ class Log:
         for line in further:
             self._put(level, f"    {escape(line)}")
 
-    def captured(self, source: str, text: str) -> None:
+    def captured(self, source: object, text: str) -> None:
         """One line that the process `source` ("web/3#17") wrote to its stderr: `web/3#17 | text`."""
         if self._json:
-            self._put("info", self._as_json("info", text, (("source", source),)))
+            self._put("info", self._as_json("info", text, (("source", str(source)),)))
         else:
             # A worker's own logger writes as this one does; what else looks like it is as urgent as it says.
             self._put(_LEVELS_BY_WORD.get(text[_STAMP:_WORD_END], "info"), f"{source} | {escape(text)}")

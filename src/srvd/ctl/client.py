@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from srvd.ctl.find import start_hint
 from srvd.errors import (
     CODES,
     BadArgs,
@@ -257,5 +258,5 @@ def _connect(sock: socket.socket, path: str) -> None:
             ) from exc
         raise NoDaemon(
             f"connect to {path}: {exc.strerror}",
-            hint="start one with `srvd start`, or name another with -n NAME or -s SOCKET",
+            hint=start_hint(),
         ) from exc

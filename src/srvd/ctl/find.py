@@ -8,13 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from srvd.errors import BadArgs, NoDaemon
 from srvd.record import Record
+from srvd.wire import places
 from srvd.wire.places import SUFFIX, rundirs, socket_path
 
-__all__ = ["Named", "find"]
+__all__ = ["Named", "find", "start_hint"]
+
+_TITLE = b"srvd: daemon "
+"""What the command line of a daemon begins with, as `ps` shows it."""
 
 
 class Named(Record):
@@ -24,10 +28,18 @@ class Named(Record):
     name: str = ""
 
 
+class Place(Record):
+    """A directory that may have control sockets, and the user whose it has to be, if it is not root's."""
+
+    directory: str
+    owner: int
+
+
 def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
     """The path of the control socket: -s, -n, SRVD_SOCKET, SRVD_NAME, in this order, else the only daemon.
 
-    Raises `BadArgs` when that is no choice, or too many; `NoDaemon` when there is none.
+    A user's daemon may be in several places; root looks at those of all users, if it has none of its own. Raises
+    `BadArgs` when that is no choice, or too many; `NoDaemon` when there is none.
     """
     if named.socket and named.name:
         raise BadArgs("find the daemon: both a socket and a name were given", hint="choose one of -s and -n")
@@ -36,18 +48,18 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
         path, name = environ.get("SRVD_SOCKET", ""), environ.get("SRVD_NAME", "")
     if path:
         return path
-    directories = rundirs(uid, environ)
+    own = [Place(directory, uid) for directory in rundirs(uid, environ)]
+    others = _of_users() if uid == 0 else []
     if name:
-        return _named(name, directories, uid)
-    found = [path for directory in directories for path in _sockets(directory, uid)]
-    if len(found) > 1:
-        found = [path for path in found if _listens(path)] or found
+        return _named(name, own, others)
+    found = _living(own) or _living(others)
     if not found:
-        hint = "start one with `srvd start`, or name its socket with -s"
-        barred = [directory for directory in directories if _is_barred(directory)]
+        hint = start_hint()
+        barred = [place.directory for place in own if _is_barred(place.directory)]
         if barred:
             hint = f"your user may not look into {barred[0]}: a daemon there lets in whom its `roles` name"
-        raise NoDaemon(f"find the daemon: there is no control socket in {' or '.join(directories)}", hint=hint)
+        where = [place.directory for place in own] + ["the places of other users"] * bool(others)
+        raise NoDaemon(f"find the daemon: there is no control socket in {_or(where)}", hint=hint)
     if len(found) > 1:
         raise BadArgs(
             f"find the daemon: there are several: {', '.join(found)}", hint="choose one with -n NAME or -s SOCKET"
@@ -55,27 +67,88 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
     return found[0]
 
 
-def _named(name: str, directories: tuple[str, ...], uid: int) -> str:
-    """The socket of this name where it is, or else where it would be. Raises `NoDaemon`."""
-    paths = {directory: socket_path(name, directory) for directory in directories}
-    for directory, path in paths.items():
-        if os.path.exists(path) and _is_trusted(directory, uid):
-            return path
-    for directory in directories:
-        if _is_barred(directory):
-            # Asked there, the kernel says that the user may not; elsewhere it would only say that there is none.
-            return paths[directory]
-        if os.path.exists(directory) and not _is_trusted(directory, uid):
-            raise NoDaemon(
-                f"find the daemon {name}: {directory} belongs to somebody else, who could have put anything there",
-                hint=f"if you trust them: -s {paths[directory]}",
+def start_hint() -> str:
+    """What to do if there is no socket: daemons that live, and whose sockets may have been tidied away, are named."""
+    hint = "start one with `srvd start`, or name another with -n NAME or -s SOCKET"
+    living = [f"pid {pid} ({title})" for pid, title in _daemons()]
+    if not living:
+        return hint
+    return (
+        f"{hint}. There runs {', '.join(living[:4])}: if that is the one and its socket was removed, `kill -HUP PID` "
+        "makes it anew, and reloads"
+    )
+
+
+def _daemons() -> list[tuple[int, str]]:
+    """Pid and title of the daemons of all users, as far as /proc shows them."""
+    found = []
+    try:
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    except OSError:
+        return []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                title = file.read(200).rstrip(b"\0")
+        except OSError:
+            continue
+        if title.startswith(_TITLE):
+            found.append((pid, title.decode("utf-8", "backslashreplace")))
+    return found
+
+
+def _of_users() -> list[Place]:
+    """The places of all users, for root."""
+    return [
+        Place(pattern.format(uid), int(uid))
+        for folder, prefix, pattern in (
+            (places.USERS_RUNDIR, "", f"{places.USERS_RUNDIR}/{{}}/srvd"),
+            (places.TEMPORARY, "srvd-", f"{places.TEMPORARY}/srvd-{{}}"),
+        )
+        for name in _names(folder)
+        if name.startswith(prefix) and (uid := name.removeprefix(prefix)).isdecimal()
+    ]
+
+
+def _named(name: str, own: Sequence[Place], others: Sequence[Place]) -> str:
+    """The socket of this name where it is, or else where it would be. Raises `NoDaemon`, `BadArgs`."""
+    for known in (own, others):
+        found = [
+            path for place in known if os.path.exists(path := socket_path(name, place.directory)) and _is_trusted(place)
+        ]
+        found = _listening(found)
+        if len(found) > 1 and known is others:
+            raise BadArgs(
+                f"find the daemon {name}: there are several: {', '.join(found)}", hint="choose one with -s SOCKET"
             )
-    return paths[directories[0]]
+        if found:
+            return found[0]
+    for place in own:
+        path = socket_path(name, place.directory)
+        if _is_barred(place.directory):
+            # Asked there, the kernel says that the user may not; elsewhere it would only say that there is none.
+            return path
+        if os.path.exists(place.directory) and not _is_trusted(place):
+            raise NoDaemon(
+                f"find the daemon {name}: {place.directory} belongs to somebody else, "
+                "who could have put anything there",
+                hint=f"if you trust them: -s {path}",
+            )
+    return socket_path(name, own[0].directory)
 
 
-def _is_trusted(directory: str, uid: int) -> bool:
+def _living(known: Sequence[Place]) -> list[str]:
+    """The sockets in these places; without those of dead daemons, if there are any others."""
+    return _listening([path for place in known for path in _sockets(place)])
+
+
+def _listening(found: list[str]) -> list[str]:
+    return ([path for path in found if _listens(path)] or found) if len(found) > 1 else found
+
+
+def _is_trusted(place: Place) -> bool:
     """Whether it is root's or the user's own, and not only a link to such a one. Raises `OSError`."""
-    return all(entry.st_uid in (0, uid) for entry in (os.lstat(directory), os.stat(directory)))
+    return all(entry.st_uid in (0, place.owner) for entry in (os.lstat(place.directory), os.stat(place.directory)))
 
 
 def _is_barred(directory: str) -> bool:
@@ -83,13 +156,24 @@ def _is_barred(directory: str) -> bool:
     return os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK)
 
 
-def _sockets(directory: str, uid: int) -> list[str]:
+def _sockets(place: Place) -> list[str]:
     """The sockets in a directory; none in one of somebody else, who could have put anything there."""
     try:
-        names = os.listdir(directory) if _is_trusted(directory, uid) else []
+        names = os.listdir(place.directory) if _is_trusted(place) else []
     except OSError:
         return []
-    return [f"{directory}/{name}" for name in sorted(names) if name.endswith(SUFFIX)]
+    return [f"{place.directory}/{name}" for name in sorted(names) if name.endswith(SUFFIX)]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _or(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
 
 
 def _listens(path: str) -> bool:

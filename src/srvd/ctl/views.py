@@ -35,7 +35,8 @@ def _show_status(result: Map) -> None:
         f"up {seconds(daemon['uptime_s'])}"
     )
     for listener in result["listeners"]:
-        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}")
+        trouble = f" – {escape(listener['problem'])}: `srvctl reload` opens it anew" if listener.get("problem") else ""
+        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}{trouble}")
     put()
     heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "MEMORY", "GENERATION", "RESTARTS"]
     table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")

@@ -74,6 +74,10 @@ class ControlServer:
         self._desk.resume(carried.memory)
         self.serve(Claim.resume(carried.held, kept), roles)
 
+    def renew(self) -> str:
+        """Make the path anew if somebody has removed it: the path, or "" if it is there. Raises `SystemRefused`."""
+        return self._opened().claim.path if self._opened().renew() else ""
+
     def dismiss(self, reason: str, message: str) -> None:
         """Say `bye` to everyone who is connected; the socket stays open, and whoever comes waits in its backlog."""
         for link in list(self._links):

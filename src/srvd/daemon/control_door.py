@@ -92,6 +92,17 @@ class Door:
         self.resume_at = NEVER
         self._loop.add_reader(self.claim.listener.fileno(), self._readable)
 
+    def renew(self) -> bool:
+        """Make the socket's path anew if it is gone; False: it is there. Raises `SystemRefused`."""
+        accepts = self.resume_at == NEVER
+        if accepts:
+            self._loop.remove_reader(self.claim.listener.fileno())
+        try:
+            return self.claim.renew(shared=self.roles.shared)
+        finally:
+            if accepts:
+                self._loop.add_reader(self.claim.listener.fileno(), self._readable)
+
     def close(self) -> None:
         if self.resume_at == NEVER:
             self._loop.remove_reader(self.claim.listener.fileno())

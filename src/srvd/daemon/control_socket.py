@@ -17,7 +17,7 @@ from srvd.errors import SystemRefused
 from srvd.record import Record
 from srvd.wire.places import PATH_LIMIT, lock_path, rundir
 
-__all__ = ["Claim", "Held", "is_ours"]
+__all__ = ["Claim", "Held", "answers", "is_ours"]
 
 BACKLOG = 128
 
@@ -80,6 +80,31 @@ class Claim:
         listener = socket.socket(fileno=kept.take("control listener"))
         listener.setblocking(False)
         return cls(held, listener, lock)
+
+    def renew(self, *, shared: bool) -> bool:
+        """Bind and lock anew what somebody has tidied away; False: all is in its place.
+
+        Raises `SystemRefused`: another daemon, or something that is no socket, has the path now.
+        """
+        mine = os.fstat(self._lock)
+        locked = _inode_at(lock_path(self.path)) == (mine.st_dev, mine.st_ino)
+        bound = self._inode is not None and self._inode == _inode_at(self.path)
+        if locked and bound:
+            return False
+        try:
+            _prepare_directory(os.path.dirname(self.path) or ".", shared=shared)
+            if not locked:
+                lock = _lock(self.path)
+                os.close(self._lock)
+                self._lock = lock
+            if not bound:
+                _clear(self.path)
+                listener = _bind(self.path, shared=shared)
+                self.listener.close()
+                self.listener, self._inode = listener, _inode_at(self.path)
+        except OSError as exc:
+            raise SystemRefused(f"make the control socket {self.path} anew: {exc.strerror}") from exc
+        return True
 
     def share(self, *, shared: bool) -> None:
         """Let other users connect, or no longer. Raises `OSError`."""
@@ -185,12 +210,12 @@ def _clear(path: str) -> None:
         return
     if not stat.S_ISSOCK(entry.st_mode):
         raise SystemRefused(f"open the control socket {path}: something that is no socket is there; it is left alone")
-    if _answers(path):
+    if answers(path):
         raise SystemRefused(f"open the control socket {path}: another program listens there; it is left alone")
     os.unlink(path)
 
 
-def _answers(path: str) -> bool:
+def answers(path: str) -> bool:
     """Whether anyone listens: a program that is no srvd knows nothing of our lock."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         outcome = probe.connect_ex(path)

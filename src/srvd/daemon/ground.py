@@ -5,17 +5,19 @@ If the bond is held by others a daemon has died, and left somebody: `succession.
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from srvd.config.settings import DaemonSettings
 from srvd.daemon import deposit
 from srvd.daemon.bond import Bond
 from srvd.daemon.control_peers import Roles
-from srvd.daemon.control_socket import Claim
+from srvd.daemon.control_socket import Claim, answers, is_ours
 from srvd.daemon.deposit import Deposit
+from srvd.errors import SystemRefused
 from srvd.linux.systemd import Unit
 from srvd.record import Record
-from srvd.wire.places import family_path, rundir, socket_path
+from srvd.wire.places import family_path, own_rundirs, rundir, socket_path
 
 __all__ = ["Ground", "control_path", "prepare"]
 
@@ -38,6 +40,8 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
     """
     path = control_path(settings)
     roles = Roles.resolve(settings.roles, os.geteuid())
+    if not settings.socket:
+        _look_elsewhere(settings.name, path)
     claim = Claim.open(path, shared=roles.shared)
     try:
         left = deposit.find(unit)
@@ -48,3 +52,43 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
     except BaseException:
         claim.close()
         raise
+
+
+def _look_elsewhere(name: str, path: str) -> None:
+    """The instance may have been started from another environment, and be in another place. Raises `SystemRefused`."""
+    for directory in own_rundirs(os.geteuid(), os.environ):
+        other = socket_path(name, directory)
+        if other == path or not _is_ours(directory):
+            continue
+        if answers(other):
+            raise SystemRefused(
+                f"start the instance {name}: it runs already, with its control socket {other}",
+                hint=f"stop it (`srvctl -s {other} stop`), or give this one another --name",
+            )
+        if _is_held(family_path(other)):
+            raise SystemRefused(
+                f"start the instance {name}: a daemon of this name has died and left its workers, by {other}",
+                hint=f"--socket {other} adopts them; or give this one another --name",
+            )
+
+
+def _is_ours(directory: str) -> bool:
+    try:
+        return is_ours(os.lstat(directory))
+    except OSError:
+        return False
+
+
+def _is_held(family: str) -> bool:
+    """Whether a member of this family lives."""
+    try:
+        lock = os.open(family, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

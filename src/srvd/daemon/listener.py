@@ -21,9 +21,11 @@ __all__ = [
     "Open",
     "Plan",
     "is_every",
+    "is_lost",
     "key_of",
     "number_of",
     "open_planned",
+    "problem_of",
     "rest",
     "serve",
     "store_name",
@@ -56,6 +58,7 @@ class Key(Record):
 
     address: Address
     whose: str = ""
+    turn: int = 0  # how often it was made anew, because no client could find the one before it
 
 
 class Plan(Record):
@@ -73,6 +76,24 @@ class Plan(Record):
     @property
     def access(self) -> Access:
         return Access(self.mode, self.uid, self.gid)
+
+
+def problem_of(opened: Open) -> str:
+    """Why no client finds it; "" if they do, or are not meant to."""
+    if opened.resting:
+        return ""
+    if opened.owned is not None and not socket_files.is_there(opened.owned):
+        return "its path is gone"
+    if sockets.is_shut(opened.socket):
+        return "a process that has it has shut it down"
+    return "it was closed for a stop" if sockets.is_hidden(opened.socket) else ""
+
+
+def is_lost(opened: Open) -> bool:
+    """Whether only another socket will do. An abstract name is taken as long as anybody has this one."""
+    if opened.lent or not problem_of(opened):
+        return False
+    return opened.owned is not None if opened.socket.family == socket.AF_UNIX else sockets.is_hidden(opened.socket)
 
 
 def store_name(key: Key) -> str:

@@ -18,9 +18,11 @@ from srvd.daemon.listener import (
     Open,
     Plan,
     is_every,
+    is_lost,
     key_of,
     number_of,
     open_planned,
+    problem_of,
     rest,
     serve,
     store_name,
@@ -218,8 +220,8 @@ class Listeners:
         """
         self._stored = unit.stored(STORE_KIND)
         for opened in self._open.values():
-            if opened.socket.family != socket.AF_UNIX:
-                sockets.unseal(opened.socket)
+            if opened.socket.family != socket.AF_UNIX and not sockets.unseal(opened.socket):
+                sockets.end(opened.socket)  # `lost` names it, and a reload opens the address anew
         for plans in self._plans.values():
             for plan in plans:
                 if plan.key not in self._open:
@@ -244,17 +246,41 @@ class Listeners:
         ]
 
     def described(self) -> list[dict[str, str]]:
-        """Name and address (with the port that the kernel chose) of each socket, by the newest configuration."""
+        """Name and address (with the port that the kernel chose) of each socket, by the newest configuration, and the
+        problem, if no client finds it.
+        """
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
-        return [
-            {"name": names[key], "address": sockets.describe(opened.socket)}
-            for key, opened in self._open.items()
-            if not opened.resting
-        ]
+        latest = {(key.address, key.whose): key for key, opened in self._open.items() if not opened.resting}
+        told = {
+            key: {"name": names[key], "address": sockets.describe(self._open[key].socket)} for key in latest.values()
+        }
+        problems = {key: problem_of(self._open[key]) for key in told}
+        return [one | ({"problem": problems[key]} if problems[key] else {}) for key, one in told.items()]
+
+    def lost(self, *, shut: bool = False) -> list[str]:
+        """What is wrong with those that have to be made anew, by a reload; `shut`: that a process has shut down."""
+        lost = {
+            sockets.describe(opened.socket)
+            for opened in self._open.values()
+            if is_lost(opened) and (sockets.is_shut(opened.socket) or not shut)
+        }
+        return [f"{one['address']}: {one['problem']}" for one in self.described() if one["address"] in lost]
+
+    def mend(self) -> list[str]:
+        """Listen again on what another process has shut down; which that were."""
+        plans = {plan.key: plan for _, plans in sorted(self._plans.items()) for plan in plans}
+        mended = []
+        for key, opened in self._open.items():
+            if opened.resting or self._sealed or opened.socket.family == socket.AF_UNIX or key not in plans:
+                continue
+            if sockets.is_shut(opened.socket):
+                opened.socket.listen(plans[key].backlog)
+                mended.append(sockets.describe(opened.socket))
+        return mended
 
     def _plan(self, wanted: Mapping[str, ListenerSettings]) -> list[Plan]:
         """What a configuration asks for. Raises `ConfigInvalid`."""
-        keys = {name: self._keys(settings, wanted) for name, settings in wanted.items()}
+        keys = {name: [self._latest(key) for key in self._keys(one, wanted)] for name, one in wanted.items()}
         of_ipv4 = {key.address.port for some in keys.values() for key in some if key.address.kind == "inet"} - {0}
         return [
             Plan(
@@ -266,12 +292,18 @@ class Listeners:
             for key in keys[name]
         ]  # fmt: skip
 
+    def _latest(self, key: Key) -> Key:
+        """The socket that this address has, or the one that is to be made in its place."""
+        turns = [known.turn for known in self._open if known._replace(turn=0) == key]
+        latest = key._replace(turn=max(turns, default=0))
+        return latest._replace(turn=latest.turn + 1) if turns and is_lost(self._open[latest]) else latest
+
     def _check_families(self, plan: Plan) -> None:
         """A socket of ours may stand in the way of another one, and cannot be changed. Raises `SystemRefused`."""
         address = plan.key.address
         for key, opened in self._open.items():
             other = key.address
-            if other.port != address.port or not address.port:
+            if other.port != address.port or not address.port or other == address:
                 continue
             if plan.both and other.kind == "inet":
                 told, hint = f"this daemon has its port for IPv4, as {other}", f"name {other} as well, or stop"

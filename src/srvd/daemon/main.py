@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from srvd import __version__
@@ -40,6 +41,7 @@ from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.parts import Parts
 from srvd.daemon.perform import Performer
 from srvd.daemon.program import this_program
+from srvd.daemon.renewal import Renewal
 from srvd.daemon.signals import Signals, hold
 from srvd.daemon.silence import SilenceWatch
 from srvd.errors import EXIT, SrvdError
@@ -76,14 +78,17 @@ class Daemon:
         self.keepsake = parts.keepsake
         house, commons, listeners = parts.core.house, parts.commons, parts.listeners
         self._loop = Loop(self._bug)
-        self.performer = Performer(self._loop, commons, listeners, self.emit, self._woke, self._captured, parts.bond)
+        self.performer = Performer(
+            self._loop, commons, listeners, self.emit, self._woke, self._log.captured, parts.bond
+        )
         self.engine = Engine(self._core, self.performer, listeners, self._log)
         workers = self.performer.workers
         self.overdue = OverdueWatch(house, commons.bell, workers.facts, workers.state, self.emit)
-        self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit)
         self._growth = GrowthWatch(house, workers.rss, self.emit)
         dumps = Dumps(workers, self.performer.zygotes)
         self._answers = Answers(house, workers, self.emit, self.engine, listeners.described, dumps)
+        self._renewal = Renewal(parts.bond, listeners, self._answers.submit, self._log)
+        self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit, self._renewal.mend)
         self._pidfile = Pidfile(settings.pidfile)
         self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()
@@ -93,7 +98,7 @@ class Daemon:
         self._heritage: Any = None  # as well
         self._in_order = True  # it ends so, and leaves nobody behind
         engine = self.engine
-        engine.reread = source.read
+        engine.reread = partial(self._renewal.before, source.read)
         engine.headroom = lambda names: sample.headroom(house, names)
         engine.answers = self._answers
         engine.on_exit = self._leave
@@ -145,6 +150,7 @@ class Daemon:
         self._log.warning("the daemon before this one has died; its zygotes, workers and listeners are adopted")
         if succession.go_on(self, adoption, config):
             self._answers.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))
+        self._renewal.reopen()
 
     def _serve(self, ground: Ground, found: Found | None) -> int:
         self._complete()
@@ -177,6 +183,7 @@ class Daemon:
 
         become_subreaper()
         self._control = ControlServer(self._loop, self._answers, self._log_control, self._settings.name)
+        self._renewal.control = self._control
         self._upgrade = Upgrade(self._loop, self, self._parts.program)
         self._heritage = Heritage(self, self._parts, state_path(control_path(self._settings)), self._log.warning)
         self.engine.check_program = self._upgrade.check
@@ -307,6 +314,7 @@ class Daemon:
             for op in self._core.house.open_operations:
                 if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
                     self.emit(ProgramReplaced(op.id, fault))
+            self._renewal.look_over()
             self._handle_signals()
             self._in_order = True
             return self._turn()
@@ -329,9 +337,6 @@ class Daemon:
 
     def emit(self, event: Event) -> None:
         self.engine.emit(event)
-
-    def _captured(self, source: object, line: str) -> None:
-        self._log.captured(str(source), line)
 
     def _woke(self) -> None:
         self.overdue.woke()
@@ -378,7 +383,7 @@ class Daemon:
 
     def _handle_signals(self) -> None:
         Signals(self._core.house, self._answers, self._log).attach(
-            self._loop, self.performer.reap_strangers, self._before_restart
+            self._loop, self.performer.reap_strangers, self._before_restart, self._renewal.look
         )
 
     def _before_restart(self) -> None:

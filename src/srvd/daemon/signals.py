@@ -43,10 +43,15 @@ class Signals:
         self._house = house
         self._answers = answers
         self._log = log
+        self._look: Callable[[], None]
 
-    def attach(self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
+    def attach(
+        self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None], look: Callable[[], None]
+    ) -> None:
         """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
-        that comes is one after which the next daemon comes at once."""
+        that comes is one after which the next daemon comes at once; `look`: an order comes by a signal, perhaps because
+        the control socket is gone."""
+        self._look = look
         for number, order in _ORDERS.items():
             loop.on_signal(number, self._order, number, order)
         loop.on_signal(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
@@ -57,6 +62,8 @@ class Signals:
         reap()  # whose SIGCHLD came before there was a handler
 
     def _order(self, number: signal.Signals, order: Order) -> None:
+        if order.kind is not Kind.STOP:
+            self._look()
         if number is signal.SIGINT and self._house.stop is None:
             self._log.info("stopping when the requests in progress are answered; ^C once more cuts them off")
         try:

@@ -51,7 +51,10 @@ class SilenceWatch:
         workers: Workers,
         listeners: Callable[[GenerationId], Sequence[socket.socket]],
         emit: Callable[[Event], None],
+        mend: Callable[[], None] = lambda: None,
     ) -> None:
+        """`mend`: a listener has stirred, perhaps because a process has shut it down."""
+        self._mend = mend
         self._house = house
         self._workers = workers
         self._listeners = listeners
@@ -104,6 +107,7 @@ class SilenceWatch:
 
     def _came(self) -> None:
         self._wake()
+        self._mend()
         self._requests = {
             worker: self._workers.tally(worker)[0] for generation in self._active() for worker in _serving(generation)
         }
@@ -115,6 +119,7 @@ class SilenceWatch:
 
     def _look(self) -> None:
         self._timer = None
+        self._mend()
         now = time.monotonic()
         somebody_waits = False
         serving: dict[WorkerId, int] = {}

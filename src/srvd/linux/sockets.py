@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "end",
     "families",
+    "is_hidden",
     "is_shut",
     "open_listener",
     "parse_address",
@@ -190,7 +191,7 @@ def unseal(listener: socket.socket) -> bool:
     if listener.family == socket.AF_UNIX:
         return not is_shut(listener)
     try:
-        if listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE:
+        if is_hidden(listener):
             listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, 0)
         listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
     except OSError as exc:
@@ -205,6 +206,13 @@ def is_shut(listener: socket.socket) -> bool:
     poll = select.poll()
     poll.register(listener, select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def is_hidden(listener: socket.socket) -> bool:
+    """Whether `seal` has hidden it: no client finds it."""
+    if listener.family == socket.AF_UNIX:
+        return False
+    return listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE
 
 
 def end(listener: socket.socket) -> None:

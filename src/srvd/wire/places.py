@@ -13,9 +13,12 @@ __all__ = [
     "PATH_LIMIT",
     "SUFFIX",
     "SYSTEM_RUNDIR",
+    "TEMPORARY",
+    "USERS_RUNDIR",
     "check_name",
     "family_path",
     "lock_path",
+    "own_rundirs",
     "rundir",
     "rundirs",
     "socket_path",
@@ -23,6 +26,8 @@ __all__ = [
 ]
 
 SYSTEM_RUNDIR = "/run/srvd"
+USERS_RUNDIR = "/run/user"
+TEMPORARY = "/tmp"  # noqa: S108 - who may be trusted there is checked when it is opened
 SUFFIX = ".sock"
 
 PATH_LIMIT = 107
@@ -48,13 +53,21 @@ def rundir(uid: int, environ: Mapping[str, str]) -> str:
         return SYSTEM_RUNDIR
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     # A relative one is to be ignored (XDG Base Directory Specification, "Environment variables").
-    return f"{runtime.rstrip('/')}/srvd" if runtime.startswith("/") else f"/tmp/srvd-{uid}"  # noqa: S108 - checked when opened
+    return f"{runtime.rstrip('/')}/srvd" if runtime.startswith("/") else f"{TEMPORARY}/srvd-{uid}"
+
+
+def own_rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """All directories in which a daemon of this user may have put it: the daemon's environment may have been another
+    one (a login, cron, a system service).
+    """
+    if uid == 0:
+        return (SYSTEM_RUNDIR,)
+    return tuple(dict.fromkeys((rundir(uid, environ), f"{USERS_RUNDIR}/{uid}/srvd", f"{TEMPORARY}/srvd-{uid}")))
 
 
 def rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Where `srvctl` looks, in this order: a user may also have a role with the system's daemon."""
-    own = rundir(uid, environ)
-    return (own,) if own == SYSTEM_RUNDIR else (own, SYSTEM_RUNDIR)
+    return tuple(dict.fromkeys((*own_rundirs(uid, environ), SYSTEM_RUNDIR)))
 
 
 def socket_path(name: str, directory: str) -> str:

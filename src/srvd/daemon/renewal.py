@@ -1,0 +1,76 @@
+"""Looks after what others may take away under a running daemon: the paths of its sockets, the lock of its family, and
+listeners that one of its workers has shut down.
+
+Is told when to look: by signals, reloads, an upgrade, and when a listener stirs. Decides nothing about pools.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from srvd.config.settings import Config
+from srvd.core.model import Actor, Kind, Order
+from srvd.daemon.bond import Bond
+from srvd.daemon.control import ControlServer
+from srvd.daemon.listeners import Listeners
+from srvd.errors import SrvdError
+from srvd.log import Log
+
+__all__ = ["Renewal"]
+
+Submit = Callable[[Order, Actor], object]
+
+
+class Renewal:
+    def __init__(self, bond: Bond, listeners: Listeners, submit: Submit, log: Log) -> None:
+        self._bond = bond
+        self._listeners = listeners
+        self._submit = submit
+        self._log = log
+        self._asked: list[str] = []  # for what a reload was asked
+        self.control: ControlServer | None = None  # as soon as there is one
+
+    def look(self) -> None:
+        """At the control socket and the files beside it: made anew if they are gone."""
+        if self.control is None:
+            return
+        try:
+            path = self.control.renew()
+            if path:
+                self._log.warning(f"the control socket {path}, or its lock, was gone; it was made anew")
+            if self._bond.is_held and not self._bond.is_deposited and not self._bond.is_in_place:
+                self._bond.renew()
+                self._log.warning(
+                    f"{self._bond.path} was gone; it was made anew. Should this daemon die, those that were started "
+                    "before now are not found by the next one: `srvctl reload` starts others"
+                )
+        except SrvdError as exc:
+            self._log.error(f"{exc.message}; this daemon goes on without it")
+
+    def look_over(self) -> None:
+        """At all of it: another program goes on."""
+        self.look()
+        self.reopen()
+
+    def before(self, read: Callable[[], Config]) -> Config:
+        """A reload begins: look, and read the configuration."""
+        self.look()
+        return read()
+
+    def mend(self) -> None:
+        """Listeners that a process has shut down listen again; what only another socket can mend is reloaded for."""
+        for address in self._listeners.mend():
+            self._log.warning(f"{address} had been shut down by a process that has it; it listens again")
+        self.reopen(shut=True)
+
+    def reopen(self, *, shut: bool = False) -> None:
+        """Reload if clients do not find a listener any more: workers have to be given another one. Once for each."""
+        lost = self._listeners.lost(shut=shut)
+        if lost and lost != self._asked:
+            self._log.warning(f"{', '.join(lost)}; a reload opens it anew")
+            try:
+                self._submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd"))
+            except SrvdError as exc:
+                self._log.error(exc.message)
+        self._asked = lost

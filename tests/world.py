@@ -161,7 +161,7 @@ class World:
             case WorkerSaid(worker, Word.SERVING, _) if self.children[worker].state == "standby":
                 if self.children[worker].told:  # or it lies
                     self.children[worker].state = "serving"
-            case ZygoteLoaded(generation, _, _) if self.mothers[generation].state == "loading":
+            case ZygoteLoaded(generation) if self.mothers[generation].state == "loading":
                 self.mothers[generation].state = "up"
             case ZygoteFailed(generation, _):
                 self.mothers[generation].state, self.mothers[generation].due = "leaving", self.now + 5.0

@@ -38,21 +38,29 @@ class Findings(Record):
 def anchor(kind: str, value: Any, folder: str) -> Any:
     """The value with relative paths made absolute, starting from `folder`; a program's bare name is looked up later."""
     if kind in ("path", "folder") or (kind == "program" and "/" in value):
-        return os.path.abspath(os.path.join(folder, value)) if value else value
+        return _absolute(folder, value) if value else value
     if kind == "path or -":
-        return value if value in ("", "-") else os.path.abspath(os.path.join(folder, value))
+        return value if value in ("", "-") else _absolute(folder, value)
     if kind in ("folders", "files"):
-        return tuple(os.path.abspath(os.path.join(folder, item)) for item in value)
+        return tuple(_absolute(folder, item) for item in value)
     if kind == "addresses":
         return tuple(_anchor_address(item, folder) for item in value)
     return value
+
+
+def _absolute(folder: str, path: str) -> str:
+    """The path from `folder`, or from the working directory if that is "" (then `FileNotFoundError` if it is gone)."""
+    if ".." in path.split("/") and not os.path.isabs(path) and os.path.realpath(folder) != os.path.abspath(folder):
+        # Behind a link the kernel's ".." is not the name's: `current/..` is the folder of the releases.
+        return os.path.join(folder, path)
+    return os.path.abspath(os.path.join(folder, path))
 
 
 def _anchor_address(address: str, folder: str) -> str:
     path = address.removeprefix("unix:")
     if path == address or not path or path.startswith(("/", "@")):
         return address
-    return "unix:" + os.path.abspath(os.path.join(folder, path))
+    return "unix:" + _absolute(folder, path)
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str:

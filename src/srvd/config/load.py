@@ -35,16 +35,23 @@ _PLATFORM: Final = (
 )
 
 
-def load(path: str | None, flags: Mapping[str, object], environ: Mapping[str, str], *, again: bool = False) -> Config:
+def load(
+    path: str | None,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    folder: str = "",
+    again: bool = False,
+) -> Config:
     """The configuration from the file at `path` (`None`: no file), the flags of `srvd start` and the environment.
 
     `flags` maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; `None` and () mean
-    that it was not given. Relative paths in the file start from its folder, others from the working directory. `again`:
-    it was read before, and nothing is waited for.
+    that it was not given. Relative paths in the file start from its folder, others from `folder`, the working directory
+    without one. `again`: it was read before, and nothing is waited for.
 
     Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
     """
-    layers = _Layers()
+    layers = _Layers(folder)
     file = ""
     layers.warnings += _unread(path, environ)
     if path:
@@ -79,7 +86,8 @@ def variables() -> dict[str, tuple[str, str]]:
 class _Layers:
     """The values as they are laid over each other, and what was wrong with them on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder  # of relative paths in flags and variables
         self.chosen: dict[Key, Any] = {}
         self.origins: dict[Key, str] = {}
         self.names: dict[str, list[str]] = {"listeners": [], "pools": []}
@@ -185,8 +193,7 @@ class _Layers:
 
     def _put(self, key: Key, value: object, kind: str, origin: str) -> None:
         try:
-            # From "", a relative path is one of the folder that srvd was started in.
-            folder = os.path.dirname(origin) if origin.startswith("/") else ""
+            folder = os.path.dirname(origin) if origin.startswith("/") else self.folder
             self.chosen[key] = anchor(kind, values.read(kind, value), folder)
             self.origins[key] = origin
         except FileNotFoundError:

@@ -370,7 +370,8 @@ class Config(NamedTuple):
 
     `origins` maps "pools.web.workers" to "default", "/etc/x.toml:12", "environment SRVD_WORKERS" or "flag --workers".
     `tls` has what was read of the files that listeners name, by listener. `path` is "" without a file. `warnings` are
-    sentences for the log: nothing in them keeps the daemon from starting.
+    sentences for the log: nothing in them keeps the daemon from starting. `folder` is the one that srvd was started
+    in, by its name then; "": not known.
     """
 
     daemon: DaemonSettings
@@ -380,6 +381,7 @@ class Config(NamedTuple):
     path: str
     warnings: tuple[str, ...] = ()
     tls: Mapping[str, Material] = _NO_MATERIAL
+    folder: str = ""
 
 
 TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)

@@ -78,6 +78,7 @@ class ZygoteLoaded(Record):
     preloaded: bool
     notes: tuple[str, ...] = ()  # why it was not preloaded, and other warnings
     at: str = ""  # by the wall clock, as people write it
+    folder: str = ""  # the real path of where it was loaded
 
 
 class ZygoteFailed(Record):

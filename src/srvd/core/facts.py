@@ -281,10 +281,11 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
         return
     generation.zygote = Zygote.UP
     generation.deadline = NEVER
-    generation.preloaded, generation.loaded = event.preloaded, event.at
+    generation.preloaded, generation.loaded, generation.folder = event.preloaded, event.at, event.folder
     generation.learns = event.preloaded and generation.learns
     how = "loaded" if event.preloaded else "ready to fork, not preloaded"
-    turn.note(Level.INFO, "generation", f"generation {generation.id} {how}", ("generation", str(generation.id)))
+    where = f" from {event.folder}" if event.folder else ""
+    turn.note(Level.INFO, "generation", f"generation {generation.id} {how}{where}", ("generation", str(generation.id)))
     for note in event.notes:
         turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
     if generation.stage is Stage.LOADING:

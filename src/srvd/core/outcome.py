@@ -65,7 +65,8 @@ def of_scale(pool: Pool, before: int | None) -> str:
 def _who(pools: list[Pool]) -> str:
     names = [str(pool.source.id) for pool in pools if pool.source is not None]
     serving = sum(pool.target for pool in pools)
-    return f"{', '.join(names)} {'serve' if len(names) > 1 else 'serves'} with {workers(serving)}{_overrides(pools)}"
+    verb = "serve" if len(names) > 1 else "serves"
+    return f"{', '.join(names)} {verb} with {workers(serving)}{_overrides(pools)}{_folders(pools)}"
 
 
 def _instead(pool: Pool, former: int) -> str:
@@ -74,8 +75,15 @@ def _instead(pool: Pool, former: int) -> str:
     return f"{now} serves instead of {pool.name}@{former} with {workers(pool.target)}{_overrides([pool])}"
 
 
+def _folders(pools: list[Pool]) -> str:
+    """From where: a link that was switched too late is seen by that."""
+    folders = sorted({pool.source.folder for pool in pools if pool.source is not None} - {""})
+    return f", loaded from {' and '.join(folders)}" if folders else ""
+
+
 def _loaded(generation: Generation) -> str:
-    return f" (loaded {generation.loaded})" if generation.loaded else ""
+    where = f" from {generation.folder}" if generation.folder else ""
+    return f" (loaded {generation.loaded}{where})" if generation.loaded else ""
 
 
 def _overrides(pools: list[Pool]) -> str:

@@ -120,6 +120,7 @@ class Generation:
     preloaded: bool = False
     loaded: str = ""  # when it was, as people write it
     returned_from: bool = False  # by a rollback, which a second one must not undo
+    folder: str = ""  # where it was loaded: the real path, whatever a link leads to by now
     canary: int = 0  # the serial of the worker that is probed
     tries: int = 0  # how often it was
     ask_at: float = NEVER  # when it is probed again; NEVER while it has not answered

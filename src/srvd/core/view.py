@@ -42,6 +42,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "generation": source.id.number if source else 0,
         "former": pool.parked,
         "preloaded": bool(source and source.preloaded),
+        "folder": source.folder if source else "",
         "zygote": source.zygote.value if source else "loading",
         "wish": pool.wish,
         "configured": pool.spec.workers,

@@ -216,7 +216,8 @@ class Performer:
         pool = self._addressed(generation)
         config = self._configs[revision]
         fronts = Fronts(config.listeners, config.tls)
-        self.zygotes.start(generation, pool, self._listeners.of(revision, pool.listeners), fronts)
+        listeners = self._listeners.of(revision, pool.listeners)
+        self.zygotes.start(generation, pool, listeners, fronts, config.folder)
 
     def _tell(self, action: TellWorker) -> None:
         match action.told:

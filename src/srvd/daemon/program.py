@@ -10,6 +10,8 @@ import sys
 
 import srvd
 from srvd.daemon.keepsake import is_keepsake
+from srvd.linux.cwd import named_folder
+from srvd.linux.interpreter import pinned, typed_interpreter
 from srvd.record import Record
 
 __all__ = ["Program", "this_program"]
@@ -26,17 +28,15 @@ class Program(Record):
 
 def this_program(command: tuple[str, ...] = ()) -> Program:
     """The running one. `command` if it is known better than from `sys.argv`: after an upgrade."""
-    here, name = os.path.split(sys.executable)
-    # Only the folder: a virtual environment's interpreter is a link, and by its own place it finds its packages.
-    interpreter = os.path.join(os.path.realpath(here), name)
     folder = os.path.dirname(os.path.dirname(srvd.__file__))
     if not is_keepsake(folder):
         folder = os.path.realpath(folder)
-    return Program(command or _command(), interpreter, folder)
+    return Program(command or _command(), pinned(sys.executable), folder)
 
 
 def _command() -> tuple[str, ...]:
-    script = os.path.abspath(sys.argv[0])
+    folder = named_folder(os.environ)
+    script = os.path.join(folder, sys.argv[0])
     if os.path.basename(script) == "__main__.py":
-        return (sys.executable, "-m", "srvd")
+        return (typed_interpreter(folder), "-m", "srvd")
     return (script,) if os.access(script, os.X_OK) else (sys.executable, script)

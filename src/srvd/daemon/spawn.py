@@ -21,7 +21,7 @@ from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
 from srvd.linux import fds, process
-from srvd.linux.interpreter import take
+from srvd.linux.interpreter import pinned, take
 from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record
@@ -71,7 +71,7 @@ def start_zygote(
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had."""
     stacks = make_file()
     try:
-        started = take(interpreter(pool), pool.env)
+        started = take(pinned(interpreter(pool)), pool.env)
     except BaseException:
         os.close(stacks)
         raise

@@ -90,16 +90,32 @@ class Zygotes:
         self._workers = workers
         self._zygotes: dict[GenerationId, Zygote] = {}
 
-    def start(self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts = NO_FRONTS) -> None:
-        """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns."""
+    def start(
+        self,
+        generation: GenerationId,
+        pool: PoolSettings,
+        listeners: Named,
+        fronts: Fronts = NO_FRONTS,
+        folder: str = "",
+    ) -> None:
+        """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns.
+
+        `folder`: where a pool without `chdir` is loaded, entered by its name each time.
+        """
         line = partial(self._voice.line, generation)
         if names := keyless(listeners, fronts):
             reason = (
                 f"start {generation}: the keys of {', '.join(names)} went with the former daemon; nothing was loaded"
             )
-            self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, "`srvctl reload` reads them")))
-            self._voice.emit(ZygoteGone(generation, "never started"))
+            self._never_started(generation, reason, "`srvctl reload` reads them")
             return
+        if folder and not pool.chdir:
+            try:
+                os.chdir(folder)  # the zygote inherits it, whether or not the pool's user could go there
+            except OSError as exc:
+                reason = f"enter {folder}, where srvd was started: {exc.strerror}; nothing was loaded"
+                self._never_started(generation, reason, "make the folder again, or set `chdir` to where the code is")
+                return
         try:
             common = self._commons.open(generation, lanes_of(pool.threads))
             shared = Shared(common.board.fd, self._commons.bell, common.hold)
@@ -108,11 +124,14 @@ class Zygotes:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
             self.let_go()
-            self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
-            self._voice.emit(ZygoteGone(generation, "never started"))
+            self._never_started(generation, reason, hint)
             return
         zygote = self._zygotes[generation] = Zygote(generation, pool, started)
         self._watch(zygote)
+
+    def _never_started(self, generation: GenerationId, reason: str, hint: str) -> None:
+        self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
+        self._voice.emit(ZygoteGone(generation, "never started"))
 
     def let_go(self) -> None:
         """Of what those have in common who are all gone."""
@@ -251,9 +270,11 @@ class Zygotes:
 
     def _take(self, zygote: Zygote, message: family.Message) -> None:
         match message:
-            case family.Loaded(preloaded, notes, _):
+            case family.Loaded(preloaded, notes, _, folder):
                 zygote.told = zygote.forks = True
-                self._voice.emit(ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M")))
+                self._voice.emit(
+                    ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M"), folder)
+                )
             case family.Learned(notes):
                 self._voice.emit(ZygoteLearned(zygote.id, tuple(notes)))
             case family.Mixed(file):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from srvd.record import Record
 
-__all__ = ["Started", "discard", "prepare", "start", "take"]
+__all__ = ["Started", "discard", "pinned", "prepare", "start", "take", "typed_interpreter"]
 
 _LINK = 3  # the number of the link in the zygote
 
@@ -37,6 +37,29 @@ class Started(Record):
     pidfd: int
     link: socket.socket  # SOCK_SEQPACKET
     stderr: int  # the end to read
+
+
+def typed_interpreter(folder: str) -> str:
+    """Our own interpreter by the name that a person typed: `current/.venv/bin/srvd`, typed in `folder`, is run by
+    `current/.venv/bin/python`, though the script names the release that it was installed in.
+    """
+    place, name = os.path.split(sys.executable)
+    here = os.path.realpath(place)
+    for word in (sys.argv[0], sys.orig_argv[0]):
+        typed = os.path.dirname(os.path.join(folder, word))
+        if "/" in word and os.path.realpath(typed) == here:
+            return os.path.join(typed if ".." in word else os.path.normpath(typed), name)
+    return sys.executable
+
+
+def pinned(program: str) -> str:
+    """The program by the real path of its folder. An interpreter that was found by a link would import what it needs
+    later from wherever the link leads by then.
+
+    Only the folder: a virtual environment's interpreter is a link, and by its own place it finds its packages.
+    """
+    folder, name = os.path.split(program)
+    return os.path.join(os.path.realpath(folder), name) if folder else program
 
 
 def start(program: str, extra: Mapping[str, str]) -> Started:
@@ -90,14 +113,14 @@ _prepared: list[Started] = []
 def prepare() -> None:
     """Start our own interpreter ahead of time; what cannot be started now is tried again, or refused, when needed."""
     try:
-        _prepared.append(start(sys.executable, {}))
+        _prepared.append(start(pinned(sys.executable), {}))
     except OSError:
         return
 
 
 def take(program: str, extra: Mapping[str, str]) -> Started:
     """The prepared process if it is the one that is wanted, else a new one. Raises `OSError` as `start` does."""
-    if _prepared and program == sys.executable and not extra:
+    if _prepared and program == pinned(sys.executable) and not extra:
         return _prepared.pop()
     return start(program, extra)
 

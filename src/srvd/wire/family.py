@@ -80,6 +80,7 @@ class Loaded(Record):
     preloaded: bool
     notes: list[str]
     seconds: float
+    folder: str  # the real path of where it was loaded
 
 
 class LoadFailed(Record):
@@ -291,12 +292,15 @@ _BY_NAME: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The datagram of a message. What is no Unicode in it – a name of a file that is not UTF-8 – gets backslashes."""
+    """The datagram of a message. A name of a file that is not UTF-8 stays the same name in what the daemon says; in
+    what it is told, which only is shown, it gets backslashes.
+    """
     plain = [type(message).__name__, *message]
     try:
         return bytes(msgpack.packb(plain))
     except UnicodeEncodeError:
-        return bytes(msgpack.packb(plain, unicode_errors="backslashreplace"))
+        errors = "surrogateescape" if isinstance(message, Load) else "backslashreplace"
+        return bytes(msgpack.packb(plain, unicode_errors=errors))
 
 
 def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
@@ -305,7 +309,8 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
     Raises `BadFrame` for anything else: the link ends then, nothing more.
     """
     try:
-        name, *values = msgpack.unpackb(datagram, raw=False, strict_map_key=True, max_ext_len=0)
+        errors = "surrogateescape" if allowed == (Load,) else "strict"
+        name, *values = msgpack.unpackb(datagram, raw=False, strict_map_key=True, max_ext_len=0, unicode_errors=errors)
         cls = _BY_NAME[name]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise BadFrame(f"read a message of the family: {exc!r}; the link is closed") from exc

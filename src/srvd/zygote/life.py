@@ -112,8 +112,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         pool = packing.unpack(wanted.settings)
         _limit(pool, fresh=errand.fresh)
         _become(wanted)
-        loading.enter(wanted)
-        watch = Watch(os.getcwd())
+        folder = loading.enter(wanted)
+        watch = Watch(folder)
         watch.begin()
         fds.kill_at_end(link)
         with forked.guarded(lambda: (link.fileno(), *errand.fds)):
@@ -132,7 +132,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
     has_lifeline = lifelines.prepare()  # again: an application may have had a handler of its own for the signal
-    fds.send(link, family.encode(family.Loaded(outcome.app is not None, notes, seconds)), wait=True)
+    loaded = family.Loaded(outcome.app is not None, notes, seconds, family.clip(folder))
+    fds.send(link, family.encode(loaded), wait=True)
     watch.tell_to(lambda file: fds.send(link, family.encode(family.Mixed(file))))
     # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
     # find, and no object is touched by its collector: those pages stay shared.

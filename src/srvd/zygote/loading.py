@@ -36,8 +36,11 @@ class Outcome(Record):
     children: Sequence[int] = ()  # that a fresh one has no use for
 
 
-def enter(wanted: family.Load) -> None:
-    """Change to the application's folder and put its folders before all others. Raises `LoadFailed`."""
+def enter(wanted: family.Load) -> str:
+    """Change to the application's folder, whose real path is returned, and put its folders before all others.
+
+    Raises `LoadFailed`.
+    """
     if wanted.chdir:
         try:
             os.chdir(wanted.chdir)
@@ -55,8 +58,10 @@ def enter(wanted: family.Load) -> None:
         ) from exc
     # The working directory first, as users of a WSGI server expect; -P kept the interpreter from doing so itself,
     # which would have let a module of that folder pass for one that the zygote is made of.
-    sys.path[:0] = [here, *(os.path.abspath(folder) for folder in wanted.pythonpath)]
+    # Real paths: behind a link that is switched later, a late import would find another release's modules.
+    sys.path[:0] = [here, *(os.path.realpath(folder) for folder in wanted.pythonpath)]
     sys.argv[1:] = []
+    return here
 
 
 def load(wanted: family.Load) -> Outcome:

@@ -106,8 +106,13 @@ def test_the_readmes_second_terminal_works_as_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "toml"))], ids=name_of)
 def test_every_file_that_is_shown_is_good(page: Path, tmp_path: Path) -> None:
+    program = tmp_path / "current" / ".venv" / "bin" / "python"  # a release, as the page on deploying has it
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
+    folder = tmp_path / "shared"
+    folder.mkdir()
     for number, text in enumerate(blocks(page, "toml")):
-        path = tmp_path / f"{number}.toml"
+        path = folder / f"{number}.toml"
         path.write_text(with_certificates(text, tmp_path))
         config = load(str(path), {}, {} if "[pools." in text else {"SRVD_APP": "shop:app"})
         assert [warning for warning in config.warnings if "there is no" not in warning] == []

@@ -35,7 +35,8 @@ def fault(stage: Stage, generation: GenerationId) -> Fault:
 
 def test_a_good_application_is_preloaded_without_a_word(stage: Stage) -> None:
     generation = stage.load()
-    assert stage.of(ZygoteLoaded, generation) == [ZygoteLoaded(generation, True, (), str(stage.folder))]
+    (loaded,) = stage.of(ZygoteLoaded, generation)
+    assert loaded == ZygoteLoaded(generation, True, (), loaded.at, str(stage.folder))
     assert stage.log_of(generation) == ""
 
 
@@ -165,7 +166,8 @@ def test_preload_on_keeps_the_application_and_says_what_will_miss(stage: Stage) 
 
 def test_preload_off_loads_nothing_in_the_zygote(stage: Stage) -> None:
     generation = stage.load("raise RuntimeError('not today')", preload="off")
-    assert stage.of(ZygoteLoaded, generation) == [ZygoteLoaded(generation, False, (), str(stage.folder))]
+    (loaded,) = stage.of(ZygoteLoaded, generation)
+    assert loaded == ZygoteLoaded(generation, False, (), loaded.at, str(stage.folder))
     worker = stage.fork(generation, 1, ready=False)
     (failed,) = stage.until(lambda: stage.said(worker, Word.FAILED))
     assert "RuntimeError: not today" in failed.text

@@ -5,6 +5,7 @@ Chooses nothing. What a zygote says about workers goes on to `workers.py`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial

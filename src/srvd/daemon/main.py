@@ -140,11 +140,6 @@ class Daemon:
     def _begin(self, config: Config) -> None:
         for line in self._parts.listeners.announced():
             self._log.info(line)
-        if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
-            self._log.info(
-                f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is not "
-                "followed when it is switched; `chdir` can name that link"
-            )
         actor = Actor(os.getuid(), os.getpid(), "srvd start")
         self.emit(Started(FIRST, tuple(map(spec_of, config.pools.values())), actor))
 

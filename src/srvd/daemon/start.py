@@ -58,6 +58,11 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
         ground = prepare(config.daemon, unit)
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
+            if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
+                log.info(
+                    f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is "
+                    "not followed when it is switched; `chdir` can name that link"
+                )
             found = None if ground.bond.is_held else _search(ground, unit, log)
             if found is not None and found.adoption is not None:
                 config = found.adoption.with_room(config, log.warning)

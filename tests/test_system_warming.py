@@ -148,6 +148,12 @@ def test_a_file_that_was_there_before_the_load_is_of_the_same_release(starter: S
     assert srvd.pool()["mixed"] == ""
 
 
+def test_a_file_that_is_written_while_the_zygote_loads_is_of_another_release(starter: Starter) -> None:
+    srvd = starter.new(config=toml(), code=f"open('late.py', 'w').write({LATE!r})\nimport late\n{APP}")
+    srvd.start()
+    srvd.wait_logged("web@1 now has code of two releases: late.py")
+
+
 FLASK = """
 from flask import Flask
 from werkzeug.utils import cached_property, import_string

@@ -31,8 +31,8 @@ longer than NAME_LIMIT characters."""
 
 MODULES_LIMIT = 2048
 NAME_LIMIT = 200
-NAMES_LIMIT = LIMIT // 8
-"""Characters of all names together, of up to four bytes each."""
+NAMES_LIMIT = LIMIT - (1 << 14)
+"""Bytes of all names together: there is room left for what stands between them."""
 
 TEXT_LIMIT = 12_288
 """Characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
@@ -343,7 +343,7 @@ def fitting_modules(names: Iterable[Any]) -> Modules:
     room = NAMES_LIMIT
     for name in names:
         if isinstance(name, str) and len(name) <= NAME_LIMIT and all(map(str.isidentifier, name.split("."))):
-            room -= len(name)
+            room -= len(name.encode())
             if room < 0 or len(fitting) == MODULES_LIMIT:
                 break
             fitting.append(name)

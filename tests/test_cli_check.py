@@ -54,8 +54,9 @@ def test_a_good_application_is_loaded_and_nothing_else_happens(tmp_path: Path) -
 def test_a_broken_application_is_1_with_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("print('from the shop')\nraise ValueError('boom')\n")
     done = check(tmp_path, "shop:app")
-    assert (done.returncode, done.stdout) == (EXIT.FAILED, "from the shop\n")
-    assert "ValueError: boom" in done.stderr.splitlines()[0]
+    assert (done.returncode, done.stdout) == (EXIT.FAILED, "")
+    assert done.stderr.splitlines()[0] == "web | from the shop"
+    assert "ValueError: boom" in done.stderr.splitlines()[1]
     assert f'File "{tmp_path}/shop.py", line 2, in <module>' in done.stderr
 
 

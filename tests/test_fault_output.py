@@ -108,30 +108,22 @@ def _upload(srvd: Srvd, size: int) -> int:
 # -- pipes --------------------------------------------------------------------------------------------------------
 
 PRINTS = apps.good().replace('os.write(2, b"said on stderr\\n")', 'print("x" * 4096, flush=True)')
-"""GET /say prints a page to standard output, and waits until it is taken."""
+"""GET /say prints a page to standard output."""
 
 
-def test_a_full_pipe_that_nobody_reads_holds_up_only_those_who_print_to_it(starter: Starter) -> None:
-    """`srvd start | something that has stopped`: what an application prints is its own affair, its log is not. Whoever
-    waits for the pipe is stuck in its request, and found by that; the daemon and the others never wait.
+def test_a_full_pipe_that_nobody_reads_holds_up_nobody(starter: Starter) -> None:
+    """`srvd start | something that has stopped`: what an application prints goes by the daemon, which reads it always,
+    and writes what fits. Lines are lost; neither the daemon nor a worker ever waits.
     """
-    srvd = starter.new(config=toml('workers = 2\nrequest_timeout = "1s"\ndrain_timeout = "1s"'), code=PRINTS)
+    srvd = starter.new(config=toml('workers = 2\nrequest_timeout = "5s"'), code=PRINTS)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     try:
         srvd.process = subprocess.Popen(srvd.command, cwd=srvd.folder, env=srvd.env, stderr=writer, stdout=writer)
         wait_for(srvd.is_ready, within=BOOT)
-        with under_load(srvd, "a worker that waits for a pipe (request_timeout 1 s)") as fault:
-            fault.strikes()
-            with pytest.raises(OSError, match=r"without response|reset|timed out"):  # noqa: PT012 - one of them waits
-                for _ in range(40):
-                    srvd.get("/say")
-            (death,) = wait_for(srvd.deaths)
-            fault.replaced(death["worker"], 2)
-        assert fault.lost(death["worker"]) == []
-        assert death["cause"] == "request_timeout"
-        assert "GET /say" in fault.why()
-        assert "in app" in fault.why()  # in print, to be exact, which is C
+        for _ in range(40):
+            srvd.get("/say")
+        assert srvd.deaths() == []
         assert srvd.stop() == 0
     finally:
         os.close(reader)
@@ -151,13 +143,12 @@ FLOODS = apps.good().replace(
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO |WARN |ERROR) \S|web[/@][\d#]+ \| |    ")
 
 
-@pytest.mark.parametrize("apart", [True, False], ids=["a file each", "one file for both"])
-def test_a_flood_of_binary_output_harms_neither_the_daemon_nor_the_log(starter: Starter, apart: bool) -> None:
-    """Standard error is the daemon's to read, a line at a time, escaped and with the worker's name. Standard output is
-    the application's: the daemon never sees it. Who sends both to one file mixes them, as with any program.
+def test_a_flood_of_binary_output_harms_neither_the_daemon_nor_the_log(starter: Starter) -> None:
+    """Standard output and standard error are the daemon's to read, a line at a time, escaped and with the worker's
+    name. Nothing reaches the daemon's own standard output.
     """
     srvd = starter.new("--workers", "2", code=FLOODS)
-    output = srvd.log if not apart else srvd.folder / "stdout"
+    output = srvd.folder / "stdout"
     with srvd.log.open("ab") as log, output.open("ab") as stdout:
         srvd.process = subprocess.Popen(srvd.command, cwd=srvd.folder, env=srvd.env, stderr=log, stdout=stdout)
     wait_for(srvd.is_ready, within=BOOT)
@@ -172,8 +163,7 @@ def test_a_flood_of_binary_output_harms_neither_the_daemon_nor_the_log(starter: 
     assert daemon.memory_info().rss - before < 16 << 20
     assert "killed by signal 9" in fault.why(victim)
     srvd.stop()
-    if apart:
-        assert output.stat().st_size == 2 * 200 * 64 * 255
-        strange = [line[:80] for line in srvd.log.read_bytes().splitlines() if not LINE.match(line)]
-        assert strange == []
-        assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", srvd.log.read_bytes())
+    assert output.stat().st_size == 0
+    strange = [line[:80] for line in srvd.log.read_bytes().splitlines() if not LINE.match(line)]
+    assert strange == []
+    assert not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", srvd.log.read_bytes())

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from srvd.http.access import Record
+from srvd.linux import output
 from srvd.log import Log
 from srvd.wire import family
 from srvd.worker.access import AccessLog, rescue
@@ -179,6 +180,8 @@ def test_without_an_access_log_reopen_is_answered_all_the_same(tmp_path: Path) -
 def test_a_file_that_cannot_be_opened_costs_lines_and_no_request(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     with Rig(app, tmp_path, access_log=str(folder / "access"), access_log_format="%(U)s") as rig:
+        assert isinstance(told := rig.hear(), family.Reopened)  # unasked: the daemon shows it
+        assert "No such file" in told.problem
         rig.serving()
         assert "open the access log" in rig.log()
         assert rig.get("/lost").status == 201
@@ -354,16 +357,12 @@ def _switches(pid: int) -> int:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "file"])
-def test_a_dash_is_the_standard_output_whatever_it_is(tmp_path: Path, kind: str) -> None:
+def test_a_dash_is_the_standard_output_whatever_it_is(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = _output(tmp_path, kind)
-    kept = os.dup(1)
-    os.dup2(theirs, 1)
-    try:  # it is shared with others, for whom nothing may change
-        rig = Rig(app, tmp_path, access_log="-", access_log_format="%(U)s")
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-    with rig:
+    monkeypatch.setattr(output, "NUMBER", theirs)  # it is shared with others, for whom nothing may change
+    with Rig(app, tmp_path, access_log="-", access_log_format="%(U)s") as rig:
         rig.serving().get("/out")
         assert wait_for(lambda: os.read(ours, 100)) == b"/out\n"
         assert os.get_blocking(theirs)

@@ -71,7 +71,7 @@ _CONFIG_HELP = """Show every setting with its value and where the value comes fr
   srvd config -c shop.toml --workers 8
   srvd config --json | jq '.settings[] | select(.origin != "default")'
 
-What is printed is itself a configuration file. Secrets are shown as ***.
+What is printed is itself a configuration file. Lines with secrets, which are shown as ***, are comments in it.
 """
 
 

@@ -7,6 +7,7 @@ full disk, costs lines – counted, and told as soon as it takes lines again –
 from __future__ import annotations
 
 import os
+import re
 import select
 import stat
 import time
@@ -32,8 +33,7 @@ _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": 
 _WORDS: Final = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
 
 _LEVELS_BY_WORD: Final = {word: level for level, word in _WORDS.items()}
-_STAMP: Final = len("2026-11-23 13:25:27.797 ")
-_WORD_END: Final = _STAMP + 5
+_OWN: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d{3}) (DEBUG|INFO |WARN |ERROR) ", re.ASCII)
 
 _UNSEEN: Final = (
     *range(0x20),  # C0
@@ -123,12 +123,17 @@ class Log:
             self._put(level, f"    {escape(line)}")
 
     def captured(self, source: object, text: str) -> None:
-        """One line that the process `source` ("web/3#17") wrote to its stderr: `web/3#17 | text`."""
-        if self._json:
-            self._put("info", self._as_json("info", text, (("source", str(source)),)))
-        else:
-            # A worker's own logger writes as this one does; what else looks like it is as urgent as it says.
-            self._put(_LEVELS_BY_WORD.get(text[_STAMP:_WORD_END], "info"), f"{source} | {escape(text)}")
+        """One line that the process `source` ("web/3#17") printed: `web/3#17 | text`.
+
+        A worker's own logger writes as this one does; what else looks like it is as urgent as it says.
+        """
+        own = _OWN.match(text)
+        level = _LEVELS_BY_WORD[own[3]] if own else "info"
+        if not self._json:
+            self._put(level, f"{source} | {escape(text)}")
+            return
+        stamp = _utc(own[1], own[2]) if own else ""
+        self._put(level, self._as_json(level, text[own.end() :] if own else text, (("source", str(source)),), stamp))
 
     def _put(self, level: str, line: str) -> None:
         self.line(self._priorities.get(level, "") + line)
@@ -167,8 +172,8 @@ class Log:
         line = f"{self._stamp(time.localtime, ' ')} {_WORDS[level]} {escape(text)}"
         return f"{colour}{line}\x1b[0m" if colour else line
 
-    def _as_json(self, level: str, text: str, fields: Fields) -> str:
-        stamp = self._stamp(time.gmtime, "T") + "Z"
+    def _as_json(self, level: str, text: str, fields: Fields, stamp: str = "") -> str:
+        stamp = stamp or self._stamp(time.gmtime, "T") + "Z"
         pairs = [
             f'"time": "{stamp}", "level": "{level}"',
             *(f"{_json(name)}: {_json(value)}" for name, value in fields),
@@ -176,7 +181,7 @@ class Log:
         head = f'{{{", ".join(pairs)}, "text": '
         while len(line := f"{head}{_json(text)}}}".encode("utf-8", "backslashreplace")) >= self._longest:
             if fields and len(head) > self._longest // 2:
-                return self._as_json(level, text, ())
+                return self._as_json(level, text, (), stamp)
             text = f"{text[: len(text) * 3 // 4]}..."
         return line.decode()
 
@@ -186,6 +191,15 @@ class Log:
         if self._second[0] != second:
             self._second = (second, time.strftime(f"%Y-%m-%d{separator}%H:%M:%S", broken_down(second)))
         return f"{self._second[1]}.{nanoseconds // 1_000_000:03d}"
+
+
+def _utc(stamp: str, fraction: str) -> str:
+    """The stamp of a line in local time as JSON has it; "" if there is no such time."""
+    try:
+        at = time.mktime(time.strptime(stamp, "%Y-%m-%d %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return ""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}{fraction}Z"
 
 
 def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:

@@ -312,7 +312,7 @@ class PoolSettings(NamedTuple):
     access_log: Annotated[
         str,
         Setting(
-            "Write a line for each request to this file, as the pool's user; -: to standard output; empty: no such log",
+            "Write a line for each request to this file, as the pool's user; -: to the daemon's standard output; empty: no such log",
             "path or -",
             "--access-log",
         ),

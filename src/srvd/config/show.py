@@ -26,11 +26,14 @@ class _Shown(Record):
 
 
 def as_toml(config: Config) -> str:
-    """A file that says the same, with the origin of each value behind it; secrets are shown as HIDDEN."""
+    """A file that says the same, with the origin of each value behind it; lines with secrets are comments."""
     lines = [f"# in force with {config.path}" if config.path else "# in force without a file"]
     for table, settings in _tables(config):
         lines += ["", f"[{table}]"]
         pairs = [(f"{one.name} = {values.show(one.setting.kind, one.value)}", one.origin) for one in settings]
+        # A secret is no value that a file could have.
+        pairs = [(f"# {text}" if HIDDEN in text and one.setting.secret else text, origin)
+                 for (text, origin), one in zip(pairs, settings, strict=True)]  # fmt: skip
         width = min(40, max(len(text) for text, _ in pairs))
         lines += [f"{text:{width}}  # {origin}" for text, origin in pairs]
     return "\n".join(lines) + "\n"

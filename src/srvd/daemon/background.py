@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Callable
 
+from srvd.config.settings import DaemonSettings
 from srvd.errors import EXIT, SystemRefused
 from srvd.log import escape
 
@@ -24,8 +25,9 @@ class Verdict:
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
-    def ready(self) -> None:
-        self._say(EXIT.DONE, "")
+    def ready(self, text: str) -> None:
+        """`text` is for a person, who sees nothing else of a daemon that goes into the background."""
+        self._say(EXIT.DONE, text)
 
     def failed(self, code: int, text: str, hint: str = "") -> None:
         """Of no effect once a verdict was given."""
@@ -68,6 +70,13 @@ def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
     return Verdict(writer), None
 
 
+def greeting(settings: DaemonSettings, urls: str) -> str:
+    """What the command says that has started a daemon."""
+    asking = f"-s {settings.socket}" if settings.socket else f"-n {settings.name}"
+    where = f"serves {urls}" if urls else "serves no address"
+    return f"srvd {settings.name}, pid {os.getpid()}, {where}; `srvctl {asking} status` asks it"
+
+
 def leave_terminal() -> None:
     """The verdict is given: whoever reads the command's output, by a terminal or a pipe, must see its end."""
     _let_go(2)
@@ -95,8 +104,10 @@ def _await(reader: int, go: int, pid: int, announce: Callable[[int], None]) -> i
     if not data:
         sys.stderr.write("error: the daemon ended before it was ready and left no word\n")
         return EXIT.FAILED
+    stream = sys.stdout if data[0] == EXIT.DONE else sys.stderr
     for line in data[1:].decode("utf-8", "replace").rstrip("\n").split("\n") if data[1:] else ():
-        sys.stderr.write(f"{escape(line)}\n")  # an application's traceback may hold anything
+        stream.write(f"{escape(line)}\n")  # an application's traceback may hold anything
+    stream.flush()
     return data[0]
 
 

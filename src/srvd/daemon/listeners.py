@@ -245,6 +245,15 @@ class Listeners:
             for told in [sockets.families(opened.socket)]
         ]
 
+    def urls(self, secure: Container[str]) -> str:
+        """Where a client may ask, for a person; `secure` are the listeners that speak TLS."""
+        return ", ".join(
+            one["address"]
+            if one["address"].startswith("unix:")
+            else f"http{'s' * (one['name'] in secure)}://{one['address']}"
+            for one in self.described()
+        )
+
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration, and the
         problem, if no client finds it.

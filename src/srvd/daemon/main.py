@@ -373,8 +373,11 @@ class Daemon:
             self._log.renew()  # it would hold on to what was left
         if problem:
             self._verdict.failed(EXIT.CHANGED, problem, "srvctl why")
-        else:
-            self._verdict.ready()
+            return
+        urls = self._parts.listeners.urls(self.engine.config.tls)
+        self._verdict.ready(background.greeting(self._settings, urls))
+        if not self._daemonized and os.isatty(2):
+            self._log.info(f"serving {urls}; ^C stops")
 
     def _turned(self) -> None:
         self._herald.look()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from srvd.daemon.listeners import Listeners
 from srvd.daemon.main import Daemon
 from srvd.daemon.parts import Parts
 from srvd.daemon.program import this_program
-from srvd.errors import SrvdError
+from srvd.errors import ConfigInvalid, SrvdError
 from srvd.linux import systemd
 from srvd.linux.process import raise_open_files
 from srvd.linux.systemd import Unit
@@ -44,6 +45,8 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
     `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
     daemon cannot be without, and nothing was started then.
     """
+    if daemonize:
+        _check_output(config)
     verdict = Verdict(None)
     try:
         unit = systemd.read_unit(os.environ, os.getpid())
@@ -69,6 +72,10 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             parts = _parts(config.daemon, unit, ground, found, log)
             daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
             return daemon.run(config, ground, found)
+        except SrvdError:
+            if ground.bond.lock >= 0:  # else it was closed in good order
+                ground.bond.close(remove=True)
+            raise
         finally:
             ground.claim.close()
     except SrvdError as exc:
@@ -76,6 +83,18 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             raise
         verdict.failed(exc.exit_code, exc.message, exc.hint)
         return exc.exit_code
+
+
+def _check_output(config: Config) -> None:
+    """Raises `ConfigInvalid` for an access log to an output that a daemon in the background gives up."""
+    lost = next((pool.name for pool in config.pools.values() if pool.access_log == "-"), None)
+    if lost is not None and not stat.S_ISREG(os.fstat(1).st_mode):
+        key = f"pools.{lost}.access_log"
+        raise ConfigInvalid(
+            f'{config.origins[key]}: {key}: found "-", the standard output, which --daemonize gives up; nothing was '
+            "started",
+            hint="name a file, or send the standard output to one",
+        )
 
 
 def _search(ground: Ground, unit: Unit, log: Log) -> Found:

@@ -1,4 +1,4 @@
-"""Starts the interpreter that becomes a zygote, with a link and a pipe for its stderr and nothing else of ours.
+"""Starts the interpreter that becomes a zygote, with a link and a pipe for what it prints.
 
 What it is to load is told later, over the link. Imports next to nothing: `prepare` is called before anything else of a
 start, so that the new interpreter boots (40 ms) while the daemon is still importing its own parts.
@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
+from srvd.linux import output
 from srvd.record import Record
 
 __all__ = ["Started", "discard", "pinned", "prepare", "start", "take", "typed_interpreter"]
@@ -92,8 +93,11 @@ def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int)
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            # In this order: each takes a number that one of those before it may have had.
             (os.POSIX_SPAWN_DUP2, stderr, 2),
-            (os.POSIX_SPAWN_DUP2, link, _LINK),  # last: the others may have had this number
+            (os.POSIX_SPAWN_DUP2, link, _LINK),
+            (os.POSIX_SPAWN_DUP2, 1, output.NUMBER),
+            (os.POSIX_SPAWN_DUP2, 2, 1),
         ],
         # A session of its own: what a terminal sends to the daemon's group is for the daemon to pass on.
         setsid=True,

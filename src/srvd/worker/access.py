@@ -18,6 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from srvd.http.access import LONGEST, Place, Record, compile_format
+from srvd.linux import output
 from srvd.worker.lines import Lines
 from srvd.worker.loop import NEVER
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["STANDARD_OUTPUT", "AccessLog", "rescue"]
 
 STANDARD_OUTPUT = "-"
-"""The path that stands for the standard output, which the daemon, its zygotes and its workers share."""
+"""The path that stands for the daemon's standard output."""
 
 _KEPT = 1.0
 """Seconds that a line is kept at most."""
@@ -68,7 +69,8 @@ class AccessLog:
         self._missed = 0  # lines since the last that was taken
         self.lost = 0  # lines ever
         self.deadline = NEVER
-        self._open()
+        if problem := self._open():
+            report(problem)
         loop.watch(self)
 
     def add(self, record: Record) -> None:
@@ -112,8 +114,6 @@ class AccessLog:
             problem = f"open the access log {self._path}: {exc.strerror}"
             kept = "the former file stays in use" if self._sink is not None else "its lines are lost until it can be"
             self._log.error(f"{problem}; {kept}")
-            if self._sink is None:
-                self._report(problem)
             return problem
         if self._sink is not None:
             os.close(self._sink.fd)
@@ -200,9 +200,9 @@ def _open_sink(path: str) -> _Sink:
     if path == STANDARD_OUTPUT:
         try:
             # A description of our own: O_NONBLOCK on the shared one would surprise all others that have it.
-            fd = os.open("/proc/self/fd/1", flags)
+            fd = os.open(f"/proc/self/fd/{output.NUMBER}", flags)
         except OSError:  # a socket (ENXIO), or a terminal or a pipe of another user (EACCES)
-            fd = os.dup(1)
+            fd = os.dup(output.NUMBER)
             os.set_inheritable(fd, False)
             polled = True
     else:

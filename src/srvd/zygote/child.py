@@ -40,6 +40,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
     link, stderr, trace, stderr_read, end = passed
     code = _BUG
     try:
+        os.dup2(stderr, 1)
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(stock.stacks)  # its own are told to `trace` since before the fork

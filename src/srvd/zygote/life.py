@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import io
 import os
 import signal
 import socket
@@ -20,13 +21,14 @@ import msgpack
 from srvd.config import packing
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
-from srvd.linux import dispositions, fds, identity, limits, process, stacks
+from srvd.linux import dispositions, fds, identity, limits, output, process, stacks
 from srvd.linux import lifeline as lifelines
 from srvd.linux.scoreboard import Board, lanes_of
 from srvd.linux.title import set_title
 from srvd.record import Record
 from srvd.wire import family
 from srvd.worker import forked
+from srvd.worker.access import STANDARD_OUTPUT
 from srvd.worker.orphan import Home
 from srvd.worker.releases import Watch
 from srvd.zygote import fronting, loading
@@ -71,6 +73,8 @@ def live() -> NoReturn:
     try:
         link = socket.socket(fileno=int(arguments[1]))
         link.set_inheritable(False)
+        output.inherit(over_exec=False)
+        _print_by_lines()
         # It imports ctypes (2 ms, 0.7 MiB that workers share): here, since a start's interpreter waits for its errand.
         lifelines.prepare()
         process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
@@ -81,6 +85,13 @@ def live() -> NoReturn:
     finally:
         # Not sys.exit: that would run what the application registered for its own end, and wait for its threads.
         leave(code)
+
+
+def _print_by_lines() -> None:
+    """A line that is printed is in the log when it was printed, and with those of standard error in their order."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def leave(code: int) -> NoReturn:
@@ -110,6 +121,8 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         stacks.tell_to(errand.fds[STACKS])
         set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
         pool = packing.unpack(wanted.settings)
+        if errand.fresh and pool.access_log != STANDARD_OUTPUT:
+            output.close()
         _limit(pool, fresh=errand.fresh)
         _become(wanted)
         folder = loading.enter(wanted)
@@ -235,6 +248,8 @@ def _begin_anew(link: socket.socket, errand: Errand, origin: Origin, outcome: lo
     note = fds.memfd(f"srvd-errand-{load.generation}", packed)
     for fd in (link.fileno(), note, *errand.fds):
         os.set_inheritable(fd, True)
+    if load.settings.get("access_log") == STANDARD_OUTPUT:
+        output.inherit(over_exec=True)
     dispositions.clear_timers()  # an exec leaves them
     process.reset_signals()
     # Without their handlers these would end us; until there are some again, they wait.

@@ -125,7 +125,7 @@ class ListenerSettings(NamedTuple):
     ] = ()
     key: Annotated[
         tuple[str, ...],
-        Setting("The certificates' keys, in the same order; empty: they stand in the same files", "files", "--key"),
+        Setting("The certificates' keys, in the same order; empty: each in its certificate's file", "files", "--key"),
     ] = ()
     client_certificates: Annotated[
         str, Setting("Whether clients have to show a certificate", "choice:none|optional|required")
@@ -173,7 +173,7 @@ class PoolSettings(NamedTuple):
     listeners: Annotated[
         tuple[str, ...], Setting("Names of the listeners it accepts on; empty: all of them", "names")
     ] = ()
-    workers: Annotated[int, Setting("Number of workers", "count:0..65536", "--workers")] = 2
+    workers: Annotated[int, Setting("Number of workers (max_workers limits all)", "count:0..65536", "--workers")] = 2
     threads: Annotated[
         int,
         Setting(
@@ -284,7 +284,7 @@ class PoolSettings(NamedTuple):
         bool,
         Setting(
             "Call the application when a request's head is here, and read the body when the application does; a slow "
-            "client then holds one of the threads, which it does not else, and its upload counts for request_timeout. "
+            "upload then occupies a thread, which it does not otherwise, and counts towards request_timeout. "
             "A chunked body has no length then, and Django, for one, takes it for empty",
             "yes or no",
         ),
@@ -312,7 +312,7 @@ class PoolSettings(NamedTuple):
     access_log: Annotated[
         str,
         Setting(
-            "Write a line for each request to this file, as the pool's user; -: to the daemon's standard output; empty: no such log",
+            "Write a line for each request to this file, as the pool's user; -: to srvd's standard output; empty: none",
             "path or -",
             "--access-log",
         ),
@@ -342,7 +342,8 @@ class PoolSettings(NamedTuple):
     max_rss: Annotated[
         int,
         Setting(
-            "Replace a worker that has more resident memory, what it shares with others included; 0: never", "size or 0"
+            "Replace a worker with more resident memory, shared pages included; looked at every 5 s; 0: never",
+            "size or 0",
         ),
     ] = 0
     rlimits: Annotated[
@@ -359,7 +360,7 @@ class PoolSettings(NamedTuple):
     oom_score_adj: Annotated[
         int,
         Setting(
-            "How likely the kernel ends a worker when memory is short; one of the zygote is 100 at most",
+            "OOM score adjustment of workers: the kernel ends higher ones earlier; that of the zygote is at most 100",
             "count:-1000..1000",
         ),
     ] = 500

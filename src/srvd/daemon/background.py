@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from srvd.config.settings import DaemonSettings
 from srvd.errors import EXIT, SystemRefused
-from srvd.log import escape
+from srvd.log import Log, escape
 
 _PID = 8
 """Bytes of the daemon's pid in the pipe, before the verdict."""
@@ -75,6 +75,12 @@ def greeting(settings: DaemonSettings, urls: str) -> str:
     asking = f"-s {settings.socket}" if settings.socket else f"-n {settings.name}"
     where = f"serves {urls}" if urls else "serves no address"
     return f"srvd {settings.name}, pid {os.getpid()}, {where}; `srvctl {asking} status` asks it"
+
+
+def say_where(log: Log, urls: str) -> None:
+    """The last line of a start that a person watches."""
+    if os.isatty(2):
+        log.info(f"serving {urls or 'no address'}; ^C stops")
 
 
 def leave_terminal() -> None:

@@ -78,9 +78,8 @@ class Daemon:
         self.keepsake = parts.keepsake
         house, commons, listeners = parts.core.house, parts.commons, parts.listeners
         self._loop = Loop(self._bug)
-        self.performer = Performer(
-            self._loop, commons, listeners, self.emit, self._woke, self._log.captured, parts.bond
-        )
+        line = self._log.captured
+        self.performer = Performer(self._loop, commons, listeners, self.emit, self._woke, line, parts.bond)
         self.engine = Engine(self._core, self.performer, listeners, self._log)
         workers = self.performer.workers
         self.overdue = OverdueWatch(house, commons.bell, workers.facts, workers.state, self.emit)
@@ -361,9 +360,9 @@ class Daemon:
     def _started(self) -> None:
         """The start has ended, well or not."""
         start = self._answers.operation(1)
-        if start["state"] != "done" and (self._core.house.doomed or self._core.house.stop) is not None:
-            return  # the daemon leaves, and says why when it has
         failed = start["state"] != "done"
+        if failed and (self._core.house.doomed or self._core.house.stop) is not None:
+            return  # the daemon leaves, and says why when it has
         self._ready(f"{start['error']['message']}; the daemon runs on" if failed else "")
 
     def _ready(self, problem: str = "") -> None:
@@ -372,12 +371,10 @@ class Daemon:
             background.leave_terminal()
             self._log.renew()  # it would hold on to what was left
         if problem:
-            self._verdict.failed(EXIT.CHANGED, problem, "srvctl why")
-            return
+            return self._verdict.failed(EXIT.CHANGED, problem, "srvctl why")
         urls = self._parts.listeners.urls(self.engine.config.tls)
-        self._verdict.ready(background.greeting(self._settings, urls))
-        if not self._daemonized and os.isatty(2):
-            self._log.info(f"serving {urls}; ^C stops")
+        background.say_where(self._log, urls)
+        return self._verdict.ready(background.greeting(self._settings, urls))
 
     def _turned(self) -> None:
         self._herald.look()

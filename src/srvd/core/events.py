@@ -92,6 +92,7 @@ class ZygoteGone(Record):
     generation: GenerationId
     cause: str  # "exit 0", "signal 9"
     stderr: str = ""  # the last lines it wrote; a dump of its stacks when it was killed for being late
+    behind: tuple[str, ...] = ()  # processes that it left
 
 
 class ZygoteLearned(Record):

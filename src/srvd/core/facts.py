@@ -227,6 +227,9 @@ def _gone(house: House, pool: Pool, generation: Generation, worker: Worker, deat
         turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause))
     else:
         turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
+    if death.behind:
+        left = failure.left_behind(f"worker {worker.id}", death.behind)
+        turn.note(Level.WARNING, "worker", left, ("worker", str(worker.id)))
     if generation.is_trial and unasked and not accepted:
         _trial_lost(house, generation, worker, certificate, turn)
     elif missed:  # else its loss was counted when it was decided
@@ -298,6 +301,8 @@ def _zygote_gone(house: House, pool: Pool, generation: Generation, event: Zygote
     generation.deadline = NEVER
     if unasked and not pool.removed:
         certify_zygote(pool, generation, event, turn)
+    if event.behind:
+        turn.note(Level.WARNING, "generation", failure.left_behind(f"the zygote of {generation.id}", event.behind))
     for worker in list(generation.workers.values()):  # nobody will answer for these
         if worker.phase in (Phase.ASKED, Phase.CANCELLED):
             moves.step(worker, Stimulus.REFUSED, turn)

@@ -6,6 +6,7 @@ Decides nothing about who is forked. Pure.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from srvd.core.model import Death, Phase
 from srvd.core.state import NEVER, Breaker, Worker
@@ -25,6 +26,9 @@ REFUSALS = 8
 
 ABANDONED = "trial abandoned"
 """Why a worker leaves whose generation never came into force."""
+
+NAMED = 8
+"""Processes that a sentence names."""
 
 SENTENCE = 500
 """Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
@@ -113,6 +117,13 @@ def last_line(text: str) -> str:
         return f": {in_short(fatal[0] + place)}"
     lines = text.strip().splitlines()
     return f": {in_short(lines[-1].strip())}" if lines else ""
+
+
+def left_behind(who: str, processes: Sequence[str]) -> str:
+    """A sentence about processes that outlive the one that started them."""
+    count = f"{len(processes)} process{'es' if len(processes) > 1 else ''}"
+    more = f" and {len(processes) - NAMED} more" if len(processes) > NAMED else ""
+    return f"{who} left {count} behind: {', '.join(processes[:NAMED])}{more}; a stop of srvd ends them"
 
 
 def cause(worker: Worker, death: Death) -> str:

@@ -184,3 +184,4 @@ class Death(Record):
     stderr: str = ""  # the last lines it wrote
     unseen: bool = False  # nobody was told how: its parent had died
     stacks: str = ""  # of its threads, when it was last made to tell: before it was killed for being late
+    behind: tuple[str, ...] = ()  # processes that it left, "sleep 777 (pid 4711)"

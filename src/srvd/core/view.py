@@ -169,4 +169,5 @@ def death_map(death: Certificate) -> Map:
         "traceback": death.traceback,
         "stderr": death.death.stderr,
         "stacks": death.death.stacks,
+        "left_behind": list(death.death.behind),
     }

@@ -115,7 +115,7 @@ def _show_deaths(result: Map) -> None:
 
 def _is_plain(death: Map) -> bool:
     """As it should be: nothing more to ask."""
-    return death["cause"] in ("retired", "recycled") and not death["traceback"]
+    return death["cause"] in ("retired", "recycled") and not death["traceback"] and not death.get("left_behind")
 
 
 def _alike(deaths: Iterable[Map]) -> list[list[Map]]:
@@ -162,6 +162,7 @@ def _show_death(death: Map) -> None:
         for line in told(death["stacks"]):
             put(f"    {line}")
     _text("last output", death["stderr"])
+    _text("left behind", "\n".join(death.get("left_behind", [])))
 
 
 def _causes(death: Map) -> list[str]:

@@ -212,6 +212,7 @@ class Daemon:
             kept = self._close_control()
         del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
         assert self._exit is not None
+        self.performer.leftovers.end(self._log.info)
         if self._exit.code == EXIT.DONE:
             self._log.info("stopped")
             self._verdict.failed(EXIT.FAILED, "the daemon was asked to stop before it was ready")

@@ -24,7 +24,7 @@ from srvd.core.actions import (
     TellWorker,
     Told,
 )
-from srvd.core.events import Event, WorkerContinued, WorkerGone, WorkerStopped
+from srvd.core.events import Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
 from srvd.core.model import GenerationId, Revision, WorkerId
 from srvd.daemon import commons as common_things
 from srvd.daemon import worker as employed
@@ -32,6 +32,7 @@ from srvd.daemon import zygotes
 from srvd.daemon.bond import Bond
 from srvd.daemon.commons import Commons
 from srvd.daemon.kept import Kept
+from srvd.daemon.leftovers import Leftovers
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.daemon.orphans import Orphan
@@ -91,10 +92,16 @@ class Performer:
         self._commons = commons
         self.workers = Workers(voice, commons)
         self.zygotes = Zygotes(voice, commons, self.workers, bond)
+        self.leftovers = Leftovers(lambda: self.workers.pids().keys() | self.zygotes.pids().keys())
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
     def _pass_on(self, event: Event) -> None:
+        match event:
+            case WorkerGone(_, death):
+                event = event._replace(death=death._replace(behind=self.leftovers.new()))
+            case ZygoteGone():
+                event = event._replace(behind=self.leftovers.new())
         self._emit(event)
         if isinstance(event, WorkerGone):
             self.zygotes.let_go()

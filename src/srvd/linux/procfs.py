@@ -15,6 +15,7 @@ __all__ = [
     "Reach",
     "children",
     "described",
+    "is_ending",
     "parent",
     "processor_time",
     "reach",
@@ -81,6 +82,17 @@ def children(pid: int) -> list[int]:
     if found or os.path.exists(f"/proc/{pid}/task/{pid}/children"):  # CONFIG_PROC_CHILDREN
         return found
     return [int(name) for name in os.listdir("/proc") if name.isdecimal() and parent(int(name)) == pid]
+
+
+def is_ending(pid: int) -> bool:
+    """It has ended, or SIGKILL has been sent to it."""
+    fields = _fields(f"/proc/{pid}/status")
+    killed = 1 << 8
+    return (
+        fields is None
+        or _state(fields) == "ended"
+        or bool((_mask(fields, "SigPnd") | _mask(fields, "ShdPnd")) & killed)
+    )
 
 
 def _children(task: str) -> list[int]:

@@ -82,9 +82,13 @@ def test_a_child_that_comes_back_ends_and_never_serves(starter: Starter, threads
     assert srvd.get(path) == ("3" if path == "/exit" else "1")
     srvd.wait_logged(CAME_BACK)
     assert {srvd.get() for _ in range(20)} == {f"one {worker['id']} 0"}
-    (after,) = srvd.call("workers")["workers"]
-    assert (after["pid"], after["busy"], after["requests"]) == (worker["pid"], 0, 21)
+    wait_for(lambda: _counted(srvd) == (worker["pid"], 0, 21), BOOT)  # a request is counted when it has been answered
     assert "died" not in srvd.logged()
+
+
+def _counted(srvd: Srvd) -> tuple[int, int, int]:
+    (worker,) = srvd.call("workers")["workers"]
+    return worker["pid"], worker["busy"], worker["requests"]
 
 
 @THREADS
@@ -166,4 +170,35 @@ def test_a_connection_that_is_closed_in_order_ends_for_the_client(starter: Start
     finally:
         (srvd.folder / "go_on").touch()
         connection.close()
+    wait_for(lambda: _is_over(pid), BOOT)
+
+
+def test_a_worker_that_becomes_another_program_is_replaced(starter: Starter) -> None:
+    """Its link has ended without a goodbye. No client waits for the request that it was in for ever."""
+    code = CODE.replace(
+        '    elif path == "/long":',
+        '    elif path == "/exec":\n        os.execvp("sleep", ["sleep", "777"])\n    elif path == "/long":',
+    )
+    srvd = starter(config=toml('workers = 1\nrequest_timeout = "0s"'), code=code)
+    (worker,) = srvd.serving()
+    connection = srvd.connect()
+    try:
+        connection.request("GET", "/exec")
+        with pytest.raises((http.client.HTTPException, OSError)):
+            connection.getresponse()
+    finally:
+        connection.close()
+    srvd.wait_logged(f"srvd: killed: it has closed its link, and runs on as sleep 777 (pid {worker['pid']})")
+    srvd.wait_serving(1, without=worker["id"])
+    assert srvd.get().startswith("one ")
+
+
+def test_a_worker_that_waits_for_a_child_at_its_exit_is_not_said_to_have_requests(starter: Starter) -> None:
+    """multiprocessing joins its children then."""
+    srvd = _start(starter, 'drain_timeout = "1s"')
+    (worker,) = srvd.serving()
+    pid = int(srvd.get("/process"))
+    assert srvd.ctl("recycle").returncode == 0
+    srvd.wait_logged(f"worker {worker['id']} did not end in time; killing it")
+    srvd.wait_logged("had no requests any more, and did not end: something that runs at its exit waits")
     wait_for(lambda: _is_over(pid), BOOT)

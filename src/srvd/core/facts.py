@@ -158,7 +158,7 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
         case Word.LEAVING:
             resuming.lead_out(generation, worker, turn)
         case Word.BYE:
-            pass
+            worker.finished = True
     if not fits:
         text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
         turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)))

@@ -162,11 +162,12 @@ def summary(worker: Worker, death: Death) -> str:
             ended += f" ({name})"
     elif death.exit_code is not None:
         ended = f"exited with code {death.exit_code}"
+    late = "had no requests any more, and did not end: something that runs at its exit waits, maybe for a process"
     what = {
         "boot_timeout": "was not ready in time",
         "health_timeout": "did not answer the health probe in time",
         "health_failed": "did not pass the health probe",
-        "drain_timeout": "did not finish its requests in time",
+        "drain_timeout": late if worker.finished else "did not finish its requests in time",
         "request_timeout": "was stuck in a request",
         "silent": "did not answer while clients waited",
         "misfit": "broke the protocol of its link",

@@ -90,7 +90,11 @@ def overdue(worker: Worker, turn: Turn) -> None:
         )
     elif late is Phase.DRAINING:
         worker.leaving = worker.leaving if worker.leaving in STUCK else "drain_timeout"
-        turn.note(Level.WARNING, "worker", f"worker {worker.id} did not finish in time; killing it")
+        turn.note(
+            Level.WARNING,
+            "worker",
+            f"worker {worker.id} did not {'end' if worker.finished else 'finish'} in time; killing it",
+        )
     else:
         worker.leaving = "boot_timeout"
         turn.note(

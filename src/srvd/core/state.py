@@ -76,6 +76,7 @@ class Worker:
     leaving: str = ""  # why it was told to go, for its certificate
     failure: str = ""  # the traceback it sent
     log_problem: str = ""  # why its access log cannot be written
+    finished: bool = False  # it has no requests any more, and is about to exit
 
     def __init__(
         self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None

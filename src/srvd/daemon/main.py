@@ -208,9 +208,8 @@ class Daemon:
         except BaseException:
             self._in_order = False
             raise
-        finally:
-            kept = self._close_control()
-        del kept  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
+        finally:  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
+            _kept = self._close_control()
         assert self._exit is not None
         self.performer.leftovers.end(self._log.info)
         if self._exit.code == EXIT.DONE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable, Iterator
 
 from srvd.core.model import Death, WorkerId
 from srvd.daemon.kept import Kept
@@ -16,11 +17,11 @@ from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
 from srvd.linux import process
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import LaneFacts
+from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.record import Record
 from srvd.wire import family
 
-__all__ = ["Carried", "Expected", "Worker", "death_of", "reap_own"]
+__all__ = ["Carried", "Expected", "Worker", "death_of", "reap_own", "told"]
 
 
 class Expected(Record):
@@ -50,7 +51,7 @@ class Carried(Record):
 class Worker:
     """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
 
-    __slots__ = ("ended", "heard", "held", "id", "killed", "process", "ready", "slot", "timer", "trace")
+    __slots__ = ("ended", "heard", "held", "id", "killed", "leaves", "process", "ready", "slot", "timer", "trace")
 
     def __init__(self, identity: WorkerId, slot: int, born: Process) -> None:
         self.id = identity
@@ -59,10 +60,17 @@ class Worker:
         self.ended: Ended | None = None
         self.killed = False
         self.ready = False
+        self.leaves = False  # it has said goodbye
         self.heard = 0.0
         self.held: family.Message | None = None
         self.timer: Timer | None = None
         self.trace: Trace | None = None
+
+    def cancel(self) -> None:
+        """What was to happen to it later does not."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def carry(self, kept: Kept) -> Carried:
         """What another program needs to go on with it; its descriptors go to `kept`."""
@@ -80,6 +88,16 @@ class Worker:
         worker.held = one.drain or (family.Reopen() if one.owed else None)
         worker.trace = Trace(one.stacks) if one.stacks else None
         return worker
+
+
+def told(requests: Iterable[Request], trace: Trace) -> Iterator[str]:
+    """The lines for the log about what it is in."""
+    now = time.monotonic()
+    for request in requests:
+        yield f"srvd: in {request.line} for {now - request.began:.1f} s"
+    if trace.problem:
+        yield f"srvd: its stacks: {trace.problem}"
+    yield from trace.text.splitlines()
 
 
 def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_of_memory: bool, unseen: bool) -> Death:

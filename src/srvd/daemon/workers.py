@@ -22,7 +22,7 @@ from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import PATIENCE, Trace
 from srvd.daemon.voice import Voice
-from srvd.daemon.worker import Carried, Expected, Worker, death_of, reap_own
+from srvd.daemon.worker import Carried, Expected, Worker, death_of, reap_own, told
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended
@@ -37,6 +37,7 @@ STATUS_PAUSE = 1.0
 KILL_PATIENCE = 1.0
 """Seconds that a worker has to write its stacks before it is killed."""
 
+_LINK_PAUSE = 0.3  # seconds between the end of a worker's link and the kill, if it is not over by then
 _LAST_SECONDS = 30.0  # for a worker's requests when the daemon itself cannot go on
 
 _FULL = "the scoreboard has no free slot: max_workers are running"
@@ -103,7 +104,7 @@ class Workers:
         found.killed = True
         if dump:
             # Not SIGABRT, whose handler would do the same: it may leave a core file, and the application may catch it.
-            found.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log_and_kill, found))
+            found.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log, found))
         else:
             found.process.kill()
 
@@ -120,20 +121,13 @@ class Workers:
             found.process.stacks.take(self._voice.loop, seconds, done)
         return found is not None
 
-    def _log_and_kill(self, worker: Worker, trace: Trace) -> None:
-        self._log(worker, trace)
-        worker.process.kill()
-
     def _log(self, worker: Worker, trace: Trace) -> None:
         if trace.text or worker.trace is None:  # the second one, before the kill, may find it on its way out
             worker.trace = trace
-        now = time.monotonic()
-        for request in self._commons.of(worker.id[:2]).board.requests(worker.slot):
-            self._voice.line(worker.id, f"srvd: in {request.line} for {now - request.began:.1f} s")
-        if trace.problem:
-            self._voice.line(worker.id, f"srvd: its stacks: {trace.problem}")
-        for line in trace.text.splitlines():
+        for line in told(self._commons.of(worker.id[:2]).board.requests(worker.slot), trace):
             self._voice.line(worker.id, line)
+        if worker.killed:  # with a dump: now that there is one
+            worker.process.kill()
 
     def greet(self) -> None:
         """Tell all that have come that they are adopted."""
@@ -307,7 +301,7 @@ class Workers:
         for expected in self._expected.values():
             self._release(expected)
         for worker in self._workers.values():
-            _cancel(worker)
+            worker.cancel()
             if dismiss:
                 worker.process.say(family.Drain(_LAST_SECONDS, leaving=True, left_over=[]))
             worker.process.finish(self._voice.loop)
@@ -321,10 +315,18 @@ class Workers:
             if heard.message is None:
                 worker.process.close_link(self._voice.loop)
                 if heard.nonsense:
-                    self._voice.line(worker.id, f"srvd: killed: {heard.nonsense}")
-                    self.kill(worker.id, dump=False)
+                    self._strike(worker, heard.nonsense)
+                elif not last and not worker.leaves:  # a process that ends closes its link a moment before
+                    worker.timer = self._voice.loop.call_later(_LINK_PAUSE, self._strike, worker)
                 return
             self._take(worker, heard.message)
+
+    def _strike(self, worker: Worker, why: str = "") -> None:
+        """End one that cannot be told anything any more; without a reason it has closed its link."""
+        if not process.is_over(worker.process.pidfd):
+            why = why or f"it has closed its link, and runs on as {procfs.described(worker.process.pid)}"
+            self._voice.line(worker.id, f"srvd: killed: {why}")
+            self.kill(worker.id, dump=False)
 
     def _take(self, worker: Worker, message: family.Message) -> None:
         emit = self._voice.emit
@@ -352,6 +354,7 @@ class Workers:
             case family.Pong():
                 worker.heard = time.monotonic()
             case family.Bye():
+                worker.leaves = True
                 emit(WorkerSaid(worker.id, Word.BYE))
             case family.Woke():
                 self._voice.woke()
@@ -366,14 +369,14 @@ class Workers:
             self._finish(worker, Ended())
             return
         self._voice.loop.remove_reader(worker.process.pidfd)
-        _cancel(worker)
+        worker.cancel()
         worker.timer = self._voice.loop.call_later(STATUS_PAUSE, self._finish, worker, Ended())
 
     def _finish(self, worker: Worker, ended: Ended) -> None:
         """Its last words, its stderr, its certificate."""
         if self._workers.pop(worker.id, None) is None:
             return
-        _cancel(worker)
+        worker.cancel()
         self._hear(worker, last=True)
         if worker.killed:  # what it started may have outlived it
             worker.process.kill()
@@ -389,9 +392,3 @@ class Workers:
         fds.close_link(expected.link)
         fds.close_all([expected.output.fd, expected.stacks])
         self._commons.of(expected.id[:2]).free.append(expected.slot)
-
-
-def _cancel(worker: Worker) -> None:
-    if worker.timer is not None:
-        worker.timer.cancel()
-        worker.timer = None

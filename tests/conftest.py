@@ -25,7 +25,7 @@ from tests import apps
 from tests.daemon import Srvd
 from tests.support import wait_for
 
-# A shell without job control ignores SIGINT for what it starts with `&`, and children inherit that: CI, cron, `make -j`.
+# A shell without job control ignores SIGINT for what it starts with `&`, and children inherit that: CI, cron, make -j.
 # Tests that interrupt a program would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,8 +35,9 @@ Every setting, its TOML key, its flag of `srvd start`, its variable and its defa
 and `WEB_CONCURRENCY`, the file (`-c FILE`, or `srvd.toml` in the working directory), `SRVD_` variables, flags. `srvd
 config` shows the values in force and where each comes from.
 
-Relative paths in a file start from its folder, others from the working directory. Lists stand between commas in a
-variable. Flags and variables of a listener or a pool set the only one there is; with several, say it in the file.
+Relative paths in a file start from its folder, others from the working directory. In a variable, the items of a list
+stand between commas. Flags and variables of a listener or a pool set the only one there is; with several, say it in
+the file.
 """
 
 _LISTENER = """[listeners.web]

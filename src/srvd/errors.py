@@ -32,7 +32,7 @@ class EXIT:
 
     MEANINGS: ClassVar[tuple[tuple[str, int, str], ...]] = (
         ("srvctl", DONE, "done; what was asked for is true"),
-        ("srvctl", FAILED, "failed; the former state is still in force"),
+        ("srvctl", FAILED, "failed; the former state is still in force (also: the system refused a port, a file)"),
         ("srvctl", USAGE, "the command line or an argument is wrong"),
         ("srvctl", NOT_READY, "not running, not ready or degraded (status)"),
         ("srvctl", NOT_FOUND, "no such pool, worker or operation"),
@@ -43,7 +43,7 @@ class EXIT:
         ("srvctl", PROTOCOL, "the daemon and srvctl do not understand each other"),
         ("srvctl", PERMISSION, "your user has no role for this"),
         ("srvctl", CONFIG, "the configuration is wrong; nothing was changed"),
-        ("srvctl", WAITED, "waited long enough; the operation goes on"),
+        ("srvctl", WAITED, "--wait expired; the operation continues"),
         ("srvctl", INTERRUPTED, "interrupted; the operation goes on"),
         ("srvd", DONE, "asked to stop, and stopped"),
         ("srvd", FAILED, "the application never came up"),

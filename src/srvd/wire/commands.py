@@ -96,8 +96,8 @@ COMMANDS: tuple[Command, ...] = (
         VIEWER,
         "Show pools, workers, listeners and running operations",
         help=(
-            "Exit code 0 says that every pool is ready: as many workers serve as are wished. 3 says that one is "
-            "starting, degraded, crashing, paused or stopping.\n\n"
+            "Exit code 0 says that every pool is ready: the configured number of workers is serving. 3 says that "
+            "one is starting, degraded, crashing, paused or stopping.\n\n"
             "A size set with `scale` is shown beside the configured one: 8 (config 4)."
         ),
         examples=("srvctl status", "srvctl status --json | jq '.pools[].state'"),
@@ -206,9 +206,9 @@ COMMANDS: tuple[Command, ...] = (
         "Open the logs anew, after they were moved away",
         (_TIMEOUT._replace(help="Wait at most so long for workers to answer; 0: 5 s"), _WAIT),
         help=(
-            "Access logs of all workers and the daemon's log file. Answers when every one of them writes to the new "
-            "file, or with those that do not: a worker whose threads are all in requests reopens when one has ended. "
-            "SIGUSR1 to the daemon does the same."
+            "Access logs of all workers and the daemon's log file. Returns once all processes write to the new "
+            "files, or lists those that do not yet: a worker whose threads are all in requests reopens when "
+            "one has ended. SIGUSR1 to the daemon does the same."
         ),
         examples=("srvctl reopen", "mv access.log access.log.1 && srvctl reopen && gzip access.log.1"),
         changes=True,

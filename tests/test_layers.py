@@ -36,6 +36,7 @@ LATE = {
     ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
     ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
+    ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
     ("daemon/engine.py", "srvd.core.script"),  # only with log_level = "debug"
     ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
     ("zygote/life.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user

@@ -53,7 +53,7 @@ def test_daemon_mode_with_a_busy_port(starter: Starter) -> None:
     assert done.returncode == 71
     assert done.stderr.count("Address already in use") == 1
     assert "error: listen on" in done.stderr
-    assert "srvd: " not in done.stderr
+    assert f"pid {first.pid} (srvd: daemon srvd) has it" in done.stderr
     assert not second.socket.exists()
 
 

@@ -4,16 +4,25 @@ made anew when somebody asks for something, and are told until then; so are list
 
 from __future__ import annotations
 
+import fcntl
+import http.client
 import shutil
 import signal
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from srvd.config.settings import DaemonSettings
+from srvd.daemon import ground
+from srvd.daemon.control_socket import Claim
+from srvd.errors import SystemRefused
+from srvd.linux.systemd import Unit
+from srvd.wire.places import family_path
 from tests import apps
 from tests.conftest import Starter
-from tests.daemon import Srvd, free_port, toml
+from tests.daemon import Srvd, ask, free_port, is_alive, toml
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
@@ -162,3 +171,75 @@ def test_a_unix_listener_that_a_worker_has_shut_down_is_opened_anew_by_a_reload(
     wait_for(site.is_ready)
     assert "one web/3#" in _ask(path)
     assert stays(lambda: site.status()["operations"] == [], 0.5)
+
+
+def test_without_a_control_socket_signals_control_it(starter: Starter) -> None:
+    """As in a container whose root may not be written to, and that has no other place."""
+    port = free_port()
+    srvd = starter.new(config=toml("workers = 1", bind=f"127.0.0.1:{port}"))
+    srvd.command[srvd.command.index("--socket") + 1] = "off"
+
+    def answer() -> str:
+        try:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+                return ask(connection)
+        except OSError:
+            return ""
+
+    before = set(srvd.folder.iterdir())
+    srvd.start(ready=False)
+    wait_for(lambda: answer().startswith("one web/1#1"))
+    srvd.wait_logged('no control socket (socket = "off"): srvctl does not reach this daemon; SIGHUP reloads')
+    for number, text in ((signal.SIGHUP, "web@2 takes over"), (signal.SIGUSR2, "goes on as the daemon")):
+        srvd.signal(number)
+        srvd.wait_logged(text)
+    srvd.signal(signal.SIGHUP)
+    srvd.wait_logged("web@3 takes over")
+    wait_for(lambda: answer().startswith("one web/3#"))
+    assert {path.name for path in set(srvd.folder.iterdir()) - before} <= {"log", "__pycache__"}
+    srvd.signal(signal.SIGTERM)
+    assert srvd.wait() == 0
+
+
+def test_its_workers_finish_and_leave_if_it_dies(starter: Starter) -> None:
+    port = free_port()
+    srvd = starter.new(config=toml("workers = 1", bind=f"127.0.0.1:{port}"))
+    srvd.command[srvd.command.index("--socket") + 1] = "off"
+    srvd.start(ready=False)
+    srvd.wait_logged("ready: web@1 serves")
+    left = srvd.die()
+    wait_for(lambda: not any(is_alive(one) for one in left), 30)
+
+
+def test_a_place_that_may_not_be_written_to_is_refused_with_the_settings_that_help(starter: Starter) -> None:
+    srvd = starter.new(config=toml())
+    place = srvd.command.index("--socket")
+    srvd.command[place + 1] = "/proc/self/nowhere.sock"
+    done = srvd.run()
+    assert done.returncode == 71
+    assert "open the control socket /proc/self/nowhere.sock" in done.stderr
+    assert '"off" goes without one' in done.stderr
+
+
+def test_a_start_names_the_instance_of_its_name_that_runs_in_another_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started from a login, and now from cron. (As root there is but one place: the rule is asked directly.)"""
+    monkeypatch.setattr(ground, "own_rundirs", lambda uid, environ: (str(tmp_path / "a"), str(tmp_path / "b")))
+    monkeypatch.setattr(ground, "rundir", lambda uid, environ: str(tmp_path / "a"))
+    path = str(tmp_path / "b" / "shop.sock")
+    settings = DaemonSettings(name="shop")
+    login = Claim.open(path, shared=False)
+    try:
+        with pytest.raises(SystemRefused, match=f"runs already, with its control socket {path}"):
+            ground.prepare(settings, Unit())
+    finally:
+        login.close()
+    with open(family_path(path), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(SystemRefused, match=f"has died and left its workers, by {path}") as refused:
+            ground.prepare(settings, Unit())
+        assert f"--socket {path} adopts them" in refused.value.hint
+    made = ground.prepare(settings, Unit())
+    made.claim.close()
+    made.bond.close(remove=True)

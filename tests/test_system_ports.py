@@ -209,9 +209,18 @@ def test_a_start_waits_a_little_for_a_port_that_is_about_to_be_free(starter: Sta
         former.listen()
         srvd = starter.new(config=toml(bind=f"127.0.0.1:{former.getsockname()[1]}"))
         srvd.start(ready=False)
-        srvd.wait_logged("Address already in use; trying for 5 s")
+        srvd.wait_logged("is taken; trying for 5 s")
     wait_for(srvd.is_ready)
     assert srvd.get("/").startswith("one ")
+
+
+def test_whoever_has_the_port_is_named(starter: Starter) -> None:
+    first = starter(config=toml(bind=f"127.0.0.1:{free_port()}"))
+    second = starter.new(config=toml(bind=f"127.0.0.1:{first.address()[1]}"))
+    done = second.run()
+    assert done.returncode == 71
+    assert f"pid {first.pid} (srvd: daemon srvd)" in done.stderr
+    assert "kill -HUP" in done.stderr
 
 
 PROXY = """

@@ -39,6 +39,8 @@ def anchor(kind: str, value: Any, folder: str) -> Any:
     """The value with relative paths made absolute, starting from `folder`; a program's bare name is looked up later."""
     if kind in ("path", "folder") or (kind == "program" and "/" in value):
         return _absolute(folder, value) if value else value
+    if kind == "path or off":
+        return value if value in ("", "off") else _absolute(folder, value)
     if kind == "path or -":
         return value if value in ("", "-") else _absolute(folder, value)
     if kind in ("folders", "files"):

@@ -50,8 +50,8 @@ class DaemonSettings(NamedTuple):
         str,
         Setting(
             "Path of the control socket; empty: NAME.sock in /run/srvd (root's), $XDG_RUNTIME_DIR/srvd "
-            "or /tmp/srvd-UID",
-            "path",
+            'or /tmp/srvd-UID; "off": none, signals alone control the daemon',
+            "path or off",
             "--socket",
             table="control",
         ),

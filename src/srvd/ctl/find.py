@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from srvd.errors import BadArgs, NoDaemon
 from srvd.record import Record
 from srvd.wire import places
-from srvd.wire.places import SUFFIX, rundirs, socket_path
+from srvd.wire.places import OFF, SUFFIX, rundirs, socket_path
 
 __all__ = ["Named", "find", "start_hint"]
 
@@ -46,6 +46,8 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
     path, name = named
     if not path and not name:
         path, name = environ.get("SRVD_SOCKET", ""), environ.get("SRVD_NAME", "")
+    if path == OFF:
+        raise NoDaemon('find the daemon: it has no control socket (SRVD_SOCKET is "off"); signals control it')
     if path:
         return path
     own = [Place(directory, uid) for directory in rundirs(uid, environ)]

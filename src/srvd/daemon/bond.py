@@ -63,6 +63,11 @@ class Bond:
             bond.rendezvous = name if rendezvous.is_name(name) else ""
         return bond
 
+    @classmethod
+    def unnamed(cls) -> Bond:
+        """Of a daemon that no other one can follow: it has no place for a file."""
+        return cls("", os.memfd_create("srvd-family", os.MFD_CLOEXEC), "", is_held=True)
+
     def try_again(self) -> bool:
         """Take the lock, and give the family that begins here a name, if nobody of a former one lives any more."""
         try:
@@ -119,14 +124,15 @@ class Bond:
 
     def carry(self, kept: Kept) -> Carried:
         """What another program needs to hold it."""
-        kept.give("family lock", self.lock)
+        if self.path:
+            kept.give("family lock", self.lock)
         return Carried(self.path, self.rendezvous)
 
     @classmethod
     def resume(cls, carried: Carried, kept: Kept, path: str) -> Bond:
-        """Hold what `carry` told of; `path` is for a former program that had none. Raises `Unsupported`."""
+        """Hold what `carry` told of; `path` is for a former program without; "": no file. Raises `Unsupported`."""
         if not carried.path:
-            return cls.open(path)
+            return cls.open(path) if path else cls.unnamed()
         return cls(carried.path, kept.take("family lock"), carried.rendezvous, is_held=True)
 
     def close(self, *, remove: bool) -> None:

@@ -65,7 +65,28 @@ class Claim:
                 _unlock(path, lock)
                 raise
         except OSError as exc:
-            raise SystemRefused(f"open the control socket {path}: {exc.strerror}") from exc
+            raise SystemRefused(
+                f"open the control socket {path}: {exc.strerror}",
+                hint="--socket (`socket` of [control]) names another place that may be written to; "
+                '"off" goes without one, and without srvctl',
+            ) from exc
+
+    @classmethod
+    def of_nothing(cls) -> Claim:
+        """Of a daemon without a control socket: nobody ever comes."""
+        silent, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        # As long as this one is open the other never stirs; its number is the lock's, which it holds on to.
+        return cls(Held("", None), silent, other.detach())
+
+    @property
+    def told(self) -> str:
+        """What the log of a start says of it."""
+        if self.path:
+            return f"control socket {self.path}"
+        return (
+            'no control socket (socket = "off"): srvctl does not reach this daemon; SIGHUP reloads, SIGUSR2 upgrades, '
+            "SIGTERM stops. Should the daemon die, its workers finish and leave: no other one can adopt them"
+        )
 
     def carry(self, kept: Kept) -> Held:
         """What another program needs to hold it. The lock is the open file's: it is held without a gap (flock(2))."""
@@ -86,6 +107,8 @@ class Claim:
 
         Raises `SystemRefused`: another daemon, or something that is no socket, has the path now.
         """
+        if not self.path:
+            return False
         mine = os.fstat(self._lock)
         locked = _inode_at(lock_path(self.path)) == (mine.st_dev, mine.st_ino)
         bound = self._inode is not None and self._inode == _inode_at(self.path)
@@ -108,7 +131,7 @@ class Claim:
 
     def share(self, *, shared: bool) -> None:
         """Let other users connect, or no longer. Raises `OSError`."""
-        if self._inode == _inode_at(self.path):
+        if self.path and self._inode == _inode_at(self.path):
             os.chmod(self.path, _mode(shared=shared))
             if shared:
                 _let_pass(os.path.dirname(self.path))
@@ -118,9 +141,12 @@ class Claim:
         if self._lock < 0:
             return
         self.listener.close()
-        if self._inode == _inode_at(self.path):
-            os.unlink(self.path)
-        _unlock(self.path, self._lock)
+        if not self.path:
+            os.close(self._lock)
+        else:
+            if self._inode == _inode_at(self.path):
+                os.unlink(self.path)
+            _unlock(self.path, self._lock)
         self._lock = -1
 
 

@@ -18,10 +18,10 @@ from srvd.core.model import Fault, Headroom, OpId, PoolSpec, Revision, Strategy
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.answers import Answers
 from srvd.daemon.control import ControlServer
-from srvd.daemon.listeners import Listeners
+from srvd.daemon.listeners import Listeners, named
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import Performer
-from srvd.errors import SrvdError, SystemRefused
+from srvd.errors import SrvdError
 from srvd.log import Log
 
 Trace = Callable[[str, object], None]
@@ -110,11 +110,11 @@ class Engine:
             try:
                 warnings = self._listeners.prepare(revision, config.listeners)
                 break
-            except SystemRefused as exc:
+            except SrvdError as exc:
                 if not exc.detail.get("busy") or time.monotonic() >= until:
-                    raise
+                    raise named(exc) from exc
                 if not told:
-                    self._log.warning(f"{exc.message.partition(';')[0]}; trying for {BUSY_PATIENCE:g} s")
+                    self._log.warning(f"{exc.detail['busy']} is taken; trying for {BUSY_PATIENCE:g} s")
                 told = True
                 time.sleep(_BUSY_PAUSE)
         for warning in warnings:
@@ -218,6 +218,7 @@ class Engine:
             headroom = self.headroom(list(config.pools))
             warnings = self._listeners.prepare(revision, config.listeners)
         except SrvdError as exc:
+            exc = named(exc)
             proof = str(exc.detail.get("traceback", ""))
             self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=proof)))
             return

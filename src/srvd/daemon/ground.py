@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 
 from srvd.config.settings import DaemonSettings
 from srvd.daemon import deposit
@@ -17,9 +18,9 @@ from srvd.daemon.deposit import Deposit
 from srvd.errors import SystemRefused
 from srvd.linux.systemd import Unit
 from srvd.record import Record
-from srvd.wire.places import family_path, own_rundirs, rundir, socket_path
+from srvd.wire.places import OFF, family_path, own_rundirs, rundir, socket_path
 
-__all__ = ["Ground", "control_path", "prepare"]
+__all__ = ["Ground", "beside", "control_path", "prepare"]
 
 
 class Ground(Record):
@@ -30,24 +31,34 @@ class Ground(Record):
 
 
 def control_path(settings: DaemonSettings) -> str:
-    """Where the control socket of this instance is."""
+    """Where the control socket of this instance is; "": there is none."""
+    if settings.socket == OFF:
+        return ""
     return settings.socket or socket_path(settings.name, rundir(os.geteuid(), os.environ))
+
+
+def beside(settings: DaemonSettings, name: Callable[[str], str]) -> str:
+    """The path of a file beside it (`wire/places.py` names them), "" if there is no control socket."""
+    path = control_path(settings)
+    return name(path) if path else ""
 
 
 def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
     """Raises `SystemRefused`: another daemon runs, or the folder is none of ours; `ConfigInvalid`: a role is given to
     nobody. Nothing is left behind then.
     """
-    path = control_path(settings)
+    path, family = control_path(settings), beside(settings, family_path)
     roles = Roles.resolve(settings.roles, os.geteuid())
     if not settings.socket:
         _look_elsewhere(settings.name, path)
-    claim = Claim.open(path, shared=roles.shared)
+    claim = Claim.open(path, shared=roles.shared) if path else Claim.of_nothing()
     try:
-        left = deposit.find(unit)
+        left = deposit.find(unit) if path else None
+        if not path:
+            return Ground(claim, roles, Bond.unnamed())
         if left is None:
-            return Ground(claim, roles, Bond.open(family_path(path), is_deposited=unit.store > 0))
-        bond = Bond(family_path(path), left.lock, left.deposit.family, is_held=False, is_deposited=True)
+            return Ground(claim, roles, Bond.open(family, is_deposited=unit.store > 0))
+        bond = Bond(family, left.lock, left.deposit.family, is_held=False, is_deposited=True)
         return Ground(claim, roles, bond, left.deposit)
     except BaseException:
         claim.close()

@@ -60,7 +60,7 @@ class Heritage:
         self._starts: dict[str, int] = {}
         self._boot = will.boot_id()
         self._latecomers: Latecomers | None = None
-        if not bond.rendezvous:
+        if bond.path and not bond.rendezvous:
             warn(f"{bond.path} could not be written; should this daemon die, its workers leave, too")
 
     def attach(self, loop: Loop) -> None:
@@ -108,7 +108,7 @@ class Heritage:
 
     def close(self, *, remove: bool) -> None:
         """`remove` when nobody is left behind."""
-        self._file.close(remove=remove)
+        self._file.close(remove=remove and self._bond.path != "")
         if self._latecomers is not None:
             self._latecomers.close()
         self._bond.close(remove=remove)

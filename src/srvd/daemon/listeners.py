@@ -27,14 +27,14 @@ from srvd.daemon.listener import (
     serve,
     store_name,
 )
-from srvd.errors import ConfigInvalid, SystemRefused
+from srvd.errors import ConfigInvalid, SrvdError, SystemRefused
 from srvd.linux import socket_files, sockets
 from srvd.linux.socket_files import PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit
 from srvd.record import Record
 
-__all__ = ["Listeners", "Listening"]
+__all__ = ["Listeners", "Listening", "named"]
 
 NO_UNIT = Unit()
 
@@ -372,3 +372,23 @@ class Listeners:
             Open(opened, owned).close()
             return None
         return Open(opened, owned)
+
+
+def named(refusal: SrvdError) -> SrvdError:
+    """The refusal of an address that is in use, with those who use it, and what can be done about it."""
+    busy = str(refusal.detail.get("busy", ""))
+    if not busy:
+        return refusal
+    from srvd.linux.holders import holders
+
+    found = holders(sockets.parse_address(busy))
+    found = [one for one in found if one.title.startswith("srvd: daemon")] or found  # not its workers, too
+    if not found:
+        return refusal
+    hint = f"{', '.join(map(str, found[:4]))}{', …' * (len(found) > 4)} has it"
+    titles = " ".join(one.title for one in found)
+    if "srvd: daemon" in titles:
+        hint += "; if the control socket of that daemon was removed, `kill -HUP` makes it anew"
+    elif "srvd: zygote" in titles or "srvd: worker" in titles:
+        hint += "; a daemon that died has left them, and its files are gone: they leave after orphan_timeout"
+    return SystemRefused(refusal.message, hint=hint, detail=refusal.detail)

@@ -29,7 +29,7 @@ from srvd.daemon.control_peers import Roles
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.dump import Dumps
 from srvd.daemon.engine import Engine, spec_of, tracer
-from srvd.daemon.ground import Ground, control_path
+from srvd.daemon.ground import Ground, beside
 from srvd.daemon.growth import GrowthWatch
 from srvd.daemon.handover import Handover
 from srvd.daemon.herald import Herald
@@ -156,7 +156,7 @@ class Daemon:
         try:
             self._control.serve(ground.claim, ground.roles)
             self._pidfile.write()
-            self._log.info(f"control socket {ground.claim.path}")
+            self._log.info(ground.claim.told)
             if not ground.roles.of(os.geteuid(), []):
                 self._log.warning(
                     f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl here"
@@ -184,7 +184,7 @@ class Daemon:
         self._control = ControlServer(self._loop, self._answers, self._log_control, self._settings.name)
         self._renewal.control = self._control
         self._upgrade = Upgrade(self._loop, self, self._parts.program)
-        self._heritage = Heritage(self, self._parts, state_path(control_path(self._settings)), self._log.warning)
+        self._heritage = Heritage(self, self._parts, beside(self._settings, state_path), self._log.warning)
         self.engine.check_program = self._upgrade.check
         self.engine.replace_program = self._upgrade.replace
 
@@ -277,7 +277,7 @@ class Daemon:
             this_program(shell.program.command),
             shell.unit,
             Keepsake(kept.find("keepsake")),
-            Bond.resume(shell.bond, kept, family_path(control_path(settings))),
+            Bond.resume(shell.bond, kept, beside(settings, family_path)),
             Deposit.resume(shell.bond.rendezvous, shell.unit, kept),
             Log(2, settings.log_format, settings.log_level, shared=True),
         )

@@ -39,7 +39,7 @@ class Renewal:
             path = self.control.renew()
             if path:
                 self._log.warning(f"the control socket {path}, or its lock, was gone; it was made anew")
-            if self._bond.is_held and not self._bond.is_deposited and not self._bond.is_in_place:
+            if self._bond.path and self._bond.is_held and not self._bond.is_deposited and not self._bond.is_in_place:
                 self._bond.renew()
                 self._log.warning(
                     f"{self._bond.path} was gone; it was made anew. Should this daemon die, those that were started "

@@ -123,9 +123,11 @@ def open_listener(
         return _tcp_listener(address, backlog, reuse_port=reuse_port, both=both)
     except OSError as exc:
         hint = _HINTS.get(exc.errno or 0, "")
-        busy = exc.errno == errno.EADDRINUSE
+        busy = str(address) if exc.errno == errno.EADDRINUSE else ""
         raise SystemRefused(
-            f"listen on {address}: {exc.strerror or exc}; nothing was changed", hint=hint, detail={"busy": busy}
+            f"listen on {address}: {exc.strerror or exc}; nothing was changed",
+            hint=hint,
+            detail={"busy": busy},
         ) from exc
 
 

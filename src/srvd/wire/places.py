@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from srvd.errors import BadArgs
 
 __all__ = [
+    "OFF",
     "PATH_LIMIT",
     "SUFFIX",
     "SYSTEM_RUNDIR",
@@ -29,6 +30,9 @@ SYSTEM_RUNDIR = "/run/srvd"
 USERS_RUNDIR = "/run/user"
 TEMPORARY = "/tmp"  # noqa: S108 - who may be trusted there is checked when it is opened
 SUFFIX = ".sock"
+
+OFF = "off"
+"""In the place of a control socket's path: there is none."""
 
 PATH_LIMIT = 107
 """Bytes of a Unix socket's path: sun_path has 108 with the closing NUL (unix(7))."""

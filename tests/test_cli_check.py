@@ -152,7 +152,7 @@ def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: 
 
 def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def app(environ, start):\n    start('200 OK', [])\n    return [b'']\n")
-    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nhealth = '/h'\nworkers = 0\n")
+    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nhealth = '/h'\nworkers = 1\n")
     done = check(tmp_path)
     assert (done.returncode, done.stderr) == (EXIT.DONE, "")
     assert done.stdout.splitlines()[0].endswith(" s; GET /h was healthy")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
+from tests.daemon import BIN, BOOT, Srvd, toml
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -80,6 +83,9 @@ def test_what_cannot_be_imported_outside_of_a_request_is_named_and_each_worker_i
     assert srvd.logged().count(text) == 1
     assert all(pid == by for pid, by in _importers(srvd).items())
     assert srvd.pool()["preloaded"]
+    command = [str(BIN / "srvd"), "check", "-c", str(srvd.folder / "srvd.toml")]
+    done = subprocess.run(command, cwd=srvd.folder, capture_output=True, text=True, timeout=BOOT)
+    assert text.removeprefix("web@1: ") in done.stdout + done.stderr
 
 
 def test_a_late_module_that_starts_a_thread_is_left_to_each_worker(starter: Starter) -> None:
@@ -87,6 +93,17 @@ def test_a_late_module_that_starts_a_thread_is_left_to_each_worker(starter: Star
     left = "left 1 thread (poller) behind, which would not survive a fork"
     srvd.wait_logged(f"web@1: importing late {left}: each worker imports that by itself")
     assert all(pid == by for pid, by in _importers(srvd).items())
+
+
+def test_a_late_module_whose_threads_cope_with_a_fork_is_learned(starter: Starter) -> None:
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
+    computed = f"import sys\nsys.path.append({str(Path(numpy.__file__).parent.parent)!r})\nimport numpy\n"
+    computed += "ONES = numpy.ones((300, 300))\nONES.dot(ONES)\n"
+    srvd = _start(starter, 'health = "/late"', LATE + computed)
+    (zygote,) = srvd.zygotes()
+    assert {by for pid, by in _importers(srvd).items() if pid != by} == {zygote.pid}
+    assert "left to each worker" not in srvd.logged()
+    assert "each worker imports" not in srvd.logged()
 
 
 @pytest.mark.parametrize("asked", ['health = "/late"', 'warm = ["/late"]'])

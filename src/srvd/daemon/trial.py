@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from srvd.config.settings import Config, PoolSettings
 from srvd.core import actions as act
 from srvd.core import view
-from srvd.core.events import Event, Ordered, Started, Tick, ZygoteLoaded
+from srvd.core.events import Event, Ordered, Started, Tick, ZygoteLearned, ZygoteLoaded
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.commons import Commons
@@ -145,8 +145,8 @@ class _Trial:
         self._arm()
 
     def _turn(self, event: Event) -> None:
-        if isinstance(event, ZygoteLoaded):
-            self._notes = event.notes
+        if isinstance(event, ZygoteLoaded | ZygoteLearned):
+            self._notes += event.notes
         for action in self._core.handle(event, time.monotonic()):
             match action:
                 case act.Ended(op) if op == _START:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -52,15 +53,20 @@ def memory(rig: Rig) -> int:
 
 
 def disk(rig: Rig) -> int:
-    """Bytes of the unnamed files that it has open."""
-    folder = Path(f"/proc/{rig.pid}/fd")
-    total = 0
-    for fd in folder.iterdir():
+    """Bytes of the unnamed files that it has open, but for those that this process has as well."""
+    inherited = _unnamed("self")
+    return sum(blocks * 512 for inode, blocks in _unnamed(rig.pid).items() if inode not in inherited)
+
+
+def _unnamed(pid: int | str) -> dict[int, int]:
+    """By inode, the blocks of each file without a name."""
+    found = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # it was closed just now
-            target = str(fd.readlink())
-            if target.endswith("(deleted)") and not target.startswith("/memfd:"):
-                total += fd.stat().st_blocks * 512
-    return total
+            status = fd.stat()
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink and "/memfd:" not in str(fd.readlink()):
+                found[status.st_ino] = status.st_blocks
+    return found
 
 
 def connect(stack: ExitStack, rig: Rig) -> Client:

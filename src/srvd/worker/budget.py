@@ -17,7 +17,8 @@ class Budget:
     """Shared by all connections of a worker, and by all of its threads. Asked only for what has to wait."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        # A quarter is for the holes that bodies of all sizes leave in the allocator's memory (measured: 15 to 35 %).
+        self._limit = limit - limit // 4
         self._lock = Lock()
         self.used = 0
 

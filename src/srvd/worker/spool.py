@@ -6,6 +6,7 @@ Reads no socket and checks no length: the bounds are kept by whoever feeds it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from io import BufferedReader, BytesIO, FileIO
 
 from srvd.http.head import Environ
@@ -13,38 +14,53 @@ from srvd.worker.budget import IN_MEMORY, Budget
 
 __all__ = ["Spool", "unnamed_file"]
 
+_SHORT = 4096
+_JOINED = 65_536
+
 _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
 
 
 class Spool:
     """`add` until the body is complete, then `give` it; `close` in the end."""
 
-    __slots__ = ("_budget", "_file", "_memory", "_taken", "size")
+    __slots__ = ("_budget", "_file", "_pieces", "_taken", "size")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._taken = 0  # bytes of the budget
-        self._memory = BytesIO()
+        self._pieces: list[bytes | bytearray] = []
         self._file: FileIO | None = None
         self.size = 0
 
-    def add(self, pieces: list[bytes]) -> None:
+    def add(self, pieces: Sequence[bytes | bytearray]) -> None:
         """Raises `OSError` when there is no room for it."""
         size = sum(map(len, pieces))
         self.size += size
         if self._file is None and not self._has_room(size):
             self._file = FileIO(unnamed_file(), "w+")
-            _write(self._file, self._memory.getbuffer())
-            self._memory = BytesIO()
+            pieces = [*self._pieces, *pieces]
+            self._pieces.clear()
             self._give_back()
         if self._file is not None:
             _write(self._file, b"".join(pieces))
         else:
-            self._memory.writelines(pieces)
+            for piece in pieces:
+                self._remember(piece)
+
+    def _remember(self, piece: bytes | bytearray) -> None:
+        """As it is: a buffer that grows leaves holes behind, and those of many bodies cost more than the bodies. Short
+        ones are joined, for an object costs as much as its bytes.
+        """
+        last = self._pieces[-1] if self._pieces else None
+        if len(piece) > _SHORT:
+            self._pieces.append(piece)
+        elif isinstance(last, bytearray) and len(last) < _JOINED:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
 
     def _has_room(self, size: int) -> bool:
-        """Takes it from the budget. A growing BytesIO has up to an eighth more than is in it."""
-        size += size >> 3
+        """Takes it from the budget."""
         if self.size > IN_MEMORY or not self._budget.take(size):
             return False
         self._taken += size
@@ -57,8 +73,8 @@ class Spool:
     def give(self, environ: Environ, trailers: list[tuple[bytes, bytes]]) -> None:
         """Puts all of it, to be read from its beginning, where the application finds it."""
         if self._file is None:
-            self._memory.seek(0)
-            environ["wsgi.input"] = self._memory
+            environ["wsgi.input"] = BytesIO(b"".join(self._pieces))
+            self._pieces.clear()
         else:
             self._file.seek(0)
             environ["wsgi.input"] = BufferedReader(self._file)
@@ -69,7 +85,7 @@ class Spool:
             environ["srvd.trailers"] = trailers
 
     def close(self) -> None:
-        """Let go of the file, if there is one; memory stays readable for whoever kept the environ."""
+        """Let go of the file, if there is one; what was in memory stays readable for whoever kept the environ."""
         self._give_back()
         if self._file is not None:
             self._file.close()

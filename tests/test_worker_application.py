@@ -28,7 +28,7 @@ def failure(target: str) -> LoadFailed:
 
 
 def test_an_attribute_a_factory_and_a_dotted_path_are_loaded(module: Path) -> None:
-    module.write_text("def app(): return make\nclass make:\n    @staticmethod\n    def it(): return app\n")
+    module.write_text("def app(*given): return make\nclass make:\n    @staticmethod\n    def it(): return app\n")
     assert getattr(load("shop:app"), "__name__", "") == "app"
     assert getattr(load("shop:app()"), "__name__", "") == "make"
     assert getattr(load("shop:make.it()"), "__name__", "") == "app"
@@ -144,3 +144,41 @@ def test_a_traceback_is_the_interpreters_own_with_causes_and_notes() -> None:
     assert "ValueError: first" in before
     assert after.endswith("RuntimeError: second\na note")
     assert 'raise RuntimeError("second") from exc' in after
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("def app(config=None): return lambda e, s: []", "did you mean shop:app()?"),
+        ("def app(): return lambda e, s: []", "did you mean shop:app()?"),
+        ("def app(*, config=None): return lambda e, s: []", "did you mean shop:app()?"),
+        ("def app(config): return lambda e, s: []", ""),
+        ("class App:\n    def __call__(self, environ): pass\napp = App()", ""),
+        ("class App:\n    def wsgi(self, environ): pass\napp = App().wsgi", ""),
+        ("def app(scope, receive, send): pass", ""),
+    ],
+)
+def test_a_factory_without_its_call_is_told_from_an_application(module: Path, source: str, hint: str) -> None:
+    """By the arguments that it takes, before it answers each request with an error."""
+    module.write_text(source)
+    found = failure("shop:app")
+    assert "an application takes two (environ, start_response)" in found.message
+    assert (hint in found.hint) if hint else found.hint == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def app(e, s): pass",
+        "def app(*both): pass",
+        "def app(e, s, more=None): pass",
+        "import functools\napp = functools.partial(lambda x, e, s: [], 1)",
+        "class App:\n    def __call__(self, e, s): pass\n    wsgi = __call__\napp = App()",
+        "class App:\n    def wsgi(self, e, s): pass\napp = App().wsgi",
+        "class App:\n    @classmethod\n    def wsgi(cls, e, s): pass\napp = App.wsgi",
+        "class app:\n    def __init__(self, e, s): pass\n    def __iter__(self): return iter(())",
+    ],
+)
+def test_what_can_be_called_with_two_arguments_is_an_application(module: Path, source: str) -> None:
+    module.write_text(source)
+    assert callable(load("shop:app"))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import stat
 import time
 from collections.abc import Callable, Mapping
+from select import POLLOUT
+from select import poll as make_poll
 from threading import RLock
 from typing import Final
 
@@ -202,7 +203,7 @@ def _utc(stamp: str, fraction: str) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}{fraction}Z"
 
 
-def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:
+def _inspect(fd: int) -> tuple[int, make_poll | None, bool]:
     """The longest line for a descriptor, how to ask whether it takes one (`None`: it always does), is it a terminal."""
     try:
         mode = os.fstat(fd).st_mode
@@ -210,8 +211,8 @@ def _inspect(fd: int) -> tuple[int, select.poll | None, bool]:
         return LONGEST, None, False  # closed: each write will say so, and be counted
     if stat.S_ISREG(mode):
         return LONGEST, None, False
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
+    poll = make_poll()
+    poll.register(fd, POLLOUT)
     return LONGEST_ATOMIC if stat.S_ISFIFO(mode) else LONGEST, poll, os.isatty(fd)
 
 

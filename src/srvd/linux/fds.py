@@ -14,10 +14,11 @@ import _thread
 import array
 import fcntl
 import os
-import select
 import signal
 import socket
 from collections.abc import Iterable, Sequence
+from select import POLLIN
+from select import poll as make_poll
 
 from srvd.errors import BadFrame
 
@@ -237,7 +238,7 @@ def kill_at_end(link: socket.socket, *, on: bool = True) -> None:
     fcntl.fcntl(link, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(link, fcntl.F_SETFL, flags | os.O_ASYNC)
     # What ended before the flag was set raises no signal.
-    poll = select.poll()
-    poll.register(link, select.POLLIN)
+    poll = make_poll()
+    poll.register(link, POLLIN)
     if poll.poll(0):
         os.kill(os.getpid(), signal.SIGKILL)

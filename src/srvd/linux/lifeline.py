@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
+from select import poll as make_poll
 
 __all__ = ["SECONDS", "SIGNAL", "end_of", "make", "own", "prepare", "tighten"]
 
@@ -57,7 +57,7 @@ def own(end: int) -> None:
     fcntl.fcntl(end, fcntl.F_SETSIG, int(SIGNAL))
     fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
     # What ended before the flag was set raises no signal.
-    poll = select.poll()
+    poll = make_poll()
     poll.register(end, 0)
     if poll.poll(0):
         tighten()

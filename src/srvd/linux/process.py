@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import select
 import signal
 from collections.abc import Iterator
+from select import POLLIN
+from select import poll as make_poll
 
 from srvd.record import Record
 
@@ -67,8 +68,8 @@ def over() -> int:
 
 def is_over(pidfd: int) -> bool:
     """Whether the process has ended, reaped or not."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll = make_poll()
+    poll.register(pidfd, POLLIN)
     return bool(poll.poll(0))
 
 

@@ -8,12 +8,13 @@ counted.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from errno import ENOSPC
+from select import POLLOUT
+from select import poll as make_poll
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -185,8 +186,8 @@ class _Sink(NamedTuple):
             finally:
                 sock.detach()
         if self.polled:
-            poll = select.poll()
-            poll.register(self.fd, select.POLLOUT)
+            poll = make_poll()
+            poll.register(self.fd, POLLOUT)
             if not poll.poll(0):
                 raise BlockingIOError(11, "it is full")
         return os.write(self.fd, data)

@@ -6,16 +6,19 @@ Not a judge of what it loads: whether the object serves requests is found out by
 from __future__ import annotations
 
 import importlib
-from types import FunctionType, ModuleType, TracebackType
+import sys
+from types import FunctionType, MethodType, ModuleType, TracebackType
 
 from srvd.errors import LoadFailed
 from srvd.worker import urlconf
 from srvd.worker.tracebacks import format_traceback
 
-__all__ = ["import_module", "load"]
+__all__ = ["import_module", "load", "refuse_patched"]
 
 _IS_COROUTINE = 0x80
 """CO_COROUTINE of a code object; the module `inspect` would take each zygote ten milliseconds."""
+
+_HAS_VARARGS = 0x04
 
 _OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
 """Where the types of names are made that a module imports, and that can be called: Any, list[int], partial, len."""
@@ -47,8 +50,45 @@ def load(target: str) -> object:
             f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
             hint="name its WSGI side, such as what Django's get_wsgi_application() gives, if it has one",
         )
+    _check_arguments(found, target)
     _resolve_urls(target)
+    refuse_patched(target)
     return found
+
+
+def _check_arguments(found: object, target: str) -> None:
+    """Raises `LoadFailed` for a function that surely cannot be called as an application, such as a factory."""
+    call, bound = (found, 0) if isinstance(found, FunctionType) else (getattr(type(found), "__call__", None), 1)  # noqa: B004
+    if isinstance(found, MethodType):
+        call = found.__func__
+    if not isinstance(call, FunctionType):
+        return
+    code = call.__code__
+    most = code.co_argcount - bound
+    least = most - len(call.__defaults__ or ())
+    if least > 2 or (most < 2 and not code.co_flags & _HAS_VARARGS):
+        count = f"{least} argument{'s' if least != 1 else ''}" if least == most else f"{least} to {most} arguments"
+        factory = f"did you mean {target}()? With () it is called once, and what it gives is the application"
+        raise LoadFailed(
+            f"load {target!r}: it takes {count}, and an application takes two (environ, start_response); nothing was "
+            "loaded",
+            hint=factory if least <= 0 and not target.endswith("()") else "",
+        )
+
+
+def refuse_patched(target: str) -> None:
+    """Raises `LoadFailed` where gevent or eventlet has put itself in the place of threads, sockets and clocks."""
+    for name, module, told in (
+        ("gevent", "gevent.monkey", "saved"),
+        ("eventlet", "eventlet.patcher", "already_patched"),
+    ):
+        if getattr(sys.modules.get(module), told, None):
+            raise LoadFailed(
+                f"load {target!r}: {name} has patched this process (monkey patching of threads, sockets, select), and "
+                f"srvd has no {name} workers; nothing was loaded",
+                hint="take out the patch and use threads: `threads = 32` in the pool, or --threads 32, answers as many "
+                "requests at a time",
+            )
 
 
 def _resolve_urls(target: str) -> None:

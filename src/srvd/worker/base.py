@@ -97,7 +97,9 @@ def serve(boot: Boot) -> int:
             hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
     except LoadFailed as failed:
         fds.kill_at_end(boot.link, on=False)
-        text = str(failed.detail.get("traceback", failed.hint))
+        # The last line is what a sentence takes over of it.
+        plain = f"hint: {failed.hint}\n{failed.message}" if failed.hint else failed.message
+        text = str(failed.detail.get("traceback", plain))
         link.say(family.Failed(family.clip(failed.message), family.clip(text)), wait=True)
         return 1
     for warning in warnings:

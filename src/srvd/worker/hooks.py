@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import LoadFailed
-from srvd.worker.application import import_module
+from srvd.worker.application import import_module, refuse_patched
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def load(name: str) -> Loaded:
     """Import the module `name` and find its hooks; none for "". Raises `LoadFailed`, as for an application."""
     if not name:
         return Loaded(Hooks(), [])
-    return find(import_module(name, name), name)
+    found = find(import_module(name, name), name)
+    refuse_patched(name)
+    return found
 
 
 def find(module: ModuleType, name: str) -> Loaded:

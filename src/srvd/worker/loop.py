@@ -5,10 +5,10 @@ Knows nothing of HTTP, of listeners or of orders: those are handlers of a descri
 
 from __future__ import annotations
 
-import select
 import time
 from collections import deque
 from collections.abc import Callable
+from select import epoll  # before an application is loaded, which may replace it
 from typing import Protocol
 
 __all__ = ["NEVER", "Handler", "Loop", "Timed"]
@@ -37,7 +37,7 @@ class Loop:
     """`turn` until stopped. All its methods are called from the thread that turns it."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._epoll = epoll()
         self._handlers: dict[int, Handler] = {}
         self._timed: set[Timed] = set()
         self._due = NEVER  # no deadline is earlier

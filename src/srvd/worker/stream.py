@@ -5,10 +5,11 @@ Blocks the thread that reads, for a bounded time. Knows nothing of the loop, and
 
 from __future__ import annotations
 
-import select
 from collections import deque
 from collections.abc import Callable
 from io import RawIOBase
+from select import POLLIN
+from select import poll as make_poll
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -152,8 +153,8 @@ class BodyStream(RawIOBase):
         body, limit = self._inbound.body, self._limit
         if body is None:  # in the meantime `finish` was called, by another thread
             return
-        poll = select.poll()
-        poll.register(self._transport.fileno(), select.POLLIN)
+        poll = make_poll()
+        poll.register(self._transport.fileno(), POLLIN)
         slowest = limit + body.received / LEAST_RATE - self._waited
         left = max(min(limit, slowest), 0.0)
         began = monotonic()

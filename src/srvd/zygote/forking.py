@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import select
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Sequence
+from select import EPOLLIN, epoll
 from typing import TYPE_CHECKING
 
 from srvd.config.settings import PoolSettings
@@ -85,9 +85,9 @@ class Nursery:
         self._ended: deque[family.Reaped] = deque(maxlen=_ENDS)
         self._stops = Stops()
         self._stopped: set[int] = set()  # pids of children that stand still
-        self._epoll = select.epoll()
-        self._epoll.register(link, select.EPOLLIN)
-        self._epoll.register(self._stops.fd, select.EPOLLIN)
+        self._epoll = epoll()
+        self._epoll.register(link, EPOLLIN)
+        self._epoll.register(self._stops.fd, EPOLLIN)
 
     def run(self) -> None:
         """Fork and bury until told to leave. Workers stay behind: the daemon takes them over."""
@@ -184,7 +184,7 @@ class Nursery:
         link = call_home(self._stock.home)
         if link is not None:
             self._link = link
-            self._epoll.register(link, select.EPOLLIN)
+            self._epoll.register(link, EPOLLIN)
         return True
 
     def _learn(self, modules: Sequence[str]) -> None:
@@ -234,7 +234,7 @@ class Nursery:
             self._say(family.ForkFailed(order.serial, f"open its pidfd: {exc.strerror}"))
             return
         self._children[pidfd] = Newborn(order.serial, pid, lines)
-        self._epoll.register(pidfd, select.EPOLLIN)
+        self._epoll.register(pidfd, EPOLLIN)
         self._say(family.Forked(order.serial, pid))
 
     def _forget(self) -> None:

@@ -7,10 +7,11 @@ exporters of OpenTelemetry start theirs again in the child. Libraries are not kn
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from contextlib import suppress
+from select import POLLIN
+from select import poll as make_poll
 
 from srvd.zygote.native import python_threads
 
@@ -74,8 +75,8 @@ def _names_in_child() -> set[str]:
 def _wait(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
+        poll = make_poll()
+        poll.register(pidfd, POLLIN)
         if not poll.poll(_PATIENCE * 1000):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         with suppress(ChildProcessError):  # the application ignores SIGCHLD: the kernel has reaped it

@@ -36,7 +36,8 @@ def _start(starter: Starter, pool: str) -> Srvd:
 
 
 def _more(load: Load) -> None:
-    load.more(REQUESTS)
+    for _ in range(REQUESTS // 50):
+        load.more(50)
     assert load.failed == []
 
 

@@ -118,7 +118,7 @@ def test_a_late_module_that_ends_its_process_or_hangs_costs_the_zygote_nothing(s
     srvd = _start(starter, 'warm = ["/late"]', leaves)
     srvd.wait_logged("importing late ended the process that tried it: each worker imports that by itself")
     hangs = "import time\n" + IN_A_REQUEST.replace("raise RuntimeError('no request')", "time.sleep(3600)")
-    srvd.configure(toml('workers = 3\nwarm = ["/late"]\nboot_timeout = "6s"'))
+    srvd.configure(toml('workers = 3\nwarm = ["/late"]\nboot_timeout = "12s"'))
     srvd.deploy(hangs, "late")
     assert srvd.ctl("reload").returncode == 0
     srvd.wait_logged("was not done in time: each worker imports that by itself")
@@ -127,11 +127,11 @@ def test_a_late_module_that_ends_its_process_or_hangs_costs_the_zygote_nothing(s
 
 def test_a_path_that_is_warmed_and_hangs_ends_the_reload_with_its_stacks(starter: Starter) -> None:
     srvd = _start(starter, 'warm = ["/late"]')
-    srvd.configure(toml('workers = 3\nwarm = ["/late"]\nboot_timeout = "2s"'))
+    srvd.configure(toml('workers = 3\nwarm = ["/late"]\nboot_timeout = "6s"'))
     srvd.deploy("import time\ntime.sleep(3600)\n", "late")
     done = srvd.ctl("reload")
     assert done.returncode == 1
-    assert "not warm within 2 s" in done.stderr
+    assert "not warm within 6 s" in done.stderr
     assert "late.py" in done.stderr
     assert "(step: warm)" in done.stderr
     assert srvd.pool()["generation"] == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from srvd.core import actions as act
 from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, Word, WorkerSaid
-from srvd.core.model import GenerationId, Kind, OpId, OpState, Phase, Strategy, WorkerId
+from srvd.core.model import GenerationId, Kind, OpId, OpState, Phase, Stage, Strategy, WorkerId
 from srvd.core.state import Operation, Pool
 from tests.folk import CHANGES, Claims
 from tests.watch_time import Certificates, InTime, Remains, Sizes, SpawnRate
@@ -268,6 +268,9 @@ class Changes(Claims):
             self.healthy.add(GenerationId(event.worker.pool, event.worker.generation))
 
     def done(self, action: act.Action) -> None:
+        if isinstance(action, act.Fork):
+            generation = self.world.core.house.pools[action.worker.pool].generations[action.worker.generation]
+            assert generation.stage is not Stage.WARMING, f"{action.worker} is forked while its zygote learns"
         op = self.world.core.operation(action.op) if isinstance(action, act.Ended) else None
         if op is not None and op.state is not OpState.DONE and op.order.kind in CHANGES:
             self._nobody_of_it_is_left(op)

@@ -295,6 +295,7 @@ class World:
         if self.random.random() < self.weather.liar:
             lie = self.random.choice([Word.READY, Word.SERVING, Word.FAILED, Word.HEALTHY, Word.UNHEALTHY])
             self._report(child, WorkerSaid(child.id, lie, "a lie"), 0.003)
+            self._report(child, WorkerWarmed(child.id, ("a.lie",)), 0.003)
 
     def die(self, child: Child, death: Death) -> None:
         """Its process ends now, and its pid may be somebody else's; the report follows."""

@@ -20,7 +20,7 @@ CHANGES = (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR)
 """Operations that bring in another generation."""
 
 ROOT = Actor(0, 1, "root")
-WEB = PoolSpec("web", workers=4, boot_timeout=20, drain_timeout=10, bake=10, rollback_window=60)
+WEB = PoolSpec("web", workers=4, boot_timeout=20, drain_timeout=10, bake=10, bake_errors=5, rollback_window=60)
 API = PoolSpec("api", workers=2, boot_timeout=20, drain_timeout=10, health="/healthz", bake=5, rollback_window=30,
                strategy=Strategy.ROLLING)  # fmt: skip
 JOBS = PoolSpec("jobs", workers=1, boot_timeout=20, drain_timeout=10, bake=0, rollback_window=0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from srvd.core import actions as act
 from srvd.core import snapshot
 from srvd.core.events import (
+    AnswersCounted,
     CancelAsked,
     ConfigRead,
     ConfigRefused,
@@ -44,6 +45,7 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.model import (
+    Answers,
     Death,
     Fault,
     GenerationId,
@@ -195,6 +197,8 @@ class World:
             case act.KillWorker(worker, _):
                 assert worker in self.children, f"a signal to {worker}, whose end was reported"
                 self._kill(self.children[worker])
+            case act.CountAnswers(pool):
+                self.later(self._counted(pool))
             case act.ReadConfig(op):
                 self._read_config(op)
             case act.CheckProgram(op):
@@ -353,6 +357,15 @@ class World:
     def _warmed(self, child: Child, modules: tuple[str, ...]) -> None:
         if not child.dead:
             self._report(child, WorkerWarmed(child.id, modules), 0.003)
+
+    def _counted(self, pool: str) -> AnswersCounted:
+        """Some generations answer many requests with 5xx; the counts have nothing to do with each other."""
+        counts = []
+        for child in self.children.values():
+            if child.id.pool == pool and not child.dead:
+                total = self.random.randrange(40)
+                counts.append((child.id, Answers(total, total * (child.id.generation % 4 == 3) * 3 // 4)))
+        return AnswersCounted(pool, tuple(counts))
 
     def _opens(self, child: Child) -> None:
         if child.state == "standby":

@@ -209,10 +209,7 @@ class PoolSettings(NamedTuple):
     ] = ""
     health_host: Annotated[
         str,
-        Setting(
-            "Host that the health probe asks for; empty: the first name in its listeners' addresses, else localhost",
-            "words",
-        ),
+        Setting("Host the health probe asks for; empty: a name in its listeners' addresses, else localhost", "words"),
     ] = ""
     health_status: Annotated[
         tuple[str, ...], Setting("Statuses that the health probe takes for healthy, codes and ranges", "statuses")
@@ -246,8 +243,11 @@ class PoolSettings(NamedTuple):
         float, Setting("For the health probe to be answered well; until then it is repeated", "duration")
     ] = 5.0
     bake: Annotated[
-        float, Setting("After a reload, a crash loop within this time switches back; 0: never", "duration or 0")
+        float, Setting("How long crash loops and worse answers after a reload switch back; 0: never", "duration or 0")
     ] = 10.0
+    bake_errors: Annotated[
+        int, Setting("Percentage points of 5xx more than before that switch back in that time; 0: any", "count:0..100")
+    ] = 5
     rollback_window: Annotated[
         float,
         Setting("How long the former generation stays loaded for a rollback; 0: not at all", "duration or 0"),

@@ -88,6 +88,12 @@ class KillWorker(Record):
     dump: bool = False  # first its stacks go to the log
 
 
+class CountAnswers(Record):
+    """Count what the workers of the pool have answered; answered by `AnswersCounted`."""
+
+    pool: str
+
+
 class ReopenLog(Record):
     """Open the daemon's own log anew; answered by `LogReopened`."""
 
@@ -164,5 +170,6 @@ class Exit(Record):
 
 Action = (
     ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker
-    | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Opened | Refused | Ended | Note | Exit
+    | CountAnswers | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Opened | Refused | Ended
+    | Note | Exit
 )  # fmt: skip

@@ -73,7 +73,9 @@ def _pool(house: House, pool: Pool) -> str:
         text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"
     if state == "crashing":
         return f"{text}, it is crashing: {_line(pool.breaker.reason)}"
-    return f"{text}, its zygote is being replaced" if pool.is_lost else text
+    if pool.is_lost:
+        text = f"{text}, its zygote is being replaced"
+    return f"{text}; {_line(pool.taken_back)}" if pool.taken_back else text
 
 
 def _change_under_way(house: House) -> Operation | None:

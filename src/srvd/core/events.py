@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core.model import Actor, Death, Fault, GenerationId, Headroom, OpId, Order, Pid, PoolSpec, Revision, WorkerId
+from srvd.core.model import (
+    Actor,
+    Answers,
+    Death,
+    Fault,
+    GenerationId,
+    Headroom,
+    OpId,
+    Order,
+    Pid,
+    PoolSpec,
+    Revision,
+    WorkerId,
+)
 from srvd.record import Record
 
 
@@ -187,6 +200,13 @@ class WorkerOutgrew(Record):
     limit: int
 
 
+class AnswersCounted(Record):
+    """What each worker of the pool that lives has answered."""
+
+    pool: str
+    counts: tuple[tuple[WorkerId, Answers], ...]
+
+
 class LogReopened(Record):
     """The daemon's own log is open anew, or, with a problem, is not."""
 
@@ -223,6 +243,6 @@ Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
     | ZygoteLearned | CodeMixed | WorkerWarmed
     | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
-    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew | LogReopened | ProgramChecked | ProgramReplaced
-    | Tick
+    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew | AnswersCounted | LogReopened | ProgramChecked
+    | ProgramReplaced | Tick
 )  # fmt: skip

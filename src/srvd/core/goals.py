@@ -5,7 +5,7 @@ Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else,
 
 from __future__ import annotations
 
-from srvd.core import operations, outcome, reopening, rollout
+from srvd.core import baking, operations, outcome, reopening, rollout
 from srvd.core.failure import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.state import House, Operation, Pool, Rollout, Turn
@@ -80,7 +80,7 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
             break
     baking = [part.pool for part in op.rollouts.values() if house.pools[part.pool].bake is not None]
     finished = bool(op.rollouts) and all(part.finished for part in op.rollouts.values())
-    if finished and op.order.wait_bake and baking:
+    if finished and op.order.wait_bake and (baking or op.progress[0] == "bake"):
         phase, done, total = "bake", 0, 0
     operations.report(op, phase, done, total, turn)
     if not finished or (op.order.wait_bake and baking):
@@ -212,6 +212,8 @@ def bake_is_spoiled(house: House, pool: Pool) -> str:
     )
     if pool.breaker.strikes >= RETURN_STRIKES - committing:
         return pool.breaker.reason
+    if worse := baking.spoiled(pool):
+        return worse
     deaths = pool.bake.deaths + pool.breaker.strikes
     if deaths >= max(RETURN_STRIKES, pool.target):
         return f"{deaths} of its workers died while it baked"

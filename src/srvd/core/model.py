@@ -92,8 +92,16 @@ class PoolSpec(Record):
     health_timeout: float = 5.0
     warm: bool = False  # there are paths that a canary is asked besides
     bake: float = 10.0
+    bake_errors: int = 0  # percentage points of 5xx more than the former generation's that switch back; 0: any
     rollback_window: float = 600.0
     strategy: Strategy = Strategy.AUTO
+
+
+class Answers(Record):
+    """Responses that were given."""
+
+    total: int = 0
+    failed: int = 0  # 5xx
 
 
 class Headroom(Record):

@@ -5,7 +5,7 @@ Whether it may begin is `operations.py`'s, whether it has come true `goals.py`'s
 
 from __future__ import annotations
 
-from srvd.core import failure, goals, moves, operations, reopening, rollout, upgrading
+from srvd.core import baking, failure, goals, moves, operations, reopening, rollout, upgrading
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
@@ -135,6 +135,7 @@ def config_read(house: House, op: Operation, revision: Revision, specs: tuple[Po
             pool.override, pool.paused = None, False
         pool.breaker.clear()
         strategy = rollout.choose(spec, pool.size(spec), headroom.get(spec.name, Headroom()))
+        baking.look_before(pool, turn)
         rollout.begin(op, pool, moves.load(pool, spec, revision, turn), strategy)
 
 

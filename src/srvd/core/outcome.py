@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core.model import Kind
 from srvd.core.state import Generation, House, Operation, Pool
 
-__all__ = ["from_disk", "nobody", "not_probed", "of_rollouts", "of_scale", "workers"]
+__all__ = ["from_disk", "nobody", "not_probed", "notes", "of_rollouts", "of_scale", "workers"]
 
 
 def workers(count: int) -> str:
@@ -18,6 +18,12 @@ def workers(count: int) -> str:
 def nobody(pool: Pool) -> str:
     """Clients hang: that is what was asked for, and not what anybody expects."""
     return f"{pool.name} serves nobody now; clients wait"
+
+
+def notes(pool: Pool) -> list[str]:
+    """What is worth a sentence in the status although the pool is well."""
+    wanted = pool.source is not None and not pool.target and not pool.paused and not pool.removed
+    return list(filter(None, (nobody(pool) if wanted else "", pool.taken_back)))
 
 
 def not_probed(*pools: Pool) -> str:

@@ -6,12 +6,12 @@ while the new generation bakes switches back. Knows nothing of queues and answer
 
 from __future__ import annotations
 
-from srvd.core import moves, probing
+from srvd.core import baking, moves, probing
 from srvd.core.actions import Level
 from srvd.core.failure import ABANDONED
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
-from srvd.core.state import NEVER, Bake, Generation, House, Operation, Pool, Rollout, Turn, Zygote
+from srvd.core.state import NEVER, Generation, House, Operation, Pool, Rollout, Turn, Zygote
 
 LOSSES = 8
 """Ready workers of a trial that may die before it is abandoned."""
@@ -93,6 +93,7 @@ def _commit(house: House, op: Operation, turn: Turn) -> None:
         moves.shift(trial, Impulse.COMMIT)
         trial.deadline = NEVER
         pool.active, pool.spec, pool.bake, pool.removed = trial.id.number, trial.spec, None, False
+        pool.taken_back = ""
         pool.breaker.clear()
         if op.order.kind is not Kind.REPAIR:  # a zygote that dies again and again is not loaded at once each time
             pool.mender.clear()
@@ -128,7 +129,7 @@ def _put_aside(op: Operation, pool: Pool, former: Generation, turn: Turn) -> Non
     bake = pool.spec.bake if op.order.kind is Kind.RELOAD else 0.0
     former.deadline = turn.now + bake + pool.spec.rollback_window
     if bake > 0:
-        pool.bake = Bake(turn.now + bake, former.id.number)
+        former.deadline += baking.begin(pool, former.id.number, turn)
 
 
 def unpark(pool: Pool, turn: Turn) -> None:
@@ -191,6 +192,7 @@ def go_back(pool: Pool, fault: Fault, turn: Turn) -> None:
     former.deadline = NEVER
     pool.active, pool.spec, pool.parked, pool.bake = former.id.number, former.spec, None, None
     pool.breaker.clear()
+    pool.taken_back = f"{bad.id} was taken back: {fault.message}"
     turn.note(
         Level.ERROR, "generation", f"generation {bad.id} is taken back: {fault.message}; {former.id} serves again",
         ("generation", str(bad.id)), ("former", str(former.id)),

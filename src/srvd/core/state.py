@@ -17,6 +17,7 @@ from srvd.core.actions import Action, Level, Note
 from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
+    Answers,
     Death,
     Fault,
     GenerationId,
@@ -156,11 +157,15 @@ class Generation:
 
 
 class Bake(Record):
-    """After the commit: until when a crash loop switches back, and to what."""
+    """After the commit: until when a crash loop or worse answers switch back, and to what."""
 
     until: float
     former: int
     deaths: int = 0  # of workers that had been ready, not counting kills from outside
+    former_answers: Answers | None = None  # what the new one's are held against; None: not counted
+    answers: Answers = Answers()  # of the new generation, when they were counted last
+    look_at: float = NEVER  # when they are counted next
+    over: bool = False  # they are counted for the last time
 
 
 class Certificate(Record):
@@ -209,6 +214,8 @@ class Pool:
     active: int | None = None
     parked: int | None = None
     bake: Bake | None = None
+    counted: tuple[tuple[WorkerId, Answers], ...] = ()  # of all workers, when the reload under way began
+    taken_back: str = ""  # which generation was, and why, until the next one takes over
     restarts: int = 0
 
     def __init__(self, spec: PoolSpec, numbers: int = 0, serials: int = 0) -> None:

@@ -6,13 +6,13 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 from __future__ import annotations
 
 from srvd.core import (
+    baking,
     facts,
     failure,
     goals,
     moves,
     operations,
     orders,
-    outcome,
     reopening,
     resuming,
     rollout,
@@ -29,6 +29,7 @@ from srvd.core.actions import (
     Refused,
 )
 from srvd.core.events import (
+    AnswersCounted,
     CancelAsked,
     CodeMixed,
     ConfigRead,
@@ -114,6 +115,8 @@ class Supervisor:
                 self._cancel(ticket, op_id, actor, turn)
             case ConfigRead() | ConfigRefused() | ProgramChecked() | ProgramReplaced():
                 self._answered(event, turn)
+            case AnswersCounted(name) if name in self.house.pools:
+                baking.counted(self.house.pools[name], event, turn)
             case LogReopened(problem):
                 reopening.answered(self.house, reopening.DAEMON, problem)
             case Started():
@@ -184,11 +187,7 @@ class Supervisor:
             for breaker in (pool.breaker, pool.mender):
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
-            if pool.bake is not None and pool.bake.until <= now:
-                pool.bake = None
-                said = f"pool {pool.name}: {pool.name}@{pool.active} stays: no crash loop while it baked"
-                note = outcome.not_probed(pool)
-                turn.note(Level.INFO, "generation", f"{said}; {note}" if note else said)
+            baking.tick(pool, turn)
         for op in house.open_operations:
             for part in op.rollouts.values():
                 if part.retry_at <= now:
@@ -254,12 +253,13 @@ class Supervisor:
         )
 
     def _go_back(self, pool: Pool, reason: str, turn: Turn) -> None:
-        proof = next(
-            (d.traceback or d.death.stderr for d in reversed(pool.deaths) if d.traceback or d.death.stderr), ""
+        died = not baking.spoiled(pool)
+        deaths = [d.traceback or d.death.stderr for d in pool.deaths if died]
+        proof = next(filter(None, reversed(deaths)), "")
+        hint = (
+            "srvctl why" if died else "what the application has logged of its errors; bake_errors says how many may be"
         )
-        fault = Fault(
-            "rolled_back", f"{reason}; the former generation serves again", "srvctl why", "bake", pool.name, proof
-        )
+        fault = Fault("rolled_back", f"{reason}; the former generation serves again", hint, "bake", pool.name, proof)
         op = next(
             (o for o in self.house.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None
         )
@@ -319,13 +319,11 @@ def _told(fault: Fault) -> str:
 
 
 def _pool_deadline(pool: Pool) -> float:
-    due = NEVER
+    due = baking.deadline(pool)
     for generation in pool.generations.values():
         due = min(due, generation.deadline, generation.ask_at)
         for worker in generation.workers.values():
             due = min(due, worker.deadline, worker.wake_at)
-    if pool.bake is not None:
-        due = min(due, pool.bake.until)
     source = pool.source
     if source is not None:
         fresh, _ = pool.split()

@@ -54,7 +54,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "restarts": pool.restarts,
         "strikes": pool.breaker.strikes,
         "mixed": source.mixed if source else "",
-        "notes": [outcome.nobody(pool)] if source and not pool.target and not pool.paused else [],
+        "notes": outcome.notes(pool),
         "trouble": pool.breaker.reason or pool.mender.reason or (source.weight.reason if source else ""),
     }
 

@@ -41,6 +41,7 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
         health_timeout=pool.health_timeout,
         warm=bool(pool.warm),
         bake=pool.bake,
+        bake_errors=pool.bake_errors,
         rollback_window=pool.rollback_window,
         strategy=Strategy(pool.strategy),
     )

@@ -13,6 +13,7 @@ from typing import assert_never
 from srvd.config.health import probe_url
 from srvd.config.settings import Config, PoolSettings
 from srvd.core.actions import (
+    CountAnswers,
     DropRevision,
     Fork,
     KillWorker,
@@ -24,8 +25,8 @@ from srvd.core.actions import (
     TellWorker,
     Told,
 )
-from srvd.core.events import Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
-from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.core.events import AnswersCounted, Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
+from srvd.core.model import Answers, GenerationId, Revision, WorkerId
 from srvd.daemon import commons as common_things
 from srvd.daemon import worker as employed
 from srvd.daemon import zygotes
@@ -47,10 +48,12 @@ from srvd.wire import family
 __all__ = ["PERFORMED", "Family", "Performer"]
 
 Performed = (
-    StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker | SealListeners | DropRevision
+    StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker | CountAnswers | SealListeners
+    | DropRevision
 )  # fmt: skip
 
-PERFORMED = (StartZygote, StopZygote, KillZygote, Teach, Fork, TellWorker, KillWorker, SealListeners, DropRevision)
+PERFORMED = (StartZygote, StopZygote, KillZygote, Teach, Fork, TellWorker, KillWorker, CountAnswers,
+             SealListeners, DropRevision)  # fmt: skip
 """The actions that `perform` takes."""
 
 _HANDSHAKES = 1.0
@@ -127,6 +130,8 @@ class Performer:
                 self._tell(action)
             case KillWorker(worker, dump):
                 self.workers.kill(worker, dump=dump)
+            case CountAnswers(pool):
+                self._emit(AnswersCounted(pool, self._answers(pool)))
             case SealListeners():
                 self._listeners.seal()
                 self._loop.call_later(_HANDSHAKES, self._close_emptied)
@@ -253,6 +258,15 @@ class Performer:
             health=probe_url(config, name) if pool.health else "",
             warm=tuple(probe_url(config, name, path) for path in pool.warm),
         )
+
+    def _answers(self, pool: str) -> tuple[tuple[WorkerId, Answers], ...]:
+        """What each worker of the pool has answered; a request that was not answered at all is none."""
+        found = []
+        for worker in self.workers.pids().values():
+            if worker.pool == pool:
+                _, *classes = self.workers.facts(worker).by_class
+                found.append((worker, Answers(sum(classes), classes[4])))
+        return tuple(found)
 
     def _probe_url(self, worker: WorkerId) -> str:
         return probe_url(self._configs[self._revisions[_generation(worker)]], worker.pool)

@@ -80,7 +80,12 @@ _TIMEOUT = Field(
     "timeout", "seconds", "Give up and restore the former state so long after the order; 0: no such limit", 0.0
 )
 _WAIT = Field("wait", "flag", "Answer when it is done; without it, as soon as it has begun", True)
-_BAKE = Field("bake", "flag", "Wait until the new generation has also stood the test of the bake time", False)
+_BAKE = Field(
+    "bake",
+    "flag",
+    "Wait for the end of the bake, too; 1 if it brought the former generation back",
+    False,
+)
 _OFFSET = Field("offset", "int", "Skip so many, the newest first", 0, most=1 << 31)
 
 COMMANDS: tuple[Command, ...] = (

@@ -16,6 +16,7 @@ from srvd.ctl.line import Line
 from srvd.ctl.render import escape, instance, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
+from srvd.excerpt import excerpt
 from srvd.record import Record
 from srvd.wire.commands import READY, Command, command
 
@@ -66,13 +67,15 @@ def run(asked: Asked) -> int:
 
 
 def _ask(line: Line, asked: Asked) -> dict[str, Any]:
-    follower = Follower(quiet=asked.as_json)
+    follower, done = Follower(quiet=asked.as_json), False
     try:
-        return line.ask(asked.entry, asked.args, asked.patience, follower.show)
+        result = line.ask(asked.entry, asked.args, asked.patience, follower.show)
+        done = True
+        return result
     except KeyboardInterrupt:
         raise _interrupted(line, asked) from None
     finally:
-        follower.end()
+        follower.end(done=done)
 
 
 def _follow(line: Line, asked: Asked) -> None:
@@ -163,14 +166,15 @@ def exit_code(problem: SrvdError) -> int:
     return forced if isinstance(forced, int) else problem.exit_code
 
 
-def report(problem: SrvdError, *, as_json: bool) -> int:
-    """Say on stderr what went wrong, the application's own words first; the exit code."""
+def report(problem: SrvdError, *, as_json: bool, verbose: bool = False) -> int:
+    """Say on stderr what went wrong, the application's own words first, all of them if `verbose`; the exit code."""
     if as_json:
         put_json({"schema": 1, "error": problem.to_wire()}, err=True)
         return exit_code(problem)
     traceback = problem.detail.get("traceback")
     if traceback:
-        put(escape(traceback, lines=True).rstrip("\n"), err=True)
+        shown = str(traceback) if verbose else excerpt(str(traceback))
+        put(escape(shown, lines=True).rstrip("\n"), err=True)
     step = problem.detail.get("step")
     first, *more = escape(problem.message, lines=True).split("\n")
     put(f"{click.style('error', fg='red')}: {first}" + (f" (step: {escape(step)})" if step else ""), err=True)

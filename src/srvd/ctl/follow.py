@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from srvd.ctl.render import escape, is_terminal
+from srvd.ctl.render import escape, is_terminal, seconds
 
 __all__ = ["Follower"]
 
@@ -21,32 +22,39 @@ _CLEAR = "\r\x1b[2K"
 
 
 class Follower:
-    """One line a phase; the line of the present phase is written anew with each step."""
+    """One line a phase; the line of the present phase is written anew with each step, and at its end with its time."""
 
-    __slots__ = ("_live", "_phase", "_shown")
+    __slots__ = ("_began", "_last", "_live")
 
     def __init__(self, *, quiet: bool) -> None:
         self._live = not quiet and is_terminal(sys.stderr)
-        self._phase = ""
-        self._shown = False  # a line without its end is on the screen
+        self._began = 0.0
+        self._last: Mapping[str, Any] | None = None  # whose line is on the screen, without its end
 
     def show(self, progress: Mapping[str, Any]) -> None:
         if not self._live:
             return
-        phase = str(progress["phase"])
-        if self._shown:
-            sys.stderr.write("\n" if phase != self._phase else _CLEAR)
-        self._phase = phase
+        if self._last is not None and progress["phase"] != self._last["phase"]:
+            self.end(done=True)  # the next phase begins when this one has come true
+        if self._last is None:
+            self._began = time.monotonic()
+        else:
+            sys.stderr.write(_CLEAR)
+        self._last = progress
         sys.stderr.write(_line(progress, _columns()))
         sys.stderr.flush()
-        self._shown = True
 
-    def end(self) -> None:
-        """Leave the last line as it is, and the cursor below it."""
-        if self._shown:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
-            self._shown = False
+    def end(self, *, done: bool) -> None:
+        """Leave the cursor below the last line: full and with its time if it was `done`, else as far as it came."""
+        if self._last is None:
+            return
+        if done:
+            total = self._last["total"]
+            line = _line({**self._last, "done": total, "message": seconds(time.monotonic() - self._began)}, _columns())
+            sys.stderr.write(f"{_CLEAR}{line}")
+        sys.stderr.write("\n")
+        sys.stderr.flush()
+        self._last = None
 
 
 def _line(progress: Mapping[str, Any], columns: int) -> str:

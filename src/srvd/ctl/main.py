@@ -176,7 +176,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code: Any = cli.main(arguments, prog_name="srvctl", standalone_mode=False)
     except SrvdError as exc:
-        return report(exc, as_json=as_json)
+        return report(exc, as_json=as_json, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
     except click.ClickException as exc:
         return report(_misused(exc), as_json=as_json)
     except (click.Abort, KeyboardInterrupt):

@@ -108,6 +108,9 @@ def options(entry: Command) -> list[click.Parameter]:
     for field in entry.fields:
         if field.name not in ("pool", "worker", "size", "delta"):
             made += _of_field(field)
+    if entry.changes or entry.name == "op.wait":
+        about = "Show all of a traceback, not only the application's own lines"
+        made.append(click.Option(["--verbose", "-v"], is_flag=True, help=about))
     if entry.streams:
         follow = "Go on with what happens from now on, until interrupted"
         made.append(click.Option(["--follow", "-f", "follow"], is_flag=True, help=follow))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from srvd.ctl import render
-from srvd.ctl.follow import _line
+from srvd.ctl.follow import BAR, Follower, _line
 from tests.test_ctl_commands import SRVCTL, Daemon, environment
 
 
@@ -66,6 +67,24 @@ def test_progress_is_live_on_a_terminal_a_line_a_phase_and_a_bar_for_the_workers
     assert "\r\x1b[2K" in seen
     assert "2/3 worker web/4#1 is ready" in seen
     assert "scale web: \x1b[32mdone\x1b[0m" in seen
+
+
+def test_each_step_ends_full_with_its_time_and_a_failed_one_as_far_as_it_came(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("srvd.ctl.follow.is_terminal", lambda stream: True)
+    follower = Follower(quiet=False)
+    told = [("load", 0, 1), ("canary", 0, 1), ("stage", 1, 4), ("commit", 2, 4), ("bake", 0, 0)]
+    for phase, done, total in told:
+        follower.show({"phase": phase, "done": done, "total": total, "message": "web/2#3 boots"})
+    follower.end(done=True)
+    left = [line.rpartition("\x1b[2K")[2] for line in capsys.readouterr().err.split("\n")[:-1]]
+    full = "#" * BAR
+    assert [line.split("]")[0] for line in left[:4]] == [f"  {phase:<10} [{full}" for phase, _, _ in told[:4]]
+    assert all(re.search(r"\d m?s$", line) for line in left), left
+    follower.show({"phase": "stage", "done": 1, "total": 4, "message": ""})
+    follower.end(done=False)
+    assert "] 1/4\n" in capsys.readouterr().err
 
 
 def test_progress_is_quiet_with_json_and_where_no_terminal_is(daemon: Daemon) -> None:

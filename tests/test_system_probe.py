@@ -68,6 +68,10 @@ def test_code_that_cannot_be_imported_does_not_wait_for_the_time_to_be_over(star
     reload = srvd.ctl("reload")  # within a minute
     assert reload.returncode == 1
     assert "SyntaxError" in reload.stderr
+    assert "def broken(:" in reload.stderr
+    assert "site-packages" not in reload.stderr
+    whole = srvd.ctl("reload", "-v")
+    assert "site-packages/django" in whole.stderr
     assert srvd.operation(srvd.call("history")["operations"][0]["id"])["state"] == "failed"
 
 
@@ -81,10 +85,10 @@ def test_what_the_application_wrote_meanwhile_is_shown_and_no_hint_that_cannot_b
 
 def test_an_answer_says_what_was_not_probed(starter: Starter) -> None:
     srvd = starter(config=toml("workers = 1\nbake = 0.5"))
-    assert "web@1 serves with 1 worker; not probed: pools.web.health is not set" in srvd.logged()
+    assert re.search(r"ready: web@1 serves with 1 worker.*; not probed: pools.web.health is not set", srvd.logged())
     said = srvd.ctl("reload", "--bake")
     assert said.returncode == 0
-    assert "web@2 serves with 1 worker; not probed: pools.web.health is not set" in said.stdout
+    assert re.search(r"web@2 serves with 1 worker.*; not probed: pools.web.health is not set", said.stdout)
     assert "proved" not in srvd.ctl("events").stdout
     srvd.configure((srvd.folder / "srvd.toml").read_text() + 'health = "/"\n')
     assert "not probed" not in srvd.ctl("reload").stdout
@@ -95,7 +99,9 @@ def test_a_rollback_says_what_serves_instead_of_what_and_a_second_one_is_refused
     srvd.good("two")
     assert srvd.ctl("reload").returncode == 0
     back = srvd.ctl("rollback")
-    assert re.search(r"web@1 \(loaded \d{4}-\d\d-\d\d \d\d:\d\d\) serves instead of web@2 with 1 worker", back.stdout)
+    assert re.search(
+        r"web@1 \(loaded \d{4}-\d\d-\d\d \d\d:\d\d from .+\) serves instead of web@2 with 1 worker", back.stdout
+    )
     assert srvd.get().startswith("one ")
     again = srvd.ctl("rollback")
     assert again.returncode == 1

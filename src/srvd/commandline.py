@@ -22,6 +22,7 @@ from srvd.config import gunicorn, show, values
 from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
 from srvd.errors import EXIT, BadArgs, SrvdError
+from srvd.excerpt import excerpt
 from srvd.log import escape
 from srvd.usage import nearest_option, sentence, show_topic
 
@@ -150,7 +151,8 @@ def start(path: str | None, daemonize: bool, **given: Any) -> None:
 
 @cli.command(help=_CHECK_HELP, short_help="Check the configuration and try the applications; change nothing.")
 @_with_settings
-def check(path: str | None, **given: Any) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Show all of a traceback, not only the application's own lines.")
+def check(path: str | None, verbose: bool, **given: Any) -> None:
     config = Source.find(path, _given(given)).read()
     from srvd.daemon import trial  # here, because `config` and `version` start no process
 
@@ -163,7 +165,7 @@ def check(path: str | None, **given: Any) -> None:
         try:
             tried = trial.try_start(config, pool.name, partial(_say_line, pool.name))
         except SrvdError as error:
-            complain(error)
+            complain(error, verbose=verbose)
             code = code or EXIT.FAILED
             continue
         for text in (*tried.notes, *tried.warnings):
@@ -226,12 +228,12 @@ def _say_line(source: str, line: str) -> None:
     click.echo(f"{source} | {escape(line)}", err=True)
 
 
-def complain(error: SrvdError) -> None:
+def complain(error: SrvdError, *, verbose: bool = True) -> None:
     """The error, its traceback and its hint on standard error; in colour only there where it is a terminal."""
     click.echo(f"{_marked('error', 'red')}: {_printable(error.message)}", err=True)
     traceback = str(error.detail.get("traceback", "")).rstrip()
     if traceback:
-        click.echo(_printable(traceback), err=True)
+        click.echo(_printable(traceback if verbose else excerpt(traceback)), err=True)
     if error.hint:
         click.echo(f"{_marked('hint', 'cyan')}: {_printable(error.hint)}", err=True)
 

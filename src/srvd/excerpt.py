@@ -22,11 +22,11 @@ _FRAME = re.compile(r'  File "(.+)", line \d+, in ')
 _FOREIGN = re.compile(r"/(?:site|dist)-packages/|/lib/python3[^/]*/|/srvd/(?:worker|zygote)/|^<frozen ")
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, whole: str = "-v") -> str:
     """The text, its traceback cut down to the frames of the application's files; of chained exceptions the last one.
 
     Frames of installed packages, of the standard library and of srvd are left out. Where nothing else is left, the
-    last frame stays. The last line says how many lines are not shown.
+    last frame stays. The last line says how many lines are not shown, and that they would be with `whole`.
     """
     lines = text.split("\n")
     if _HEAD not in lines or len(lines) <= SHORT:
@@ -38,7 +38,7 @@ def excerpt(text: str) -> str:
     own = next((mine for block in reversed(blocks) if (mine := _own(_frames(block)[:-1]))), frames[-1:])
     shown = [*lines[:begin], _HEAD, *(line for frame in own for line in frame), *raised]
     left_out = len(lines) - len(shown)
-    return "\n".join([*shown, f"({left_out} lines are not shown: -v)"]) if left_out > 0 else text
+    return "\n".join([*shown, f"({left_out} lines are not shown: {whole})"]) if left_out > 0 else text
 
 
 def _blocks(lines: Sequence[str]) -> list[list[str]]:

@@ -22,6 +22,7 @@ from srvd.daemon.listeners import Listeners, named
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import Performer
 from srvd.errors import SrvdError
+from srvd.excerpt import excerpt
 from srvd.log import Log
 
 Trace = Callable[[str, object], None]
@@ -187,7 +188,8 @@ class Engine:
             case act.ReopenLog():
                 self.emit(LogReopened(self.reopen_log()))
             case act.Exit():
-                self.on_exit(action)
+                all_of_it = self.trace is not None
+                self.on_exit(action if all_of_it else action._replace(text=excerpt(action.text, "--log-level debug")))
             case _:
                 self._performer.perform(action)
 

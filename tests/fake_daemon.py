@@ -56,6 +56,7 @@ def pool(name: str = "web", state: str = "ready", wish: int = 4) -> dict[str, An
         "override": wish if wish != 4 else None,
         "paused": False,
         "restarts": 0,
+        "requests": 40,
         "workers": [worker(number, name) for number in range(wish)],
     }
 

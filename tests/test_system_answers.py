@@ -75,6 +75,31 @@ def test_a_zygote_that_dies_has_a_certificate(starter: Starter) -> None:
     assert "web@1: the zygote died; " in srvd.ctl("why", "web@1").stdout
 
 
+def test_requests_are_counted_over_the_lives_of_workers(starter: Starter) -> None:
+    srvd = starter("--workers", "2")
+    for _ in range(6):
+        srvd.get("/")
+    assert srvd.ctl("recycle").returncode == 0
+    wait_for(lambda: srvd.pool()["requests"] == 6)
+    assert srvd.ctl("reload").returncode == 0
+    wait_for(lambda: len(srvd.deaths()) == 4)
+    assert srvd.pool()["requests"] == 6
+    assert srvd.ctl("upgrade").returncode == 0
+    assert srvd.pool()["requests"] == 6
+
+
+@needs_root
+def test_the_history_names_who_became_root(starter: Starter) -> None:
+    srvd = starter("--workers", "1")
+    srvd.env["SUDO_USER"] = "nobody"
+    assert srvd.ctl("scale", "2").returncode == 0
+    logged_in = Path("/proc/self/loginuid").read_text() not in ("0", "4294967295")
+    assert logged_in or "root (for nobody)" in srvd.ctl("history").stdout
+    srvd.env["SUDO_USER"] = "no such user"
+    assert srvd.ctl("scale", "1").returncode == 0
+    assert "no such user" not in srvd.ctl("history").stdout
+
+
 def test_a_worker_may_be_named_by_its_pid_and_without_a_number_sign(starter: Starter) -> None:
     srvd = starter("--workers", "1")
     (worker,) = srvd.serving()

@@ -23,6 +23,7 @@ def certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate
         worker.ready_at is not None,
         worker.failure,
     )
+    pool.answered += death.requests
     if is_departure(certificate):
         brief = certificate._replace(death=death._replace(stderr="", stacks=""))  # the log has what it wrote
         pool.departures = (*pool.departures, brief)[-CERTIFICATES:]

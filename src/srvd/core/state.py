@@ -217,6 +217,7 @@ class Pool:
     counted: tuple[tuple[WorkerId, Answers], ...] = ()  # of all workers, when the reload under way began
     taken_back: str = ""  # which generation was, and why, until the next one takes over
     restarts: int = 0
+    answered: int = 0  # requests, by workers that have ended
 
     def __init__(self, spec: PoolSpec, numbers: int = 0, serials: int = 0) -> None:
         self.spec = spec

@@ -38,8 +38,8 @@ def _show_status(result: Map) -> None:
         trouble = f" – {escape(listener['problem'])}: `srvctl reload` opens it anew" if listener.get("problem") else ""
         put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}{trouble}")
     put()
-    heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "MEMORY", "GENERATION", "RESTARTS"]
-    table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS MEMORY GENERATION RESTARTS")
+    heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "RSS", "GENERATION", "RESTARTS"]
+    table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS RSS GENERATION RESTARTS")
     for pool in result["pools"]:
         for note in pool.get("notes", ()):
             put(escape(note))
@@ -66,7 +66,7 @@ def _pool_row(pool: Map) -> list[object]:
     workers = pool["workers"]
     return [
         pool["name"], pool["kind"], pool["state"], _strength(pool), _total(workers, "busy"),
-        number(_total(workers, "requests")), size(_total(workers, "rss_bytes")), pool["generation"], pool["restarts"],
+        number(pool["requests"]), size(_total(workers, "rss_bytes")), pool["generation"], pool["restarts"],
     ]  # fmt: skip
 
 
@@ -85,8 +85,8 @@ def _total(workers: Iterable[Map], key: str) -> int:
 
 
 def _show_workers(result: Map) -> None:
-    heads = ["WORKER", "PID", "STATE", "REQUESTS", "MEMORY", "CONNECTIONS", "BUSY", "UP", "REQUEST"]
-    table(heads, [_worker_row(worker) for worker in result["workers"]], "PID REQUESTS MEMORY CONNECTIONS BUSY")
+    heads = ["WORKER", "PID", "STATE", "REQUESTS", "RSS", "CONNECTIONS", "BUSY", "UP", "REQUEST"]
+    table(heads, [_worker_row(worker) for worker in result["workers"]], "PID REQUESTS RSS CONNECTIONS BUSY")
     if len(result["workers"]) < result["total"]:
         put(f"{len(result['workers'])} of {result['total']}; see more with --offset", err=True)
 

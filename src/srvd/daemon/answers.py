@@ -234,6 +234,7 @@ class Answers:
         for pool in house.pools.values():
             entry = view.pool_map(house, pool)
             entry["workers"] = [self._brief_worker(worker, now) for worker in view.workers(pool)]
+            entry["requests"] = pool.answered + sum(worker["requests"] for worker in entry["workers"])
             pools.append(entry)
         state = "stopping" if house.stop is not None else "running" if house.started else "starting"
         daemon = {**self._daemon(), "state": state}

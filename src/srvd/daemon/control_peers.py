@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from srvd.core.model import Actor
 from srvd.errors import ConfigInvalid
+from srvd.linux import procfs
 from srvd.linux.identity import OVERFLOW, is_mapped
 from srvd.record import Record
 from srvd.wire.commands import ADMIN, ROLES
@@ -84,7 +85,17 @@ def identify(sock: socket.socket, roles: Roles) -> Peer:
     """Who connected. Raises `OSError` when the kernel does not tell."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     role = roles.of(uid, [gid, *(_groups(sock) if roles.groups else ())])
-    return Peer(uid, gid, pid, _user_name(uid) if role else f"uid {uid}", role)
+    return Peer(uid, gid, pid, _user_name(uid) + _behind(uid, pid) if role else f"uid {uid}", role)
+
+
+def _behind(uid: int, pid: int) -> str:
+    """Who became root: with sudo everybody is root, and a history should say who it was. Decides nothing."""
+    login = procfs.login(pid) if uid == 0 and pid else ""
+    try:
+        person = pwd.getpwuid(int(login)) if login.isdecimal() else pwd.getpwnam(login)
+    except KeyError:  # "" is nobody's name
+        return ""
+    return f" (for {person.pw_name})" if person.pw_uid else ""
 
 
 def _groups(sock: socket.socket) -> list[int]:

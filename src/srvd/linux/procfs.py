@@ -44,6 +44,7 @@ _STATES = {
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MOST_THREADS = 1024
 _MOST_BYTES = 8192  # of a status file: it has about 1500
+_MOST_VARIABLES = 1 << 17
 _LINE = 80  # characters of a command line
 
 
@@ -54,6 +55,10 @@ class Reach(Record):
     caught: bool  # it has a handler
     pending: bool  # sent to the process, and not taken yet
     blocked: frozenset[int]  # the threads that do not take it now; one in the handler itself is among them
+
+
+_NO_LOGIN = 0xFFFFFFFF
+"""The loginuid of what no login has started: proc(5)."""
 
 
 def start_time(pid: int) -> int:
@@ -107,6 +112,17 @@ def described(pid: int) -> str:
         return ""
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
     return f"{line if len(line) <= _LINE else line[: _LINE - 1] + '…'} (pid {pid})"
+
+
+def login(pid: int) -> str:
+    """Behind a process of root: the number of the user that logged in, or the name that sudo tells; "" if neither is
+    known. For logs and histories only: root may have set both.
+    """
+    number = _read(f"/proc/{pid}/loginuid").strip()
+    if number.isdecimal() and int(number) not in (0, _NO_LOGIN):
+        return number
+    variables = _read(f"/proc/{pid}/environ", _MOST_VARIABLES).split("\0")
+    return next((text.removeprefix("SUDO_USER=") for text in variables if text.startswith("SUDO_USER=")), "")
 
 
 def processor_time(pid: int) -> float:
@@ -189,13 +205,13 @@ def _mask(fields: dict[str, str], name: str) -> int:
         return 0
 
 
-def _read(path: str) -> str:
+def _read(path: str, most: int = _MOST_BYTES) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        return os.read(fd, _MOST_BYTES).decode("utf-8", "replace")
+        return os.read(fd, most).decode("utf-8", "replace")
     except OSError:  # ESRCH: it ended meanwhile
         return ""
     finally:

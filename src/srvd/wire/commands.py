@@ -103,7 +103,8 @@ COMMANDS: tuple[Command, ...] = (
         help=(
             "Exit code 0 says that every pool is ready: the configured number of workers is serving. 3 says that "
             "one is starting, degraded, crashing, paused or stopping.\n\n"
-            "A size set with `scale` is shown beside the configured one: 8 (config 4)."
+            "A size set with `scale` is shown beside the configured one: 8 (config 4). REQUESTS counts those of "
+            "workers that have left, too. RSS adds up the workers' resident memory, what they share once for each."
         ),
         examples=("srvctl status", "srvctl status --json | jq '.pools[].state'"),
     ),

@@ -255,6 +255,34 @@ def test_the_end_of_a_process_does_not_wait_for_others_that_hold_the_pipe(pipe: 
     assert lines == ["bye"]
 
 
+def test_a_listener_that_a_stop_has_closed_for_good_is_opened_anew(listeners: Listeners) -> None:
+    """What an adoption finds of a stop under way, and may not undo without a privilege."""
+    port = free_port()
+    listeners.prepare(ONE, wanted(f"127.0.0.1:{port}"))
+    closed = listeners.of(ONE, ())[0][1]
+    sockets.seal(closed, None)
+    assert listeners.lost() == [f"127.0.0.1:{port}: it was closed for a stop"]
+    sockets.end(closed)
+    listeners.prepare(TWO, wanted(f"127.0.0.1:{port}"))
+    assert listeners.of(TWO, ())[0][1] is not closed
+    listeners.adopt([TWO])
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    assert listeners.lost() == []
+
+
+def test_a_listener_is_made_anew_once_and_shared_by_later_configurations(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listeners.prepare(ONE, wanted(f"unix:{path}"))
+    path.unlink()
+    listeners.prepare(TWO, wanted(f"unix:{path}"))
+    listeners.prepare(THREE, wanted(f"unix:{path}"))
+    assert listeners.of(ONE, ())[0][1] is not listeners.of(TWO, ())[0][1] is listeners.of(THREE, ())[0][1]
+    listeners.drop(TWO)
+    listeners.drop(ONE)
+    assert path.exists()
+    assert [one["address"] for one in listeners.described()] == [f"unix:{path}"]
+
+
 def test_every_address_of_ipv6_serves_both_unless_ipv4_is_bound_apart(listeners: Listeners) -> None:
     port = free_port()
     listeners.prepare(ONE, wanted(f"[::]:{port}"))

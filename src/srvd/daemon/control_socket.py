@@ -14,6 +14,7 @@ import stat
 
 from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
+from srvd.linux.socket_files import Access, grant, path_id
 from srvd.record import Record
 from srvd.wire.places import PATH_LIMIT, lock_path, rundir
 
@@ -132,7 +133,7 @@ class Claim:
     def share(self, *, shared: bool) -> None:
         """Let other users connect, or no longer. Raises `OSError`."""
         if self.path and self._inode == _inode_at(self.path):
-            os.chmod(self.path, _mode(shared=shared))
+            _admit(self.listener, shared=shared)
             if shared:
                 _let_pass(os.path.dirname(self.path))
 
@@ -255,12 +256,19 @@ def _bind(path: str, *, shared: bool) -> socket.socket:
         # bind() makes the file with the mode of the socket's own inode: there is no moment in which it is open to all.
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
-        os.chmod(path, _mode(shared=shared))
+        _admit(listener, shared=shared)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _admit(listener: socket.socket, *, shared: bool) -> None:
+    """By a descriptor: what stands at the path may be another file by then."""
+    owned = path_id(listener)
+    if owned is not None:
+        grant(owned, Access(_mode(shared=shared)))
 
 
 def _mode(*, shared: bool) -> int:

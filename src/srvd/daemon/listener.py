@@ -145,7 +145,8 @@ def rest(key: Key, opened: Open) -> Open:
         return opened if moved is None else opened._replace(owned=moved, resting=True)
     if key.address.kind == "unix":
         return opened
-    opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
+    if not sockets.is_shut(opened.socket):  # by somebody else
+        opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
     # Two sockets that allow it may be bound to one address while none of them listens; nobody shall take this one.
     opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return opened._replace(resting=True)

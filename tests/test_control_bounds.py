@@ -22,6 +22,7 @@ from srvd.ctl.client import Client
 from srvd.daemon.control import Limits, Peer
 from srvd.daemon.control_seats import Gate, Seats, Seldom
 from srvd.errors import Busy, NoDaemon, SrvdError
+from srvd.linux import fds
 from srvd.wire.codec import encode
 from tests.fake_daemon import Fake
 from tests.support import wait_for
@@ -153,16 +154,18 @@ def test_an_idle_connection_ends_and_one_that_waits_does_not(tmp_path: Path) -> 
         assert raw.next()["reason"] == "idle"
 
 
-def test_descriptors_that_a_peer_passes_are_discarded(fake: Fake) -> None:
+def test_descriptors_that_a_peer_passes_are_refused_or_discarded(fake: Fake) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with Raw(fake.path) as raw:
+        server = fake.server
+        fake.do(lambda: [fds.refuse_rights(link.sock, on=False) for link in server._links])
         theirs = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
         raw.sock.sendmsg([PING], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))])
         assert raw.next()["type"] == "ok"
         for fd in theirs:
             os.close(fd)
         # This end, and the server's: the server runs in this process.
-        assert len(os.listdir("/proc/self/fd")) == before + 2
+        wait_for(lambda: len(os.listdir("/proc/self/fd")) == before + 2)
 
 
 def test_a_peer_that_asks_and_never_reads_stops_being_answered(tmp_path: Path) -> None:

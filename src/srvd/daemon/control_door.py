@@ -5,6 +5,7 @@ Who may stay is decided by the hall behind it (control.py). Also its clock: the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -18,6 +19,7 @@ from srvd.daemon.control_seats import Gate
 from srvd.daemon.control_socket import Claim
 from srvd.daemon.loop import Loop, Timer
 from srvd.errors import Busy
+from srvd.linux import fds
 from srvd.wire.codec import encode
 from srvd.wire.messages import bye
 
@@ -82,6 +84,7 @@ class Door:
         self._hall = hall
         self._gate = Gate(limits, loop.time())
         self._reserve = _reserve()
+        fds.refuse_rights(claim.listener)  # so do those who connect from now on
         loop.add_reader(claim.listener.fileno(), self._readable)
 
     def resume(self, now: float) -> None:
@@ -127,7 +130,7 @@ class Door:
             try:
                 peer = identify(sock, self.roles)
             except OSError:
-                sock.close()
+                fds.close_link(sock)
                 continue
             self._hall.arrived(sock, peer)
 
@@ -161,9 +164,7 @@ def _reserve() -> int:
 
 def send_and_close(sock: socket.socket, frame: bytes) -> None:
     """The first bytes of a new connection always fit; if its peer is gone, nobody misses them."""
-    with sock:
-        sock.setblocking(False)
-        try:
-            sock.send(frame, socket.MSG_NOSIGNAL)
-        except OSError:
-            return
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):
+        sock.send(frame, socket.MSG_NOSIGNAL)
+    fds.close_link(sock)

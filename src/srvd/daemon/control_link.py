@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from srvd.daemon.control_peers import Peer
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
+from srvd.linux import fds
 from srvd.record import Record
 from srvd.wire.codec import Decoder, encode
 
@@ -172,7 +173,7 @@ class Link:
         if self._state == "ended":
             return
         self._release()
-        self.sock.close()
+        fds.close_link(self.sock)
         self._owner.closed(self)
 
     def abandon(self) -> int:
@@ -191,8 +192,7 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            # Plain recv: descriptors that a peer passes are closed by the kernel (unix(7), SCM_RIGHTS).
-            chunk = self.sock.recv(CHUNK)
+            chunk = fds.receive_bytes(self.sock, CHUNK)
         except BlockingIOError:
             return
         except OSError:

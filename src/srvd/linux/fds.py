@@ -24,7 +24,7 @@ from srvd.errors import BadFrame
 
 __all__ = [
     "FDS_LIMIT", "MEMFD", "OTHER", "PIPE", "SOCKET", "close_all", "close_link", "discard", "inode", "is_sealed",
-    "kill_at_end", "kind", "link_pair", "memfd", "own_reader", "pid_of", "receive", "refuse_rights", "send",
+    "kill_at_end", "kind", "link_pair", "memfd", "own_reader", "receive", "receive_bytes", "refuse_rights", "send",
 ]  # fmt: skip
 
 FDS_LIMIT = 253
@@ -105,6 +105,17 @@ def receive(
     return datagram, passed
 
 
+def receive_bytes(link: socket.socket, limit: int) -> bytes:
+    """What a stream has, b"" at its end. Descriptors that come with it are discarded. Raises `OSError`."""
+    data, cargo, _, _ = link.recvmsg(limit, _SPACE, socket.MSG_CMSG_CLOEXEC)
+    for level, what, packed in cargo:
+        if level == socket.SOL_SOCKET and what == socket.SCM_RIGHTS:
+            fds = array.array("i")
+            fds.frombytes(packed[: len(packed) - len(packed) % _INT])
+            discard(fds)
+    return data
+
+
 def kind(fd: int) -> str:
     """PIPE, SOCKET, MEMFD, or OTHER for all else: by the mount that the kernel made it on, which nobody can forge.
 
@@ -127,14 +138,6 @@ def is_sealed(fd: int, size: int) -> bool:
         return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & wanted == wanted and os.fstat(fd).st_size == size
     except OSError:
         return False
-
-
-def pid_of(fd: int) -> int:
-    """The pid that a pidfd is of; 0: it is none, or its process is over. proc_pid_fdinfo(5)."""
-    try:
-        return max(int(_info(fd, b"Pid")), 0)
-    except ValueError:
-        return 0
 
 
 def _info(fd: int, name: bytes) -> bytes:

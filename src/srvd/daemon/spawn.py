@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgpack
 
@@ -20,8 +21,10 @@ from srvd.daemon.bond import Bond
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
-from srvd.linux import fds, process
-from srvd.linux.interpreter import pinned, take
+from srvd.errors import LoadFailed
+from srvd.linux import fds, identity, limits, process
+from srvd.linux.identity import Identity
+from srvd.linux.interpreter import Started, pinned, start, take
 from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record
@@ -68,10 +71,12 @@ def start_zygote(
     fronts: Fronts = NO_FRONTS,
     bond: Bond | None = None,
 ) -> Process:
-    """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had."""
+    """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had;
+    `LoadFailed`: no such user.
+    """
     stacks = make_file()
     try:
-        started = take(pinned(interpreter(pool)), pool.env)
+        started = _start(pool)
     except BaseException:
         os.close(stacks)
         raise
@@ -89,7 +94,8 @@ def start_zygote(
         if secrets >= 0:
             passed.append(secrets)
         # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
-        fds.send(started.link, _load(generation, pool, listeners, fronts, bond), passed)
+        load = _load(generation, pool, listeners, fronts, bond)
+        fds.send(started.link, family.encode(load._replace(settled=started.settled, environ=_later(pool))), passed)
     except BrokenPipeError:
         return child  # it is over already; its end will be told like any other
     except BaseException:
@@ -119,29 +125,60 @@ def _secrets(listeners: Named, fronts: Fronts) -> int:
     return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
 
 
-def _load(generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: Bond | None) -> bytes:
-    return family.encode(
-        family.Load(
-            pool=generation.pool,
-            generation=generation.number,
-            app=pool.app,
-            preload=pool.preload,
-            chdir=pool.chdir,
-            pythonpath=list(pool.pythonpath),
-            umask=int(pool.umask, 8) if pool.umask else -1,
-            user=pool.user,
-            group=pool.group,
-            listeners=[
-                {
-                    "name": name,
-                    "address": describe(sock),
-                    "family": _FAMILIES[socket.AddressFamily(sock.family)],
-                    "front": packing.pack_front(fronts.settings[name]) if name in fronts.settings else {},
-                }
-                for name, sock in listeners
-            ],
-            settings=packing.pack(pool),
-            rendezvous=bond.rendezvous if bond is not None else "",
-            uid=os.geteuid(),
-        )
+def _start(pool: PoolSettings) -> Started:
+    """What is the user's own – its interpreter, what its variables let an interpreter load – is never run as root: the
+    process becomes that user first. Our own interpreter with our own variables may begin as we are, which is quicker,
+    and possible where the user cannot read it; it becomes the user before it touches anything else.
+    """
+    program, who = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
+    if who is None:
+        return take(program, pool.env)
+    if _later(pool) == pool.env and program == pinned(sys.executable):
+        return take(program, {})
+    return start(program, pool.env, partial(_settle, pool, who))
+
+
+def _later(pool: PoolSettings) -> dict[str, str]:
+    """Variables that may be set when the interpreter runs already: all but those by which it, and the loader before it,
+    find code.
+    """
+    return {name: value for name, value in pool.env.items() if not name.startswith(("LD_", "PYTHON"))}
+
+
+def _settle(pool: PoolSettings, who: Identity) -> None:
+    """In the new process, before anything of its user's is touched. Raises `LoadFailed`."""
+    limits.take_on(
+        pool.rlimits, pool.nice, pool.oom_score_adj, wished=pool.oom_score_adj != PoolSettings("").oom_score_adj
+    )
+    try:
+        identity.assume(who)
+    except OSError as exc:
+        raise LoadFailed(f"run as {pool.user}:{pool.group}: {exc}; the application was not loaded") from exc
+
+
+def _load(
+    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: Bond | None
+) -> family.Load:
+    return family.Load(
+        pool=generation.pool,
+        generation=generation.number,
+        app=pool.app,
+        preload=pool.preload,
+        chdir=pool.chdir,
+        pythonpath=list(pool.pythonpath),
+        umask=int(pool.umask, 8) if pool.umask else -1,
+        user=pool.user,
+        group=pool.group,
+        listeners=[
+            {
+                "name": name,
+                "address": describe(sock),
+                "family": _FAMILIES[socket.AddressFamily(sock.family)],
+                "front": packing.pack_front(fronts.settings[name]) if name in fronts.settings else {},
+            }
+            for name, sock in listeners
+        ],
+        settings=packing.pack(pool),
+        rendezvous=bond.rendezvous if bond is not None else "",
+        uid=os.geteuid(),
     )

@@ -33,8 +33,9 @@ from srvd.daemon.spawn import NO_FRONTS, Fronts, Named, Shared, interpreter, key
 from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
-from srvd.errors import EXIT
+from srvd.errors import EXIT, LoadFailed
 from srvd.linux import process
+from srvd.linux.interpreter import REFUSED
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import lanes_of
 from srvd.record import Record
@@ -126,6 +127,10 @@ class Zygotes:
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
             self.let_go()
             self._never_started(generation, reason, hint)
+            return
+        except LoadFailed as failed:
+            self.let_go()
+            self._never_started(generation, failed.message, failed.hint)
             return
         zygote = self._zygotes[generation] = Zygote(generation, pool, started)
         self._watch(zygote)
@@ -357,7 +362,10 @@ def _strange(zygote: Zygote, nonsense: str) -> Fault:
 def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
     """Why a zygote ended without a word: mostly an interpreter that cannot run srvd at all."""
     program = interpreter(zygote.pool)
-    if "No module named 'srvd" in tail or "No module named srvd" in tail:
+    if REFUSED in tail:
+        reason = tail.partition(REFUSED)[2].strip()
+        hint = f"see `python`, `rlimits` and `user` of the pool: its user must be able to run {program}"
+    elif "No module named 'srvd" in tail or "No module named srvd" in tail:
         reason = f"load {zygote.pool.app} with {program}: srvd is not installed there"
         hint = f"install it: {program} -m pip install srvd=={__version__}"
     elif "nknown option" in tail and "-P" in tail:

@@ -10,12 +10,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
+from srvd.errors import EXIT, LoadFailed
 from srvd.linux import output
 from srvd.record import Record
 
-__all__ = ["Started", "discard", "pinned", "prepare", "start", "take", "typed_interpreter"]
+__all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "start", "take", "typed_interpreter"]
 
 _LINK = 3  # the number of the link in the zygote
 
@@ -31,6 +33,12 @@ _NOT_FOR_APPLICATIONS = (
 """What systemd told the daemon, and an application would take for its own."""
 
 
+REFUSED = "srvd: not started: "
+"""Begins what a process writes to its stderr that could not become the interpreter."""
+
+_DEFAULT = [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD]
+
+
 class Started(Record):
     """A process that waits for its `Load`. The descriptors are the caller's."""
 
@@ -38,6 +46,7 @@ class Started(Record):
     pidfd: int
     link: socket.socket  # SOCK_SEQPACKET
     stderr: int  # the end to read
+    settled: bool = False  # it has become whom it was to become
 
 
 def typed_interpreter(folder: str) -> str:
@@ -63,8 +72,9 @@ def pinned(program: str) -> str:
     return os.path.join(os.path.realpath(folder), name) if folder else program
 
 
-def start(program: str, extra: Mapping[str, str]) -> Started:
-    """Start `program` (a path or a name on PATH) with `extra` variables beside ours.
+def start(program: str, extra: Mapping[str, str], settle: Callable[[], None] | None = None) -> Started:
+    """Start `program` (a path or a name on PATH) with `extra` variables beside ours; `settle` is called in the new
+    process, before it is that program.
 
     Uses posix_spawn: `subprocess` takes 10 ms to import. Raises `OSError`: no such program, no process or descriptor.
     """
@@ -72,8 +82,11 @@ def start(program: str, extra: Mapping[str, str]) -> Started:
     try:
         read, write = os.pipe()
         try:
-            pid = _spawn(program, _environment(extra), theirs.fileno(), write)
-            return Started(pid, os.pidfd_open(pid), ours, read)
+            if settle is None:
+                pid = _spawn(program, _environment(extra), theirs.fileno(), write)
+            else:
+                pid = _fork(program, _environment(extra), theirs.fileno(), write, settle)
+            return Started(pid, os.pidfd_open(pid), ours, read, settled=settle is not None)
         except BaseException:
             os.close(read)
             raise
@@ -102,8 +115,52 @@ def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int)
         # A session of its own: what a terminal sends to the daemon's group is for the daemon to pass on.
         setsid=True,
         setsigmask=[],
-        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
+        setsigdef=_DEFAULT,
     )
+
+
+def _fork(program: str, environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]) -> int:
+    """As `_spawn`, for a process that becomes somebody else first.
+
+    Not an interpreter that does so: what it imports before – its folder, PYTHONPATH, LD_PRELOAD – may be the user's,
+    and would be run as root. A fork of the daemon imports nothing, and takes a millisecond.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # no handler of ours runs in the child
+    try:
+        pid = os.fork()
+        if pid:
+            return pid
+        _become(program, environment, link, stderr, settle)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _become(
+    program: str, environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]
+) -> NoReturn:
+    try:
+        os.setsid()
+        os.dup2(stderr, 2)  # in the order of `_spawn`
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.dup2(link, _LINK) if link != _LINK else os.set_inheritable(link, True)
+        os.dup2(1, output.NUMBER)
+        os.dup2(2, 1)
+        settle()
+        for number in _DEFAULT:
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(program, [program, "-P", "-c", _COMMAND, str(_LINK)], environment)  # noqa: S606 - no shell
+    except LoadFailed as failed:
+        problem = failed.message
+    except BaseException as exc:  # the process ends here
+        reason = exc.strerror if isinstance(exc, OSError) else repr(exc)
+        problem = f"run {program}: {reason}; nothing was loaded"
+    try:
+        os.write(2, f"{REFUSED}{problem}\n".encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(EXIT.SYSTEM)
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

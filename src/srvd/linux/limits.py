@@ -13,7 +13,19 @@ from typing import Final
 from srvd.errors import LoadFailed
 from srvd.record import Record
 
-__all__ = ["RESOURCES", "UNLIMITED", "Resource", "set_limits", "set_nice", "set_oom_score", "set_session_nice"]
+__all__ = [
+    "RESOURCES",
+    "UNLIMITED",
+    "Resource",
+    "set_limits",
+    "set_nice",
+    "set_oom_score",
+    "set_session_nice",
+    "take_on",
+]
+
+_ZYGOTE_SCORE = 100
+"""Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
 
 UNLIMITED: Final = -1
 """RLIM_INFINITY, as Python's `resource` has it."""
@@ -56,6 +68,21 @@ def set_limits(wanted: Mapping[str, tuple[int, int]]) -> None:
                 f"set the limit {name} to {_spelled(hard)}: {exc}; the hard limit is {had}; nothing was loaded",
                 hint="raise the limit of srvd itself (ulimit, LimitNOFILE= in its unit), or correct `rlimits`",
             ) from exc
+
+
+def take_on(limits: Mapping[str, tuple[int, int]], nice: int, score: int, *, wished: bool) -> None:
+    """All that a zygote has of its workers' limits. `score`: of the workers; `wished`: somebody has set it. Raises
+    `LoadFailed`.
+    """
+    set_limits(limits)
+    if nice:
+        set_nice(nice)
+    score = min(_ZYGOTE_SCORE, score)
+    if not set_oom_score(score) and wished:
+        raise LoadFailed(
+            f"set oom_score_adj to {score}: the kernel does not let us; nothing was loaded",
+            hint="lower than it was takes CAP_SYS_RESOURCE, which root has, though not in every container",
+        )
 
 
 def set_nice(amount: int) -> None:

@@ -58,6 +58,8 @@ class Load(Record):
     settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.packing.pack
     rendezvous: str = ""  # where orphans meet the next daemon; "": they need not wait for one
     uid: int = 0  # the daemon's, by which the next one is known
+    settled: bool = False  # it has the pool's limits, and runs as its user
+    environ: dict[str, Any] = {}  # noqa: RUF012 - variables to be set once it does
     protocol: int = PROTOCOL  # that the daemon speaks: what the zygote is has been read from disk just now
 
 

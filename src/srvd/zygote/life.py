@@ -41,9 +41,6 @@ BOARD, STACKS, BELL, HOLD = range(4)
 
 _SHARED = 4
 
-_OOM_SCORE = 100
-"""Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
-
 
 class Errand(Record):
     """What a zygote was started for: the datagram of `Load` with its descriptors, and what a former life left."""
@@ -123,8 +120,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         pool = packing.unpack(wanted.settings)
         if errand.fresh and pool.access_log != STANDARD_OUTPUT:
             output.close()
-        _limit(pool, fresh=errand.fresh)
-        _become(wanted)
+        _become(wanted, pool, fresh=errand.fresh)
         folder = loading.enter(wanted)
         watch = Watch(folder)
         watch.begin()
@@ -184,25 +180,23 @@ def _home(wanted: family.Load, passed: list[int]) -> tuple[Home | None, list[int
     return Home(wanted.rendezvous, wanted.uid, lock, bell, board, tuple(listeners), stderr, stacks, hold), rest
 
 
-def _limit(pool: PoolSettings, *, fresh: bool) -> None:
-    """Take on the pool's limits, while we may: its user may not raise any. Raises `LoadFailed`.
+def _become(wanted: family.Load, pool: PoolSettings, *, fresh: bool) -> None:
+    """Take on the pool's limits while we may – its user may not raise any –, then its user, group and umask, before any
+    code of the application runs. Raises `LoadFailed`.
 
-    A worker keeps them from us. A `fresh` process has not done it in a former life.
+    A worker keeps them from us. A `fresh` process has not done it in a former life; one that has settled, before it
+    became this interpreter.
     """
-    limits.set_limits(pool.rlimits)
-    if pool.nice and fresh:
-        limits.set_nice(pool.nice)
-    score = min(_OOM_SCORE, pool.oom_score_adj)
-    if not limits.set_oom_score(score) and pool.oom_score_adj != PoolSettings("").oom_score_adj:
-        raise LoadFailed(
-            f"set oom_score_adj to {score}: the kernel does not let us; nothing was loaded",
-            hint="lower than it was takes CAP_SYS_RESOURCE, which root has, though not in every container",
+    who = None if wanted.settled else identity.resolve(wanted.user, wanted.group)
+    if wanted.settled:
+        limits.set_limits(pool.rlimits)  # `raise_open_files` has lifted one
+    else:
+        limits.take_on(
+            pool.rlimits,
+            pool.nice * fresh,
+            pool.oom_score_adj,
+            wished=pool.oom_score_adj != PoolSettings("").oom_score_adj,
         )
-
-
-def _become(wanted: family.Load) -> None:
-    """Take on the pool's user, group and umask before any code of the application runs. Raises `LoadFailed`."""
-    who = identity.resolve(wanted.user, wanted.group)
     if who is not None:
         # Here: it needs ctypes, which not every Python has. Without it /proc/self would be closed to ourselves.
         from srvd.linux.prctl import stay_readable
@@ -212,6 +206,7 @@ def _become(wanted: family.Load) -> None:
             stay_readable()
         except OSError as exc:
             raise LoadFailed(f"run as {wanted.user}:{wanted.group}: {exc}; the application was not loaded") from exc
+    os.environ.update(wanted.environ)
     if wanted.umask >= 0:
         os.umask(wanted.umask)
 

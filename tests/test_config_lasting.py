@@ -16,9 +16,9 @@ def test_a_setting_of_the_daemon_stays_and_is_named_with_its_place() -> None:
     fresh = load(None, {"--name": "shop", "--log-level": "debug"}, {"SRVD_SOCKET": "/run/x.sock"})
     lasting = with_lasting(running, fresh)
     assert lasting.daemon == running.daemon
-    assert lasting.origins["daemon.log_level"] == "default"
+    assert lasting.origins["daemon.log_level"] == 'flag --log-level (it says "debug", and waits for a start)'
     assert [warning.split(":")[0] for warning in lasting.warnings] == ["environment SRVD_SOCKET", "flag --log-level"]
-    assert "'info' stays in force" in lasting.warnings[1]
+    assert '"info" stays in force' in lasting.warnings[1]
 
 
 def test_roles_and_all_of_pools_and_listeners_are_taken_over() -> None:

@@ -51,7 +51,7 @@ def test_reload_with_a_busy_port(starter: Starter) -> None:
         busy = f"127.0.0.1:{other.getsockname()[1]}"
         srvd.configure(toml("workers = 2", f'[listeners.other]\nbind = ["127.0.0.1:0", "{busy}"]'))
         reload = srvd.ctl("reload")
-    assert reload.returncode == 71
+    assert reload.returncode == 1  # nothing has changed
     assert f"listen on {busy}: Address already in use" in reload.stderr
     assert srvd.names() == before
     assert srvd.get().startswith("one ")

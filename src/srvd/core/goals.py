@@ -107,13 +107,7 @@ def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
 
 def _asides(pools: list[Pool]) -> tuple[str, ...]:
     """What the answer says beside what came true."""
-    found = []
-    for pool in pools:
-        if problem := log_problem(pool):
-            found.append(f"{pool.name}: {problem}")
-        if pool.override is not None and pool.override != pool.spec.workers:
-            found.append(f"{pool.name} keeps the size of `srvctl scale`; the file says {pool.spec.workers}")
-    return tuple(found)
+    return tuple(f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool)))
 
 
 def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import srvd as package
+from srvd.linux import trust
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, toml
 from tests.hostile.attackers import ANSWER, STRANGER, needs_root
@@ -86,3 +87,45 @@ def test_variables_reach_an_application_of_another_user(starter: Starter) -> Non
     assert srvd.get().split(" ", 1)[1] == str(("blue", STRANGER))
     assert srvd.call("reload")["operation"]["state"] == "done"
     assert srvd.get().split(" ", 1)[1] == str(("blue", STRANGER))
+
+
+@pytest.mark.parametrize("setting", ["log_file", "pidfile"])
+def test_root_writes_in_no_folder_of_another_user(starter: Starter, setting: str) -> None:
+    """Its user could exchange the file for a link to any other one at any moment."""
+    srvd = starter.new(code=ANSWER + "attack = len\n")
+    theirs = folder_of_the_user(srvd, "theirs")
+    srvd.configure(toml("workers = 1", f'[daemon]\n{setting} = "{theirs}/file"'))
+    srvd.command[2:] = ["--socket", str(srvd.socket), "-c", str(srvd.folder / "srvd.toml")]
+    done = srvd.run()
+    assert done.returncode == 71
+    assert f"{theirs} belongs to uid {STRANGER}" in done.stderr
+    assert not list(theirs.iterdir())
+    link = srvd.folder / "linked"
+    link.symlink_to(theirs)
+    with pytest.raises(PermissionError, match="belongs to uid"):
+        trust.settle(f"{link}/file")
+    assert trust.settle(f"{srvd.folder}/log") == f"{srvd.folder}/log"
+
+
+def test_a_configuration_that_was_not_named_must_be_roots(starter: Starter) -> None:
+    srvd = starter.new(code=ANSWER + "attack = len\n")
+    srvd.configure(toml("workers = 1"))
+    os.chown(srvd.folder / "srvd.toml", STRANGER, STRANGER)
+    named = list(srvd.command)
+    srvd.command[2:] = ["--socket", str(srvd.socket)]
+    done = srvd.run()
+    assert done.returncode == 78
+    assert f"it belongs to uid {STRANGER}" in done.stderr
+    assert "-c srvd.toml" in done.stderr
+    srvd.command = [*named[:2], "--socket", str(srvd.socket), "-c", str(srvd.folder / "srvd.toml")]
+    srvd.start()
+
+
+def test_a_check_of_the_next_program_imports_nothing_of_the_working_directory(starter: Starter) -> None:
+    srvd = starter.new(config=toml("workers = 1"), code=ANSWER + "attack = len\n")
+    srvd.command[:1] = [sys.executable, "-m", "srvd"]
+    srvd.start()
+    (srvd.folder / "json.py").write_text(TELLS.format(path=f"{srvd.folder}/ran-as-"))
+    done = srvd.ctl("upgrade", "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not uids(srvd.folder)

@@ -52,6 +52,12 @@ class Source:
         """The file at `path`; `./srvd.toml` without one, if it exists now. Raises `ConfigInvalid`."""
         if path is None and os.path.exists(DEFAULT_FILE):
             path = DEFAULT_FILE
+            owner = os.stat(path).st_uid
+            if os.geteuid() == 0 and owner != 0:
+                raise ConfigInvalid(
+                    f"read ./{path}: it belongs to uid {owner}, and root would do what it says; nothing was started",
+                    hint=f"name it to have it read all the same: -c {path}",
+                )
         source = cls(None, given)
         if path:
             try:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from srvd.config.settings import DaemonSettings
 from srvd.errors import EXIT, SystemRefused
+from srvd.linux import trust
 from srvd.log import Log, escape
 
 _PID = 8
@@ -129,7 +130,13 @@ class Pidfile:
             return
         fresh = f"{self._path}.{os.getpid()}"
         try:
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            trust.settle(fresh)
+            with contextlib.suppress(FileNotFoundError):  # of a daemon with our pid, in another life
+                os.unlink(fresh)
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise SystemRefused(f"write the pidfile {self._path}: {exc.strerror}; nothing was started") from exc
+        try:
             try:
                 os.write(fd, b"%d\n" % os.getpid())
             finally:
@@ -163,9 +170,13 @@ class LogFile:
         """Standard error becomes the file, if there is one. Raises `SystemRefused`; then stderr stays what it was."""
         if not self._path:
             return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         try:
+            path = trust.settle(self._path)
+            if os.geteuid() == 0 and not path.startswith(("/dev/", "/proc/")):
+                flags |= os.O_NOFOLLOW
             # A FIFO that nobody reads is refused (ENXIO): its opening would wait for a reader, and the daemon with it.
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+            fd = os.open(path, flags, 0o640)
         except OSError as exc:
             raise SystemRefused(f"open the log {self._path}: {exc.strerror}") from exc
         os.set_blocking(fd, True)

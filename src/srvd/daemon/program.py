@@ -38,5 +38,5 @@ def _command() -> tuple[str, ...]:
     folder = named_folder(os.environ)
     script = os.path.join(folder, sys.argv[0])
     if os.path.basename(script) == "__main__.py":
-        return (typed_interpreter(folder), "-m", "srvd")
+        return (typed_interpreter(folder), "-P", "-m", "srvd")  # -P: no module of the working directory
     return (script,) if os.access(script, os.X_OK) else (sys.executable, script)

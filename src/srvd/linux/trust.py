@@ -1,0 +1,60 @@
+"""Whether root may write to a path: only if nobody else can exchange what it leads to, a folder or a link on the way.
+
+Opens nothing. For anybody but root each path is as good as the user's own power.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+__all__ = ["settle"]
+
+_MOST = 40  # links on the way, as the kernel follows at most (path_resolution(7))
+_MADE_BY_THE_KERNEL = ("/dev/", "/proc/")
+
+
+def settle(path: str) -> str:
+    """The path without links, for root; for others, and where there is nothing to be exchanged, as it is.
+
+    Raises `PermissionError`: a folder on the way is somebody else's, or open to everybody; `OSError` for what else
+    may be wrong with it.
+    """
+    path = os.path.abspath(path)
+    if os.geteuid() != 0 or path.startswith(_MADE_BY_THE_KERNEL):
+        return path
+    left, here, links = path.strip("/").split("/"), "/", 0
+    while left:
+        _check(here)
+        name = left.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        there = os.path.join(here, name)
+        try:
+            is_link = stat.S_ISLNK(os.lstat(there).st_mode)
+        except FileNotFoundError:
+            if left:
+                raise
+            return there
+        if not is_link:
+            here = there
+            continue
+        links += 1
+        if links > _MOST:
+            raise OSError(f"more than {_MOST} links lead to {path}")
+        target = os.readlink(there)
+        left[:0] = target.strip("/").split("/")
+        here = "/" if target.startswith("/") else here
+    return here
+
+
+def _check(folder: str) -> None:
+    entry = os.lstat(folder)
+    mode = entry.st_mode
+    if entry.st_uid != 0:
+        raise PermissionError(0, f"{folder} belongs to uid {entry.st_uid}, which could lead root to any other file")
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise PermissionError(0, f"{folder} is open to everybody, who could lead root to any other file")

@@ -93,11 +93,11 @@ def test_folder_environment_and_path_of_a_pool(starter: Starter) -> None:
 def test_a_reload_takes_over_new_settings_of_a_pool(starter: Starter) -> None:
     srvd = starter(config=toml('workers = 1\nenv = { COLOUR = "blue" }'), code=TELLS)
     assert _facts(srvd)["colour"] == "blue"
-    srvd.configure(toml('workers = 3\nenv = { COLOUR = "red" }'))
+    srvd.configure(toml('workers = 3\nenv = { COLOUR = "vermilion" }'))
     assert srvd.ctl("reload").returncode == 0
-    assert _facts(srvd)["colour"] == "red"
+    assert _facts(srvd)["colour"] == "vermilion"
     assert len(srvd.serving()) == 3
-    assert "red" not in srvd.ctl("config").stdout  # env may hold secrets
+    assert "vermilion" not in srvd.ctl("config").stdout  # env may hold secrets
 
 
 # -- preload ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from srvd.errors import BadFrame
@@ -316,3 +317,28 @@ def test_the_kernel_refuses_descriptors_where_it_can(starter: Starter) -> None:
         assert os.uname().release < "6.16"
     ours.close()
     theirs.close()
+
+
+def test_a_worker_that_talks_without_end_costs_little_and_is_ended(starter: Starter) -> None:
+    code = (
+        LINK
+        + ANSWER
+        + """
+import threading
+def attack(environ):
+    def flood():
+        link = next(links())
+        while True:
+            link.send(b"\\x91\\xa4Woke")
+    threading.Thread(target=flood, daemon=True).start()
+"""
+    )
+    srvd = starter("--workers", "1", code=code)
+    victim = srvd.serving()[0]["id"]
+    daemon = psutil.Process(srvd.pid)
+    before = sum(daemon.cpu_times()[:2])
+    assert srvd.get()
+    srvd.wait_logged("it talks without end", within=60)
+    took = sum(daemon.cpu_times()[:2]) - before
+    assert took < 2.0  # of ten seconds and more; read without end it is most of them
+    srvd.wait_serving(1, without=victim)

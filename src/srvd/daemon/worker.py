@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from srvd.core.model import Death, WorkerId
 from srvd.daemon.kept import Kept
-from srvd.daemon.loop import Timer
+from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.output import NOTHING, Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
@@ -22,6 +22,15 @@ from srvd.record import Record
 from srvd.wire import family
 
 __all__ = ["Carried", "Expected", "Worker", "death_of", "reap_own", "told"]
+
+
+MOST_SAID = 200
+"""Messages in a second. A worker says a handful in its life, and rings when a request begins while nobody looks: after
+that the daemon looks.
+"""
+
+MOST_LOUD = 10
+"""Seconds in a row in which a worker may say more, before it is ended: what it costs by then is a hundredth of one."""
 
 
 class Expected(Record):
@@ -51,7 +60,10 @@ class Carried(Record):
 class Worker:
     """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
 
-    __slots__ = ("ended", "heard", "held", "id", "killed", "leaves", "process", "ready", "slot", "timer", "trace")
+    __slots__ = (
+        "_loud", "_since", "ended", "heard", "held", "id", "killed", "leaves", "process", "ready", "said", "slot",
+        "timer", "trace",
+    )  # fmt: skip
 
     def __init__(self, identity: WorkerId, slot: int, born: Process) -> None:
         self.id = identity
@@ -65,6 +77,31 @@ class Worker:
         self.held: family.Message | None = None
         self.timer: Timer | None = None
         self.trace: Trace | None = None
+        self.said = 0  # messages, in this second
+        self._since = 0.0
+        self._loud = 0  # seconds in a row in which it said too much
+
+    def may_talk(self, loop: Loop, hear: Callable[[Worker], None]) -> bool:
+        """To be asked when it was heard. One that says more than a worker has to say is not listened to for the rest of
+        the second; False: it does not end.
+        """
+        now, link = time.monotonic(), self.process.link
+        if self.said < MOST_SAID or now - self._since >= 1.0:
+            if now - self._since >= 1.0:
+                self.said, self._since, self._loud = 0, now, 0
+            return True
+        self._loud += 1
+        if self._loud > MOST_LOUD:
+            return False
+        if link is not None:
+            loop.remove_reader(link.fileno())
+            loop.call_later(self._since + 1.0 - now, self._listen, loop, link, hear)
+        return True
+
+    def _listen(self, loop: Loop, link: socket.socket, hear: Callable[[Worker], None]) -> None:
+        self.said, self._since = 0, time.monotonic()
+        if self.process.link is link:
+            loop.add_reader(link.fileno(), hear, self)
 
     def cancel(self) -> None:
         """What was to happen to it later does not."""

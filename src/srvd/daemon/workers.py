@@ -320,6 +320,9 @@ class Workers:
                     worker.timer = self._voice.loop.call_later(_LINK_PAUSE, self._strike, worker)
                 return
             self._take(worker, heard.message)
+            worker.said += 1
+        if not last and not worker.may_talk(self._voice.loop, self._hear):
+            self._strike(worker, "it talks without end")
 
     def _strike(self, worker: Worker, why: str = "") -> None:
         """End one that cannot be told anything any more; without a reason it has closed its link."""

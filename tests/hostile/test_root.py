@@ -99,6 +99,11 @@ def test_root_writes_in_no_folder_of_another_user(starter: Starter, setting: str
     done = srvd.run()
     assert done.returncode == 71
     assert f"{theirs} belongs to uid {STRANGER}" in done.stderr
+    srvd.command[1] = "check"
+    del srvd.command[2:4]  # --socket, which a check has not
+    done = srvd.run()
+    assert done.returncode == 71
+    assert f"{theirs} belongs to uid {STRANGER}" in done.stderr
     assert not list(theirs.iterdir())
     link = srvd.folder / "linked"
     link.symlink_to(theirs)

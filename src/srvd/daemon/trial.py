@@ -24,6 +24,7 @@ from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import PERFORMED, Performer
 from srvd.errors import SrvdError, SystemRefused, from_wire
+from srvd.linux import trust
 from srvd.linux.scoreboard import Bell
 from srvd.record import Record
 
@@ -70,6 +71,12 @@ def look_at_files(config: Config) -> Iterator[SrvdError]:
 def _unwritable(path: str) -> str:
     """Why this user cannot write the file; "" if it can. Nothing is made."""
     folder = os.path.dirname(path) or "."
+    try:
+        trust.settle(path)
+    except PermissionError as exc:
+        return exc.strerror or str(exc)
+    except OSError:  # told below
+        pass
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             return "Is a directory"

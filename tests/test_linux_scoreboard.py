@@ -178,7 +178,7 @@ def test_scribbled_counters_stay_numbers_that_a_message_holds(lanes: int) -> Non
 
 def test_another_file_is_no_board(bell: Bell) -> None:
     fd = os.memfd_create("other")
-    os.ftruncate(fd, 8192)
+    os.ftruncate(fd, 8000)
     with pytest.raises(SystemRefused, match="is none"):
         Board.attach(fd, 1, bell.fd)
     os.close(fd)

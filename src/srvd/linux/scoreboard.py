@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from struct import Struct
 
 from srvd.errors import SystemRefused
-from srvd.linux import fds
 from srvd.record import Record
 
 __all__ = ["Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
@@ -216,7 +215,7 @@ class Board:
         if it is none.
         """
         size = os.fstat(fd).st_size
-        if not size or not fds.is_sealed(fd, size) or size % (lanes * _LANE):
+        if not size or size % (lanes * _LANE):
             raise SystemRefused(f"attach the scoreboard: descriptor {fd} is none; the process cannot go on")
         board = cls(fd, size // (lanes * _LANE), lanes)
         board._memory = memoryview(mmap.mmap(fd, size))

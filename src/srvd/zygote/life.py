@@ -140,6 +140,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     notes = [*errand.notes, *outcome.notes]
     if outcome.tainted:
         _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
+    board = Board.attach(errand.fds[BOARD], lanes_of(pool.threads), errand.fds[BELL])
     has_lifeline = lifelines.prepare()  # again: an application may have had a handler of its own for the signal
     loaded = family.Loaded(outcome.app is not None, notes, seconds, family.clip(folder))
     fds.send(link, family.encode(loaded), wait=True)
@@ -149,7 +150,6 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     gc.collect()
     gc.freeze()
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[_SHARED : _SHARED + len(wanted.listeners)]]
-    board = Board.attach(errand.fds[BOARD], lanes_of(pool.threads), errand.fds[BELL])
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     trace, hold = errand.fds[STACKS], errand.fds[HOLD]
     stock = Stock(

@@ -197,7 +197,7 @@ class PoolSettings(NamedTuple):
         Mapping[str, str], Setting("Environment variables added for the application", "variables", secret=True)
     ] = _NO_TEXT
     user: Annotated[
-        str, Setting("User the application is loaded and runs as, a name or a number; another one needs root", "user")
+        str, Setting("User the application runs as, a name or a number (needs root); HOME and USER follow it", "user")
     ] = ""
     group: Annotated[str, Setting("Group the application runs as; empty: the user's", "group")] = ""
     umask: Annotated[str, Setting("File mode creation mask; empty: the daemon's", "mask")] = ""

@@ -74,6 +74,7 @@ def start_zygote(
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had;
     `LoadFailed`: no such user.
     """
+    pool = pool._replace(env={**identity.environment(pool.user), **pool.env})
     stacks = make_file()
     try:
         started = _start(pool)

@@ -46,6 +46,9 @@ __all__ = ["Carried", "Zygotes"]
 LINK_PAUSE = 0.3
 """Seconds between the end of a zygote's link and the kill: it leaves by itself if it can."""
 
+_SHORTAGE = ("Too many open files", "Cannot allocate", "MemoryError", "unavailable", "File too large", "new thread")
+"""In the last line of a process that was short of something."""
+
 KILL_PATIENCE = 1.0
 """Seconds that a zygote has to write its stacks before it is killed."""
 
@@ -126,7 +129,7 @@ class Zygotes:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
             self.let_go()
-            self._never_started(generation, reason, hint)
+            self._never_started(generation, reason, _missing() or hint)
             return
         except LoadFailed as failed:
             self.let_go()
@@ -359,6 +362,13 @@ def _strange(zygote: Zygote, nonsense: str) -> Fault:
     return _fault(zygote.id, reason, hint, zygote.process.output.tail)
 
 
+def _missing() -> str:
+    """What of the system a start needs and does not name when it is not there."""
+    if not os.path.exists("/proc/self"):
+        return "srvd needs /proc: mount it (mount -t proc proc /proc)"
+    return "" if os.path.exists(os.devnull) else f"{os.devnull} is not there: make it (mknod {os.devnull} c 1 3)"
+
+
 def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
     """Why a zygote ended without a word: mostly an interpreter that cannot run srvd at all."""
     program = interpreter(zygote.pool)
@@ -373,7 +383,9 @@ def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
         hint = "srvd needs Python 3.11 or newer for the application, too"
     elif ended.exit_code == EXIT.BUG and tail.strip():  # what the application raises would have been told
         reason = f"load {zygote.pool.app}: the process ended while it was loaded: {tail.strip().splitlines()[-1]}"
-        hint = "see `rlimits` of the pool, and what the system lets a process have"
+        last = tail.strip().splitlines()[-1]
+        short = any(word in last for word in _SHORTAGE)
+        hint = "see `rlimits` of the pool, and what the system lets a process have" if short else "srvctl why has more"
     else:
         reason = f"load {zygote.pool.app}: the process ended while it was loaded ({ended})"
         hint = "something ended it without a word, os._exit or a crash of an extension"

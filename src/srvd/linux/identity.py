@@ -12,7 +12,7 @@ import pwd
 from srvd.errors import LoadFailed
 from srvd.record import Record
 
-__all__ = ["OVERFLOW", "Identity", "assume", "gid_of", "is_mapped", "resolve", "uid_of"]
+__all__ = ["OVERFLOW", "Identity", "assume", "closed_folder", "environment", "gid_of", "is_mapped", "resolve", "uid_of"]
 
 OVERFLOW = 65_534
 """The uid and gid by which the kernel names everybody who has no number in our user namespace (user_namespaces(7)).
@@ -68,6 +68,27 @@ def is_mapped(kind: str, number: int) -> bool:
     except (OSError, ValueError):
         return False
     return any(first <= number < first + count for first, _, count in rows)
+
+
+def environment(user: str) -> dict[str, str]:
+    """The variables that follow a user, a name or a number: none for "". A user without an entry has / for a home."""
+    if not user:
+        return {}
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError):  # an unknown name is refused where the user is taken on
+        return {"HOME": "/", "USER": user, "LOGNAME": user}
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def closed_folder(path: str) -> str:
+    """The first folder on the way to `path` that this process may not enter; "" if there is none."""
+    at = ""
+    for part in os.path.abspath(path).split("/")[1:-1]:
+        at = f"{at}/{part}"
+        if os.path.isdir(at) and not os.access(at, os.X_OK, effective_ids=True):
+            return at
+    return ""
 
 
 def assume(identity: Identity) -> None:

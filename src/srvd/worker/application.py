@@ -6,10 +6,12 @@ Not a judge of what it loads: whether the object serves requests is found out by
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import FunctionType, MethodType, ModuleType, TracebackType
 
 from srvd.errors import LoadFailed
+from srvd.linux.identity import closed_folder
 from srvd.worker import urlconf
 from srvd.worker.tracebacks import format_traceback
 
@@ -119,7 +121,19 @@ def import_module(name: str, target: str) -> ModuleType:
     except BaseException as exc:  # foreign code ends here; sys.exit in a module must not end the zygote
         missing = isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}.")
         hint = "check its spelling, the working directory (chdir) and pythonpath" if missing else ""
-        raise _failed(target, f"importing {name} raised", exc, hint) from exc
+        raise _failed(target, f"importing {name} raised", exc, _closed() or hint) from exc
+
+
+def _closed() -> str:
+    """Python's modules, or installed ones, may be where the pool's user may not go: Python says that there are none."""
+    for path in (os.__file__, *(f"{folder}/" for folder in sys.path)):
+        folder = closed_folder(path)
+        if folder:
+            return (
+                f"uid {os.geteuid()} may not enter {folder}, which is on the way to {path.rstrip('/')}: let it, or use "
+                "a Python and a virtual environment where the pool's `user` may go"
+            )
+    return ""
 
 
 def _attribute(module: ModuleType, path: str, target: str) -> object:

@@ -87,3 +87,12 @@ def test_a_stop_counts_who_is_left() -> None:
     assert bulletin(found).sentence == "stopping"
     found.doomed = Fault("load_failed", "importing app raised")
     assert bulletin(found) == Bulletin(Condition.STOPPING, "could not start: importing app raised")
+
+
+def test_a_pool_says_what_was_taken_back_and_that_it_serves_nobody() -> None:
+    back = house()
+    back.pools["web"].taken_back = "web@2 was taken back: 70 of its 71 answers were 5xx while it baked"
+    assert bulletin(back).sentence == (
+        "web: 2 workers serve; web@2 was taken back: 70 of its 71 answers were 5xx while it baked"
+    )
+    assert bulletin(house(0, 0)).sentence == "web serves nobody now, clients wait"

@@ -35,6 +35,9 @@ _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
 )  # fmt: skip
 
 
+_answer = Delivery.answer
+
+
 class _Ending(NamedTuple):
     """What is still to be known of an exchange when its application is through with it."""
 
@@ -233,8 +236,10 @@ class Connection:
         service, delivery = self._service, self._delivery
         service.meter.begin(now, request.line)
         exchange = self._exchange = Exchange(service, request, delivery.push)
-        now = service.context.copy().run(delivery.answer, exchange, service.meter, now)
-        if delivery.outbox.items or delivery.outbox.broken:
+        outbox = delivery.outbox
+        # Not the bound method, which costs run() a copy of the arguments: 0.2 µs.
+        now = service.context.copy().run(_answer, delivery, exchange, service.meter, now)
+        if outbox.items or outbox.broken:
             self._await_reader(exchange, now)
             return False
         return self._finish(exchange, now)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from srvd.http.head import Request
 from srvd.worker.connection import Connection
+from srvd.worker.delivery import Delivery
 from srvd.worker.loop import Loop
 from srvd.worker.phase import Phase
 from srvd.worker.service import Service
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CalledConnection", "SharedLoop", "SharedService"]
 
+_answer = Delivery.answer  # as in connection.py
 _IDLE, _ANSWERING, _CALLING = Phase.IDLE, Phase.ANSWERING, Phase.CALLING
 # How often a connection in a call is looked at when its time is over, at most: its time does not run.
 _LEAST_IDLE = 1.0
@@ -209,7 +211,7 @@ class CalledConnection(Connection):
         assert exchange is not None
         meter.begin(now, exchange.request.line)
         try:
-            return service.context.copy().run(self._delivery.answer, exchange, meter, self._since)
+            return service.context.copy().run(_answer, self._delivery, exchange, meter, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
             service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
             self._delivery.outbox.broken = True

@@ -290,10 +290,10 @@ class Connection:
         if exchange.must_reset:
             self.reset(now)
             return False
-        if self._delivery.armed:
-            self._delivery.disarm()
         stream, self._stream = self._stream, None
         if (stream is not None and not stream.finish()) or not exchange.keep_alive:
+            if self._delivery.armed:
+                self._delivery.disarm()
             self._linger(now)
             return False
         if self.phase is _ANSWERING:

@@ -50,7 +50,7 @@ class Delivery:
         outbox = self.outbox
         try:
             data = exchange.start()
-            if exchange.ended and not exchange.unmarked and not outbox.items and not outbox.broken:
+            if exchange.ended and exchange.keep_alive and not outbox.items and not outbox.broken:
                 # Nearly always: all of the response at once. What follows comes to the same.
                 exchange.sent += len(data)
                 try:
@@ -78,8 +78,8 @@ class Delivery:
         """What write() of PEP 3333 gives, or an interim response. Raises `ReaderGone`."""
         if exchange is not self._exchange:
             raise ReaderGone
-        if exchange.unmarked:
-            self._arm(exchange)
+        if exchange.endless and not self.armed:
+            self._arm()
         if not self._give(data):
             raise ReaderGone
         exchange.sent += len(data)
@@ -109,8 +109,8 @@ class Delivery:
         while True:
             if data:
                 exchange.sent += len(data)
-                if exchange.unmarked:
-                    self._arm(exchange)
+                if exchange.endless and not self.armed:
+                    self._arm()
                 if not self._give(data):
                     return
             if exchange.ended:
@@ -204,10 +204,9 @@ class Delivery:
         looking.register(self._sock.fileno(), 0)
         return any(mask & (POLLERR | POLLHUP) for _, mask in looking.poll(0))
 
-    def _arm(self, exchange: Exchange) -> None:
+    def _arm(self) -> None:
         """The response ends with its connection. If the worker is killed before, the kernel resets it, and the client
         sees that it is not whole.
         """
-        exchange.unmarked = False
         self.armed = True
         abort(self._sock)

@@ -53,9 +53,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_last", "_push", "_service", "_status",
+        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status",
         "_writing", "code", "ended", "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
-        "unmarked",
     )  # fmt: skip
 
     def __init__(self, service: Service, request: Request, push: Push) -> None:
@@ -65,8 +64,7 @@ class Exchange:
         self._fields: Fields | None = None
         self._framing: Framing | None = None  # None: the head has not been made
         self._bytes_left = 0  # of what Content-Length promised
-        self._iterator: Iterator[bytes] | None = None
-        self._last = b""  # the whole body, after its head
+        self._iterator: Iterator[bytes] | bytes | None = None  # bytes: the whole body, after its head
         self._close: Callable[[], object] | None = None
         self._writing = 0  # threads that are in write() or the like
         self.request = request
@@ -85,8 +83,11 @@ class Exchange:
         """So many of the bytes are the head."""
         self.span: Span | None = None
         """A part of a file that comes after the bytes. The descriptor is for whoever takes it."""
-        self.unmarked = False
-        """Its end will be the connection's end, which is to be a reset if the worker is killed before."""
+
+    @property
+    def endless(self) -> bool:
+        """Its end is the connection's end, which is to be a reset if the worker is killed before."""
+        return self._framing is Framing.CLOSE
 
     @property
     def status(self) -> str:
@@ -161,10 +162,10 @@ class Exchange:
         """The next bytes of the response; b"" is nothing now."""
         iterator = self._iterator
         if iterator is None:
-            if self._last:
-                self._end()
-                return self._last
             return self._finish()
+        if isinstance(iterator, bytes):
+            self._end()
+            return iterator
         try:
             block: Any = next(iterator, _OVER)
             return self._finish() if block is _OVER else self._frame(block)
@@ -220,7 +221,7 @@ class Exchange:
             body = self._fit(body)
             self._check_short()
         if len(body) > _LONGEST_JOINED:
-            self._last = body
+            self._iterator = body
             return head
         self._end()
         return head + body
@@ -249,7 +250,6 @@ class Exchange:
         )
         head = opening.head
         self._framing = opening.framing
-        self.unmarked = opening.framing is Framing.CLOSE
         self.head_size += len(head)
         self.keep_alive = opening.keep_alive
         self._bytes_left = fields.length if fields.length >= 0 else whole

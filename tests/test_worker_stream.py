@@ -272,3 +272,15 @@ def test_a_thread_that_still_reads_when_the_request_is_over_takes_nothing_of_the
             reading.result(10)
     assert wire.data == following
     wire.close()
+
+
+def test_the_environ_says_nothing_of_chunks_for_what_is_read_is_decoded(tmp_path: Path) -> None:
+    """RFC 9112 section 7.1.3. A framework that finds the field would look for chunks in the content."""
+
+    def told(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str("HTTP_TRANSFER_ENCODING" in environ).encode() + environ["wsgi.input"].read()]
+
+    with Rig(told, tmp_path, stream_bodies=True) as rig, rig.serving().connect() as client:
+        client.send(HEAD % b"/" + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        assert client.answer().body == b"Falsehello"

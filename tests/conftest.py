@@ -9,6 +9,7 @@ import compileall
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
@@ -24,11 +25,36 @@ from tests import apps
 from tests.daemon import Srvd
 from tests.support import wait_for
 
+# A shell without job control ignores SIGINT for what it starts with `&`, and children inherit that: CI, cron, make -j.
+# Tests that interrupt a program would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _STARTED = pytest.StashKey[list[Srvd]]()
 _FAILED = pytest.StashKey[bool]()
 
 _LOG_SHOWN = 20_000
 """Characters of a daemon's log that a failure shows."""
+
+
+_FILES_SIDE_BY_SIDE = 3
+"""For each processor: a test waits for processes most of the time."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Files that run side by side with `-n auto`; 0 for a few named files, which are quicker without."""
+    named = [argument for argument in config.args if Path(argument.partition("::")[0]).is_file()]
+    if named and len(named) == len(config.args) and len(named) <= 2:
+        return 0
+    return _FILES_SIDE_BY_SIDE * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: the last ones to begin must not be those that end long after all others."""
+    heavy = {item.path for item in items if item.get_closest_marker("slow")}
+    system = {item.path for item in items if item.get_closest_marker("system")}
+    items.sort(key=lambda item: 0 if item.path in heavy else 1 if item.path in system else 2)
 
 
 class Starter:

@@ -98,9 +98,9 @@ MUTANTS = (
     ),
     Mutant(
         "a death leaves no certificate",
-        "facts.py",
-        "    pool.deaths.append(certificate)\n",
-        "",
+        "certificates.py",
+        "        pool.deaths.append(certificate)\n",
+        "        pass\n",
     ),
     Mutant(
         "a worker that is stuck is killed before its replacement serves",
@@ -155,12 +155,6 @@ MUTANTS = (
         "rollout.py",
         "    return trial.count(Phase.STANDBY) >= (1 if first_start else size)\n",
         "    return trial.count(Phase.STANDBY) >= 1\n",
-    ),
-    Mutant(
-        "a probe that was not passed is not repeated",
-        "probing.py",
-        "        generation.ask_at = again\n",
-        "        pass\n",
     ),
     Mutant(
         "the health probe is left out",
@@ -244,9 +238,9 @@ MUTANTS = (
     ),
     Mutant(
         "the end of a bake is forgotten",
-        "supervisor.py",
-        "        due = min(due, pool.bake.until)\n",
-        "        due = min(due, NEVER)\n",
+        "baking.py",
+        "    return NEVER if pool.bake is None else min(pool.bake.until, pool.bake.look_at)\n",
+        "    return NEVER\n",
     ),
     Mutant(
         "a zygote that does not fork is waited for by whoever was cancelled",

@@ -127,7 +127,7 @@ def test_it_serves_as_pid_1_on_a_read_only_root(contained: Contained) -> None:
     with closing(contained.connect()) as client:
         client.request("GET", "/write")
         assert client.getresponse().status == 500
-    assert "Read-only file system" in contained.logged()
+    contained.wait_logged("Read-only file system")
     assert contained.ctl("reload").returncode == 0
     before = contained.names()
     contained.kill_workers()

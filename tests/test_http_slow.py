@@ -134,7 +134,7 @@ def test_a_healthy_client_is_answered_throughout_and_nothing_of_the_crowd_is_lef
         assert worker.memory_info().rss - before < 8 << 20
         crowd.leave()
     wait_for(lambda: _connections(srvd) == 0)
-    assert worker.num_fds() == fds
+    assert worker.num_fds() <= fds + 1  # the epoll of the thread that sends to slow clients stays, once there was one
     assert "bug in srvd" not in srvd.logged()
     assert srvd.deaths() == []
 

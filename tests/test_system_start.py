@@ -221,7 +221,7 @@ def test_check_answers_what_a_start_would(starter: Starter) -> None:
         srvd = starter.new(config=toml('boot_timeout = "2s"', bind=f"127.0.0.1:{port}"))
         good = _check(srvd)
     assert good.returncode == 0
-    assert "app:app loaded" in good.stdout
+    assert "app:app was ready" in good.stdout
     for kind, code in apps.BROKEN.items():
         srvd.deploy(code)
         broken = _check(srvd)

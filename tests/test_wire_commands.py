@@ -17,6 +17,8 @@ BY_KIND: dict[str, list[Any]] = {
     "seconds": [0, 1.5, 30],
     "pool": ["web", ""],
     "worker": ["web/3#17", ""],
+    "generation": ["web@2", ""],
+    "moment": [0, 1.5, 1_800_000_000],
     "topics": [[], ["worker", "pool"]],
 }
 WRONG: dict[str, list[Any]] = {
@@ -26,6 +28,7 @@ WRONG: dict[str, list[Any]] = {
     "moment": [True, "14:00", None, [], {}, -0.1, 1e12, float("nan"), float("inf"), 1 << 64],
     "pool": [0, True, None, [], {}, "x" * 129, "a\nb", "\x1b[2J"],
     "worker": [0, True, None, [], {}, "x" * 129, "a\x00b"],
+    "generation": [0, True, None, [], {}, "x" * 129, "a\x00b"],
     "topics": ["worker", [1], ["nothing"], [None], None, {}, ["worker"] * 6, [["worker"]]],
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -71,3 +73,29 @@ def test_hints_after_the_response_has_begun_are_refused(tmp_path: Path) -> None:
         client.send(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.rest().endswith(b"\r\n\r\n5\r\nbegun\r\n")
         assert "early hints come before the response" in rig.log()
+
+
+FILE = 3 << 20
+
+
+def test_a_file_after_hints_that_the_client_has_not_read_is_whole(tmp_path: Path) -> None:
+    """Something else sends the hints meanwhile: it must not send of the file as well."""
+    content = os.urandom(FILE)
+    (tmp_path / "file").write_bytes(content)
+
+    def many(environ: Environ, start: Start) -> Iterable[bytes]:
+        for _ in range(400):
+            environ["wsgi.early_hints"]([("Link", "x" * 8000)])
+        start("200 OK", [("Content-Length", str(FILE))])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](open(tmp_path / "file", "rb"))  # noqa: SIM115 - closed by it
+        return wrapped
+
+    with Rig(many, tmp_path) as rig:
+        rig.serving()
+        for _ in range(20):
+            with rig.connect() as client:
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+                client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.read_until(b"HTTP/1.1 200 OK\r\n")
+                client.read_until(b"\r\n\r\n")
+                assert client.read(FILE) == content

@@ -110,6 +110,11 @@ def test_root_writes_in_no_folder_of_another_user(starter: Starter, setting: str
     with pytest.raises(PermissionError, match="belongs to uid"):
         trust.settle(f"{link}/file")
     assert trust.settle(f"{srvd.folder}/log") == f"{srvd.folder}/log"
+    link.unlink()
+    link.symlink_to(srvd.folder)  # where it leads is root's, and the link is not
+    os.lchown(link, STRANGER, -1)
+    with pytest.raises(PermissionError, match="the link"):
+        trust.settle(f"{link}/log")
 
 
 def test_a_configuration_that_was_not_named_must_be_roots(starter: Starter) -> None:

@@ -128,9 +128,10 @@ class Pidfile:
         """Replaces what is there in one step. Raises `SystemRefused`."""
         if not self._path:
             return
-        fresh = f"{self._path}.{os.getpid()}"
         try:
-            trust.settle(fresh)
+            folder, name = os.path.split(self._path)
+            fresh = trust.settle(os.path.join(folder, f"{name}.{os.getpid()}"))
+            path = os.path.join(os.path.dirname(fresh), name)  # rename(2) follows no link there
             with contextlib.suppress(FileNotFoundError):  # of a daemon with our pid, in another life
                 os.unlink(fresh)
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -141,7 +142,7 @@ class Pidfile:
                 os.write(fd, b"%d\n" % os.getpid())
             finally:
                 os.close(fd)
-            os.replace(fresh, self._path)
+            os.replace(fresh, path)
         except OSError as exc:
             with contextlib.suppress(OSError):  # on a full disk it is there, and empty
                 os.unlink(fresh)

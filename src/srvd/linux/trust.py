@@ -34,14 +34,18 @@ def settle(path: str) -> str:
             continue
         there = os.path.join(here, name)
         try:
-            is_link = stat.S_ISLNK(os.lstat(there).st_mode)
+            entry = os.lstat(there)
         except FileNotFoundError:
             if left:
                 raise
             return there
-        if not is_link:
+        if not stat.S_ISLNK(entry.st_mode):
             here = there
             continue
+        if (
+            entry.st_uid != 0
+        ):  # in a folder like /tmp, where everybody may make links (proc_sys_fs(5), protected_symlinks)
+            raise PermissionError(0, f"the link {there} belongs to uid {entry.st_uid}, and could lead root to any file")
         links += 1
         if links > _MOST:
             raise OSError(f"more than {_MOST} links lead to {path}")

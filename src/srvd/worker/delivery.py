@@ -161,6 +161,8 @@ class Delivery:
 
     def _give_file(self, exchange: Exchange) -> None:
         """As far as the socket takes it; the rest goes when the application is through."""
+        if self._sending is not None:  # of an interim response
+            self._stop_sending()
         span, exchange.span = exchange.span, None
         assert span is not None
         outbox = self.outbox

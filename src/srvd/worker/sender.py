@@ -45,8 +45,13 @@ class Sender:
         if poll is None:
             return None
         sending = Sending(sock, outbox)
-        self._all[sending.fd] = sending
-        poll.register(sending.fd, _ONCE)
+        with sending.lock:
+            self._all[sending.fd] = sending
+            try:
+                poll.register(sending.fd, _ONCE)
+            except OSError:  # ENOMEM, ENOSPC: epoll_ctl(2)
+                del self._all[sending.fd]
+                return None
         return sending
 
     def again(self, sending: Sending) -> None:
@@ -64,7 +69,10 @@ class Sender:
     def _start(self) -> epoll | None:
         with self._starting:
             if self._epoll is None:
-                poll = epoll()
+                try:
+                    poll = epoll()
+                except OSError:  # no more descriptors
+                    return None
                 try:
                     Thread(target=self._live, args=(poll,), name="srvd: sender", daemon=True).start()
                 except RuntimeError:  # EAGAIN: no more threads for this user

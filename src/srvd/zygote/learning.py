@@ -64,8 +64,16 @@ def _import(modules: Sequence[str]) -> list[str]:
 
 def _try(modules: Sequence[str], seconds: float) -> str:
     """What importing them did to a process that was forked for it, "" if it may be done here."""
-    read, write = os.pipe()
-    pid = os.fork()
+    try:
+        read, write = os.pipe()
+    except OSError as exc:
+        return f"could not be tried ({exc.strerror})"
+    try:
+        pid = os.fork()
+    except OSError as exc:
+        os.close(read)
+        os.close(write)
+        return f"could not be tried ({exc.strerror})"
     if pid == 0:
         _be_tried(modules, write)
     os.close(write)

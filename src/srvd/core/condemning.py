@@ -5,11 +5,11 @@ Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
 
 from __future__ import annotations
 
-from srvd.core import moves
+from srvd.core import failure, moves
 from srvd.core.actions import Level, TellWorker, Told
 from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import Phase
-from srvd.core.state import Generation, Pool, Turn, Weight, Worker
+from srvd.core.state import NEVER, Generation, Pace, Pool, Turn, Weight, Worker
 
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
 
@@ -52,8 +52,9 @@ def pardon(worker: Worker, turn: Turn) -> None:
         turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
 
 
-def wears_out(worker: Worker, reason: str, turn: Turn) -> None:
+def wears_out(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
     """It has served long enough. `reason`: "served 1000 requests"."""
+    _pace(pool, generation, worker, reason, turn)
     _replace(worker, f"has {reason}", f"had {reason}", turn)
 
 
@@ -80,6 +81,26 @@ def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
     """It serves on until its replacement does, one worker at a time."""
     worker.condemned, worker.worn = "worn", why_then
     turn.note(Level.INFO, "worker", f"worker {worker.id} {why}; a replacement boots", ("worker", str(worker.id)))
+
+
+def _pace(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
+    """Worn within a second of readiness is as good as dead within one: the rounds of such replacements wait as those
+    of a crash loop do. Meanwhile the worn ones serve.
+    """
+    pace, lived = generation.pace, _lived(worker, turn.now)
+    if lived >= failure.HEALTHY_AFTER:
+        generation.pace = Pace()
+        return
+    if worker.asked < pace.last:  # of the same round
+        return
+    strikes = pace.strikes + 1
+    until = turn.now + failure.delay(strikes, worker.id.serial)
+    text = f"worker {worker.id} has {reason} {lived:.3f} s after it was ready"
+    generation.pace = Pace(strikes, turn.now, until if until > turn.now else -NEVER, text if strikes > 1 else "")
+    if strikes == failure.CRASHING_STRIKES:
+        text += f": workers of pool {pool.name} are worn as soon as they serve, and are replaced ever more rarely, "
+        text += f"every {failure.CAP:.0f} s at last. Raise max_age or max_requests"
+        turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
 
 
 def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:

@@ -151,7 +151,7 @@ def _said(house: House, pool: Pool, generation: Generation, worker: Worker, even
         case Word.WORN:
             fits = moves.step(worker, Stimulus.WORN, turn)
             if fits and worker.phase is Phase.SERVING and not worker.condemned:
-                condemning.wears_out(worker, failure.in_short(event.text), turn)
+                condemning.wears_out(pool, generation, worker, failure.in_short(event.text), turn)
         case Word.REOPENED:
             worker.log_problem = failure.in_short(event.text)  # also said unasked, when its log is lost or found again
             reopening.answered(house, str(worker.id), worker.log_problem)

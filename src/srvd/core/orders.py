@@ -9,7 +9,7 @@ from srvd.core import baking, failure, goals, moves, operations, reopening, roll
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
-from srvd.core.state import NEVER, House, Operation, Pool, Turn, Zygote
+from srvd.core.state import NEVER, House, Operation, Pace, Pool, Turn, Zygote
 
 SCALE_GRACE = 5.0
 """Seconds beyond boot_timeout that a scale, resume or recycle may take for each round of boots."""
@@ -103,6 +103,8 @@ def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
     chosen = []
     for pool in pools:
         pool.breaker.clear()
+        if pool.source is not None:
+            pool.source.pace = Pace()
         for worker in pool.workers():
             one = op.order.worker in ("", str(worker.id))
             if one and worker.is_capacity and worker.id.generation == pool.active:

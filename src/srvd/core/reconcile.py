@@ -61,7 +61,9 @@ def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> 
         return 0
     count = min(pool.target - len(fresh), moves.IN_FLIGHT - source.count(Phase.ASKED))
     if old:
-        count = min(count, pool.target + SURGE - len(fresh) - len(old))
+        worn = all(worker.condemned == "worn" and worker.id.generation == source.id.number for worker in old)
+        surge = 0 if worn and now < source.pace.until else SURGE
+        count = min(count, pool.target + surge - len(fresh) - len(old))
     if pool.breaker.strikes or pool.breaker.refusals:  # after a failure one attempt at a time
         trying = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         count = min(count, 0 if trying else 1)

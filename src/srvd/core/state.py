@@ -111,6 +111,15 @@ class Weight(Record):
     reason: str = ""
 
 
+class Pace(Record):
+    """What is known of a generation's workers that are worn as soon as they serve: how fast they may be replaced."""
+
+    strikes: int = 0  # rounds of them, one after another
+    last: float = -NEVER  # when the last of them was heard of
+    until: float = -NEVER  # no replacement is asked for before
+    reason: str = ""
+
+
 class Generation:
     id: GenerationId
     spec: PoolSpec
@@ -130,6 +139,7 @@ class Generation:
     learns: bool = False  # what its canary imports to answer is to be imported by its zygote
     mixed: str = ""  # a file of another release that one of its processes has imported
     weight: Weight = Weight()
+    pace: Pace = Pace()
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
 
     def __init__(self, identity: GenerationId, spec: PoolSpec, revision: Revision) -> None:

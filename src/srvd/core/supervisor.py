@@ -188,6 +188,8 @@ class Supervisor:
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
             baking.tick(pool, turn)
+            if pool.source is not None and pool.source.pace.until <= now:
+                pool.source.pace = pool.source.pace._replace(until=-NEVER)
         for op in house.open_operations:
             for part in op.rollouts.values():
                 if part.retry_at <= now:
@@ -329,6 +331,8 @@ def _pool_deadline(pool: Pool) -> float:
         fresh, _ = pool.split()
         if source.zygote is Zygote.UP and len(fresh) < pool.target and pool.breaker.until > -NEVER:
             due = min(due, pool.breaker.until)
+        if source.zygote is Zygote.UP and len(fresh) < pool.target and source.pace.until > -NEVER:
+            due = min(due, source.pace.until)
         if pool.is_lost and pool.mender.until > -NEVER:
             due = min(due, pool.mender.until)
     if pool.serving >= pool.target:

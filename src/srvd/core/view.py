@@ -55,7 +55,9 @@ def pool_map(house: House, pool: Pool) -> Map:
         "strikes": pool.breaker.strikes,
         "mixed": source.mixed if source else "",
         "notes": outcome.notes(pool),
-        "trouble": pool.breaker.reason or pool.mender.reason or (source.weight.reason if source else ""),
+        "trouble": pool.breaker.reason
+        or pool.mender.reason
+        or (source.weight.reason or source.pace.reason if source else ""),
     }
 
 

@@ -215,7 +215,7 @@ def test_seats_sixty_ordinary_ones_and_four_only_for_admins() -> None:
 
 
 def test_the_gate_lets_a_burst_through_and_then_a_rate() -> None:
-    gate = Gate(Limits(accept_rate=100, accept_burst=8), 0.0)
+    gate = Gate(100, 8, 0.0)
     assert [gate.pass_one(0.0) > 0 for _ in range(9)] == [False] * 8 + [True]
     assert gate.pass_one(0.0) == pytest.approx(0.02)
     assert [gate.pass_one(0.02) > 0 for _ in range(3)] == [False, False, True]
@@ -231,7 +231,7 @@ def test_one_kind_of_thing_is_let_through_once_a_minute_and_kinds_are_bounded() 
 
 
 def test_a_flood_of_a_thousand_connections_ends_and_the_socket_serves_on(tmp_path: Path) -> None:
-    with Fake(str(tmp_path / "b.sock"), limits=Limits(accept_rate=1_000)) as fake:
+    with Fake(str(tmp_path / "b.sock"), limits=Limits(look_rate=1_000)) as fake:
         with contextlib.ExitStack() as stack:
             socks = [stack.enter_context(connected(fake.path)) for _ in range(1_000)]
             wait_for(lambda: all(_was_told(sock) for sock in socks), within=30)

@@ -17,7 +17,7 @@ from srvd.daemon.control_desk import Backend, Desk, Log, Memory
 from srvd.daemon.control_door import NEVER, Clock, Door, send_and_close
 from srvd.daemon.control_link import Limits, Link
 from srvd.daemon.control_peers import Peer, Roles, identify
-from srvd.daemon.control_seats import Seats, Seldom
+from srvd.daemon.control_seats import Gate, Seats, Seldom
 from srvd.daemon.control_socket import Claim, Held
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop
@@ -26,6 +26,7 @@ from srvd.linux.identity import OVERFLOW
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
+from srvd.wire.commands import ADMIN
 
 __all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Peer"]
 
@@ -52,6 +53,7 @@ class ControlServer:
         self._door: Door | None = None
         self._links: dict[Link, str] = {}  # with the kind of its seat
         self._seats = Seats(self._limits)
+        self._gate = Gate(self._limits.accept_rate, self._limits.accept_burst, loop.time())
         self._clock = Clock(loop, self._on_time)
         self._seldom = Seldom()
 
@@ -135,7 +137,7 @@ class ControlServer:
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None:
         """Give the peer a seat and greet it; or tell it why there is none, without a greeting."""
-        kind = self._seats.take(peer) if peer.role else ""
+        kind = self._seats.take(peer) if peer.role and self._may_enter(peer) else ""
         if not kind:
             problem = _full() if peer.role else self._no_role(peer)
             if self._seldom.may(problem.code, peer.uid, self._loop.time()):
@@ -146,6 +148,10 @@ class ControlServer:
         self._links[link] = kind
         link.send(messages.hello(self._hello._replace(role=peer.role)))
         self.changed(link)
+
+    def _may_enter(self, peer: Peer) -> bool:
+        """Admins wait for nobody; of the others so many a second have a seat."""
+        return peer.role == ADMIN or not self._gate.pass_one(self._loop.time())
 
     def short(self, problem: OSError) -> None:
         """The kernel could not give us a connection."""

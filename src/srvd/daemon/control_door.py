@@ -1,5 +1,8 @@
 """The door of the control socket: accepts at a bounded rate, and refuses cleanly when nothing is left to accept with.
 
+All wait in one queue, whoever they are: the kernel shows a peer only when it is accepted. So the queue is emptied ten
+times as fast as seats are given: a flood of those without a role delays an admin by the length of the queue at most.
+
 Who may stay is decided by the hall behind it (control.py). Also its clock: the one timer of the control socket.
 """
 
@@ -82,7 +85,7 @@ class Door:
         self.resume_at = NEVER  # while accepting is paused
         self._loop = loop
         self._hall = hall
-        self._gate = Gate(limits, loop.time())
+        self._gate = Gate(limits.look_rate, limits.look_burst, loop.time())
         self._reserve = _reserve()
         fds.refuse_rights(claim.listener)  # so do those who connect from now on
         loop.add_reader(claim.listener.fileno(), self._readable)

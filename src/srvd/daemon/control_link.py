@@ -40,8 +40,12 @@ class Limits(Record):
     frame: float = 5.0  # from a frame's first byte to its last
     idle: float = 60.0  # without a request, unless watching or waiting
     stall: float = 30.0  # without the peer reading, while something waits for it
-    accept_rate: float = 200.0  # connections a second
+    accept_rate: float = 200.0  # connections a second of those below admin that get a seat
     accept_burst: int = 64
+    look_rate: float = (
+        2000.0  # and of all that are looked at: a full backlog, 128, is the longest queue before an admin
+    )
+    look_burst: int = 128
 
 
 class Owner(Protocol):

@@ -48,24 +48,24 @@ class Seats:
 
 
 class Gate:
-    """A token bucket: `accept_burst` at once, then `accept_rate` a second."""
+    """A token bucket: `burst` at once, then `rate` a second."""
 
-    __slots__ = ("_at", "_limits", "_tokens")
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self._limits = limits
-        self._tokens = float(limits.accept_burst)
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
         self._at = now
 
     def pass_one(self, now: float) -> float:
         """0.0 if one more may come, else the seconds until a quarter of a burst may."""
-        limits = self._limits
-        self._tokens = min(limits.accept_burst, self._tokens + (now - self._at) * limits.accept_rate)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0.0
-        return limits.accept_burst / 4 / limits.accept_rate
+        return self._burst / 4 / self._rate
 
 
 class Seldom:

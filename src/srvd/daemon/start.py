@@ -66,6 +66,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
                     f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is "
                     "not followed when it is switched; `chdir` can name that link"
                 )
+            _warn_of_root(config, log)
             found = None if ground.bond.is_held else _search(ground, unit, log)
             if found is not None and found.adoption is not None:
                 config = found.adoption.with_room(config, log.warning)
@@ -94,6 +95,16 @@ def _check_output(config: Config) -> None:
             f'{config.origins[key]}: {key}: found "-", the standard output, which --daemonize gives up; nothing was '
             "started",
             hint="name a file, or send the standard output to one",
+        )
+
+
+def _warn_of_root(config: Config, log: Log) -> None:
+    """An application that runs as the daemon's user may do to the daemon whatever it likes; as root, to the machine."""
+    names = [] if os.geteuid() else [pool.name for pool in config.pools.values() if pool.user in ("", "root", "0")]
+    if names:
+        who = f"pool {names[0]} runs" if len(names) == 1 else f"pools {', '.join(names)} run"
+        log.warning(
+            f"{who} as root, as the daemon does: an application can end the daemon; `user` gives it another user"
         )
 
 

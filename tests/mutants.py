@@ -249,13 +249,6 @@ MUTANTS = (
         "        worker.deadline = NEVER\n",
     ),
     Mutant(
-        "a repair brings a pool back that a reload has removed",
-        "supervisor.py",
-        " and not orders.is_moot(house, op, turn):",
-        ":",
-        rare=True,
-    ),
-    Mutant(
         "a rollback takes who still serves of that generation for staged",
         "rollout.py",
         "    alive = trial.staged\n",

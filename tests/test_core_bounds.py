@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from srvd.core import certificates
 from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
-from srvd.core.model import Death, Kind, OpState, Order
+from srvd.core.model import Death, Kind, OpState, Order, WorkerId
 from srvd.core.operations import QUEUE
-from srvd.core.state import CERTIFICATES, HISTORY
+from srvd.core.state import CERTIFICATES, HISTORY, Turn, Worker
 from tests.folk import ROOT
 from tests.world import World
 
@@ -84,3 +85,12 @@ def test_no_number_of_ordered_departures_displaces_a_death() -> None:
     pool = world.core.house.pools["web"]
     assert [certificate.death.signal for certificate in pool.deaths] == [11]
     assert len(pool.departures) == CERTIFICATES
+
+
+def test_what_workers_say_that_they_have_answered_never_outgrows_a_message() -> None:
+    pool = started().core.house.pools["web"]
+    for serial in range(1, 5):
+        pool.answered = certificates.MOST - 1
+        worker = Worker(WorkerId("web", 1, serial), 0.0, 0.0)
+        certificates.certify(pool, worker, Death(requests=2**53 - 1), Turn(1.0))
+        assert pool.answered == certificates.MOST

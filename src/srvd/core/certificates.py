@@ -10,6 +10,9 @@ from srvd.core.events import ZygoteGone
 from srvd.core.model import Death, WorkerId
 from srvd.core.state import CERTIFICATES, Certificate, Generation, Pool, Turn, Worker
 
+MOST = 2**53 - 1
+"""Of requests that are counted for a pool: messages and states hold 64 bits."""
+
 
 def certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate:
     certificate = Certificate(
@@ -23,7 +26,7 @@ def certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate
         worker.ready_at is not None,
         worker.failure,
     )
-    pool.answered += death.requests
+    pool.answered = min(pool.answered + death.requests, MOST)  # what a worker says of itself may be nonsense
     if is_departure(certificate):
         brief = certificate._replace(death=death._replace(stderr="", stacks=""))  # the log has what it wrote
         pool.departures = (*pool.departures, brief)[-CERTIFICATES:]

@@ -43,7 +43,10 @@ _DOUBLE = Struct("@d")
 _BEGAN_AT = _LANE - 8
 _BEGAN = _BEGAN_AT // 8  # index of `began` among the lane's doubles
 _GAVE = _BEGAN - 1
-_MOST = 2**63 - 1  # of any number that leaves here: what was scribbled must fit into messages, and its sums, too
+_MOST = 2**53 - 1
+"""Of any number that leaves here: what was scribbled must fit into messages and states, and so must the sum over all
+workers of a pool."""
+
 _TRIES = 3
 
 assert _FACTS.size == _LANE

@@ -26,7 +26,8 @@ def lingering(seconds=60):
     '''A TCP socket with unsent data whose last close waits so long.'''
     server = socket.create_server(("127.0.0.1", 0))
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    ours = socket.create_connection(server.getsockname())
+    ours = socket.socket()
+    ours.connect(server.getsockname())  # create_connection wants encodings that a pool's user may not be able to read
     theirs, _ = server.accept()
     ours.setblocking(False)
     try:
@@ -57,7 +58,7 @@ def links():
         if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_SEQPACKET:
             yield sock
         else:
-            sock.detach()
+            sock.close()
 """
 
 ANSWER = """

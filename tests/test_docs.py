@@ -347,12 +347,20 @@ def test_every_flow_has_a_budget() -> None:
     assert set(flows()) == set(BUDGETS)
 
 
-def test_every_promise_names_a_test_that_exists() -> None:
-    text = (ROOT / "docs" / "explain" / "reliability.md").read_text()
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+@pytest.mark.parametrize("page", ["reliability", "security"])
+def test_every_promise_names_a_test_that_exists(page: str) -> None:
+    text = (ROOT / "docs" / "explain" / f"{page}.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 30
     for path, name in named:
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"{path}::{name}"
+
+
+def test_each_promise_of_a_border_names_its_test() -> None:
+    text = (ROOT / "docs" / "explain" / "security.md").read_text()
+    promises = re.split(r"^\d+\. |^#+ ", text[text.index("## Promises") : text.index("## What is not")], flags=re.M)
+    for promise in promises[2:]:
+        assert "`tests/" in promise or "\n" not in promise.strip(), promise
 
 
 def test_every_test_of_a_fault_keeps_a_promise() -> None:

@@ -101,9 +101,9 @@ def link__lingering_descriptor(dice):
     for link in links():
         passes(link, packed("Pong"), fd.fileno())
         link.close()
-    fd.close()
-    for end in rest:
-        end.close()
+    threading.Thread(target=fd.close, daemon=True).start()  # where the kernel has refused it, this one is the last
+    if len(kept) < 20:
+        kept.extend(rest)
 
 def link__many_descriptors(dice):
     for link in links():

@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     rare: bool = False
+    first: int = 0  # the seed of the first walk: where a rare one is known to be found
 
 
 MUTANTS = (
@@ -157,6 +158,12 @@ MUTANTS = (
         "    return trial.count(Phase.STANDBY) >= 1\n",
     ),
     Mutant(
+        "a probe that was not passed is not repeated",
+        "probing.py",
+        "        generation.ask_at = again\n",
+        "        pass\n",
+    ),
+    Mutant(
         "the health probe is left out",
         "probing.py",
         "    if not generation.spec.health:\n",
@@ -247,6 +254,14 @@ MUTANTS = (
         "moves.py",
         "        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until\n",
         "        worker.deadline = NEVER\n",
+    ),
+    Mutant(
+        "a repair brings a pool back that a reload has removed",
+        "supervisor.py",
+        " and not orders.is_moot(house, op, turn):",
+        ":",
+        rare=True,
+        first=600,
     ),
     Mutant(
         "a rollback takes who still serves of that generation for staged",

@@ -51,7 +51,7 @@ def test_a_walk_is_the_same_each_time() -> None:
 def test_the_walk_finds_a_bug(mutant: Mutant, tmp_path: Path) -> None:
     _mutate(mutant, tmp_path)
     found = subprocess.run(
-        [sys.executable, "-m", "tests.walk", "0", str(ENOUGH)],
+        [sys.executable, "-m", "tests.walk", str(mutant.first), str(mutant.first + ENOUGH)],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,

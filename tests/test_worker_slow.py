@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from select import select
 from typing import Any
 
 import psutil
@@ -269,3 +270,21 @@ def test_an_unread_response_of_write_holds_no_more_than_its_client(tmp_path: Pat
             assert "Traceback" not in rig.log()
         with rig.connect() as client:
             assert len(client.get("/big", "Connection: close").body) == 64 << 20 | 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_client_that_sends_on_is_not_reset_before_it_can_read_why_it_was_refused(
+    tmp_path: Path, threads: int
+) -> None:
+    """A proxy that is in the middle of a long body would say 502 for our answer."""
+    with Rig(app, tmp_path, threads=threads) as rig, rig.serving().connect() as client:
+        client.send(b"nonsense\r\n\r\n")
+        client.sock.setblocking(False)
+        sent = 0
+        while sent < 16 << 20 and select([], [client.sock], [], 0.3)[1]:  # until all buffers are full
+            sent += client.sock.send(b"x" * 65_536)
+        assert sent > 1 << 17
+        client.sock.settimeout(30)
+        assert client.answer().status == 400
+        client.sock.close()
+        rig.connections(0)

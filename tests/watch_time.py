@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import deque
 
 from srvd.core import actions as act
-from srvd.core.events import CancelAsked, ConfigRead, Event, Ordered, Started, WorkerGone, WorkerOutgrew
+from srvd.core.events import (
+    CancelAsked,
+    ConfigRead,
+    Event,
+    Ordered,
+    Started,
+    Word,
+    WorkerGone,
+    WorkerOutgrew,
+    WorkerSaid,
+)
 from srvd.core.failure import FORGIVEN_AFTER
-from srvd.core.model import Death, GenerationId, Kind, OpId, OpState, Phase, Revision, Stage
+from srvd.core.model import Death, GenerationId, Kind, OpId, OpState, Phase, Revision, Stage, WorkerId
+from srvd.core.probing import LONGEST_PAUSE
 from srvd.core.state import Certificate, Pool, Worker, Zygote
 from tests.folk import CHANGES, Claims
 from tests.world import World
@@ -22,11 +33,17 @@ class InTime(Claims):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.begun: dict[OpId, float] = {}
+        self.unwell: dict[WorkerId, float] = {}  # when each of those that were probed, and not healthy, has said so
 
     def before(self, event: Event) -> None:
         self._nothing_is_late()  # while nothing happened
 
     def after(self, event: Event, out: list[act.Action]) -> None:
+        if isinstance(event, WorkerSaid) and event.word is Word.UNHEALTHY:
+            self.unwell[event.worker] = self.world.now
+        for action in out:
+            if isinstance(action, act.TellWorker) and action.told is act.Told.PROBE:
+                self.unwell.pop(action.worker, None)
         self._nothing_is_late()
         self._operations_end()
 
@@ -34,8 +51,17 @@ class InTime(Claims):
         self._the_late_are_killed()
         for pool in self.world.core.house.pools.values():
             self._nobody_starves(pool)
+            self._the_unwell_are_asked_again(pool)
             late = pool.bake is not None and pool.bake.until < self.world.now - 0.01
             assert not late, f"{pool.name} bakes on after its time"
+
+    def _the_unwell_are_asked_again(self, pool: Pool) -> None:
+        trial = pool.trial
+        if trial is None or trial.stage is not Stage.PROBING or trial.fault is not None:
+            return
+        since = self.unwell.get(WorkerId(*trial.id, trial.canary))
+        late = since is not None and self.world.now > since + LONGEST_PAUSE + 0.01
+        assert not late, f"{trial.id} was not healthy at {since}, and is not asked again"
 
     def _the_late_are_killed(self) -> None:
         now = self.world.now

@@ -327,8 +327,12 @@ class Connection:
         except OSError:
             data = b""
         self._linger_left -= len(data)
-        if not data or self._linger_left <= 0:
+        if not data:
             self.close(now)
+        elif self._linger_left <= 0:
+            # A close now would reset, and a client that is busy sending – a proxy – would lose the answer by it. What
+            # it sends fills the kernel's buffers and then waits, until it has read the answer or the time is over.
+            self._service.loop.want(self._fd, 0)
 
     def _fail(self, exc: Exception, now: float) -> None:
         """A bug of ours."""

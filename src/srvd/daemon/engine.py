@@ -18,6 +18,7 @@ from srvd.core.model import Fault, Headroom, OpId, PoolSpec, Revision, Strategy
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.answers import Answers
 from srvd.daemon.control import ControlServer
+from srvd.daemon.event_queue import EventQueue
 from srvd.daemon.listeners import Listeners, named
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import Performer
@@ -72,9 +73,8 @@ class Engine:
         self._performer = performer
         self._listeners = listeners
         self._log = log
-        self._queue: deque[Event] = deque()
+        self._events = EventQueue(self._turn, self._arm)
         self._untold: deque[act.Note] = deque(maxlen=MOST_UNTOLD)
-        self._turning = False
         self._timer: Timer | None = None
         self._due: float | None = None
         self._respite = 0.0  # no deadline has passed before
@@ -139,17 +139,8 @@ class Engine:
 
     def emit(self, event: Event) -> None:
         """Hands one event to the core and performs what follows, unless that is being done already."""
-        self._queue.append(event)
-        if self._turning:
-            return
-        self._turning = True
-        try:
-            while self._queue:
-                self._turn(self._queue.popleft())
-        finally:
-            self._turning = False
-            self._arm()  # after a bug, too: by their deadlines those are found who wait for the rest of the turn
-        self.on_turned()
+        if self._events.put(event):
+            self.on_turned()
 
     def _turn(self, event: Event) -> None:
         if self.trace is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from srvd.config.settings import Config, PoolSettings
@@ -20,6 +19,7 @@ from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.commons import Commons
 from srvd.daemon.engine import spec_of
+from srvd.daemon.event_queue import EventQueue
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.perform import PERFORMED, Performer
@@ -99,8 +99,7 @@ class _Trial:
         self._core = Supervisor()
         self._performer = Performer(loop, commons, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
         self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
-        self._queue: deque[Event] = deque()
-        self._turning = False
+        self._events = EventQueue(self._turn, self._arm)
         self._timer: Timer | None = None
         self._notes: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
@@ -140,16 +139,7 @@ class _Trial:
 
     def _emit(self, event: Event) -> None:
         """One event to the core, and what follows from it."""
-        self._queue.append(event)
-        if self._turning:
-            return
-        self._turning = True
-        try:
-            while self._queue:
-                self._turn(self._queue.popleft())
-        finally:
-            self._turning = False
-        self._arm()
+        self._events.put(event)
 
     def _turn(self, event: Event) -> None:
         if isinstance(event, ZygoteLoaded | ZygoteLearned):

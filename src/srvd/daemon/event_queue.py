@@ -1,4 +1,4 @@
-"""One event after the other: what is put while one is handled waits, so that nothing is handled inside of something else.
+"""One event after the other: what is put while one is handled waits, and nothing is handled inside of something else.
 
 Knows no core and no loop; its user says what to do with an event, and what to do when there are no more.
 """

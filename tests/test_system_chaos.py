@@ -120,7 +120,8 @@ def test_whatever_happens_nobody_loses_a_request_but_clients_of_the_killed(start
     assert len(srvd.serving()) == 3
     assert "a bug in srvd" not in srvd.logged()
     wait_for(lambda: srvd.pool()["draining"] == 0, within=30)
-    wait_for(lambda: len(srvd.family()) == 3 + len(srvd.zygotes()))
+    # A parked zygote that was stopped reaps nothing: its workers' zombies go with it when the rollback window is over.
+    wait_for(lambda: len(srvd.family()) == 3 + len(srvd.zygotes()), within=30)
 
 
 def _is_done(srvd: Srvd, method: str, **args: Any) -> bool:

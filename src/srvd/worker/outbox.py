@@ -13,6 +13,7 @@ from time import monotonic
 
 from srvd.worker.budget import IN_MEMORY, Budget
 from srvd.worker.files import Span
+from srvd.worker.pieces import SHORT, append_short
 from srvd.worker.spool import unnamed_file
 from srvd.worker.transport import READ, Transport
 
@@ -23,10 +24,6 @@ _AT_ONCE = 1 << 20
 
 _SEGMENT = 64 << 20
 """Bytes of one unnamed file. One that was sent is closed, so a reader that is always behind does not fill the disk."""
-
-# Short blocks are joined: an object for each would be larger than the block.
-_SHORT = 4096
-_JOINED = 65_536
 
 
 class _File:
@@ -136,15 +133,12 @@ class Outbox:
 
     def _remember(self, view: memoryview, *, bounded: bool) -> None:
         self._memory += len(view) if bounded else 0
-        last = self.items[-1] if self.items else None
-        if len(view) > _SHORT:
+        if len(view) > SHORT:
             # A copy: the rest of a long block must not keep all of it. One that is whole is taken as it is.
             whole = view.obj
             self.items.append(whole if isinstance(whole, bytes) and len(whole) == len(view) else bytes(view))
-        elif isinstance(last, bytearray) and len(last) < _JOINED:
-            last += view
         elif len(view):
-            self.items.append(bytearray(view))
+            append_short(self.items, view)
 
     def _segment(self) -> _File | None:
         """The unnamed file that is being written to."""

@@ -11,11 +11,10 @@ from io import BufferedReader, BytesIO, FileIO
 
 from srvd.http.head import Environ
 from srvd.worker.budget import IN_MEMORY, Budget
+from srvd.worker.pieces import SHORT, append_short
 
 __all__ = ["Spool", "unnamed_file"]
 
-_SHORT = 4096
-_JOINED = 65_536
 
 _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
 
@@ -51,13 +50,10 @@ class Spool:
         """As it is: a buffer that grows leaves holes behind, and those of many bodies cost more than the bodies. Short
         ones are joined, for an object costs as much as its bytes.
         """
-        last = self._pieces[-1] if self._pieces else None
-        if len(piece) > _SHORT:
+        if len(piece) > SHORT:
             self._pieces.append(piece)
-        elif isinstance(last, bytearray) and len(last) < _JOINED:
-            last += piece
         else:
-            self._pieces.append(bytearray(piece))
+            append_short(self._pieces, piece)
 
     def _has_room(self, size: int) -> bool:
         """Takes it from the budget."""

@@ -23,8 +23,6 @@ __all__ = ["Lesson", "learn"]
 _WORDS = 4000
 """Bytes that the trial tells: a pipe takes so many at once, whoever else has its end."""
 
-_NAMED = 8
-
 
 class Lesson(Record):
     """`whole`: all of it is imported; else each worker has to import the rest by itself. `notes` say why."""
@@ -36,15 +34,19 @@ class Lesson(Record):
 
 def learn(modules: Sequence[str], *, preload: str, seconds: float) -> Lesson:
     """Import the modules, as far as that can be done outside of a request, within about `seconds`."""
-    left = _try(modules, seconds)
+    what = f"importing {residue.some_of(modules)}"
+    try:
+        left = _try(modules, seconds)
+    except OSError as exc:  # a shortage of processes or descriptors
+        return Lesson(False, [f"{what} could not be tried ({exc.strerror}): each worker imports that by itself"])
     if left and preload == "auto":
-        return Lesson(False, [f"importing {_listed(modules)} {left}: each worker imports that by itself"])
+        return Lesson(False, [f"{what} {left}: each worker imports that by itself"])
     before = residue.take()
     failed = _import(modules)
     found = residue.settle(before)
-    notes = [f"importing {_listed(modules)} {left}, which no worker will have"] if left else []
+    notes = [f"{what} {left}, which no worker will have"] if left else []
     if failed:
-        notes.append(f"not to be imported outside of a request, and left to each worker: {_listed(failed)}")
+        notes.append(f"not to be imported outside of a request, and left to each worker: {residue.some_of(failed)}")
     return Lesson(not failed, notes, found)
 
 
@@ -63,17 +65,14 @@ def _import(modules: Sequence[str]) -> list[str]:
 
 
 def _try(modules: Sequence[str], seconds: float) -> str:
-    """What importing them did to a process that was forked for it, "" if it may be done here."""
-    try:
-        read, write = os.pipe()
-    except OSError as exc:
-        return f"could not be tried ({exc.strerror})"
+    """What importing them did to a process that was forked for it, "" if it may be done here. Raises `OSError`."""
+    read, write = os.pipe()
     try:
         pid = os.fork()
-    except OSError as exc:
+    except OSError:
         os.close(read)
         os.close(write)
-        return f"could not be tried ({exc.strerror})"
+        raise
     if pid == 0:
         _be_tried(modules, write)
     os.close(write)
@@ -101,8 +100,3 @@ def _be_tried(modules: Sequence[str], write: int) -> None:
         os.write(write, b"+" + text.encode(errors="replace")[: _WORDS - 1])
     finally:
         os._exit(0)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

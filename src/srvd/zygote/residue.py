@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from srvd.linux import dispositions, procfs
@@ -18,7 +19,7 @@ from srvd.linux.dispositions import Dispositions
 from srvd.record import Record
 from srvd.zygote import native, trial_fork
 
-__all__ = ["Inventory", "Residue", "compare", "settle", "take"]
+__all__ = ["Inventory", "Residue", "compare", "settle", "some_of", "take"]
 
 _NAMED = 8  # of each kind; the rest is counted
 _GRACE = 0.1  # seconds for a child to become another program
@@ -139,5 +140,10 @@ def _listed(kind: str, names: list[str]) -> list[str]:
     """A list of one text, or of none."""
     if not names:
         return []
+    return [f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({some_of(sorted(names))})"]
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(sorted(names)[:_NAMED])}{more})"]
+    return ", ".join(names[:_NAMED]) + more

@@ -431,7 +431,9 @@ def test_a_killed_daemon_that_was_given_its_socket_comes_back_to_it(service: Ser
         service.systemctl("restart")
         load.more()
     assert load.failed == []
-    assert service.status()["listeners"] == [{"name": "web", "address": f"127.0.0.1:{port}"}]
+    assert service.status()["listeners"] == [
+        {"name": "web", "address": f"127.0.0.1:{port}", "scheme": "http", "certificate_expires_at": None}
+    ]
 
 
 def test_a_unit_with_a_runtime_directory_of_its_own_is_succeeded_too(service: Service, port: int) -> None:

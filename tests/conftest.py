@@ -88,6 +88,15 @@ class Starter:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users get into. Not below pytest's own, for the reason that `_starting` has."""
+    with tempfile.TemporaryDirectory(prefix="srvd-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture
 def starter(request: pytest.FixtureRequest) -> Iterator[Starter]:
     """Starts daemons. Whatever the test did with them: at its end they stop, and nothing is left of them."""
     yield from _starting(request.node)

@@ -159,11 +159,9 @@ def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_access_log_that_the_pools_user_cannot_write_is_told(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(GOOD)
-    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nuser = 'nobody'\naccess_log = 'access.log'\n")
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        folder.chmod(folder.stat().st_mode & 0o7777 | 0o055)
-    done = check(tmp_path)
+def test_an_access_log_that_the_pools_user_cannot_write_is_told(open_folder: Path) -> None:
+    (open_folder / "shop.py").write_text(GOOD)
+    (open_folder / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nuser = 'nobody'\naccess_log = 'access.log'\n")
+    done = check(open_folder)
     assert done.returncode == EXIT.DONE
-    assert f"warning: web: open the access log {tmp_path}/access.log: Permission denied" in done.stderr
+    assert f"warning: web: open the access log {open_folder}/access.log: Permission denied" in done.stderr

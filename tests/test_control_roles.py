@@ -53,12 +53,9 @@ def ask(path: str, uid: int, gid: int, groups: list[int], *methods: tuple[str, d
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> Iterator[Fake]:
-    # pytest's directories are private: another user has to get through to the socket.
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(parent, 0o755)
+def fake(open_folder: Path) -> Iterator[Fake]:
     roles = {"viewer": [f"%{GROUP}"], "operator": [str(STRANGER)], "admin": [str(OVERFLOW)]}
-    with Fake(str(tmp_path / "run" / "a.sock"), roles) as running:
+    with Fake(str(open_folder / "run" / "a.sock"), roles) as running:
         yield running
 
 
@@ -170,10 +167,8 @@ def test_a_user_without_a_role_is_told_so_and_gets_no_seat(fake: Fake, uid: int,
 
 
 @needs_root
-def test_without_roles_others_cannot_even_connect(tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(parent, 0o755)
-    with Fake(str(tmp_path / "a.sock")) as fake:
+def test_without_roles_others_cannot_even_connect(open_folder: Path) -> None:
+    with Fake(str(open_folder / "a.sock")) as fake:
         assert ask(fake.path, STRANGER, STRANGER, [], ("ping", {})) == ["permission"]
         assert fake.logged == []
 

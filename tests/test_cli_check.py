@@ -161,7 +161,9 @@ def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_access_log_that_the_pools_user_cannot_write_is_told(open_folder: Path) -> None:
     (open_folder / "shop.py").write_text(GOOD)
-    (open_folder / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nuser = 'nobody'\naccess_log = 'access.log'\n")
+    (open_folder / "srvd.toml").write_text(
+        "[pools.web]\napp = 'shop:app'\nuser = 'nobody'\naccess_log = 'access.log'\n"
+    )
     done = check(open_folder)
     assert done.returncode == EXIT.DONE
     assert f"warning: web: open the access log {open_folder}/access.log: Permission denied" in done.stderr

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from srvd.worker.files import Span
+from srvd.worker.outbox import Outbox
+from tests.support import wait_for
 from tests.worker_rig import Rig
 
 Environ = dict[str, Any]
@@ -78,24 +84,43 @@ def test_hints_after_the_response_has_begun_are_refused(tmp_path: Path) -> None:
 FILE = 3 << 20
 
 
-def test_a_file_after_hints_that_the_client_has_not_read_is_whole(tmp_path: Path) -> None:
-    """Something else sends the hints meanwhile: it must not send of the file as well."""
+def test_a_file_waits_for_the_thread_that_sends_the_hints_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That thread is held in the middle of a send() while the file comes: two that send would send the same twice."""
     content = os.urandom(FILE)
+    hints = [f"{number:02}" * 4000 for number in range(50)]  # more than the kernel takes, and all may be kept
     (tmp_path / "file").write_bytes(content)
+    filed, sending, add_file = threading.Event(), threading.Event(), Outbox.add_file
 
-    def many(environ: Environ, start: Start) -> Iterable[bytes]:
-        for _ in range(400):
-            environ["wsgi.early_hints"]([("Link", "x" * 8000)])
+    def send(sock: socket.socket, data: bytes) -> int:
+        if filed.is_set() and threading.current_thread().name == "srvd: sender":
+            sending.set()
+            time.sleep(0.2)
+        return _socket.socket.send(sock, data)
+
+    def after_hints(outbox: Outbox, span: Span) -> None:
+        filed.set()
+        (tmp_path / "filed").touch()
+        sending.wait(1)
+        add_file(outbox, span)
+
+    def hinted(environ: Environ, start: Start) -> Iterable[bytes]:
+        for hint in hints:
+            environ["wsgi.early_hints"]([("Link", hint)])
         start("200 OK", [("Content-Length", str(FILE))])
         wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](open(tmp_path / "file", "rb"))  # noqa: SIM115 - closed by it
         return wrapped
 
-    with Rig(many, tmp_path) as rig:
+    monkeypatch.setattr(socket.socket, "send", send)  # the worker is forked with both
+    monkeypatch.setattr(Outbox, "add_file", after_hints)
+    with Rig(hinted, tmp_path) as rig:
+        rig.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)  # inherited by what is accepted
         rig.serving()
-        for _ in range(20):
-            with rig.connect() as client:
-                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-                client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                client.read_until(b"HTTP/1.1 200 OK\r\n")
-                client.read_until(b"\r\n\r\n")
-                assert client.read(FILE) == content
+        with rig.connect() as client:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for((tmp_path / "filed").exists)
+            for hint in hints:
+                assert client.answer().headers == {"link": hint}
+            assert client.answer().body == content

@@ -24,7 +24,7 @@ from srvd.config.source import Source
 from srvd.errors import EXIT, BadArgs, SrvdError
 from srvd.excerpt import excerpt
 from srvd.log import escape
-from srvd.usage import nearest_option, sentence, show_topic
+from srvd.usage import nearest_option, sentence, show_topic, unknown_command
 
 __all__ = ["cli", "complain", "main"]
 
@@ -125,9 +125,7 @@ class _Commands(click.Group):
         if args and args[0] not in self.commands and args[0] in OF_SRVCTL:
             ctx.fail(f"{args[0]!r} is no command of srvd, which starts daemons; of one that runs: srvctl {args[0]}")
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = values.nearest(args[0], self.commands)
-            meant = FOREIGN.get(args[0], "") or (f"did you mean {near}?" if near else "")
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; {meant}" if meant else ""))
+            ctx.fail(unknown_command(args[0], self.commands, FOREIGN))
         return super().resolve_command(ctx, args)
 
 

@@ -6,11 +6,13 @@ Knows no command of either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 
-__all__ = ["nearest_option", "sentence", "show_topic"]
+from srvd.config.nearest import nearest
+
+__all__ = ["nearest_option", "sentence", "show_topic", "unknown_command"]
 
 
 def sentence(exc: click.ClickException) -> str:
@@ -18,6 +20,15 @@ def sentence(exc: click.ClickException) -> str:
     text = f"there is no option {exc.option_name}" if isinstance(exc, click.NoSuchOption) else exc.format_message()
     text = re.sub(r" is not a valid (integer range|integer)\b", " is no whole number", text)
     return text[:1].lower() + text[1:].rstrip(".")
+
+
+def unknown_command(word: str, known: Iterable[str], foreign: Mapping[str, str]) -> str:
+    """The sentence about `word`, which is no command: with what `foreign` says about words of other programs, else with
+    the nearest name in `known`.
+    """
+    near = nearest(word, known)
+    meant = foreign.get(word, "") or (f"did you mean {near}?" if near else "")
+    return f"there is no command {word!r}" + (f"; {meant}" if meant else "")
 
 
 def nearest_option(option: str, known: Iterable[str]) -> str:

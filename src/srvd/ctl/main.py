@@ -14,13 +14,12 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.config.values import nearest
 from srvd.ctl.commands import Asked, Interrupted, report, run
 from srvd.ctl.find import Named
 from srvd.ctl.options import JSON, arguments, options
 from srvd.ctl.render import put
 from srvd.errors import EXIT, BadArgs, SrvdError
-from srvd.usage import nearest_option, sentence, show_topic
+from srvd.usage import nearest_option, sentence, show_topic, unknown_command
 from srvd.wire import commands as wire
 
 __all__ = ["cli", "main"]
@@ -106,9 +105,7 @@ class Tree(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-"):
-            near = nearest(args[0], names)
-            meant = FOREIGN.get(args[0], "") or (f"did you mean {near}?" if near else "")
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; {meant}" if meant else ""))
+            ctx.fail(unknown_command(args[0], names, FOREIGN))
         return super().resolve_command(ctx, args)
 
 

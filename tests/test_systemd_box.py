@@ -13,6 +13,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests import apps
 from tests.daemon import ask, free_port, toml
 from tests.load import Load, load_on
 from tests.support import stays, wait_for
-from tests.systemd_box import UNITS, Box, CannotRun, Service, booted
+from tests.systemd_box import UNITS, Box, CannotRun, Service, booted, run_for
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -122,6 +123,14 @@ def _install_that_hangs(service: Service, port: int, *lines: str) -> None:
     folder = service.box.path("/opt/hangs")
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(HANGS)
+
+
+def test_an_installation_that_takes_too_long_says_how_far_it_came_and_leaves_nothing(tmp_path: Path) -> None:
+    build = ["sh", "-c", "echo Unpacking passwd; sleep 600 & echo $! >pid; wait"]
+    with pytest.raises(CannotRun, match=r"did not end within 3 s; its last line: Unpacking passwd"):
+        run_for(3, [*build[:2], f"cd {tmp_path}; {build[2]}"], tmp_path / "log")
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), within=20)
 
 
 # -- start ----------------------------------------------------------------------------------------------------------
@@ -310,7 +319,7 @@ def test_a_socket_unit_starts_the_service_and_no_connection_is_lost_over_a_resta
     service.box.run("systemctl", "start", "srvd.socket")
     assert service.state == "inactive"
     with _load(port, clients=8) as load:
-        assert service.state == "active"
+        wait_for(lambda: service.state == "active", within=20)  # the first worker answers before the last one is ready
         service.deploy(apps.good("two"))
         service.systemctl("restart")
         load.more()

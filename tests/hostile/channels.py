@@ -7,30 +7,12 @@ daemon's own user may do it. Claims nothing.
 
 from __future__ import annotations
 
-import re
-
-from tests.hostile.attackers import LINGERING, LINK
+from tests.hostile.attackers import DICE, LINGERING, LINK, abuses_of
 
 __all__ = ["ABUSES", "FOREIGN", "LETHAL", "PROGRAM"]
 
 _TABLE = """
 import fcntl, signal, threading
-
-class Dice:
-    '''Of its seed alone. Not from `random`: what a zygote has not imported, a pool's user may not be able to read.'''
-    def __init__(self, seed):
-        self.state = seed * 2654435761 % 2**64 or 1
-    def number(self):
-        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
-        return self.state >> 24
-    def randrange(self, most):
-        return self.number() % most
-    def random(self):
-        return self.number() % 1000 / 1000
-    def choice(self, of):
-        return of[self.randrange(len(of))]
-    def randbytes(self, count):
-        return b"".join(self.number().to_bytes(8, "little")[:5] for _ in range(count // 5 + 1))[:count]
 
 def packed(name, *values):
     import msgpack
@@ -369,10 +351,10 @@ def foreign__rendezvous(dice):
             peer.close()
 """
 
-PROGRAM = "import os, socket, sys, time\nkept, children = [], []\n" + LINGERING + LINK + _TABLE
+PROGRAM = "import os, socket, sys, time\nkept, children = [], []\n" + DICE + LINGERING + LINK + _TABLE
 """Defines all abuses; needs SHOP_CONTROL in its environment."""
 
-ABUSES = tuple(re.findall(r"^def (\w+__\w+)\(dice\)", _TABLE, re.M))
+ABUSES = abuses_of(_TABLE)
 
 LETHAL = (
     "link__garbage", "link__empty", "link__deep", "link__failed", "link__words_of_a_zygote", "link__lone_numbers",

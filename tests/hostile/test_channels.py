@@ -38,14 +38,14 @@ def app(environ, start_response):
 """
 
 
-def two_pools(starter: Starter, code: str, *, workers: int = 1, seconds: str = "") -> Srvd:
-    """The hostile pool `web`, and `other` of another user, if there are two."""
+def two_pools(starter: Starter, code: str, *, workers: int = 1, seconds: str = "", last: str = "") -> Srvd:
+    """The hostile pool `web`, and `other` of another user, if there are two; `last` ends the configuration."""
     users = [f'user = "{uid}"\ngroup = "{uid}"' if ROOT else "" for uid in (STRANGER, STRANGER + 1)]
     folder = starter.folder / f"srvd{len(starter.all)}"  # the next one's
     hostile = f'workers = {workers}\nlisteners = ["web"]\npreload = "off"\n{users[0]}\n{seconds}\n'
     hostile += f'env = {{ SHOP_CONTROL = "{folder / "control.sock"}" }}'
     more = '[listeners.other]\nbind = ["127.0.0.1:0"]\n\n[pools.other]\napp = "other:app"\nworkers = 2\n'
-    more += f'listeners = ["other"]\nrequest_timeout = "2s"\nenv = {{ TOKEN = "token-of-other" }}\n{users[1]}\n'
+    more += f'listeners = ["other"]\nrequest_timeout = "2s"\nenv = {{ TOKEN = "token-of-other" }}\n{users[1]}\n{last}\n'
     srvd = starter.new(config=toml(hostile, more), code=code)
     assert srvd.folder == folder
     srvd.deploy(NEIGHBOUR, "other")

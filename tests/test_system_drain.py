@@ -156,3 +156,17 @@ def test_who_waits_for_the_last_to_leave_is_told_for_whom(starter: Starter) -> N
         assert answer.result(30)
     assert srvd.wait() == 0
     assert f"waits for {busy} in GET /sleep/2" in told
+
+
+def test_a_port_that_a_stop_gives_up_is_not_taken_for_one_that_a_process_has_shut_down(starter: Starter) -> None:
+    """Clients that came shortly before make the daemon look at its listeners once more, while a request is answered."""
+    srvd = starter(config=toml("workers = 2"))
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(srvd.get, "/sleep/4")
+        wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
+        srvd.get("/")
+        assert srvd.ctl("stop").returncode == 0
+        assert answer.result().startswith("one ")
+    assert srvd.wait() == 0
+    assert "shut it down" not in srvd.logged()
+    assert "ERROR" not in srvd.logged()

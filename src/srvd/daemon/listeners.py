@@ -267,7 +267,11 @@ class Listeners:
         return [one | ({"problem": problems[key]} if problems[key] else {}) for key, one in told.items()]
 
     def lost(self, *, shut: bool = False) -> list[str]:
-        """What is wrong with those that have to be made anew, by a reload; `shut`: that a process has shut down."""
+        """What is wrong with those that have to be made anew, by a reload; `shut`: that a process has shut down. After
+        `seal` that is no fault: a stop gives the ports up by shutting them down.
+        """
+        if shut and self._sealed:
+            return []
         lost = {
             sockets.describe(opened.socket)
             for opened in self._open.values()

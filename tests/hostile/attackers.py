@@ -193,6 +193,7 @@ def as_user(uid: int, code: str, *arguments: str) -> subprocess.Popen[str]:
         [python, "-I", "-c", code, *arguments],
         user=uid, group=uid if ROOT else None, extra_groups=[] if ROOT else None,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
+        start_new_session=True,  # in one's own session SIGCONT may be sent to all
     )  # fmt: skip
 
 

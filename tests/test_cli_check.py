@@ -139,8 +139,16 @@ def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: 
         (f"{pool}app = 'shop:app'\nhealth = '/h'\n", EXIT.FAILED, "GET /h: 404"),
         (f"{pool}app = 'shop:fine'\nhooks = 'hooked'\n", EXIT.FAILED, "exited with code 5"),
         (f"{pool}app = 'dies:app'\npreload = 'on'\n", EXIT.FAILED, "the zygote died (exit 3)"),
-        (f"{pool}app = 'shop:fine'\n[daemon]\nlog_file = 'none/x.log'\n", EXIT.SYSTEM, "open the log"),
-        (f"{pool}app = 'shop:fine'\n[daemon]\npidfile = 'none/x.pid'\n", EXIT.SYSTEM, "write the pidfile"),
+        (
+            f"{pool}app = 'shop:fine'\n[daemon]\nlog_file = 'none/x.log'\n",
+            EXIT.SYSTEM,
+            f"no folder {tmp_path}/none",
+        ),
+        (
+            f"{pool}app = 'shop:fine'\n[daemon]\npidfile = 'none/x.pid'\n",
+            EXIT.SYSTEM,
+            f"no folder {tmp_path}/none",
+        ),
     ):
         (tmp_path / "srvd.toml").write_text(config)
         done = check(tmp_path)
@@ -148,6 +156,7 @@ def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: 
         assert told in done.stderr
         start = subprocess.run([SRVD, "start", "-n", "trial"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert start.returncode == code, (config, start.stderr)
+        assert told in start.stderr
 
 
 def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:

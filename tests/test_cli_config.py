@@ -108,16 +108,39 @@ def test_what_is_srvctls_is_told_to_be(tmp_path: Path) -> None:
     assert "`srvctl reload` loads new code" in srvd("restart", cwd=tmp_path).stderr
 
 
+NO_TOPIC = "there is no command, setting or page"
+
+
 def test_every_error_of_the_command_line_is_in_one_form(tmp_path: Path) -> None:
     for words, told in (
         (("start", "a:b", "c"), "got unexpected extra argument (c)"),
         (("start", "--bind"), "option '--bind' requires an argument"),
         (("start", "--xyzzy"), "there is no option --xyzzy"),
+        (("shop.wsgi:app",), "there is no command 'shop.wsgi:app'; did you mean `srvd start shop.wsgi:app`?"),
+        (("shop.toml",), "there is no command 'shop.toml'; did you mean `srvd start -c shop.toml`?"),
+        (
+            ("help", "requst_timeout"),
+            "there is no command, setting or page 'requst_timeout'; did you mean request_timeout?",
+        ),
+        (
+            ("help", "scale"),
+            "there is no command, setting or page 'scale'; that is a command of srvctl: `srvctl help scale`",
+        ),
     ):
         done = srvd(*words, cwd=tmp_path)
         assert done.returncode == EXIT.USAGE
         assert done.stderr.splitlines()[0] == f"error: {told}"
         assert done.stderr.splitlines()[1].startswith("hint: ")
+
+
+def test_an_option_of_three_letters_is_known_by_a_slip(tmp_path: Path) -> None:
+    assert srvd("start", "--bnd", ":0", cwd=tmp_path).stderr.endswith("hint: did you mean --bind?\n")
+
+
+def test_a_file_in_the_place_of_an_application_is_told_its_option(tmp_path: Path) -> None:
+    said = srvd("start", "shop.toml", cwd=tmp_path).stderr
+    assert "-c FILE names a configuration file" in said
+    assert "did you mean" not in said
 
 
 def test_help_explains_commands_settings_and_pages(tmp_path: Path) -> None:
@@ -128,10 +151,12 @@ def test_help_explains_commands_settings_and_pages(tmp_path: Path) -> None:
         ("roles", "table:    [control]"),
         ("settings", "# Settings"),
         ("gunicorn", "# Coming from gunicorn"),
+        ("systemd.md", "# srvd under systemd"),
     ):
         done = srvd("help", topic, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (EXIT.DONE, "")
         assert told in done.stdout
+        assert "do not edit" not in done.stdout
     assert "gunicorn" in srvd("help", cwd=tmp_path).stdout
     done = srvd("help", "xyzzy", cwd=tmp_path)
     assert done.returncode == EXIT.USAGE
@@ -164,7 +189,7 @@ def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
     code = "import srvd.manual as m; print(m.__file__); print(m.explain('settings'))"
     shown = subprocess.run([sys.executable, "-c", code], env=os.environ | environ, capture_output=True, text=True,
                            timeout=30)  # fmt: skip
-    assert shown.stdout.startswith(f"{tmp_path}/installed/srvd/manual.py\n<!--"), shown.stderr
+    assert shown.stdout.startswith(f"{tmp_path}/installed/srvd/manual.py\n# Settings\n"), shown.stderr
 
 
 def test_the_short_options_of_other_servers_are_known(tmp_path: Path) -> None:

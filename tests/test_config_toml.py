@@ -148,6 +148,15 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(tmp_path: Path, source:
     assert str(tmp_path) in caught.value.message
 
 
+@pytest.mark.parametrize("source", ["app = shop.wsgi:application\n", "[pools.web]\nrequest_timeout = 30s\n"])
+def test_a_value_without_its_quotes_is_told_what_is_written_in_quotes(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "srvd.toml"
+    path.write_text(source)
+    with pytest.raises(ConfigInvalid) as caught:
+        read_document(str(path))
+    assert caught.value.hint == 'text, paths and times are written in quotes, as in app = "shop.wsgi:application"'
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"none\.toml: No such file or directory; nothing was changed"):
         read_document(str(tmp_path / "none.toml"))

@@ -447,7 +447,10 @@ def test_a_misspelt_command_is_answered_with_the_nearest(daemon: Daemon) -> None
         ("why --reload", "hint: srvctl why --help"),
         ("why --limit abc", "invalid value for '--limit': 'abc' is no whole number"),
         ("status web", "got unexpected extra argument (web)"),
-        ("help xyzzy", "there is no command, setting or page 'xyzzy'"),
+        ("help xyzzy", "there is no command, setting or page 'xyzzy'; `srvctl help` lists the pages"),
+        ("help relaod", "did you mean reload?"),
+        ("help start", "`srvd help start`"),
+        ("help op relase", "there is no command, setting or page 'op relase'"),
     ],
 )
 def test_wrong_words_are_answered_in_one_form_with_what_was_meant(daemon: Daemon, line: str, told: str) -> None:
@@ -460,9 +463,11 @@ def test_wrong_words_are_answered_in_one_form_with_what_was_meant(daemon: Daemon
 def test_srvctl_explains_itself(daemon: Daemon) -> None:
     assert daemon.ctl(*["version"]).stdout == daemon.ctl(*["-V"]).stdout == f"srvctl {__version__}\n"
     assert "Usage: srvctl scale" in daemon.ctl(*["help", "scale"]).stdout
+    assert "Usage: srvctl op cancel" in daemon.ctl(*["help", "op", "cancel"]).stdout
     assert "variable: SRVD_MAX_RSS" in daemon.ctl(*["help", "max_rss"]).stdout
     assert "# A worker is stuck" in daemon.ctl(*["help", "stuck-worker"]).stdout
     assert "stuck-worker" in daemon.ctl(*["help"]).stdout
+    assert "..." not in daemon.ctl("--help").stdout.partition("Commands:")[2]  # no sentence is cut off
 
 
 def test_completion_knows_commands_options_and_the_pools_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ def test_whoever_has_the_port_is_named(starter: Starter) -> None:
     done = second.run()
     assert done.returncode == 71
     assert f"pid {first.pid} (srvd: daemon srvd)" in done.stderr
+    assert "stop that daemon, or bind another port" in done.stderr
     assert "kill -HUP" in done.stderr
 
 

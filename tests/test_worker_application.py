@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_what_is_no_name_is_refused_before_anything_is_imported(module: Path, ta
 def test_a_missing_module_says_where_to_look(module: Path) -> None:
     failed = failure("absent.wsgi:app")
     assert "ModuleNotFoundError: No module named 'absent'" in failed.message
+    assert f"looked for in {os.getcwd()} first" in failed.hint
     assert "pythonpath" in failed.hint
     assert "traceback" not in failed.detail  # it would have nothing but the way to the import
 
@@ -55,6 +57,13 @@ def test_a_module_that_misses_another_is_not_told_to_check_its_own_name(module: 
     module.write_text("import absent\n")
     failed = failure("shop:app")
     assert "No module named 'absent'" in failed.message
+    assert failed.hint.startswith(f"{sys.prefix} has no absent: install it there")
+
+
+def test_a_misspelt_part_of_a_package_is_no_missing_package(module: Path) -> None:
+    module.write_text("import importlib.absent\n")
+    failed = failure("shop:app")
+    assert "No module named 'importlib.absent'" in failed.message
     assert failed.hint == ""
 
 

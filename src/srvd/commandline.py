@@ -50,7 +50,8 @@ _START_HELP = """Start the daemon: APP is MODULE:ATTRIBUTE or MODULE:FACTORY().
 
 Without -c, ./srvd.toml is read if it exists. Later ones win: defaults, PORT and WEB_CONCURRENCY, the file, SRVD_
 variables, flags. It stays in the foreground and logs to standard error; with --daemonize it returns as soon as the
-pools serve, or with the reason why they do not.
+pools serve, or with the reason why they do not. ^C stops it, and the end of its terminal does not: that is a HUP, which
+reloads.
 
 Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refused a port or a socket, 78 the
 configuration is wrong.
@@ -124,6 +125,9 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and args[0] in OF_SRVCTL:
             ctx.fail(f"{args[0]!r} is no command of srvd, which starts daemons; of one that runs: srvctl {args[0]}")
+        if args and (":" in args[0] or args[0].endswith((".py", ".toml"))):
+            given = f"-c {args[0]}" if args[0].endswith(".toml") else args[0]
+            ctx.fail(f"there is no command {args[0]!r}; did you mean `srvd start {given}`?")
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             ctx.fail(unknown_command(args[0], self.commands, FOREIGN))
         return super().resolve_command(ctx, args)
@@ -188,9 +192,9 @@ def config(path: str | None, as_json: bool, **given: Any) -> None:
 
 
 @cli.command("help", short_help="Explain a command, a setting or a page of the manual.")
-@click.argument("topic", required=False, default="")
+@click.argument("topic", nargs=-1)
 @click.pass_context
-def help_(ctx: click.Context, topic: str) -> None:
+def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
     """Explain TOPIC: a command, a setting (max_rss), or a page of the manual that came with this version (systemd).
 
     \b
@@ -198,7 +202,7 @@ def help_(ctx: click.Context, topic: str) -> None:
       srvd help request_timeout
       srvd help gunicorn | less
     """
-    show_topic(ctx, cli, topic)
+    show_topic(ctx, cli, topic, ("srvctl", OF_SRVCTL))
 
 
 @cli.command(short_help="Show the version.")

@@ -11,17 +11,23 @@ from srvd.config import values
 from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 
-__all__ = ["explain", "topics"]
+__all__ = ["explain", "pages", "settings"]
 
 _HERE = Path(__file__).parent
 _PLACES = (_HERE / "pages", _HERE.parent.parent / "docs")  # of a wheel; of a working copy
 _FOLDERS = ("howto", "reference", "explain")
+_MADE = "<!-- made by docs/generate.py; do not edit -->\n"
 _TABLES = (("daemon", DaemonSettings), ("listeners", ListenerSettings), ("pools", PoolSettings))
 
 
-def topics() -> list[str]:
+def pages() -> list[str]:
     """The names of the pages."""
     return sorted(_pages())
+
+
+def settings() -> list[str]:
+    """The names of the settings."""
+    return sorted({name for _, table in _TABLES for name in declared(table)})
 
 
 def explain(topic: str) -> str:
@@ -33,8 +39,8 @@ def explain(topic: str) -> str:
         for known, setting in declared(table).items()
         if known == name
     ]
-    page = _pages().get(topic)
-    return "\n".join([*found, *([page.read_text()] if page is not None else [])])
+    page = _pages().get(topic.removesuffix(".md"))
+    return "\n".join([*found, *([page.read_text().removeprefix(_MADE)] if page is not None else [])])
 
 
 def _pages() -> dict[str, Path]:

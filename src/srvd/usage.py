@@ -6,7 +6,7 @@ Knows no command of either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -39,7 +39,7 @@ def nearest_option(option: str, known: Iterable[str]) -> str:
     word = option.lstrip("-")
     for other in known:
         bare = other.lstrip("-")
-        if len(word) > 3 and (bare.startswith(word) or _is_slip(word, bare)):
+        if (len(word) > 3 and bare.startswith(word)) or (len(word) > 2 and _is_slip(word, bare)):
             return other
     return ""
 
@@ -55,21 +55,37 @@ def _is_slip(one: str, two: str) -> bool:
     return one[at + 1 :] == two[at + 1 :] or swapped == two
 
 
-def show_topic(ctx: click.Context, group: click.Group, topic: str) -> None:
-    """Print the help of a command of this program, a setting or a page of the manual; without one, what there is."""
-    from srvd.manual import explain, topics  # here, because it imports all settings
+def show_topic(ctx: click.Context, group: click.Group, words: Sequence[str], other: tuple[str, Iterable[str]]) -> None:
+    """Print the help of a command of this program, a setting or a page of the manual; without `words`, what there is.
 
-    program = ctx.find_root().info_name
+    other: the other program and its commands. Raises `click.UsageError`: there is no such topic.
+    """
+    from srvd.manual import explain, pages, settings  # here, because it imports all settings
+
+    root = ctx.find_root()
+    topic = " ".join(words)
     if not topic:
-        click.echo(group.get_help(ctx.find_root()))
-        click.echo(f"\nPages of the manual, for `{program} help PAGE`:\n  {', '.join(topics())}")
-        click.echo(f"A setting is explained by its name: `{program} help request_timeout`.")
+        click.echo(group.get_help(root))
+        click.echo(f"\nPages of the manual, for `{root.info_name} help PAGE`:\n  {', '.join(pages())}")
+        click.echo(f"A setting is explained by its name: `{root.info_name} help request_timeout`.")
         return
-    command = group.get_command(ctx, topic)
+    command = _find_command(ctx, group, words)
     if command is not None:
-        click.echo(command.get_help(click.Context(command, info_name=topic, parent=ctx.find_root())))
+        click.echo(command.get_help(click.Context(command, info_name=topic, parent=root)))
         return
     text = explain(topic)
     if not text:
-        raise click.UsageError(f"there is no command, setting or page {topic!r}; `{program} help` lists the pages")
+        program, commands = other
+        foreign = {one: f"that is a command of {program}: `{program} help {one}`" for one in commands}
+        near = nearest(topic, [*group.list_commands(ctx), *settings(), *pages()])
+        said = foreign.get(topic) or (f"did you mean {near}?" if near else f"`{root.info_name} help` lists the pages")
+        raise click.UsageError(f"there is no command, setting or page {topic!r}; {said}")
     click.echo_via_pager(text.rstrip("\n") + "\n")
+
+
+def _find_command(ctx: click.Context, group: click.Group, words: Sequence[str]) -> click.Command | None:
+    """The command that is called by these words, one behind the other."""
+    found: click.Command | None = group
+    for word in words:
+        found = found.get_command(ctx, word) if isinstance(found, click.Group) else None
+    return found

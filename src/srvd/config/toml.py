@@ -79,9 +79,11 @@ def read_document(path: str, *, again: bool = False) -> Document:
         place = re.search(r" \(at line (\d+), column (\d+)\)$", str(exc))
         where = f"{path}:{place[1]}" if place else path
         what = str(exc)[: place.start()] if place else str(exc)
-        hint = (
-            "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py" if path.endswith(".py") else ""
-        )
+        hint = ""
+        if path.endswith(".py"):
+            hint = "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py"
+        elif what.startswith(("Invalid value", "Expected newline or end of document")):
+            hint = 'text, paths and times are written in quotes, as in app = "shop.wsgi:application"'
         raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint) from exc
     except ValueError as exc:  # int() refuses more digits than sys.get_int_max_str_digits()
         place = _LONG.search(text)

@@ -36,7 +36,6 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 class Unfit(ValueError):
     """A value that a setting cannot have: what would fit, and the nearest that does, as TOML ("": nothing is near).
-
     `found`: the part of a table or list that does not fit, where it is not the whole value.
     """
 
@@ -217,6 +216,8 @@ def _app(value: object, _: str) -> str:
     called = attribute.removesuffix("()")
     if colon and _is_dotted(module) and _is_dotted(called):
         return text
+    if text.endswith(".toml"):
+        raise Unfit('"MODULE:ATTRIBUTE"; -c FILE names a configuration file')
     module = module.removesuffix(".py").replace("/", ".").strip(".")
     # The names that the generators of Django and the pages of Flask use; which one a module has is seen by loading it.
     called = called if _is_dotted(called) else "application" if module.endswith("wsgi") else "app"
@@ -350,9 +351,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, Mapping):
-        return (
-            "{" + ", ".join(f" {_key(name)} = {_toml(item)}" for name, item in value.items()) + (" }" if value else "}")
-        )
+        items = ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items())
+        return f"{{ {items} }}" if items else "{}"
     return str(value)
 
 

@@ -76,8 +76,8 @@ def start_hint() -> str:
     if not living:
         return hint
     return (
-        f"{hint}. There runs {', '.join(living[:4])}: if that is the one and its socket was removed, `kill -HUP PID` "
-        "makes it anew, and reloads"
+        f"{hint}. There runs {', '.join(living[:4])}: its socket is elsewhere, or was removed; `kill -HUP PID` makes a "
+        "removed one anew, and reloads"
     )
 
 

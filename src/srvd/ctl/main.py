@@ -47,6 +47,9 @@ FOREIGN = {
 }
 """Commands that are typed by habit, and what does the same here."""
 
+OF_SRVD = ("start", "check")
+"""What only the other one of the two programs has."""
+
 EPILOG = """\b
 Exit codes:
 {codes}
@@ -117,12 +120,14 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
 
 def _help_command(top: Tree) -> click.Command:
     @click.pass_context
-    def show(ctx: click.Context, topic: str) -> None:
-        show_topic(ctx, top, topic)
+    def show(ctx: click.Context, topic: tuple[str, ...]) -> None:
+        show_topic(ctx, top, topic, ("srvd", OF_SRVD))
 
-    topic = click.Argument(["topic"], required=False, default="")
-    text = "Explain a command, a setting or a page of the manual that came with this version."
-    return click.Command("help", params=[topic], callback=show, help=text)
+    text = "Explain a command, a setting or a page of the manual"
+    return click.Command(
+        "help", params=[click.Argument(["topic"], nargs=-1)], callback=show, short_help=text,
+        help=f"{text} that came with this version.",
+    )  # fmt: skip
 
 
 def _tree() -> Tree:

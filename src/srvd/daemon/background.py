@@ -6,6 +6,7 @@ Also the pidfile and the log file. Knows nothing of pools: it is told "ready" or
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -136,7 +137,9 @@ class Pidfile:
                 os.unlink(fresh)
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError as exc:
-            raise SystemRefused(f"write the pidfile {self._path}: {exc.strerror}; nothing was started") from exc
+            raise SystemRefused(
+                f"write the pidfile {self._path}: {_reason(exc, self._path)}; nothing was started"
+            ) from exc
         try:
             try:
                 os.write(fd, b"%d\n" % os.getpid())
@@ -146,7 +149,9 @@ class Pidfile:
         except OSError as exc:
             with contextlib.suppress(OSError):  # on a full disk it is there, and empty
                 os.unlink(fresh)
-            raise SystemRefused(f"write the pidfile {self._path}: {exc.strerror}; nothing was started") from exc
+            raise SystemRefused(
+                f"write the pidfile {self._path}: {_reason(exc, self._path)}; nothing was started"
+            ) from exc
 
     def remove(self) -> None:
         """Only if it is still ours."""
@@ -179,7 +184,15 @@ class LogFile:
             # A FIFO that nobody reads is refused (ENXIO): its opening would wait for a reader, and the daemon with it.
             fd = os.open(path, flags, 0o640)
         except OSError as exc:
-            raise SystemRefused(f"open the log {self._path}: {exc.strerror}") from exc
+            raise SystemRefused(f"open the log {self._path}: {_reason(exc, self._path)}") from exc
         os.set_blocking(fd, True)
         os.dup2(fd, 2)
         os.close(fd)
+
+
+def _reason(exc: OSError, path: str) -> str:
+    """Why a file could not be written, for a person."""
+    folder = os.path.dirname(path) or "."
+    return (
+        f"there is no folder {folder}" if exc.errno == errno.ENOENT and not os.path.isdir(folder) else str(exc.strerror)
+    )

@@ -216,7 +216,7 @@ def _flock(path: str, lock: int) -> None:
         owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         raise SystemRefused(
             f"open the control socket {path}: a daemon already holds it (pid {owner or 'unknown'})",
-            hint=f"stop that one (`srvctl -s {path} stop`), or give this one another --name",
+            hint=f"stop that one (`srvctl -s {path} stop`), or give this one another --name (--socket, if that is set)",
             detail={"pid": int(owner) if owner.isdecimal() else 0, "socket": path},
         ) from None
 

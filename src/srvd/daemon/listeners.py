@@ -392,7 +392,7 @@ def named(refusal: SrvdError) -> SrvdError:
     hint = f"{', '.join(map(str, found[:4]))}{', …' * (len(found) > 4)} has it"
     titles = " ".join(one.title for one in found)
     if "srvd: daemon" in titles:
-        hint += "; if the control socket of that daemon was removed, `kill -HUP` makes it anew"
+        hint += ": stop that daemon, or bind another port; if its control socket was removed, `kill -HUP` makes it anew"
     elif "srvd: zygote" in titles or "srvd: worker" in titles:
         hint += "; a daemon that died has left them, and its files are gone: they leave after orphan_timeout"
     return SystemRefused(refusal.message, hint=hint, detail=refusal.detail)

@@ -83,7 +83,7 @@ def _unwritable(path: str) -> str:
         return "" if os.access(path, os.W_OK) else "Permission denied"
     except OSError:
         if not os.path.isdir(folder):
-            return "No such file or directory"
+            return f"there is no folder {folder}"
         return "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
 
 

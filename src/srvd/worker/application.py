@@ -119,9 +119,19 @@ def import_module(name: str, target: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # foreign code ends here; sys.exit in a module must not end the zygote
-        missing = isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}.")
-        hint = "check its spelling, the working directory (chdir) and pythonpath" if missing else ""
-        raise _failed(target, f"importing {name} raised", exc, _closed() or hint) from exc
+        raise _failed(target, f"importing {name} raised", exc, _closed() or _about_missing(name, exc)) from exc
+
+
+def _about_missing(name: str, exc: BaseException) -> str:
+    """What to look at if importing `name` has raised `exc`; "" if no module is missing."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return ""
+    if f"{name}.".startswith(f"{exc.name}."):
+        return f"it was looked for in {os.getcwd()} first; check its spelling, `chdir` and `pythonpath`"
+    package = exc.name.partition(".")[0]
+    if package in sys.modules:  # a part of it is missing, not the package
+        return ""
+    return f"{sys.prefix} has no {package}: install it there, or name another environment's program in `python`"
 
 
 def _closed() -> str:

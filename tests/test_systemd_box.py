@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import re
 import shutil
 import socket
@@ -50,6 +51,21 @@ def app(environ, start_response):
 """An application with files in all folders that systemd may clean, which tells whether they are there."""
 
 KEPT = repr((2 << 20, [True] * 8))
+
+TWO_USERS = """
+[listeners.web]
+bind = ["127.0.0.1:{port}"]
+[listeners.other]
+bind = ["127.0.0.1:{other}"]
+[pools.web]
+app = "app:app"
+listeners = ["web"]
+user = "shop"
+[pools.other]
+app = "app:app"
+listeners = ["other"]
+user = "srvd"
+"""
 
 SCORES = {"srvd.service": 1.7, "change-user.conf": 2.7}
 """What `systemd-analyze security` may say at most; docs/howto/systemd.md explains what is left."""
@@ -161,11 +177,45 @@ def test_a_failed_start_fails_the_command_and_says_why(service: Service, port: i
     assert "RuntimeError: the deploy is broken" in service.journal()
 
 
-def test_a_wrong_configuration_is_not_tried_again(service: Service, port: int) -> None:
-    service.install(_config(port, "workers = -1"))
-    assert service.systemctl("start", check=False).returncode != 0
+@pytest.mark.parametrize("unit", ["srvd.service", "srvd@shop.service"])
+def test_a_wrong_configuration_is_not_tried_again_at_a_start_or_a_restart(box: Box, unit: str, port: int) -> None:
+    service = Service(box, unit)
+    try:
+        service.install(_config(port, "workers = -1"))
+        _fails_for_good(service, "start", "78")
+        assert "pools.web.workers: found -1" in service.journal()
+        service.configure(_config(port))
+        service.start()
+        service.configure(_config(port, "workers = -1"))
+        assert service.systemctl("reload", check=False).returncode != 0
+        assert _get(port).startswith("one ")
+        _fails_for_good(service, "restart", "78")
+        assert service.processes() == []
+    finally:
+        service.remove()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("WorkingDirectory=/opt/none", "200"),
+        ("ExecStart=\nExecStart=/opt/none/srvd start", "203"),
+        ("User=none", "217"),
+    ],
+)
+def test_a_folder_a_program_or_a_user_that_is_not_there_is_not_tried_again(
+    service: Service, port: int, line: str, status: str
+) -> None:
+    service.install(_config(port), line)
+    _fails_for_good(service, "start", status)
+
+
+def _fails_for_good(service: Service, verb: str, status: str) -> None:
+    """The command fails, and the unit stays down with this exit status: longer than RestartSec=, which is 1 s."""
+    assert service.systemctl(verb, check=False).returncode != 0
     wait_for(lambda: service.state == "failed", within=20)
-    assert (service.show("ExecMainStatus"), service.show("NRestarts")) == ("78", "0")
+    assert stays(lambda: service.state == "failed", 2.0, every=0.2)
+    assert (service.show("ExecMainStatus"), service.show("NRestarts")) == (status, "0")
 
 
 def test_an_instance_is_found_by_its_name(box: Box, port: int) -> None:
@@ -230,6 +280,49 @@ def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serv
     assert "reload 2 failed" in service.show("StatusText")
     wait_for(lambda: "reload: failed" in service.journal("--priority=warning"), within=20)
     assert " INFO " not in service.journal("--priority=warning")
+
+
+def test_a_release_behind_a_link_is_served_after_a_reload_and_a_rollback_has_the_former_one(
+    service: Service, port: int
+) -> None:
+    service.install(_config(port, 'workers = 2\nchdir = "/opt/shop/current"\npreload = "off"'))
+    _release(service, "one")
+    _switch(service, "one")
+    service.start()
+    with _load(port) as load:
+        _release(service, "two")
+        load.more()
+        assert load.releases == {"one"}
+        _switch(service, "two")
+        service.systemctl("reload")
+        assert {_get(port).split()[0] for _ in range(10)} == {"two"}
+        service.ctl("rollback", "web")
+        assert {_get(port).split()[0] for _ in range(10)} == {"one"}
+        load.more()
+    assert load.failed == []
+    assert "loaded from /opt/shop/releases/two" in service.journal()
+
+
+def test_a_link_that_systemd_has_resolved_is_not_followed_and_the_start_says_so(service: Service, port: int) -> None:
+    service.install(_config(port), "WorkingDirectory=/opt/shop/current")
+    _release(service, "one")
+    _switch(service, "one")
+    service.start()
+    assert "/opt/shop/releases/one is held by its real path" in service.journal()
+    _release(service, "two")
+    _switch(service, "two")
+    service.systemctl("reload")
+    assert _get(port).startswith("one ")
+
+
+def _release(service: Service, name: str) -> None:
+    folder = service.box.path(f"/opt/shop/releases/{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.py").write_text(apps.good(name))
+
+
+def _switch(service: Service, name: str) -> None:
+    service.box.run("ln", "-sfn", f"releases/{name}", "/opt/shop/current")
 
 
 def test_a_reload_may_be_slower_than_the_unit_says(service: Service, port: int) -> None:
@@ -304,14 +397,20 @@ def test_a_stop_closes_the_port_and_waits_for_requests_longer_than_the_unit_says
         socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
-def test_a_stop_without_any_privilege_lets_nobody_in_whom_it_does_not_answer(service: Service, port: int) -> None:
-    """The unit's daemon is not root, and cannot attach a filter to its listeners."""
-    service.install(_config(port))
+@pytest.mark.parametrize("path", ["/", "/sleep/0.3"])
+@pytest.mark.parametrize("user", ["srvd", "root"])
+def test_a_stop_lets_nobody_in_whom_it_does_not_answer(service: Service, port: int, user: str, path: str) -> None:
+    """The unit's daemon is not root, and cannot attach a filter to its listeners; with the drop-in it is."""
+    service.install(_config(port, 'workers = 2\nuser = "srvd"' if user == "root" else "workers = 2"))
+    if user == "root":
+        _let_change_users(service)
     service.start()
-    with _load(port, clients=8) as load:
+    with _load(port, 8, path) as load:
         service.systemctl("stop")
         load.over.set()
+    assert load.answered >= 8
     assert {failure.what for failure in load.failed} <= {repr(ConnectionRefusedError(111, "Connection refused"))}
+    assert service.show("Result") == "success"
 
 
 def test_a_socket_unit_starts_the_service_and_no_connection_is_lost_over_a_restart(service: Service, port: int) -> None:
@@ -530,6 +629,58 @@ def test_a_daemon_that_is_root_sees_and_adopts_workers_of_other_users(service: S
     service.ctl("dump", next(iter(service.workers())))
     service.systemctl("stop")
     assert service.show("Result") == "success"
+
+
+def test_pools_of_two_users_serve_each_as_its_own_below_an_instance_that_is_root(box: Box, port: int) -> None:
+    service = Service(box, "srvd@shop.service")
+    other = free_port()
+    box.run("useradd", "--system", "shop")
+    code = apps.good() + "\nRELEASE = __import__('pwd').getpwuid(os.getuid()).pw_name\n"
+    try:
+        service.install(TWO_USERS.format(port=port, other=other), code=code)
+        folder = box.path("/etc/systemd/system/srvd@.service.d")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(UNITS / "change-user.conf", folder)
+        box.run("systemctl", "daemon-reload")
+        service.start()
+        with _load(port) as load, _load(other) as others:
+            service.systemctl("reload")
+            load.more()
+            others.more()
+            service.systemctl("restart")
+            load.more()
+            others.more()
+        assert load.failed + others.failed == []
+        assert (load.releases, others.releases) == ({"shop"}, {"srvd"})
+    finally:
+        service.remove()
+        shutil.rmtree(box.path("/etc/systemd/system/srvd@.service.d"), ignore_errors=True)
+        box.run("userdel", "shop")
+
+
+LEVELS = {"INFO": "6", "WARN": "4", "ERROR": "3"}
+
+
+def test_each_entry_of_the_journal_has_the_priority_of_its_level(service: Service, port: int) -> None:
+    service.install(_config(port), "Restart=no")
+    service.start()
+    service.deploy(BROKEN)
+    service.systemctl("reload", check=False)
+    service.box.signal(next(iter(service.workers().values())), "KILL")
+    wait_for(lambda: "signal 9" in service.journal(), within=20)
+    service.systemctl("restart", check=False)
+    wait_for(lambda: service.state == "failed", within=20)
+    entries = [json.loads(line) for line in service.journal("--output=json").splitlines()]
+    found = {
+        (words[2], entry["PRIORITY"])
+        for entry in entries
+        if len(words := entry["MESSAGE"].split(maxsplit=3)) == 4 and words[2] in LEVELS
+    }
+    assert found == set(LEVELS.items())
+    assert "    raise RuntimeError(" in service.journal("--priority=err")  # all of a traceback, as the line above it
+    service.configure(_config(port, "workers = -1"))
+    service.systemctl("start", check=False)
+    assert "pools.web.workers: found -1" in service.journal("--priority=err")
 
 
 def test_logrotate_moves_the_log_and_srvd_begins_a_new_one(service: Service, port: int) -> None:

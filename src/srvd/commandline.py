@@ -23,7 +23,7 @@ from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
 from srvd.errors import EXIT, BadArgs, SrvdError
 from srvd.excerpt import excerpt
-from srvd.log import escape
+from srvd.log import escape, priorities
 from srvd.usage import nearest_option, sentence, show_topic, unknown_command
 
 __all__ = ["cli", "complain", "main"]
@@ -223,7 +223,13 @@ def _warn(config: Config) -> None:
 
 
 def _say_warning(text: str) -> None:
-    click.echo(f"{_marked('warning', 'yellow')}: {_printable(text)}", err=True)
+    _say("warning", f"{_marked('warning', 'yellow')}: {_printable(text)}")
+
+
+def _say(level: str, text: str) -> None:
+    """On standard error; the journal shows a unit that could not start by the level of what it said."""
+    head = priorities(2, os.environ.get("JOURNAL_STREAM", "")).get(level, "")
+    click.echo("\n".join(head + line for line in text.split("\n")), err=True)
 
 
 def _say_line(source: str, line: str) -> None:
@@ -232,12 +238,12 @@ def _say_line(source: str, line: str) -> None:
 
 def complain(error: SrvdError, *, verbose: bool = True) -> None:
     """The error, its traceback and its hint on standard error; in colour only there where it is a terminal."""
-    click.echo(f"{_marked('error', 'red')}: {_printable(error.message)}", err=True)
+    _say("error", f"{_marked('error', 'red')}: {_printable(error.message)}")
     traceback = str(error.detail.get("traceback", "")).rstrip()
     if traceback:
-        click.echo(_printable(traceback if verbose else excerpt(traceback)), err=True)
+        _say("error", _printable(traceback if verbose else excerpt(traceback)))
     if error.hint:
-        click.echo(f"{_marked('hint', 'cyan')}: {_printable(error.hint)}", err=True)
+        _say("error", f"{_marked('hint', 'cyan')}: {_printable(error.hint)}")
 
 
 def _about_option(option: str) -> str:

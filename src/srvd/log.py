@@ -16,7 +16,7 @@ from select import poll as make_poll
 from threading import RLock
 from typing import Final
 
-__all__ = ["LEVELS", "Fields", "Log", "escape"]
+__all__ = ["LEVELS", "Fields", "Log", "escape", "priorities"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -97,7 +97,7 @@ class Log:
         if self._own >= 0:
             self._poll = None  # a write says so itself
         self._colours = _COLOURS if terminal and self._coloured else {}
-        self._priorities = _PRIORITIES if self._journal and self._journal == _stream(self._given) else {}
+        self._priorities = priorities(self._given, self._journal)
 
     def debug(self, text: str, fields: Fields = ()) -> None:
         self.write("debug", text, fields)
@@ -214,6 +214,14 @@ def _inspect(fd: int) -> tuple[int, make_poll | None, bool]:
     poll = make_poll()
     poll.register(fd, POLLOUT)
     return LONGEST_ATOMIC if stat.S_ISFIFO(mode) else LONGEST, poll, os.isatty(fd)
+
+
+def priorities(fd: int, journal: str) -> Mapping[str, str]:
+    """What stands at the head of each line for the journal, by level; empty if `fd` does not lead there.
+
+    journal: the value of $JOURNAL_STREAM.
+    """
+    return _PRIORITIES if journal and journal == _stream(fd) else {}
 
 
 def _stream(fd: int) -> str:

@@ -48,8 +48,14 @@ MUTANTS = (
     Mutant(
         "an order joins an identical one although a rival came in between",
         "operations.py",
-        "return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None",
-        "return next((op for op in rivals if op.order._replace(busy=()) == order._replace(busy=())), None)",
+        "last = rivals[-1] if rivals else None",
+        "last = next((op for op in rivals if op.order._replace(busy=()) == order._replace(busy=())), None)",
+    ),
+    Mutant(
+        "a reload joins one that may have read the former code",
+        "operations.py",
+        "return None if order.kind is Kind.RELOAD and last.state is not OpState.QUEUED else last",
+        "return last",
     ),
     Mutant(
         "an order that was refused is carried out",

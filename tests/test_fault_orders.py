@@ -214,8 +214,8 @@ def test_reloads_and_scales_on_top_of_each_other_are_all_answered_truly(starter:
     assert not srvd.call("op.list")["operations"]
 
 
-def test_a_reload_during_a_reload_is_the_same_one_and_both_are_told_the_same(starter: Starter) -> None:
-    """A broken one: it changes nothing, and each of those who asked learns why."""
+def test_reloads_during_a_reload_are_one_more_and_each_is_told_why_it_failed(starter: Starter) -> None:
+    """The first may have read the former code; those that wait for its end are the same one."""
     srvd = starter(config=toml("workers = 2"))
     srvd.deploy(apps.SLOW.format(seconds=1) + apps.BROKEN["raises at import"])
     with ThreadPoolExecutor() as pool, under_load(srvd, "a broken reload, asked for three times at once") as fault:
@@ -228,7 +228,7 @@ def test_a_reload_during_a_reload_is_the_same_one_and_both_are_told_the_same(sta
         assert all("RuntimeError: the deploy is broken" in one.stderr for one in told)
         assert srvd.names() == before
     assert fault.lost() == []
-    assert [op["kind"] for op in srvd.call("history")["operations"]].count("reload") == 1
+    assert [op["kind"] for op in srvd.call("history")["operations"]].count("reload") in (1, 2)
     assert "no worker has died" in fault.why()
 
 

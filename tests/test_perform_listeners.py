@@ -248,6 +248,17 @@ def test_the_tail_begins_with_a_line_and_is_bounded(pipe: Pipe) -> None:
     assert output.tail.endswith("line 0999\n")
 
 
+def test_the_line_of_a_fatal_error_is_kept_however_long_the_stacks_are(pipe: Pipe) -> None:
+    output, write, _ = pipe
+    os.write(write, b"before\nFatal Python error: Aborted\n\n" + b"  File x\n" * 1000)
+    output.finish()
+    assert output.tail.startswith("Fatal Python error: Aborted\n  File x\n")
+    assert "before" not in output.tail
+    taken = Output(os.open("/dev/null", os.O_RDONLY), print, output.carry())
+    assert taken.tail == output.tail
+    os.close(taken.fd)
+
+
 def test_the_end_of_a_process_does_not_wait_for_others_that_hold_the_pipe(pipe: Pipe) -> None:
     output, write, lines = pipe
     os.write(write, b"bye\n")

@@ -180,7 +180,7 @@ def test_a_worker_in_a_long_request_is_adopted_and_answers(starter: Starter) -> 
 def test_workers_that_are_all_busy_are_waited_for(starter: Starter) -> None:
     srvd = starter("--workers", "1")
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/3")
+        slow = pool.submit(srvd.get, "/sleep/15")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         wait_for(lambda: is_written(srvd))
         srvd.signal(signal.SIGSTOP)

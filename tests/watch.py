@@ -147,12 +147,18 @@ class InOrder(Claims):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.last: dict[str, OpId] = {}  # the last pause or resume of a pool
+        self.begun: set[OpId] = set()  # what ran before the event
+
+    def before(self, event: Event) -> None:
+        self.begun = {op.id for op in self.world.core.house.open_operations if op.state is not OpState.QUEUED}
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         if isinstance(event, Ordered):
             for action in out:
                 if isinstance(action, act.Opened):
                     self._nobody_is_overtaken(event, action.op)
+                    joined = event.order.kind is Kind.RELOAD and action.op in self.begun
+                    assert not joined, f"a reload joined operation {action.op}, which may have read the former code"
         house = self.world.core.house
         if house.stop is None and not house.open_operations:
             self._the_last_is_in_force()

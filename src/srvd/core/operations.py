@@ -89,11 +89,16 @@ def _check_scale(house: House, order: Order) -> Fault | None:
 def joinable(house: House, order: Order) -> Operation | None:
     """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
     earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
-    since."""
+    since. A reload joins only one that waits: one that has begun may have read what is on disk before it changed, and
+    "done" would be said of a release that was never loaded.
+    """
     if order.kind is Kind.REOPEN or (order.kind is Kind.SCALE and order.relative):
         return None
     rivals = [op for op in house.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
-    return rivals[-1] if rivals and rivals[-1].order._replace(busy=()) == order._replace(busy=()) else None
+    last = rivals[-1] if rivals else None
+    if last is None or last.order._replace(busy=()) != order._replace(busy=()):
+        return None
+    return None if order.kind is Kind.RELOAD and last.state is not OpState.QUEUED else last
 
 
 def _conflict(one: Order, other: Order) -> bool:

@@ -25,6 +25,13 @@ daemon from everything else for half a second. Whoever writes faster than that w
 _FLOOD = 256
 """Lines in one chunk after which only so many bytes are taken in the next turn."""
 
+_FATAL = b"Fatal Python error: "
+"""How faulthandler and the interpreter begin their last report. The stacks of several threads that follow it are
+longer than the tail, so the line is kept beside it.
+"""
+
+_LONGEST_FATAL = 200  # bytes
+
 _DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
 
 
@@ -33,6 +40,7 @@ class Read(Record):
 
     partial: bytes
     tail: bytes
+    fatal: bytes = b""
 
 
 NOTHING = Read(b"", b"")
@@ -41,26 +49,29 @@ NOTHING = Read(b"", b"")
 class Output:
     """Owns the read end of the pipe."""
 
-    __slots__ = ("_line", "_partial", "_tail", "_taken", "fd")
+    __slots__ = ("_fatal", "_line", "_partial", "_tail", "_taken", "fd")
 
     def __init__(self, fd: int, line: Callable[[str], None], read: Read = NOTHING) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self._line = line
-        self._partial, self._tail = read
+        self._partial, self._tail, self._fatal = read
         self._taken = _CHUNK  # bytes of the next turn
 
     @property
     def tail(self) -> str:
-        """The last that was written, from the beginning of a line where that is possible."""
+        """The last that was written, from the beginning of a line where that is possible, after the interpreter's line
+        about a fatal error if that came before.
+        """
         text = self._tail.decode("utf-8", "replace")
         if len(self._tail) == TAIL:
             text = text.partition("\n")[2] or text
-        return text
+        fatal = self._fatal.decode("utf-8", "replace")
+        return text if fatal in text else f"{fatal}\n{text}"
 
     def carry(self) -> Read:
         """What another program needs to go on reading."""
-        return Read(self._partial, self._tail)
+        return Read(self._partial, self._tail, self._fatal)
 
     def read(self) -> bool:
         """Take what is there, at most one chunk; False at the end of file."""
@@ -94,5 +105,7 @@ class Output:
         return len(data)
 
     def _emit(self, line: bytes) -> None:
+        if line.startswith(_FATAL):
+            self._fatal = line[:_LONGEST_FATAL]
         for start in range(0, max(len(line), 1), LINE):
             self._line(line[start : start + LINE].decode("utf-8", "replace"))

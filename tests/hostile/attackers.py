@@ -215,5 +215,6 @@ def attempt(uid: int, program: str, abuse: str, *arguments: str, within: float =
             attacker.kill()
             said = attacker.communicate()[0] + f"not over after {within} s"
     assert "LEAK" not in said, said
+    assert "Traceback" not in said, said  # also of a thread
     assert re.search(r"^over [1-9]", said, re.MULTILINE), said
     return said

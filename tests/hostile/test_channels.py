@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
+from collections.abc import Iterable
 
 import pytest
 
@@ -38,11 +40,22 @@ def app(environ, start_response):
 """
 
 
-def two_pools(starter: Starter, code: str, *, workers: int = 1, seconds: str = "", last: str = "") -> Srvd:
-    """The hostile pool `web`, and `other` of another user, if there are two; `last` ends the configuration."""
-    users = [f'user = "{uid}"\ngroup = "{uid}"' if ROOT else "" for uid in (STRANGER, STRANGER + 1)]
+def two_pools(
+    starter: Starter,
+    code: str,
+    *,
+    workers: int = 1,
+    seconds: str = "",
+    listeners: Iterable[str] = ("web",),
+    last: str = "",
+    apart: bool = ROOT,
+) -> Srvd:
+    """The hostile pool `web` with these listeners, and `other`, each of a user of its own if they are `apart`;
+    `last` ends the configuration.
+    """
+    users = [f'user = "{uid}"\ngroup = "{uid}"' if apart else "" for uid in (STRANGER, STRANGER + 1)]
     folder = starter.folder / f"srvd{len(starter.all)}"  # the next one's
-    hostile = f'workers = {workers}\nlisteners = ["web"]\npreload = "off"\n{users[0]}\n{seconds}\n'
+    hostile = f'workers = {workers}\nlisteners = {json.dumps([*listeners])}\npreload = "off"\n{users[0]}\n{seconds}\n'
     hostile += f'env = {{ SHOP_CONTROL = "{folder / "control.sock"}" }}'
     more = '[listeners.other]\nbind = ["127.0.0.1:0"]\n\n[pools.other]\napp = "other:app"\nworkers = 2\n'
     more += f'listeners = ["other"]\nrequest_timeout = "2s"\nenv = {{ TOKEN = "token-of-other" }}\n{users[1]}\n{last}\n'

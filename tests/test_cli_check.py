@@ -167,6 +167,16 @@ def test_a_probe_that_is_answered_is_said(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].endswith(" s; GET /h was healthy")
 
 
+def test_a_failed_probe_sends_no_reader_to_a_daemon_that_is_not_there(tmp_path: Path) -> None:
+    app = "def app(environ, start):\n    raise ImportError('no stripe')\n"
+    (tmp_path / "shop.py").write_text(app)
+    (tmp_path / "srvd.toml").write_text("[pools.web]\napp = 'shop:app'\nhealth = '/h'\nworkers = 1\n")
+    done = check(tmp_path)
+    assert done.returncode == EXIT.FAILED
+    assert "ImportError: no stripe" in done.stderr
+    assert "srvctl" not in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_access_log_that_the_pools_user_cannot_write_is_told(open_folder: Path) -> None:
     (open_folder / "shop.py").write_text(GOOD)

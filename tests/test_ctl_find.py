@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from srvd.ctl.find import Named, find
+from srvd.ctl.find import Named, find, start_hint
 from srvd.errors import BadArgs, NoDaemon
+from tests.conftest import Starter
 
 USER = os.getuid() or 1000
 
@@ -88,6 +89,20 @@ def test_where_there_is_none_the_places_are_named(places: Places) -> None:
     with pytest.raises(NoDaemon, match=str(places.directory)) as refused:
         places.find()
     assert "srvd start" in refused.value.hint
+
+
+def test_a_daemon_whose_socket_answers_is_offered_by_it_and_not_by_a_signal_that_would_reload_it(
+    starter: Starter, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = starter.new()
+    shop.socket = places.directory / "shop.sock"
+    shop.command[shop.command.index("--socket") + 1] = str(shop.socket)
+    shop.start()
+    monkeypatch.setattr("srvd.ctl.find.rundirs", lambda uid, environ: [str(places.directory)])
+    assert f"such as {shop.socket}" in start_hint()
+    assert f"pid {shop.pid} " not in start_hint()
+    shop.socket.unlink()
+    assert f"pid {shop.pid} " in start_hint()
 
 
 def test_the_command_line_goes_before_the_environment_and_a_socket_before_a_name(places: Places) -> None:

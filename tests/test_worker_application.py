@@ -132,7 +132,9 @@ def test_what_cannot_be_called_is_no_application(module: Path) -> None:
 )
 def test_an_asgi_application_is_told_to_be_one_before_it_is_asked(module: Path, source: str) -> None:
     module.write_text(source)
-    assert "it is an ASGI application" in failure("shop:app").message
+    refused = failure("shop:app")
+    assert "it is an ASGI application" in refused.message
+    assert "an ASGI server runs it, such as uvicorn" in refused.hint
     module.write_text("class App:\n def __call__(self, environ, start): pass\napp = App()\nclass Style: pass\n")
     sys.modules.pop("shop")
     load("shop:app")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 
 from srvd.errors import BadArgs, NoDaemon
@@ -70,9 +71,14 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
 
 
 def start_hint() -> str:
-    """What to do if there is no socket: daemons that live, and whose sockets may have been tidied away, are named."""
+    """What to do if there is no socket: daemons that live are named, by their sockets, or by pid without one."""
     hint = "start one with `srvd start`, or name another with -n NAME or -s SOCKET"
-    living = [f"pid {pid} ({title})" for pid, title in _daemons()]
+    uid = os.getuid()
+    known = [Place(directory, uid) for directory in rundirs(uid, os.environ)] + (_of_users() if uid == 0 else [])
+    listeners = {path: pid for place in known for path in _sockets(place) if (pid := _listener(path))}
+    if listeners:
+        hint += f", such as {', '.join(list(listeners)[:4])}"
+    living = [f"pid {pid} ({title})" for pid, title in _daemons() if pid not in listeners.values()]
     if not living:
         return hint
     return (
@@ -176,6 +182,15 @@ def _names(directory: str) -> list[str]:
 
 def _or(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _listener(path: str) -> int:
+    """Pid of the process that listens there; 0 without one, and where the kernel does not tell at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        if probe.connect_ex(path):
+            return 0
+        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
 
 def _listens(path: str) -> bool:

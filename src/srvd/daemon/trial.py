@@ -119,7 +119,10 @@ class _Trial:
         finally:
             self._end(actor)
         if start.state is not OpState.DONE:
-            raise from_wire(view.fault_map(start.fault) or {})
+            fault = start.fault
+            if fault is not None and "srvctl" in fault.hint:  # there is no daemon that could be asked
+                fault = fault._replace(hint="")
+            raise from_wire(view.fault_map(fault) or {})
         return Tried(took, self._notes, tuple(self._warnings))
 
     def _end(self, actor: Actor) -> None:

@@ -50,7 +50,7 @@ def load(target: str) -> object:
     if _is_async(found):
         raise LoadFailed(
             f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
-            hint="name its WSGI side, such as what Django's get_wsgi_application() gives, if it has one",
+            hint="an ASGI server runs it, such as uvicorn; Django has a WSGI side besides: get_wsgi_application()",
         )
     _check_arguments(found, target)
     _resolve_urls(target)

@@ -81,3 +81,13 @@ def test_a_system_without_what_srvd_needs_is_told_what_is_missing(starter: Start
     done = srvd.run()
     assert done.returncode != 0
     assert hint in done.stderr
+
+
+def test_a_start_that_fails_for_want_of_a_group_blames_no_process(starter: Starter) -> None:
+    """The interpreter that was started ahead of time is nobody's leftover."""
+    srvd = starter.new(config=toml('user = "31999"'), code=CODE)
+    srvd.let_others_in()
+    done = srvd.run()
+    assert done.returncode == 1
+    assert "run as user 31999: it has no entry" in done.stderr
+    assert "behind" not in done.stderr

@@ -6,6 +6,7 @@ Other ways to start are in test_system_start.py.
 from __future__ import annotations
 
 import os
+import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -53,7 +54,7 @@ def test_daemon_mode_with_a_busy_port(starter: Starter) -> None:
     assert done.returncode == 71
     assert done.stderr.count("Address already in use") == 1
     assert "error: listen on" in done.stderr
-    assert f"pid {first.pid} (srvd: daemon srvd) has it" in done.stderr
+    assert f"pid {first.pid} (srvd: daemon srvd, user {pwd.getpwuid(os.geteuid()).pw_name}) has it" in done.stderr
     assert not second.socket.exists()
 
 

@@ -16,6 +16,7 @@ from srvd.daemon.control_peers import Roles
 from srvd.daemon.control_socket import Claim, answers, is_ours
 from srvd.daemon.deposit import Deposit
 from srvd.errors import SystemRefused
+from srvd.linux import holders
 from srvd.linux.systemd import Unit
 from srvd.record import Record
 from srvd.wire.places import OFF, family_path, own_rundirs, rundir, socket_path
@@ -76,9 +77,9 @@ def _look_elsewhere(name: str, path: str) -> None:
                 f"start the instance {name}: it runs already, with its control socket {other}",
                 hint=f"stop it (`srvctl -s {other} stop`), or give this one another --name",
             )
-        if _is_held(family_path(other)):
+        if left := _members(family_path(other)):
             raise SystemRefused(
-                f"start the instance {name}: a daemon of this name has died and left its workers, by {other}",
+                f"start the instance {name}: a daemon of this name has died and left {left}, by {other}",
                 hint=f"--socket {other} adopts them; or give this one another --name",
             )
 
@@ -90,16 +91,16 @@ def _is_ours(directory: str) -> bool:
         return False
 
 
-def _is_held(family: str) -> bool:
-    """Whether a member of this family lives."""
+def _members(family: str) -> str:
+    """Those that hold the lock of this family, for a message; "" if it is free."""
     try:
         lock = os.open(family, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        return ""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return holders.spell(holders.lockers(lock)) or "its workers"
     finally:
         os.close(lock)
-    return False
+    return ""

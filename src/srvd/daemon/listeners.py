@@ -383,13 +383,13 @@ def named(refusal: SrvdError) -> SrvdError:
     busy = str(refusal.detail.get("busy", ""))
     if not busy:
         return refusal
-    from srvd.linux.holders import holders
+    from srvd.linux.holders import holders, spell
 
     found = holders(sockets.parse_address(busy))
     found = [one for one in found if one.title.startswith("srvd: daemon")] or found  # not its workers, too
     if not found:
         return refusal
-    hint = f"{', '.join(map(str, found[:4]))}{', …' * (len(found) > 4)} has it"
+    hint = f"{spell(found)} has it"
     titles = " ".join(one.title for one in found)
     if "srvd: daemon" in titles:
         hint += ": stop that daemon, or bind another port; if its control socket was removed, `kill -HUP` makes it anew"

@@ -41,7 +41,7 @@ from srvd.daemon.spawn import Fronts
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
-from srvd.linux import fds, process
+from srvd.linux import fds, interpreter, process
 from srvd.record import Record
 from srvd.wire import family
 
@@ -95,9 +95,13 @@ class Performer:
         self._commons = commons
         self.workers = Workers(voice, commons)
         self.zygotes = Zygotes(voice, commons, self.workers, bond)
-        self.leftovers = Leftovers(lambda: self.workers.pids().keys() | self.zygotes.pids().keys())
+        self.leftovers = Leftovers(self._known)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
+
+    def _known(self) -> set[int]:
+        """The processes of ours that are nobody's leftovers."""
+        return self.workers.pids().keys() | self.zygotes.pids().keys() | interpreter.prepared()
 
     def _pass_on(self, event: Event) -> None:
         match event:

@@ -15,7 +15,8 @@ from srvd.daemon.bond import Bond
 from srvd.daemon.orphans import Calls, Estate, Orphan
 from srvd.daemon.will import Member
 from srvd.errors import SystemRefused
-from srvd.linux import fds, process, procfs
+from srvd.linux import fds, holders, process, procfs
+from srvd.linux.holders import Holder
 from srvd.record import Record
 
 __all__ = ["CALLS", "LATEST", "Stray", "dissolve", "send_away", "unknown_children"]
@@ -83,6 +84,8 @@ def dissolve(
         if not bond.is_held and passed > CALLS * bond.is_deposited and bond.try_again():
             break
         if nobody and passed > CALLS and not bond.is_held:
+            if found := holders.spell(holders.lockers(bond.lock)):
+                say(f"left alone: {found}, which an application of a daemon that died has started")
             bond.renew()
             break
         if passed > LATEST:
@@ -91,9 +94,20 @@ def dissolve(
             raise SystemRefused(
                 f"start: somebody of a daemon that died lives, has {bond.path} open, and does not answer; "
                 "nothing was started",
-                hint=f"`fuser {bond.path}` names the processes; they leave when their requests are over",
+                hint=_hint(bond, holders.lockers(bond.lock)),
             )
         if passed > 2 * CALLS and not told:
             told = True
-            say(f"waiting for those who have {bond.path} open: a daemon that died has left them")
+            found = holders.spell(holders.lockers(bond.lock)) or "processes that /proc does not show"
+            say(f"waiting for {found}: a daemon that died has left them, and they have {bond.path} locked")
     return strays, estate.sockets()
+
+
+def _hint(bond: Bond, found: list[Holder]) -> str:
+    """What an operator can do about those that hold the lock and do not answer."""
+    if not found:
+        return f"as root, `fuser {bond.path}` names the processes; they leave when their requests are over"
+    return (
+        f"{holders.spell(found)} has its lock; workers leave when their requests are over, and what an application "
+        "has started leaves when it is killed"
+    )

@@ -1,38 +1,80 @@
-"""Which processes have a listening socket open, so that a refusal can name them.
+"""Which processes have a listening socket or the lock of a file, so that a refusal can name them.
 
-Asked only when an address is in use: it reads the descriptors of every process that /proc shows.
+Asked only when an address is in use, or a daemon has died and left processes that do not answer: each question reads
+the descriptors of every process that /proc shows. Decides nothing.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import socket
+from collections.abc import Callable
 
+from srvd.linux import procfs
 from srvd.linux.sockets import Address
 from srvd.record import Record
 
-__all__ = ["Holder", "holders"]
+__all__ = ["Holder", "holders", "lockers", "spell"]
 
 _LISTENS = "0A"  # TCP_LISTEN in /proc/net/tcp
 _UNIX_LISTENS = "00010000"  # __SO_ACCEPTCON in the flags of /proc/net/unix
-_TITLE = 80
+_MOST = 4  # that a message names
+_INFO = 1 << 14
 
 
 class Holder(Record):
     pid: int
-    title: str  # its command line, as `ps` shows it
+    title: str  # its command line, as `ps` shows it, without what a terminal would obey
+    user: str
 
     def __str__(self) -> str:
-        return f"pid {self.pid} ({self.title})"
+        return f"pid {self.pid} ({self.title}, user {self.user})"
+
+
+def spell(found: list[Holder]) -> str:
+    """The first of them, for a message: "pid 4711 (sleep 777, user shop), pid …"; "" if there are none."""
+    return ", ".join(map(str, found[:_MOST])) + ", …" * (len(found) > _MOST)
 
 
 def holders(address: Address) -> list[Holder]:
     """Those that listen at this address, or at the same port; none where /proc does not show them (other users')."""
     wanted = {f"socket:[{inode}]" for inode in _inodes(address)}
-    if not wanted:
-        return []
+    return _search(lambda link, info: link in wanted) if wanted else []
+
+
+def lockers(file: int) -> list[Holder]:
+    """Those that hold a lock (flock(2)) of the file behind this descriptor, which they share or have alone; this
+    process is left out, and others' where /proc does not show them.
+
+    By /proc/PID/fdinfo: the file itself is not touched. It tells a lock also if the process that took it has ended.
+    """
+    name = os.path.basename(os.readlink(f"/proc/self/fd/{file}"))
+    inode = f":{os.fstat(file).st_ino}"
+
+    def has_it(link: str, info: str) -> bool:
+        return os.path.basename(link) == name and any(
+            line.startswith("lock:") and "FLOCK" in line and any(word.endswith(inode) for word in line.split())
+            for line in _read(info).splitlines()
+        )
+
+    return _search(has_it)
+
+
+def _search(has_it: Callable[[str, str], bool]) -> list[Holder]:
+    """The processes with a descriptor of which this holds: by where it leads, and the path of its fdinfo."""
     pids = sorted(int(name) for name in _names("/proc") if name.isdecimal())
-    return [Holder(pid, _title(pid)) for pid in pids if pid != os.getpid() and _has(pid, wanted)]
+    return [Holder(pid, _title(pid), _user(pid)) for pid in pids if pid != os.getpid() and _has(pid, has_it)]
+
+
+def _has(pid: int, has_it: Callable[[str, str], bool]) -> bool:
+    for name in _names(f"/proc/{pid}/fd"):
+        try:
+            if has_it(os.readlink(f"/proc/{pid}/fd/{name}"), f"/proc/{pid}/fdinfo/{name}"):
+                return True
+        except OSError:  # closed meanwhile, or its process has ended
+            continue
+    return False
 
 
 def _inodes(address: Address) -> set[str]:
@@ -52,15 +94,9 @@ def _rows(path: str) -> list[list[str]]:
         return []
 
 
-def _has(pid: int, wanted: set[str]) -> bool:
-    folder = f"/proc/{pid}/fd"
-    for name in _names(folder):
-        try:
-            if os.readlink(f"{folder}/{name}") in wanted:
-                return True
-        except OSError:  # closed meanwhile, or its process has ended
-            continue
-    return False
+def _read(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read(_INFO).decode("ascii", "replace")
 
 
 def _names(folder: str) -> list[str]:
@@ -71,9 +107,14 @@ def _names(folder: str) -> list[str]:
 
 
 def _title(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read(4096).rstrip(b"\0").replace(b"\0", b" ")
-    except OSError:
+    return procfs.described(pid).removesuffix(f" (pid {pid})") or "?"
+
+
+def _user(pid: int) -> str:
+    uid = procfs.uid(pid)
+    if uid < 0:
         return "?"
-    return words[:_TITLE].decode("utf-8", "backslashreplace")
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -17,7 +17,7 @@ from srvd.errors import EXIT, LoadFailed
 from srvd.linux import output
 from srvd.record import Record
 
-__all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "start", "take", "typed_interpreter"]
+__all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "prepared", "start", "take", "typed_interpreter"]
 
 _LINK = 3  # the number of the link in the zygote
 
@@ -186,10 +186,21 @@ def take(program: str, extra: Mapping[str, str]) -> Started:
     return start(program, extra)
 
 
+def prepared() -> set[int]:
+    """The pids of those that wait to be taken."""
+    return {one.pid for one in _prepared}
+
+
 def discard() -> None:
-    """Let a prepared process go that nobody took: it sees the end of its link and leaves."""
+    """End a prepared process that nobody took. By SIGKILL: one that leaves by itself would be taken for a process that
+    a zygote has left behind.
+    """
     while _prepared:
         unwanted = _prepared.pop()
+        try:
+            signal.pidfd_send_signal(unwanted.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it is over already
         unwanted.link.close()
         os.close(unwanted.pidfd)
         os.close(unwanted.stderr)

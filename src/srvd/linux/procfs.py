@@ -22,6 +22,7 @@ __all__ = [
     "session",
     "start_time",
     "state",
+    "uid",
     "wait_channel",
 ]
 
@@ -76,6 +77,12 @@ def parent(pid: int) -> int:
 def session(pid: int) -> int:
     """The pid that its session is named after; 0 if there is no such process: proc_pid_stat(5), field 6."""
     return _stat_field(pid, 6)
+
+
+def uid(pid: int) -> int:
+    """The user that it runs as (effective); -1 if there is no such process: proc_pid_status(5), Uid."""
+    words = (_fields(f"/proc/{pid}/status") or {}).get("Uid", "").split()
+    return int(words[1]) if len(words) > 1 and words[1].isdecimal() else -1
 
 
 def children(pid: int) -> list[int]:

@@ -197,7 +197,7 @@ def discard() -> None:
     """
     while _prepared:
         unwanted = _prepared.pop()
-        try:
+        try:  # noqa: SIM105 - contextlib would have to be imported, before anything else of a start
             signal.pidfd_send_signal(unwanted.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it is over already

@@ -273,7 +273,8 @@ class Srvd:
         if listener not in self._addresses:
             for entry in self.status()["listeners"]:
                 host, _, port = entry["address"].rpartition(":")
-                self._addresses.setdefault(entry["name"], (host.strip("[]"), int(port)))
+                if port.isdecimal():
+                    self._addresses.setdefault(entry["name"], (host.strip("[]"), int(port)))
         return self._addresses[listener]
 
     def connect(self, listener: str = "web", timeout: float = BOOT) -> http.client.HTTPConnection:

@@ -154,6 +154,7 @@ def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: 
         done = check(tmp_path)
         assert (done.returncode, "is good" in done.stdout) == (code, False), (config, done)
         assert told in done.stderr
+        assert "srvctl" not in done.stderr, "there is no daemon to ask"
         start = subprocess.run([SRVD, "start", "-n", "trial"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert start.returncode == code, (config, start.stderr)
         assert told in start.stderr

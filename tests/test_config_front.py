@@ -116,14 +116,14 @@ def test_a_key_is_in_no_text_about_the_configuration(tmp_path: Path, authority: 
             'client_ca = "ca.pem"\nclient_certificates = "optional"',
             "client_certificates: found it without a certificate, expected TLS to be spoken",
         ),
-        ('certificate = "a.pem"\nkey = ["a.key", "b.key"]', "key: found 2 for 1 of certificate"),
-        ('key = "a.key"', "key: found 1 for 0 of certificate"),
+        ('certificate = "a.pem"\nkey = ["a.key", "b.key"]', "key: found 2 keys for 1 certificate, expected"),
+        ('key = "a.key"', "key: found 1 key for 0 certificates, expected"),
         ('certificate = "none.pem"', "certificate: read the certificate .*none.pem: No such file or directory"),
         ('certificate = "."', "certificate: read the certificate .*: it is no file"),
-        ('certificate = "shop.pem"\nkey = "ca.pem"', "certificate: read the key .*ca.pem: there is none in PEM in it$"),
+        ('certificate = "shop.pem"\nkey = "ca.pem"', "certificate: read the key .*ca.pem: the file has no key in PEM$"),
         (
             'certificate = "ca.pem"',
-            "certificate: read the key .*ca.pem: there is none in PEM in it; give its key .*--key",
+            "certificate: read the key .*ca.pem: the file has no key in PEM; give its key .*--key",
         ),
         (
             'certificate = "ca.pem"\nkey = "shop.pem"',

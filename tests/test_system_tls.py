@@ -136,7 +136,7 @@ def test_a_bad_certificate_ends_a_check_and_a_start(starter: Starter) -> None:
     (srvd.folder / "tls.pem").write_bytes(b"no certificate")
     done = srvd.run()
     assert done.returncode == 78
-    assert "there is none in PEM in it" in done.stderr
+    assert "the file has no certificate in PEM" in done.stderr
     srvd.command = [srvd.command[0], "check", "-c", str(srvd.folder / "srvd.toml")]
     assert srvd.run().returncode == 78
 

@@ -172,8 +172,12 @@ class _Checker:
         if listener.proxy_from and not listener.proxy_protocol:
             self._refuse(f"{key}.proxy_from", "found networks, expected proxy_protocol = true beside them")
         if listener.key and len(listener.key) != len(listener.certificate):
-            count = f"{len(listener.key)} for {len(listener.certificate)} of certificate"
-            self._refuse(f"{key}.key", f"found {count}, expected one each, in the same order, or none")
+            keys, certificates = (
+                f"{len(files)} {word}{'' if len(files) == 1 else 's'}"
+                for files, word in ((listener.key, "key"), (listener.certificate, "certificate"))
+            )
+            expected = "one for each certificate, in the same order, or none"
+            self._refuse(f"{key}.key", f"found {keys} for {certificates}, expected {expected}")
             return
         verifying = listener.client_certificates != "none"
         if verifying != bool(listener.client_ca):

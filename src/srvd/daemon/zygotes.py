@@ -377,7 +377,7 @@ def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
         hint = f"see `python`, `rlimits` and `user` of the pool: its user must be able to run {program}"
     elif "No module named 'srvd" in tail or "No module named srvd" in tail:
         reason = f"load {zygote.pool.app} with {program}: srvd is not installed there"
-        hint = f"install it: {program} -m pip install srvd=={__version__}"
+        hint = f"install srvd {__version__} there, too: {program} -m pip install PATH_TO_SRVD"
     elif "nknown option" in tail and "-P" in tail:
         reason = f"load {zygote.pool.app} with {program}: it is older than Python 3.11"
         hint = "srvd needs Python 3.11 or newer for the application, too"

@@ -20,8 +20,9 @@ def settle(path: str) -> str:
     Raises `PermissionError`: a folder on the way is somebody else's, or open to everybody; `OSError` for what else
     may be wrong with it.
     """
-    path = os.path.abspath(path)
-    if os.geteuid() != 0 or path.startswith(_MADE_BY_THE_KERNEL):
+    if not os.path.isabs(path):
+        path = os.path.join(os.getcwd(), path)  # not abspath(): behind a link `..` is what the kernel makes of it
+    if os.geteuid() != 0 or (path.startswith(_MADE_BY_THE_KERNEL) and ".." not in path.split("/")):
         return path
     left, here, links = path.strip("/").split("/"), "/", 0
     while left:

@@ -53,16 +53,16 @@ def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, deman
     for at, path in enumerate(certificates):
         chain = _content(path, "certificate")
         if _CERTIFICATE not in chain:
-            raise ConfigInvalid(f"read the certificate {path}: there is none in PEM in it")
+            raise ConfigInvalid(f"read the certificate {path}: the file has no certificate in PEM")
         key_path = keys[at] if keys else path
         key = _content(key_path, "key") if keys else chain
         if _KEY not in key:
             hint = "" if keys else "; give its key (`key` of the listener, --key)"
-            raise ConfigInvalid(f"read the key {key_path}: there is none in PEM in it{hint}")
+            raise ConfigInvalid(f"read the key {key_path}: the file has no key in PEM{hint}")
         identities.append(Identity(path, chain + b"\n" + key if keys else chain, key=key_path if keys else ""))
     authorities = _content(client_ca, "client CA") if client_ca else b""
     if client_ca and _CERTIFICATE not in authorities:
-        raise ConfigInvalid(f"read the client CA {client_ca}: there is no certificate in PEM in it")
+        raise ConfigInvalid(f"read the client CA {client_ca}: the file has no certificate in PEM")
     return Material(tuple(identities), authorities, *demands)
 
 

@@ -320,6 +320,19 @@ def test_the_kernel_refuses_descriptors_where_it_can(starter: Starter) -> None:
     theirs.close()
 
 
+def test_a_control_socket_that_is_made_anew_refuses_them_as_well(starter: Starter) -> None:
+    srvd = starter("--workers", "1")
+    srvd.socket.unlink()
+    srvd.signal(signal.SIGUSR1)
+    wait_for(srvd.socket.exists)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(srvd.socket))
+        if fds.refuse_rights(peer):
+            with pytest.raises(PermissionError):
+                socket.send_fds(peer, [b"x"], [0])
+    assert srvd.call("ping") is not None
+
+
 def test_a_worker_that_talks_without_end_costs_little_and_is_ended(starter: Starter) -> None:
     code = (
         LINK

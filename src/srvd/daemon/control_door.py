@@ -87,8 +87,7 @@ class Door:
         self._hall = hall
         self._gate = Gate(limits.look_rate, limits.look_burst, loop.time())
         self._reserve = _reserve()
-        fds.refuse_rights(claim.listener)  # so do those who connect from now on
-        loop.add_reader(claim.listener.fileno(), self._readable)
+        self._attach()
 
     def resume(self, now: float) -> None:
         if now < self.resume_at:
@@ -99,15 +98,25 @@ class Door:
         self._loop.add_reader(self.claim.listener.fileno(), self._readable)
 
     def renew(self) -> bool:
-        """Make the socket's path anew if it is gone; False: it is there. Raises `SystemRefused`."""
-        accepts = self.resume_at == NEVER
-        if accepts:
-            self._loop.remove_reader(self.claim.listener.fileno())
+        """Make the socket's path anew if it is gone; False: it is there. Raises `SystemRefused`.
+
+        The reader moves only with the listener: to be taken off and put back in each turn, as in a storm of signals,
+        would cost it each of its turns.
+        """
+        former = self.claim.listener
+        fd = former.fileno()
         try:
             return self.claim.renew(shared=self.roles.shared)
         finally:
-            if accepts:
-                self._loop.add_reader(self.claim.listener.fileno(), self._readable)
+            if self.claim.listener is not former:
+                self._attach(former=fd)
+
+    def _attach(self, former: int = -1) -> None:
+        """Listens where the claim does now, and no longer at `former`, which is closed."""
+        fds.refuse_rights(self.claim.listener)  # so do those who connect from now on
+        if self.resume_at == NEVER:
+            self._loop.remove_reader(former)
+            self._loop.add_reader(self.claim.listener.fileno(), self._readable)
 
     def close(self) -> None:
         if self.resume_at == NEVER:

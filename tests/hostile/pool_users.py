@@ -33,10 +33,6 @@ def during(act):
             pass
         tried.append("once")
 
-def exchange(one, other):
-    if libc.renameat2(-100, one.encode(), -100, other.encode(), 2) < 0:  # RENAME_EXCHANGE
-        raise OSError(ctypes.get_errno(), one)
-
 def cleared(path):
     try:
         os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
@@ -45,16 +41,24 @@ def cleared(path):
 
 # -- the Unix listener in its folder --------------------------------------------------------------------------------
 
+def swapped(one, other):
+    '''So often that root meets each moment of it.'''
+    one, other = one.encode(), other.encode()
+    during(lambda: [libc.renameat2(-100, one, -100, other, 2) for _ in range(501)])  # RENAME_EXCHANGE
+
 def listener__is_exchanged_for_a_link(dice):
     '''Root gives the path of a listener its mode: what it leads to must not get it.'''
-    for number, target in enumerate((ROOTS, PATH)):
-        os.symlink(target, f"{OWN}/link{number}")
-    during(lambda: [exchange(LISTENER, f"{OWN}/link{number}") for number in (0, 1, 0, 1)])
+    os.symlink(ROOTS, f"{OWN}/link")
+    swapped(LISTENER, f"{OWN}/link")
+
+def listener__is_exchanged_for_the_control_socket(dice):
+    os.symlink(PATH, f"{OWN}/link")
+    swapped(LISTENER, f"{OWN}/link")
 
 def listener__folder_is_exchanged(dice):
     os.mkdir(f"{OWN}/deep")
     os.symlink(os.path.dirname(ROOTS), f"{OWN}/away")
-    during(lambda: exchange(f"{OWN}/deep", f"{OWN}/away"))
+    swapped(f"{OWN}/deep", f"{OWN}/away")
 
 def listener__is_something_else(dice):
     def act():

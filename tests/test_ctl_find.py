@@ -125,7 +125,8 @@ def test_a_directory_that_may_not_be_looked_into_is_said_to_be_one(
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(places.directory))  # root may everything
     with pytest.raises(NoDaemon) as refused:
         places.find()
-    assert f"may not look into {places.directory}" in refused.value.hint
+    assert f"a daemon in {places.directory}, which your user may not look into" in refused.value.hint
+    assert "`srvd start`" in refused.value.hint
     assert "roles" in refused.value.hint
     assert places.find(name="shop") == str(places.directory / "shop.sock")
 

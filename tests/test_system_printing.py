@@ -45,7 +45,7 @@ def test_nothing_that_is_printed_is_lost_in_the_background_and_the_start_says_wh
     done = srvd.daemonize()
     assert (done.returncode, done.stderr) == (EXIT.DONE, "")
     assert re.fullmatch(
-        r"srvd srvd, pid \d+, serves http://127.0.0.1:\d+; `srvctl -s \S+ status` asks it\n", done.stdout
+        r"daemon srvd, pid \d+, serves http://127.0.0.1:\d+; `srvctl -s \S+ status` asks it\n", done.stdout
     )
     assert srvd.get("/x") == "hello"
     srvd.wait_logged("| asked for /x\n")

@@ -60,7 +60,10 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
         hint = start_hint()
         barred = [place.directory for place in own if _is_barred(place.directory)]
         if barred:
-            hint = f"your user may not look into {barred[0]}: a daemon there lets in whom its `roles` name"
+            hint = (
+                f"start your own with `srvd start`; a daemon in {barred[0]}, which your user may not look into, "
+                "lets in the users that its `roles` name"
+            )
         where = [place.directory for place in own] + ["the places of other users"] * bool(others)
         raise NoDaemon(f"find the daemon: there is no control socket in {_or(where)}", hint=hint)
     if len(found) > 1:

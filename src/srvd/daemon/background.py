@@ -76,7 +76,7 @@ def greeting(settings: DaemonSettings, urls: str) -> str:
     """What the command says that has started a daemon."""
     asking = f"-s {settings.socket}" if settings.socket else f"-n {settings.name}"
     where = f"serves {urls}" if urls else "serves no address"
-    return f"srvd {settings.name}, pid {os.getpid()}, {where}; `srvctl {asking} status` asks it"
+    return f"daemon {settings.name}, pid {os.getpid()}, {where}; `srvctl {asking} status` asks it"
 
 
 def say_where(log: Log, urls: str) -> None:

@@ -282,10 +282,11 @@ def test_a_bad_reload_fails_with_its_reason_in_the_journal_and_the_old_code_serv
     assert " INFO " not in service.journal("--priority=warning")
 
 
+@pytest.mark.parametrize("preload", ["on", "off"])
 def test_a_release_behind_a_link_is_served_after_a_reload_and_a_rollback_has_the_former_one(
-    service: Service, port: int
+    service: Service, port: int, preload: str
 ) -> None:
-    service.install(_config(port, 'workers = 2\nchdir = "/opt/shop/current"\npreload = "off"'))
+    service.install(_config(port, f'workers = 2\nchdir = "/opt/shop/current"\npreload = "{preload}"'))
     _release(service, "one")
     _switch(service, "one")
     service.start()

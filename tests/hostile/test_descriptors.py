@@ -16,7 +16,7 @@ import pytest
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
+from tests.daemon import BOOT, Srvd, free_port, toml
 from tests.heirs import adopted, die, is_written, zygote_of
 from tests.hostile.attackers import ANSWER, LINGERING, LINK, STRANGER, as_user, needs_root
 from tests.support import wait_for
@@ -356,3 +356,58 @@ def attack(environ):
     took = sum(daemon.cpu_times()[:2]) - before
     assert took < 2.0  # of ten seconds and more; read without end it is most of them
     srvd.wait_serving(1, without=victim)
+
+
+CONNECTS = """
+import os, socket, struct, threading
+def attack(environ):
+    port = int(environ["QUERY_STRING"])
+    def elsewhere():
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            try:
+                sock = socket.socket(fileno=os.dup(fd))
+            except OSError:
+                continue
+            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                sock.close()
+                continue
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER))
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.setblocking(True)
+            try:
+                sock.connect(("127.0.0.1", port))
+                sock.setblocking(False)
+                while True:
+                    sock.send(bytes(65536))
+            except OSError as exc:
+                print("connected elsewhere", exc, flush=True)
+            return
+    threading.Thread(target=elsewhere).start()
+"""
+
+
+@pytest.mark.parametrize("end", ["reload", "stop"])
+def test_a_listener_that_a_worker_has_connected_elsewhere_holds_nothing_up(starter: Starter, end: str) -> None:
+    """Its last close is the daemon's, and waits for a peer that reads nothing."""
+    config = toml("workers = 1\nbake = 0\nrollback_window = 0", bind=f"127.0.0.1:{free_port()}")
+    srvd = starter(config=config, code=f"LINGER = {LINGER}\n" + ANSWER + CONNECTS)
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        peer.settimeout(BOOT)
+        while True:  # the daemon may have it listen again first
+            srvd.get(f"/?{peer.getsockname()[1]}")
+            try:
+                kept, _ = peer.accept()
+                break
+            except TimeoutError:
+                continue
+        with kept:
+            srvd.wait_logged("connected elsewhere")
+            began = time.monotonic()
+            if end == "reload":
+                srvd.wait_logged("a reload opens it anew")
+                wait_for(lambda: srvd.names() and "web/1#1" not in srvd.names(), SOON)
+                wait_for(lambda: "problem" not in srvd.status()["listeners"][0], SOON)
+                assert srvd.get("/?0")
+                is_quick(srvd)
+            assert srvd.stop() == 0
+            assert time.monotonic() - began < 2 * SOON

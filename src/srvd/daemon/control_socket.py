@@ -14,6 +14,7 @@ import stat
 
 from srvd.daemon.kept import Kept
 from srvd.errors import SystemRefused
+from srvd.linux import fds
 from srvd.linux.socket_files import Access, grant, path_id
 from srvd.record import Record
 from srvd.wire.places import PATH_LIMIT, lock_path, rundir
@@ -124,7 +125,7 @@ class Claim:
             if not bound:
                 _clear(self.path)
                 listener = _bind(self.path, shared=shared)
-                self.listener.close()
+                fds.close_link(self.listener)
                 self.listener, self._inode = listener, _inode_at(self.path)
         except OSError as exc:
             raise SystemRefused(f"make the control socket {self.path} anew: {exc.strerror}") from exc
@@ -141,7 +142,7 @@ class Claim:
         """Stop listening, remove the socket if it still is ours, and give up the lock, in this order; once will do."""
         if self._lock < 0:
             return
-        self.listener.close()
+        fds.close_link(self.listener)
         if not self.path:
             os.close(self._lock)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 
 from srvd.errors import ConfigInvalid, SystemRefused
-from srvd.linux import identity, socket_files, sockets
+from srvd.linux import fds, identity, socket_files, sockets
 from srvd.linux.socket_files import Access, PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import spell_store_name
@@ -46,11 +46,14 @@ class Open(Record):
     lent: bool = False
 
     def close(self) -> None:
+        """Nobody listens any more. The close itself is left to a thread: workers have the same open file, and may have
+        connected it elsewhere, to linger (`linux/fds.py`).
+        """
         if self.owned is not None:
             socket_files.unlink(self.owned)
         if not self.lent:
             sockets.end(self.socket)
-        self.socket.close()
+        fds.discard([self.socket.detach()])
 
 
 class Key(Record):
@@ -93,7 +96,9 @@ def is_lost(opened: Open) -> bool:
     """Whether only another socket will do. An abstract name is taken as long as anybody has this one."""
     if opened.lent or not problem_of(opened):
         return False
-    return opened.owned is not None if opened.socket.family == socket.AF_UNIX else sockets.is_hidden(opened.socket)
+    if opened.socket.family == socket.AF_UNIX:
+        return opened.owned is not None
+    return sockets.is_hidden(opened.socket) or sockets.is_connected(opened.socket)
 
 
 def store_name(key: Key) -> str:
@@ -159,7 +164,8 @@ def serve(plan: Plan, opened: Open) -> Open:
         owned = socket_files.move(owned, plan.key.address.host)
     elif opened.resting:
         opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.socket.listen(plan.backlog)
+    if not sockets.is_connected(opened.socket):  # else `problem_of` tells
+        opened.socket.listen(plan.backlog)
     if owned is not None:
         socket_files.grant(owned, plan.access)
     return opened._replace(owned=owned, resting=False)

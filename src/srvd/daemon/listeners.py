@@ -29,6 +29,7 @@ from srvd.daemon.listener import (
 )
 from srvd.errors import ConfigInvalid, SrvdError, SystemRefused
 from srvd.linux import socket_files, sockets
+from srvd.linux.fds import discard
 from srvd.linux.socket_files import PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit
@@ -162,7 +163,7 @@ class Listeners:
         for opened in self._open.values():
             if opened.lent or opened.socket.family == socket.AF_UNIX:  # Unix: `seal` has removed the path
                 continue
-            if sockets.waiting(opened.socket):
+            if not sockets.is_shut(opened.socket) and sockets.waiting(opened.socket):
                 left = True
             else:
                 sockets.end(opened.socket)
@@ -211,7 +212,7 @@ class Listeners:
             if name and name not in self._stored:
                 self._stored[name] = fd
             else:
-                os.close(fd)
+                discard([fd])
 
     def complete(self, unit: Unit) -> None:
         """Of a daemon that died: open what plans name and nobody has brought, and undo what a stop under way had done.
@@ -230,8 +231,7 @@ class Listeners:
 
     def abandon(self) -> None:
         """Let go of them as they are: the daemon ends by a bug, and the workers go on with them."""
-        for opened in self._open.values():
-            opened.socket.close()
+        discard(opened.socket.detach() for opened in self._open.values())
         self._open.clear()
         self._plans.clear()
 
@@ -286,7 +286,9 @@ class Listeners:
         for key, opened in self._open.items():
             if opened.resting or self._sealed or opened.socket.family == socket.AF_UNIX or key not in plans:
                 continue
-            if sockets.is_shut(opened.socket):
+            if sockets.is_connected(opened.socket) and not opened.lent:
+                sockets.end(opened.socket)  # so that another one can be bound there; `lost` tells of it
+            elif sockets.is_shut(opened.socket):
                 opened.socket.listen(plans[key].backlog)
                 mended.append(sockets.describe(opened.socket))
         return mended
@@ -360,8 +362,7 @@ class Listeners:
 
     def _close_stored(self) -> None:
         """Duplicates of what is open now, or what nobody names any more: it would go on listening."""
-        for fd in self._stored.values():
-            os.close(fd)
+        discard(self._stored.values())
         self._stored = {}
 
     def _find(self, plan: Plan) -> Open | None:

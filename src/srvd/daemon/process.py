@@ -166,5 +166,5 @@ class Process:
         os.close(self.pidfd)
         os.close(self.output.fd)
         if self.link is not None:
-            self.link.close()
+            fds.close_link(self.link)
             self.link = None

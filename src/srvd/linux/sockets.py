@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "end",
     "families",
+    "is_connected",
     "is_hidden",
     "is_shut",
     "open_listener",
@@ -54,6 +55,8 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h, the same on every architecture t
 _SO_DETACH_FILTER = 27
 _SO_BINDTOIFINDEX = 62
 _NO_INTERFACE = 0x7FFFFFFF
+_TCP_CLOSE = 7  # linux/tcp_states.h; the first byte of TCP_INFO
+_TCP_LISTEN = 10
 _TCPI_UNACKED = struct.Struct("24xI")  # linux/tcp.h: of a listener, the length of its queue
 
 
@@ -208,6 +211,14 @@ def is_shut(listener: socket.socket) -> bool:
     poll = select.poll()
     poll.register(listener, select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def is_connected(listener: socket.socket) -> bool:
+    """Whether a process has shut down a TCP listener and connected it elsewhere: nobody can listen on it any more."""
+    if listener.family == socket.AF_UNIX:
+        return False
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return info[0] not in (_TCP_CLOSE, _TCP_LISTEN)
 
 
 def is_hidden(listener: socket.socket) -> bool:

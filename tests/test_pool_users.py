@@ -61,6 +61,20 @@ def test_an_import_that_fails_since_the_user_may_not_read_names_the_folder(start
         assert f"may not enter {srvd.folder / 'closed'}, which is on the way to" in done.stderr
 
 
+def test_an_interpreter_that_the_user_may_not_run_names_the_folder_that_is_closed(starter: Starter) -> None:
+    """A virtual environment is open to all, and its program is a link into a home that is not."""
+    srvd = starter.new()
+    (srvd.folder / "home").mkdir()
+    shutil.copy("/bin/true", srvd.folder / "home" / "python")
+    (srvd.folder / "home").chmod(0o700)
+    (srvd.folder / "python").symlink_to(srvd.folder / "home" / "python")
+    srvd.configure(toml(f'user = "nobody"\npython = "{srvd.folder}/python"'))
+    srvd.let_others_in()
+    done = srvd.run()
+    assert done.returncode == 1
+    assert f"uid {NOBODY.pw_uid} may not enter {srvd.folder / 'home'}, which is on the way to " in done.stderr
+
+
 def _is_open(path: str) -> bool:
     look = "import os, sys; os.setuid(65534); os.stat(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", look, path], check=False, stderr=subprocess.DEVNULL)

@@ -73,6 +73,8 @@ def test_a_zygote_that_dies_has_a_certificate(starter: Starter) -> None:
     (death,) = wait_for(lambda: [one for one in srvd.deaths(all=False) if one["cause"] == "zygote"])
     assert death["worker"] == "web@1"
     assert "web@1: the zygote died; " in srvd.ctl("why", "web@1").stdout
+    wait_for(srvd.is_ready)
+    assert "its zygote died; it has been loaded anew (see `srvctl why`)" in srvd.ctl("status").stdout
 
 
 def test_requests_are_counted_over_the_lives_of_workers(starter: Starter) -> None:

@@ -263,3 +263,19 @@ def test_names_that_are_not_utf8_work_everywhere(starter: Starter, tmp_path: Pat
     reload(srvd)
     assert release(srvd) == "odd"
     assert srvd.ctl_json("status")["pools"][0]["folder"].endswith("caf\\udce9")
+
+
+def test_a_rollback_to_a_release_that_was_deleted_says_what_is_missing(starter: Starter, releases: Releases) -> None:
+    srvd = start_in(starter.new("--workers", "1"), releases.current)
+    releases.switch("2")
+    reload(srvd)
+    kept = srvd.ctl("rollback")
+    assert (kept.returncode, kept.stderr, release(srvd)) == (0, "", "1")
+    reload(srvd)
+    shutil.rmtree(releases["1"])
+    done = srvd.ctl("rollback")
+    assert (done.returncode, release(srvd)) == (0, "1")
+    assert f"{releases['1']} is gone" in done.stderr
+    assert f"{releases['1']} is gone" in srvd.ctl("status").stdout
+    reload(srvd)
+    assert "is gone" not in srvd.ctl("status").stdout

@@ -15,6 +15,9 @@ from srvd.core.state import Certificate, House, Operation, Pool, Worker, Zygote
 
 Map = dict[str, Any]
 
+_MENDED = "; it has been loaded anew"
+"""What became of a trouble with the zygote that is over, and is still remembered."""
+
 
 def pool_state(house: House, pool: Pool) -> str:
     """One word: starting, ready, degraded, crashing, paused, stopping."""
@@ -35,10 +38,11 @@ def pool_map(house: House, pool: Pool) -> Map:
     """A pool without its workers."""
     phases = [w.phase for w in pool.workers()]
     source = pool.source
+    state = pool_state(house, pool)
     return {
         "name": pool.name,
         "kind": pool.spec.kind,
-        "state": pool_state(house, pool),
+        "state": state,
         "generation": source.id.number if source else 0,
         "former": pool.parked,
         "preloaded": bool(source and source.preloaded),
@@ -56,7 +60,7 @@ def pool_map(house: House, pool: Pool) -> Map:
         "mixed": source.mixed if source else "",
         "notes": outcome.notes(pool),
         "trouble": pool.breaker.reason
-        or pool.mender.reason
+        or (pool.mender.reason and pool.mender.reason + (_MENDED if state == "ready" else ""))
         or (source.weight.reason or source.pace.reason if source else ""),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from srvd import __version__
@@ -17,8 +17,8 @@ from srvd.config.settings import Config
 from srvd.core import certificates, view
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
-from srvd.core.model import Actor, GenerationId, Kind, OpId, Order, Phase, Revision, WorkerId
-from srvd.core.state import Certificate, House, Operation, Pool, Worker
+from srvd.core.model import Actor, GenerationId, Kind, OpId, OpState, Order, Phase, Revision, WorkerId
+from srvd.core.state import Certificate, Generation, House, Operation, Pool, Worker
 from srvd.daemon.control import Peer
 from srvd.daemon.dump import Dumps, Subject
 from srvd.daemon.stacks import PATIENCE
@@ -255,7 +255,9 @@ class Answers:
 
     def _notices(self) -> list[Map]:
         """What is worth a look although the pools serve, as `text`; `at` for what happened at a time."""
-        found: list[Map] = [{"text": text, "at": None} for text in view.notices(self._house)]
+        serving = [pool.source for pool in self._house.pools.values() if pool.source is not None and not pool.removed]
+        texts = view.notices(self._house) + _without_folder(serving)
+        found: list[Map] = [{"text": text, "at": None} for text in texts]
         failed = view.last_failed(self._house)
         if failed is not None and failed.fault is not None and failed.ended is not None:
             summary = self._operation_map(failed)["summary"]
@@ -326,7 +328,32 @@ class Answers:
         entry["ended_at"] = None if entry["ended_at"] is None else _unix(entry["ended_at"])
         for step in entry["timeline"]:
             step["at"] = _unix(step["at"])
+        if op.order.kind is Kind.ROLLBACK and op.state is OpState.DONE:
+            sources = {name: pool.source for name, pool in self._house.pools.items()}
+            serving = [one for name, part in op.rollouts.items()
+                       if (one := sources.get(name)) is not None and one.id.number == part.generation]  # fmt: skip
+            entry["warnings"] += _without_folder(serving)
         return entry
+
+
+def _without_folder(generations: Iterable[Generation]) -> list[str]:
+    """Which of these lack what they have not read yet: their release has been deleted."""
+    return [
+        f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
+        "(`srvctl reload` loads what is there)"
+        for one in generations
+        if one.folder and _is_gone(one.folder)
+    ]
+
+
+def _is_gone(folder: str) -> bool:
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be out of the daemon's sight
+        pass
+    return False
 
 
 def _names(death: Certificate) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from srvd.errors import EXIT, LoadFailed
 from srvd.linux import output
+from srvd.linux.identity import closed_folder
 from srvd.record import Record
 
 __all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "prepared", "start", "take", "typed_interpreter"]
@@ -156,6 +157,10 @@ def _become(
         problem = failed.message
     except BaseException as exc:  # the process ends here
         reason = exc.strerror if isinstance(exc, OSError) else repr(exc)
+        real = os.path.realpath(program)
+        closed = closed_folder(real) if isinstance(exc, PermissionError) else ""
+        if closed:
+            reason = f"uid {os.geteuid()} may not enter {closed}, which is on the way to {real}"
         problem = f"run {program}: {reason}; nothing was loaded"
     try:
         os.write(2, f"{REFUSED}{problem}\n".encode("utf-8", "backslashreplace"))

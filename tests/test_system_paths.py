@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import os
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.system
 BOTH = '"127.0.0.1:0", "unix:{path}"'
 
 
-def _ask(path: Path, target: str = "/") -> str:
+def _ask(path: Path | str, target: str = "/") -> str:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(30)
         client.connect(str(path))
@@ -171,6 +172,23 @@ def test_a_unix_listener_that_a_worker_has_shut_down_is_opened_anew_by_a_reload(
     wait_for(site.is_ready)
     assert "one web/3#" in _ask(path)
     assert stays(lambda: site.status()["operations"] == [], 0.5)
+
+
+def test_an_abstract_listener_that_a_worker_has_shut_down_tells_that_only_a_restart_helps(starter: Starter) -> None:
+    name = f"@srvd-test-{os.getpid()}"
+    srvd = starter(config=toml("workers = 1", bind=f"unix:{name}"), code=SHUT)
+    path = "\0" + name[1:]
+    assert "one web/" in _ask(path)
+    _ask(path, "/shut")
+    told = "a process that has it has shut it down"
+    remedy = "its abstract name is taken until all processes that have it are gone: stop srvd and start it again"
+    srvd.wait_logged(f"unix:{name}: {told}; {remedy}")
+    assert f"{told}: {remedy}" in srvd.ctl("status").stdout
+    assert srvd.ctl("reload").returncode == 0
+    assert srvd.status()["listeners"][0]["problem"] == told
+    assert srvd.stop() == 0
+    srvd.start()
+    assert "one web/" in _ask(path)
 
 
 def test_without_a_control_socket_signals_control_it(starter: Starter) -> None:

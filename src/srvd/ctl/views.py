@@ -35,8 +35,7 @@ def _show_status(result: Map) -> None:
         f"up {seconds(daemon['uptime_s'])}"
     )
     for listener in result["listeners"]:
-        trouble = f" – {escape(listener['problem'])}: `srvctl reload` opens it anew" if listener.get("problem") else ""
-        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}{trouble}")
+        put(f"listener {escape(listener['name'])}: {escape(listener['address'])}{_tls(listener)}{_trouble(listener)}")
     put()
     heads = ["POOL", "KIND", "STATE", "WORKERS", "BUSY", "REQUESTS", "RSS", "GENERATION", "RESTARTS"]
     table(heads, [_pool_row(pool) for pool in result["pools"]], "BUSY REQUESTS RSS GENERATION RESTARTS")
@@ -49,6 +48,12 @@ def _show_status(result: Map) -> None:
     if result["operations"]:
         put()
         _show_operations(result)
+
+
+def _trouble(listener: Map) -> str:
+    """Why no client finds it, and what helps; a daemon of another version may say the former only."""
+    remedy = listener.get("remedy", "`srvctl reload` opens it anew")
+    return f" – {escape(listener['problem'])}: {escape(remedy)}" if listener.get("problem") else ""
 
 
 def _tls(listener: Map) -> str:

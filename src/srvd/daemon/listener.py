@@ -15,6 +15,7 @@ from srvd.linux.systemd import spell_store_name
 from srvd.record import Record
 
 __all__ = [
+    "BY_RELOAD",
     "RESTING",
     "STORE_KIND",
     "Key",
@@ -29,9 +30,12 @@ __all__ = [
     "rest",
     "serve",
     "store_name",
+    "trouble_of",
 ]
 
 STORE_KIND = "listener"
+
+BY_RELOAD = "`srvctl reload` opens it anew"
 
 RESTING = ".resting"
 """Ends the path of a Unix socket that no configuration in force names."""
@@ -99,6 +103,21 @@ def is_lost(opened: Open) -> bool:
     if opened.socket.family == socket.AF_UNIX:
         return opened.owned is not None
     return sockets.is_hidden(opened.socket) or sockets.is_connected(opened.socket)
+
+
+def trouble_of(opened: Open) -> dict[str, str]:
+    """Its problem, and the remedy; empty if it has none."""
+    problem = problem_of(opened)
+    return {"problem": problem, "remedy": _remedy(opened)} if problem else {}
+
+
+def _remedy(opened: Open) -> str:
+    """What brings back a listener that has a problem."""
+    if opened.lent:
+        return "it is the service manager's: stop srvd, and restart the socket unit"
+    if opened.socket.family == socket.AF_UNIX and opened.owned is None:
+        return "its abstract name is taken until all processes that have it are gone: stop srvd and start it again"
+    return BY_RELOAD
 
 
 def store_name(key: Key) -> str:

@@ -22,10 +22,10 @@ from srvd.daemon.listener import (
     key_of,
     number_of,
     open_planned,
-    problem_of,
     rest,
     serve,
     store_name,
+    trouble_of,
 )
 from srvd.errors import ConfigInvalid, SrvdError, SystemRefused
 from srvd.linux import socket_files, sockets
@@ -256,15 +256,14 @@ class Listeners:
 
     def described(self) -> list[dict[str, str]]:
         """Name and address (with the port that the kernel chose) of each socket, by the newest configuration, and the
-        problem, if no client finds it.
+        problem, if no client finds it, with its remedy.
         """
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
         latest = {(key.address, key.whose): key for key, opened in self._open.items() if not opened.resting}
         told = {
             key: {"name": names[key], "address": sockets.describe(self._open[key].socket)} for key in latest.values()
         }
-        problems = {key: problem_of(self._open[key]) for key in told}
-        return [one | ({"problem": problems[key]} if problems[key] else {}) for key, one in told.items()]
+        return [one | trouble_of(self._open[key]) for key, one in told.items()]
 
     def lost(self, *, shut: bool = False) -> list[str]:
         """What is wrong with those that have to be made anew, by a reload; `shut`: that a process has shut down. After

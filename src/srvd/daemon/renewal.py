@@ -13,6 +13,7 @@ from srvd.config.settings import Config
 from srvd.core.model import Actor, Kind, Order
 from srvd.daemon.bond import Bond
 from srvd.daemon.control import ControlServer
+from srvd.daemon.listener import BY_RELOAD
 from srvd.daemon.listeners import Listeners
 from srvd.errors import SrvdError
 from srvd.log import Log
@@ -29,6 +30,7 @@ class Renewal:
         self._submit = submit
         self._log = log
         self._asked: list[str] = []  # for what a reload was asked
+        self._stuck: list[str] = []  # what no reload helps
         self.control: ControlServer | None = None  # as soon as there is one
 
     def look(self) -> None:
@@ -63,6 +65,15 @@ class Renewal:
         for address in self._listeners.mend():
             self._log.warning(f"{address} had been shut down by a process that has it; it listens again")
         self.reopen(shut=True)
+        stuck = [
+            f"{one['address']}: {one['problem']}; {one['remedy']}"
+            for one in self._listeners.described()
+            if one.get("remedy", BY_RELOAD) != BY_RELOAD
+        ]
+        if stuck != self._stuck:
+            for text in stuck:
+                self._log.error(text)
+        self._stuck = stuck
 
     def reopen(self, *, shut: bool = False) -> None:
         """Reload if clients do not find a listener any more: workers have to be given another one. Once for each."""

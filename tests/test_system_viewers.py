@@ -98,5 +98,8 @@ def test_what_an_application_had_in_hand_reaches_operators_and_no_viewer(starter
     assert viewer["why"]["deaths"][1]["traceback"] == ""  # there was none
     assert viewer["op.show"]["operation"]["error"]["detail"]["traceback"] == "(operators are shown it)"
     assert "s3cret" not in json.dumps(viewer)
+    assert "hunter2" not in json.dumps(viewer)
+    told = viewer["op.show"]["operation"]["error"]["message"]
+    assert told.endswith("raised (operators are shown it); nothing was loaded")
     assert "s3cret" in json.dumps(operator["why"])
     assert "hunter2" in json.dumps(operator["op.show"])

@@ -99,7 +99,7 @@ def test_a_traceback_begins_where_the_applications_own_code_does(module: Path) -
 def test_a_factory_that_raises_is_told_with_its_traceback(module: Path) -> None:
     module.write_text("def make():\n    raise KeyError('port')\n")
     failed = failure("shop:make()")
-    assert "the factory raised KeyError: 'port'" in failed.message
+    assert "the factory raised “KeyError: 'port'”" in failed.message
     assert "in make" in str(failed.detail["traceback"])
 
 

@@ -50,7 +50,7 @@ def app(environ, start_response):
     return [f"web {{os.getpid()}} 1".encode()]
 """
 
-BROKEN = f"password = 'hunter2'\nraise RuntimeError(password + {BAD!r})\n"
+BROKEN = f"password = 'hunter2'\nraise RuntimeError(password + {BAD!r} + password)\n"
 
 
 def lived(srvd: Srvd) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from srvd.core.model import Death, Phase
 from srvd.core.state import NEVER, Breaker, Worker
+from srvd.quoting import quoted
 
 HEALTHY_AFTER = 1.0
 """Seconds of readiness after which a death is repaired at once and is no strike."""
@@ -109,14 +110,16 @@ def in_short(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """What mostly names the cause, after a colon: the last line, or, of a crash, its first line and the place."""
+    """What mostly names the cause, after a colon and in quotes: the last line, or, of a crash, its first line and the
+    place.
+    """
     fatal = _FATAL.search(text)
     if fatal is not None:  # what faulthandler writes last is a list of modules
         call = _CALL.search(text, fatal.end())
         place = f" ({call[1]}:{call[2]} in {call[3]})" if call else ""
-        return f": {in_short(fatal[0] + place)}"
+        return f": {quoted(in_short(fatal[0] + place))}"
     lines = text.strip().splitlines()
-    return f": {in_short(lines[-1].strip())}" if lines else ""
+    return f": {quoted(in_short(lines[-1].strip()))}" if lines else ""
 
 
 def left_behind(who: str, processes: Sequence[str]) -> str:

@@ -12,7 +12,10 @@ from typing import Any
 from srvd.daemon.control_link import Link
 from srvd.daemon.control_ring import Ring
 from srvd.errors import Conflict
-from srvd.wire.messages import lost
+from srvd.quoting import MARK
+from srvd.wire.codec import RESPONSES, Decoder, encode
+from srvd.wire.commands import VIEWER
+from srvd.wire.messages import lost, public
 
 __all__ = ["Watchers"]
 
@@ -75,4 +78,12 @@ class Watchers:
             watch.seen += 1
             entry = ring[watch.seen]
             if not watch.topics or entry.topic in watch.topics:
-                link.send_frame(entry.frame)
+                link.send_frame(entry.frame if link.peer.role != VIEWER else _public(entry.frame))
+
+
+def _public(frame: bytes) -> bytes:
+    """The same event as a viewer is told it: it is spelled anew only if it quotes an application."""
+    if MARK not in frame:
+        return frame
+    (event,) = Decoder(RESPONSES).feed(frame)
+    return encode(public(event))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from srvd.errors import BadFrame, SrvdError
+from srvd.quoting import without_quotes
 from srvd.record import Record
 from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 
@@ -173,6 +174,8 @@ def public(value: Any) -> Any:
 
     Tracebacks, stacks and what a process wrote may hold anything that it had: a cookie, a password, a line of a table.
     """
+    if isinstance(value, str):
+        return without_quotes(value, WITHHELD)
     if isinstance(value, list):
         return [public(one) for one in value]
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from types import FunctionType, MethodType, ModuleType, TracebackType
 
 from srvd.errors import LoadFailed
 from srvd.linux.identity import closed_folder
+from srvd.quoting import quoted
 from srvd.worker import urlconf
 from srvd.worker.tracebacks import format_traceback
 
@@ -190,7 +191,7 @@ def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed
     # Its last line says what a person wants to know first; notes and the text of a SyntaxError may be above it.
     last = text.rpartition("\n")[2].strip()
     detail = {"traceback": text} if "\n" in text else {}  # one line alone is in the sentence already
-    return LoadFailed(f"load {target!r}: {what} {last}; nothing was loaded", hint=hint, detail=detail)
+    return LoadFailed(f"load {target!r}: {what} {quoted(last)}; nothing was loaded", hint=hint, detail=detail)
 
 
 def _foreign_part(trace: TracebackType | None) -> TracebackType | None:

@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from srvd.ctl.client import Client
+from srvd.daemon.control_link import Limits
+from srvd.daemon.control_socket import BACKLOG
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
 from tests.hostile.attackers import ROOT, STRANGER, as_user, needs_root
@@ -38,6 +40,11 @@ def flooded(srvd: Srvd, attackers: int) -> Iterator[None]:
             assert one.stdout is not None
             assert one.stdout.readline() == "begins\n"
         yield
+
+
+def test_a_full_backlog_is_looked_at_within_a_twentieth_of_a_second() -> None:
+    """So a flood delays an admin by less than 100 ms, with what the daemon does beside it."""
+    assert BACKLOG / Limits().look_rate <= 0.05
 
 
 @needs_root

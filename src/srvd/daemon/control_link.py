@@ -43,7 +43,7 @@ class Limits(Record):
     accept_rate: float = 200.0  # connections a second of those below admin that get a seat
     accept_burst: int = 64
     look_rate: float = (
-        2000.0  # and of all that are looked at: a full backlog, 128, is the longest queue before an admin
+        3000.0  # and of all that are looked at: a full backlog, 128, is the longest queue before an admin
     )
     look_burst: int = 128
 

@@ -80,7 +80,8 @@ def test_a_failed_start_says_why_and_is_never_ready(starter: Starter, manager: S
     assert srvd.run().returncode == 1
     place = manager.wait_line("STOPPING=1")
     assert "could not start" in manager.heard[place]["STATUS"]
-    assert "importing app raised" in manager.status
+    assert "importing app raised (see the log)" in manager.status
+    assert "no database" not in manager.status  # a service manager shows it to every user
     assert not any("READY=1" in one.lines for one in manager.listen())
 
 

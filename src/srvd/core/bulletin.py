@@ -10,6 +10,7 @@ from enum import Enum
 from srvd.core import failure, outcome, view
 from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.state import House, Operation, Pool
+from srvd.quoting import without_quotes
 from srvd.record import Record
 
 __all__ = ["Bulletin", "Condition", "bulletin"]
@@ -101,5 +102,6 @@ def _clip(fault: Fault) -> str:
 
 
 def _line(text: str) -> str:
-    line = text.strip().partition("\n")[0]
+    """Its first line, without what it quotes of an application: every user of the machine may read it."""
+    line = without_quotes(text.strip(), "(see the log)").partition("\n")[0]
     return line if len(line) <= failure.SENTENCE else f"{line[: failure.SENTENCE]}…"

@@ -111,7 +111,8 @@ def test_a_failed_reload_is_over_too_and_its_reason_stays_in_sight(starter: Star
     ready = manager.wait_line("READY=1", after=manager.wait_line("RELOADING=1"))
     status = manager.heard[ready]["STATUS"]
     assert status.startswith("web: 2 workers serve; reload 2 failed: ")
-    assert "the deploy is broken" in status
+    assert "importing app raised (see the log)" in status
+    assert "the deploy is broken" in srvd.logged()
     srvd.good("two")
     assert srvd.ctl("reload").returncode == 0
     wait_for(lambda: manager.status == "web: 2 workers serve")

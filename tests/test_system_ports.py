@@ -219,7 +219,7 @@ def test_whoever_has_the_port_is_named(starter: Starter) -> None:
     second = starter.new(config=toml(bind=f"127.0.0.1:{first.address()[1]}"))
     done = second.run()
     assert done.returncode == 71
-    assert f"pid {first.pid} (srvd: daemon srvd)" in done.stderr
+    assert f"pid {first.pid} (srvd: daemon srvd, user " in done.stderr
     assert "stop that daemon, or bind another port" in done.stderr
     assert "kill -HUP" in done.stderr
 

@@ -16,6 +16,7 @@ from srvd.record import Record
 
 __all__ = [
     "BY_RELOAD",
+    "CLOSE",
     "RESTING",
     "STORE_KIND",
     "Key",
@@ -37,6 +38,9 @@ STORE_KIND = "listener"
 
 BY_RELOAD = "`srvctl reload` opens it anew"
 
+CLOSE = 0.5
+"""Seconds that the close of a listener may take; it takes microseconds unless a worker meddles with it just then."""
+
 RESTING = ".resting"
 """Ends the path of a Unix socket that no configuration in force names."""
 
@@ -51,13 +55,15 @@ class Open(Record):
 
     def close(self) -> None:
         """Nobody listens any more. The close itself is left to a thread: workers have the same open file, and may have
-        connected it elsewhere, to linger (`linux/fds.py`).
+        connected it elsewhere, to linger (`linux/fds.py`). One that is not connected is waited for: its address is free
+        then.
         """
         if self.owned is not None:
             socket_files.unlink(self.owned)
         if not self.lent:
             sockets.end(self.socket)
-        fds.discard([self.socket.detach()])
+        patience = 0.0 if sockets.is_connected(self.socket) else CLOSE
+        fds.discard([self.socket.detach()], patience)
 
 
 class Key(Record):

@@ -13,6 +13,7 @@ from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
 from srvd.daemon.kept import Kept
 from srvd.daemon.listener import (
+    CLOSE,
     STORE_KIND,
     Key,
     Open,
@@ -212,7 +213,7 @@ class Listeners:
             if name and name not in self._stored:
                 self._stored[name] = fd
             else:
-                discard([fd])
+                discard([fd], CLOSE)
 
     def complete(self, unit: Unit) -> None:
         """Of a daemon that died: open what plans name and nobody has brought, and undo what a stop under way had done.
@@ -231,7 +232,7 @@ class Listeners:
 
     def abandon(self) -> None:
         """Let go of them as they are: the daemon ends by a bug, and the workers go on with them."""
-        discard(opened.socket.detach() for opened in self._open.values())
+        discard((opened.socket.detach() for opened in self._open.values()), CLOSE)
         self._open.clear()
         self._plans.clear()
 
@@ -361,7 +362,7 @@ class Listeners:
 
     def _close_stored(self) -> None:
         """Duplicates of what is open now, or what nobody names any more: it would go on listening."""
-        discard(self._stored.values())
+        discard(self._stored.values(), CLOSE)
         self._stored = {}
 
     def _find(self, plan: Plan) -> Open | None:

@@ -182,23 +182,33 @@ def own_reader(pipe: int) -> int:
     return fresh
 
 
-def discard(fds: Iterable[int]) -> None:
+def discard(fds: Iterable[int], patience: float = 0.0) -> None:
     """Close descriptors of somebody less trusted, whose close may take as long as that process likes.
 
     In a thread, not here: to set SO_LINGER first would not do, since whoever has the same open file sets it again.
     Signals stay the main thread's. Where no thread is to be had they stay open, and the process's end, which waits for
     nothing, closes them.
+
+    patience: seconds to wait for the closes at most, where the next step is easier when they are over.
     """
     unwanted = list(fds)
     if not unwanted:
         return
+    over = _thread.allocate_lock()
+    over.acquire()
+
+    def close() -> None:
+        close_all(unwanted)
+        over.release()
+
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        _thread.start_new_thread(close_all, (unwanted,))
+        _thread.start_new_thread(close, ())
     except RuntimeError:
-        pass
+        return
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    over.acquire(timeout=patience)
 
 
 def close_link(link: socket.socket) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import click
 
-from srvd import commandline
+from srvd.cli import app
 from srvd.config import values
 from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
@@ -111,7 +111,7 @@ class Page(NamedTuple):
 def pages() -> list[Page]:
     return [
         Page("settings.md", settings_page()),
-        Page("srvd.md", "\n".join([_MADE, *_command_lines(commandline.cli, "srvd")]) + "\n"),
+        Page("srvd.md", "\n".join([_MADE, *_command_lines(app.cli, "srvd")]) + "\n"),
         Page("srvctl.md", "\n".join([_MADE, *_command_lines(ctl.cli, "srvctl")]) + "\n"),
         Page("exit-codes.md", exit_codes_page()),
         Page("access-log.md", access_log_page()),

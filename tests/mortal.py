@@ -11,9 +11,10 @@ import msgpack
 
 from srvd.core import snapshot
 from srvd.core.events import Resumed, Word, WorkerGone, WorkerSaid, ZygoteGone
-from srvd.core.model import Death, Phase, WorkerId
+from srvd.core.model import Death, Phase
 from srvd.core.state import NEVER, House
 from srvd.core.supervisor import Supervisor
+from srvd.ids import WorkerId
 from tests.folk import Child
 from tests.world import World
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from srvd import __version__
-from srvd.commandline import OF_SRVCTL
+from srvd.cli.app import OF_SRVCTL
 from srvd.errors import EXIT
 from srvd.wire.commands import COMMANDS
 from tests.support import wait_for

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srvd import commandline
-from srvd.cli import SHORT, Asked, flags, read_plain
+from srvd.cli import app
+from srvd.cli.fast import read_plain
+from srvd.cli.flags import SHORT, Asked, flags
 
 PLAIN: list[tuple[str, Asked]] = [
     ("start", Asked(None, {}, False)),
@@ -41,9 +42,9 @@ def read_fully(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Asked |
         asked.append(one)
         return 0
 
-    monkeypatch.setattr(commandline, "start_daemon", remember)
+    monkeypatch.setattr(app, "start_daemon", remember)
     try:
-        commandline.cli.main(arguments, prog_name="srvd", standalone_mode=False)
+        app.cli.main(arguments, prog_name="srvd", standalone_mode=False)
     except (click.ClickException, SystemExit):
         return asked[0] if asked else None
     return None
@@ -84,7 +85,7 @@ def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None
     code = (
         "import sys; sys.argv = ['srvd', 'start', 'a:b'];"
         "import srvd.daemon.start as daemon; daemon.run = lambda *a, **k: print(*sorted(sys.modules)) or 0;"
-        "from srvd.cli import main; main()"
+        "from srvd.cli.fast import main; main()"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")

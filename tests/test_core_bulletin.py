@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from srvd.core.bulletin import Bulletin, Condition, bulletin
-from srvd.core.model import Actor, Fault, GenerationId, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision, WorkerId
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
 from srvd.core.state import Generation, House, Operation, Pool, Worker, Zygote
+from srvd.ids import GenerationId, WorkerId
 
 
 def house(serving: int = 2, workers: int = 2, *, started: bool = True) -> House:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from srvd.core import failure
-from srvd.core.model import Death, Headroom, Phase, PoolSpec, Strategy, WorkerId
+from srvd.core.model import Death, Headroom, Phase, PoolSpec, Strategy
 from srvd.core.rollout import choose
 from srvd.core.state import NEVER, Breaker, Worker
+from srvd.ids import WorkerId
 
 GIB = 1 << 30
 

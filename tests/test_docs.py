@@ -19,7 +19,7 @@ import click
 import pytest
 
 from srvd import __version__
-from srvd.cli import read_plain
+from srvd.cli.fast import read_plain
 from srvd.config import values
 from srvd.config.load import load
 from srvd.core.model import Phase, Stage

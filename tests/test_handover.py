@@ -16,7 +16,7 @@ import pytest
 from srvd.config.load import load
 from srvd.config.settings import Config
 from srvd.config.source import Source
-from srvd.core.model import GenerationId, Revision, WorkerId
+from srvd.core.model import Revision
 from srvd.core.plain import codec
 from srvd.daemon import bond, commons, control, handover, worker, zygotes
 from srvd.daemon.control_desk import Memory
@@ -32,6 +32,7 @@ from srvd.daemon.output import Output, Read
 from srvd.daemon.perform import Family
 from srvd.daemon.program import Program, this_program
 from srvd.errors import Unsupported
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux.socket_files import PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit

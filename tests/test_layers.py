@@ -30,11 +30,11 @@ CLOCKS = {f"{name}{unit}" for name in ("time", "monotonic", "perf_counter", "pro
 
 LATE = {
     ("__main__.py", "srvd.linux.interpreter"),  # only a start begins with an interpreter
-    ("__main__.py", "srvd.cli"),  # after that: it boots while this is imported
-    ("cli.py", "srvd.daemon.start"),  # what makes a start slow; bad news on the command line must not wait for it
-    ("cli.py", "srvd.commandline"),  # click costs 18 ms, which a plain start does not wait for
-    ("commandline.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
-    ("commandline.py", "srvd.daemon.selfcheck"),  # it imports everything
+    ("__main__.py", "srvd.cli.fast"),  # after that: it boots while this is imported
+    ("cli/start.py", "srvd.daemon.start"),  # what makes a start slow; bad news on the command line must not wait for it
+    ("cli/fast.py", "srvd.cli.app"),  # click costs 18 ms, which a plain start does not wait for
+    ("cli/app.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
+    ("cli/app.py", "srvd.daemon.selfcheck"),  # it imports everything
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
     ("daemon/engine.py", "srvd.core.script"),  # only with log_level = "debug"
@@ -195,6 +195,20 @@ def test_a_start_defines_no_named_tuples_of_the_slow_kind() -> None:
         if "NamedTuple" in path.read_text() and part_of(path) not in ("worker", "http")
     }
     assert slow - allowed == set(), "use srvd.record.Record"
+
+
+def test_no_file_imports_itself_over_others() -> None:
+    """A cycle is two files that can only be understood together; imports for types alone count."""
+    modules = {name_of(path): path for path in FILES}
+    imports = {name: {one.module for one in imports_of(path)} & set(modules) for name, path in modules.items()}
+    while free := {name for name, needed in imports.items() if not needed & set(imports) - {name}}:
+        imports = {name: needed for name, needed in imports.items() if name not in free}
+    assert imports == {}
+
+
+def name_of(path: Path) -> str:
+    """`srvd.core.model`; that of a folder for its `__init__.py`."""
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 MAGIC = {

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from srvd.core.events import ZygoteGone
-from srvd.core.model import GenerationId, WorkerId
 from srvd.core.state import House
 from srvd.daemon import latecomers
 from srvd.daemon.bond import Bond
@@ -27,6 +26,7 @@ from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.stacks import make_file
 from srvd.daemon.strays import Stray
 from srvd.errors import SystemRefused
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, lifeline, process, rendezvous
 from srvd.linux.scoreboard import Board
 from srvd.wire import family

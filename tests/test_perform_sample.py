@@ -8,9 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from srvd.core.model import GenerationId, Phase, Pid, PoolSpec, Revision, WorkerId
+from srvd.core.model import Phase, Pid, PoolSpec, Revision
 from srvd.core.state import Generation, House, Pool, Worker
 from srvd.daemon import sample
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import LaneFacts
 from tests.stage import Stage
 

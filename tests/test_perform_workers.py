@@ -22,9 +22,10 @@ from srvd.core.events import (
     ZygoteGone,
     ZygoteLoaded,
 )
-from srvd.core.model import Death, GenerationId, WorkerId
+from srvd.core.model import Death
 from srvd.daemon import workers
 from srvd.daemon.stacks import Trace
+from srvd.ids import GenerationId, WorkerId
 from srvd.wire import family
 from tests.stage import GOOD, Stage, open_fds
 

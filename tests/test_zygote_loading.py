@@ -12,7 +12,8 @@ import pytest
 
 from srvd.core.actions import KillZygote, StopZygote
 from srvd.core.events import Word, ZygoteFailed, ZygoteLoaded
-from srvd.core.model import Fault, GenerationId
+from srvd.core.model import Fault
+from srvd.ids import GenerationId
 from tests.stage import GOOD, Stage
 from tests.support import wait_for
 

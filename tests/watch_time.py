@@ -17,9 +17,10 @@ from srvd.core.events import (
     WorkerSaid,
 )
 from srvd.core.failure import FORGIVEN_AFTER
-from srvd.core.model import Death, GenerationId, Kind, OpId, OpState, Phase, Revision, Stage, WorkerId
+from srvd.core.model import Death, Kind, OpId, OpState, Phase, Revision, Stage
 from srvd.core.probing import LONGEST_PAUSE
 from srvd.core.state import Certificate, Pool, Worker, Zygote
+from srvd.ids import GenerationId, WorkerId
 from tests.folk import CHANGES, Claims
 from tests.world import World
 

@@ -44,22 +44,11 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import (
-    Answers,
-    Death,
-    Fault,
-    GenerationId,
-    Headroom,
-    OpId,
-    Order,
-    Pid,
-    PoolSpec,
-    Revision,
-    WorkerId,
-)
+from srvd.core.model import Answers, Death, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
 from srvd.core.script import spell
 from srvd.core.state import NEVER
 from srvd.core.supervisor import Supervisor
+from srvd.ids import GenerationId, WorkerId
 from tests.folk import ROOT, SHOP, Child, Claims, Mother, Weather
 
 

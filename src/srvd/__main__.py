@@ -19,9 +19,9 @@ def main() -> None:
         from srvd.linux import interpreter
 
         interpreter.prepare()
-    from srvd import cli
+    from srvd.cli import fast
 
-    cli.main()
+    fast.main()
 
 
 def _fill_standard_streams() -> None:

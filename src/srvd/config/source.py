@@ -1,6 +1,6 @@
 """Where a configuration comes from: a file, flags, an environment. Reads the same ones each time.
 
-Knows nothing of command lines: `cli.py` has taken them apart.
+Knows nothing of command lines: `cli/` has taken them apart.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core.model import Fault, GenerationId, OpId, Revision, WorkerId
+from srvd.core.model import Fault, OpId, Revision
+from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from srvd.core import failure
 from srvd.core.events import ZygoteGone
-from srvd.core.model import Death, WorkerId
+from srvd.core.model import Death
 from srvd.core.state import CERTIFICATES, Certificate, Generation, Pool, Turn, Worker
+from srvd.ids import WorkerId
 
 MOST = 2**53 - 1
 """Of requests that are counted for a pool: messages and states hold 64 bits."""

@@ -7,20 +7,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core.model import (
-    Actor,
-    Answers,
-    Death,
-    Fault,
-    GenerationId,
-    Headroom,
-    OpId,
-    Order,
-    Pid,
-    PoolSpec,
-    Revision,
-    WorkerId,
-)
+from srvd.core.model import Actor, Answers, Death, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
+from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 

@@ -1,4 +1,4 @@
-"""The words of the supervisor: identities, the two lives, what a pool is asked to be, orders and operations.
+"""The words of the supervisor: the two lives, what a pool is asked to be, orders and operations.
 
 No decisions here, and nothing that knows a clock, a pid's meaning or a file descriptor. Pure.
 
@@ -21,25 +21,6 @@ OpId = NewType("OpId", int)
 
 Revision = NewType("Revision", int)
 """Counts configurations as they were read; the daemon keeps the settings behind it, the core only the number."""
-
-
-class GenerationId(Record):
-    pool: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.pool}@{self.number}"
-
-
-class WorkerId(Record):
-    """Never reused in the life of an instance, also not over reloads."""
-
-    pool: str
-    generation: int
-    serial: int
-
-    def __str__(self) -> str:
-        return f"{self.pool}/{self.generation}#{self.serial}"
 
 
 class Phase(Enum):

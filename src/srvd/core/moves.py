@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
 from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
-from srvd.core.model import Fault, GenerationId, Phase, PoolSpec, Revision, WorkerId
+from srvd.core.model import Fault, Phase, PoolSpec, Revision
 from srvd.core.state import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
+from srvd.ids import GenerationId, WorkerId
 
 FORK_SECONDS = 15.0
 """What a zygote has to fork what it is asked for: it is a matter of milliseconds, but many may be asked for at once."""

@@ -11,6 +11,7 @@ from srvd.core.events import Word, WorkerSaid
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Stage
 from srvd.core.state import NEVER, Generation, Turn, Worker
+from srvd.ids import WorkerId
 
 __all__ = ["answered", "ask", "ask_again", "overdue"]
 
@@ -88,7 +89,7 @@ def _fail(generation: Generation, turn: Turn) -> None:
     times = f" (asked {generation.tries} times in {generation.spec.health_timeout:g} s)" if generation.tries > 1 else ""
     message = f"the health probe failed: {_sentence(generation.unwell)}{times}"
     generation.ask_at = NEVER
-    hint = f"`srvctl why {generation.id.pool}/{generation.id.number}#{generation.canary}` has all of it"
+    hint = f"`srvctl why {WorkerId(*generation.id, generation.canary)}` has all of it"
     moves.doom(generation, Fault("health_failed", message, hint), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from srvd.core import actions, events, model
-from srvd.core.model import GenerationId, WorkerId
+from srvd.ids import GenerationId, WorkerId
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@#+-]+")
 _NAMES = {**vars(model), **vars(actions), **vars(events)}

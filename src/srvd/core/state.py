@@ -20,7 +20,6 @@ from srvd.core.model import (
     Answers,
     Death,
     Fault,
-    GenerationId,
     OpId,
     OpState,
     Order,
@@ -30,8 +29,8 @@ from srvd.core.model import (
     Revision,
     Stage,
     Strategy,
-    WorkerId,
 )
+from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 NEVER = float("inf")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from srvd.core import failure, operations, outcome, warming
-from srvd.core.model import Fault, GenerationId, Kind, OpState, Phase
+from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.state import Certificate, House, Operation, Pool, Worker, Zygote
+from srvd.ids import GenerationId
 
 Map = dict[str, Any]
 

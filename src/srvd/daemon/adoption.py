@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from srvd.config.settings import Config
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
-from srvd.core.model import Death, GenerationId, WorkerId
+from srvd.core.model import Death
 from srvd.daemon import handover, will
 from srvd.daemon import worker as employed
 from srvd.daemon.commons import BELL, SPARE_SLOTS
@@ -25,6 +25,7 @@ from srvd.daemon.stacks import make_file
 from srvd.daemon.strays import CALLS, LATEST, Stray, send_away, unknown_children
 from srvd.daemon.will import Member, Will, boot_id, mark_of, name_of
 from srvd.errors import SystemRefused, Unsupported
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, process, procfs
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts, size_of

@@ -17,12 +17,13 @@ from srvd.config.settings import Config
 from srvd.core import certificates, view
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
-from srvd.core.model import Actor, GenerationId, Kind, OpId, OpState, Order, Phase, Revision, WorkerId
+from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
 from srvd.core.state import Certificate, Generation, House, Operation, Pool, Worker
 from srvd.daemon.control import Peer
 from srvd.daemon.dump import Dumps, Subject
 from srvd.daemon.stacks import PATIENCE
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import LaneFacts
 
 Map = dict[str, Any]

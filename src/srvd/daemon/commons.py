@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from srvd.core.model import GenerationId
 from srvd.daemon.kept import Kept
+from srvd.ids import GenerationId
 from srvd.linux import fds, lifeline
 from srvd.linux.scoreboard import Bell, Board, size_of
 from srvd.record import Record

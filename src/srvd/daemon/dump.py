@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from srvd.core import view
-from srvd.core.model import GenerationId, WorkerId
 from srvd.core.state import Generation, Pool, Worker, Zygote
 from srvd.daemon.stacks import Trace
 from srvd.errors import Busy, NoSuchWorker
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import Request
 from srvd.record import Record
 from srvd.wire.stacks import threads_of

@@ -9,12 +9,12 @@ import os
 import socket
 from collections.abc import Callable
 
-from srvd.core.model import WorkerId
 from srvd.daemon.commons import Common
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
 from srvd.daemon.worker import Expected
+from srvd.ids import WorkerId
 from srvd.linux import fds, lifeline
 from srvd.wire import family
 

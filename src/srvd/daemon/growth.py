@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from srvd.core.events import Event, WorkerOutgrew
-from srvd.core.model import Phase, WorkerId
+from srvd.core.model import Phase
 from srvd.core.state import House
 from srvd.daemon.loop import Loop, Timer
+from srvd.ids import WorkerId
 
 __all__ = ["GrowthWatch"]
 

@@ -11,7 +11,7 @@ import msgpack
 from srvd.config.settings import Config
 from srvd.config.source import Spelled
 from srvd.core import snapshot
-from srvd.core.model import Revision, WorkerId
+from srvd.core.model import Revision
 from srvd.core.plain import Misfit, codec
 from srvd.core.state import House
 from srvd.daemon import bond, control
@@ -19,6 +19,7 @@ from srvd.daemon.listeners import Listening
 from srvd.daemon.perform import Family
 from srvd.daemon.program import Program
 from srvd.errors import Unsupported
+from srvd.ids import WorkerId
 from srvd.linux.systemd import Unit
 from srvd.record import Record
 from srvd.wire import family

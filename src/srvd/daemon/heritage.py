@@ -6,11 +6,8 @@ Adopts nobody (`adoption.py`) and decides nothing. Of a daemon that ends in good
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
-
-import msgpack
 
 from srvd.config.settings import Config
 from srvd.core.events import Event
@@ -30,12 +27,11 @@ from srvd.daemon.statefile import StateFile
 from srvd.daemon.strays import Stray
 from srvd.errors import SystemRefused
 from srvd.linux import process, procfs
-from srvd.tls import material
 
 if TYPE_CHECKING:
     from srvd.daemon.succession import Found
 
-__all__ = ["Heritage", "sums"]
+__all__ = ["Heritage"]
 
 
 class Owner(Protocol):
@@ -133,15 +129,10 @@ class Heritage:
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
         control = shell.control._replace(memory=Memory(Events(0, ()), ()))
         state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)))
-        return will.pack(will.Will(self._boot, self._starts, shared, sums(shell.configs[shell.current]), state))
+        return will.pack(will.Will(self._boot, self._starts, shared, will.sums(shell.configs[shell.current]), state))
 
 
 def _start_of(pid: int, pidfd: int) -> int:
     """When this process was started; 0 if it is over: then the pid may be another's."""
     start = procfs.start_time(pid)
     return 0 if process.is_over(pidfd) else start
-
-
-def sums(config: Config) -> dict[str, int]:
-    """A number for the certificates of each listener, by which it is seen that they have changed."""
-    return {name: zlib.crc32(msgpack.packb(material.pack(one))) for name, one in config.tls.items()}

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 
 from srvd.core.actions import KillZygote
 from srvd.core.events import Event, Word, WorkerSaid
-from srvd.core.model import GenerationId, Phase, WorkerId
+from srvd.core.model import Phase
 from srvd.core.state import House
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.orphans import Calls, Orphan
 from srvd.daemon.perform import Performer
 from srvd.daemon.strays import Stray, send_away
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import process
 
 __all__ = ["Latecomers"]

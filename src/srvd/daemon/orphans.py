@@ -14,10 +14,10 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Set
 
 from srvd.config.settings import Config
-from srvd.core.model import GenerationId, WorkerId
 from srvd.daemon.stacks import SIZE as STACKS
 from srvd.daemon.will import Mark, mark_of
 from srvd.errors import BadFrame
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, identity, process
 from srvd.linux.process import Ended
 from srvd.linux.rendezvous import Caller, Rendezvous

@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from srvd.core.events import Event, RequestOverdue
-from srvd.core.model import Phase, WorkerId
+from srvd.core.model import Phase
 from srvd.core.state import NEVER, House
 from srvd.daemon.loop import Loop, Timer
+from srvd.ids import WorkerId
 from srvd.linux import procfs
 from srvd.linux.scoreboard import Bell, LaneFacts
 

@@ -26,7 +26,7 @@ from srvd.core.actions import (
     Told,
 )
 from srvd.core.events import AnswersCounted, Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
-from srvd.core.model import Answers, GenerationId, Revision, WorkerId
+from srvd.core.model import Answers, Revision
 from srvd.daemon import commons as common_things
 from srvd.daemon import worker as employed
 from srvd.daemon import zygotes
@@ -41,6 +41,7 @@ from srvd.daemon.spawn import Fronts
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.daemon.zygotes import Zygotes
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, interpreter, process
 from srvd.record import Record
 from srvd.wire import family

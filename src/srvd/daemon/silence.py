@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from srvd.core.events import Event, WorkerAnswered, WorkerHeld, WorkerSilent, WorkerStopped
-from srvd.core.model import GenerationId, Phase, WorkerId
+from srvd.core.model import Phase
 from srvd.core.state import Generation, House
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.workers import Workers
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import procfs
 from srvd.record import Record
 from srvd.wire import family

@@ -16,12 +16,12 @@ import msgpack
 
 from srvd.config import packing
 from srvd.config.settings import ListenerSettings, PoolSettings
-from srvd.core.model import GenerationId
 from srvd.daemon.bond import Bond
 from srvd.daemon.output import Output
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import make_file
 from srvd.errors import LoadFailed
+from srvd.ids import GenerationId
 from srvd.linux import fds, identity, limits, process
 from srvd.linux.identity import Identity
 from srvd.linux.interpreter import Started, pinned, start, take

@@ -10,11 +10,11 @@ import signal
 import time
 from collections.abc import Callable
 
-from srvd.core.model import WorkerId
 from srvd.daemon.bond import Bond
 from srvd.daemon.orphans import Calls, Estate, Orphan
 from srvd.daemon.will import Member
 from srvd.errors import SystemRefused
+from srvd.ids import WorkerId
 from srvd.linux import fds, holders, process, procfs
 from srvd.linux.holders import Holder
 from srvd.record import Record

@@ -15,11 +15,11 @@ from srvd.daemon.adoption import Adoption, Former
 from srvd.daemon.deposit import Deposit
 from srvd.daemon.engine import Engine
 from srvd.daemon.ground import Ground
-from srvd.daemon.heritage import sums
 from srvd.daemon.orphans import Calls, users_of
 from srvd.daemon.overdue import OverdueWatch
 from srvd.daemon.perform import Performer
 from srvd.daemon.strays import Stray, dissolve
+from srvd.daemon.will import sums
 from srvd.errors import SystemRefused, Unsupported
 from srvd.record import Record
 from srvd.wire.places import state_path

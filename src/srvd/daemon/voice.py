@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from srvd.core.events import Event
-from srvd.core.model import GenerationId, WorkerId
 from srvd.daemon.loop import Loop
+from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 __all__ = ["Voice"]

@@ -5,15 +5,19 @@ Reads no file and finds nobody: `statefile.py` has the bytes, `adoption.py` look
 
 from __future__ import annotations
 
+import zlib
+
 import msgpack
 
-from srvd.core.model import GenerationId, WorkerId
+from srvd.config.settings import Config
 from srvd.daemon.commons import BELL
 from srvd.errors import Unsupported
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds
 from srvd.record import Record
+from srvd.tls import material
 
-__all__ = ["Mark", "Member", "Will", "boot_id", "mark_of", "name_of", "pack", "unpack"]
+__all__ = ["Mark", "Member", "Will", "boot_id", "mark_of", "name_of", "pack", "sums", "unpack"]
 
 Member = WorkerId | GenerationId
 
@@ -71,3 +75,8 @@ def boot_id() -> str:
 def name_of(member: Member) -> str:
     """As its process is called among the kept."""
     return f"{'worker' if isinstance(member, WorkerId) else 'zygote'} {member}"
+
+
+def sums(config: Config) -> dict[str, int]:
+    """A number for the certificates of each listener, by which it is seen that they have changed."""
+    return {name: zlib.crc32(msgpack.packb(material.pack(one))) for name, one in config.tls.items()}

@@ -9,12 +9,13 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from srvd.core.model import Death, WorkerId
+from srvd.core.model import Death
 from srvd.daemon.kept import Kept
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.output import NOTHING, Output, Read
 from srvd.daemon.process import Process
 from srvd.daemon.stacks import Trace
+from srvd.ids import WorkerId
 from srvd.linux import process
 from srvd.linux.process import Ended
 from srvd.linux.scoreboard import LaneFacts, Request

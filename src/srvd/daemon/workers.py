@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 from srvd.core.events import CodeMixed, ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid, WorkerWarmed
-from srvd.core.model import GenerationId, Pid, WorkerId
+from srvd.core.model import Pid
 from srvd.daemon.commons import Common, Commons
 from srvd.daemon.fork import order_fork
 from srvd.daemon.kept import Kept
@@ -23,6 +23,7 @@ from srvd.daemon.process import Process
 from srvd.daemon.stacks import PATIENCE, Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.worker import Carried, Expected, Worker, death_of, reap_own, told
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
 from srvd.linux.process import Ended

@@ -21,7 +21,7 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import Fault, GenerationId, WorkerId
+from srvd.core.model import Fault
 from srvd.daemon.bond import Bond
 from srvd.daemon.commons import Commons
 from srvd.daemon.kept import Kept
@@ -34,6 +34,7 @@ from srvd.daemon.stacks import Trace
 from srvd.daemon.voice import Voice
 from srvd.daemon.workers import Workers
 from srvd.errors import EXIT, LoadFailed
+from srvd.ids import GenerationId, WorkerId
 from srvd.linux import process
 from srvd.linux.interpreter import REFUSED
 from srvd.linux.process import Ended

@@ -8,15 +8,21 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterable
 from types import FunctionType, MethodType, ModuleType, TracebackType
+from typing import Any
 
 from srvd.errors import LoadFailed
+from srvd.http.head import Environ
 from srvd.linux.identity import closed_folder
 from srvd.quoting import quoted
 from srvd.worker import urlconf
 from srvd.worker.tracebacks import format_traceback
 
-__all__ = ["import_module", "load", "refuse_patched"]
+__all__ = ["Application", "import_module", "load", "refuse_patched"]
+
+Application = Callable[[Environ, Any], Iterable[bytes]]
+"""The calling convention of PEP 3333: environ, start_response; the blocks of the body."""
 
 _IS_COROUTINE = 0x80
 """CO_COROUTINE of a code object; the module `inspect` would take each zygote ten milliseconds."""

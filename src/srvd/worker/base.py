@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from srvd.config.settings import PoolSettings
 from srvd.errors import LoadFailed
+from srvd.ids import WorkerId
 from srvd.linux import fds
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import family
 from srvd.worker import forked, hooks, warming
 from srvd.worker.access import AccessLog
+from srvd.worker.application import Application
 from srvd.worker.connection import Connection
 from srvd.worker.gate import Gate
 from srvd.worker.hooks import Hooks
@@ -26,11 +28,11 @@ from srvd.worker.lifeline import Lifeline
 from srvd.worker.lines import Lines
 from srvd.worker.loop import Loop
 from srvd.worker.meter import Meter
-from srvd.worker.orders import Link, Name, Orders, Patience
+from srvd.worker.orders import Link, Orders, Patience
 from srvd.worker.orphan import Home
 from srvd.worker.releases import Watch
-from srvd.worker.service import Application, Service
-from srvd.worker.shared import SharedLoop, SharedService
+from srvd.worker.service import Service
+from srvd.worker.shared import CalledConnection, SharedLoop, SharedService
 from srvd.worker.threads import Threads
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wear import Wear
@@ -68,8 +70,12 @@ class Boot(NamedTuple):
     watch: Watch | None = None
 
     @property
+    def id(self) -> WorkerId:
+        return WorkerId(self.pool, self.generation, self.serial)
+
+    @property
     def worker(self) -> str:
-        return f"{self.pool}/{self.generation}#{self.serial}"
+        return str(self.id)
 
     @property
     def descriptors(self) -> Iterable[int]:
@@ -124,18 +130,19 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
         seats = [Meter(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
         shared = SharedService(app, settings, loop, meter, log, seats)
         service: Service = shared
+        connection: type[Connection] = CalledConnection
         run = Threads(shared, name).run
     else:
         service = Service(app, settings, loop, meter, log)
-        service.connection = Connection
+        service.connection = connection = Connection
         run = loop.run
     service.access, service.wear = access, wear
     if boot.lifeline >= 0:
         service.lifeline = Lifeline(loop, boot.lifeline)
     gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
-    orders = Orders(service, gate, link, Name(boot.pool, boot.generation, boot.serial), patience, boot.home)
-    kinds = (Exchange, service.connection, type(loop), Meter, Link, AccessLog)
+    orders = Orders(service, gate, link, boot.id, patience, boot.home)
+    kinds = (Exchange, connection, type(loop), Meter, Link, AccessLog)
     forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     service.context = copy_context()

@@ -20,7 +20,7 @@ from srvd.worker.arrival import Arrival, Steps
 from srvd.worker.service import Service
 
 if TYPE_CHECKING:
-    from srvd.worker.connection import Connection
+    from srvd.worker.crowd import Peer
     from srvd.worker.encrypted import Encrypted, Secure
     from srvd.worker.transport import Transport
 
@@ -99,7 +99,7 @@ class Reception:
         # The first request may have come with the handshake's end: epoll knows nothing of it.
         self._begin(encrypted, template, now).on_ready(EPOLLIN, now)
 
-    def _begin(self, transport: Transport, template: Environ, now: float) -> Connection:
+    def _begin(self, transport: Transport, template: Environ, now: float) -> Peer:
         trusted = self._front.trusted
         heads = self._service.heads if trusted is None else self._heads[template["REMOTE_ADDR"] in trusted]
         return self._service.connection(self._service, transport, template, now, heads)

@@ -22,8 +22,7 @@ from srvd.worker.loop import NEVER
 from srvd.worker.service import Service
 
 if TYPE_CHECKING:
-    from srvd.worker.arrival import Arrival
-    from srvd.worker.connection import Connection
+    from srvd.worker.crowd import Peer
     from srvd.worker.front import Front, Reception
 
 __all__ = ["Gate", "base_environ"]
@@ -147,7 +146,7 @@ class Gate:
             self._pressed = True
             self._try_again(now)
 
-    def _spare(self, now: float) -> Connection | Arrival | None:
+    def _spare(self, now: float) -> Peer | None:
         """The connection that goes if a client waits; None: none has been silent for long enough."""
         if not self._pressed:
             return None
@@ -157,7 +156,7 @@ class Gate:
             self._pressed = False
         return spare
 
-    def _part_with(self, spare: Connection | Arrival, now: float) -> None:
+    def _part_with(self, spare: Peer, now: float) -> None:
         spare.expire(now)
         if now - self._complained >= _COMPLAINT_GAP:
             self._complained = now

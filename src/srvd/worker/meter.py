@@ -12,8 +12,7 @@ from srvd.linux.scoreboard import Lane
 
 if TYPE_CHECKING:
     from srvd.http.head import Environ
-    from srvd.worker.witness import Witness
-    from srvd.worker.wsgi import Exchange
+    from srvd.worker.witness import Response, Witness
 
 __all__ = ["Meter"]
 
@@ -48,11 +47,11 @@ class Meter:
         """The application has given a part of its response, or its reader has taken one that it waited for."""
         self._lane.gave(now)
 
-    def end(self, now: float, exchange: Exchange, began: float) -> None:
+    def end(self, now: float, response: Response, began: float) -> None:
         """The response that began at `began` has ended."""
-        self._lane.end(now, exchange.code, exchange.sent, began)
+        self._lane.end(now, response.code, response.sent, began)
         if self._witness is not None:
-            self._witness.ended(exchange, began, now)
+            self._witness.ended(response, began, now)
 
     def refused(self, now: float, status: int, sent: int, environ: Environ) -> None:
         """A request was answered without the application; `environ` is what is known of it."""

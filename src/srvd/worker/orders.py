@@ -13,6 +13,7 @@ from select import EPOLLIN
 from typing import NamedTuple
 
 from srvd.errors import BadFrame
+from srvd.ids import WorkerId
 from srvd.linux import dispositions, fds
 from srvd.wire import family
 from srvd.worker import warming
@@ -23,7 +24,7 @@ from srvd.worker.phase import Phase
 from srvd.worker.probe import probe
 from srvd.worker.service import Service
 
-__all__ = ["Link", "Name", "Orders", "Patience"]
+__all__ = ["Link", "Orders", "Patience"]
 
 # When the whole server leaves: for a client between two requests, and for one that has not sent its first.
 _LAST_IDLE = 1.0
@@ -64,17 +65,6 @@ class Link:
         return family.decode(received[0], family.TO_WORKER)
 
 
-class Name(NamedTuple):
-    """Who the worker is."""
-
-    pool: str
-    generation: int
-    serial: int
-
-    def __str__(self) -> str:
-        return f"{self.pool}/{self.generation}#{self.serial}"
-
-
 class Patience(NamedTuple):
     """Seconds: for its requests when it leaves, and for the next daemon when its own has died."""
 
@@ -86,7 +76,7 @@ class Orders:
     """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
 
     def __init__(
-        self, service: Service, gate: Gate, link: Link, name: Name, patience: Patience, home: Home | None = None
+        self, service: Service, gate: Gate, link: Link, name: WorkerId, patience: Patience, home: Home | None = None
     ) -> None:
         """`home` None: there is no way back to a daemon, and the end of the link is an order to leave."""
         self._service = service

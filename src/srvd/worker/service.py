@@ -9,50 +9,38 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srvd.http.clock import Stamp
 from srvd.http.head import Environ, HeadReader
 from srvd.http.limits import Limits
 from srvd.worker.budget import Budget
 from srvd.worker.crowd import Crowd
-from srvd.worker.loop import NEVER
 from srvd.worker.sender import Sender
+from srvd.worker.times import Times
 
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
     from srvd.worker.access import AccessLog
-    from srvd.worker.connection import Connection
+    from srvd.worker.application import Application
+    from srvd.worker.crowd import Peer
     from srvd.worker.lifeline import Lifeline
     from srvd.worker.loop import Loop
     from srvd.worker.meter import Meter
+    from srvd.worker.transport import Transport
     from srvd.worker.wear import Wear
 
-__all__ = ["Application", "Service", "Times"]
-
-Application = Callable[[Environ, Any], Iterable[bytes]]
-
-
-class Times:
-    """How long a connection may take, in seconds; orders shorten some. A setting of 0 is no limit."""
-
-    __slots__ = ("body", "first", "head", "idle", "linger", "send")
-
-    def __init__(self, settings: PoolSettings) -> None:
-        self.first = settings.header_timeout or NEVER  # until the first byte of the first request
-        self.idle = settings.keepalive_timeout  # between two requests
-        self.head = settings.header_timeout or NEVER
-        self.body = settings.body_timeout or NEVER
-        self.send = settings.send_timeout or NEVER
-        self.linger = 2.0
+__all__ = ["Service"]
 
 
 class Service:
     """Owned by `base.serve`; the connections, the gate and the orders hold it."""
 
-    connection: type[Connection]
-    """What is made of those that are accepted."""
+    connection: Callable[[Service, Transport, Environ, float, HeadReader], Peer]
+    """Makes a connection of a socket that was accepted: the service, the socket, what its requests have in common, the
+    time, the reader of their heads.
+    """
 
     def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
         self.app = app

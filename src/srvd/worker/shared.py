@@ -25,8 +25,8 @@ from srvd.worker.wsgi import Exchange
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
+    from srvd.worker.application import Application
     from srvd.worker.meter import Meter
-    from srvd.worker.service import Application
 
 __all__ = ["CalledConnection", "SharedLoop", "SharedService"]
 

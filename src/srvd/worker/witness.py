@@ -6,20 +6,32 @@ Does nothing of that itself. A worker for which nothing is to be done has no wit
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from srvd.http.access import Record
 from srvd.http.refusal import REASONS
 from srvd.worker.hooks import Hook, call
 
 if TYPE_CHECKING:
-    from srvd.http.head import Environ
+    from srvd.http.head import Environ, Request
     from srvd.log import Log
     from srvd.worker.access import AccessLog
     from srvd.worker.wear import Wear
-    from srvd.worker.wsgi import Exchange
 
-__all__ = ["Witness"]
+__all__ = ["Response", "Witness"]
+
+
+class Response(Protocol):
+    """What is known of a response that has ended, whatever the calling convention of its application."""
+
+    request: Request
+    code: int  # the status
+    sent: int  # bytes
+    head_size: int  # bytes of these that are the head
+
+    @property
+    def fields(self) -> str:
+        """The header fields as text, a line each."""
 
 
 class Witness:
@@ -41,15 +53,15 @@ class Witness:
         idle = access is None and after is None and wear is None
         return None if idle else cls(access, after, wear, log)
 
-    def ended(self, exchange: Exchange, began: float, now: float) -> None:
+    def ended(self, response: Response, began: float, now: float) -> None:
         """The response of the application has ended, or was given up."""
-        sent = max(exchange.sent - exchange.head_size, 0)
+        sent = max(response.sent - response.head_size, 0)
         took = now - began
-        environ = exchange.request.environ
+        environ = response.request.environ
         if self._access is not None:
-            self._access.add(Record(environ, exchange.code, exchange.fields, sent, time.time() - took, took))
+            self._access.add(Record(environ, response.code, response.fields, sent, time.time() - took, took))
         if self._after is not None:
-            call(self._after, "after_request", self._log, environ, exchange.code, sent, took)
+            call(self._after, "after_request", self._log, environ, response.code, sent, took)
         if self._wear is not None:
             self._wear.served(now)
 

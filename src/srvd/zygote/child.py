@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from srvd.ids import WorkerId
 from srvd.linux import dispositions, lifeline, limits, process, stacks
 from srvd.linux.title import set_title
 from srvd.wire import family
@@ -19,7 +20,7 @@ from srvd.worker import application, base
 
 if TYPE_CHECKING:
     from srvd.worker.lines import Lines
-    from srvd.zygote.forking import Stock
+    from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["PASSED", "STACKS", "become"]
 
@@ -32,7 +33,7 @@ STACKS = 2
 _BUG = 70
 
 
-def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
+def become(stock: WorkerTemplate, order: family.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving.
 
     `passed` came with the order; `lines` are those of its access log, if it has one.
@@ -52,7 +53,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
         limits.set_oom_score(stock.pool.oom_score_adj)  # the zygote has the same, or less: then it is allowed
         if stock.pool.nice:
             limits.set_session_nice()
-        set_title(f"srvd: worker {stock.wanted.pool}/{stock.wanted.generation}#{order.serial}")
+        set_title(f"srvd: worker {WorkerId(stock.wanted.pool, stock.wanted.generation, order.serial)}")
         boot = _boot(stock, order, link, stderr_read, trace)
         code = base.serve(boot._replace(lines=lines, lifeline=_own(stock, end)))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
@@ -68,7 +69,7 @@ def become(stock: Stock, order: family.Fork, lines: Lines | None, passed: list[i
             os._exit(code)
 
 
-def _boot(stock: Stock, order: family.Fork, link: int, stderr_read: int, trace: int) -> base.Boot:
+def _boot(stock: WorkerTemplate, order: family.Fork, link: int, stderr_read: int, trace: int) -> base.Boot:
     home = stock.home
     return base.Boot(
         pool=stock.wanted.pool,
@@ -98,7 +99,7 @@ def _load(app: str) -> object:
     return application.load(app)
 
 
-def _own(stock: Stock, end: int) -> int:
+def _own(stock: WorkerTemplate, end: int) -> int:
     """This worker's end of the lifeline; -1: it has none."""
     if not stock.has_lifeline:  # without its handler the signal would end this process
         os.close(end)

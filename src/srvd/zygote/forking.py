@@ -17,53 +17,29 @@ from collections.abc import Sequence
 from select import EPOLLIN, epoll
 from typing import TYPE_CHECKING
 
-from srvd.config.settings import PoolSettings
 from srvd.linux import fds, process, stacks
-from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.linux.process import Ended
-from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.record import Record
 from srvd.wire import family
 from srvd.worker import access, forked
-from srvd.worker.hooks import Hooks
 from srvd.worker.lines import Lines
-from srvd.worker.orphan import Home, call_home, introduce
-from srvd.worker.releases import Watch
+from srvd.worker.orphan import call_home, introduce
 from srvd.zygote import child, learning
 from srvd.zygote.orphaned import Orphanhood
 from srvd.zygote.stops import Stops
+from srvd.zygote.template import WorkerTemplate
 
 if TYPE_CHECKING:
-    from srvd.worker.front import Front
+    pass
 
-__all__ = ["Nursery", "Stock"]
+__all__ = ["Nursery"]
 
 _STDERR = 2
 
 
 _ENDS = 1024
 """Ends of workers that are remembered for the next daemon; max_workers may be more, but they seldom all die."""
-
-
-class Stock(Record):
-    """What each worker is made of, made once."""
-
-    wanted: family.Load
-    app: object | None
-    board: Board
-    listeners: list[socket.socket]
-    pool: PoolSettings
-    hooks: Hooks | None = None  # None: each worker loads them
-    fronts: Sequence[Front | None] = ()  # one for each listener
-    stacks: int = -1  # the file for the zygote's own stacks
-    has_lifeline: bool = False  # whether the signal of its end has a handler here
-    hold: int = -1  # the end of it to hold, which the daemon has, too
-    home: Home | None = None  # None: it leaves when its link ends
-    nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
-    dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
-    warms: bool = False  # each worker is asked its paths before it is ready
-    watch: Watch | None = None
 
 
 class Newborn(Record):
@@ -75,7 +51,7 @@ class Newborn(Record):
 class Nursery:
     """Owns the link and the children's pidfds; `run` returns when the daemon lets go."""
 
-    def __init__(self, link: socket.socket, stock: Stock) -> None:
+    def __init__(self, link: socket.socket, stock: WorkerTemplate) -> None:
         self._link = link
         self._stock = stock
         self._children: dict[int, Newborn] = {}

@@ -32,7 +32,8 @@ from srvd.worker.access import STANDARD_OUTPUT
 from srvd.worker.orphan import Home
 from srvd.worker.releases import Watch
 from srvd.zygote import fronting, loading
-from srvd.zygote.forking import Nursery, Stock
+from srvd.zygote.forking import Nursery
+from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["live"]
 
@@ -152,7 +153,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
     listeners = [socket.socket(fileno=fd) for fd in errand.fds[_SHARED : _SHARED + len(wanted.listeners)]]
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     trace, hold = errand.fds[STACKS], errand.fds[HOLD]
-    stock = Stock(
+    stock = WorkerTemplate(
         wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, has_lifeline, hold, home, nudge,
         outcome.dispositions, watch=watch,
     )  # fmt: skip

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.cli import SHORT, Asked, flags
-from srvd.cli import start as start_daemon
+from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.start import start as start_daemon
 from srvd.config import gunicorn, show, values
 from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source

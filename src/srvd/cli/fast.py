@@ -1,4 +1,4 @@
-"""What `srvd` was asked: a plain `srvd start …` goes straight to the daemon, everything else to `commandline.py`.
+"""What `srvd` was asked: a plain `srvd start …` goes straight to the daemon, everything else to `app.py`.
 
 Explains nothing and refuses nothing itself. It exists because importing click takes 18 ms, and the first zygote of a
 start would wait for it (of some 80 ms); a test holds both readers of the command line to the same result.
@@ -9,29 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from srvd.config.settings import TABLES, Setting, declared
-from srvd.config.source import Source
+from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.start import start
 from srvd.errors import EXIT, SrvdError
-from srvd.record import Record
 
-__all__ = ["SHORT", "Asked", "flags", "main", "read_plain", "start"]
-
-
-SHORT = {"-b": "--bind", "-w": "--workers", "-n": "--name"}
-"""What fingers know from other servers, and from srvctl."""
-
-
-class Asked(Record):
-    """What the command line of `srvd start` says; `given` by flag, as `config/settings.py` declares it."""
-
-    path: str | None
-    given: dict[str, object]
-    daemonize: bool
-
-
-def flags() -> dict[str, Setting]:
-    """The settings that have a flag, by flag; the application is "APP"."""
-    return {one.flag: one for table in TABLES for one in declared(table).values() if one.flag}
+__all__ = ["main", "read_plain"]
 
 
 def read_plain(arguments: Sequence[str]) -> Asked | None:
@@ -69,16 +51,6 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
     return Asked(path, given, daemonize)
 
 
-def start(asked: Asked) -> int:
-    """Run the daemon; its exit code. Raises `SrvdError` when it cannot even begin."""
-    source = Source.find(asked.path, asked.given)
-    config = source.read()
-    # Here, because the daemon is what makes a start slow: no other command should wait for it.
-    from srvd.daemon.start import run
-
-    return run(config, source, daemonize=asked.daemonize)
-
-
 def main() -> None:
     """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
     asked = read_plain(sys.argv[1:])
@@ -86,7 +58,7 @@ def main() -> None:
         if asked is not None:
             sys.exit(start(asked))
     except SrvdError as error:
-        from srvd.commandline import complain  # the slow way is good enough for bad news
+        from srvd.cli.app import complain  # the slow way is good enough for bad news
 
         complain(error)
         sys.exit(error.exit_code)
@@ -95,6 +67,6 @@ def main() -> None:
     except Exception as exc:  # the process ends here
         sys.excepthook(type(exc), exc, exc.__traceback__)
         sys.exit(EXIT.BUG)
-    from srvd import commandline
+    from srvd.cli import app
 
-    commandline.main()
+    app.main()

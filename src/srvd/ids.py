@@ -1,0 +1,33 @@
+"""Names of generations and workers, spelt once for the daemon, the zygotes, the workers and `srvctl`.
+
+Counts nothing: the core gives the numbers.
+"""
+
+from __future__ import annotations
+
+from srvd.record import Record
+
+__all__ = ["GenerationId", "WorkerId"]
+
+
+class GenerationId(Record):
+    """One load of a pool's code: "web@3". The number counts the loads of the pool from 1."""
+
+    pool: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}@{self.number}"
+
+
+class WorkerId(Record):
+    """One worker: "web/3#17" is the 17th of the daemon, forked for generation 3 of the pool. A `serial` is never used
+    twice in the life of a daemon.
+    """
+
+    pool: str
+    generation: int
+    serial: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.generation}#{self.serial}"

@@ -1,0 +1,44 @@
+"""What the workers of a generation are made of.
+
+Makes none of them: `forking.py` does.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from srvd.config.settings import PoolSettings
+from srvd.linux.dispositions import NOTHING, Dispositions
+from srvd.linux.scoreboard import Board
+from srvd.record import Record
+from srvd.wire import family
+from srvd.worker.hooks import Hooks
+from srvd.worker.orphan import Home
+from srvd.worker.releases import Watch
+
+if TYPE_CHECKING:
+    from srvd.worker.front import Front
+
+__all__ = ["WorkerTemplate"]
+
+
+class WorkerTemplate(Record):
+    """What each worker is made of, made once."""
+
+    wanted: family.Load
+    app: object | None
+    board: Board
+    listeners: list[socket.socket]
+    pool: PoolSettings
+    hooks: Hooks | None = None  # None: each worker loads them
+    fronts: Sequence[Front | None] = ()  # one for each listener
+    stacks: int = -1  # the file for the zygote's own stacks
+    has_lifeline: bool = False  # whether the signal of its end has a handler here
+    hold: int = -1  # the end of it to hold, which the daemon has, too
+    home: Home | None = None  # None: it leaves when its link ends
+    nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
+    dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
+    warms: bool = False  # each worker is asked its paths before it is ready
+    watch: Watch | None = None

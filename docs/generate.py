@@ -20,7 +20,7 @@ from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 from srvd.ctl import main as ctl
 from srvd.errors import EXIT
-from srvd.http.access import ATOMS, LONGEST, PRESETS
+from srvd.http.access_format import ATOMS, LONGEST, PRESETS
 from srvd.wire.commands import COMMANDS
 from srvd.worker.hooks import ABOUT
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 from srvd.errors import SrvdError
 from tests import apps
 from tests.load import Load, load_on

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from srvd.core.actions import Level
-from srvd.daemon.control import ControlServer, Limits, Peer
+from srvd.daemon.control.server import ControlServer, Limits, Peer
 from srvd.daemon.loop import Loop
 from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, NoSuchWorker, SrvdError
 

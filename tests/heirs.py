@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 
 from srvd.core.model import OpId
-from srvd.daemon import handover, will
-from srvd.daemon.statefile import unseal
+from srvd.daemon import handover
+from srvd.daemon.recovery import envelope
+from srvd.daemon.recovery.state_file import unseal
 from tests.daemon import BOOT, Srvd
 from tests.support import wait_for
 
@@ -42,7 +43,7 @@ def zygote_of(srvd: Srvd) -> psutil.Process:
 
 def is_known(srvd: Srvd, operation: int) -> bool:
     """Whether the state has it."""
-    house = handover.read(will.unpack(unseal(state(srvd).read_bytes()).data).state).house
+    house = handover.read(envelope.unpack(unseal(state(srvd).read_bytes()).data).state).house
     return OpId(operation) in house.operations
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from srvd.http.head import HeadReader, Request
-from srvd.http.inbound import Inbound
-from srvd.http.limits import Limits
-from srvd.http.refusal import Refusal
+from srvd.http.h1.head import HeadReader, Request
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.reader import Inbound
+from srvd.http.h1.refusal import Refusal
 
 TEMPLATE: dict[str, Any] = {"wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 

@@ -9,10 +9,10 @@ from functools import partial
 
 import msgpack
 
-from srvd.core import snapshot
 from srvd.core.events import Resumed, Word, WorkerGone, WorkerSaid, ZygoteGone
 from srvd.core.model import Death, Phase
-from srvd.core.state import NEVER, House
+from srvd.core.state import snapshot
+from srvd.core.state.model import NEVER, House
 from srvd.core.supervisor import Supervisor
 from srvd.ids import WorkerId
 from tests.folk import Child

@@ -16,12 +16,12 @@ from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolS
 from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, Told
 from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, ZygoteGone, ZygoteLoaded
 from srvd.core.model import Revision
-from srvd.daemon.bond import Bond
-from srvd.daemon.commons import Commons
-from srvd.daemon.kept import Kept
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.performer import Performer
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.fd_table import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
-from srvd.daemon.perform import Performer
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.prctl import become_subreaper
 from srvd.linux.scoreboard import Bell, Board

@@ -84,7 +84,7 @@ def test_every_flag_reaches_its_setting_in_the_full_command_line(monkeypatch: py
 def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None:
     code = (
         "import sys; sys.argv = ['srvd', 'start', 'a:b'];"
-        "import srvd.daemon.start as daemon; daemon.run = lambda *a, **k: print(*sorted(sys.modules)) or 0;"
+        "import srvd.daemon.entry.start as daemon; daemon.run = lambda *a, **k: print(*sorted(sys.modules)) or 0;"
         "from srvd.cli.fast import main; main()"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)
@@ -98,7 +98,7 @@ def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None
 
 
 def test_a_zygote_imports_little_before_the_application() -> None:
-    code = "import sys; import srvd.zygote.life; print(*sorted(sys.modules))"
+    code = "import sys; import srvd.zygote.main; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     unwanted = {"asyncio", "ctypes", "dataclasses", "email", "inspect", "json", "logging", "subprocess", "tempfile"}

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from srvd.ctl.client import Client
-from srvd.daemon.control import Limits, Peer
-from srvd.daemon.control_seats import Gate, Seats, Seldom
+from srvd.client.connection import Client
+from srvd.daemon.control.admission import Gate, Seats, Seldom
+from srvd.daemon.control.server import Limits, Peer
 from srvd.errors import Busy, NoDaemon, SrvdError
 from srvd.linux import fds
 from srvd.wire.codec import encode
@@ -291,7 +291,7 @@ def test_an_idle_daemon_has_no_timer(fake: Fake) -> None:
 
 
 def test_a_silent_daemon_is_given_up(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srvd.ctl.client.PATIENCE", 0.1)
+    monkeypatch.setattr("srvd.client.connection.PATIENCE", 0.1)
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
         fake.post(partial(time.sleep, 1.0))  # stuck
@@ -300,7 +300,7 @@ def test_a_silent_daemon_is_given_up(fake: Fake, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_long_silence_of_a_living_daemon_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srvd.ctl.client.PATIENCE", 0.05)
+    monkeypatch.setattr("srvd.client.connection.PATIENCE", 0.05)
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
         fake.do(lambda: fake.loop.call_later(0.5, fake.backend.finish, 1))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from srvd import __version__
+from srvd.client.connection import Client
 from srvd.core.actions import Level
-from srvd.ctl.client import Client
 from srvd.errors import (
     BadArgs,
     BadFrame,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from srvd.core.actions import Level
-from srvd.daemon.control_peers import Roles
+from srvd.daemon.control.peers import Roles
 from srvd.errors import ConfigInvalid
 from srvd.linux.identity import OVERFLOW
 from tests.fake_daemon import Fake
@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 ASK = """
 import json, os, sys
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 from srvd.errors import SrvdError
 path, uid, gid, groups, methods = json.loads(sys.argv[1])
 os.setgroups(groups); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)
@@ -108,7 +108,7 @@ def test_where_it_is_not_mapped_it_stands_for_strangers_who_have_no_role(
     roles: dict[str, list[str]], own: int, asked: list[int], said: str
 ) -> None:
     code = (
-        "import json, sys\nfrom srvd.daemon.control_peers import Roles\nfrom srvd.errors import ConfigInvalid\n"
+        "import json, sys\nfrom srvd.daemon.control.peers import Roles\nfrom srvd.errors import ConfigInvalid\n"
         "roles, own, groups = json.loads(sys.argv[1])\n"
         "try: print('role:', Roles.resolve(roles, own).of(65534, groups))\n"
         "except ConfigInvalid as exc: print('refused:', exc.message)"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from srvd.ctl.client import Client
-from srvd.daemon.control_socket import Claim
+from srvd.client.connection import Client
+from srvd.daemon.control.socket_path import Claim
 from srvd.errors import SystemRefused
 from tests.support import wait_for
 
@@ -60,7 +60,7 @@ def test_roles_open_the_folder_that_a_start_without_them_has_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
     own, other = tmp_path / "srvd", tmp_path / "other"
-    monkeypatch.setattr("srvd.daemon.control_socket.rundir", lambda uid, environ: str(own))
+    monkeypatch.setattr("srvd.daemon.control.socket_path.rundir", lambda uid, environ: str(own))
     for folder, mode in ((own, 0o755), (other, 0o700)):  # what an administrator has made stays as it was made
         Claim.open(str(folder / "a.sock"), shared=False).close()
         claim = Claim.open(str(folder / "a.sock"), shared=later == "at the start")
@@ -222,7 +222,7 @@ def test_who_opened_the_lock_of_an_owner_that_leaves_takes_a_new_one(path: str) 
     racers = 4
     os.mkdir(os.path.dirname(path))
     script = (
-        "import sys; from srvd.daemon.control_socket import Claim; from srvd.errors import SystemRefused\n"
+        "import sys; from srvd.daemon.control.socket_path import Claim; from srvd.errors import SystemRefused\n"
         "won = 0\n"
         "while won < 30:\n"
         "    try: claim = Claim.open(sys.argv[1], shared=False)\n"

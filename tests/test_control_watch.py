@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from srvd.client.connection import Client
+from srvd.client.reconnecting import Line
 from srvd.core.actions import Level
-from srvd.ctl.client import Client
-from srvd.ctl.line import Line
-from srvd.daemon.control import Limits
-from srvd.daemon.control_ring import MOST_BYTES, MOST_EVENTS, Ring
+from srvd.daemon.control.event_log import MOST_BYTES, MOST_EVENTS, Ring
+from srvd.daemon.control.server import Limits
 from srvd.errors import NoDaemon
 from srvd.wire.commands import command
 from tests.fake_daemon import Fake

@@ -6,8 +6,8 @@ from srvd.core import certificates
 from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
 from srvd.core.model import Death, Kind, OpState, Order
-from srvd.core.operations import QUEUE
-from srvd.core.state import CERTIFICATES, HISTORY, Turn, Worker
+from srvd.core.operations.queue import QUEUE
+from srvd.core.state.model import CERTIFICATES, HISTORY, Turn, Worker
 from srvd.ids import WorkerId
 from tests.folk import ROOT
 from tests.world import World

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from srvd.core.bulletin import Bulletin, Condition, bulletin
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
-from srvd.core.state import Generation, House, Operation, Pool, Worker, Zygote
+from srvd.core.state.model import Generation, House, Operation, Pool, Worker, Zygote
+from srvd.core.status.summary import Bulletin, Condition, bulletin
 from srvd.ids import GenerationId, WorkerId
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from srvd.core.actions import Fork
 from srvd.core.events import ForkRefused, Ordered, Started, Tick, Word, WorkerForked, WorkerSaid, ZygoteLoaded
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Pid, PoolSpec, Revision
-from srvd.core.moves import IN_FLIGHT
+from srvd.core.status.view import pool_map
 from srvd.core.supervisor import Supervisor
-from srvd.core.view import pool_map
+from srvd.core.transitions import IN_FLIGHT
 from srvd.ids import GenerationId, WorkerId
 
 ME = Actor(0, 1, "root")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from srvd.core import failure
+from srvd.core import backoff
 from srvd.core.model import Death, Headroom, Phase, PoolSpec, Strategy
-from srvd.core.rollout import choose
-from srvd.core.state import NEVER, Breaker, Worker
+from srvd.core.operations.rollout import choose
+from srvd.core.state.model import NEVER, Breaker, Worker
 from srvd.ids import WorkerId
 
 GIB = 1 << 30
@@ -30,25 +30,25 @@ def worker(ready_at: float | None = None, leaving: str = "", phase: Phase = Phas
 def test_the_first_failure_is_not_waited_after_and_then_the_wait_doubles_up_to_thirty_seconds(
     strikes: int, seconds: float
 ) -> None:
-    waits = [failure.delay(strikes, seed) for seed in range(200)]
+    waits = [backoff.delay(strikes, seed) for seed in range(200)]
     assert min(waits) >= seconds * 0.8 - 1e-9
     assert max(waits) <= seconds * 1.2 + 1e-9
 
 
 def test_the_jitter_spreads_pools_and_replays() -> None:
-    waits = [failure.delay(5, seed) for seed in range(100)]
+    waits = [backoff.delay(5, seed) for seed in range(100)]
     assert len(set(waits)) > 90
     assert max(waits) - min(waits) > 0.8 * 0.35
-    assert waits == [failure.delay(5, seed) for seed in range(100)]
+    assert waits == [backoff.delay(5, seed) for seed in range(100)]
 
 
 def test_a_strike_sets_the_wait_and_says_why() -> None:
     breaker = Breaker()
-    failure.strike(breaker, 10.0, 10.1, 1, "it could not boot")
+    backoff.strike(breaker, 10.0, 10.1, 1, "it could not boot")
     assert (breaker.strikes, breaker.last, breaker.until, breaker.reason) == (1, 10.1, -NEVER, "it could not boot")
-    failure.strike(breaker, 10.1, 10.2, 1, "again")
+    backoff.strike(breaker, 10.1, 10.2, 1, "again")
     assert breaker.strikes == 2
-    assert breaker.until == 10.2 + failure.delay(2, 1)
+    assert breaker.until == 10.2 + backoff.delay(2, 1)
     breaker.clear()
     assert (breaker.strikes, breaker.until, breaker.reason) == (0, -NEVER, "")
 
@@ -67,25 +67,25 @@ def test_a_strike_sets_the_wait_and_says_why() -> None:
 def test_strikes_count_attempts_and_a_minute_of_health_begins_anew(asked: float, died: float, strikes: int) -> None:
     breaker = Breaker()
     breaker.strikes, breaker.last = 3, 10.0
-    failure.strike(breaker, asked, died, 1, "")
+    backoff.strike(breaker, asked, died, 1, "")
     assert breaker.strikes == strikes
 
 
 def test_a_burst_of_refused_forks_is_one_refusal() -> None:
     breaker = Breaker()
     for _ in range(8):
-        failure.refusal(breaker, 10.0, 1, "EAGAIN")
+        backoff.refusal(breaker, 10.0, 1, "EAGAIN")
     assert (breaker.refusals, breaker.strikes) == (1, 0)
-    assert breaker.until == 10.0 + failure.delay(2, 1)
-    failure.refusal(breaker, breaker.until, 2, "EAGAIN")
+    assert breaker.until == 10.0 + backoff.delay(2, 1)
+    backoff.refusal(breaker, breaker.until, 2, "EAGAIN")
     assert breaker.refusals == 2
 
 
 def test_refused_forks_are_given_up_after_some_twelve_seconds() -> None:
     for seed in range(20):
         breaker, now = Breaker(), 0.0
-        while not failure.is_hopeless(breaker):
-            failure.refusal(breaker, now, seed, "EAGAIN")
+        while not backoff.is_hopeless(breaker):
+            backoff.refusal(breaker, now, seed, "EAGAIN")
             last, now = now, breaker.until
         assert 0.8 * 12.7 - 0.01 <= last <= 1.2 * 12.7 + 0.01
 
@@ -94,20 +94,20 @@ def test_refused_forks_are_given_up_after_some_twelve_seconds() -> None:
 def test_three_strikes_end_an_order_and_five_are_a_crash_loop(strikes: int, hopeless: bool, crashing: bool) -> None:
     breaker = Breaker()
     breaker.strikes = strikes
-    assert failure.is_hopeless(breaker) == hopeless
-    assert failure.is_crashing(breaker) == crashing
+    assert backoff.is_hopeless(breaker) == hopeless
+    assert backoff.is_crashing(breaker) == crashing
 
 
 def test_who_has_no_strike_is_never_forgiven_and_needs_not_be() -> None:
     breaker = Breaker()
-    assert failure.forgiven_at(breaker) == NEVER
-    failure.strike(breaker, 10.0, 11.0, 1, "")
-    assert failure.forgiven_at(breaker) == 11.0 + failure.FORGIVEN_AFTER
+    assert backoff.forgiven_at(breaker) == NEVER
+    backoff.strike(breaker, 10.0, 11.0, 1, "")
+    assert backoff.forgiven_at(breaker) == 11.0 + backoff.FORGIVEN_AFTER
 
 
 @pytest.mark.parametrize(("ready_at", "now", "strike"), [(None, 500.0, True), (10.0, 10.9, True), (10.0, 11.0, False)])
 def test_a_death_before_a_second_of_readiness_is_a_strike(ready_at: float | None, now: float, strike: bool) -> None:
-    assert failure.is_strike(worker(ready_at), now) is strike
+    assert backoff.is_strike(worker(ready_at), now) is strike
 
 
 # -- what ---------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ FAILED = Death(exit_code=3)
 )
 def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: Death, cause: str) -> None:
     dead = worker(100.5 if ready else None, leaving, phase)
-    assert failure.cause(dead, death) == cause
+    assert backoff.cause(dead, death) == cause
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: D
     ],
 )
 def test_a_death_is_told_in_words(leaving: str, phase: Phase, death: Death, said: str) -> None:
-    assert failure.summary(worker(100.5, leaving, phase), death) == said
+    assert backoff.summary(worker(100.5, leaving, phase), death) == said
 
 
 # -- how ----------------------------------------------------------------------------------------------------------

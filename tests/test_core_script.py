@@ -15,7 +15,7 @@ from srvd.core import actions, events
 from srvd.core.actions import Action, Note, TellWorker, Told
 from srvd.core.events import Event, Started, Tick, Word, WorkerGone, WorkerSaid
 from srvd.core.model import Death
-from srvd.core.script import read, spell
+from srvd.core.trace import read, spell
 from srvd.ids import GenerationId, WorkerId
 
 RECORDS: tuple[type, ...] = (*get_args(Event), *get_args(Action))

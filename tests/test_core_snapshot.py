@@ -14,11 +14,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from srvd.core import snapshot
 from srvd.core.events import Event
 from srvd.core.model import Death, Kind, Order, Phase
-from srvd.core.plain import Misfit, codec
-from srvd.core.state import CERTIFICATES, Generation, House, Operation, Pool, Worker
+from srvd.core.state import snapshot
+from srvd.core.state.codec import Misfit, codec
+from srvd.core.state.model import CERTIFICATES, Generation, House, Operation, Pool, Worker
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.folk import Claims

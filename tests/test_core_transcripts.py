@@ -8,7 +8,7 @@ A transcript (`transcripts/NAME.txt`) begins with comments, the first of which i
 
 an event at its time (monotonic seconds), the actions that follow from it, and, after each `Ended`, a line with `=` that
 shows the operation's end as `srvctl op show` would. A dot lets time pass. Events and actions are spelled by
-`srvd.core.script`. Three rules:
+`srvd.core.trace`. Three rules:
 
 - `# after NAME` – the events of that transcript come first; they are claimed there and not here.
 - `# with notes` – the sentences for the log are claimed, too; else they are left out.
@@ -37,8 +37,8 @@ import pytest
 
 from srvd.core.actions import Action, Ended, Note
 from srvd.core.events import Event, Tick
-from srvd.core.script import read, spell
 from srvd.core.supervisor import Supervisor
+from srvd.core.trace import read, spell
 
 FOLDER = Path(__file__).parent / "transcripts"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))

@@ -64,7 +64,7 @@ def test_the_walk_finds_a_bug(mutant: Mutant, tmp_path: Path) -> None:
 
 def _mutate(mutant: Mutant, folder: Path) -> None:
     """A copy of the core with the bug in it, and of the walk."""
-    for part in ("__init__.py", "errors.py", "ids.py", "record.py"):
+    for part in ("__init__.py", "errors.py", "ids.py", "quoting.py", "record.py"):
         (folder / "srvd").mkdir(exist_ok=True)
         shutil.copy(SOURCE / part, folder / "srvd")
     shutil.copytree(SOURCE / "core", folder / "srvd" / "core", ignore=shutil.ignore_patterns("__pycache__"))

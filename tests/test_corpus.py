@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from srvd.http.limits import Limits
+from srvd.http.h1.limits import Limits
 from tests import corpus
 from tests.conftest import Starter
 from tests.corpus import Case, Expected

@@ -18,9 +18,9 @@ from typing import Any, cast
 import pytest
 
 from srvd import __version__
+from srvd.client.find import Named
+from srvd.client.reconnecting import Line
 from srvd.ctl.commands import Asked, _interrupted
-from srvd.ctl.find import Named
-from srvd.ctl.line import Line
 from srvd.ctl.stacks import told
 from srvd.ctl.views import _strength
 from srvd.errors import EXIT
@@ -250,7 +250,7 @@ def test_the_stacks_of_a_death_are_shown_like_those_of_a_dump(daemon: Daemon) ->
         "    thread 0x7f01, the innermost call first:\n"
         "      /srv/shop/stock\\x1b[31m.py:61 in reserve\n"
         "      2 more, of srvd and of Python\n"
-        "    outside of the application: worker/threads.py:252 in _await_call\n"
+        "    outside of the application: worker/wsgi/scheduler.py:252 in _await_call\n"
     ) in daemon.ctl("why").stdout
 
 

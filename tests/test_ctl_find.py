@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from srvd.ctl.find import Named, find, start_hint
+from srvd.client.find import Named, find, start_hint
 from srvd.errors import BadArgs, NoDaemon
 from tests.conftest import Starter
 
@@ -51,9 +51,9 @@ class Places:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
-    monkeypatch.setattr("srvd.wire.places.SYSTEM_RUNDIR", str(tmp_path / "none"))
-    monkeypatch.setattr("srvd.wire.places.USERS_RUNDIR", str(tmp_path / "users"))
-    monkeypatch.setattr("srvd.wire.places.TEMPORARY", str(tmp_path / "temporary"))
+    monkeypatch.setattr("srvd.wire.paths.SYSTEM_RUNDIR", str(tmp_path / "none"))
+    monkeypatch.setattr("srvd.wire.paths.USERS_RUNDIR", str(tmp_path / "users"))
+    monkeypatch.setattr("srvd.wire.paths.TEMPORARY", str(tmp_path / "temporary"))
     made = Places(tmp_path)
     yield made
     for sock in made.sockets:
@@ -98,7 +98,7 @@ def test_a_daemon_whose_socket_answers_is_offered_by_it_and_not_by_a_signal_that
     shop.socket = places.directory / "shop.sock"
     shop.command[shop.command.index("--socket") + 1] = str(shop.socket)
     shop.start()
-    monkeypatch.setattr("srvd.ctl.find.rundirs", lambda uid, environ: [str(places.directory)])
+    monkeypatch.setattr("srvd.client.find.rundirs", lambda uid, environ: [str(places.directory)])
     assert f"such as {shop.socket}" in start_hint()
     assert f"pid {shop.pid} " not in start_hint()
     shop.socket.unlink()

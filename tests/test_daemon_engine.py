@@ -12,11 +12,11 @@ from srvd.config.settings import Config
 from srvd.core.events import Ordered, Tick
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
-from srvd.daemon.commons import Commons
-from srvd.daemon.engine import Engine
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.performer import Performer
+from srvd.daemon.dispatcher import Engine
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
-from srvd.daemon.perform import Performer
 from srvd.linux.scoreboard import Bell
 from srvd.log import Log
 

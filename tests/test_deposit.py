@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from srvd.daemon.bond import Bond
-from srvd.daemon.deposit import Deposit, find
-from srvd.daemon.kept import Kept
-from srvd.daemon.statefile import HEADER, LIMIT, Sealed, seal, unseal
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.recovery.fd_store import Deposit, find
+from srvd.daemon.recovery.state_file import HEADER, LIMIT, Sealed, seal, unseal
 from srvd.errors import Unsupported
 from srvd.linux.rendezvous import new_name
 from srvd.linux.systemd import Passed, Unit

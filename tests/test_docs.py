@@ -339,7 +339,7 @@ def test_a_worker_takes_the_steps_of_a_request_as_they_are_written(tmp_path: Pat
     # The order of first calls: what is called again for the next request is not counted twice.
     steps = [f"{path}:{name}" for path, name in flows()["A request"]]
     assert set(steps) <= set(called)
-    before = steps[: steps.index("worker/wsgi.py:Exchange.start") + 1]
+    before = steps[: steps.index("worker/wsgi/exchange.py:Exchange.start") + 1]
     assert before == [step for step in called if step in before]
 
 

@@ -13,7 +13,7 @@ from http.client import HTTPException
 import psutil
 import pytest
 
-from srvd.daemon.silence import LOOK, PATIENCE
+from srvd.daemon.watch.liveness import LOOK, PATIENCE
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, ask, toml

@@ -17,26 +17,29 @@ from srvd.config.load import load
 from srvd.config.settings import Config
 from srvd.config.source import Source
 from srvd.core.model import Revision
-from srvd.core.plain import codec
-from srvd.daemon import bond, commons, control, handover, worker, zygotes
-from srvd.daemon.control_desk import Memory
-from srvd.daemon.control_idem import Idems, Remembered
-from srvd.daemon.control_idem import Kept as KeptOrder
-from srvd.daemon.control_ring import Events, Ring
-from srvd.daemon.control_socket import Held
+from srvd.core.state.codec import codec
+from srvd.daemon import handover
+from srvd.daemon.children import commons, worker, zygotes
+from srvd.daemon.children.output import Output, Read
+from srvd.daemon.children.performer import Family
+from srvd.daemon.control import server
+from srvd.daemon.control.event_log import Events, Ring
+from srvd.daemon.control.idempotency import Idems, Remembered
+from srvd.daemon.control.idempotency import Kept as KeptOrder
+from srvd.daemon.control.requests import Memory
+from srvd.daemon.control.socket_path import Held
+from srvd.daemon.family import lock
+from srvd.daemon.fd_table import Kept
 from srvd.daemon.handover import Handover, Shell
-from srvd.daemon.kept import Kept
 from srvd.daemon.listener import Key, Plan
 from srvd.daemon.listeners import Carried, Listening
-from srvd.daemon.output import Output, Read
-from srvd.daemon.perform import Family
-from srvd.daemon.program import Program, this_program
+from srvd.daemon.upgrade.program import Program, this_program
 from srvd.errors import Unsupported
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.socket_files import PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit
-from srvd.wire import family
+from srvd.wire import links
 from tests.authority import Authority
 from tests.test_core_snapshot import STATES, busy_house
 
@@ -71,7 +74,7 @@ def shell(made: Config) -> Shell:
     idems.remember(0, "a key", Remembered("scale", {"size": 3, "wait": True}, 2))
     return Shell(
         version="0.1.0",
-        protocol=family.PROTOCOL,
+        protocol=links.PROTOCOL,
         program=Program(("/usr/bin/srvd",), "/usr/bin/python3", "/usr/lib/python3"),
         source=Source(None, {"--workers": "2", "--bind": (":80", ":81")}).carry(),
         daemonized=False,
@@ -90,10 +93,10 @@ def shell(made: Config) -> Shell:
             (commons.Carried(generation, 8, 1, 77),),
         ),
         overdue={first: 3.25},
-        control=control.Carried("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
+        control=server.Carried("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
         unit=Unit(),
         stored=("srvd/listener/web",),
-        bond=bond.Carried("/run/srvd.sock.family", "srvd-0"),
+        bond=lock.Carried("/run/srvd.sock.family", "srvd-0"),
     )
 
 
@@ -115,7 +118,7 @@ def test_the_recorded_state_of_a_version_that_had_one_scoreboard_for_all_is_refu
 def test_a_recorded_state_is_read(path: Path) -> None:
     """As far as it is the daemon's: workers that speak another version are a reason of their own to refuse."""
     plain = msgpack.unpackb(path.read_bytes(), strict_map_key=False)
-    plain["shell"]["protocol"] = family.PROTOCOL
+    plain["shell"]["protocol"] = links.PROTOCOL
     found = handover.read(msgpack.packb(plain))
     assert found.shell.source.texts == {"--workers": "2"}
     assert found.shell.family.workers[0].id == WorkerId("web", 1, 1)

@@ -1,4 +1,4 @@
-"""Claims about the lines of the access log (http/access.py): each atom, the named formats, escapes, lengths."""
+"""Claims about the lines of the access log (http/access_format.py): each atom, the named formats, escapes, lengths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srvd.http.access import ATOMS, LONGEST, PRESETS, Place, Record, compile_format, explain_problem
+from srvd.http.access_format import ATOMS, LONGEST, PRESETS, Place, Record, compile_format, explain_problem
 
 PLACE = Place(4711, lambda at: 3600)
 AT = 1_767_362_645.25  # 2026-01-02 14:04:05.25 UTC

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from srvd.http.body import ChunkedBody, CountedBody
-from srvd.http.limits import Limits
-from srvd.http.refusal import Refusal
+from srvd.http.h1.body import ChunkedBody, CountedBody
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.refusal import Refusal
 from tests.http_feed import bytewise, feed, request, whole
 
 HEAD = request("Transfer-Encoding: chunked", line="POST / HTTP/1.1")

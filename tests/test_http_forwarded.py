@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srvd.http.forwarded import FIELDS, FORWARDED, X_FORWARDED, ForwardedReader, believe, disbelieve
-from srvd.http.limits import Limits
-from srvd.http.networks import Networks
-from srvd.http.refusal import Refusal
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.refusal import Refusal
+from srvd.http.proxies.forwarded import FIELDS, FORWARDED, X_FORWARDED, ForwardedReader, believe, disbelieve
+from srvd.http.proxies.networks import Networks
 from tests.http_feed import TEMPLATE, feed, request
 
 INSIDE = Networks(["10.0.0.0/8", "192.168.7.7", "fd00::/8", "unix"])

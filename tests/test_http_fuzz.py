@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from srvd.http.head import HeadReader
-from srvd.http.limits import Limits
+from srvd.http.h1.head import HeadReader
+from srvd.http.h1.limits import Limits
 from tests import h11_reading, http_feed, http_streams
 from tests.h11_reading import Reading
 from tests.http_feed import Outcome

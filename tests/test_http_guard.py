@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srvd.http.limits import Limits
+from srvd.http.h1.limits import Limits
 from tests.http_feed import bytewise, request, whole
 
 CHUNKED = "Transfer-Encoding: chunked"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srvd.http import guard
-from srvd.http.head import HeadReader
-from srvd.http.inbound import Inbound
-from srvd.http.limits import Limits
-from srvd.http.refusal import Refusal
+from srvd.http.h1 import guard
+from srvd.http.h1.head import HeadReader
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.reader import Inbound
+from srvd.http.h1.refusal import Refusal
 from tests.http_feed import TEMPLATE, feed, request, whole
 from tests.test_http_guard import ACCEPTED, REFUSED
 

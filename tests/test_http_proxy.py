@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srvd.http.proxy import LONGEST, Endpoints, ProxyInvalid, ProxyReader, _crc32c
+from srvd.http.proxies.proxy_protocol import LONGEST, Endpoints, ProxyInvalid, ProxyReader, _crc32c
 
 MAGIC = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = socket.inet_aton("192.0.2.7") + socket.inet_aton("198.51.100.1") + struct.pack(">HH", 56324, 443)

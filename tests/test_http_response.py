@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from srvd.http import response
-from srvd.http.clock import Stamp, date
-from srvd.http.refusal import REASONS, answer
-from srvd.http.response import Framing, ResponseInvalid, check_fields, check_status, open_response
+from srvd.http.h1 import response
+from srvd.http.h1.date import Stamp, date
+from srvd.http.h1.refusal import REASONS, answer
+from srvd.http.h1.response import Framing, ResponseInvalid, check_fields, check_status, open_response
 
 STAMP = b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import srvd
-from srvd.daemon.keepsake import Keepsake, is_keepsake
+from srvd.daemon.upgrade.source_archive import Keepsake, is_keepsake
 
 FOLDER = str(Path(srvd.__file__).parent.parent)
 

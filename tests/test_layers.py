@@ -31,20 +31,23 @@ CLOCKS = {f"{name}{unit}" for name in ("time", "monotonic", "perf_counter", "pro
 LATE = {
     ("__main__.py", "srvd.linux.interpreter"),  # only a start begins with an interpreter
     ("__main__.py", "srvd.cli.fast"),  # after that: it boots while this is imported
-    ("cli/start.py", "srvd.daemon.start"),  # what makes a start slow; bad news on the command line must not wait for it
+    (
+        "cli/start.py",
+        "srvd.daemon.entry.start",
+    ),  # what makes a start slow; bad news on the command line must not wait for it
     ("cli/fast.py", "srvd.cli.app"),  # click costs 18 ms, which a plain start does not wait for
-    ("cli/app.py", "srvd.daemon.trial"),  # only `srvd check` starts processes
-    ("cli/app.py", "srvd.daemon.selfcheck"),  # it imports everything
+    ("cli/app.py", "srvd.daemon.entry.load_check"),  # only `srvd check` starts processes
+    ("cli/app.py", "srvd.daemon.entry.self_check"),  # it imports everything
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
-    ("daemon/engine.py", "srvd.core.script"),  # only with log_level = "debug"
-    ("daemon/start.py", "srvd.daemon.succession"),  # daemons seldom die, and every start would wait for it
-    ("zygote/life.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
+    ("daemon/dispatcher.py", "srvd.core.trace"),  # only with log_level = "debug"
+    ("daemon/entry/start.py", "srvd.daemon.recovery.recover"),  # daemons seldom die, and every start would wait for it
+    ("zygote/main.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
     ("zygote/child.py", "site"),  # only where it was left out before
-    ("linux/lifeline.py", "ctypes"),  # a Python may be built without it
-    ("daemon/sample.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
-    ("zygote/fronting.py", "srvd.worker.front"),  # only for listeners with PROXY, TLS or trusted proxies
-    ("worker/front.py", "srvd.worker.encrypted"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS
+    ("linux/deadman.py", "ctypes"),  # a Python may be built without it
+    ("daemon/watch/headroom.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
+    ("zygote/fronting.py", "srvd.worker.net.front"),  # only for listeners with PROXY, TLS or trusted proxies
+    ("worker/net/front.py", "srvd.worker.net.tls"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS
     ("config/values.py", "ipaddress"),  # 2 ms, only when a configuration names networks
     ("config/check.py", "srvd.tls.context"),  # ssl costs 11 ms, and is needed only when certificates are named
     ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from srvd.linux import lifeline
+from srvd.linux import deadman
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, is_alive, toml
 from tests.heirs import HELD, adopted, die, die_with_zygote, pids
@@ -52,10 +52,10 @@ def test_the_kernel_tells_when_the_last_holder_is_gone_and_only_then(tmp_path: P
     pid = os.fork()
     if pid == 0:
         try:
-            assert lifeline.prepare()
+            assert deadman.prepare()
             os.close(hold)
             os.close(other)
-            lifeline.own(end)
+            deadman.own(end)
             (tmp_path / "ready").touch()
             while True:
                 signal.pause()
@@ -95,7 +95,7 @@ def test_who_has_lost_both_lives_as_long_as_its_loop_turns_and_without_limit_whe
     srvd = starter(config=toml(f"workers = 1\nthreads = {threads}"), code=HELD + APP)
     assert left_of(srvd) == 0.0
     before = die_with_zygote(srvd)
-    wait_for(lambda: lifeline.SECONDS - 5 < left_of(srvd) <= lifeline.SECONDS)
+    wait_for(lambda: deadman.SECONDS - 5 < left_of(srvd) <= deadman.SECONDS)
     held = hold(srvd)
     adopted(srvd)
     assert pids(srvd) == before
@@ -142,7 +142,7 @@ def test_who_is_stuck_in_c_and_has_lost_both_is_ended_and_others_live_on(starter
         (stuck,) = (one["pid"] for one in srvd.serving() if one["busy"])
         die_with_zygote(srvd)
         left = {one.pid: one for one in srvd.adopted}
-        wait_for(lambda: not is_alive(left[stuck]), lifeline.SECONDS + BOOT)
+        wait_for(lambda: not is_alive(left[stuck]), deadman.SECONDS + BOOT)
         others = [one for pid, one in left.items() if pid != stuck and is_alive(one)]
         assert len(others) == (1 if patience else 0)
     if patience:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from srvd.daemon.children.stack_file import Stacks, Trace, make_file
 from srvd.daemon.loop import Loop
-from srvd.daemon.stacks import Stacks, Trace, make_file
 from srvd.linux import procfs, stacks
 from srvd.wire.stacks import threads_of
 from tests.support import wait_for

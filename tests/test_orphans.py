@@ -18,18 +18,18 @@ from pathlib import Path
 import pytest
 
 from srvd.core.events import ZygoteGone
-from srvd.core.state import House
-from srvd.daemon import latecomers
-from srvd.daemon.bond import Bond
-from srvd.daemon.latecomers import Latecomers
-from srvd.daemon.orphans import Calls, Orphan
-from srvd.daemon.stacks import make_file
-from srvd.daemon.strays import Stray
+from srvd.core.state.model import House
+from srvd.daemon.children.stack_file import make_file
+from srvd.daemon.family.callers import Calls, Orphan
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.recovery import late_callers
+from srvd.daemon.recovery.late_callers import Latecomers
+from srvd.daemon.recovery.rejects import Stray
 from srvd.errors import SystemRefused
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds, lifeline, process, rendezvous
+from srvd.linux import deadman, fds, process, rendezvous
 from srvd.linux.scoreboard import Board
-from srvd.wire import family
+from srvd.wire import links
 from tests.stage import Stage
 from tests.support import wait_for
 
@@ -111,15 +111,15 @@ def get(address: tuple[str, int], path: str = "/") -> str:
         connection.close()
 
 
-def say(orphan: Orphan, message: family.Message, *passed: int) -> None:
-    assert fds.send(orphan.link, family.encode(message), passed)
+def say(orphan: Orphan, message: links.Message, *passed: int) -> None:
+    assert fds.send(orphan.link, links.encode(message), passed)
 
 
-def hear(orphan: Orphan, allowed: tuple[type[family.Message], ...]) -> tuple[family.Message, list[int]]:
+def hear(orphan: Orphan, allowed: tuple[type[links.Message], ...]) -> tuple[links.Message, list[int]]:
     orphan.link.settimeout(20)
-    received = fds.receive(orphan.link, family.LIMIT, 1, wait=True)
+    received = fds.receive(orphan.link, links.LIMIT, 1, wait=True)
     assert received is not None
-    return family.decode(received[0], allowed), received[1]
+    return links.decode(received[0], allowed), received[1]
 
 
 def ends(pid: int) -> Callable[[], bool]:
@@ -144,10 +144,10 @@ def test_an_orphan_serves_on_and_obeys_the_next_daemon(home: Family) -> None:
     assert get(address) == str(pid)
     orphan = home.wait_call(worker)
     assert (orphan.pid, orphan.here.draining) == (pid, False)
-    say(orphan, family.Adopted())
+    say(orphan, links.Adopted())
     assert get(address) == str(pid)
-    say(orphan, family.Drain(5.0, leaving=False, left_over=[]))
-    assert hear(orphan, family.FROM_WORKER)[0] == family.Bye()
+    say(orphan, links.Drain(5.0, leaving=False, left_over=[]))
+    assert hear(orphan, links.FROM_WORKER)[0] == links.Bye()
     wait_for(over)
     orphan.close()
 
@@ -272,17 +272,17 @@ def test_an_orphaned_zygote_tells_who_died_meanwhile_and_forks_for_the_next_daem
     zygote.close()  # who heard it died, too: the next one is told the same
     zygote = home.wait_call(generation)
     assert zygote.ends() == [(1, process.Ended(signal=signal.SIGKILL))]
-    say(zygote, family.Adopted())
+    say(zygote, links.Adopted())
     ours, theirs = fds.link_pair()
     read, write = os.pipe()
-    stacks, end = make_file(), lifeline.end_of(zygote.lifeline)
-    say(zygote, family.Fork(3, 7), theirs.fileno(), write, stacks, read, end)
-    forked, passed = hear(zygote, family.FROM_ZYGOTE)
-    assert isinstance(forked, family.Forked)
+    stacks, end = make_file(), deadman.end_of(zygote.lifeline)
+    say(zygote, links.Fork(3, 7), theirs.fileno(), write, stacks, read, end)
+    forked, passed = hear(zygote, links.FROM_ZYGOTE)
+    assert isinstance(forked, links.Forked)
     ours.settimeout(20)
-    assert family.decode(ours.recv(family.LIMIT), family.FROM_WORKER) == family.Ready()
+    assert links.decode(ours.recv(links.LIMIT), links.FROM_WORKER) == links.Ready()
     assert get(address) == str(stage.pid(other))
-    ours.send(family.encode(family.Drain(1.0, leaving=True, left_over=[])))
+    ours.send(links.encode(links.Drain(1.0, leaving=True, left_over=[])))
     fds.close_all([ours.detach(), theirs.detach(), read, write, stacks, end, *passed])
     zygote.dismiss()
     home.wait_call(other).dismiss()
@@ -298,7 +298,7 @@ def test_a_daemon_that_dies_before_it_has_adopted_is_followed_by_the_next(home: 
         for who in (worker, generation):
             orphan = home.wait_call(who)
             if adopted:
-                say(orphan, family.Adopted())
+                say(orphan, links.Adopted())
             orphan.close()
         assert get(address)
     home.wait_call(generation).dismiss()
@@ -334,7 +334,7 @@ def test_whoever_says_nothing_that_makes_sense_is_not_of_the_family(home: Family
 
 
 def _claim(pool: str) -> bytes:
-    return family.encode(family.Here(pool, 1, 1, False, [], []))
+    return links.encode(links.Here(pool, 1, 1, False, [], []))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -404,7 +404,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 
 
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latecomers, "STRAYS", 2.0)
+    monkeypatch.setattr(late_callers, "STRAYS", 2.0)
     calls = Calls(home.bond.rendezvous, USERS)
     late = Latecomers(calls, home.stage.performer, House(), lambda event: None, [])
     late.attach(home.stage.loop)

@@ -16,9 +16,9 @@ import pytest
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
+from srvd.daemon.children.output import LINE, TAIL, Output
+from srvd.daemon.children.spawn import Fronts, keyless
 from srvd.daemon.listeners import Listeners
-from srvd.daemon.output import LINE, TAIL, Output
-from srvd.daemon.spawn import Fronts, keyless
 from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux import sockets
 from srvd.tls.material import Material

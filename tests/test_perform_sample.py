@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from srvd.core.model import Phase, Pid, PoolSpec, Revision
-from srvd.core.state import Generation, House, Pool, Worker
-from srvd.daemon import sample
+from srvd.core.state.model import Generation, House, Pool, Worker
+from srvd.daemon.watch import headroom
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import LaneFacts
 from tests.stage import Stage
@@ -47,7 +47,7 @@ def house(stage: Stage, worker: WorkerId) -> House:
 
 def test_headroom_says_what_is_there_and_what_one_more_worker_costs(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1)
-    web, other = sample.headroom(house(stage, worker), ["web", "other"])
+    web, other = headroom.headroom(house(stage, worker), ["web", "other"])
     assert (web[0], other[0]) == ("web", "other")
     assert web[1].available_bytes == other[1].available_bytes > 1 << 20
     # A generation of one worker: its proportional size and as much for its zygote.
@@ -56,9 +56,9 @@ def test_headroom_says_what_is_there_and_what_one_more_worker_costs(stage: Stage
 
 
 def test_a_limit_of_the_control_group_bounds_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "memory_left", lambda: 12345)
-    ((_, headroom),) = sample.headroom(House(limit=10), ["web"])
-    assert headroom.available_bytes == 12345
+    monkeypatch.setattr(headroom, "memory_left", lambda: 12345)
+    ((_, web),) = headroom.headroom(House(limit=10), ["web"])
+    assert web.available_bytes == 12345
 
 
 def test_what_cannot_be_measured_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_what_cannot_be_measured_is_absent(monkeypatch: pytest.MonkeyPatch) -> N
         raise FileNotFoundError("/proc/meminfo")  # as under ProcSubset=pid
 
     monkeypatch.setattr(psutil, "virtual_memory", refuse)
-    assert sample.headroom(House(limit=10), ["web"]) == ()
+    assert headroom.headroom(House(limit=10), ["web"]) == ()
 
 
 def _pss(pid: int) -> int:

@@ -23,10 +23,10 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.model import Death
-from srvd.daemon import workers
-from srvd.daemon.stacks import Trace
+from srvd.daemon.children import workers
+from srvd.daemon.children.stack_file import Trace
 from srvd.ids import GenerationId, WorkerId
-from srvd.wire import family
+from srvd.wire import links
 from tests.stage import GOOD, Stage, open_fds
 
 
@@ -207,7 +207,7 @@ def _stacks_of(stage: Stage, generation: GenerationId) -> str:
 
 def test_the_last_order_of_a_worker_that_is_away_is_its_order_in_the_next_program_as_well(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1, ready=False)
-    held = family.Drain(5.0, leaving=False, left_over=[])
+    held = links.Drain(5.0, leaving=False, left_over=[])
     known = stage.performer.workers._workers[worker]
     stage.until(lambda: known.ready)
     known.held = held  # as for one that was adopted, and has not come

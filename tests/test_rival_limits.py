@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from srvd.config.settings import PoolSettings
 from srvd.worker.loop import Loop
-from srvd.worker.wear import Wear
+from srvd.worker.recycling import Wear
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import toml

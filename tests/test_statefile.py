@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from srvd.daemon import statefile
-from srvd.daemon.deposit import Deposit
 from srvd.daemon.loop import Loop
-from srvd.daemon.statefile import StateFile
+from srvd.daemon.recovery import state_file
+from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.state_file import StateFile
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def spin(loop: Loop, seconds: float) -> None:
 def test_a_state_that_could_not_be_written_is_when_it_can_though_nothing_happens(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statefile, "_AGAIN", 0.01)
+    monkeypatch.setattr(state_file, "_AGAIN", 0.01)
     folder, said = tmp_path / "run", list[str]()
     folder.mkdir()
     path = folder / "control.sock.state"
@@ -36,17 +36,17 @@ def test_a_state_that_could_not_be_written_is_when_it_can_though_nothing_happens
     file = StateFile(str(path), Deposit(""), lambda: content[0], said.append)
     file.attach(loop)
     spin(loop, 0.01)
-    assert statefile.read(str(path)) is not None
+    assert state_file.read(str(path)) is not None
     (folder / "control.sock.state.new").mkdir()  # in the way, as a full disk is
     del content[0]
     file.touch()
     spin(loop, 0.1)
-    assert statefile.read(str(path)) is None  # not the former one, which would be believed
+    assert state_file.read(str(path)) is None  # not the former one, which would be believed
     assert len(said) == 1
     assert "cannot adopt its workers" in said[0]
     (folder / "control.sock.state.new").rmdir()
     spin(loop, 0.1)
-    written = statefile.read(str(path))
+    written = state_file.read(str(path))
     assert written is not None
     assert written.data == b"two"
     assert len(said) == 2

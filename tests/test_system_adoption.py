@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from srvd.daemon.statefile import Sealed, seal, unseal
+from srvd.daemon.recovery.state_file import Sealed, seal, unseal
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BOOT, free_port, is_alive, toml

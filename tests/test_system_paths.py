@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from srvd.config.settings import DaemonSettings
-from srvd.daemon import ground
-from srvd.daemon.control_socket import Claim
+from srvd.daemon.control.socket_path import Claim
+from srvd.daemon.recovery import preconditions
 from srvd.errors import SystemRefused
 from srvd.linux.systemd import Unit
-from srvd.wire.places import family_path
+from srvd.wire.paths import family_path
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import Srvd, ask, free_port, is_alive, toml
@@ -243,21 +243,21 @@ def test_a_start_names_the_instance_of_its_name_that_runs_in_another_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was started from a login, and now from cron. (As root there is but one place: the rule is asked directly.)"""
-    monkeypatch.setattr(ground, "own_rundirs", lambda uid, environ: (str(tmp_path / "a"), str(tmp_path / "b")))
-    monkeypatch.setattr(ground, "rundir", lambda uid, environ: str(tmp_path / "a"))
+    monkeypatch.setattr(preconditions, "own_rundirs", lambda uid, environ: (str(tmp_path / "a"), str(tmp_path / "b")))
+    monkeypatch.setattr(preconditions, "rundir", lambda uid, environ: str(tmp_path / "a"))
     path = str(tmp_path / "b" / "shop.sock")
     settings = DaemonSettings(name="shop")
     login = Claim.open(path, shared=False)
     try:
         with pytest.raises(SystemRefused, match=f"runs already, with its control socket {path}"):
-            ground.prepare(settings, Unit())
+            preconditions.prepare(settings, Unit())
     finally:
         login.close()
     with open(family_path(path), "w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(SystemRefused, match=f"has died and left its workers, by {path}") as refused:
-            ground.prepare(settings, Unit())
+            preconditions.prepare(settings, Unit())
         assert f"--socket {path} adopts them" in refused.value.hint
-    made = ground.prepare(settings, Unit())
+    made = preconditions.prepare(settings, Unit())
     made.claim.close()
     made.bond.close(remove=True)

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from srvd.daemon import handover, will
-from srvd.daemon.statefile import unseal
+from srvd.daemon import handover
+from srvd.daemon.recovery import envelope
+from srvd.daemon.recovery.state_file import unseal
 from srvd.errors import BadArgs
 from tests import apps
 from tests.conftest import Starter
@@ -50,7 +51,7 @@ def test_a_worker_that_booted_after_the_last_writing_obeys(starter: Starter) -> 
 
 def told(srvd: Srvd) -> str:
     """What the state says, for people."""
-    return repr(handover.read(will.unpack(unseal(state(srvd).read_bytes()).data).state))
+    return repr(handover.read(envelope.unpack(unseal(state(srvd).read_bytes()).data).state))
 
 
 @pytest.mark.parametrize("kept", ["old state", "no state"])

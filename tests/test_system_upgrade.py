@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from srvd.ctl.line import RECONNECT
-from srvd.daemon.upgrade import TAKEOVER_SECONDS
+from srvd.client.reconnecting import RECONNECT
+from srvd.daemon.upgrade.replace import TAKEOVER_SECONDS
 from srvd.errors import EXIT, Conflict, ShuttingDown, SrvdError
 from tests import apps
 from tests.conftest import Starter
@@ -28,7 +28,9 @@ from tests.versions import Versions
 
 pytestmark = pytest.mark.system
 
-BROKEN_AT_IMPORT = {"daemon/answers.py": ("class Answers:", "raise RuntimeError('not finished')\nclass Answers:")}
+BROKEN_AT_IMPORT = {
+    "daemon/control/backend.py": ("class Answers:", "raise RuntimeError('not finished')\nclass Answers:")
+}
 """What the self-check finds."""
 
 AFTER_EXEC = "import sys\nif '-c' in sys.orig_argv[:4]:\n    raise RuntimeError('no luck')\n"
@@ -36,10 +38,10 @@ AFTER_EXEC = "import sys\nif '-c' in sys.orig_argv[:4]:\n    raise RuntimeError(
 
 FAILS = "        raise OSError('no luck')\n"
 BROKEN_IN_PLACE = {
-    "by ending the process": {"daemon/takeover.py": ("    note = int", "    sys.exit('no luck')\n    note = int")},
-    "before it is imported": {"daemon/takeover.py": ("__all__ =", f"{AFTER_EXEC}__all__ =")},
+    "by ending the process": {"daemon/entry/resume.py": ("    note = int", "    sys.exit('no luck')\n    note = int")},
+    "before it is imported": {"daemon/entry/resume.py": ("__all__ =", f"{AFTER_EXEC}__all__ =")},
     "when it has taken the listeners": {
-        "daemon/perform.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
+        "daemon/children/performer.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
     },
     "when all is there": {
         "daemon/main.py": ("        self._attach()\n\n    def go_on", f"{FAILS}\n    def go_on"),
@@ -324,7 +326,7 @@ def test_workers_that_boot_and_drain_are_carried(starter: Starter, versions: Ver
 
 def test_a_worker_that_dies_during_the_upgrade_is_replaced_and_accounted_for(old: Srvd, versions: Versions) -> None:
     versions.install(
-        "1.1", {"daemon/takeover.py": ("    note = int", "    import time; time.sleep(1)\n    note = int")}
+        "1.1", {"daemon/entry/resume.py": ("    note = int", "    import time; time.sleep(1)\n    note = int")}
     )
     victim = next(iter(old.serving()))
     old.order("upgrade")
@@ -370,7 +372,7 @@ def test_a_program_that_cannot_be_imported_is_not_run(old: Srvd, versions: Versi
 
 
 def test_a_program_that_does_not_know_the_state_is_not_run(old: Srvd, versions: Versions) -> None:
-    versions.install("1.1", {"core/snapshot.py": ("VERSION = 1\n", "VERSION = 7\n")})
+    versions.install("1.1", {"core/state/snapshot.py": ("VERSION = 1\n", "VERSION = 7\n")})
     done = old.ctl("upgrade")
     assert done.returncode == 1
     assert "it is of version 1, this program reads version 7" in done.stderr
@@ -378,7 +380,7 @@ def test_a_program_that_does_not_know_the_state_is_not_run(old: Srvd, versions: 
 
 
 def test_a_program_that_speaks_otherwise_to_workers_is_not_run(old: Srvd, versions: Versions) -> None:
-    versions.install("1.1", {"wire/family.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
+    versions.install("1.1", {"wire/links.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
     done = old.ctl("upgrade")
     assert done.returncode == 1
     assert "this upgrade needs a restart" in done.stderr
@@ -463,11 +465,13 @@ def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(
 ) -> None:
     """With a watchdog, before that bites."""
     versions = Versions(tmp_path / "versions")
-    shorter = {} if variables else {"daemon/upgrade.py": ("TAKEOVER_SECONDS = 30", f"TAKEOVER_SECONDS = {limit}")}
+    shorter = (
+        {} if variables else {"daemon/upgrade/replace.py": ("TAKEOVER_SECONDS = 30", f"TAKEOVER_SECONDS = {limit}")}
+    )
     versions.install("1.0", shorter)
     srvd = starter("--workers", "2", env=versions.env | variables)
     begin = "    note = int"
-    versions.install("1.1", {"daemon/takeover.py": (begin, f"{HANGS}{begin}")})
+    versions.install("1.1", {"daemon/entry/resume.py": (begin, f"{HANGS}{begin}")})
     with srvd.under_load(4) as load:
         done = srvd.ctl("upgrade")
     assert done.returncode == 1
@@ -477,7 +481,7 @@ def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(
 
 def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Versions) -> None:
     before = pids(old)
-    versions.install("1.1", {"daemon/selfcheck.py": ('"python": program.interpreter', '"python": "/nowhere"')})
+    versions.install("1.1", {"daemon/entry/self_check.py": ('"python": program.interpreter', '"python": "/nowhere"')})
     with old.under_load(4) as load:
         done = old.ctl("upgrade")
     assert done.returncode == 1
@@ -490,7 +494,7 @@ def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Ve
 def test_a_zygote_that_speaks_otherwise_than_the_daemon_is_not_taken(old: Srvd, versions: Versions) -> None:
     """As after an installer, before the upgrade: who is started then is of the new version."""
     before = pids(old)["workers"]
-    versions.edit("1.0", {"wire/family.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
+    versions.edit("1.0", {"wire/links.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
     done = old.ctl("reload")
     assert done.returncode == 1
     assert "the daemon speaks version 2, this zygote 3" in done.stderr
@@ -676,7 +680,7 @@ def test_its_settings_come_from_where_they_came_from(starter: Starter, versions:
 
 def test_a_self_check_can_be_cancelled(old: Srvd, versions: Versions) -> None:
     wait = "    program = this_program()"
-    versions.install("1.1", {"daemon/selfcheck.py": (wait, f"    import time; time.sleep(30)\n{wait}")})
+    versions.install("1.1", {"daemon/entry/self_check.py": (wait, f"    import time; time.sleep(30)\n{wait}")})
     op = old.order("upgrade")
     old.call("op.cancel", id=op)
     assert old.operation(op)["state"] == "cancelled"

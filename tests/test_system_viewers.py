@@ -50,7 +50,7 @@ request_timeout = "2s"
 """
 ASK = """
 import json, os, sys
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 from srvd.errors import SrvdError
 path, uid, methods = json.loads(sys.argv[1])
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)

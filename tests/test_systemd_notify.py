@@ -19,10 +19,10 @@ from types import MappingProxyType
 import psutil
 import pytest
 
-from srvd.core.bulletin import Bulletin, Condition
-from srvd.core.state import House
-from srvd.daemon.deposit import Deposit
-from srvd.daemon.herald import BEAT, EXTENSION, RETRY, Herald
+from srvd.core.state.model import House
+from srvd.core.status.summary import Bulletin, Condition
+from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.systemd_notifier import BEAT, EXTENSION, RETRY, Herald
 from srvd.linux.systemd import Unit, clip, read_unit
 from tests import apps
 from tests.conftest import Starter
@@ -364,7 +364,7 @@ def test_a_sentence_is_cut_before_the_manager_drops_the_whole_message(
 ) -> None:
     """systemd ignores what is longer than 4096 bytes, and READY would be in it."""
     long = Bulletin(Condition.READY, "web: 4 workers serve; " * 500)
-    monkeypatch.setattr("srvd.daemon.herald.bulletin", lambda _: long)
+    monkeypatch.setattr("srvd.daemon.systemd_notifier.bulletin", lambda _: long)
     herald, _ = _herald(manager, House(), [])
     (ready,) = manager.listen()
     assert "READY=1" in ready.lines

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from srvd.errors import BadArgs, UnknownMethod
-from srvd.wire.arguments import check
 from srvd.wire.commands import ADMIN, COMMANDS, OPERATOR, ROLES, TOPICS, VIEWER, Command, Field, command, may
+from srvd.wire.validate import check
 
 FIELDS = [(entry, field) for entry in COMMANDS for field in entry.fields]
 BY_KIND: dict[str, list[Any]] = {

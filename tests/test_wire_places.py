@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srvd.errors import BadArgs
-from srvd.wire.places import check_name, lock_path, rundir, rundirs, socket_path
+from srvd.wire.paths import check_name, lock_path, rundir, rundirs, socket_path
 
 
 def test_root_has_the_systems_directory_whatever_the_environment_says() -> None:

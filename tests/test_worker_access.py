@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from srvd.http.access import Record
+from srvd.http.access_format import Record
 from srvd.linux import output
 from srvd.log import Log
-from srvd.wire import family
-from srvd.worker.access import AccessLog, rescue
-from srvd.worker.lines import ROOM, Lines
+from srvd.wire import links
 from srvd.worker.loop import Loop
+from srvd.worker.observe.access_buffer import ROOM, Lines
+from srvd.worker.observe.access_log import AccessLog, rescue
 from tests.support import stays, wait_for
 from tests.worker_rig import Rig
 
@@ -149,8 +149,8 @@ def test_reopen_goes_on_in_the_new_file_and_loses_nothing(tmp_path: Path) -> Non
     with Rig(app, tmp_path, access_log=str(log), access_log_format="%(U)s") as rig:
         rig.serving().get("/before")
         log.rename(moved)
-        rig.say(family.Reopen())
-        assert rig.hear() == family.Reopened("")
+        rig.say(links.Reopen())
+        assert rig.hear() == links.Reopened("")
         assert moved.read_text() == "/before\n"
         rig.get("/after")
         assert lines(log) == ["/after"]
@@ -163,9 +163,9 @@ def test_a_path_that_cannot_be_opened_anew_leaves_the_former_file_in_use_and_say
     with Rig(app, tmp_path, access_log=str(folder / "access"), access_log_format="%(U)s") as rig:
         rig.serving()
         folder.rename(tmp_path / "moved")
-        rig.say(family.Reopen())
+        rig.say(links.Reopen())
         heard = rig.hear()
-        assert isinstance(heard, family.Reopened)
+        assert isinstance(heard, links.Reopened)
         assert heard.problem == f"open the access log {folder}/access: No such file or directory"
         rig.get("/still")
         assert lines(tmp_path / "moved" / "access") == ["/still"]
@@ -173,24 +173,24 @@ def test_a_path_that_cannot_be_opened_anew_leaves_the_former_file_in_use_and_say
 
 def test_without_an_access_log_reopen_is_answered_all_the_same(tmp_path: Path) -> None:
     with Rig(app, tmp_path) as rig:
-        rig.serving().say(family.Reopen())
-        assert rig.hear() == family.Reopened("")
+        rig.serving().say(links.Reopen())
+        assert rig.hear() == links.Reopened("")
 
 
 def test_a_file_that_cannot_be_opened_costs_lines_and_no_request(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     with Rig(app, tmp_path, access_log=str(folder / "access"), access_log_format="%(U)s") as rig:
-        assert isinstance(told := rig.hear(), family.Reopened)  # unasked: the daemon shows it
+        assert isinstance(told := rig.hear(), links.Reopened)  # unasked: the daemon shows it
         assert "No such file" in told.problem
         rig.serving()
         assert "open the access log" in rig.log()
         assert rig.get("/lost").status == 201
-        rig.say(family.Reopen())
-        assert isinstance(heard := rig.hear(), family.Reopened)
+        rig.say(links.Reopen())
+        assert isinstance(heard := rig.hear(), links.Reopened)
         assert "No such file" in heard.problem
         folder.mkdir()
-        rig.say(family.Reopen())
-        assert rig.hear() == family.Reopened("")
+        rig.say(links.Reopen())
+        assert rig.hear() == links.Reopened("")
         rig.get("/kept")
         assert lines(folder / "access") == ["/kept"]
         wait_for(lambda: "lines lost: 1; it takes them again" in rig.log())

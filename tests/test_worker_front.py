@@ -18,9 +18,9 @@ import pytest
 
 from srvd.tls import material
 from srvd.tls.material import Material
-from srvd.worker.encrypted import Encrypted, Secure
-from srvd.worker.front import Front, make_front
-from srvd.worker.transport import READ
+from srvd.worker.net.front import Front, make_front
+from srvd.worker.net.tls import Encrypted, Secure
+from srvd.worker.net.transport import READ
 from tests.authority import Authority
 from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from srvd.worker.files import Span
-from srvd.worker.outbox import Outbox
+from srvd.worker.net.file_span import Span
+from srvd.worker.net.send_queue import Outbox
 from tests.support import wait_for
 from tests.worker_rig import Rig
 

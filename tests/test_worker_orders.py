@@ -18,7 +18,7 @@ from srvd.demo import app as demo
 from srvd.errors import LoadFailed
 from srvd.linux import fds
 from srvd.linux.sockets import seal
-from srvd.wire import family
+from srvd.wire import links
 from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig
 
@@ -57,14 +57,14 @@ def app(environ: Environ, start: Start) -> Any:
 
 def test_a_worker_boots_into_standby_and_accepts_when_told(tmp_path: Path) -> None:
     with Rig(app, tmp_path) as rig, rig.connect() as early:
-        assert rig.hear() == family.Ready()
+        assert rig.hear() == links.Ready()
         early.send(REQUEST)
         early.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             early.answer()
         early.sock.settimeout(5)
-        rig.say(family.Serve())
-        assert rig.hear() == family.Serving()
+        rig.say(links.Serve())
+        assert rig.hear() == links.Serving()
         assert early.answer().status == 200
 
 
@@ -73,7 +73,7 @@ def test_a_worker_that_cannot_load_says_why_and_exits(tmp_path: Path) -> None:
         raise LoadFailed("load 'x:y': importing x raised", detail={"traceback": "Traceback: here"})
 
     with Rig(None, tmp_path, load=load) as rig:
-        assert rig.hear() == family.Failed("load 'x:y': importing x raised", "Traceback: here")
+        assert rig.hear() == links.Failed("load 'x:y': importing x raised", "Traceback: here")
         assert rig.wait() == 1
 
 
@@ -83,8 +83,8 @@ def test_a_reason_of_any_length_reaches_the_daemon_cut(tmp_path: Path) -> None:
 
     with Rig(None, tmp_path, load=load) as rig:
         failed = rig.hear()
-        assert isinstance(failed, family.Failed)
-        assert max(len(failed.reason), len(failed.traceback)) <= family.TEXT_LIMIT
+        assert isinstance(failed, links.Failed)
+        assert max(len(failed.reason), len(failed.traceback)) <= links.TEXT_LIMIT
         assert rig.wait() == 1
 
 
@@ -105,20 +105,20 @@ def test_a_reason_of_any_length_reaches_the_daemon_cut(tmp_path: Path) -> None:
 )
 def test_the_probe_calls_the_application_without_a_socket(tmp_path: Path, path: str, healthy: bool, text: str) -> None:
     with Rig(app, tmp_path) as rig:
-        assert rig.hear() == family.Ready()
-        rig.say(family.Probe(path, 5.0))
+        assert rig.hear() == links.Ready()
+        rig.say(links.Probe(path, 5.0))
         said = rig.hear()
-        assert isinstance(said, family.Probed)
+        assert isinstance(said, links.Probed)
         assert said.healthy is healthy
         assert text in said.text
-        rig.say(family.Serve())
-        assert rig.hear() == family.Serving()
+        rig.say(links.Serve())
+        assert rig.hear() == links.Serving()
 
 
 def test_the_demo_application_answers_its_probe_and_its_paths(tmp_path: Path) -> None:
     with Rig(demo, tmp_path) as rig, rig.serving().connect() as client:
-        rig.say(family.Probe("/healthz", 5.0))
-        assert rig.hear() == family.Probed(True, "GET /healthz: 200 OK")
+        rig.say(links.Probe("/healthz", 5.0))
+        assert rig.hear() == links.Probed(True, "GET /healthz: 200 OK")
         assert b"web/1#3" in client.get("/").body
         assert client.get("/sleep/0.01").body == b"slept 0.01 s\n"
         assert client.get("/sleep/1e9").status == 400
@@ -134,15 +134,15 @@ def test_the_demo_application_answers_its_probe_and_its_paths(tmp_path: Path) ->
 def test_a_drained_idle_worker_says_bye_and_exits_0(tmp_path: Path) -> None:
     with Rig(app, tmp_path) as rig:
         rig.serving().drain()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
 def test_a_worker_in_standby_can_be_drained(tmp_path: Path) -> None:
     with Rig(app, tmp_path) as rig:
-        assert rig.hear() == family.Ready()
+        assert rig.hear() == links.Ready()
         rig.drain(leaving=True)
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -155,7 +155,7 @@ def test_a_request_in_the_application_is_answered_when_the_order_comes(tmp_path:
         # It was promised to be kept before the order was read: one more request is answered.
         assert client.get().headers["connection"] == "close"
         assert client.ended()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
 
 
 def test_an_idle_client_is_answered_once_more_after_a_reload_drain(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_an_idle_client_is_answered_once_more_after_a_reload_drain(tmp_path: Pat
             answer = client.get()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert client.ended()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -179,7 +179,7 @@ def test_idle_clients_keep_their_normal_time_in_a_reload_drain(tmp_path: Path) -
         rig.drain()
         assert client.ended()
         assert time.monotonic() - began > 0.6
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
 
 
 def test_a_draining_worker_accepts_nobody(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_drain_ends_at_its_deadline(tmp_path: Path) -> None:
         began = time.monotonic()
         rig.drain(0.4)
         assert client.ended()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
         assert 0.3 < time.monotonic() - began < 2
         assert "closing 1 connection\n" in rig.log()
@@ -274,7 +274,7 @@ def test_leaving_answers_everybody_in_the_backlog(tmp_path: Path) -> None:
         answers = [client.answer() for client in clients]
         assert [answer.status for answer in answers] == [200] * 12
         assert answers[-1].headers["connection"] == "close"
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -285,15 +285,15 @@ def test_two_leaving_workers_share_the_backlog_and_lose_nobody(tmp_path: Path) -
         stack.callback(ours.close)
         second = rig.fork(theirs)
         theirs.close()
-        assert family.decode(ours.recv(family.LIMIT), family.FROM_WORKER) == family.Ready()
+        assert links.decode(ours.recv(links.LIMIT), links.FROM_WORKER) == links.Ready()
         rig.serving()
-        ours.send(family.encode(family.Serve()))
-        assert family.decode(ours.recv(family.LIMIT), family.FROM_WORKER) == family.Serving()
+        ours.send(links.encode(links.Serve()))
+        assert links.decode(ours.recv(links.LIMIT), links.FROM_WORKER) == links.Serving()
         request = b"GET /slow/0.02 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         clients = [stack.enter_context(rig.connect()).send(request) for _ in range(40)]
         seal(rig.listener, None)
         for link in (rig.link, ours):
-            link.send(family.encode(family.Drain(10.0, True, [])))
+            link.send(links.encode(links.Drain(10.0, True, [])))
         pids = {client.answer().body for client in clients}
         assert pids == {str(rig.pid).encode(), str(second).encode()}
         assert os.waitpid(second, 0)[1] == 0
@@ -327,7 +327,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         os.kill(rig.pid, signal.SIGINT)
         assert client.answer().status == 200
         client.sock.close()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -358,7 +358,7 @@ def test_a_request_rings_the_doorbell_whenever_nobody_watches(tmp_path: Path) ->
         rig.bell.watching = False
         for _ in range(2):
             client.get()
-            assert rig.hear() == family.Woke()
+            assert rig.hear() == links.Woke()
         rig.bell.watching = True
         client.get()
         rig.link.settimeout(0.1)
@@ -394,7 +394,7 @@ def test_requests_go_on_through_a_drain_and_a_successor(tmp_path: Path) -> None:
         theirs.close()
         stack.callback(os.waitpid, second, 0)
         stack.callback(os.kill, second, signal.SIGKILL)
-        ours.recv(family.LIMIT)
+        ours.recv(links.LIMIT)
         lost: list[BaseException] = []
         answered = [0] * 8
         stop = threading.Event()
@@ -420,8 +420,8 @@ def test_requests_go_on_through_a_drain_and_a_successor(tmp_path: Path) -> None:
             thread.start()
         try:
             wait_for(lambda: min(answered) > 10)
-            ours.send(family.encode(family.Serve()))
-            ours.recv(family.LIMIT)
+            ours.send(links.encode(links.Serve()))
+            ours.recv(links.LIMIT)
             rig.drain()
             assert rig.wait() == 0
             so_far = list(answered)

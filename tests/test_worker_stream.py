@@ -16,10 +16,10 @@ from wsgiref.validate import validator
 
 import pytest
 
-from srvd.http.head import HeadReader
-from srvd.http.inbound import Inbound
-from srvd.http.limits import Limits
-from srvd.worker.stream import BodyStream
+from srvd.http.h1.head import HeadReader
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.reader import Inbound
+from srvd.worker.net.body_stream import BodyStream
 from tests.http_feed import TEMPLATE, request
 from tests.support import wait_for
 from tests.worker_rig import Client, Rig

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
-from srvd.worker.encrypted import Secure
-from srvd.worker.front import Front
+from srvd.worker.net.front import Front
+from srvd.worker.net.tls import Secure
 from tests.authority import Authority
 from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig

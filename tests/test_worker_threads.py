@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from srvd.wire import family
+from srvd.wire import links
 from tests.support import stays, wait_for
 from tests.worker_rig import Client, Rig
 
@@ -226,7 +226,7 @@ def test_no_request_is_lost_doubled_or_mixed_up(tmp_path: Path, threads: int) ->
         assert facts.busy == 0
         assert "a bug" not in rig.log()
         rig.drain()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -367,7 +367,7 @@ def test_draining_answers_what_runs_and_what_waits(tmp_path: Path) -> None:
         for number, client in enumerate(clients):
             assert client.answer().body == derived(str(number))
             assert client.ended()
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
 
 
@@ -379,7 +379,7 @@ def test_a_drain_that_takes_too_long_ends_the_worker_although_calls_hang(tmp_pat
             client.send(f"GET /sleep/{number}/60 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         wait_for(lambda: rig.facts().busy == 2)
         rig.drain(0.3)
-        assert rig.hear() == family.Bye()
+        assert rig.hear() == links.Bye()
         assert rig.wait() == 0
         assert "draining took too long" in rig.log()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from srvd.core import actions as act
 from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, Word, WorkerSaid
 from srvd.core.model import Kind, OpId, OpState, Phase, Stage, Strategy
-from srvd.core.state import Operation, Pool
+from srvd.core.state.model import Operation, Pool
 from srvd.ids import GenerationId, WorkerId
 from tests.folk import CHANGES, Claims
 from tests.watch_time import Certificates, InTime, Remains, Sizes, SpawnRate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from srvd.core import actions as act
+from srvd.core.backoff import FORGIVEN_AFTER
 from srvd.core.events import (
     CancelAsked,
     ConfigRead,
@@ -16,10 +17,9 @@ from srvd.core.events import (
     WorkerOutgrew,
     WorkerSaid,
 )
-from srvd.core.failure import FORGIVEN_AFTER
 from srvd.core.model import Death, Kind, OpId, OpState, Phase, Revision, Stage
 from srvd.core.probing import LONGEST_PAUSE
-from srvd.core.state import Certificate, Pool, Worker, Zygote
+from srvd.core.state.model import Certificate, Pool, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
 from tests.folk import CHANGES, Claims
 from tests.world import World

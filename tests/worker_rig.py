@@ -19,9 +19,9 @@ from srvd.config.settings import PoolSettings
 from srvd.linux import fds
 from srvd.linux.process import reset_signals
 from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
-from srvd.wire import family
-from srvd.worker.base import Boot, serve
-from srvd.worker.front import Front
+from srvd.wire import links
+from srvd.worker.main import Boot, serve
+from srvd.worker.net.front import Front
 from tests.support import wait_for
 
 _WITHIN = 10.0
@@ -189,21 +189,21 @@ class Rig:
         self.board.close()
         self.bell.close()
 
-    def hear(self) -> family.Message:
-        return family.decode(self.link.recv(family.LIMIT), family.FROM_WORKER)
+    def hear(self) -> links.Message:
+        return links.decode(self.link.recv(links.LIMIT), links.FROM_WORKER)
 
-    def say(self, message: family.Message) -> None:
-        self.link.send(family.encode(message))
+    def say(self, message: links.Message) -> None:
+        self.link.send(links.encode(message))
 
     def serving(self) -> Self:
         """Past its boot, and accepting."""
-        assert self.hear() == family.Ready()
-        self.say(family.Serve())
-        assert self.hear() == family.Serving()
+        assert self.hear() == links.Ready()
+        self.say(links.Serve())
+        assert self.hear() == links.Serving()
         return self
 
     def drain(self, seconds: float = 10.0, *, leaving: bool = False, left_over: Sequence[int] = ()) -> None:
-        self.say(family.Drain(seconds, leaving, list(left_over)))
+        self.say(links.Drain(seconds, leaving, list(left_over)))
 
     def connect(self) -> Client:
         return Client(self.address)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from srvd.core import actions as act
-from srvd.core import snapshot
 from srvd.core.events import (
     AnswersCounted,
     CancelAsked,
@@ -45,9 +44,10 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.model import Answers, Death, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
-from srvd.core.script import spell
-from srvd.core.state import NEVER
+from srvd.core.state import snapshot
+from srvd.core.state.model import NEVER
 from srvd.core.supervisor import Supervisor
+from srvd.core.trace import spell
 from srvd.ids import GenerationId, WorkerId
 from tests.folk import ROOT, SHOP, Child, Claims, Mother, Weather
 
@@ -79,7 +79,7 @@ class World:
         self.buried: Child | None = None  # the last whose death was reported
 
     def transcript(self, last: int = 0) -> str:
-        """The story in the tongue of `core/script.py`."""
+        """The story in the tongue of `core/trace.py`."""
         lines = [
             f"{at:.4f} > {spell(what)}" if mark == ">" else f"< {spell(what)}" for at, mark, what in self.story[-last:]
         ]

@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from srvd.ctl.client import Client
-from srvd.daemon import handover, will
-from srvd.daemon.statefile import unseal
+from srvd.client.connection import Client
+from srvd.daemon import handover
+from srvd.daemon.recovery import envelope
+from srvd.daemon.recovery.state_file import unseal
 from srvd.errors import SrvdError
 from tests.support import wait_for
 
@@ -84,7 +85,7 @@ class Server:
 
 def imports() -> float:
     """Seconds that an ordinary start spends with the modules of `OURS`."""
-    command = [sys.executable, "-X", "importtime", "-c", "import srvd.daemon.start, srvd.daemon.heritage"]
+    command = [sys.executable, "-X", "importtime", "-c", "import srvd.daemon.entry.start, srvd.daemon.recovery.saver"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     found = re.findall(rf"(\d+) \| +\d+ \| +srvd\.daemon\.(?:{'|'.join(OURS)})\n", told)
     assert len(found) == len(OURS), told
@@ -93,11 +94,11 @@ def imports() -> float:
 
 def writing(sealed: bytes) -> float:
     """Seconds of CPU that one writing of this state takes, but for its write(2)."""
-    read = will.unpack(unseal(sealed).data)
+    read = envelope.unpack(unseal(sealed).data)
     found = handover.read(read.state)
     began = time.process_time()
     for _ in range(100):
-        will.pack(read._replace(state=handover.pack(found)))
+        envelope.pack(read._replace(state=handover.pack(found)))
     return (time.process_time() - began) / 100
 
 

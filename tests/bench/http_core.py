@@ -25,17 +25,17 @@ from typing import Any
 from httptools import HttpRequestParser
 
 from srvd.config.settings import PoolSettings
-from srvd.http.head import HeadReader, Request
-from srvd.http.inbound import Inbound
-from srvd.http.limits import Limits
-from srvd.http.response import check_fields, check_status, open_response
+from srvd.http.h1.head import HeadReader, Request
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.reader import Inbound
+from srvd.http.h1.response import check_fields, check_status, open_response
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
-from srvd.worker.gate import base_environ
+from srvd.worker.context import Service
 from srvd.worker.loop import Loop
-from srvd.worker.meter import Meter
-from srvd.worker.service import Service
-from srvd.worker.wsgi import Exchange
+from srvd.worker.observe.recorder import Meter
+from srvd.worker.wsgi.environ import base_environ
+from srvd.worker.wsgi.exchange import Exchange
 from tests.worker_rig import Client, Rig
 
 TWO = b"GET /hello?x=1 HTTP/1.1\r\nHost: localhost:8000\r\nAccept: */*\r\n\r\n"

@@ -22,7 +22,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 
 APP = """
 def app(environ, start_response):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 from srvd.errors import SrvdError
 from tests.daemon import BOOT, Srvd
 from tests.load import load_on

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from srvd.ctl.client import Client
-from srvd.daemon.control_link import Limits
-from srvd.daemon.control_socket import BACKLOG
+from srvd.client.connection import Client
+from srvd.daemon.control.limits import Limits
+from srvd.daemon.control.socket_path import BACKLOG
 from tests.conftest import Starter
 from tests.daemon import Srvd, toml
 from tests.hostile.attackers import ROOT, STRANGER, as_user, needs_root

@@ -151,7 +151,7 @@ def test_a_zygote_cannot_have_a_stranger_signalled(starter: Starter, lie: str) -
         code = (
             f"""
 from srvd.wire import family
-from srvd.zygote.forking import Nursery
+from srvd.zygote.fork_server import Nursery
 plain = Nursery._say
 def lying(self, message, *rest):
     if isinstance(message, family.Forked):

@@ -17,10 +17,10 @@ import msgpack
 import pytest
 
 from srvd.core.supervisor import Supervisor
-from srvd.daemon import adoption, statefile, will
-from srvd.daemon.commons import BELL
+from srvd.daemon.children.commons import BELL
+from srvd.daemon.recovery import adopt, envelope, state_file
 from srvd.errors import BadArgs, BadFrame, SrvdError, Unsupported
-from srvd.wire import arguments, codec, commands, family, messages
+from srvd.wire import codec, commands, links, messages, validate
 
 CORPUS = Path(__file__).parent / "corpus"
 STATES = Path(__file__).parents[1] / "states"
@@ -40,24 +40,24 @@ def _control(data: bytes) -> None:
         if isinstance(said, messages.Request):
             entry = next((one for one in commands.COMMANDS if one.name == said.method), None)
             if entry is not None:
-                arguments.check(entry, said.args)
+                validate.check(entry, said.args)
 
 
 def _link(data: bytes) -> None:
     refused = 0
-    for allowed in (family.FROM_WORKER, family.FROM_ZYGOTE, family.FROM_ORPHAN, family.TO_WORKER, family.TO_ZYGOTE):
+    for allowed in (links.FROM_WORKER, links.FROM_ZYGOTE, links.FROM_ORPHAN, links.TO_WORKER, links.TO_ZYGOTE):
         try:
-            message = family.decode(data, allowed)
+            message = links.decode(data, allowed)
         except BadFrame:
             refused += 1
             continue
-        family.encode(message)
+        links.encode(message)
     if refused == 5:
         raise BadFrame("nobody may say that")
 
 
 def _state(data: bytes) -> None:
-    former = adoption.look(statefile.unseal(data).data)
+    former = adopt.look(state_file.unseal(data).data)
     if former is not None:
         former.close()
         Supervisor(house=former.found.house).next_deadline()
@@ -73,12 +73,12 @@ class Wire(NamedTuple):
 def _sealed(plain: Any, boot: str = "") -> bytes:
     """A state of this boot, or it would not be looked at."""
     parts = list(plain)
-    parts[0], parts[4] = boot or will.boot_id(), msgpack.packb(parts[4], unicode_errors="surrogateescape")
-    return statefile.seal(statefile.Sealed(1, msgpack.packb(parts)))
+    parts[0], parts[4] = boot or envelope.boot_id(), msgpack.packb(parts[4], unicode_errors="surrogateescape")
+    return state_file.seal(state_file.Sealed(1, msgpack.packb(parts)))
 
 
 def _unsealed(data: bytes) -> Any:
-    parts = msgpack.unpackb(statefile.unseal(data).data, strict_map_key=False)
+    parts = msgpack.unpackb(state_file.unseal(data).data, strict_map_key=False)
     return [*parts[:4], msgpack.unpackb(parts[4], strict_map_key=False, unicode_errors="surrogateescape")]
 
 
@@ -186,7 +186,7 @@ def main() -> None:
         "Modules": ["shop.views"], "list[int]": [1], "list[dict[str, Any]]": [{"name": "web"}],
         "list[list[int]]": [[1, 100]], "dict[str, Any]": {"threads": 1},
     }  # fmt: skip
-    for cls in {*family.TO_ZYGOTE, *family.TO_WORKER, *family.FROM_ZYGOTE, *family.FROM_WORKER, *family.FROM_ORPHAN}:
+    for cls in {*links.TO_ZYGOTE, *links.TO_WORKER, *links.FROM_ZYGOTE, *links.FROM_WORKER, *links.FROM_ORPHAN}:
         example = [cls.__name__, *(values[str(kind)] for kind in cls.__annotations__.values())]
         (CORPUS / "link" / f"{cls.__name__}.bin").write_bytes(msgpack.packb(example))
     state = msgpack.unpackb((STATES / "handover-2.msgpack").read_bytes(), strict_map_key=False)

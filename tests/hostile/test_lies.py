@@ -28,7 +28,7 @@ pytestmark = pytest.mark.system
 FALSE_NUMBER = """
 import os
 from srvd.wire import family
-from srvd.zygote.forking import Nursery
+from srvd.zygote.fork_server import Nursery
 plain = Nursery._say
 def lying(self, message, *rest):
     if isinstance(message, family.Forked) and os.path.exists("lie"):

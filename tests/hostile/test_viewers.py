@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from srvd.ctl.client import Client
+from srvd.client.connection import Client
 from srvd.wire.commands import COMMANDS, VIEWER
 from tests.conftest import Starter
 from tests.daemon import Srvd

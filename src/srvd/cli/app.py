@@ -100,9 +100,9 @@ def _given(parameters: dict[str, Any]) -> dict[str, object]:
 
 def _check_itself(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from srvd.daemon import selfcheck  # here, because it imports everything
+        from srvd.daemon.entry import self_check  # here, because it imports everything
 
-        ctx.exit(selfcheck.run())
+        ctx.exit(self_check.run())
 
 
 FOREIGN = {
@@ -156,16 +156,16 @@ def start(path: str | None, daemonize: bool, **given: Any) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show all of a traceback, not only the application's own lines.")
 def check(path: str | None, verbose: bool, **given: Any) -> None:
     config = Source.find(path, _given(given)).read()
-    from srvd.daemon import trial  # here, because `config` and `version` start no process
+    from srvd.daemon.entry import load_check  # here, because `config` and `version` start no process
 
     _warn(config)
     code = EXIT.DONE
-    for refused in trial.look_at_files(config):
+    for refused in load_check.look_at_files(config):
         complain(refused)
         code = refused.exit_code
     for pool in config.pools.values():
         try:
-            tried = trial.try_start(config, pool.name, partial(_say_line, pool.name))
+            tried = load_check.try_start(config, pool.name, partial(_say_line, pool.name))
         except SrvdError as error:
             complain(error, verbose=verbose)
             code = code or EXIT.FAILED

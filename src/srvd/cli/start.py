@@ -16,6 +16,6 @@ def start(asked: Asked) -> int:
     source = Source.find(asked.path, asked.given)
     config = source.read()
     # Here, because the daemon is what makes a start slow: no other command should wait for it.
-    from srvd.daemon.start import run
+    from srvd.daemon.entry.start import run
 
     return run(config, source, daemonize=asked.daemonize)

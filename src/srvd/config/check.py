@@ -16,7 +16,7 @@ from srvd.config.problems import Problem
 from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
-from srvd.http.access import PRESETS, explain_problem
+from srvd.http.access_format import PRESETS, explain_problem
 from srvd.linux.identity import OVERFLOW, is_mapped
 from srvd.linux.sockets import Address, parse_address
 from srvd.record import Record

@@ -1,4 +1,4 @@
-"""What the core wants done: each action is performed by `daemon/perform.py` without a choice of its own.
+"""What the core wants done: each action is performed by `daemon/children/performer.py` without a choice of its own.
 
 The decision is recorded in the core before the action is returned. Pure.
 """

@@ -12,7 +12,7 @@ from srvd.core import outcome
 from srvd.core.actions import CountAnswers, Level
 from srvd.core.events import AnswersCounted
 from srvd.core.model import Answers
-from srvd.core.state import NEVER, Bake, Pool, Turn
+from srvd.core.state.model import NEVER, Bake, Pool, Turn
 from srvd.ids import WorkerId
 
 __all__ = ["LEAST_FAILED", "begin", "counted", "deadline", "is_watched", "is_worse", "look_before", "spoiled", "tick"]

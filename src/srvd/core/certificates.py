@@ -1,14 +1,14 @@
 """The certificate of each death: written when a worker or zygote ends, kept with its pool, told apart from departures.
 
-What a death means for the pool is `facts.py`'s, how it is named `failure.py`'s. Pure.
+What a death means for the pool is `reports/workers.py`'s, how it is named `backoff.py`'s. Pure.
 """
 
 from __future__ import annotations
 
-from srvd.core import failure
+from srvd.core import backoff
 from srvd.core.events import ZygoteGone
 from srvd.core.model import Death
-from srvd.core.state import CERTIFICATES, Certificate, Generation, Pool, Turn, Worker
+from srvd.core.state.model import CERTIFICATES, Certificate, Generation, Pool, Turn, Worker
 from srvd.ids import WorkerId
 
 MOST = 2**53 - 1
@@ -19,8 +19,8 @@ def certify(pool: Pool, worker: Worker, death: Death, turn: Turn) -> Certificate
     certificate = Certificate(
         worker.id,
         worker.pid or 0,
-        failure.cause(worker, death),
-        failure.summary(worker, death),
+        backoff.cause(worker, death),
+        backoff.summary(worker, death),
         death,
         turn.now,
         turn.now - worker.asked,

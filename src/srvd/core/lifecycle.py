@@ -1,6 +1,6 @@
 """The two lives as total tables: what each stimulus does to a worker's phase and to a generation's stage.
 
-No actions here, only what follows what; `moves.py` says what is done on the way. Pure.
+No actions here, only what follows what; `transitions.py` says what is done on the way. Pure.
 """
 
 from __future__ import annotations

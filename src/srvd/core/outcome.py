@@ -1,12 +1,12 @@
 """What an order came to, in words: who serves now, instead of whom, and what the asker may not expect. Pure.
 
-Decides nothing: whether it has come true is `goals.py`'s.
+Decides nothing: whether it has come true is `operations/completion.py`'s.
 """
 
 from __future__ import annotations
 
 from srvd.core.model import Kind
-from srvd.core.state import Generation, House, Operation, Pool
+from srvd.core.state.model import Generation, House, Operation, Pool
 
 __all__ = ["from_disk", "nobody", "not_probed", "notes", "of_rollouts", "of_scale", "workers"]
 

@@ -5,12 +5,12 @@ Knows nothing of statuses: what is healthy was said by the worker. Pure.
 
 from __future__ import annotations
 
-from srvd.core import failure, moves, warming
+from srvd.core import backoff, transitions, warming
 from srvd.core.actions import TellWorker, Told
 from srvd.core.events import Word, WorkerSaid
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Stage
-from srvd.core.state import NEVER, Generation, Turn, Worker
+from srvd.core.state.model import NEVER, Generation, Turn, Worker
 from srvd.ids import WorkerId
 
 __all__ = ["answered", "ask", "ask_again", "overdue"]
@@ -28,7 +28,7 @@ def ask(generation: Generation, canary: Worker, turn: Turn) -> None:
     """The first time."""
     generation.canary = canary.id.serial
     generation.tries, generation.unwell, generation.ask_at = 0, "", NEVER
-    moves.shift(generation, Impulse.CANARY)
+    transitions.shift(generation, Impulse.CANARY)
     if not generation.spec.health:
         _healthy(generation, turn)
         return
@@ -61,7 +61,7 @@ def answered(generation: Generation, worker: Worker, event: WorkerSaid, turn: Tu
 
 
 def _healthy(generation: Generation, turn: Turn) -> None:
-    moves.shift(generation, Impulse.HEALTHY)
+    transitions.shift(generation, Impulse.HEALTHY)
     warming.begin(generation, turn)
 
 
@@ -73,10 +73,10 @@ def overdue(generation: Generation, turn: Turn) -> None:
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
     if generation.unwell:
         message += f"; before that, {_sentence(generation.unwell)}"
-    moves.doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
+    transitions.doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
-        moves.kill(canary, "health_timeout", turn, dump=True)
+        transitions.kill(canary, "health_timeout", turn, dump=True)
 
 
 def _tell(generation: Generation, canary: Worker, turn: Turn) -> None:
@@ -90,17 +90,17 @@ def _fail(generation: Generation, turn: Turn) -> None:
     message = f"the health probe failed: {_sentence(generation.unwell)}{times}"
     generation.ask_at = NEVER
     hint = f"`srvctl why {WorkerId(*generation.id, generation.canary)}` has all of it"
-    moves.doom(generation, Fault("health_failed", message, hint), turn)
+    transitions.doom(generation, Fault("health_failed", message, hint), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         canary.failure = canary.failure or generation.unwell.partition("\n")[2].strip("\n")
-        moves.kill(canary, "health_failed", turn)
+        transitions.kill(canary, "health_failed", turn)
 
 
 def _sentence(text: str) -> str:
     """The first line, and of a traceback its last one, which says what it is about."""
     first, _, proof = text.partition("\n")
-    return failure.in_short(first) + failure.last_line(proof)
+    return backoff.in_short(first) + backoff.last_line(proof)
 
 
 def _is_hopeless(text: str) -> bool:

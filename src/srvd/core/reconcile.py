@@ -7,9 +7,9 @@ that shall stay; an old one leaves as soon as a fresh one serves in its place. P
 
 from __future__ import annotations
 
-from srvd.core import moves
+from srvd.core import transitions
 from srvd.core.model import Phase
-from srvd.core.state import STUCK, Pool, Turn, Worker, Zygote
+from srvd.core.state.model import STUCK, Pool, Turn, Worker, Zygote
 
 SURGE = 1
 """Workers above the wish while old ones are being replaced one by one."""
@@ -35,11 +35,11 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     if surplus > 0:
         why = "paused" if pool.paused else "pool removed" if pool.removed else "scaled down"
         for worker in sorted(fresh, key=leave_order)[:surplus]:
-            moves.retire(worker, why, source.spec.drain_timeout, turn)
+            transitions.retire(worker, why, source.spec.drain_timeout, turn)
             fresh.remove(worker)
     for worker in fresh:
         if worker.phase is Phase.STANDBY:
-            moves.open_gate(worker, source.spec, turn)
+            transitions.open_gate(worker, source.spec, turn)
     confirmed = sum(worker.phase is Phase.SERVING for worker in fresh)
     replaced = len(old) - max(0, pool.target - confirmed)
     if replaced > 0:
@@ -47,19 +47,19 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
             spec = pool.generations[worker.id.generation].spec
             seconds = min(spec.drain_timeout, SILENT_SECONDS) if worker.condemned == "silent" else spec.drain_timeout
             late = spec.request_timeout if worker.condemned == "overdue" else 0.0
-            moves.retire(worker, worker.condemned or "replaced", seconds, turn, late=late)
+            transitions.retire(worker, worker.condemned or "replaced", seconds, turn, late=late)
             # Nobody asked for that: a pool whose requests all hang shall not look well.
             pool.restarts += worker.condemned in STUCK
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):
-        moves.ask(pool, source, turn)
+        transitions.ask(pool, source, turn)
 
 
 def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> int:
     source = pool.source
     if source is None or source.zygote is not Zygote.UP or now < pool.breaker.until:
         return 0
-    count = min(pool.target - len(fresh), moves.IN_FLIGHT - source.count(Phase.ASKED))
+    count = min(pool.target - len(fresh), transitions.IN_FLIGHT - source.count(Phase.ASKED))
     if old:
         worn = all(worker.condemned == "worn" and worker.id.generation == source.id.number for worker in old)
         surge = 0 if worn and now < source.pace.until else SURGE

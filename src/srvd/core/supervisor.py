@@ -5,20 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import (
-    baking,
-    facts,
-    failure,
-    goals,
-    moves,
-    operations,
-    orders,
-    reopening,
-    resuming,
-    rollout,
-    upgrading,
-    warming,
-)
+from srvd.core import backoff, baking, transitions, warming
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -60,8 +47,10 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, Strategy
+from srvd.core.operations import completion, execute, queue, reopen, rollout, upgrade
 from srvd.core.reconcile import reconcile
-from srvd.core.state import NEVER, House, Operation, Pool, Turn, Zygote
+from srvd.core.reports import adoption, workers
+from srvd.core.state.model import NEVER, House, Operation, Pool, Turn, Zygote
 
 SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""
@@ -71,7 +60,7 @@ class Supervisor:
     """Wish and fact of one instance. `handle` is called with events in order of time."""
 
     def __init__(self, limit: int = 1024, house: House | None = None) -> None:
-        """`house`: what a former supervisor knew (`snapshot.py`); its limit holds then."""
+        """`house`: what a former supervisor knew (`state/snapshot.py`); its limit holds then."""
         self.house = House(limit=limit) if house is None else house
         self._busy: frozenset[str] = frozenset()
 
@@ -100,13 +89,13 @@ class Supervisor:
     def _take(self, event: Event, turn: Turn) -> None:
         match event:
             case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone():
-                facts.of_worker(self.house, event, turn)
+                workers.of_worker(self.house, event, turn)
             case RequestOverdue() | WorkerSilent() | WorkerAnswered() | WorkerOutgrew():
-                facts.of_worker(self.house, event, turn)
+                workers.of_worker(self.house, event, turn)
             case WorkerStopped() | WorkerContinued() | WorkerHeld():
-                facts.of_worker(self.house, event, turn)
+                workers.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
-                facts.of_zygote(self.house, event, turn)
+                workers.of_zygote(self.house, event, turn)
             case WorkerWarmed() | ZygoteLearned() | CodeMixed():
                 warming.heard(self.house, event, turn)
             case Ordered(ticket, order, actor):
@@ -118,11 +107,11 @@ class Supervisor:
             case AnswersCounted(name) if name in self.house.pools:
                 baking.counted(self.house.pools[name], event, turn)
             case LogReopened(problem):
-                reopening.answered(self.house, reopening.DAEMON, problem)
+                reopen.answered(self.house, reopen.DAEMON, problem)
             case Started():
                 self._started(event, turn)
             case Resumed():
-                resuming.resume(self.house, event, turn)
+                adoption.resume(self.house, event, turn)
             case Tick():
                 self._tick(turn)
 
@@ -136,25 +125,25 @@ class Supervisor:
         match event:
             case ConfigRead(_, revision, specs, headroom, warnings):
                 op.warnings = warnings
-                orders.config_read(house, op, revision, specs, dict(headroom), turn)
+                execute.config_read(house, op, revision, specs, dict(headroom), turn)
             case ConfigRefused(_, fault):
-                operations.end(house, op, OpState.FAILED, turn, fault)
+                queue.end(house, op, OpState.FAILED, turn, fault)
             case ProgramChecked():
-                upgrading.checked(house, op, event, turn)
+                upgrade.checked(house, op, event, turn)
             case ProgramReplaced():
-                upgrading.replaced(house, op, event, turn)
+                upgrade.replaced(house, op, event, turn)
 
     def _started(self, event: Started, turn: Turn) -> None:
         self.house.revisions.add(event.revision)
-        op = operations.enqueue(self.house, Order(Kind.START), event.actor, turn)
+        op = queue.enqueue(self.house, Order(Kind.START), event.actor, turn)
         op.state = OpState.RUNNING
         for spec in event.specs:
             pool = self.house.pools[spec.name] = Pool(spec)
-            rollout.begin(op, pool, moves.load(pool, spec, event.revision, turn), Strategy.BLUE_GREEN)
+            rollout.begin(op, pool, transitions.load(pool, spec, event.revision, turn), Strategy.BLUE_GREEN)
 
     def _ordered(self, ticket: int, order: Order, actor: Actor, turn: Turn) -> None:
         house = self.house
-        fault = operations.check(house, order)
+        fault = queue.check(house, order)
         if fault is not None:
             turn.do(Refused(ticket, fault))
             return
@@ -162,28 +151,28 @@ class Supervisor:
         if order.kind is Kind.STOP:
             self._stop(ticket, order, actor, turn)
             return
-        same = operations.joinable(house, order)
-        op = operations.join(same, actor, turn) if same else operations.enqueue(house, order, actor, turn)
+        same = queue.joinable(house, order)
+        op = queue.join(same, actor, turn) if same else queue.enqueue(house, order, actor, turn)
         turn.do(Opened(ticket, op.id))
 
     def _stop(self, ticket: int, order: Order, actor: Actor, turn: Turn) -> None:
         running = self.house.stop and self.operation(self.house.stop)
-        op = operations.join(running, actor, turn) if running else operations.enqueue(self.house, order, actor, turn)
+        op = queue.join(running, actor, turn) if running else queue.enqueue(self.house, order, actor, turn)
         turn.do(Opened(ticket, op.id))
-        orders.stop(self.house, op, turn, hurry=bool(running) or order.now)
+        execute.stop(self.house, op, turn, hurry=bool(running) or order.now)
 
     def _cancel(self, ticket: int, op_id: OpId, actor: Actor, turn: Turn) -> None:
         op = self.operation(op_id)
         if op is None:
             turn.do(Refused(ticket, Fault("no_such_operation", f"there is no operation {op_id}")))
             return
-        fault = orders.cancel(self.house, op, actor.name, turn)
+        fault = execute.cancel(self.house, op, actor.name, turn)
         turn.do(Opened(ticket, op.id) if fault is None else Refused(ticket, fault))
 
     def _tick(self, turn: Turn) -> None:
         house, now = self.house, turn.now
         for pool in list(house.pools.values()):
-            facts.deadlines(house, pool, turn)
+            workers.deadlines(house, pool, turn)
             for breaker in (pool.breaker, pool.mender):
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
@@ -195,32 +184,32 @@ class Supervisor:
                 if part.retry_at <= now:
                     part.retry_at = -NEVER
             if op.deadline <= now:
-                orders.expire(house, op, turn)
+                execute.expire(house, op, turn)
 
     # -- after each event -------------------------------------------------------------------------------------
 
     def _settle(self, turn: Turn) -> None:
         """Brings wish and fact together as far as it goes now. Repeats while operations begin or end on the way."""
         house = self.house
-        for _ in range(2 * operations.QUEUE):  # a full queue may begin and end in one turn
+        for _ in range(2 * queue.QUEUE):  # a full queue may begin and end in one turn
             before = house.count, len(house.open_operations)
             for op in house.open_operations:
-                if op.state in (OpState.RUNNING, OpState.COMMITTING) and not orders.is_moot(house, op, turn):
+                if op.state in (OpState.RUNNING, OpState.COMMITTING) and not execute.is_moot(house, op, turn):
                     rollout.advance(house, op, turn)
             for pool in list(house.pools.values()):
                 self._guard(pool, turn)
                 reconcile(pool, turn, self._busy)
-                facts.sweep(house, pool, turn)
+                workers.sweep(house, pool, turn)
             for op in house.open_operations:
-                goals.judge(house, op, turn)
+                completion.judge(house, op, turn)
             start = house.operations.get(OpId(1))
             if start is not None and start.state.ended and not house.started:
                 house.started = True
                 self._start_ended(start, turn)
                 continue
-            begun = operations.runnable(house)
+            begun = queue.runnable(house)
             if begun is not None:
-                orders.begin(house, begun, turn)
+                execute.begin(house, begun, turn)
             elif before == (house.count, len(house.open_operations)):
                 break
         self._adopt_and_drop(turn)
@@ -231,18 +220,18 @@ class Supervisor:
 
     def _guard(self, pool: Pool, turn: Turn) -> None:
         """Takes back a generation that spoils its bake; has a lost zygote loaded anew."""
-        reason = goals.bake_is_spoiled(self.house, pool)
+        reason = completion.bake_is_spoiled(self.house, pool)
         if reason:
             self._go_back(pool, reason, turn)
         if pool.is_lost and turn.now >= pool.mender.until and not self._is_changing(pool):
             # At once: what waits in the queue may wait for something else than this pool.
-            repair = operations.enqueue(self.house, Order(Kind.REPAIR, pool.name), SELF, turn)
-            orders.begin(self.house, repair, turn)
-        if pool.serving >= pool.target and failure.forgiven_at(pool.breaker) <= turn.now:
-            if failure.is_crashing(pool.breaker):
+            repair = queue.enqueue(self.house, Order(Kind.REPAIR, pool.name), SELF, turn)
+            execute.begin(self.house, repair, turn)
+        if pool.serving >= pool.target and backoff.forgiven_at(pool.breaker) <= turn.now:
+            if backoff.is_crashing(pool.breaker):
                 turn.note(Level.INFO, "pool", f"pool {pool.name} is no longer crashing", ("pool", pool.name))
             pool.breaker.clear()
-        if not pool.is_lost and failure.forgiven_at(pool.mender) <= turn.now:
+        if not pool.is_lost and backoff.forgiven_at(pool.mender) <= turn.now:
             pool.mender.clear()
 
     def _is_changing(self, pool: Pool) -> bool:
@@ -272,9 +261,9 @@ class Supervisor:
             if rollout.may_return(other):
                 rollout.go_back(other, fault, turn)
         if op is not None:
-            operations.end(self.house, op, OpState.ROLLED_BACK, turn, fault)
+            queue.end(self.house, op, OpState.ROLLED_BACK, turn, fault)
         # What follows is an operation of its own: its end tells when the former generation is whole again.
-        back = operations.enqueue(self.house, Order(Kind.ROLLBACK, pool.name), SELF, turn)
+        back = queue.enqueue(self.house, Order(Kind.ROLLBACK, pool.name), SELF, turn)
         back.state = OpState.COMMITTING
         assert pool.active is not None
         rollout.begin(back, pool, pool.generations[pool.active], Strategy.ROLLING)
@@ -288,12 +277,12 @@ class Supervisor:
             turn.note(Level.INFO, "daemon", f"ready: {op.result['message']}")
         elif house.stop is None and not op.committed:
             house.doomed = op.fault
-            orders.break_off(house, "the daemon could not start and leaves", turn)
+            execute.break_off(house, "the daemon could not start and leaves", turn)
             for pool in house.pools.values():
                 rollout.remove(pool, turn)
                 for worker in list(pool.workers()):
                     if worker.phase not in (Phase.KILLED, Phase.CANCELLED):
-                        moves.kill(worker, "the start failed", turn)
+                        transitions.kill(worker, "the start failed", turn)
 
     def _adopt_and_drop(self, turn: Turn) -> None:
         house = self.house
@@ -336,7 +325,7 @@ def _pool_deadline(pool: Pool) -> float:
         if pool.is_lost and pool.mender.until > -NEVER:
             due = min(due, pool.mender.until)
     if pool.serving >= pool.target:
-        due = min(due, failure.forgiven_at(pool.breaker))
+        due = min(due, backoff.forgiven_at(pool.breaker))
     if not pool.is_lost:
-        due = min(due, failure.forgiven_at(pool.mender))
+        due = min(due, backoff.forgiven_at(pool.mender))
     return due

@@ -6,12 +6,12 @@ there then. The canary has been probed, and so has imported most of them: its zy
 
 from __future__ import annotations
 
-from srvd.core import failure, moves
+from srvd.core import backoff, transitions
 from srvd.core.actions import Level, Teach, TellWorker, Told
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
 from srvd.core.lifecycle import Impulse
 from srvd.core.model import Fault, Stage
-from srvd.core.state import NEVER, Generation, House, Turn
+from srvd.core.state.model import NEVER, Generation, House, Turn
 
 __all__ = ["begin", "heard", "overdue", "sentence"]
 
@@ -38,7 +38,7 @@ def heard(house: House, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: T
         return
     match event:
         case CodeMixed():
-            _mixed(generation, failure.in_short(event.file), turn)
+            _mixed(generation, backoff.in_short(event.file), turn)
         case WorkerWarmed() if generation.stage is Stage.WARMING and event.worker.serial == generation.canary:
             if event.modules:
                 generation.deadline = turn.now + generation.spec.boot_timeout
@@ -53,17 +53,17 @@ def heard(house: House, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: T
 
 def _end(generation: Generation) -> None:
     generation.deadline = NEVER
-    moves.shift(generation, Impulse.WARMED)
+    transitions.shift(generation, Impulse.WARMED)
 
 
 def overdue(generation: Generation, turn: Turn) -> None:
     """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
     limit = generation.spec.boot_timeout
     message = f"not warm within {limit:g} s: a path of `warm` not answered, or a module not imported"
-    moves.doom(generation, Fault("boot_failed", message, "see where it waits, or raise boot_timeout"), turn)
+    transitions.doom(generation, Fault("boot_failed", message, "see where it waits, or raise boot_timeout"), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
-        moves.kill(canary, "boot_timeout", turn, dump=True)
+        transitions.kill(canary, "boot_timeout", turn, dump=True)
 
 
 def _mixed(generation: Generation, file: str, turn: Turn) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from srvd.ctl.find import Named, find
+from srvd.client.find import Named, find
+from srvd.client.reconnecting import Line
 from srvd.ctl.follow import Follower
-from srvd.ctl.line import Line
 from srvd.ctl.render import escape, instance, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from srvd import __version__
+from srvd.client.find import Named
 from srvd.ctl.commands import Asked, Interrupted, report, run
-from srvd.ctl.find import Named
 from srvd.ctl.options import JSON, arguments, options
 from srvd.ctl.render import put
 from srvd.errors import EXIT, BadArgs, SrvdError

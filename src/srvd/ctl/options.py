@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from srvd.client.connection import Client
+from srvd.client.find import Named, find
 from srvd.config.values import Unfit, read
-from srvd.ctl.client import Client
-from srvd.ctl.find import Named, find
 from srvd.errors import SrvdError
 from srvd.wire.commands import TOPICS, Command, Field
 

@@ -17,7 +17,7 @@ __all__ = ["show_dump", "told"]
 
 Map = Mapping[str, Any]
 
-_ZYGOTE = "zygote/life.py"  # in the stack of each main thread: tells where srvd is installed
+_ZYGOTE = "zygote/main.py"  # in the stack of each main thread: tells where srvd is installed
 _STARTS = ("run", "_bootstrap_inner", "_bootstrap")  # of threading.py: the beginning of each thread
 
 

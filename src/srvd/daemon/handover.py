@@ -1,7 +1,7 @@
 """The state of a daemon as bytes: what the next program needs to be the same daemon, but for descriptors.
 
-Those go beside it, by name (`kept.py`); how both get to the next program is `upgrade.py`'s, or somebody else's. Whoever
-has the bytes and the descriptors makes a daemon of them with `main.py:Daemon.resumed`.
+Those go beside it, by name (`fd_table.py`); how both get to the next program is `upgrade/replace.py`'s, or somebody
+else's. Whoever has the bytes and the descriptors makes a daemon of them with `main.py:Daemon.resumed`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ import msgpack
 
 from srvd.config.settings import Config
 from srvd.config.source import Spelled
-from srvd.core import snapshot
 from srvd.core.model import Revision
-from srvd.core.plain import Misfit, codec
-from srvd.core.state import House
-from srvd.daemon import bond, control
+from srvd.core.state import snapshot
+from srvd.core.state.codec import Misfit, codec
+from srvd.core.state.model import House
+from srvd.daemon.children.performer import Family
+from srvd.daemon.control import server
+from srvd.daemon.family import lock
 from srvd.daemon.listeners import Listening
-from srvd.daemon.perform import Family
-from srvd.daemon.program import Program
+from srvd.daemon.upgrade.program import Program
 from srvd.errors import Unsupported
 from srvd.ids import WorkerId
 from srvd.linux.systemd import Unit
 from srvd.record import Record
-from srvd.wire import family
+from srvd.wire import links
 
 __all__ = ["VERSION", "Handover", "Shell", "pack", "read"]
 
 VERSION = 2
-"""Of all that is not the core's. The rules are those of `core/snapshot.py`. Version 1 had one scoreboard for all."""
+"""Of all that is not the core's. The rules are those of `core/state/snapshot.py`. Version 1 had one scoreboard for all.
+"""
 
 _RESTART = "this upgrade needs a restart"
 
@@ -36,7 +38,7 @@ class Shell(Record):
     """What the performing side knows. Secrets are in it: keys of certificates, variables of pools."""
 
     version: str  # of srvd
-    protocol: int  # that the living zygotes and workers speak: `wire/family.py`
+    protocol: int  # that the living zygotes and workers speak: `wire/links.py`
     program: Program
     source: Spelled
     daemonized: bool
@@ -46,10 +48,10 @@ class Shell(Record):
     listening: Listening
     family: Family
     overdue: dict[WorkerId, float]
-    control: control.Carried
+    control: server.Carried
     unit: Unit  # what a service manager told at the start
     stored: tuple[str, ...]  # names in its store
-    bond: bond.Carried = bond.Carried("", "")  # none: of a program that had none
+    bond: lock.Carried = lock.Carried("", "")  # none: of a program that had none
     strays: tuple[int, ...] = ()  # pids of those who were sent away, and may still live
 
 
@@ -84,10 +86,10 @@ def read(data: bytes) -> Handover:
         shell: Shell = codec(Shell).load(plain.get("shell"))
     except Misfit as misfit:
         raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
-    if shell.protocol != family.PROTOCOL:
+    if shell.protocol != links.PROTOCOL:
         raise Unsupported(
             f"the workers that run speak version {shell.protocol} of the family's messages, "
-            f"this program speaks {family.PROTOCOL}",
+            f"this program speaks {links.PROTOCOL}",
             hint=_RESTART,
         )
     return Handover(house, shell)

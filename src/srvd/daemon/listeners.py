@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
-from srvd.daemon.kept import Kept
+from srvd.daemon.fd_table import Kept
 from srvd.daemon.listener import (
     CLOSE,
     STORE_KIND,

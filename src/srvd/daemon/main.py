@@ -1,6 +1,6 @@
 """The daemon's process: puts the parts together, starts the first zygotes before anything else, runs.
 
-Decides nothing about pools (core/) and performs nothing itself (perform.py).
+Decides nothing about pools (core/) and performs nothing itself (children/).
 """
 
 from __future__ import annotations
@@ -13,50 +13,52 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from srvd import __version__
+from srvd.config.pool_spec import spec_of
 from srvd.config.settings import Config, DaemonSettings
 from srvd.config.source import Source
 from srvd.core.actions import Exit, Level
 from srvd.core.events import Event, ProgramReplaced, Started
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
-from srvd.daemon import background, handover, sample
-from srvd.daemon.answers import Answers
-from srvd.daemon.background import LogFile, Pidfile, Verdict
-from srvd.daemon.bond import Bond
-from srvd.daemon.commons import Commons
-from srvd.daemon.control import ControlServer
-from srvd.daemon.control_peers import Roles
-from srvd.daemon.deposit import Deposit
-from srvd.daemon.dump import Dumps
-from srvd.daemon.engine import Engine, spec_of, tracer
-from srvd.daemon.ground import Ground, beside
-from srvd.daemon.growth import GrowthWatch
+from srvd.daemon import detach, handover
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.dump import Dumps
+from srvd.daemon.children.performer import Performer
+from srvd.daemon.components import Parts
+from srvd.daemon.control.backend import Answers
+from srvd.daemon.control.peers import Roles
+from srvd.daemon.control.server import ControlServer
+from srvd.daemon.detach import Verdict
+from srvd.daemon.dispatcher import Engine, tracer
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.files import LogFile, Pidfile
 from srvd.daemon.handover import Handover
-from srvd.daemon.herald import Herald
-from srvd.daemon.keepsake import Keepsake, is_keepsake
-from srvd.daemon.kept import Kept
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
-from srvd.daemon.overdue import OverdueWatch
-from srvd.daemon.parts import Parts
-from srvd.daemon.perform import Performer
-from srvd.daemon.program import this_program
+from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.preconditions import Ground, beside
 from srvd.daemon.renewal import Renewal
 from srvd.daemon.signals import Signals, hold
-from srvd.daemon.silence import SilenceWatch
+from srvd.daemon.systemd_notifier import Herald
+from srvd.daemon.upgrade.program import this_program
+from srvd.daemon.upgrade.source_archive import Keepsake, is_keepsake
+from srvd.daemon.watch import headroom
+from srvd.daemon.watch.liveness import SilenceWatch
+from srvd.daemon.watch.memory_limit import GrowthWatch
+from srvd.daemon.watch.request_timeout import OverdueWatch
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter
-from srvd.linux.title import set_title
+from srvd.linux.proctitle import set_title
 from srvd.log import Log
-from srvd.wire import family
-from srvd.wire.places import family_path, state_path
+from srvd.wire import links
+from srvd.wire.paths import family_path, state_path
 
 if TYPE_CHECKING:
-    from srvd.daemon.adoption import Adoption
-    from srvd.daemon.succession import Found
+    from srvd.daemon.recovery.adopt import Adoption
+    from srvd.daemon.recovery.recover import Found
 
 FIRST = Revision(1)
-
 KEEP_AFTER = 2.0
 """Seconds until the daemon's own source is kept: it takes milliseconds, and a start counts them."""
 
@@ -98,7 +100,7 @@ class Daemon:
         self._in_order = True  # it ends so, and leaves nobody behind
         engine = self.engine
         engine.reread = partial(self._renewal.before, source.read)
-        engine.headroom = lambda names: sample.headroom(house, names)
+        engine.headroom = lambda names: headroom.headroom(house, names)
         engine.answers = self._answers
         engine.on_exit = self._leave
         engine.on_ready = self._started
@@ -144,10 +146,10 @@ class Daemon:
 
     def _succeed(self, adoption: Adoption, config: Config) -> None:
         """Go on with the family of a daemon that died; reload if it had another configuration."""
-        from srvd.daemon import succession  # as in start.py
+        from srvd.daemon.recovery import recover  # as in start.py
 
         self._log.warning("the daemon before this one has died; its zygotes, workers and listeners are adopted")
-        if succession.go_on(self, adoption, config):
+        if recover.go_on(self, adoption, config):
             self._answers.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))
         self._renewal.reopen()
 
@@ -158,9 +160,7 @@ class Daemon:
             self._pidfile.write()
             self._log.info(ground.claim.told)
             if not ground.roles.of(os.geteuid(), []):
-                self._log.warning(
-                    f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl here"
-                )
+                self._log.warning(f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl")
             self._attach()
             if found is not None:
                 self._heritage.hear(found, self.performer, self._core.house, self._loop)
@@ -176,8 +176,8 @@ class Daemon:
     def _complete(self) -> None:
         # Here, not above: the first zygotes load the application while this is imported. Not later either: what is on
         # disk when an upgrade is asked for is another version of it.
-        from srvd.daemon.heritage import Heritage
-        from srvd.daemon.upgrade import Upgrade
+        from srvd.daemon.recovery.saver import Heritage
+        from srvd.daemon.upgrade.replace import Upgrade
         from srvd.linux.prctl import become_subreaper
 
         become_subreaper()
@@ -247,7 +247,7 @@ class Daemon:
         self._parts.deposit.carry(kept)
         shell = handover.Shell(
             version=__version__,
-            protocol=family.PROTOCOL,
+            protocol=links.PROTOCOL,
             program=self._parts.program,
             source=self._source.carry(),
             daemonized=self._daemonized,
@@ -368,13 +368,13 @@ class Daemon:
     def _ready(self, problem: str = "") -> None:
         """Whoever waits for the start is told."""
         if self._daemonized:
-            background.leave_terminal()
+            detach.leave_terminal()
             self._log.renew()  # it would hold on to what was left
         if problem:
             return self._verdict.failed(EXIT.CHANGED, problem, "srvctl why")
         urls = self._parts.listeners.urls(self.engine.config.tls)
-        background.say_where(self._log, urls)
-        return self._verdict.ready(background.greeting(self._settings, urls))
+        detach.say_where(self._log, urls)
+        return self._verdict.ready(detach.greeting(self._settings, urls))
 
     def _turned(self) -> None:
         self._herald.look()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from srvd.config.settings import Config
 from srvd.core.model import Actor, Kind, Order
-from srvd.daemon.bond import Bond
-from srvd.daemon.control import ControlServer
+from srvd.daemon.control.server import ControlServer
+from srvd.daemon.family.lock import Bond
 from srvd.daemon.listener import BY_RELOAD
 from srvd.daemon.listeners import Listeners
 from srvd.errors import SrvdError

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable, Mapping
 
 from srvd.core.model import Actor, Kind, Order
-from srvd.core.state import House
-from srvd.daemon.answers import Answers
+from srvd.core.state.model import House
+from srvd.daemon.control.backend import Answers
 from srvd.daemon.loop import Loop
 from srvd.errors import SrvdError
 from srvd.log import Log

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from types import FrameType
 
 from srvd.linux import stacks
-from srvd.linux.lifeline import SIGNAL as LIFELINE
+from srvd.linux.deadman import SIGNAL as LIFELINE
 from srvd.record import Record
 
 __all__ = ["NOTHING", "OWN", "Dispositions", "claim", "clear_timers", "current", "put_away", "put_back", "timers"]

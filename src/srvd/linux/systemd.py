@@ -1,7 +1,7 @@
 """What a service manager tells a service when it starts it, and the datagrams by which the service answers.
 
 sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), without libsystemd. Chooses nothing
-to say: what is the case is `core/bulletin.py`'s, when it is told `daemon/herald.py`'s.
+to say: what is the case is `core/status/summary.py`'s, when it is told `daemon/systemd_notifier.py`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every command of the control socket, declared once: name, role, typed fields, help.
 
 The daemon's check of a request, the `srvctl` command, its reference page and its tests come from `COMMANDS`. What a
-command does is decided elsewhere: behind the backend of `daemon/control.py`. Pure.
+command does is decided elsewhere: behind the backend of `daemon/control/server.py`. Pure.
 
 Imported at each start of `srvctl`: no dataclass (0.7 ms each), no enum, nothing that needs `re` or `inspect`.
 """

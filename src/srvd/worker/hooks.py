@@ -11,11 +11,11 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import LoadFailed
-from srvd.worker.application import Application, import_module, refuse_patched
+from srvd.worker.app_loader import Application, import_module, refuse_patched
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:
-    from srvd.http.head import Environ
+    from srvd.http.h1.head import Environ
     from srvd.log import Log
 
 __all__ = ["ABOUT", "PROBE", "Hooks", "call", "load", "with_before_request"]

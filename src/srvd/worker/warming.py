@@ -1,6 +1,6 @@
 """Asks the application paths before a worker serves, and tells what that has imported.
 
-Judges no answer: a problem is a line in the log. The health probe is `probe.py`, which this one asks with.
+Judges no answer: a problem is a line in the log. The health probe is `wsgi/probe.py`, which this one asks with.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING
 
-from srvd.wire.family import Modules, fitting_modules
-from srvd.worker.probe import probe
+from srvd.wire.links import Modules, fitting_modules
+from srvd.worker.wsgi.probe import probe
 
 if TYPE_CHECKING:
-    from srvd.worker.service import Service
+    from srvd.worker.context import Service
 
 _FINE = ("100-399",)
 """A redirect to a login has imported what there is to import."""

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from srvd.ids import WorkerId
-from srvd.linux import dispositions, lifeline, limits, process, stacks
-from srvd.linux.title import set_title
-from srvd.wire import family
-from srvd.worker import application, base
+from srvd.linux import deadman, dispositions, limits, process, stacks
+from srvd.linux.proctitle import set_title
+from srvd.wire import links
+from srvd.worker import app_loader, main
 
 if TYPE_CHECKING:
-    from srvd.worker.lines import Lines
+    from srvd.worker.observe.access_buffer import Lines
     from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["PASSED", "STACKS", "become"]
@@ -33,7 +33,7 @@ STACKS = 2
 _BUG = 70
 
 
-def become(stock: WorkerTemplate, order: family.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
+def become(stock: WorkerTemplate, order: links.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving.
 
     `passed` came with the order; `lines` are those of its access log, if it has one.
@@ -55,7 +55,7 @@ def become(stock: WorkerTemplate, order: family.Fork, lines: Lines | None, passe
             limits.set_session_nice()
         set_title(f"srvd: worker {WorkerId(stock.wanted.pool, stock.wanted.generation, order.serial)}")
         boot = _boot(stock, order, link, stderr_read, trace)
-        code = base.serve(boot._replace(lines=lines, lifeline=_own(stock, end)))
+        code = main.serve(boot._replace(lines=lines, lifeline=_own(stock, end)))
         # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
         # would also wait for threads that an application forgot. Python has no public name for it.
         atexit._run_exitfuncs()  # noqa: SLF001
@@ -69,9 +69,9 @@ def become(stock: WorkerTemplate, order: family.Fork, lines: Lines | None, passe
             os._exit(code)
 
 
-def _boot(stock: WorkerTemplate, order: family.Fork, link: int, stderr_read: int, trace: int) -> base.Boot:
+def _boot(stock: WorkerTemplate, order: links.Fork, link: int, stderr_read: int, trace: int) -> main.Boot:
     home = stock.home
-    return base.Boot(
+    return main.Boot(
         pool=stock.wanted.pool,
         generation=stock.wanted.generation,
         serial=order.serial,
@@ -92,11 +92,11 @@ def _boot(stock: WorkerTemplate, order: family.Fork, link: int, stderr_read: int
 
 
 def _load(app: str) -> object:
-    if sys.flags.no_site:  # left to each worker, see `life.py`
+    if sys.flags.no_site:  # left to each worker, see `main.py`
         import site
 
         site.main()
-    return application.load(app)
+    return app_loader.load(app)
 
 
 def _own(stock: WorkerTemplate, end: int) -> int:
@@ -104,5 +104,5 @@ def _own(stock: WorkerTemplate, end: int) -> int:
     if not stock.has_lifeline:  # without its handler the signal would end this process
         os.close(end)
         return -1
-    lifeline.own(end)
+    deadman.own(end)
     return end

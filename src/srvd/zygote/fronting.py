@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from srvd.errors import BadFrame, ConfigInvalid, LoadFailed
-from srvd.wire import family
+from srvd.wire import links
 
 if TYPE_CHECKING:
-    from srvd.worker.front import Front
+    from srvd.worker.net.front import Front
 
 __all__ = ["make"]
 
 
-def make(wanted: family.Load, rest: list[int]) -> list[Front | None]:
+def make(wanted: links.Load, rest: list[int]) -> list[Front | None]:
     """One for each listener; None for those that speak plain HTTP, and believe nobody.
 
     `rest`: the descriptors behind those of the listeners; they are closed. Raises `LoadFailed`, `BadFrame`.
@@ -27,7 +27,7 @@ def make(wanted: family.Load, rest: list[int]) -> list[Front | None]:
     if not any(listener.get("front") for listener in wanted.listeners):
         return [None] * len(wanted.listeners)
     # Here, because most listeners have none of it.
-    from srvd.worker.front import make_front
+    from srvd.worker.net.front import make_front
 
     secrets = _secrets(rest)
     made: dict[str, Front] = {}

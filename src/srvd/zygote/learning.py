@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.worker import forked
-from srvd.zygote import residue
+from srvd.zygote import fork_safety
 
 __all__ = ["Lesson", "learn"]
 
@@ -34,19 +34,19 @@ class Lesson(Record):
 
 def learn(modules: Sequence[str], *, preload: str, seconds: float) -> Lesson:
     """Import the modules, as far as that can be done outside of a request, within about `seconds`."""
-    what = f"importing {residue.some_of(modules)}"
+    what = f"importing {fork_safety.some_of(modules)}"
     try:
         left = _try(modules, seconds)
     except OSError as exc:  # a shortage of processes or descriptors
         return Lesson(False, [f"{what} could not be tried ({exc.strerror}): each worker imports that by itself"])
     if left and preload == "auto":
         return Lesson(False, [f"{what} {left}: each worker imports that by itself"])
-    before = residue.take()
+    before = fork_safety.take()
     failed = _import(modules)
-    found = residue.settle(before)
+    found = fork_safety.settle(before)
     notes = [f"{what} {left}, which no worker will have"] if left else []
     if failed:
-        notes.append(f"not to be imported outside of a request, and left to each worker: {residue.some_of(failed)}")
+        notes.append(f"not to be imported outside of a request, and left to each worker: {fork_safety.some_of(failed)}")
     return Lesson(not failed, notes, found)
 
 
@@ -92,10 +92,10 @@ def _be_tried(modules: Sequence[str], write: int) -> None:
         silence = os.open(os.devnull, os.O_WRONLY)  # the same will be printed by the one that does it in earnest
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        before = residue.take()
+        before = fork_safety.take()
         with forked.guarded(lambda: [write]):
             _import(modules)
-        left = residue.compare(before).loaded
+        left = fork_safety.compare(before).loaded
         text = f"left {' and '.join(left)} behind, which would not survive a fork" if left else ""
         os.write(write, b"+" + text.encode(errors="replace")[: _WORDS - 1])
     finally:

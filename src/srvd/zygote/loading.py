@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from srvd.errors import LoadFailed
 from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.record import Record
-from srvd.wire import family
-from srvd.worker import application, hooks
+from srvd.wire import links
+from srvd.worker import app_loader, hooks
 from srvd.worker.hooks import Hooks
-from srvd.zygote import residue
+from srvd.zygote import fork_safety
 
 __all__ = ["Outcome", "enter", "load"]
 
@@ -36,7 +36,7 @@ class Outcome(Record):
     children: Sequence[int] = ()  # that a fresh one has no use for
 
 
-def enter(wanted: family.Load) -> str:
+def enter(wanted: links.Load) -> str:
     """Change to the application's folder, whose real path is returned, and put its folders before all others.
 
     Raises `LoadFailed`.
@@ -64,15 +64,15 @@ def enter(wanted: family.Load) -> str:
     return here
 
 
-def load(wanted: family.Load) -> Outcome:
+def load(wanted: links.Load) -> Outcome:
     """Load the application and its hooks as far as `preload` asks for. Raises `LoadFailed`."""
-    before = residue.take()
+    before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)
-    app = application.load(wanted.app)
+    app = app_loader.load(wanted.app)
     hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
-    left = residue.compare(before)
-    found = residue.settle(before)
+    left = fork_safety.compare(before)
+    found = fork_safety.settle(before)
     outcome = Outcome(app, warnings, hooks=hooked, dispositions=found)
     if left.started or left.loaded:
         outcome = _judge(wanted, left, outcome)
@@ -81,15 +81,15 @@ def load(wanted: family.Load) -> Outcome:
     return outcome
 
 
-def _without(wanted: family.Load, before: residue.Inventory) -> Outcome:
+def _without(wanted: links.Load, before: fork_safety.Inventory) -> Outcome:
     """Each worker loads the application, and the interpreter's start has left nothing that it would lack."""
     if sys.flags.no_site or not before.tasks:
         return Outcome(None, [])
-    left = residue.compare(before)
+    left = fork_safety.compare(before)
     return _judge(wanted, left, Outcome(None, [])) if left.started else Outcome(None, [])
 
 
-def _judge(wanted: family.Load, left: residue.Residue, outcome: Outcome) -> Outcome:
+def _judge(wanted: links.Load, left: fork_safety.Residue, outcome: Outcome) -> Outcome:
     """Something would not survive a fork."""
     causes = []
     if left.loaded:
@@ -106,7 +106,7 @@ def _judge(wanted: family.Load, left: residue.Residue, outcome: Outcome) -> Outc
     return Outcome(None, notes, tainted=True, unsited=bool(left.started), children=ending)
 
 
-def _of_children(wanted: family.Load, children: list[tuple[int, str]]) -> str:
+def _of_children(wanted: links.Load, children: list[tuple[int, str]]) -> str:
     count = f"{len(children)} process{'es' if len(children) > 1 else ''}"
     named = ", ".join(what for _, what in children[:_NAMED])
     return f"loading {wanted.app} started {count}: {named}; as children of the zygote, once for all workers"

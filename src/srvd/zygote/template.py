@@ -1,6 +1,6 @@
 """What the workers of a generation are made of.
 
-Makes none of them: `forking.py` does.
+Makes none of them: `fork_server.py` does.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from srvd.config.settings import PoolSettings
 from srvd.linux.dispositions import NOTHING, Dispositions
 from srvd.linux.scoreboard import Board
 from srvd.record import Record
-from srvd.wire import family
+from srvd.wire import links
 from srvd.worker.hooks import Hooks
-from srvd.worker.orphan import Home
+from srvd.worker.reconnect import Home
 from srvd.worker.releases import Watch
 
 if TYPE_CHECKING:
-    from srvd.worker.front import Front
+    from srvd.worker.net.front import Front
 
 __all__ = ["WorkerTemplate"]
 
@@ -27,7 +27,7 @@ __all__ = ["WorkerTemplate"]
 class WorkerTemplate(Record):
     """What each worker is made of, made once."""
 
-    wanted: family.Load
+    wanted: links.Load
     app: object | None
     board: Board
     listeners: list[socket.socket]
@@ -38,7 +38,7 @@ class WorkerTemplate(Record):
     has_lifeline: bool = False  # whether the signal of its end has a handler here
     hold: int = -1  # the end of it to hold, which the daemon has, too
     home: Home | None = None  # None: it leaves when its link ends
-    nudge: int = -1  # the eventfd by which its workers wake each other, see worker/gate.py
+    nudge: int = -1  # the eventfd by which its workers wake each other, see worker/net/acceptor.py
     dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
     warms: bool = False  # each worker is asked its paths before it is ready
     watch: Watch | None = None

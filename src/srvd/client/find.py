@@ -1,0 +1,202 @@
+"""Which control socket is meant: the one that was named, or the only one there is.
+
+The rules of where sockets are live in wire/paths.py; here they meet the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+
+from srvd.errors import BadArgs, NoDaemon
+from srvd.record import Record
+from srvd.wire import paths
+from srvd.wire.paths import OFF, SUFFIX, rundirs, socket_path
+
+__all__ = ["Named", "find", "start_hint"]
+
+_TITLE = b"srvd: daemon "
+"""What the command line of a daemon begins with, as `ps` shows it."""
+
+
+class Named(Record):
+    """What the command line says; "" for nothing."""
+
+    socket: str = ""
+    name: str = ""
+
+
+class Place(Record):
+    """A directory that may have control sockets, and the user whose it has to be, if it is not root's."""
+
+    directory: str
+    owner: int
+
+
+def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
+    """The path of the control socket: -s, -n, SRVD_SOCKET, SRVD_NAME, in this order, else the only daemon.
+
+    A user's daemon may be in several places; root looks at those of all users, if it has none of its own. Raises
+    `BadArgs` when that is no choice, or too many; `NoDaemon` when there is none.
+    """
+    if named.socket and named.name:
+        raise BadArgs("find the daemon: both a socket and a name were given", hint="choose one of -s and -n")
+    path, name = named
+    if not path and not name:
+        path, name = environ.get("SRVD_SOCKET", ""), environ.get("SRVD_NAME", "")
+    if path == OFF:
+        raise NoDaemon('find the daemon: it has no control socket (SRVD_SOCKET is "off"); signals control it')
+    if path:
+        return path
+    own = [Place(directory, uid) for directory in rundirs(uid, environ)]
+    others = _of_users() if uid == 0 else []
+    if name:
+        return _named(name, own, others)
+    found = _living(own) or _living(others)
+    if not found:
+        hint = start_hint()
+        barred = [place.directory for place in own if _is_barred(place.directory)]
+        if barred:
+            hint = (
+                f"start your own with `srvd start`; a daemon in {barred[0]}, which your user may not look into, "
+                "lets in the users that its `roles` name"
+            )
+        where = [place.directory for place in own] + ["the places of other users"] * bool(others)
+        raise NoDaemon(f"find the daemon: there is no control socket in {_or(where)}", hint=hint)
+    if len(found) > 1:
+        raise BadArgs(
+            f"find the daemon: there are several: {', '.join(found)}", hint="choose one with -n NAME or -s SOCKET"
+        )
+    return found[0]
+
+
+def start_hint() -> str:
+    """What to do if there is no socket: daemons that live are named, by their sockets, or by pid without one."""
+    hint = "start one with `srvd start`, or name another with -n NAME or -s SOCKET"
+    uid = os.getuid()
+    known = [Place(directory, uid) for directory in rundirs(uid, os.environ)] + (_of_users() if uid == 0 else [])
+    listeners = {path: pid for place in known for path in _sockets(place) if (pid := _listener(path))}
+    if listeners:
+        hint += f", such as {', '.join(list(listeners)[:4])}"
+    living = [f"pid {pid} ({title})" for pid, title in _daemons() if pid not in listeners.values()]
+    if not living:
+        return hint
+    return (
+        f"{hint}. There runs {', '.join(living[:4])}: its socket is elsewhere, or was removed; `kill -HUP PID` makes a "
+        "removed one anew, and reloads"
+    )
+
+
+def _daemons() -> list[tuple[int, str]]:
+    """Pid and title of the daemons of all users, as far as /proc shows them."""
+    found = []
+    try:
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    except OSError:
+        return []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                title = file.read(200).rstrip(b"\0")
+        except OSError:
+            continue
+        if title.startswith(_TITLE):
+            found.append((pid, title.decode("utf-8", "backslashreplace")))
+    return found
+
+
+def _of_users() -> list[Place]:
+    """The places of all users, for root."""
+    return [
+        Place(pattern.format(uid), int(uid))
+        for folder, prefix, pattern in (
+            (paths.USERS_RUNDIR, "", f"{paths.USERS_RUNDIR}/{{}}/srvd"),
+            (paths.TEMPORARY, "srvd-", f"{paths.TEMPORARY}/srvd-{{}}"),
+        )
+        for name in _names(folder)
+        if name.startswith(prefix) and (uid := name.removeprefix(prefix)).isdecimal()
+    ]
+
+
+def _named(name: str, own: Sequence[Place], others: Sequence[Place]) -> str:
+    """The socket of this name where it is, or else where it would be. Raises `NoDaemon`, `BadArgs`."""
+    for known in (own, others):
+        found = [
+            path for place in known if os.path.exists(path := socket_path(name, place.directory)) and _is_trusted(place)
+        ]
+        found = _listening(found)
+        if len(found) > 1 and known is others:
+            raise BadArgs(
+                f"find the daemon {name}: there are several: {', '.join(found)}", hint="choose one with -s SOCKET"
+            )
+        if found:
+            return found[0]
+    for place in own:
+        path = socket_path(name, place.directory)
+        if _is_barred(place.directory):
+            # Asked there, the kernel says that the user may not; elsewhere it would only say that there is none.
+            return path
+        if os.path.exists(place.directory) and not _is_trusted(place):
+            raise NoDaemon(
+                f"find the daemon {name}: {place.directory} belongs to somebody else, "
+                "who could have put anything there",
+                hint=f"if you trust them: -s {path}",
+            )
+    return socket_path(name, own[0].directory)
+
+
+def _living(known: Sequence[Place]) -> list[str]:
+    """The sockets in these places; without those of dead daemons, if there are any others."""
+    return _listening([path for place in known for path in _sockets(place)])
+
+
+def _listening(found: list[str]) -> list[str]:
+    return ([path for path in found if _listens(path)] or found) if len(found) > 1 else found
+
+
+def _is_trusted(place: Place) -> bool:
+    """Whether it is root's or the user's own, and not only a link to such a one. Raises `OSError`."""
+    return all(entry.st_uid in (0, place.owner) for entry in (os.lstat(place.directory), os.stat(place.directory)))
+
+
+def _is_barred(directory: str) -> bool:
+    """Whether the directory is there, and this user cannot see what is in it."""
+    return os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK)
+
+
+def _sockets(place: Place) -> list[str]:
+    """The sockets in a directory; none in one of somebody else, who could have put anything there."""
+    try:
+        names = os.listdir(place.directory) if _is_trusted(place) else []
+    except OSError:
+        return []
+    return [f"{place.directory}/{name}" for name in sorted(names) if name.endswith(SUFFIX)]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _or(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _listener(path: str) -> int:
+    """Pid of the process that listens there; 0 without one, and where the kernel does not tell at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        if probe.connect_ex(path):
+            return 0
+        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+
+
+def _listens(path: str) -> bool:
+    """Whether someone listens, or might: only a refusal is a clear no."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)

@@ -1,0 +1,185 @@
+"""The failure policy: how a death is named, when the next attempt may be made, when a pool counts as crashing.
+
+Decides nothing about who is forked. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from srvd.core.model import Death, Phase
+from srvd.core.state.model import NEVER, Breaker, Worker
+from srvd.quoting import quoted
+
+HEALTHY_AFTER = 1.0
+"""Seconds of readiness after which a death is repaired at once and is no strike."""
+
+FORGIVEN_AFTER = 60.0
+"""Seconds without a strike after which the count begins anew."""
+
+CRASHING_STRIKES = 5
+RETURN_STRIKES = 3
+"""Strikes while a new generation bakes that switch back to the former one, and that end an order for new workers."""
+
+REFUSALS = 8
+"""Rounds of refused forks – some 12 s – after which an order that needs a process is given up."""
+
+ABANDONED = "trial abandoned"
+"""Why a worker leaves whose generation never came into force."""
+
+NAMED = 8
+"""Processes that a sentence names."""
+
+SENTENCE = 500
+"""Characters that a sentence takes over of what an application said; all of it is in the traceback or in the log."""
+
+_FATAL = re.compile(r"^Fatal Python error: .*$", re.MULTILINE)
+_CALL = re.compile(r'^  File "([^"]*)", line (\d+) in (\S+)', re.MULTILINE)
+
+_SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+    11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
+}  # fmt: skip
+"""Those that end processes, as x86 and ARM number them (signal(7)); the module of that name is none of the core's."""
+
+_BY_US = ("boot_timeout", "health_timeout", "health_failed", "drain_timeout", "overdue", "silent", "misfit")
+"""Why a worker leaves that does not do what it should."""
+
+BASE = 0.1
+CAP = 30.0
+JITTER = 0.2
+
+
+def delay(strikes: int, seed: int) -> float:
+    """Seconds to wait after so many strikes: none after the first, then 0.1·2ⁿ ± 20 % up to 30 s.
+
+    The jitter is a fixed function of `seed` (a serial): pools of one host spread out, and a transcript replays.
+    """
+    if strikes <= 1:
+        return 0.0
+    spread = ((seed * 2654435761) % 1024) / 1023 * 2 - 1  # Knuth's multiplicative hash, as -1 … 1
+    return float(min(CAP, BASE * 2 ** min(strikes - 2, 20)) * (1 + JITTER * spread))
+
+
+def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str) -> None:
+    """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
+    # Not the time since: an attempt that takes its whole boot_timeout to fail is no minute of health.
+    if asked_at - breaker.last >= FORGIVEN_AFTER:
+        breaker.strikes = 0
+    elif asked_at < breaker.last:
+        return
+    breaker.strikes += 1
+    breaker.last = now
+    breaker.reason = reason
+    wait = delay(breaker.strikes, seed)
+    breaker.until = now + wait if wait > 0 else -NEVER
+
+
+def refusal(breaker: Breaker, now: float, seed: int, reason: str) -> None:
+    """Counts a round of refused forks: the system is short of something, which says nothing about the application."""
+    if now < breaker.until:
+        return  # of the same round
+    breaker.refusals += 1
+    breaker.reason = reason
+    breaker.until = now + delay(breaker.refusals + 1, seed)
+
+
+def forgiven_at(breaker: Breaker) -> float:
+    """When a pool that stays well begins anew."""
+    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER
+
+
+def is_hopeless(breaker: Breaker) -> bool:
+    """May an order that waits for new workers be given up?"""
+    return breaker.strikes >= RETURN_STRIKES or breaker.refusals >= REFUSALS
+
+
+def is_crashing(breaker: Breaker) -> bool:
+    return breaker.strikes >= CRASHING_STRIKES
+
+
+def is_strike(worker: Worker, now: float) -> bool:
+    """An unasked death before a second of readiness."""
+    return worker.ready_at is None or now - worker.ready_at < HEALTHY_AFTER
+
+
+def in_short(text: str) -> str:
+    """The text, cut for a sentence: an exception's message may be a page, or made by whoever sent the request."""
+    return text if len(text) <= SENTENCE else f"{text[: SENTENCE - 1]}…"
+
+
+def last_line(text: str) -> str:
+    """What mostly names the cause, after a colon and in quotes: the last line, or, of a crash, its first line and the
+    place.
+    """
+    fatal = _FATAL.search(text)
+    if fatal is not None:  # what faulthandler writes last is a list of modules
+        call = _CALL.search(text, fatal.end())
+        place = f" ({call[1]}:{call[2]} in {call[3]})" if call else ""
+        return f": {quoted(in_short(fatal[0] + place))}"
+    lines = text.strip().splitlines()
+    return f": {quoted(in_short(lines[-1].strip()))}" if lines else ""
+
+
+def left_behind(who: str, processes: Sequence[str]) -> str:
+    """A sentence about processes that outlive the one that started them."""
+    count = f"{len(processes)} process{'es' if len(processes) > 1 else ''}"
+    more = f" and {len(processes) - NAMED} more" if len(processes) > NAMED else ""
+    return f"{who} left {count} behind: {', '.join(processes[:NAMED])}{more}; a stop of srvd ends them"
+
+
+def cause(worker: Worker, death: Death) -> str:
+    """One word for the certificate."""
+    if worker.leaving in (
+        "boot_timeout",
+        "health_timeout",
+        "health_failed",
+        "drain_timeout",
+        "overdue",
+        "silent",
+        "misfit",
+    ):
+        return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
+    if death.out_of_memory:
+        return "out_of_memory"
+    if worker.ready_at is None and not worker.leaving:
+        return "boot_failed"
+    if worker.leaving:
+        if death.exit_code != 0 and not death.unseen and worker.phase is not Phase.KILLED:
+            return "died_leaving"
+        if worker.leaving == ABANDONED:
+            return "abandoned"
+        return "recycled" if worker.leaving in ("worn", "recycle") else "retired"
+    if death.unseen:
+        return "unknown"
+    return "signal" if death.signal is not None else "exited"
+
+
+def summary(worker: Worker, death: Death) -> str:
+    """How it ended, in words."""
+    ended = "ended unseen: whoever could have told how had died before" if death.unseen else "ended in an unknown way"
+    if death.signal is not None:
+        ended = f"killed by signal {death.signal}"
+        if name := _SIGNALS.get(death.signal):
+            ended += f" ({name})"
+    elif death.exit_code is not None:
+        ended = f"exited with code {death.exit_code}"
+    late = "had no requests any more, and did not end: something that runs at its exit waits, maybe for a process"
+    what = {
+        "boot_timeout": "was not ready in time",
+        "health_timeout": "did not answer the health probe in time",
+        "health_failed": "did not pass the health probe",
+        "drain_timeout": late if worker.finished else "did not finish its requests in time",
+        "request_timeout": "was stuck in a request",
+        "silent": "did not answer while clients waited",
+        "misfit": "broke the protocol of its link",
+        "out_of_memory": "ran out of memory",
+        "boot_failed": "could not boot",
+        "recycled": f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered",
+        "abandoned": "was ended with its generation, which was given up",
+        "retired": f"was told to leave ({worker.leaving})",
+        "unknown": "is gone",
+        "died_leaving": f"died while leaving ({worker.leaving})",
+    }.get(cause(worker, death), "died by itself")
+    return f"{what}; {ended}"

@@ -1,0 +1,220 @@
+"""When an operation has come true, when it cannot any more, and how far it is.
+
+Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else, so that an answer is always true. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import baking, outcome
+from srvd.core.backoff import RETURN_STRIKES, is_hopeless
+from srvd.core.model import Fault, Kind, OpState, Phase, Stage
+from srvd.core.operations import queue, reopen, rollout
+from srvd.core.state.model import House, Operation, Pool, Rollout, Turn
+from srvd.core.status.view import log_problem
+
+_TRIAL_PHASES = {
+    Stage.LOADING: "load",
+    Stage.BOOTING: "canary",
+    Stage.PROBING: "probe",
+    Stage.WARMING: "warm",
+    Stage.STAGING: "stage",
+}
+
+
+def judge(house: House, op: Operation, turn: Turn) -> None:
+    """Reports the operation's progress and ends it if its goal is reached or lost."""
+    if op.state not in (OpState.RUNNING, OpState.COMMITTING):
+        return
+    match op.order.kind:
+        case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
+            _judge_rollouts(house, op, turn)
+        case Kind.SCALE | Kind.RECYCLE | Kind.PAUSE | Kind.RESUME if op.order.pool and not pools_of(house, op):
+            fault = Fault("conflict", f"pool {op.order.pool} has left the configuration meanwhile")
+            queue.end(house, op, OpState.FAILED, turn, fault)
+        case Kind.SCALE:
+            _judge_scale(house, op, turn)
+        case Kind.RECYCLE:
+            _judge_recycle(house, op, turn)
+        case Kind.PAUSE:
+            left = sum(len(f) + len(o) for f, o in (p.split() for p in pools_of(house, op)))
+            queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
+            if left == 0:
+                op.result["message"] = "paused; connections wait in the backlog"
+                queue.end(house, op, OpState.DONE, turn)
+        case Kind.RESUME:
+            _judge_resume(house, op, turn)
+        case Kind.REOPEN:
+            reopen.judge(house, op, turn)
+        case Kind.STOP:
+            _judge_stop(house, op, turn)
+
+
+def pools_of(house: House, op: Operation) -> list[Pool]:
+    """The pools the operation is about; a pool that has left the configuration since is none of them."""
+    names = [op.order.pool] if op.order.pool else list(house.pools)
+    return [pool for name in names if (pool := house.pools.get(name)) is not None and not pool.removed]
+
+
+def is_full(pool: Pool) -> bool:
+    """The wished number serves, and no old one is left to be replaced.
+
+    One that is worn counts until its successor does: with a small max_requests there always is one.
+    """
+    fresh, old = pool.split()
+    worn = [w for w in old if w.condemned == "worn" and w.id.generation == pool.active]
+    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *worn))
+    return len(old) == len(worn) and len(fresh) <= pool.target <= serving
+
+
+def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
+    phase, done, total = "config", 0, 0
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        if part.committed and pool.active != part.generation:
+            now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
+            text = f"another generation of {pool.name} has taken over meanwhile; {now}"
+            queue.end(house, op, OpState.FAILED, turn, Fault("conflict", text, "srvctl history"))
+            return
+        part.finished = part.committed and is_full(pool)
+        phase, done, total = _rollout_progress(pool, part)
+        if not part.finished:
+            break
+    baking = [part.pool for part in op.rollouts.values() if house.pools[part.pool].bake is not None]
+    finished = bool(op.rollouts) and all(part.finished for part in op.rollouts.values())
+    if finished and op.order.wait_bake and (baking or op.progress[0] == "bake"):
+        phase, done, total = "bake", 0, 0
+    queue.report(op, phase, done, total, turn)
+    if not finished or (op.order.wait_bake and baking):
+        lost = [part for part in op.rollouts.values() if part.committed and house.pools[part.pool].is_lost]
+        if lost:  # it must be loaded anew before anything else can come true
+            name = f"{lost[0].pool}@{lost[0].generation}"
+            text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
+            queue.end(house, op, OpState.FAILED, turn, Fault("partial", text, "srvctl why", "commit", lost[0].pool))
+        return
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        op.result["generation"] = part.generation
+        op.result["serving"] = pool.target
+        if part.former:
+            op.result["instead_of"] = f"{part.pool}@{part.former}"
+    op.result["message"] = outcome.of_rollouts(house, op)
+    op.result["probed"] = not outcome.not_probed(*(house.pools[name] for name in op.rollouts))
+    op.result["baking"] = bool(baking)
+    op.warnings += _asides([house.pools[part.pool] for part in op.rollouts.values()])
+    queue.end(house, op, OpState.DONE, turn)
+
+
+def _asides(pools: list[Pool]) -> tuple[str, ...]:
+    """What the answer says beside what came true."""
+    return tuple(f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool)))
+
+
+def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
+    generation = pool.generations.get(part.generation)
+    if generation is None:
+        return "commit", 0, 0
+    if not part.committed:
+        size = max(1, pool.size(generation.spec)) if generation.stage is Stage.STAGING else 1
+        return _TRIAL_PHASES.get(generation.stage, "load"), min(generation.count(Phase.STANDBY), size), size
+    return "commit", generation.count(Phase.SERVING), pool.target
+
+
+def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
+    pool = house.pools[op.order.pool]
+    fresh, old = pool.split()
+    capacity = len(fresh) + len(old)
+    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
+    queue.report(op, "scale", serving, pool.target, turn)
+    if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
+        op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
+        op.result["message"] = outcome.of_scale(pool, op.before[pool.name])
+        queue.end(house, op, OpState.DONE, turn)
+    elif is_hopeless(pool.breaker):
+        restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
+
+
+def restore(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """The scale could not be made true: the former wish is in force again, and the answer says why."""
+    pool = house.pools[op.order.pool]
+    pool.override = op.before[pool.name]
+    pool.breaker.clear()
+    proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
+    code = "cancelled" if state is OpState.CANCELLED else "boot_failed"
+    fault = Fault(code, f"{reason}; back to {pool.wish}", "srvctl why", "scale", pool.name, proof)
+    queue.end(house, op, state, turn, fault)
+
+
+def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
+    pools = pools_of(house, op)
+    left = [w for pool in pools for w in pool.workers() if w.id in op.targets and w.is_capacity]
+    queue.report(op, "recycle", len(op.targets) - len(left), len(op.targets), turn)
+    if not left and all(is_full(pool) for pool in pools):
+        said = (f"{len(op.targets)} recycled", *map(outcome.from_disk, pools))
+        op.result |= {"recycled": len(op.targets), "message": "; ".join(filter(None, said))}
+        queue.end(house, op, OpState.DONE, turn)
+    elif any(is_hopeless(pool.breaker) for pool in pools):
+        stop_recycling(house, op, _reason(pools), turn)
+    elif any(pool.is_lost for pool in pools):  # it is loaded anew as soon as this no longer stands in its way
+        stop_recycling(house, op, "the zygote died", turn)
+
+
+def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """Who has not been replaced yet stays."""
+    kept = 0
+    for pool in pools_of(house, op):
+        for worker in pool.workers():
+            if worker.id in op.targets and worker.condemned == "recycle" and worker.is_capacity:
+                worker.condemned = ""
+                kept += 1
+    done = len(op.targets) - kept
+    code = "cancelled" if state is OpState.CANCELLED else "partial" if done else "boot_failed"
+    proof = next(
+        (d.traceback or d.death.stderr for p in pools_of(house, op) for d in reversed(p.deaths) if not d.ready), ""
+    )
+    fault = Fault(code, f"{reason}; {done} recycled, {kept} kept", "srvctl why", "recycle", op.order.pool, proof)
+    queue.end(house, op, state, turn, fault)
+
+
+def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
+    pools = pools_of(house, op)
+    serving, target = sum(pool.serving for pool in pools), sum(pool.target for pool in pools)
+    queue.report(op, "resume", serving, target, turn)
+    if all(pool.serving >= pool.target for pool in pools):
+        op.result["message"] = f"{serving} serving"
+        queue.end(house, op, OpState.DONE, turn)
+    elif any(is_hopeless(pool.breaker) for pool in pools):
+        fault = Fault("crashing", f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
+        queue.end(house, op, OpState.FAILED, turn, fault)
+
+
+def _judge_stop(house: House, op: Operation, turn: Turn) -> None:
+    left = sum(len(g.workers) for pool in house.pools.values() for g in pool.generations.values())
+    queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
+    if not house.pools:
+        op.result["message"] = "stopped"
+        queue.end(house, op, OpState.DONE, turn)
+
+
+def bake_is_spoiled(house: House, pool: Pool) -> str:
+    """Why the generation that bakes must be taken back, or ""."""
+    if not rollout.may_return(pool) or pool.bake is None:
+        return ""
+    committing = any(
+        pool.name in op.rollouts and op.state is OpState.COMMITTING and not op.rollouts[pool.name].finished
+        for op in house.open_operations
+    )
+    if pool.breaker.strikes >= RETURN_STRIKES - committing:
+        return pool.breaker.reason
+    if worse := baking.spoiled(pool):
+        return worse
+    deaths = pool.bake.deaths + pool.breaker.strikes
+    if deaths >= max(RETURN_STRIKES, pool.target):
+        return f"{deaths} of its workers died while it baked"
+    source = pool.source
+    if committing and source is not None and source.zygote.value in ("gone", "leaving"):
+        return "its zygote died during the change-over"
+    return ""
+
+
+def _reason(pools: list[Pool]) -> str:
+    return next((pool.breaker.reason for pool in pools if is_hopeless(pool.breaker)), "")

@@ -1,0 +1,271 @@
+"""What each order changes in wish and fact when its operation begins, is cancelled or runs out of time.
+
+Whether it may begin is `queue.py`'s, whether it has come true `completion.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import backoff, baking, transitions
+from srvd.core.actions import Level, ReadConfig, SealListeners
+from srvd.core.lifecycle import Impulse
+from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
+from srvd.core.operations import completion, queue, reopen, rollout, upgrade
+from srvd.core.state.model import NEVER, House, Operation, Pace, Pool, Turn, Zygote
+
+SCALE_GRACE = 5.0
+"""Seconds beyond boot_timeout that a scale, resume or recycle may take for each round of boots."""
+
+
+def begin(house: House, op: Operation, turn: Turn) -> None:
+    """Starts a queued operation."""
+    op.state = OpState.RUNNING
+    order = op.order
+    pools = completion.pools_of(house, op)
+    match order.kind:
+        case Kind.SCALE:
+            _begin_scale(house, op, turn)
+        case Kind.RELOAD:
+            turn.do(ReadConfig(op.id))
+        case Kind.ROLLBACK:
+            _begin_rollback(house, op, turn)
+        case Kind.REPAIR:
+            _begin_repair(house, op, turn)
+        case Kind.RECYCLE:
+            _begin_recycle(op, pools, turn)
+        case Kind.PAUSE:
+            _hold(house, order.pool, paused=True)
+        case Kind.RESUME:
+            _hold(house, order.pool, paused=False)
+            for pool in pools:
+                pool.breaker.clear()
+            _default_deadline(op, pools, turn)
+        case Kind.REOPEN:
+            reopen.begin(house, op, turn)
+        case Kind.UPGRADE:
+            upgrade.begin(op, turn)
+        case Kind.START | Kind.STOP:
+            pass
+
+
+def _hold(house: House, name: str, *, paused: bool) -> None:
+    """Also a pool that has left: the reload under way may be bringing it back."""
+    for pool in house.pools.values():
+        if name in ("", pool.name):
+            pool.paused = paused
+
+
+def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:
+    if op.deadline == NEVER and pools:
+        op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) + SCALE_GRACE
+
+
+def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
+    fault = queue.misfit(house, op.order)  # the wish may have moved while it waited
+    if fault is not None:
+        queue.end(house, op, OpState.FAILED, turn, fault)
+        return
+    pool = house.pools[op.order.pool]
+    op.before[pool.name] = pool.override
+    size = op.order.size + (pool.wish if op.order.relative else 0)
+    pool.override = None if op.order.reset else size
+    pool.breaker.clear()
+    _default_deadline(op, [pool], turn)
+
+
+def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
+    fault = queue.misfit(house, op.order)  # what is kept may be another one than when it came
+    if fault is not None:
+        queue.end(house, op, OpState.FAILED, turn, fault)
+        return
+    for pool in completion.pools_of(house, op):
+        if pool.parked is None or (not op.order.to and pool.generations[pool.parked].returned_from):
+            continue
+        former = pool.generations[pool.parked]
+        transitions.shift(former, Impulse.TRY)
+        former.deadline = NEVER
+        pool.bake = None
+        rollout.begin(
+            op, pool, former, Strategy.ROLLING if former.spec.strategy is Strategy.ROLLING else Strategy.BLUE_GREEN
+        )
+
+
+def _begin_repair(house: House, op: Operation, turn: Turn) -> None:
+    pool = house.pools.get(op.order.pool)
+    source = pool.source if pool else None
+    if pool is None or source is None or source.zygote is Zygote.UP:
+        op.result["message"] = "nothing is left to repair"
+        queue.end(house, op, OpState.DONE, turn)
+        return
+    # One by one: whoever still serves does so until its successor does, and no second set is needed.
+    rollout.begin(op, pool, transitions.load(pool, source.spec, source.revision, turn), Strategy.ROLLING)
+
+
+def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
+    chosen = []
+    for pool in pools:
+        pool.breaker.clear()
+        if pool.source is not None:
+            pool.source.pace = Pace()
+        for worker in pool.workers():
+            one = op.order.worker in ("", str(worker.id))
+            if one and worker.is_capacity and worker.id.generation == pool.active:
+                worker.condemned = worker.condemned or "recycle"
+                chosen.append(worker.id)
+    op.targets = frozenset(chosen)
+    rounds = len(chosen)
+    if op.deadline == NEVER and pools:
+        op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) * max(1, rounds) + SCALE_GRACE
+
+
+def config_read(house: House, op: Operation, revision: Revision, specs: tuple[PoolSpec, ...],
+                headroom: dict[str, Headroom], turn: Turn) -> None:  # fmt: skip
+    """A reload goes on: each pool it is about gets a generation to be tried."""
+    house.revisions.add(revision)
+    op.revision = revision
+    chosen = [spec for spec in specs if op.order.pool in ("", spec.name)]
+    fault = _too_many(house, op, chosen)
+    if not chosen:
+        fault = Fault("no_such_pool", f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed")
+    if fault is not None:
+        queue.end(house, op, OpState.FAILED, turn, fault)
+        return
+    for spec in chosen:
+        pool = house.pools.get(spec.name)
+        if pool is None:
+            numbers, serials = house.numbers.pop(spec.name, (0, 0))
+            pool = house.pools[spec.name] = Pool(spec, numbers=numbers, serials=serials)
+        elif pool.removed:  # it comes back while its last workers still drain
+            pool.override, pool.paused = None, False
+        pool.breaker.clear()
+        strategy = rollout.choose(spec, pool.size(spec), headroom.get(spec.name, Headroom()))
+        baking.look_before(pool, turn)
+        rollout.begin(op, pool, transitions.load(pool, spec, revision, turn), strategy)
+
+
+def _too_many(house: House, op: Operation, specs: list[PoolSpec]) -> Fault | None:
+    """The configuration alone was checked when it was read; sizes that were ordered since count, too."""
+    wishes = {} if op.order.pool == "" else {name: pool.wish for name, pool in house.pools.items() if not pool.removed}
+    for spec in specs:
+        known = house.pools.get(spec.name)
+        kept = None if known is None or known.removed else known.override
+        wishes[spec.name] = spec.workers if kept is None else kept
+    total = sum(wishes.values())
+    if total <= house.limit:
+        return None
+    text = f"all pools together would have {total} workers, the limit is {house.limit}; nothing was changed"
+    return Fault("config_invalid", text, "srvctl scale POOL --reset, or raise max_workers and restart", "config")
+
+
+def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
+    """Before the commit: the trials are abandoned, the former generations never noticed."""
+    rollout.abandon(house, op, turn)
+    queue.end(house, op, state, turn, fault)
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        if pool.source is None:
+            pool.removed = True  # it was to be added; nothing of it stays
+        if op.order.kind is Kind.REPAIR:
+            backoff.strike(pool.mender, turn.now, turn.now, part.generation, fault.message)
+
+
+def is_moot(house: House, op: Operation, turn: Turn) -> bool:
+    """Ends a repair or rollback whose pool was removed by a reload beside it; it must not bring the pool back."""
+    gone = [name for name in op.rollouts if house.pools[name].removed]
+    if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK) or not gone:
+        return False
+    fail(house, op, Fault("conflict", f"pool {gone[0]} has left the configuration meanwhile"), turn)
+    return True
+
+
+def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
+    """Takes the operation back if that is still possible; else says why not."""
+    if op.state.ended:
+        return Fault("conflict", f"operation {op.id} has ended already ({op.state.value})")
+    fault = Fault("cancelled", f"cancelled by {actor}; the former state is in force")
+    if op.state is OpState.QUEUED:
+        queue.end(house, op, OpState.CANCELLED, turn, fault)
+        return None
+    match op.order.kind:
+        case Kind.SCALE:
+            completion.restore(house, op, f"cancelled by {actor}", turn, OpState.CANCELLED)
+        case Kind.RECYCLE:
+            completion.stop_recycling(house, op, f"cancelled by {actor}", turn, OpState.CANCELLED)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
+            fail(house, op, fault, turn, OpState.CANCELLED)
+        case Kind.UPGRADE if op.state is OpState.RUNNING:
+            queue.end(house, op, OpState.CANCELLED, turn, fault)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
+            return Fault(
+                "conflict", f"operation {op.id} has committed", "srvctl rollback returns to the former generation"
+            )
+        case _:
+            return Fault("conflict", f"operation {op.id} ({op.order.kind.value}) cannot be cancelled")
+    return None
+
+
+def expire(house: House, op: Operation, turn: Turn) -> None:
+    """The operation's time is over."""
+    took = f"{turn.now - op.created:.1f} s"
+    if op.state is OpState.QUEUED:
+        other = queue.held_by(house, op)
+        whom = f", waited for operation {other.id} ({queue.describe(other.order)})" if other else ""
+        fault = Fault("busy", f"not begun after {took}{whom}; nothing was changed", "srvctl op list", "queued")
+        queue.end(house, op, OpState.FAILED, turn, fault)
+        return
+    match op.order.kind:
+        case Kind.SCALE:
+            pool = house.pools[op.order.pool]
+            completion.restore(house, op, f"{pool.serving} of {pool.target} serve after {took}", turn)
+        case Kind.RECYCLE:
+            completion.stop_recycling(house, op, f"not finished after {took}", turn)
+        case Kind.RESUME:
+            message = f"not all workers serve after {took}; the pool stays resumed and goes on trying"
+            queue.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why"))
+        case Kind.REOPEN:
+            reopen.expire(house, op, turn)
+        case Kind.UPGRADE:
+            upgrade.expire(house, op, turn)
+        case Kind.STOP:
+            stop(house, op, turn, hurry=True)
+        case _ if op.state is OpState.RUNNING:
+            phase = op.progress[0] or "config"
+            fault = Fault(
+                "boot_failed", f"not committed after {took}, still in {phase}; nothing was changed", step=phase
+            )
+            fail(house, op, fault, turn)
+        case _:
+            message = f"committed, but not all workers serve after {took}; the new generation stays in force"
+            queue.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why", "commit"))
+
+
+def break_off(house: House, reason: str, turn: Turn) -> None:
+    """Ends every operation but the stop: the daemon leaves."""
+    for op in house.open_operations:
+        if op.id != house.stop:
+            rollout.abandon(house, op, turn)
+            queue.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))
+
+
+def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
+    """Everybody leaves: what was accepted and what waits in the backlog is answered first, unless in a hurry."""
+    first = house.stop is None
+    house.stop = op.id
+    op.state = OpState.RUNNING
+    if first:
+        turn.do(SealListeners())
+        break_off(house, "the daemon was stopped before this was done", turn)
+    for pool in house.pools.values():
+        rollout.remove(pool, turn)
+        for worker in list(pool.workers()):
+            if worker.phase in (Phase.KILLED, Phase.CANCELLED):
+                continue
+            if hurry:
+                transitions.kill(worker, "stopped in a hurry", turn)
+                continue
+            seconds = op.order.timeout or pool.spec.drain_timeout
+            if worker.phase is Phase.DRAINING:  # told once more, because the whole server leaves
+                seconds = max(0.0, min(seconds, worker.deadline - turn.now))
+            transitions.retire(worker, "stopped", seconds, turn, leaving=True)
+    op.deadline = NEVER
+    if hurry:
+        turn.note(Level.WARNING, "daemon", "stopping in a hurry: requests in progress are cut off")

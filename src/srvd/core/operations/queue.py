@@ -1,0 +1,189 @@
+"""Operations as objects: how an order is checked, joined, queued, let run, and how its end is recorded.
+
+What an order changes is in `execute.py`, when it has come true in `completion.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Ended, Level, Progress
+from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
+from srvd.core.state.model import HISTORY, House, Operation, Step, Turn
+
+_LANES = {
+    Kind.START: "generation",
+    Kind.RELOAD: "generation",
+    Kind.ROLLBACK: "generation",
+    Kind.REPAIR: "generation",
+    Kind.RECYCLE: "generation",
+    Kind.SCALE: "size",
+    Kind.PAUSE: "size",
+    Kind.RESUME: "size",
+    Kind.REOPEN: "logs",
+    Kind.UPGRADE: "program",
+}
+"""Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
+
+QUEUE = 64
+"""Operations that may wait or run at a time; one more is refused as busy."""
+
+
+def check(house: House, order: Order) -> Fault | None:
+    """Why the order cannot be taken now, if so; nothing has changed then."""
+    if (house.stop is not None or house.doomed is not None) and order.kind is not Kind.STOP:
+        return Fault("shutting_down", "the daemon is stopping; nothing was changed")
+    if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
+        return Fault("busy", f"{QUEUE} operations are under way; try again when one has ended")
+    return misfit(house, order)
+
+
+def misfit(house: House, order: Order) -> Fault | None:
+    """Why the order does not fit what is there, if so."""
+    if order.pool and order.pool not in house.pools:
+        known = ", ".join(house.pools)
+        return Fault("no_such_pool", f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
+    match order.kind:
+        case Kind.SCALE:
+            return _check_scale(house, order)
+        case Kind.RECYCLE if order.worker:
+            if not any(str(w.id) == order.worker and w.is_capacity for p in house.pools.values() for w in p.workers()):
+                return Fault("no_such_worker", f"there is no worker {order.worker!r} that serves; nothing was changed")
+        case Kind.UPGRADE if not house.started:
+            return Fault("busy", "the daemon is still starting; nothing was changed", "try again when it is ready")
+        case Kind.ROLLBACK:
+            return _check_rollback(house, order)
+        case _:
+            pass
+    return None
+
+
+def _check_rollback(house: House, order: Order) -> Fault | None:
+    pools = [house.pools[order.pool]] if order.pool else list(house.pools.values())
+    kept = [pool.generations[pool.parked] for pool in pools if pool.parked is not None]
+    if not kept:
+        return Fault("conflict", "no former generation is kept to roll back to; nothing was changed",
+                     "a generation is kept for rollback_window after a reload")  # fmt: skip
+    if order.to and order.to not in map(str, (generation.id for generation in kept)):
+        text = f"{order.to} is not kept to roll back to; nothing was changed"
+        return Fault("conflict", text, f"kept: {', '.join(str(generation.id) for generation in kept)}")
+    if not order.to and all(generation.returned_from for generation in kept):
+        former, serves = kept[0].id, house.pools[kept[0].id.pool].source
+        now = f"{serves.id} serves, and " if serves is not None else ""
+        text = f"{now}all that is kept is {former}, which the last rollback went back from; nothing was changed"
+        return Fault("conflict", text, f"if it is meant all the same: srvctl rollback {former.pool} --to {former}")
+    return None
+
+
+def _check_scale(house: House, order: Order) -> Fault | None:
+    if not order.pool:
+        return Fault("bad_args", "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}")
+    if order.reset:
+        return None
+    size = order.size + (house.pools[order.pool].wish if order.relative else 0)
+    most = house.limit - sum(pool.wish for name, pool in house.pools.items() if name != order.pool)
+    if not 0 <= size <= most:
+        text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
+        return Fault("bad_args", text, "max_workers limits all pools together" if size > most else "")
+    return None
+
+
+def joinable(house: House, order: Order) -> Operation | None:
+    """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
+    earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
+    since. A reload joins only one that waits: one that has begun may have read what is on disk before it changed, and
+    "done" would be said of a release that was never loaded.
+    """
+    if order.kind is Kind.REOPEN or (order.kind is Kind.SCALE and order.relative):
+        return None
+    rivals = [op for op in house.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
+    last = rivals[-1] if rivals else None
+    if last is None or last.order._replace(busy=()) != order._replace(busy=()):
+        return None
+    return None if order.kind is Kind.RELOAD and last.state is not OpState.QUEUED else last
+
+
+def _conflict(one: Order, other: Order) -> bool:
+    """Must the later of the two wait for the earlier?"""
+    same_lane = _LANES.get(one.kind) == _LANES.get(other.kind)
+    return same_lane and ("" in (one.pool, other.pool) or one.pool == other.pool)
+
+
+def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
+    house.count += 1
+    op = Operation(OpId(house.count), order, actor, turn.now)
+    if order.timeout > 0:  # from now on: who gave it is not told later because others were first
+        op.deadline = turn.now + order.timeout
+    house.operations[op.id] = op
+    op.timeline.append(Step(turn.now, "queued"))
+    text = f"operation {op.id}: {describe(order)}, asked by {actor}"
+    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", order.kind.value), ("actor", actor.name))
+    return op
+
+
+def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
+    """Somebody has ordered the same: that is in the log, too, and the operation stays one."""
+    text = f"operation {op.id}: {describe(op.order)}, asked by {actor} as well"
+    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("actor", actor.name))
+    return op
+
+
+def runnable(house: House) -> Operation | None:
+    """The first queued operation that neither one under way nor one that came before it holds back."""
+    rivals = [op.order for op in house.open_operations if op.state is not OpState.QUEUED]
+    for op in house.open_operations:
+        if op.state is OpState.QUEUED:
+            if not any(_conflict(order, op.order) for order in rivals):
+                return op
+            rivals.append(op.order)
+    return None
+
+
+def held_by(house: House, op: Operation) -> Operation | None:
+    """Whom a queued operation waits for: the first of those."""
+    for other in house.open_operations:
+        first = other.state is not OpState.QUEUED or other.id < op.id
+        if other is not op and first and _conflict(other.order, op.order):
+            return other
+    return None
+
+
+def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None:
+    """Tells the watchers of the operation where it is, if that has changed."""
+    if op.progress == (phase, done, total):
+        return
+    if op.progress[0] != phase:
+        op.timeline.append(Step(turn.now, phase))
+    op.progress = (phase, done, total)
+    turn.do(Progress(op.id, phase, done, total))
+
+
+def end(house: House, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
+    """Records the end; the answer to whoever waits follows from it."""
+    op.state, op.ended, op.fault = state, turn.now, fault
+    op.wishes = {name: pool.target for name, pool in house.pools.items()}
+    message = fault.message if fault else str(op.result.get("message", ""))
+    op.timeline.append(Step(turn.now, state.value, message))
+    level = Level.INFO if state is OpState.DONE else Level.WARNING
+    text = f"operation {op.id}: {describe(op.order)}: {state.value.replace('_', ' ')}{': ' if message else ''}{message}"
+    turn.note(level, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("state", state.value))
+    turn.do(Ended(op.id))
+    ended = [other.id for other in house.operations.values() if other.state.ended]
+    for old in ended[: max(0, len(ended) - HISTORY)]:
+        del house.operations[old]
+
+
+def describe(order: Order) -> str:
+    """The order as a person would say it."""
+    words = [order.kind.value]
+    if order.pool:
+        words.append(order.pool)
+    if order.kind is Kind.SCALE:
+        words.append("reset" if order.reset else f"by {order.size:+d}" if order.relative else f"to {order.size}")
+    if order.worker:
+        words.append(order.worker)
+    if order.to:
+        words.append(f"to {order.to}")
+    if order.now:
+        words.append("now")
+    if order.check:
+        words.append("check")
+    return " ".join(words)

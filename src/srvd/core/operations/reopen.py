@@ -1,0 +1,75 @@
+"""The order to open the logs anew: who is told, who has answered, when it is done.
+
+Of no effect on who serves: it waits for nothing else, and nothing waits for it. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import ReopenLog, TellWorker, Told
+from srvd.core.model import Fault, OpState, Phase
+from srvd.core.operations import queue
+from srvd.core.state.model import NEVER, House, Operation, Turn, Worker
+
+SECONDS = 5.0
+"""How long workers may take if the order does not say: opening a file is a matter of microseconds, but a worker whose
+threads are all in requests hears nothing."""
+
+DAEMON = "the daemon"
+
+_HEARS = frozenset({Phase.STANDBY, Phase.OPENING, Phase.SERVING, Phase.DRAINING})
+
+
+def begin(house: House, op: Operation, turn: Turn) -> None:
+    """Tells everybody. One that still boots is told, too – it may just have opened the former file – but its answer is
+    not waited for: it may be far from ready."""
+    waited = {DAEMON}
+    for worker in _workers(house):
+        if worker.phase in _HEARS or worker.phase is Phase.BOOTING:
+            turn.do(TellWorker(worker.id, Told.REOPEN))
+        if worker.phase in _HEARS:
+            waited.add(str(worker.id))
+    turn.do(ReopenLog(op.id))
+    op.unanswered = frozenset(waited)
+    op.asked = len(waited) - 1
+    if op.deadline == NEVER:
+        op.deadline = turn.now + SECONDS
+
+
+def answered(house: House, who: str, problem: str) -> None:
+    """A worker, or the daemon, has opened its log anew, or says why not. An answer nobody waits for is a late one."""
+    for op in house.open_operations:
+        if who in op.unanswered:
+            op.unanswered -= {who}
+            if problem:
+                op.complaints = (*op.complaints, f"{who}: {problem}")
+
+
+def judge(house: House, op: Operation, turn: Turn) -> None:
+    """Ends the operation when everybody who still lives has answered."""
+    alive = {str(worker.id) for worker in _workers(house) if worker.phase in _HEARS}
+    gone = op.unanswered - alive - {DAEMON}
+    op.unanswered -= gone
+    op.asked -= len(gone)
+    queue.report(op, "reopen", op.asked + 1 - len(op.unanswered), op.asked + 1, turn)
+    if op.unanswered:
+        return
+    if op.complaints:
+        text = f"{'; '.join(op.complaints)}; the former file stays in use there"
+        queue.end(house, op, OpState.FAILED, turn, Fault("partial", text, step="reopen"))
+    else:
+        workers = "1 worker" if op.asked == 1 else f"{op.asked} workers"
+        op.result |= {"reopened": op.asked, "message": f"{workers} and the daemon have reopened their logs"}
+        queue.end(house, op, OpState.DONE, turn)
+
+
+def expire(house: House, op: Operation, turn: Turn) -> None:
+    """Its time is over."""
+    silent = sorted(op.unanswered)
+    took = turn.now - op.created
+    late = f"{', '.join(silent)} did not answer within {took:.1f} s, and will reopen as soon as it hears of it"
+    fault = Fault("partial", "; ".join([*op.complaints, late]), "srvctl workers shows what they are in", "reopen")
+    queue.end(house, op, OpState.FAILED, turn, fault)
+
+
+def _workers(house: House) -> list[Worker]:
+    return [worker for pool in house.pools.values() for worker in pool.workers()]

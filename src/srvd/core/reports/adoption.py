@@ -1,0 +1,110 @@
+"""What becomes of the facts when a daemon goes on with those of one that died: who is still there, what is over.
+
+Looks for nobody: who has been found is told by the event, and who is gone is told like any death. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import transitions
+from srvd.core.actions import KillWorker, Level
+from srvd.core.events import Resumed
+from srvd.core.lifecycle import Stimulus
+from srvd.core.model import Fault, Kind, OpState, Phase
+from srvd.core.operations import completion, execute, queue
+from srvd.core.state.model import Generation, House, Operation, Turn, Worker
+
+__all__ = ["lead_out", "resume"]
+
+DIED = "the daemon died while it was under way"
+LEFT_ALONE = "left alone by a daemon that died"
+
+_TO_SERVING = {
+    Phase.ASKED: Stimulus.FORKED,
+    Phase.BOOTING: Stimulus.READY,
+    Phase.STANDBY: Stimulus.OPEN,
+    Phase.OPENING: Stimulus.CONFIRMED,
+}
+
+
+def resume(house: House, event: Resumed, turn: Turn) -> None:
+    """Brings the state, which is a moment older than the death, to what was found; nothing is under way afterwards."""
+    for stranger in event.strangers:  # their names must not be given again
+        pool = house.pools.get(stranger.pool)
+        if pool is not None:
+            pool.numbers = max(pool.numbers, stranger.generation)
+            pool.serials = max(pool.serials, stranger.serial)
+    serving, leaving = frozenset(event.serving), frozenset(event.leaving)
+    for pool in house.pools.values():
+        for generation in pool.generations.values():
+            for worker in list(generation.workers.values()):
+                if worker.id in serving:
+                    _serves(worker, turn)
+                elif worker.id in leaving:
+                    lead_out(generation, worker, turn)
+                else:
+                    _unheard(generation, worker, turn)
+    for op in house.open_operations:
+        _end(house, op, turn)
+    came = len(serving) + len(leaving)
+    text = f"the former daemon died; {came} worker{'s' * (came != 1)} came to this one"
+    turn.note(Level.WARNING, "daemon", text, ("workers", came))
+
+
+def _serves(worker: Worker, turn: Turn) -> None:
+    """It accepts, whatever was known of it when the state was written."""
+    while worker.phase in _TO_SERVING:
+        transitions.step(worker, _TO_SERVING[worker.phase], turn)
+    worker.ready_at = worker.ready_at or turn.now
+    if worker.phase is Phase.DRAINING:  # told to, and may not have heard it
+        _drain_again(worker, turn)
+
+
+def lead_out(generation: Generation, worker: Worker, turn: Turn) -> None:
+    """It leaves, because nobody came for it in its time."""
+    if worker.phase in (Phase.STANDBY, Phase.OPENING, Phase.SERVING):
+        transitions.retire(worker, LEFT_ALONE, generation.spec.drain_timeout, turn)
+    elif worker.phase is Phase.DRAINING:
+        _drain_again(worker, turn)
+
+
+def _drain_again(worker: Worker, turn: Turn) -> None:
+    transitions.retire(worker, worker.leaving, max(0.0, worker.deadline - turn.now), turn)
+
+
+def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
+    """It has not called: it is busy, or gone, or was never there. One that has not accepted yet does not outlive its
+    daemon: it is killed with it, or leaves.
+    """
+    match worker.phase:
+        case Phase.ASKED | Phase.CANCELLED:
+            transitions.step(worker, Stimulus.REFUSED, turn)
+            del generation.workers[worker.id.serial]
+        case Phase.BOOTING | Phase.STANDBY:
+            transitions.kill(worker, "the daemon died", turn)
+        case Phase.KILLED:
+            worker.deadline = turn.now + transitions.LAST_WORDS
+            turn.do(KillWorker(worker.id))
+        case Phase.DRAINING:
+            _drain_again(worker, turn)
+        case _:
+            return
+
+
+def _end(house: House, op: Operation, turn: Turn) -> None:
+    """Nobody waits for it any more, and what it would have done next was known to the daemon that died alone."""
+    undone = Fault("cancelled", f"{DIED}; the former state is in force", "give the order again")
+    match op.order.kind:
+        case _ if op.state is OpState.QUEUED:
+            queue.end(house, op, OpState.FAILED, turn, undone)
+        case Kind.SCALE if op.order.pool in house.pools:
+            completion.restore(house, op, DIED, turn)
+        case Kind.RECYCLE:
+            completion.stop_recycling(house, op, DIED, turn)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
+            execute.fail(house, op, undone, turn)
+        case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
+            fault = Fault("partial", f"{DIED}, after its commit; the new generation stays in force", "srvctl status")
+            queue.end(house, op, OpState.FAILED, turn, fault)
+        case _:
+            fault = Fault("partial", f"{DIED}; how far it came is not known", "give the order again")
+            queue.end(house, op, OpState.FAILED, turn, fault)

@@ -1,0 +1,132 @@
+"""Why a worker that serves is to be replaced though nobody ordered it: stuck in a request, worn out, grown too large.
+
+Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import backoff, transitions
+from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.events import RequestOverdue, WorkerOutgrew
+from srvd.core.model import Phase
+from srvd.core.state.model import NEVER, Generation, Pace, Pool, Turn, Weight, Worker
+
+__all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
+
+AT_ONCE = 60.0
+"""Seconds of readiness: whoever is over max_rss before they have passed was as good as born so, and so will its
+successor be."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds between two rounds of replacements that do not help."""
+
+
+def overdue(generation: Generation, worker: Worker, event: RequestOverdue, turn: Turn) -> None:
+    """The application gives nothing for a request. With one thread nothing else can go on in the worker: once it has
+    been replaced for that, there is nothing to wait for.
+    """
+    if worker.phase is Phase.DRAINING and worker.leaving == "overdue":
+        if generation.spec.threads == 1:
+            text = f"worker {worker.id} has nothing else to finish; killing it"
+            turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+            transitions.kill(worker, "overdue", turn, dump=True)
+        return
+    text = f"has given nothing to {event.line} for {event.age:.0f} s"
+    stuck(worker, "overdue", text, turn, ("request", event.line))
+
+
+def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
+    """It does not get on: it shall say where it is."""
+    text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
+    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
+    turn.do(TellWorker(worker.id, Told.DUMP))
+    if worker.is_capacity:
+        worker.condemned = why
+
+
+def pardon(worker: Worker, turn: Turn) -> None:
+    """It was silent, and has answered: if its replacement does not serve yet, it stays."""
+    if worker.condemned == "silent" and worker.phase is Phase.SERVING:
+        worker.condemned = ""
+        text = f"worker {worker.id} answers again, and stays"
+        turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+
+
+def wears_out(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
+    """It has served long enough. `reason`: "served 1000 requests"."""
+    _pace(pool, generation, worker, reason, turn)
+    _replace(worker, f"has {reason}", f"had {reason}", turn)
+
+
+def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
+    """It is over max_rss; told at every look, as long as it is.
+
+    The first of a generation are replaced at once. If a replacement is too large within a minute, too, the limit is
+    smaller than the application: that is said once, and the next round waits: 1 min, 2, 4, … up to an hour.
+    """
+    if worker.phase is not Phase.SERVING or worker.condemned or generation.id.number != pool.active:
+        return
+    if not worker.outgrown:
+        worker.outgrown = True
+        _weigh(pool, generation, worker, event, turn)
+    weight = generation.weight
+    is_new = 0 < weight.since < worker.id.serial and _lived(worker, turn.now) < AT_ONCE
+    if turn.now < weight.until or is_new:
+        return
+    generation.weight = weight._replace(since=weight.since or pool.serials)
+    _replace(worker, f"is over max_rss: {_sizes(event)}", f"was over max_rss: {_sizes(event)}", turn)
+
+
+def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
+    """It serves on until its replacement does, one worker at a time."""
+    worker.condemned, worker.worn = "worn", why_then
+    turn.note(Level.INFO, "worker", f"worker {worker.id} {why}; a replacement boots", ("worker", str(worker.id)))
+
+
+def _pace(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
+    """Worn within a second of readiness is as good as dead within one: the rounds of such replacements wait as those
+    of a crash loop do. Meanwhile the worn ones serve.
+    """
+    pace, lived = generation.pace, _lived(worker, turn.now)
+    if lived >= backoff.HEALTHY_AFTER:
+        generation.pace = Pace()
+        return
+    if worker.asked < pace.last:  # of the same round
+        return
+    strikes = pace.strikes + 1
+    until = turn.now + backoff.delay(strikes, worker.id.serial)
+    text = f"worker {worker.id} has {reason} {lived:.3f} s after it was ready"
+    generation.pace = Pace(strikes, turn.now, until if until > turn.now else -NEVER, text if strikes > 1 else "")
+    if strikes == backoff.CRASHING_STRIKES:
+        text += f": workers of pool {pool.name} are worn as soon as they serve, and are replaced ever more rarely, "
+        text += f"every {backoff.CAP:.0f} s at last. Raise max_age or max_requests"
+        turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
+
+
+def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
+    """Does replacing help? One strike a round, and only for those that came to replace others."""
+    weight = generation.weight
+    lived = _lived(worker, turn.now)
+    if lived >= AT_ONCE:
+        generation.weight = Weight(weight.since)
+    elif weight.since and worker.id.serial > weight.since and turn.now >= weight.until:
+        wait = min(LONGEST_WAIT, AT_ONCE * 2 ** min(weight.strikes, 10))
+        reason = f"max_rss is too small: a new worker has {_sizes(event)} after {lived:.0f} s"
+        generation.weight = Weight(weight.since, weight.strikes + 1, turn.now + wait, reason)
+        if not weight.strikes:
+            text = (
+                f"worker {worker.id} is over max_rss: {_sizes(event)}, {lived:.0f} s after it was ready: "
+                f"replacing does not help. Raise max_rss of pool {pool.name}, or load less; the next attempt in "
+                f"{wait:.0f} s, then ever more rarely"
+            )
+            turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
+
+
+def _lived(worker: Worker, now: float) -> float:
+    """Seconds since it was ready."""
+    return now - (worker.ready_at or now)
+
+
+def _sizes(event: WorkerOutgrew) -> str:
+    """As "612 MiB of 512 MiB"."""
+    return " of ".join(f"{size / (1 << 20):.1f}".removesuffix(".0") + " MiB" for size in (event.rss, event.limit))

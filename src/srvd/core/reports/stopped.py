@@ -1,0 +1,40 @@
+"""Workers that a signal has stopped: they go on after a moment. Who stands still for other reasons is replacement.py's.
+
+Nobody stops a worker for its good: no client of it is answered, and the orders it is given wait. Continuing it loses
+nothing, so it needs no replacement and no proof that somebody waits. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.model import Phase
+from srvd.core.state.model import NEVER, Turn, Worker
+
+__all__ = ["held", "stopped", "wake"]
+
+GRACE = 1.0
+"""Seconds for whoever stops a worker for a moment: a limiter of its CPU time, a script that looks at it."""
+
+
+def stopped(worker: Worker, turn: Turn) -> None:
+    """It was stopped just now, or is seen to be."""
+    if worker.phase is not Phase.KILLED:  # SIGKILL needs nobody to go on
+        worker.wake_at = min(worker.wake_at, turn.now + GRACE)
+
+
+def wake(worker: Worker, turn: Turn) -> None:
+    """It has not gone on by itself."""
+    worker.wake_at = NEVER
+    if worker.phase is Phase.KILLED:
+        return
+    text = (
+        f"worker {worker.id} was stopped by a signal; it is continued. To hold one for longer, attach a debugger to it"
+    )
+    turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+    turn.do(TellWorker(worker.id, Told.WAKE))
+
+
+def held(worker: Worker, turn: Turn) -> None:
+    """By a debugger, while clients wait. A person has it, and knows: nothing is done to it."""
+    text = f"worker {worker.id} is held by a debugger; it is left alone, and its clients wait"
+    turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))

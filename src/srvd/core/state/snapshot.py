@@ -1,0 +1,52 @@
+"""All that the core knows as plain maps, for whoever takes over: another program in this process, or another daemon.
+
+Knows neither files nor descriptors nor which of the processes still live; times stay monotonic, so a state is good on
+the machine, and since the boot, that it was made on. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from srvd.core.state.codec import Misfit, codec
+from srvd.core.state.model import House
+from srvd.errors import Unsupported
+
+__all__ = ["VERSION", "dump", "load"]
+
+VERSION = 1
+"""Of the map. It changes when a program that knows only the former number would misunderstand it, and a program reads
+its own and the former one. A new field with a default needs no new number to be read from an older state; a program
+that does not know the field refuses the state by the field's name."""
+
+
+def dump(house: House) -> dict[str, Any]:
+    """Maps, lists, texts, numbers (`inf` among them) and None; nothing in it is shared with the core."""
+    return {"version": VERSION, "house": codec(House).dump(house)}
+
+
+def load(state: Any) -> House:
+    """The state that `dump` made. Raises `Unsupported`: it is of another version, or does not fit; nothing is kept."""
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        raise Unsupported(f"read the state: it is of version {version!r}, this program reads version {VERSION}")
+    try:
+        house: House = codec(House).load(state.get("house"))
+        _check(house)
+    except Misfit as misfit:
+        raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
+    return house
+
+
+def _check(house: House) -> None:
+    """What refers to something that is not there would be found by a crash, later. Raises `Misfit`."""
+    for name, pool in house.pools.items():
+        for number in (pool.active, pool.parked, pool.bake and pool.bake.former):
+            if number is not None and number not in pool.generations:
+                raise Misfit(f"pool {name} has no generation {number}")
+    for op in house.open_operations:
+        for name, part in op.rollouts.items():
+            if name not in house.pools or (not part.committed and part.generation not in house.pools[name].generations):
+                raise Misfit(f"operation {op.id} changes {name}@{part.generation}, which is not there")
+    if house.stop is not None and house.stop not in house.operations:
+        raise Misfit(f"operation {house.stop} is not there")

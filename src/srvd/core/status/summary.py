@@ -1,0 +1,108 @@
+"""What a service manager is told of the whole daemon: one state and one sentence for people.
+
+Sends nothing and does not know when it was told last. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from srvd.core import backoff, outcome
+from srvd.core.model import Fault, Kind, OpState, Phase
+from srvd.core.state.model import House, Operation, Pool
+from srvd.core.status import view
+from srvd.quoting import without_quotes
+from srvd.record import Record
+
+__all__ = ["Bulletin", "Condition", "bulletin"]
+
+
+_CHANGES = (Kind.RELOAD, Kind.ROLLBACK, Kind.UPGRADE)
+"""What somebody ordered that puts other code into force: a reload, to a service manager."""
+
+
+class Condition(Enum):
+    """The states that a service manager knows."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RELOADING = "reloading"
+    STOPPING = "stopping"
+
+
+class Bulletin(Record):
+    condition: Condition
+    sentence: str
+
+    @property
+    def is_lasting(self) -> bool:
+        """Is nothing under way that ends by itself?"""
+        return self.condition is Condition.READY
+
+
+def bulletin(house: House) -> Bulletin:
+    """How things stand."""
+    if house.doomed is not None:
+        return Bulletin(Condition.STOPPING, f"could not start: {_clip(house.doomed)}")
+    if house.stop is not None:
+        return Bulletin(Condition.STOPPING, _stopping(house))
+    pools = "; ".join(_pool(house, pool) for pool in house.pools.values() if not pool.removed)
+    if not house.started:
+        return Bulletin(Condition.STARTING, f"starting: {pools}" if pools else "starting")
+    change = _change_under_way(house)
+    if change is not None:
+        phase, done, total = change.progress
+        step = f"{phase or 'begun'} ({done} of {total})" if total else phase or "begun"
+        return Bulletin(Condition.RELOADING, f"{change.order.kind.value} {change.id}: {step}; {pools}")
+    failed = _failed_reload(house)
+    return Bulletin(Condition.READY, f"{pools}; {failed}" if failed else pools)
+
+
+def _stopping(house: House) -> str:
+    left = sum(1 for pool in house.pools.values() for worker in pool.workers() if worker.phase is not Phase.KILLED)
+    return f"stopping: {_workers(left)} to finish" if left else "stopping"
+
+
+def _pool(house: House, pool: Pool) -> str:
+    state = view.pool_state(house, pool)
+    if state == "paused":
+        return f"{pool.name} is paused"
+    if not pool.target:
+        text = outcome.nobody(pool).replace(";", ",")
+    elif pool.serving >= pool.target:
+        text = f"{pool.name}: {_workers(pool.serving)} {'serves' if pool.serving == 1 else 'serve'}"
+    else:
+        text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"
+    if state == "crashing":
+        return f"{text}, it is crashing: {_line(pool.breaker.reason)}"
+    if pool.is_lost:
+        text = f"{text}, its zygote is being replaced"
+    return f"{text}; {_line(pool.taken_back)}" if pool.taken_back else text
+
+
+def _change_under_way(house: House) -> Operation | None:
+    running = (op for op in house.open_operations if op.state is not OpState.QUEUED)
+    return next((op for op in running if op.order.kind in _CHANGES), None)
+
+
+def _failed_reload(house: House) -> str:
+    """Until the next one: the code on disk is not the one that serves, which somebody should know."""
+    ended = (op for op in reversed(house.operations.values()) if op.order.kind is Kind.RELOAD and op.state.ended)
+    last = next(ended, None)
+    if last is None or last.fault is None or last.state not in (OpState.FAILED, OpState.ROLLED_BACK):
+        return ""
+    return f"reload {last.id} failed: {_clip(last.fault)}"
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'' if count == 1 else 's'}"
+
+
+def _clip(fault: Fault) -> str:
+    return _line(fault.message)
+
+
+def _line(text: str) -> str:
+    """Its first line, without what it quotes of an application: every user of the machine may read it."""
+    line = without_quotes(text.strip(), "(see the log)").partition("\n")[0]
+    return line if len(line) <= backoff.SENTENCE else f"{line[: backoff.SENTENCE]}…"

@@ -1,0 +1,144 @@
+"""One step of one worker or one zygote: the transition and the actions that belong to it, in the same breath.
+
+Chooses nobody: `reconcile.py` and `operations/rollout.py` say who is moved. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
+from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
+from srvd.core.model import Fault, Phase, PoolSpec, Revision
+from srvd.core.state.model import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
+from srvd.ids import GenerationId, WorkerId
+
+FORK_SECONDS = 15.0
+"""What a zygote has to fork what it is asked for: it is a matter of milliseconds, but many may be asked for at once."""
+
+LAST_WORDS = 5.0
+"""Seconds a process has to be gone after SIGKILL, or a zygote after its link was closed, before it is killed again."""
+
+
+IN_FLIGHT = 128
+"""Workers that one zygote is asked for at a time. Its link holds some 280 orders that it has not read; one more is
+refused, as if the zygote were deaf."""
+
+
+def step(worker: Worker, stimulus: Stimulus, turn: Turn) -> bool:
+    """Moves the worker; False when it spoke out of turn (and has not moved). Its deadline is the caller's to set."""
+    phase = next_phase(worker.phase, stimulus)
+    if phase is None:
+        return False
+    if phase is not worker.phase:
+        worker.phase, worker.deadline = phase, NEVER
+    return True
+
+
+def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
+    """A new worker. Its deadline is set before the fork: a zygote that does not fork must be found, too."""
+    pool.serials += 1
+    worker = Worker(
+        WorkerId(pool.name, generation.id.number, pool.serials),
+        asked=turn.now,
+        deadline=turn.now + min(FORK_SECONDS, generation.spec.boot_timeout),
+    )
+    generation.workers[worker.id.serial] = worker
+    turn.do(Fork(worker.id))
+
+
+def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
+    step(worker, Stimulus.OPEN, turn)
+    worker.deadline = turn.now + spec.boot_timeout
+    turn.do(TellWorker(worker.id, Told.SERVE))
+
+
+def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0) -> None:
+    """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once. It does not
+    wait for requests that were given nothing for `late` seconds, unless that is 0.0.
+    """
+    asked_until = worker.deadline
+    step(worker, Stimulus.RETIRE, turn)
+    worker.leaving = worker.leaving or why
+    if worker.phase is Phase.DRAINING:
+        worker.deadline = turn.now + seconds
+        turn.do(TellWorker(worker.id, Told.DRAIN, seconds, late, leaving))
+    elif worker.phase is Phase.KILLED:
+        worker.deadline = turn.now + LAST_WORDS
+        turn.do(KillWorker(worker.id))
+    else:  # killed as soon as its pid is known; a zygote that does not tell it is deaf
+        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until
+
+
+def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
+    step(worker, Stimulus.KILL, turn)
+    worker.leaving = worker.leaving or why
+    worker.deadline = turn.now + LAST_WORDS
+    if worker.phase is Phase.KILLED:
+        turn.do(KillWorker(worker.id, dump))
+
+
+def overdue(worker: Worker, turn: Turn) -> None:
+    """The worker's deadline has passed."""
+    late = worker.phase
+    step(worker, Stimulus.OVERDUE, turn)
+    if worker.phase is not Phase.KILLED:
+        worker.leaving = worker.leaving or "boot_timeout"
+        worker.deadline = NEVER  # it goes with its zygote
+        return
+    worker.deadline = turn.now + LAST_WORDS
+    if late is Phase.KILLED:
+        turn.note(
+            Level.ERROR, "worker", f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
+        )
+    elif late is Phase.DRAINING:
+        worker.leaving = worker.leaving if worker.leaving in STUCK else "drain_timeout"
+        turn.note(
+            Level.WARNING,
+            "worker",
+            f"worker {worker.id} did not {'end' if worker.finished else 'finish'} in time; killing it",
+        )
+    else:
+        worker.leaving = "boot_timeout"
+        turn.note(
+            Level.ERROR, "worker", f"worker {worker.id} was not ready in time; its stacks follow, then it is killed"
+        )
+    turn.do(KillWorker(worker.id, dump=late is not Phase.KILLED))
+
+
+def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generation:
+    """A new generation whose zygote is being started."""
+    pool.numbers += 1
+    generation = Generation(GenerationId(pool.name, pool.numbers), spec, revision)
+    generation.deadline = turn.now + spec.boot_timeout
+    generation.learns = bool(spec.health) or spec.warm
+    pool.generations[generation.id.number] = generation
+    turn.do(StartZygote(generation.id, revision))
+    return generation
+
+
+def shift(generation: Generation, impulse: Impulse) -> None:
+    generation.stage = next_stage(generation.stage, impulse)
+
+
+def doom(generation: Generation, fault: Fault, turn: Turn) -> None:
+    """The trial has failed; that is told when its culprit is gone and has left its proof, or does not go."""
+    generation.fault = fault
+    generation.deadline = turn.now + LAST_WORDS
+
+
+def dismiss(generation: Generation, turn: Turn) -> None:
+    """Sends the zygote away; one that is still loading reads no link and is killed."""
+    if generation.zygote is Zygote.UP:
+        turn.do(StopZygote(generation.id))
+    elif generation.zygote is Zygote.LOADING:
+        turn.do(KillZygote(generation.id))
+    else:
+        return
+    generation.zygote = Zygote.LEAVING
+    generation.deadline = turn.now + LAST_WORDS
+
+
+def zygote_overdue(generation: Generation, turn: Turn) -> None:
+    """It did not load, or did not leave, in time."""
+    turn.do(KillZygote(generation.id, dump=generation.zygote is Zygote.LOADING))
+    generation.zygote = Zygote.LEAVING
+    generation.deadline = turn.now + LAST_WORDS

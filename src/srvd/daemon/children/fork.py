@@ -1,0 +1,57 @@
+"""The order to fork one worker, with the descriptors that it is given and those that stay here.
+
+Forks nothing: the zygote does. What becomes of the worker is `workers.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from srvd.daemon.children.commons import Common
+from srvd.daemon.children.output import Output
+from srvd.daemon.children.process import Process
+from srvd.daemon.children.stack_file import make_file
+from srvd.daemon.children.worker import Expected
+from srvd.ids import WorkerId
+from srvd.linux import deadman, fds
+from srvd.wire import links
+
+__all__ = ["order_fork"]
+
+_STEPS = ("link", "", "stderr", "", "stderr", "file for stacks", "lifeline", "slot")
+"""What could not be made, by how many descriptors were."""
+
+
+def order_fork(worker: WorkerId, common: Common, zygote: Process, line: Callable[[str], None]) -> Expected | str:
+    """What stays here of a worker that the zygote was told to fork, in a slot that is free; or why it cannot be.
+
+    Both sides read its stderr, each by an open file of its own: flags that a worker sets are not the daemon's.
+    """
+    slot = common.free[-1]
+    made: list[int] = []
+    try:
+        made += [end.detach() for end in fds.link_pair()]
+        made += os.pipe()
+        made.append(os.open(f"/proc/self/fd/{made[2]}", os.O_RDONLY | os.O_CLOEXEC))
+        made.append(make_file())
+        made.append(deadman.end_of(common.hold))
+        common.board.clear(slot)
+    except OSError as exc:
+        fds.close_all(made)
+        return f"make its {_STEPS[len(made)]}: {exc.strerror}"
+    link, theirs, read, write, their_read, stacks, end = made
+    ours = socket.socket(fileno=link)
+    fds.refuse_rights(ours)
+    try:
+        sent = zygote.say(links.Fork(worker.serial, slot), theirs, write, stacks, their_read, end)
+        refusal = "" if sent else "its zygote does not listen"
+    except OSError as exc:  # ETOOMANYREFS: too many descriptors are on their way
+        refusal = f"pass its descriptors: {exc.strerror}"
+    fds.close_all([theirs, write, their_read, end])
+    if refusal:
+        ours.close()
+        fds.close_all([read, stacks])
+        return refusal
+    return Expected(worker, slot, ours, Output(read, line), stacks)

@@ -1,0 +1,293 @@
+"""Performs what the core decided about zygotes, workers and listeners; results come back as events.
+
+Makes no choice of its own and waits for nothing: the first zygote loads before the loop turns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from socket import socket
+from typing import assert_never
+
+from srvd.config.health import probe_url
+from srvd.config.settings import Config, PoolSettings
+from srvd.core.actions import (
+    CountAnswers,
+    DropRevision,
+    Fork,
+    KillWorker,
+    KillZygote,
+    SealListeners,
+    StartZygote,
+    StopZygote,
+    Teach,
+    TellWorker,
+    Told,
+)
+from srvd.core.events import AnswersCounted, Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
+from srvd.core.model import Answers, Revision
+from srvd.daemon.children import commons as common_things
+from srvd.daemon.children import worker as employed
+from srvd.daemon.children import zygotes
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.leftovers import Leftovers
+from srvd.daemon.children.outlets import Voice
+from srvd.daemon.children.spawn import Fronts
+from srvd.daemon.children.workers import Workers
+from srvd.daemon.children.zygotes import Zygotes
+from srvd.daemon.family.callers import Orphan
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop
+from srvd.ids import GenerationId, WorkerId
+from srvd.linux import fds, interpreter, process
+from srvd.record import Record
+from srvd.wire import links
+
+__all__ = ["PERFORMED", "Family", "Performer"]
+
+Performed = (
+    StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker | CountAnswers | SealListeners
+    | DropRevision
+)  # fmt: skip
+
+PERFORMED = (StartZygote, StopZygote, KillZygote, Teach, Fork, TellWorker, KillWorker, CountAnswers,
+             SealListeners, DropRevision)  # fmt: skip
+"""The actions that `perform` takes."""
+
+_HANDSHAKES = 1.0
+"""Seconds that a handshake may take which was under way when the listeners were sealed."""
+
+_LOOK = 0.1
+"""Seconds from one look at the backlogs to the next, until they are empty."""
+
+_ZOMBIES = 256
+"""Strangers reaped in one go; SIGCHLD comes again for the next ones."""
+
+
+class Family(Record):
+    """The processes as they are handed over. `revisions`: the configuration that each generation was made from."""
+
+    revisions: dict[GenerationId, Revision]
+    zygotes: tuple[zygotes.Carried, ...]
+    workers: tuple[employed.Carried, ...]
+    commons: tuple[common_things.Carried, ...]
+
+
+class Performer:
+    """The effects of the daemon. Usable at once; what it waits for comes when the loop turns."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        commons: Commons,
+        listeners: Listeners,
+        emit: Callable[[Event], None],
+        woke: Callable[[], None],
+        line: Callable[[WorkerId | GenerationId, str], None],
+        bond: Bond | None = None,
+    ) -> None:
+        self._loop = loop
+        self._listeners = listeners
+        self._emit = emit
+        voice = Voice(loop, self._pass_on, woke, line)
+        self._commons = commons
+        self.workers = Workers(voice, commons)
+        self.zygotes = Zygotes(voice, commons, self.workers, bond)
+        self.leftovers = Leftovers(self._known)
+        self._configs: dict[Revision, Config] = {}
+        self._revisions: dict[GenerationId, Revision] = {}
+
+    def _known(self) -> set[int]:
+        """The processes of ours that are nobody's leftovers."""
+        return self.workers.pids().keys() | self.zygotes.pids().keys() | interpreter.prepared()
+
+    def _pass_on(self, event: Event) -> None:
+        match event:
+            case WorkerGone(_, death):
+                event = event._replace(death=death._replace(behind=self.leftovers.new()))
+            case ZygoteGone():
+                event = event._replace(behind=self.leftovers.new())
+        self._emit(event)
+        if isinstance(event, WorkerGone):
+            self.zygotes.let_go()
+
+    def settle(self, revision: Revision, config: Config) -> None:
+        """The settings behind a revision; before any action names it. Its listeners were prepared."""
+        self._configs[revision] = config
+
+    def perform(self, action: Performed) -> None:
+        """Do it, or have it begun. What cannot be done is told by the event that answers the action."""
+        match action:
+            case StartZygote(generation, revision):
+                self._start(generation, revision)
+            case StopZygote(generation):
+                self.zygotes.stop(generation)
+            case KillZygote(generation, dump):
+                self.zygotes.kill(generation, dump=dump)
+            case Teach(generation, modules):
+                self.zygotes.teach(generation, modules)
+            case Fork(worker):
+                self.workers.order(worker, self.zygotes.process(_generation(worker)))
+            case TellWorker():
+                self._tell(action)
+            case KillWorker(worker, dump):
+                self.workers.kill(worker, dump=dump)
+            case CountAnswers(pool):
+                self._emit(AnswersCounted(pool, self._answers(pool)))
+            case SealListeners():
+                self._listeners.seal()
+                self._loop.call_later(_HANDSHAKES, self._close_emptied)
+            case DropRevision(revision):
+                self._drop(revision)
+            case _ as never:
+                assert_never(never)
+
+    def _close_emptied(self) -> None:
+        if self._listeners.close_emptied():
+            self._loop.call_later(_LOOK, self._close_emptied)
+
+    def settings(self, worker: WorkerId) -> PoolSettings:
+        """The settings that the worker was made with."""
+        return self._pool(_generation(worker))
+
+    def listeners(self, generation: GenerationId) -> Sequence[socket]:
+        """The sockets that its workers accept from; none when it is not known (any more)."""
+        revision = self._revisions.get(generation)
+        if revision is None:
+            return []
+        names = self._pool(generation).listeners
+        return [sock for _, sock in self._listeners.of(revision, names)]
+
+    def reap_strangers(self) -> list[int]:
+        """Reap children that nobody waits for – orphans of workers, which are ours as the subreaper; their pids.
+
+        To be called on SIGCHLD. A worker or zygote found on the way ends as it does by its pidfd: its status is not
+        taken from it. One that was stopped, or goes on, is told of.
+        """
+        for halt in process.halts():
+            adopted = self.workers.pids().get(halt.pid)  # whose zygote is gone
+            if adopted is not None:
+                self._emit(WorkerStopped(adopted) if halt.stopped else WorkerContinued(adopted))
+        reaped = []
+        for _ in range(_ZOMBIES):
+            pid = process.next_zombie()
+            if pid is None:
+                break
+            worker, zygote = self.workers.pids().get(pid), self.zygotes.pids().get(pid)
+            if worker is not None:
+                self.workers.check(worker)
+            elif zygote is not None:
+                self.zygotes.check(zygote)
+            else:
+                process.reap_pid(pid)
+                reaped.append(pid)
+        return reaped
+
+    def carry(self, kept: Kept) -> Family:
+        """What another program needs to go on with these processes; they notice nothing."""
+        return Family(
+            dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept), self._commons.carry(kept)
+        )
+
+    def resume(self, found: Family, kept: Kept) -> None:
+        """Go on with what `carry` told; the settings of every revision are there. Raises `Unsupported`, `OSError`."""
+        self._revisions = dict(found.revisions)
+        self._commons.resume(found.commons, kept)
+        for zygote in found.zygotes:
+            self.zygotes.resume(zygote, self._pool(zygote.id), kept)
+        self.workers.resume(found.workers, {zygote.id for zygote in found.zygotes}, kept)
+        self.zygotes.let_go()
+
+    def greet(self) -> None:
+        """Tell those who have come, after a daemon that died, that they are adopted."""
+        self.workers.greet()
+        self.zygotes.greet()
+
+    def welcome(self, orphan: Orphan) -> bool:
+        """One that was adopted, and comes late; False if it is not expected."""
+        welcomed = self.workers.welcome(orphan) if orphan.here.serial else self.zygotes.welcome(orphan)
+        if welcomed:
+            os.close(orphan.pidfd)
+            common = self._commons.of(GenerationId(orphan.here.pool, orphan.here.generation))
+            taken = {orphan.board} if common.bring(orphan.board) else set()
+            fds.discard(fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0 and fd not in taken)
+        return welcomed
+
+    def missing(self) -> list[WorkerId | GenerationId]:
+        """Who runs and was adopted, but has not come; also somebody whose link ended just now, and who ends as well."""
+        return [*self.zygotes.missing(), *self.workers.pids(missing=True).values()]
+
+    def close(self, *, dismiss: bool = True) -> None:
+        """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they
+        wait for another daemon.
+        """
+        self.workers.close(dismiss=dismiss)
+        self.zygotes.close(dismiss=dismiss)
+        self._commons.keep(set())
+
+    def _start(self, generation: GenerationId, revision: Revision) -> None:
+        self._revisions[generation] = revision
+        pool = self._addressed(generation)
+        config = self._configs[revision]
+        fronts = Fronts(config.listeners, config.tls)
+        listeners = self._listeners.of(revision, pool.listeners)
+        self.zygotes.start(generation, pool, listeners, fronts, config.folder)
+
+    def _tell(self, action: TellWorker) -> None:
+        match action.told:
+            case Told.SERVE:
+                self.workers.tell(action.worker, links.Serve())
+            case Told.DRAIN:
+                left = self._left_over(action.worker) if action.leaving else []
+                self.workers.tell(action.worker, links.Drain(action.seconds, action.leaving, left, action.late))
+                self.workers.wake(action.worker)
+            case Told.PROBE:
+                self.workers.tell(action.worker, links.Probe(self._probe_url(action.worker), action.seconds))
+            case Told.WARM:
+                self.workers.tell(action.worker, links.Warm(list(self._addressed(_generation(action.worker)).warm)))
+            case Told.REOPEN:
+                self.workers.tell(action.worker, links.Reopen())
+            case Told.WAKE:
+                self.workers.wake(action.worker)
+            case Told.DUMP:
+                self.workers.log_stacks(action.worker)
+
+    def _addressed(self, generation: GenerationId) -> PoolSettings:
+        """The pool's settings with URLs for its paths, as a worker asks them of itself."""
+        config, name = self._configs[self._revisions[generation]], generation.pool
+        pool = config.pools[name]
+        return pool._replace(
+            health=probe_url(config, name) if pool.health else "",
+            warm=tuple(probe_url(config, name, path) for path in pool.warm),
+        )
+
+    def _answers(self, pool: str) -> tuple[tuple[WorkerId, Answers], ...]:
+        """What each worker of the pool has answered; a request that was not answered at all is none."""
+        found = []
+        for worker in self.workers.pids().values():
+            if worker.pool == pool:
+                _, *classes = self.workers.facts(worker).by_class
+                found.append((worker, Answers(sum(classes), classes[4])))
+        return tuple(found)
+
+    def _probe_url(self, worker: WorkerId) -> str:
+        return probe_url(self._configs[self._revisions[_generation(worker)]], worker.pool)
+
+    def _left_over(self, worker: WorkerId) -> list[int]:
+        """Which of its listeners it must not empty."""
+        return self._listeners.left_over(self._revisions[_generation(worker)], self.settings(worker).listeners)
+
+    def _drop(self, revision: Revision) -> None:
+        self._listeners.drop(revision)
+        self._configs.pop(revision, None)
+        self._revisions = {gen: used for gen, used in self._revisions.items() if used != revision}
+
+    def _pool(self, generation: GenerationId) -> PoolSettings:
+        return self._configs[self._revisions[generation]].pools[generation.pool]
+
+
+def _generation(worker: WorkerId) -> GenerationId:
+    return GenerationId(worker.pool, worker.generation)

@@ -1,0 +1,185 @@
+"""Starts a zygote: an interpreter of the pool's choice that is told what to load, with everything that it needs for it.
+
+Knows no events; what becomes of the process is `zygotes.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import msgpack
+
+from srvd.config import packing
+from srvd.config.settings import ListenerSettings, PoolSettings
+from srvd.daemon.children.output import Output
+from srvd.daemon.children.process import Process
+from srvd.daemon.children.stack_file import make_file
+from srvd.daemon.family.lock import Bond
+from srvd.errors import LoadFailed
+from srvd.ids import GenerationId
+from srvd.linux import fds, identity, limits, process
+from srvd.linux.identity import Identity
+from srvd.linux.interpreter import Started, pinned, start, take
+from srvd.linux.scoreboard import Bell
+from srvd.linux.sockets import describe
+from srvd.record import Record
+from srvd.tls import material
+from srvd.tls.material import Material
+from srvd.wire import links
+
+__all__ = ["NO_FRONTS", "Fronts", "Named", "Shared", "interpreter", "keyless", "start_zygote"]
+
+_FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
+
+Named = Sequence[tuple[str, socket.socket]]
+
+
+class Shared(Record):
+    """What a zygote has in common with others: of its generation, the bell of all."""
+
+    board: int
+    bell: Bell
+    hold: int  # the lifeline's end
+
+
+class Fronts(Record):
+    """What stands before HTTP, by the name of a listener."""
+
+    settings: Mapping[str, ListenerSettings]
+    tls: Mapping[str, Material]
+
+
+NO_FRONTS = Fronts({}, {})
+
+
+def interpreter(pool: PoolSettings) -> str:
+    """The interpreter that runs the pool's application: a path, or a name on PATH."""
+    return pool.python or sys.executable
+
+
+def start_zygote(
+    generation: GenerationId,
+    pool: PoolSettings,
+    shared: Shared,
+    listeners: Named,
+    line: Callable[[str], None],
+    fronts: Fronts = NO_FRONTS,
+    bond: Bond | None = None,
+) -> Process:
+    """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had;
+    `LoadFailed`: no such user.
+    """
+    pool = pool._replace(env={**identity.environment(pool.user), **pool.env})
+    stacks = make_file()
+    try:
+        started = _start(pool)
+    except BaseException:
+        os.close(stacks)
+        raise
+    child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
+    secrets = -1
+    opened: list[int] = []
+    try:
+        fds.refuse_rights(started.link)
+        opened.append(shared.bell.reader())
+        passed = [shared.board, stacks, opened[0], shared.hold, *(sock.fileno() for _, sock in listeners)]
+        if bond is not None:
+            opened += [bond.share(), os.open(f"/proc/self/fd/{started.stderr}", os.O_RDONLY | os.O_CLOEXEC)]
+            passed += opened[1:]
+        secrets = _secrets(listeners, fronts)
+        if secrets >= 0:
+            passed.append(secrets)
+        # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
+        load = _load(generation, pool, listeners, fronts, bond)
+        fds.send(started.link, links.encode(load._replace(settled=started.settled, environ=_later(pool))), passed)
+    except BrokenPipeError:
+        return child  # it is over already; its end will be told like any other
+    except BaseException:
+        process.send_signal(child.pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        child.close()
+        raise
+    finally:
+        fds.close_all([*opened, secrets] if secrets >= 0 else opened)
+    return child
+
+
+def keyless(listeners: Named, fronts: Fronts) -> list[str]:
+    """Names of listeners that speak TLS and whose keys are not known: those of a configuration that a daemon before
+    this one had read, and took with it. Served as they are they would speak in the clear.
+    """
+    secured = {name for name, listener in fronts.settings.items() if listener.certificate}
+    return sorted({name for name, _ in listeners if name in secured and name not in fronts.tls})
+
+
+def _secrets(listeners: Named, fronts: Fronts) -> int:
+    """A memfd with the certificates and keys of these listeners, -1 if none speaks TLS.
+
+    Only a descriptor that is passed on opens it: the application's user may not read the files that they come from.
+    """
+    packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
+    return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
+
+
+def _start(pool: PoolSettings) -> Started:
+    """What is the user's own – its interpreter, what its variables let an interpreter load – is never run as root: the
+    process becomes that user first. Our own interpreter with our own variables may begin as we are, which is quicker,
+    and possible where the user cannot read it; it becomes the user before it touches anything else.
+    """
+    program, who = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
+    if who is None:
+        return take(program, pool.env)
+    if _later(pool) == pool.env and program == pinned(sys.executable):
+        return take(program, {})
+    return start(program, pool.env, partial(_settle, pool, who))
+
+
+def _later(pool: PoolSettings) -> dict[str, str]:
+    """Variables that may be set when the interpreter runs already: all but those by which it, and the loader before it,
+    find code.
+    """
+    return {name: value for name, value in pool.env.items() if not name.startswith(("LD_", "PYTHON"))}
+
+
+def _settle(pool: PoolSettings, who: Identity) -> None:
+    """In the new process, before anything of its user's is touched. Raises `LoadFailed`."""
+    limits.take_on(
+        pool.rlimits, pool.nice, pool.oom_score_adj, wished=pool.oom_score_adj != PoolSettings("").oom_score_adj
+    )
+    try:
+        identity.assume(who)
+    except OSError as exc:
+        raise LoadFailed(f"run as {pool.user}:{pool.group}: {exc}; the application was not loaded") from exc
+
+
+def _load(
+    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: Bond | None
+) -> links.Load:
+    return links.Load(
+        pool=generation.pool,
+        generation=generation.number,
+        app=pool.app,
+        preload=pool.preload,
+        chdir=pool.chdir,
+        pythonpath=list(pool.pythonpath),
+        umask=int(pool.umask, 8) if pool.umask else -1,
+        user=pool.user,
+        group=pool.group,
+        listeners=[
+            {
+                "name": name,
+                "address": describe(sock),
+                "family": _FAMILIES[socket.AddressFamily(sock.family)],
+                "front": packing.pack_front(fronts.settings[name]) if name in fronts.settings else {},
+            }
+            for name, sock in listeners
+        ],
+        settings=packing.pack(pool),
+        rendezvous=bond.rendezvous if bond is not None else "",
+        uid=os.geteuid(),
+    )

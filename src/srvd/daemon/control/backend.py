@@ -1,0 +1,380 @@
+"""What the control server asks the daemon: orders become events of the core, questions are answered from its view.
+
+The control server's `Backend`. Measures nothing itself and changes nothing: facts come from `Measures`, effects from
+the core. Times leave here as Unix seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from srvd import __version__
+from srvd.config import show
+from srvd.config.settings import Config
+from srvd.core import certificates
+from srvd.core.actions import Opened, Refused
+from srvd.core.events import CancelAsked, Event, Ordered
+from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
+from srvd.core.state.model import Certificate, Generation, House, Operation, Pool, Worker
+from srvd.core.status import view
+from srvd.daemon.children.dump import Dumps, Subject
+from srvd.daemon.children.stack_file import PATIENCE
+from srvd.daemon.control.server import Peer
+from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
+from srvd.ids import GenerationId, WorkerId
+from srvd.linux.scoreboard import LaneFacts
+
+Map = dict[str, Any]
+
+
+class Measures(Protocol):
+    """What is measured of a worker's process."""
+
+    def facts(self, worker: WorkerId) -> LaneFacts:
+        """Its scoreboard lanes; all zero when it has none."""
+
+    def tally(self, worker: WorkerId) -> tuple[int, int]:
+        """Requests it has answered, and how many it is in: the part of the facts that is cheap."""
+
+    def rss(self, worker: WorkerId) -> int:
+        """Resident bytes; 0 when it cannot be read."""
+
+
+class Configs(Protocol):
+    """The configuration in force, and all that somebody serves with."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def configs(self) -> Mapping[Revision, Config]: ...
+
+
+class Answers:
+    """One instance for the life of the daemon. `send` hands an event to the core and returns the actions' answer."""
+
+    def __init__(
+        self,
+        house: House,
+        measures: Measures,
+        send: Callable[[Event], None],
+        configs: Configs,
+        described: Callable[[], list[Map]],
+        dumps: Dumps,
+    ) -> None:
+        self._house = house
+        self._measures = measures
+        self._send = send
+        self._configs = configs
+        self._described = described
+        self._dumps = dumps
+        self.began = time.monotonic()  # when the daemon was started, whatever programs have run it since
+        self._ticket = 0
+        self._answers: list[Opened | Refused] = []
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    def order(self, method: str, args: Map, peer: Peer) -> int:
+        """The operation that was opened, joined or (op.cancel) meant. Raises `SrvdError` when nothing will be done."""
+        actor = Actor(peer.uid, peer.pid, peer.name)
+        if method == "op.cancel":
+            return self._ask(CancelAsked(self._next_ticket(), OpId(args["id"]), actor))
+        return self.submit(self._order(method, args), actor)
+
+    def submit(self, order: Order, actor: Actor) -> int:
+        """The same for an order that did not come over the socket (a signal)."""
+        return self._ask(Ordered(self._next_ticket(), order, actor))
+
+    def answered(self, answer: Opened | Refused) -> None:
+        """The core has answered the order that is being sent."""
+        self._answers.append(answer)
+
+    def _next_ticket(self) -> int:
+        self._ticket += 1
+        return self._ticket
+
+    def _ask(self, event: Ordered | CancelAsked) -> int:
+        self._send(event)  # the core answers before this returns
+        answer = self._answers.pop()
+        assert answer.ticket == event.ticket
+        if isinstance(answer, Refused):
+            raise from_wire(view.fault_map(answer.fault) or {})
+        return int(answer.op)
+
+    def _order(self, method: str, args: Map) -> Order:
+        kind = Kind(method)
+        pool = args.get("pool", "")
+        worker = args.get("worker", "")
+        if worker:
+            found, meant = self._find_worker(worker)
+            pool, worker = found.name, str(meant.id)
+        elif "@" in str(args.get("to", "")) and not pool:
+            pool = self._pool(str(args["to"]).rpartition("@")[0]).name
+        elif kind in (Kind.SCALE, Kind.ROLLBACK, Kind.RECYCLE, Kind.PAUSE, Kind.RESUME):
+            pool = self._pool(pool).name
+        order = Order(kind, pool, timeout=float(args.get("timeout", 0.0)))
+        match kind:
+            case Kind.SCALE:
+                delta = args.get("delta")
+                size = args["size"] if args.get("size") is not None else delta or 0
+                busy = tuple(str(w.id) for w in self._house.pools[pool].workers() if self._measures.facts(w.id).busy)
+                return order._replace(size=size, relative=delta is not None, reset=args.get("reset", False), busy=busy)
+            case Kind.RELOAD:
+                return order._replace(wait_bake=args.get("bake", False))
+            case Kind.ROLLBACK:
+                to = str(args.get("to", ""))
+                to = f"{pool}@{to}" if to.isdecimal() else to
+                return order._replace(wait_bake=args.get("bake", False), to=to)
+            case Kind.RECYCLE:
+                return order._replace(worker=worker)
+            case Kind.STOP:
+                return order._replace(now=args.get("now", False))
+            case Kind.UPGRADE:
+                return order._replace(check=args.get("check", False))
+            case _:
+                return order
+
+    def _pool(self, name: str) -> Pool:
+        """The named pool, or the only one."""
+        pools = self._house.pools
+        if not name and len(pools) == 1:
+            return next(iter(pools.values()))
+        known = ", ".join(pools) or "none"
+        if not name:
+            raise BadArgs("say which pool: there is more than one; nothing was changed", hint=f"pools: {known}")
+        if name not in pools:
+            raise NoSuchPool(f"there is no pool {name!r}; nothing was changed", hint=f"pools: {known}")
+        return pools[name]
+
+    def _find_worker(self, name: str) -> tuple[Pool, Worker]:
+        for pool in self._house.pools.values():
+            for worker in pool.workers():
+                if name in (str(worker.id), f"{pool.name}/{worker.id.generation}.{worker.id.serial}", str(worker.pid)):
+                    return pool, worker
+        raise NoSuchWorker(f"there is no worker {name!r}", hint="srvctl workers lists them")
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def operation(self, op: int) -> Map:
+        """The operation's map. Raises `NoSuchOperation`."""
+        return self._operation_map(self._operation(op))
+
+    def query(self, method: str, args: Map, peer: Peer) -> Map:
+        """The answer to a question. Raises `SrvdError`."""
+        match method:
+            case "ping":
+                return self._daemon()
+            case "status":
+                return self._status()
+            case "workers":
+                return self._workers(args)
+            case "why":
+                return self._why(args)
+            case "op.list":
+                return {"schema": 1, "operations": [self._operation_map(op) for op in self._house.open_operations]}
+            case "op.show" | "op.wait":
+                return {"schema": 1, **self.operation(args["id"])}
+            case "history":
+                return self._history(args)
+            case "config":
+                return show.as_map(show.in_force(self._configs.config, self._made_from()))
+            case _:
+                raise UnknownMethod(f"the daemon does not know {method!r}")
+
+    def _made_from(self) -> dict[str, Config]:
+        """The configuration that each pool serves with: a reload of one pool leaves the others as they are."""
+        configs = self._configs.configs
+        sources = {name: pool.source for name, pool in self._house.pools.items()}
+        return {name: configs[one.revision] for name, one in sources.items() if one and one.revision in configs}
+
+    def who_is_left(self) -> str:
+        """Which workers have not left yet although they were told to, and what holds them up; "" for nobody."""
+        found = [one for pool in self._house.pools.values() for one in pool.workers() if one.phase is Phase.DRAINING]
+        named = []
+        for worker in found[:3]:
+            facts = self._measures.facts(worker.id)
+            named.append(f"{worker.id} in {facts.line}" if facts.busy else str(worker.id))
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return f"waits for {', '.join(named)}{more}" if named else ""
+
+    def ask(self, method: str, args: Map, reply: Callable[[Map], None]) -> None:
+        """A question that takes time: `reply` is called once, later. Raises `SrvdError` instead."""
+        if method != "dump":
+            raise UnknownMethod(f"the daemon does not know {method!r}")
+        found = self._subjects(args)
+        page = found[args["offset"] : args["offset"] + args["limit"]]
+        self._dumps.begin(page, args["timeout"] or PATIENCE, reply, total=len(found))
+
+    def _subjects(self, args: Map) -> list[Subject]:
+        wanted = args.get("worker", "")
+        if not wanted:
+            pools = [self._pool(args["pool"])] if args.get("pool") else self._house.pools.values()
+            return self._dumps.subjects(pools)
+        if "@" not in wanted:
+            return [self._dumps.worker(self._find_worker(wanted)[1])]
+        for pool in self._house.pools.values():
+            for generation in pool.generations.values():
+                if str(generation.id) == wanted:
+                    return [self._dumps.zygote(generation)]
+        raise NoSuchWorker(f"there is no generation {wanted!r}", hint="srvctl status lists them")
+
+    def _daemon(self) -> Map:
+        return {
+            "schema": 1,
+            "pid": os.getpid(),
+            "version": __version__,
+            "name": self._configs.config.daemon.name,
+            "uptime_s": round(time.monotonic() - self.began, 1),
+        }
+
+    def _status(self) -> Map:
+        house, now = self._house, time.monotonic()
+        pools = []
+        for pool in house.pools.values():
+            entry = view.pool_map(house, pool)
+            entry["workers"] = [self._brief_worker(worker, now) for worker in view.workers(pool)]
+            entry["requests"] = pool.answered + sum(worker["requests"] for worker in entry["workers"])
+            pools.append(entry)
+        state = "stopping" if house.stop is not None else "running" if house.started else "starting"
+        daemon = {**self._daemon(), "state": state}
+        del daemon["schema"]
+        return {
+            "schema": 1,
+            "daemon": daemon,
+            "pools": pools,
+            "listeners": [self._listener(entry) for entry in self._described()],
+            "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
+            "notices": self._notices(),
+        }
+
+    def _listener(self, entry: Map) -> Map:
+        tls = self._configs.config.tls.get(entry["name"])
+        until = min((one.until for one in tls.identities), default=0.0) if tls else 0.0
+        return {**entry, "scheme": "https" if tls else "http", "certificate_expires_at": until or None}
+
+    def _notices(self) -> list[Map]:
+        """What is worth a look although the pools serve, as `text`; `at` for what happened at a time."""
+        serving = [pool.source for pool in self._house.pools.values() if pool.source is not None and not pool.removed]
+        texts = view.notices(self._house) + _without_folder(serving)
+        found: list[Map] = [{"text": text, "at": None} for text in texts]
+        failed = view.last_failed(self._house)
+        if failed is not None and failed.fault is not None and failed.ended is not None:
+            summary = self._operation_map(failed)["summary"]
+            text = f"operation {failed.id} ({summary}) failed: {failed.fault.message.partition(chr(10))[0]}"
+            found.append({"text": text, "at": _unix(failed.ended)})
+        return found
+
+    def _brief_worker(self, worker: Worker, now: float) -> Map:
+        requests, busy = self._measures.tally(worker.id)
+        entry = view.worker_map(worker, now)
+        entry["requests"] = requests
+        entry["busy"] = busy
+        entry["rss_bytes"] = self._measures.rss(worker.id)
+        return entry
+
+    def _full_worker(self, worker: Worker, now: float) -> Map:
+        facts = self._measures.facts(worker.id)
+        return self._brief_worker(worker, now) | {
+            "pool": worker.id.pool,
+            "connections": facts.connections,
+            "request": facts.line if facts.busy else "",
+            "request_age_s": round(max(0.0, now - facts.began), 3) if facts.busy else 0.0,
+            "sent_bytes": facts.sent,
+            "responses_by_class": list(facts.by_class),
+        }
+
+    def _workers(self, args: Map) -> Map:
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        found = [worker for pool in pools for worker in view.workers(pool)]
+        page = found[args["offset"] : args["offset"] + args["limit"]]
+        return {"schema": 1, "workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
+
+    def _why(self, args: Map) -> Map:
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        deaths = [death for pool in pools for death in pool.deaths if not certificates.is_departure(death)]
+        if args["all"] or args.get("worker"):
+            deaths += [
+                death for pool in pools for death in (*pool.departures, *filter(certificates.is_departure, pool.deaths))
+            ]
+        earliest = args["since"] - time.time() + time.monotonic()
+        deaths = [death for death in deaths if death.at >= earliest] if args["since"] else deaths
+        wanted = args.get("worker", "")
+        if wanted:
+            deaths = [death for death in deaths if wanted in _names(death)]
+            if not deaths and "@" not in wanted:
+                self._find_worker(wanted)  # it lives, then, or there is none of that name
+        deaths.sort(key=lambda death: death.at, reverse=True)
+        shown = [view.death_map(death) for death in deaths[: args["limit"]]]
+        for entry in shown:
+            entry["at"] = _unix(entry["at"])
+        notices = [{"text": text, "at": None} for pool in pools for text in view.mixed(pool)]
+        return {"schema": 1, "notices": notices, "deaths": shown}
+
+    def _history(self, args: Map) -> Map:
+        ended = [op for op in reversed(self._house.operations.values()) if op.state.ended]
+        page = ended[args["offset"] : args["offset"] + args["limit"]]
+        return {"schema": 1, "operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
+
+    def _operation(self, op: int) -> Operation:
+        found = self._house.operations.get(OpId(op))
+        if found is None:
+            raise NoSuchOperation(f"there is no operation {op}", hint="srvctl op list, srvctl history")
+        return found
+
+    def _operation_map(self, op: Operation) -> Map:
+        entry = view.operation_map(op)
+        entry["created_at"] = _unix(entry["created_at"])
+        entry["ended_at"] = None if entry["ended_at"] is None else _unix(entry["ended_at"])
+        for step in entry["timeline"]:
+            step["at"] = _unix(step["at"])
+        if op.order.kind is Kind.ROLLBACK and op.state is OpState.DONE:
+            sources = {name: pool.source for name, pool in self._house.pools.items()}
+            serving = [one for name, part in op.rollouts.items()
+                       if (one := sources.get(name)) is not None and one.id.number == part.generation]  # fmt: skip
+            entry["warnings"] += _without_folder(serving)
+        return entry
+
+
+def _without_folder(generations: Iterable[Generation]) -> list[str]:
+    """Which of these lack what they have not read yet: their release has been deleted."""
+    return [
+        f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
+        "(`srvctl reload` loads what is there)"
+        for one in generations
+        if one.folder and _is_gone(one.folder)
+    ]
+
+
+def _is_gone(folder: str) -> bool:
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be out of the daemon's sight
+        pass
+    return False
+
+
+def _names(death: Certificate) -> tuple[str, ...]:
+    """What it can be asked for by."""
+    pool, generation, serial = death.worker
+    if not serial:
+        return (str(GenerationId(pool, generation)),)
+    return (str(death.worker), f"{pool}/{generation}.{serial}", str(death.pid))
+
+
+def _brief(entry: Mapping[str, Any]) -> Map:
+    """Without what makes a list of two hundred too long for one answer."""
+    brief = {name: value for name, value in entry.items() if name != "timeline"}
+    if brief["error"] is not None:
+        detail = {name: value for name, value in brief["error"]["detail"].items() if name != "traceback"}
+        brief["error"] = {**brief["error"], "detail": detail}
+    return brief
+
+
+def _unix(monotonic: float) -> float:
+    """The wall clock's time of a monotonic one, as the clock stands now."""
+    return round(time.time() - time.monotonic() + monotonic, 3)

@@ -1,0 +1,189 @@
+"""One control connection as a stream: bytes in to maps, frames out, each with its bound and its time.
+
+Understands no message; what a map means is the desk's, whether the connection may stay is the server's.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from srvd.daemon.control.limits import Limits
+from srvd.daemon.control.peers import Peer
+from srvd.daemon.control.send_queue import Outbox
+from srvd.daemon.loop import Loop
+from srvd.errors import BadFrame
+from srvd.linux import fds
+from srvd.wire.codec import Decoder, encode
+
+__all__ = ["Link"]
+
+CHUNK = 64 << 10
+TURN = 16
+"""Requests of one peer that are answered before others, and the supervisor, have their turn."""
+
+HIGH = 256 << 10
+"""Bytes waiting to be read by a peer from which on it gets no more answers until it reads."""
+
+
+class Owner(Protocol):
+    """Whom a link tells what happened to it."""
+
+    def received(self, link: Link, message: Mapping[str, Any]) -> None: ...
+    def garbled(self, link: Link, problem: BadFrame) -> None: ...
+    def drained(self, link: Link) -> None: ...
+    def changed(self, link: Link) -> None: ...
+    def closed(self, link: Link) -> None: ...
+
+
+class Link:
+    """One peer's connection, until `end()`."""
+
+    __slots__ = ("_active_at", "_decoder", "_frame_at", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
+
+    def __init__(self, loop: Loop, sock: socket.socket, peer: Peer, owner: Owner) -> None:
+        self.peer = peer
+        self.sock = sock  # non-blocking
+        self._loop = loop
+        self._owner = owner
+        self._decoder = Decoder()
+        self._outbox = Outbox(loop, sock, self._drained)
+        self._frame_at = math.inf  # first byte of an unfinished frame
+        self._active_at = loop.time()  # the latest request or answer
+        self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message. Raises `BadFrame` when it is longer than an answer may be; then nothing was sent."""
+        self._active_at = self._loop.time()
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        if self._state in ("leaving", "ended"):
+            return
+        if not self._outbox.put(frame):
+            self.end()
+        elif self._outbox:
+            self._owner.changed(self)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the peer reads what it is sent."""
+        return len(self._outbox) <= HIGH
+
+    def due(self, limits: Limits, *, engaged: bool) -> float:
+        """When it will have taken too long, if nothing happens; `engaged`: it waits or watches, so may be idle."""
+        return min(self._dues(limits, engaged=engaged).values())
+
+    def overdue(self, now: float, limits: Limits, *, engaged: bool) -> str:
+        """For what it took too long: "frame" to end one, "stall" to read, "idle" to ask; "" for nothing."""
+        return next((what for what, due in self._dues(limits, engaged=engaged).items() if due <= now), "")
+
+    def _dues(self, limits: Limits, *, engaged: bool) -> dict[str, float]:
+        return {
+            "frame": self._frame_at + limits.frame,
+            "stall": self._outbox.stalled_at + limits.stall,
+            "idle": math.inf if engaged or self._state == "full" else self._active_at + limits.idle,
+        }
+
+    def finish(self) -> None:
+        """End when what waits has been sent; nothing more is read or sent."""
+        if self._state in ("leaving", "ended"):
+            return
+        self._stop_reading()
+        self._state = "leaving"
+        self._frame_at = math.inf
+        if not self._outbox:
+            self.end()
+
+    def end(self) -> None:
+        """Close the connection, whatever waits."""
+        if self._state == "ended":
+            return
+        self._release()
+        fds.close_link(self.sock)
+        self._owner.closed(self)
+
+    def abandon(self) -> int:
+        """Give the open descriptor away: the process's end will be the connection's."""
+        self._release()
+        return self.sock.detach()
+
+    def _release(self) -> None:
+        self._stop_reading()
+        self._outbox.stop()
+        self._state = "ended"
+
+    def _stop_reading(self) -> None:
+        if self._state == "reading":
+            self._loop.remove_reader(self.sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            chunk = fds.receive_bytes(self.sock, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.end()
+            return
+        self._active_at = self._loop.time()
+        self._decoder.push(chunk)
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked, a few requests at a time, and only to a peer that reads its answers.
+
+        What is not answered yet stays in the decoder as bytes, and nothing more is read: a map is many times as large.
+        """
+        answered = False
+        for _ in range(TURN):
+            if not self.has_room:
+                self._hold()
+                return
+            try:
+                message = self._decoder.pop()
+            except BadFrame as problem:
+                self._owner.garbled(self, problem)
+                return
+            if message is None:
+                self._read_on(answered=answered)
+                return
+            answered = True
+            self._owner.received(self, message)
+            if self._state in ("leaving", "ended"):
+                return
+        self._hold()
+        self._loop.call_soon(self._resume)
+
+    def _hold(self) -> None:
+        self._stop_reading()
+        self._state = "full"
+        self._frame_at = math.inf
+        self._owner.changed(self)
+
+    def _read_on(self, *, answered: bool) -> None:
+        """Every whole frame is answered: wait for more. A frame's time runs from its first byte."""
+        if self._state == "full":
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+        self._state = "reading"
+        if not self._decoder.pending:
+            self._frame_at = math.inf
+        elif answered or self._frame_at == math.inf:
+            self._frame_at = self._loop.time()
+        self._owner.changed(self)
+
+    def _resume(self) -> None:
+        if self._state == "full":
+            self._work()
+
+    def _drained(self) -> None:
+        if self._state == "leaving":
+            if not self._outbox:
+                self.end()
+            return
+        self._owner.drained(self)
+        self._resume()

@@ -1,0 +1,117 @@
+"""`--daemonize`: the daemon goes into the background, and the command that started it waits for the verdict.
+
+Knows nothing of pools: it is told "ready" or why not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable
+
+from srvd.config.settings import DaemonSettings
+from srvd.errors import EXIT
+from srvd.log import Log, escape
+
+_PID = 8
+"""Bytes of the daemon's pid in the pipe, before the verdict."""
+
+
+class Verdict:
+    """The daemon's end of the pipe to the command that waits; without `--daemonize` nobody does."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def ready(self, text: str) -> None:
+        """`text` is for a person, who sees nothing else of a daemon that goes into the background."""
+        self._say(EXIT.DONE, text)
+
+    def failed(self, code: int, text: str, hint: str = "") -> None:
+        """Of no effect once a verdict was given."""
+        self._say(code, f"error: {text}" + (f"\nhint: {hint}" if hint else ""))
+
+    def _say(self, code: int, text: str) -> None:
+        if self._fd is None:
+            return
+        data = bytes([code]) + text.encode("utf-8", "backslashreplace")[:60_000]
+        with contextlib.suppress(BrokenPipeError):  # whoever waited has gone; the daemon goes on
+            os.write(self._fd, data)  # below a pipe's 64 KiB: never blocks
+        os.close(self._fd)
+        self._fd = None
+
+
+def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
+    """Forks twice (daemon(7)). Returns in the daemon with the verdict to give, in the first process with its exit code.
+
+    To be called before any thread, loop or child exists. `announce` is called in the first process with the daemon's
+    pid, before the daemon does anything: a service manager listens to the process that it started, and to another one
+    only when that has named it.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    wait, go = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        os.close(wait)
+        return Verdict(None), _await(reader, go, pid, announce)
+    os.close(reader)
+    os.close(go)
+    os.setsid()
+    if os.fork():  # so that the daemon is no session leader and gets no terminal
+        os._exit(EXIT.DONE)
+    # Standard output at once: zygotes and workers inherit it, and would hold the pipe of `$(srvd start …)` for ever.
+    _let_go(0, 1)
+    os.write(writer, os.getpid().to_bytes(_PID, "big"))
+    os.read(wait, 1)  # its end; it comes also if whoever waits was killed
+    os.close(wait)
+    return Verdict(writer), None
+
+
+def greeting(settings: DaemonSettings, urls: str) -> str:
+    """What the command says that has started a daemon."""
+    asking = f"-s {settings.socket}" if settings.socket else f"-n {settings.name}"
+    where = f"serves {urls}" if urls else "serves no address"
+    return f"daemon {settings.name}, pid {os.getpid()}, {where}; `srvctl {asking} status` asks it"
+
+
+def say_where(log: Log, urls: str) -> None:
+    """The last line of a start that a person watches."""
+    if os.isatty(2):
+        log.info(f"serving {urls or 'no address'}; ^C stops")
+
+
+def leave_terminal() -> None:
+    """The verdict is given: whoever reads the command's output, by a terminal or a pipe, must see its end."""
+    _let_go(2)
+
+
+def _let_go(*fds: int) -> None:
+    """A terminal or pipe becomes /dev/null; a file, to which somebody sent the output on purpose, stays."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.dup2(null, fd)
+    os.close(null)
+
+
+def _await(reader: int, go: int, pid: int, announce: Callable[[int], None]) -> int:
+    os.waitpid(pid, 0)
+    number = os.read(reader, _PID)  # one write, shorter than PIPE_BUF: all of it or none
+    if number:
+        announce(int.from_bytes(number, "big"))
+    os.close(go)
+    data = b""
+    while chunk := os.read(reader, 65_536):
+        data += chunk
+    os.close(reader)
+    if not data:
+        sys.stderr.write("error: the daemon ended before it was ready and left no word\n")
+        return EXIT.FAILED
+    stream = sys.stdout if data[0] == EXIT.DONE else sys.stderr
+    for line in data[1:].decode("utf-8", "replace").rstrip("\n").split("\n") if data[1:] else ():
+        stream.write(f"{escape(line)}\n")  # an application's traceback may hold anything
+    stream.flush()
+    return data[0]

@@ -1,0 +1,168 @@
+"""What `srvd check` does: a start of each pool with one worker, up to the point where it would accept, then its end.
+
+The same supervisor, zygote, worker and probe as those of a start, in processes that are thrown away. Opens no port and
+touches no running daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from srvd.config.pool_spec import spec_of
+from srvd.config.settings import Config, PoolSettings
+from srvd.core import actions as act
+from srvd.core.events import Event, Ordered, Started, Tick, ZygoteLearned, ZygoteLoaded
+from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
+from srvd.core.status import view
+from srvd.core.supervisor import Supervisor
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.performer import PERFORMED, Performer
+from srvd.daemon.event_queue import EventQueue
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop, Timer
+from srvd.errors import SrvdError, SystemRefused, from_wire
+from srvd.linux import trust
+from srvd.linux.scoreboard import Bell
+from srvd.record import Record
+
+__all__ = ["Tried", "look_at_files", "try_start"]
+
+FAREWELL = 5.0
+"""Seconds that worker and zygote have to end once they were told to; then they are killed."""
+
+_REVISION = Revision(1)
+_START = OpId(1)
+_SLOTS = 4
+
+
+class Tried(Record):
+    """A pool that came up. `notes`: what loading left behind; `warnings`: what a start would say beside its success."""
+
+    seconds: float
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
+    """Start the pool with one worker: load, boot, probe. `line` gets each line that they write to stderr.
+
+    Raises the error that a start would end with.
+    """
+    loop = Loop()
+    commons = Commons(Bell.create(), _SLOTS)
+    try:
+        return _Trial(config, config.pools[pool], loop, commons, line).run()
+    finally:
+        commons.close()
+        loop.close()
+
+
+def look_at_files(config: Config) -> Iterator[SrvdError]:
+    """What a start would refuse of the files of the daemon itself."""
+    for what, path in (("open the log", config.daemon.log_file), ("write the pidfile", config.daemon.pidfile)):
+        problem = _unwritable(path) if path else ""
+        if problem:
+            yield SystemRefused(f"{what} {path}: {problem}")
+
+
+def _unwritable(path: str) -> str:
+    """Why this user cannot write the file; "" if it can. Nothing is made."""
+    folder = os.path.dirname(path) or "."
+    try:
+        trust.settle(path)
+    except PermissionError as exc:
+        return exc.strerror or str(exc)
+    except OSError:  # told below
+        pass
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return "Is a directory"
+        return "" if os.access(path, os.W_OK) else "Permission denied"
+    except OSError:
+        if not os.path.isdir(folder):
+            return f"there is no folder {folder}"
+        return "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+
+
+class _Trial:
+    """One pool from its start to its end."""
+
+    def __init__(
+        self, config: Config, pool: PoolSettings, loop: Loop, commons: Commons, line: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._pool = pool
+        self._loop = loop
+        self._core = Supervisor()
+        self._performer = Performer(loop, commons, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
+        self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
+        self._events = EventQueue(self._turn, self._arm)
+        self._timer: Timer | None = None
+        self._notes: tuple[str, ...] = ()
+        self._warnings: tuple[str, ...] = ()
+        self._over = False  # everybody is gone
+
+    def run(self) -> Tried:
+        began = time.monotonic()
+        actor = Actor(os.getuid(), os.getpid(), "srvd check")
+        spec = spec_of(self._pool)._replace(workers=1)
+        try:
+            self._emit(Started(_REVISION, (spec,), actor))
+            start = self._core.operation(_START)
+            assert start is not None
+            while not start.state.ended:
+                self._loop.run()
+            took = time.monotonic() - began
+        finally:
+            self._end(actor)
+        if start.state is not OpState.DONE:
+            fault = start.fault
+            if fault is not None and "srvctl" in fault.hint:  # there is no daemon that could be asked
+                fault = fault._replace(hint="")
+            raise from_wire(view.fault_map(fault) or {})
+        return Tried(took, self._notes, tuple(self._warnings))
+
+    def _end(self, actor: Actor) -> None:
+        """Returns when all processes are gone: told to leave, or killed."""
+        self._emit(Ordered(1, Order(Kind.STOP, timeout=FAREWELL), actor))
+        late = self._loop.call_later(2 * FAREWELL, self._give_up)
+        while not self._over:
+            self._loop.run()
+        late.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._performer.close(dismiss=True)
+
+    def _give_up(self) -> None:
+        self._over = True
+        self._loop.stop()
+
+    def _emit(self, event: Event) -> None:
+        """One event to the core, and what follows from it."""
+        self._events.put(event)
+
+    def _turn(self, event: Event) -> None:
+        if isinstance(event, ZygoteLoaded | ZygoteLearned):
+            self._notes += event.notes
+        for action in self._core.handle(event, time.monotonic()):
+            match action:
+                case act.Ended(op) if op == _START:
+                    start = self._core.operation(op)
+                    self._warnings = start.warnings if start is not None else ()
+                    self._loop.stop()
+                case act.Exit():
+                    self._over = True
+                    self._loop.stop()
+                case act.Refused():  # the stop of a start that has failed and leaves already
+                    continue
+                case _ if isinstance(action, PERFORMED):
+                    self._performer.perform(action)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._core.next_deadline()
+        self._timer = None if due is None else self._loop.call_at(due, self._emit, Tick())

@@ -1,0 +1,51 @@
+"""Upgrade in place, the part of the program that comes: makes the daemon anew from its state and its descriptors.
+
+Until all of it is there nothing outside is touched, so that the former program can still be run in our place:
+`upgrade.py:BOOT` does that when `main` raises before it has emptied the plan. A former program that fails as well has
+nobody to give way to: the daemon ends, and its workers are orphans.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+from srvd import __version__
+from srvd.core.model import Fault
+from srvd.daemon import handover
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.main import Daemon
+from srvd.errors import EXIT
+
+__all__ = ["main"]
+
+
+def main(plan: dict[str, Any]) -> NoReturn:
+    """Go on as the daemon whose state is in `plan`; never returns. Raises anything, and then nothing has happened."""
+    faulthandler.enable(2)  # as in start.py
+    note = int(sys.argv[1])
+    state: int = plan["state"]
+    found = handover.read(os.pread(state, os.fstat(state).st_size, 0))
+    daemon = Daemon.resumed(found, Kept(dict(plan["fds"])))
+    daemon.take_over()
+    fault = _fault(plan, found.shell.version) if plan["failure"] else None
+    signal.setitimer(signal.ITIMER_REAL, 0.0)  # which brings the former program back if this one hangs
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # From here on there is no way back.
+    plan.clear()
+    os.close(state)
+    os.close(note)
+    try:
+        code = daemon.go_on(found.shell.version, fault)
+    except Exception:  # the process ends here
+        sys.excepthook(*sys.exc_info())
+        code = EXIT.BUG
+    sys.exit(code)
+
+
+def _fault(plan: dict[str, Any], version: str) -> Fault:
+    text = f"the new program could not take over: {plan['failure']}; srvd {__version__} goes on"
+    return Fault("rolled_back", text, "srvd --self-check", "replace", traceback=str(plan["proof"]))

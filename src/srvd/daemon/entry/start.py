@@ -1,0 +1,144 @@
+"""A start: what the daemon stands on is claimed, its parts are made – or found, after one that died – and it runs.
+
+Decides nothing about pools, and is over when the daemon is made (`main.py`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import stat
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srvd.config.settings import Config, DaemonSettings
+from srvd.config.source import Source
+from srvd.core.supervisor import Supervisor
+from srvd.daemon import detach
+from srvd.daemon.children.commons import Commons
+from srvd.daemon.components import Parts
+from srvd.daemon.detach import Verdict
+from srvd.daemon.files import LogFile
+from srvd.daemon.listeners import Listeners
+from srvd.daemon.main import Daemon
+from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.preconditions import Ground, prepare
+from srvd.daemon.upgrade.program import this_program
+from srvd.daemon.upgrade.source_archive import Keepsake
+from srvd.errors import ConfigInvalid, SrvdError
+from srvd.linux import systemd
+from srvd.linux.process import raise_open_files
+from srvd.linux.systemd import Unit
+from srvd.log import Log, escape
+
+if TYPE_CHECKING:
+    from srvd.daemon.recovery.recover import Found
+
+__all__ = ["run"]
+
+SEARCH = 60
+"""Seconds that a search for those whom a daemon has left may take, with some to spare."""
+
+
+def run(config: Config, source: Source, *, daemonize: bool) -> int:
+    """Serves until asked to stop; the exit code of `srvd`.
+
+    `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
+    daemon cannot be without, and nothing was started then.
+    """
+    if daemonize:
+        _check_output(config)
+    verdict = Verdict(None)
+    try:
+        unit = systemd.read_unit(os.environ, os.getpid())
+        if daemonize:
+            verdict, code = detach.detach(partial(systemd.announce, unit))
+            if code is not None:
+                return code
+            systemd.follow(os.environ, os.getpid())
+        LogFile(config.daemon.log_file).open()
+        faulthandler.enable(2)  # by number: a log that is opened anew, too. A watchdog kills with SIGABRT
+        raise_open_files()  # before the first of a large family is adopted
+        ground = prepare(config.daemon, unit)
+        try:
+            log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
+            if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
+                log.info(
+                    f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is "
+                    "not followed when it is switched; `chdir` can name that link"
+                )
+            _warn_of_root(config, log)
+            found = None if ground.bond.is_held else _search(ground, unit, log)
+            if found is not None and found.adoption is not None:
+                config = found.adoption.with_room(config, log.warning)
+            parts = _parts(config.daemon, unit, ground, found, log)
+            daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
+            return daemon.run(config, ground, found)
+        except SrvdError:
+            if ground.bond.lock >= 0:  # else it was closed in good order
+                ground.bond.close(remove=True)
+            raise
+        finally:
+            ground.claim.close()
+    except SrvdError as exc:
+        if not daemonize:
+            raise
+        verdict.failed(exc.exit_code, exc.message, exc.hint)
+        return exc.exit_code
+
+
+def _check_output(config: Config) -> None:
+    """Raises `ConfigInvalid` for an access log to an output that a daemon in the background gives up."""
+    lost = next((pool.name for pool in config.pools.values() if pool.access_log == "-"), None)
+    if lost is not None and not stat.S_ISREG(os.fstat(1).st_mode):
+        key = f"pools.{lost}.access_log"
+        raise ConfigInvalid(
+            f'{config.origins[key]}: {key}: found "-", the standard output, which --daemonize gives up; nothing was '
+            "started",
+            hint="name a file, or send the standard output to one",
+        )
+
+
+def _warn_of_root(config: Config, log: Log) -> None:
+    """An application that runs as the daemon's user may do to the daemon whatever it likes; as root, to the machine."""
+    names = [] if os.geteuid() else [pool.name for pool in config.pools.values() if pool.user in ("", "root", "0")]
+    if names:
+        who = f"pool {names[0]} runs" if len(names) == 1 else f"pools {', '.join(names)} run"
+        log.warning(
+            f"{who} as root, as the daemon does: an application can end the daemon; `user` gives it another user"
+        )
+
+
+def _search(ground: Ground, unit: Unit, log: Log) -> Found:
+    # Here, because daemons seldom die, and every start would wait for it.
+    from srvd.daemon.recovery import recover
+
+    def say(text: str) -> None:
+        log.warning(text)
+        _ask_for_time(unit, text)
+
+    _ask_for_time(unit, "looking for those whom a daemon that died has left")
+    return recover.search(ground, say)
+
+
+def _ask_for_time(unit: Unit, sentence: str) -> None:
+    systemd.tell(unit, [f"EXTEND_TIMEOUT_USEC={SEARCH * 1_000_000}", f"STATUS={systemd.clip(escape(sentence))}"])
+
+
+def _parts(settings: DaemonSettings, unit: Unit, ground: Ground, found: Found | None, log: Log) -> Parts:
+    """New ones, or those of a daemon that died."""
+    bond, program, keepsake = ground.bond, this_program(), Keepsake()
+    if found is not None and found.adoption is not None:
+        handed, kept = found.adoption.found, found.adoption.kept
+        listeners = Listeners.resume(handed.shell.listening, kept)
+        listeners.complete(unit)
+        commons = Commons.taken(kept, settings.max_workers, brought=True)
+        deposit = ground.left or Deposit.create(bond.rendezvous, unit)
+        return Parts(commons, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
+    commons = Commons.made(settings.max_workers)
+    listeners = Listeners(unit)
+    if found is not None:
+        listeners.inherit(found.listeners)
+    deposit = Deposit.create(bond.rendezvous, unit)
+    core = Supervisor(limit=settings.max_workers)
+    return Parts(commons, listeners, core, program, unit, keepsake, bond, deposit, log)

@@ -1,0 +1,248 @@
+"""Hears the orphans of a daemon that died: who calls at the rendezvous, as what, and with which descriptors.
+
+Adopts nobody and ends nobody. Who calls is asked who it is only if the kernel says that it runs as a user of the family
+(unix(7), SO_PEERCRED), and until then it can pass nothing; what it passes is looked at before it is used. Whether it is
+who it says is for the reader of the state to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Collection, Iterable, Mapping, Set
+
+from srvd.config.settings import Config
+from srvd.daemon.children.stack_file import SIZE as STACKS
+from srvd.daemon.recovery.envelope import Mark, mark_of
+from srvd.errors import BadFrame
+from srvd.ids import GenerationId, WorkerId
+from srvd.linux import fds, identity, process
+from srvd.linux.process import Ended
+from srvd.linux.rendezvous import Caller, Rendezvous
+from srvd.linux.scoreboard import Bell
+from srvd.record import Record
+from srvd.wire import links
+
+__all__ = ["Calls", "Estate", "Orphan", "Users", "users_of"]
+
+_MOST_SILENT = 128
+"""Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
+
+_BATCH = 64
+
+
+Users = Mapping[str, Set[int]]
+"""As whom the members of each pool run."""
+
+
+def users_of(configs: Iterable[Config]) -> Users:
+    """The same by the configurations that there are."""
+    found: dict[str, set[int]] = {}
+    for config in configs:
+        for pool in config.pools.values():
+            with contextlib.suppress(LookupError):  # a user that is no more
+                uid = identity.uid_of(pool.user)
+                found.setdefault(pool.name, set()).add(os.geteuid() if uid < 0 else uid)
+    return found
+
+
+class Orphan(Record):
+    """One that called. The descriptors are the reader's now; -1: an `Estate` has it, or it came without."""
+
+    here: links.Here
+    pid: int  # by the kernel's word
+    pidfd: int
+    link: socket.socket
+    stderr: int  # the end that is read
+    stacks: int
+    bell: int
+    board: int
+    listeners: list[int]
+    lifeline: int  # of a zygote's workers; -1 for a worker
+
+    @property
+    def id(self) -> WorkerId | GenerationId:
+        here = self.here
+        generation = GenerationId(here.pool, here.generation)
+        return WorkerId(*generation, here.serial) if here.serial else generation
+
+    def ends(self) -> list[tuple[int, Ended]]:
+        """Of a zygote: how children of it ended lately, by serial."""
+        return [
+            (serial, Ended(code if code >= 0 else None, number if number >= 0 else None))
+            for serial, code, number in self.here.ended
+        ]
+
+    def without(self, taken: Collection[int]) -> Orphan:
+        """The same when others have these descriptors."""
+        kept = [-1 if fd in taken else fd for fd in (self.bell, self.board, *self.listeners)]
+        return self._replace(bell=kept[0], board=kept[1], listeners=kept[2:])
+
+    def dismiss(self) -> None:
+        """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
+        order: links.Message = links.Quit()
+        if self.here.serial:
+            order = links.Drain(_LEAVE_SECONDS, leaving=True, left_over=list(range(len(self.listeners))))
+        with contextlib.suppress(OSError):  # it is gone
+            fds.send(self.link, links.encode(order))
+        self.close()
+
+    def close(self) -> None:
+        owned = (self.pidfd, self.stderr, self.stacks, self.bell, self.board, self.lifeline)
+        fds.close_all(fd for fd in owned if fd >= 0)
+        fds.discard([self.link.detach(), *(fd for fd in self.listeners if fd >= 0)])
+
+
+_LEAVE_SECONDS = 30.0
+
+
+class Estate:
+    """What orphans bring that several have – bell, scoreboards, listeners: each once, however many call."""
+
+    def __init__(self) -> None:
+        self.brought: dict[Mark, int] = {}
+
+    def take(self, orphan: Orphan) -> Orphan:
+        """The orphan without these."""
+        taken = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0]
+        surplus = [fd for fd in taken if self.brought.setdefault(mark_of(fd), fd) != fd]
+        fds.close_all(surplus)  # never the last: it is the same one that is kept
+        return orphan.without(taken)
+
+    def sockets(self) -> list[int]:
+        """The listeners; the rest is closed."""
+        taken = [fd for (kind, _), fd in self.brought.items() if kind == fds.SOCKET]
+        self.brought = {mark: fd for mark, fd in self.brought.items() if mark[0] != fds.SOCKET}
+        self.close()
+        return taken
+
+    def close(self) -> None:
+        fds.discard(self.brought.values())
+        self.brought.clear()
+
+
+class Calls:
+    """Owns the rendezvous and who waits there; `fileno` is readable when there is something to `hear`."""
+
+    def __init__(self, name: str, users: Users | None) -> None:
+        """`users`: as whom the members of each pool run; None: that is not known, and members may be of a version that
+        passes its descriptors without being asked. Raises `SystemRefused`: the name is taken.
+        """
+        self._users = users
+        self._rendezvous = Rendezvous(name, eager=users is None)
+        self._silent: dict[int, Caller] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(self._rendezvous, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def hear(self, seconds: float = 0.0) -> list[Orphan]:
+        """Those who have said who they are, after at most so many seconds. Raises `OSError` (EMFILE and the like)."""
+        found = []
+        for fd, _ in self._epoll.poll(seconds):
+            if fd in self._silent:
+                caller = self._forget(fd)
+                orphan = self._identify(caller)
+                if orphan is None:
+                    _drop(caller)
+                else:
+                    found.append(orphan)
+            else:
+                self._accept()
+        return found
+
+    def close(self) -> None:
+        """Whoever has not been heard calls again, for the next daemon."""
+        for caller in self._silent.values():
+            _drop(caller)
+        self._silent.clear()
+        self._epoll.close()
+        self._rendezvous.close()
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            caller = self._rendezvous.accept()
+            if caller is None:
+                return
+            if not self._is_family(caller.uid):
+                fds.close_link(caller.sock)  # it could pass nothing
+                continue
+            if not _ask(caller):
+                _drop(caller)
+                continue
+            if len(self._silent) == _MOST_SILENT:
+                _drop(self._forget(next(iter(self._silent))))
+            self._silent[caller.sock.fileno()] = caller
+            self._epoll.register(caller.sock, select.EPOLLIN)
+
+    def _is_family(self, uid: int) -> bool:
+        return self._users is None or any(uid in users for users in self._users.values())
+
+    def _forget(self, fd: int) -> Caller:
+        self._epoll.unregister(fd)
+        return self._silent.pop(fd)
+
+    def _identify(self, caller: Caller) -> Orphan | None:
+        """None: it is gone, or not of the family."""
+        try:
+            received = fds.receive(caller.sock, links.LIMIT, fds.FDS_LIMIT)
+        except (OSError, BadFrame):
+            return None
+        if received is None:
+            return None
+        fds.refuse_rights(caller.sock)
+        datagram, passed = received
+        try:
+            here = links.decode(datagram, links.FROM_ORPHAN)
+            if not isinstance(here, links.Here) or not _is_whole(here) or not self._may_be(here.pool, caller.uid):
+                raise BadFrame("it is not of the family")
+            pidfd = process.open_pidfd(caller.pid)
+        except (OSError, BadFrame):
+            fds.discard(passed)
+            return None
+        return _orphan(here, caller, pidfd, passed)
+
+    def _may_be(self, pool: str, uid: int) -> bool:
+        return self._users is None or uid in self._users.get(pool, ())
+
+
+def _ask(caller: Caller) -> bool:
+    """Ask it who it is; False: it is gone."""
+    fds.refuse_rights(caller.sock, on=False)
+    try:
+        return fds.send(caller.sock, links.encode(links.Introduce()))
+    except OSError:
+        return False
+
+
+def _orphan(here: links.Here, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
+    """With what it brought, as far as that is what it should be. What is not in its place is of no use, and it can only
+    be told to leave.
+    """
+    stderr = stacks = bell = board = lifeline = -1
+    form = [fds.PIPE, fds.MEMFD, fds.MEMFD, fds.MEMFD, *([] if here.serial else [fds.PIPE])]
+    listeners = [fd for fd in passed if fds.kind(fd) == fds.SOCKET]
+    others = [fd for fd in passed if fd not in listeners]
+    if (
+        [fds.kind(fd) for fd in others] == form
+        and fds.is_sealed(others[1], STACKS)
+        and fds.is_sealed(others[2], Bell.SIZE)
+    ):
+        with contextlib.suppress(OSError):
+            others[0] = fds.own_reader(others[0])
+            stderr, stacks, bell, board, *rest = others
+            lifeline, others = (rest[0] if rest else -1), []
+    fds.discard(others)
+    return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, bell, board, listeners, lifeline)
+
+
+def _drop(caller: Caller) -> None:
+    """Without waiting for whatever it has sent."""
+    fds.discard([caller.sock.detach()])
+
+
+def _is_whole(here: links.Here) -> bool:
+    return all(len(row) == 2 for row in here.children) and all(len(row) == 3 for row in here.ended)

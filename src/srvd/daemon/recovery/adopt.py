@@ -1,0 +1,320 @@
+"""A start that finds the family of a daemon that died: whom it can go on with, and what it lacks for that.
+
+Gives no order before all is known; `main.py` goes on with what is left of the former daemon's state. Who lives and has
+not called by then is known by its pid and its start, and is adopted all the same: it is busy, and calls when it can.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from srvd.config.settings import Config
+from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
+from srvd.core.model import Death
+from srvd.daemon import handover
+from srvd.daemon.children import worker as employed
+from srvd.daemon.children.commons import BELL, SPARE_SLOTS
+from srvd.daemon.children.performer import Family
+from srvd.daemon.children.stack_file import make_file
+from srvd.daemon.family.callers import Calls, Estate, Orphan
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.handover import Handover, Shell
+from srvd.daemon.listeners import Carried
+from srvd.daemon.recovery import envelope
+from srvd.daemon.recovery.envelope import Member, Will, boot_id, mark_of, name_of
+from srvd.daemon.recovery.rejects import CALLS, LATEST, Stray, send_away, unknown_children
+from srvd.errors import SystemRefused, Unsupported
+from srvd.ids import GenerationId, WorkerId
+from srvd.linux import fds, process, procfs
+from srvd.linux.process import Ended
+from srvd.linux.scoreboard import Board, LaneFacts, size_of
+from srvd.record import Record
+
+__all__ = ["Adoption", "Former", "find", "look"]
+
+
+MOST = 1024
+"""Callers that are not known, and are held on to until it is clear what becomes of all. A worker that goes bad could
+call without end.
+"""
+
+
+class Alive(Record):
+    pid: int
+    pidfd: int
+
+
+class Former(Record):
+    """A daemon that died, by its state, and those of its family that live."""
+
+    will: Will
+    found: Handover
+    alive: dict[Member, Alive]
+
+    def close(self) -> None:
+        for one in self.alive.values():
+            os.close(one.pidfd)
+
+
+class Adoption(Record):
+    """What a daemon goes on with."""
+
+    found: Handover
+    kept: Kept
+    events: list[Event]  # the first ones, in order
+    strays: list[Stray]  # who was sent away
+    sums: dict[str, int]  # of the certificates in force, by listener
+
+    def with_room(self, config: Config, say: Callable[[str], None]) -> Config:
+        """The configuration with the `max_workers` that can be in force, which the core is told: the scoreboards that
+        there are cannot grow.
+        """
+        boards = self.found.shell.family.commons
+        most = min(((one.slots - SPARE_SLOTS) // 2 for one in boards), default=config.daemon.max_workers)
+        wanted, house = config.daemon.max_workers, self.found.house
+        limit = house.limit = min(wanted, most)
+        if limit < wanted:
+            say(
+                f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboards of the "
+                "daemon that died have no more room, and its workers use them; stop srvd and start it to change that"
+            )
+        wished = sum(pool.wish for pool in house.pools.values() if not pool.removed)
+        if wished > limit:
+            say(
+                f"daemon.max_workers is {limit}, and {wished} workers run by orders that were given before; they stay, "
+                "and a reload is refused, until `srvctl scale` has brought that down"
+            )
+        return config._replace(daemon=config.daemon._replace(max_workers=limit))
+
+
+def look(data: bytes) -> Former | None:
+    """Those whom the state names; None: it is of another boot, and nobody lives.
+
+    To be called before anybody can call: who had ended by then was told of by its zygote when that calls. Raises
+    `Unsupported`: the state is none that can be gone on with; `OSError`: no descriptor is to be had.
+    """
+    read = envelope.unpack(data)
+    if read.boot != boot_id():
+        return None
+    found = handover.read(read.state)
+    if not found.house.started or found.house.stop is not None:
+        raise Unsupported("the former daemon died while it was starting or stopping")
+    return Former(read, found, _living(read, found.shell.family))
+
+
+def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
+    """Waits for those whom the state names; None: nobody of them lives. `say` is told if it takes longer.
+
+    Raises `SystemRefused`: somebody lives, and does not bring what is needed. Nobody has been told anything then, nor
+    if it is None, and all descriptors are closed.
+    """
+    heard: list[Orphan] = []
+    strangers: list[Orphan] = []
+    estate = Estate()
+    try:
+        if former.alive:
+            _gather(former, calls, heard, strangers, estate, say)
+        if heard:
+            return _make(former, heard, strangers, estate)
+    except BaseException:
+        _close(former, heard, strangers, estate)
+        raise
+    _close(former, heard, strangers, estate)
+    return None
+
+
+def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: Estate) -> None:
+    for orphan in (*heard, *strangers):
+        orphan.close()
+    estate.close()
+    former.close()
+
+
+def _living(read: Will, known: Family) -> dict[Member, Alive]:
+    """Those of the family that live, by pid and start. One that was loading dies with its daemon."""
+    pids: dict[Member, int] = {one.id: one.pid for one in known.workers if one.pid}
+    pids |= {one.id: one.pid for one in known.zygotes if one.forks}
+    alive: dict[Member, Alive] = {}
+    for member, pid in pids.items():
+        try:
+            pidfd = process.open_pidfd(pid)
+        except ProcessLookupError:
+            continue
+        # In this order: what has this start now had the pid when it was opened.
+        if procfs.start_time(pid) == read.starts.get(name_of(member), -1) and not process.is_over(pidfd):
+            alive[member] = Alive(pid, pidfd)
+        else:
+            os.close(pidfd)
+    return alive
+
+
+def _gather(
+    former: Former,
+    calls: Calls,
+    heard: list[Orphan],
+    strangers: list[Orphan],
+    estate: Estate,
+    say: Callable[[str], None],
+) -> None:
+    """Fills `heard`, and `strangers` with who called and is not known; what they share goes to `estate`.
+
+    Who dies meanwhile stays among the living: its end is told like any other, when the daemon goes on.
+    """
+    alive = former.alive
+    began = time.monotonic()
+    told = False
+    while True:
+        came = {orphan.id for orphan in heard}
+        missing = [member for member, one in alive.items() if member not in came and not process.is_over(one.pidfd)]
+        lacking = _lacking(former, estate)
+        passed = time.monotonic() - began
+        if not missing or (passed > CALLS and not lacking):
+            return
+        if passed > LATEST:
+            pids = ", ".join(str(alive[member].pid) for member in missing)
+            raise SystemRefused(
+                f"adopt what a daemon that died has left: its processes {pids} live, and did not bring "
+                f"{', '.join(lacking)} within {LATEST:g} s; nothing was started",
+                hint="they leave when their requests are over, or can be ended with kill",
+            )
+        if passed > CALLS and not told:
+            told = True
+            say(f"waiting for {len(missing)} busy processes of a daemon that died: they have {', '.join(lacking)}")
+        for orphan in calls.hear(0.05):
+            known = alive.get(orphan.id)
+            if known is not None and known.pid == orphan.pid and orphan.id not in came and orphan.stderr >= 0:
+                heard.append(_keep(former, estate, orphan))
+            elif len(strangers) < MOST:
+                strangers.append(orphan)
+            else:  # it calls again
+                orphan.close()
+
+
+def _keep(former: Former, estate: Estate, orphan: Orphan) -> Orphan:
+    """A member whom the state knows. What it has in common with others goes to the estate, as far as it is what the
+    state says: a worker may bring anything.
+    """
+    boards = {(fds.MEMFD, one.inode): one for one in former.found.shell.family.commons}
+    marks = {*former.will.marks().values(), *boards}
+    foreign = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if mark_of(fd) not in marks]
+    form = boards.get(mark_of(orphan.board))
+    if form is not None and not fds.is_sealed(orphan.board, size_of(form.slots, form.lanes)):
+        foreign.append(orphan.board)
+    fds.discard(foreign)
+    return estate.take(orphan.without(foreign))
+
+
+def _lacking(former: Former, estate: Estate) -> list[str]:
+    """What nobody has brought; resting listeners are brought by who is kept for a rollback, or not at all."""
+    listening = former.found.shell.listening
+    resting = {f"listener {number}" for number, one in enumerate(listening.sockets) if one.resting}
+    marks = former.will.marks()
+    return [name for name, mark in marks.items() if mark not in estate.brought and name not in resting]
+
+
+def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: Estate) -> Adoption:
+    found, alive, known = former.found, former.alive, former.found.shell.family
+    kept = Kept()
+    needed = {GenerationId(*member[:2]) for member in (*alive, *(one.id for one in known.workers))}
+    shell = _give_shared(found.shell, former.will, needed, estate, kept)
+    events = [_resumed(heard, strangers), *_deaths(found.shell, kept, alive, _told_ends(heard))]
+    came = {orphan.id: orphan for orphan in heard}
+    for member, one in alive.items():
+        name, orphan = name_of(member), came.get(member)
+        kept.give(f"{name} pidfd", one.pidfd)
+        if orphan is None:  # stand-ins for what it brings when it calls
+            kept.give(f"{name} stderr", process.over())
+            kept.give(f"{name} stacks", make_file())
+        else:
+            os.close(orphan.pidfd)
+            kept.give(f"{name} link", orphan.link.detach())
+            kept.give(f"{name} stderr", orphan.stderr)
+            kept.give(f"{name} stacks", orphan.stacks)
+            if orphan.lifeline >= 0:
+                kept.give(f"lifeline {member}", orphan.lifeline)
+    left = shell.family._replace(
+        zygotes=tuple(one for one in known.zygotes if one.id in alive),
+        workers=tuple(_as_it_is(one, came) for one in known.workers if one.id in alive),
+    )
+    strays = [stray for orphan in strangers for stray in send_away(orphan)]
+    ids = set(alive)
+    strays += [stray for orphan in heard for stray in unknown_children(orphan, ids)]
+    return Adoption(Handover(found.house, shell._replace(family=left)), kept, events, strays, former.will.sums)
+
+
+def _as_it_is(one: employed.Carried, came: dict[Member, Orphan]) -> employed.Carried:
+    """Who calls has been ready, which the state may not know: it is a moment older than the death."""
+    return one._replace(ready=True) if one.id in came else one
+
+
+def _give_shared(shell: Shell, read: Will, living: set[GenerationId], estate: Estate, kept: Kept) -> Shell:
+    """Bell, listeners and scoreboards; what is known of those that were brought. A generation of which only busy
+    workers live brings its scoreboard later: no other one waits for that.
+    """
+    marks, brought = read.marks(), estate.brought
+    kept.give(BELL, brought.pop(marks[BELL]))
+    boards = tuple(one for one in shell.family.commons if one.generation in living)
+    for board in boards:
+        if (fds.MEMFD, board.inode) in brought:
+            kept.give(board.name, brought.pop((fds.MEMFD, board.inode)))
+    found: list[Carried] = []
+    for number, one in enumerate(shell.listening.sockets):
+        mark = marks.get(f"listener {number}")
+        if mark in brought:
+            kept.give(f"listener {len(found)}", brought.pop(mark))
+            found.append(one)
+    estate.close()
+    listening = shell.listening._replace(sockets=tuple(found))
+    return shell._replace(listening=listening, family=shell.family._replace(commons=boards))
+
+
+def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
+    """How workers ended while there was no daemon, by their zygotes."""
+    return {
+        WorkerId(orphan.here.pool, orphan.here.generation, serial): ended
+        for orphan in heard
+        for serial, ended in orphan.ends()
+    }
+
+
+def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
+    workers = [(orphan.id, orphan.here.draining) for orphan in heard if isinstance(orphan.id, WorkerId)]
+    children = [
+        WorkerId(orphan.here.pool, orphan.here.generation, serial)
+        for orphan in (*heard, *strangers)
+        for serial, _ in (*orphan.here.children, (orphan.here.serial, 0))
+    ]
+    return Resumed(
+        tuple(sorted(worker for worker, draining in workers if not draining)),
+        tuple(sorted(worker for worker, draining in workers if draining)),
+        tuple(sorted(children)),
+    )
+
+
+def _deaths(shell: Shell, kept: Kept, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
+    """Whom the state knows, and who is gone."""
+    known = shell.family
+    lost: list[Event] = [
+        ZygoteGone(one.id, "it ended with its daemon, or after it") for one in known.zygotes if one.id not in alive
+    ]
+    forms = {one.generation: one for one in known.commons}
+    for one in known.workers:
+        if one.pid and one.id not in alive:
+            form, facts = forms.get(GenerationId(*one.id[:2])), LaneFacts()
+            if form is not None and (fd := kept.find(form.name)) >= 0:
+                facts = Board(fd, form.slots, form.lanes).read(one.slot)
+            lost.append(WorkerGone(one.id, _death(facts, ended.get(one.id, Ended()))))
+    return lost
+
+
+def _death(facts: LaneFacts, how: Ended) -> Death:
+    return Death(
+        exit_code=how.exit_code,
+        signal=how.signal,
+        request_line=facts.line,
+        request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
+        requests=facts.requests,
+        unseen=how == Ended(),
+    )

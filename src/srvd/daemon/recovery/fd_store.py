@@ -1,0 +1,140 @@
+"""What the service manager keeps of a family for the next daemon: its lock, and the state in memory beside the file.
+
+Knows nothing of the state's content, and sends nothing (`systemd_notifier.py` does). The state is two copies in one
+memfd that is stored once: the older one is written over, so a daemon that dies in the middle leaves the other. A daemon
+that ends in good order empties it, so nobody is looked for who is not there, whatever the manager does with its store.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from srvd.daemon.control.socket_path import is_ours
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.recovery.state_file import HEADER, LIMIT, Sealed, measure, unseal
+from srvd.errors import Unsupported
+from srvd.linux.rendezvous import is_name
+from srvd.linux.systemd import Unit, spell_store_name
+from srvd.record import Record
+
+__all__ = ["Deposit", "Left", "find"]
+
+LOCK_KIND = "family"
+STATE_KIND = "state"
+
+_NAME = "state in the store"
+_HEAD = 64  # bytes in front for the name of the family
+_COPIES = (_HEAD, _HEAD + HEADER + LIMIT)
+"""Where the two begin. What lies between them is a hole in the file, and takes no memory."""
+
+
+class Deposit:
+    """Of one family. Owns the memfd; without a store there is none."""
+
+    def __init__(self, family: str, fd: int = -1) -> None:
+        """`family`: the name of its rendezvous. It is in the memfd, and not in the store's names, which all may see."""
+        self.family = family
+        self._fd = fd
+        self._is_void = False
+
+    @classmethod
+    def create(cls, family: str, unit: Unit) -> Deposit:
+        """An empty one, if the service manager keeps it. Raises `OSError`."""
+        return cls(family, os.memfd_create("srvd-state", os.MFD_CLOEXEC) if unit.store and family else -1)
+
+    @property
+    def is_kept(self) -> bool:
+        return self._fd >= 0
+
+    def to_store(self, lock: int) -> dict[str, int]:
+        """What the service manager should keep, by its name there: nothing after a `clear`, up to the next `write`."""
+        if not self.is_kept or self._is_void:
+            return {}
+        label = str(os.fstat(self._fd).st_ino)
+        return {spell_store_name(LOCK_KIND, label): lock, spell_store_name(STATE_KIND, label): self._fd}
+
+    def write(self, sealed: bytes) -> None:
+        """Over the older copy. Raises `OSError`."""
+        begin = min(_COPIES, key=self._stamp)
+        _write(self._fd, self.family.encode(), 0)
+        # The header last: until it is there, the other copy is the newest one.
+        _write(self._fd, sealed[HEADER:], begin + HEADER)
+        _write(self._fd, sealed[:HEADER], begin)
+        self._is_void = False
+
+    def read(self) -> Sealed | None:
+        """The newest copy that is whole."""
+        found = [copy for begin in _COPIES if (copy := self._copy(begin)) is not None]
+        return max(found, default=None)
+
+    def clear(self) -> None:
+        """What it says is not true any more."""
+        self._is_void = True
+        if self.is_kept:
+            os.ftruncate(self._fd, 0)
+
+    def carry(self, kept: Kept) -> None:
+        """Give it to another program."""
+        if self.is_kept:
+            kept.give(_NAME, self._fd)
+
+    @classmethod
+    def resume(cls, family: str, unit: Unit, kept: Kept) -> Deposit:
+        """Go on with what `carry` gave. Raises `OSError`, `Unsupported`."""
+        fd = kept.find(_NAME)
+        return cls(family, fd) if fd >= 0 else cls.create(family, unit)
+
+    def close(self) -> None:
+        if self.is_kept:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _stamp(self, begin: int) -> int:
+        return measure(os.pread(self._fd, HEADER, begin))[0]
+
+    def _copy(self, begin: int) -> Sealed | None:
+        header = os.pread(self._fd, HEADER, begin)
+        try:
+            return unseal(header + os.pread(self._fd, min(measure(header)[1], LIMIT), begin + HEADER))
+        except Unsupported:
+            return None
+
+
+class Left(Record):
+    """By a daemon that died: the deposit, and a descriptor of the family's lock."""
+
+    deposit: Deposit
+    lock: int
+
+
+def find(unit: Unit) -> Left | None:
+    """What the service manager gave back, if there is a state in it; everything else of it is closed."""
+    locks, states = unit.stored(LOCK_KIND), unit.stored(STATE_KIND)
+    found: Left | None = None
+    for name, fd in states.items():
+        beside = name.replace(STATE_KIND, LOCK_KIND, 1)
+        if found is None and _is_file(fd) and _is_file(locks.get(beside, -1)):
+            family = os.pread(fd, _HEAD, 0).rstrip(b"\0").decode("ascii", "replace")
+            if is_name(family):
+                found = Left(Deposit(family, fd), locks.pop(beside))
+                continue
+        os.close(fd)
+    for fd in locks.values():
+        os.close(fd)
+    return found
+
+
+def _is_file(fd: int) -> bool:
+    """Whether it is a file of root or of the daemon's user."""
+    if fd < 0:
+        return False
+    entry = os.fstat(fd)
+    return stat.S_ISREG(entry.st_mode) and is_ours(entry)
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

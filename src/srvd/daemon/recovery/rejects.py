@@ -1,0 +1,113 @@
+"""Those of a dead daemon's family with whom no daemon can go on: they are told to leave when their requests are over.
+
+Adopts nobody. Who does not leave in time is ended by `late_callers.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from srvd.daemon.family.callers import Calls, Estate, Orphan
+from srvd.daemon.family.lock import Bond
+from srvd.daemon.recovery.envelope import Member
+from srvd.errors import SystemRefused
+from srvd.ids import WorkerId
+from srvd.linux import fds, holders, process, procfs
+from srvd.linux.holders import Holder
+from srvd.record import Record
+
+__all__ = ["CALLS", "LATEST", "Stray", "dissolve", "send_away", "unknown_children"]
+
+CALLS = 1.0
+"""Seconds in which everybody has called who is not busy: five calls."""
+
+LATEST = 30.0
+"""Seconds within which what is needed has to be there: all who have it may be in long requests."""
+
+
+class Stray(Record):
+    """Of the family, and of no use. It was told to leave."""
+
+    pid: int
+    pidfd: int
+
+
+def send_away(orphan: Orphan) -> list[Stray]:
+    """Tell it to leave, and whom of its children it named; its descriptors are closed."""
+    gone = [Stray(orphan.pid, os.dup(orphan.pidfd)), *unknown_children(orphan, set())]
+    orphan.dismiss()
+    return gone
+
+
+def unknown_children(orphan: Orphan, known: set[Member]) -> list[Stray]:
+    """Those of its children that came to be after the state was written, told to leave."""
+    strays = []
+    for serial, pid in orphan.here.children:
+        if WorkerId(orphan.here.pool, orphan.here.generation, serial) in known:
+            continue
+        try:
+            pidfd = process.open_pidfd(pid)
+        except (OSError, OverflowError):
+            continue
+        # A zygote that went bad may name anybody: only what is its child is ever signalled.
+        if procfs.parent(pid) == orphan.pid and process.send_signal(pidfd, signal.SIGTERM):
+            strays.append(Stray(pid, pidfd))
+        else:
+            os.close(pidfd)
+    return strays
+
+
+def dissolve(
+    bond: Bond, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
+) -> tuple[list[Stray], list[int]]:
+    """Send everybody away who calls, when their requests are over; who they are, and the listeners that they brought.
+
+    `nobody`: none of those who are known lives, so what holds the bond and does not call either is no family of ours:
+    a process that an application has started, and that has outlived it. Else that is `SystemRefused`.
+    """
+    strays: list[Stray] = []
+    estate = Estate()
+    began = heard = time.monotonic()
+    told = False
+    while not (bond.is_held and time.monotonic() - heard > CALLS):
+        for orphan in calls.hear(0.05) if calls is not None else ():
+            heard = time.monotonic()
+            bond.join()
+            strays += send_away(estate.take(orphan))
+        if calls is None:
+            time.sleep(0.05)
+        passed = time.monotonic() - began
+        # A lock that a service manager has kept can always be taken: then only time tells that nobody calls.
+        if not bond.is_held and passed > CALLS * bond.is_deposited and bond.try_again():
+            break
+        if nobody and passed > CALLS and not bond.is_held:
+            if found := holders.spell(holders.lockers(bond.lock)):
+                say(f"left alone: {found}, which an application of a daemon that died has started")
+            bond.renew()
+            break
+        if passed > LATEST:
+            estate.close()
+            fds.close_all(stray.pidfd for stray in strays)
+            raise SystemRefused(
+                f"start: somebody of a daemon that died lives, has {bond.path} open, and does not answer; "
+                "nothing was started",
+                hint=_hint(bond, holders.lockers(bond.lock)),
+            )
+        if passed > 2 * CALLS and not told:
+            told = True
+            found = holders.spell(holders.lockers(bond.lock)) or "processes that /proc does not show"
+            say(f"waiting for {found}: a daemon that died has left them, and they have {bond.path} locked")
+    return strays, estate.sockets()
+
+
+def _hint(bond: Bond, found: list[Holder]) -> str:
+    """What an operator can do about those that hold the lock and do not answer."""
+    if not found:
+        return f"as root, `fuser {bond.path}` names the processes; they leave when their requests are over"
+    return (
+        f"{holders.spell(found)} has its lock; workers leave when their requests are over, and what an application "
+        "has started leaves when it is killed"
+    )

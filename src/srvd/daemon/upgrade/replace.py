@@ -1,0 +1,279 @@
+"""Upgrade in place, the part of the program that goes: asks the new one to check itself, then becomes it by exec.
+
+Chooses nothing: the core orders both. The part of the program that comes is `entry/resume.py`.
+
+Nothing may be lost on the way. Descriptors, children and the lock stay the process's own over execve(2). Signals are
+blocked first: what arrives from then on stays pending and is the new program's; what had arrived before is handled
+here, in a few more turns of the loop, and if that was a stop there is no upgrade.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import traceback
+from typing import Any, Protocol
+
+from srvd import __version__
+from srvd.core.events import Event, ProgramChecked, ProgramReplaced
+from srvd.core.model import Fault, OpId
+from srvd.daemon.fd_table import Kept
+from srvd.daemon.loop import Loop, Timer
+from srvd.daemon.signals import HANDLED, hold
+from srvd.daemon.upgrade.program import Program
+from srvd.daemon.upgrade.source_archive import Keepsake
+from srvd.linux import fds, process
+from srvd.record import Record
+
+__all__ = ["BOOT", "Upgrade"]
+
+CHECK_SECONDS = 60.0
+"""What the self-check may take: it imports some hundred modules and reads the configuration."""
+
+TAKEOVER_SECONDS = 30
+"""What the new program may take until it is the daemon: it has to import itself and to make some hundred objects."""
+
+_MOST = 1 << 20
+"""Bytes that are kept of what the self-check writes."""
+
+_ROUNDS = 4
+"""Turns of the loop that a signal needs from its arrival to the order that it stands for, and one more."""
+
+# What the new interpreter runs: a program that cannot even be imported gives way to the former one, by means of the
+# standard library alone. `plan` is emptied by whoever has taken over for good. The alarm is no Exception, and comes
+# again each second: whatever the new program suppresses, it cannot hang. The former interpreter may have gone with its
+# virtual environment; then the new one runs the former program.
+BOOT = """\
+import json, os, signal, sys, traceback
+class TookTooLong(BaseException): pass
+note = int(sys.argv[1])
+plan = json.loads(os.pread(note, os.fstat(note).st_size, 0))
+def late(number, frame):
+    raise TookTooLong(f"it had not taken over within {plan['limit']:g} s")
+try:
+    if plan["former"]:
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, plan["limit"], 1.0)
+    if plan["folder"] not in sys.path:
+        sys.path.insert(0, plan["folder"])
+    from srvd.daemon.entry.resume import main
+    main(plan)
+except BaseException as exc:
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    if not plan or not plan["former"]:
+        raise
+    former = plan["former"]
+    plan.update(failure=f"{type(exc).__name__}: {exc}", proof=traceback.format_exc(), folder=former["folder"])
+    plan.update(former=None)
+    text = json.dumps(plan).encode()
+    os.ftruncate(note, 0)
+    os.pwrite(note, text, 0)
+    for fd in [note, plan["state"], *plan["fds"].values()]:
+        os.set_inheritable(fd, True)
+    interpreter = former["interpreter"] if os.access(former["interpreter"], os.X_OK) else sys.executable
+    os.execve(interpreter, [interpreter, "-P", "-c", plan["boot"], str(note)], os.environ)
+"""
+
+_NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
+
+class Owner(Protocol):
+    """The daemon that is upgraded."""
+
+    keepsake: Keepsake
+
+    def emit(self, event: Event) -> None: ...
+
+    def state(self, kept: Kept) -> bytes:
+        """All that it knows, as `handover.py` packs it; its descriptors go to `kept`."""
+
+    def farewell(self, reason: str, message: str) -> None:
+        """Say `bye` to every connection of the control socket."""
+
+    def beat(self) -> int:
+        """Tell a watchdog that all is well; the seconds that it waits for the next word, 0: there is none."""
+
+    def is_under_way(self, op: OpId) -> bool: ...
+
+
+class Check(Record):
+    """One self-check that runs."""
+
+    op: OpId
+    pid: int
+    pidfd: int
+    out: int
+    err: int
+    said: dict[int, bytes]
+    timer: Timer
+
+
+class Upgrade:
+    def __init__(self, loop: Loop, owner: Owner, program: Program) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._program = program
+        self._next: tuple[str, str] = ("", "")  # interpreter and folder of the program that has checked itself
+        self._check: Check | None = None
+
+    # -- the question ---------------------------------------------------------------------------------------------
+
+    def check(self, op: OpId) -> None:
+        """Ask the program on disk; answered by `ProgramChecked`."""
+        self._drop_check()
+        opened: list[int] = []
+        try:
+            state = fds.memfd("srvd-state", self._owner.state(Kept()))
+            opened.append(state)
+            opened += os.pipe()
+            opened += os.pipe()
+            _, out, out_end, err, err_end = opened
+            pid = _spawn(self._program.command, state, out_end, err_end)
+            pidfd = process.open_pidfd(pid)
+        except OSError as exc:
+            fds.close_all(opened)
+            text = f"run {' '.join(self._program.command)} --self-check: {exc.strerror}; nothing was changed"
+            self._checked(op, "", Fault("load_failed", text, step="check"))
+            return
+        fds.close_all([state, out_end, err_end])
+        timer = self._loop.call_later(CHECK_SECONDS, self._too_late)
+        check = self._check = Check(op, pid, pidfd, out, err, {out: b"", err: b""}, timer)
+        for fd in (out, err):
+            os.set_blocking(fd, False)
+            self._loop.add_reader(fd, self._hear, check, fd)
+        self._loop.add_reader(pidfd, self._over, check)
+
+    def _hear(self, check: Check, fd: int) -> bool:
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        check.said[fd] = (check.said[fd] + data)[-_MOST:]
+        if not data:
+            self._loop.remove_reader(fd)
+        return bool(data)
+
+    def _over(self, check: Check) -> None:
+        for fd in (check.out, check.err):
+            for _ in range(_MOST >> 16):
+                if not self._hear(check, fd):
+                    break
+        self._drop_check()
+        answer = _answer(check.said[check.out])
+        error = answer.get("error")
+        new = str(answer.get("version", ""))
+        if not error and isinstance(answer.get("python"), str) and isinstance(answer.get("folder"), str):
+            self._next = answer["python"], answer["folder"]
+            self._checked(check.op, new, None)
+            return
+        proof = check.said[check.err].decode("utf-8", "replace")
+        last = proof.strip().rpartition("\n")[2]  # of a traceback: what it is about
+        text = f"{' '.join(self._program.command)} --self-check gave no answer" + (f": {last[:200]}" if last else "")
+        fault = Fault("load_failed", f"{text}; nothing was changed", step="check")
+        if isinstance(error, dict):
+            detail = error.get("detail")
+            proof = str(detail.get("traceback", "")) if isinstance(detail, dict) else ""
+            text = f"srvd {new} cannot take over: {error['message']}"
+            text += "" if "nothing was changed" in text else "; nothing was changed"
+            fault = Fault(str(error["code"]), text, str(error["hint"]), "check")
+        self._checked(check.op, new, fault._replace(traceback=proof))
+
+    def _checked(self, op: OpId, new: str, fault: Fault | None) -> None:
+        self._owner.emit(ProgramChecked(op, __version__, new, fault))
+
+    def _too_late(self) -> None:
+        check = self._check
+        if check is not None:
+            self._drop_check()
+            text = f"the self-check did not end within {CHECK_SECONDS:g} s; nothing was changed"
+            proof = check.said[check.err].decode("utf-8", "replace")
+            self._checked(check.op, "", Fault("load_failed", text, step="check", traceback=proof))
+
+    def _drop_check(self) -> None:
+        """Whatever it is at; reaped as a stranger if it still has to be killed."""
+        check, self._check = self._check, None
+        if check is None:
+            return
+        check.timer.cancel()
+        for fd in (check.out, check.err, check.pidfd):
+            self._loop.remove_reader(fd)
+        process.send_group_signal(check.pidfd, check.pid, signal.SIGKILL)
+        process.send_signal(check.pidfd, signal.SIGKILL)
+        fds.close_all([check.out, check.err, check.pidfd])
+
+    def close(self) -> None:
+        """The daemon ends."""
+        self._drop_check()
+
+    # -- the step -------------------------------------------------------------------------------------------------
+
+    def replace(self, op: OpId) -> None:
+        """Become the program that has checked itself, unless the operation ends before; answered by it, or by us when
+        the kernel refuses."""
+        hold()
+        self._loop.call_later(0, self._settle, op, _ROUNDS)
+
+    def _settle(self, op: OpId, rounds: int) -> None:
+        if not self._owner.is_under_way(op):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        elif rounds:
+            self._loop.call_later(0, self._settle, op, rounds - 1)
+        else:
+            self._owner.emit(ProgramReplaced(op, self._exec()))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def _exec(self) -> Fault:
+        """Returns only if it cannot be, with the reason."""
+        kept = Kept()
+        opened: list[int] = []
+        try:
+            opened.append(fds.memfd("srvd-state", self._owner.state(kept)))
+            opened.append(fds.memfd("srvd-takeover", self._plan(opened[0], kept)))
+            self._owner.farewell("upgrade", "the daemon's program is replaced; connect again, it is the same daemon")
+            inherited = [*opened, *kept.table.values()]
+            for fd in inherited:
+                os.set_inheritable(fd, True)
+            interpreter = self._next[0]
+            os.execve(interpreter, [interpreter, "-P", "-c", BOOT, str(opened[1])], os.environ)  # noqa: S606 - no shell
+        except Exception as exc:  # whatever it is: the operation ends, and the daemon goes on
+            for fd in kept.table.values():
+                os.set_inheritable(fd, False)
+            fds.close_all(opened)
+            text = f"run the new program: {exc}; this one goes on"
+            return Fault("load_failed", text, step="replace", traceback=traceback.format_exc())
+
+    def _plan(self, state: int, kept: Kept) -> bytes:
+        """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
+        former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
+        limit = min(TAKEOVER_SECONDS, self._owner.beat() or TAKEOVER_SECONDS)
+        plan = {"state": state, "fds": kept.table, "folder": self._next[1], "boot": BOOT, "former": former,
+                "limit": limit, "failure": "", "proof": ""}  # fmt: skip
+        return json.dumps(plan).encode()
+
+
+def _spawn(command: tuple[str, ...], state: int, out: int, err: int) -> int:
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHECKS}
+    return os.posix_spawnp(
+        command[0],
+        [*command, "--self-check"],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, state, 0),
+            (os.POSIX_SPAWN_DUP2, out, 1),
+            (os.POSIX_SPAWN_DUP2, err, 2),
+        ],
+        setsid=True,  # so that all of it can be killed
+        setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
+    )
+
+
+def _answer(said: bytes) -> dict[str, Any]:
+    """The last line, which is JSON if the program came so far; {} if not."""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    try:
+        answer = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,58 @@
+"""Looks how large workers are, where a pool has max_rss; without one it never looks, and never wakes anybody.
+
+Decides nothing about those that are too large: the core does, and is told at every look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from srvd.core.events import Event, WorkerOutgrew
+from srvd.core.model import Phase
+from srvd.core.state.model import House
+from srvd.daemon.loop import Loop, Timer
+from srvd.ids import WorkerId
+
+__all__ = ["GrowthWatch"]
+
+LOOK = 5.0
+"""Seconds from one look to the next: one file read for each worker, 2 µs."""
+
+
+class GrowthWatch:
+    """`rss` tells a worker's resident bytes, 0 where they cannot be read."""
+
+    def __init__(self, house: House, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
+        self._house = house
+        self._rss = rss
+        self._emit = emit
+        self._loop: Loop | None = None
+        self._timer: Timer | None = None
+
+    def attach(self, loop: Loop) -> None:
+        self._loop = loop
+        self.renew()
+
+    def renew(self) -> None:
+        """Other limits may be in force now."""
+        limited = any(self._limits())
+        if limited and self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(LOOK, self._look)
+        elif not limited and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        sizes = [(worker, self._rss(worker), limit) for limit, workers in self._limits() for worker in workers]
+        for worker, rss, limit in sizes:
+            if rss > limit:
+                self._emit(WorkerOutgrew(worker, rss, limit))
+        self.renew()
+
+    def _limits(self) -> Iterator[tuple[int, list[WorkerId]]]:
+        """The limits in force, each with the workers that are held to it."""
+        for pool in self._house.pools.values():
+            source = pool.source
+            if source is not None and source.spec.max_rss:
+                yield source.spec.max_rss, [w.id for w in source.workers.values() if w.phase is Phase.SERVING]

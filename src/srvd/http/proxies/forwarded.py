@@ -1,0 +1,275 @@
+"""What trusted proxies say about a client – address, scheme, host, prefix – put in the place of the proxy's own.
+
+Believes nobody by itself: whether the connection's peer is trusted is decided by its owner, once. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from srvd.http.h1 import guard
+from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.h1.limits import Limits
+from srvd.http.h1.refusal import Refusal
+from srvd.http.proxies.networks import Networks, plain_number
+
+__all__ = ["FIELDS", "FORWARDED", "X_FORWARDED", "ForwardedReader", "believe", "disbelieve"]
+
+X_FORWARDED = "x-forwarded"
+FORWARDED = "forwarded"
+"""The families of fields: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded of RFC 7239."""
+
+_FOR, _PROTO, _HOST, _PREFIX = (f"HTTP_X_FORWARDED_{name}" for name in ("FOR", "PROTO", "HOST", "PREFIX"))
+_ELEMENTS = "HTTP_FORWARDED"
+_OF_FAMILY = {X_FORWARDED: frozenset({_FOR, _PROTO, _HOST, _PREFIX}), FORWARDED: frozenset({_ELEMENTS})}
+
+# Fields that say whether the client's connection was encrypted, in other words than X-Forwarded-Proto. They are not
+# believed, but whoever contradicts them is not either.
+_OTHER_SCHEMES = (
+    _PROTO, "HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_SCHEME", "HTTP_X_FORWARDED_SSL", "HTTP_X_URL_SCHEME",
+    "HTTP_X_SCHEME", "HTTP_FRONT_END_HTTPS",
+)  # fmt: skip
+
+FIELDS = frozenset({
+    _FOR, _PROTO, _HOST, _PREFIX, _ELEMENTS, *_OTHER_SCHEMES,
+    "HTTP_X_FORWARDED", "HTTP_X_FORWARDED_BY", "HTTP_X_FORWARDED_PATH", "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_URI", "HTTP_FORWARDED_FOR", "HTTP_X_ORIGINAL_FORWARDED_FOR",
+    "HTTP_X_ORIGINAL_HOST", "HTTP_X_HOST", "HTTP_X_SCRIPT_NAME", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP",
+    "HTTP_X_CLUSTER_CLIENT_IP", "HTTP_CLIENT_IP", "HTTP_TRUE_CLIENT_IP", "HTTP_CF_CONNECTING_IP",
+    "HTTP_FASTLY_CLIENT_IP", "HTTP_X_REMOTE_ADDR", "HTTP_X_REMOTE_IP",
+})  # fmt: skip
+"""Every field that is known to speak of the client in the words of a proxy, by its key in the environ."""
+
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https", "on": "https", "off": "http"}
+_OWS = " \t"
+_MOST_HOPS = 100  # of trusted proxies in a row
+# RFC 3986: a path, percent-encoded; no empty segment at its beginning, which browsers take for a host.
+_PATH = re.compile(r"/(?!/)(?:[0-9A-Za-z\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_PERCENT = re.compile("%([0-9A-Fa-f]{2})")
+# An address of RFC 7239 section 6, or as X-Forwarded-For has it. All else is a client that is not known: identifiers
+# that hide the address, squid's "unknown", and what no proxy should have passed on.
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[0-9A-Za-z._\-]+))?|([0-9A-Fa-f:.]+)")
+# RFC 7239 section 4: token "=" ( token / quoted-string ), then ";" or the end of the element.
+_PAIR = re.compile(
+    r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
+    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)|\"((?:[^\"\\]|\\.)*)\")[ \t]*(?:(;)|\Z)"
+)
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+class _Hop(NamedTuple):
+    """What one proxy said of the peer that it had; "": nothing."""
+
+    text: str  # as received
+    address: str  # "" for one that is unknown, or hidden on purpose
+    port: str
+    scheme: str
+    host: str
+
+
+class ForwardedReader(HeadReader):
+    """Reads heads as its parent does, and then lets the proxy speak: for the connections of one listener whose peers
+    are all trusted, or all not.
+    """
+
+    def __init__(self, limits: Limits, family: str, networks: Networks, *, trusted: bool) -> None:
+        introduce = partial(believe, family=family, networks=networks) if trusted else disbelieve
+        super().__init__(limits, introduce)
+
+
+def disbelieve(environ: Environ) -> None:
+    """Takes out what anybody could have written."""
+    for key in FIELDS & environ.keys():
+        del environ[key]
+
+
+def believe(environ: Environ, family: str, networks: Networks) -> None:
+    """Puts the client in the place of the proxy: REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTP_HOST, SCRIPT_NAME.
+
+    The peer is trusted. Of the fields, those of `family` stay, cut to what trusted proxies wrote: they are read from
+    the right, and what is left of the client's address is not looked at. Raises `Refusal` with 400 for what a trusted
+    proxy wrote and cannot mean, or what contradicts itself.
+    """
+    told = FIELDS & environ.keys()
+    if not told:
+        return
+    kept = {key: environ[key] for key in _OF_FAMILY[family] & told}
+    others = [_scheme(environ[key]) for key in _OTHER_SCHEMES if key in told and key not in kept]
+    for key in told:
+        del environ[key]
+    scheme = (_believe_x_forwarded if family == X_FORWARDED else _believe_forwarded)(environ, kept, networks)
+    if scheme:
+        if any(other not in (scheme, "") for other in others):
+            raise Refusal(400, "forwarding fields contradict each other about the scheme")
+        environ["wsgi.url_scheme"] = scheme
+
+
+def _believe_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
+    """Forwarded of RFC 7239; the scheme it tells, or ""."""
+    hops = _walk(_from_the_right(kept.get(_ELEMENTS, "")), _element, networks)
+    if not hops:
+        return ""
+    client = hops[-1]
+    environ[_ELEMENTS] = _spell(hops)
+    _put_address(environ, client)
+    if client.host:
+        environ["HTTP_HOST"] = client.host
+    return client.scheme
+
+
+def _believe_x_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
+    """X-Forwarded-For, -Proto, -Host, -Prefix; the scheme they tell, or ""."""
+    addresses = _values(kept, _FOR)
+    hops = _walk(reversed(addresses), _hop, networks)
+    if hops:
+        environ[_FOR] = _spell(hops)
+        _put_address(environ, hops[-1])
+    places = len(addresses), len(hops)
+    scheme = _told(environ, kept, _PROTO, places, _known_scheme)
+    host = _told(environ, kept, _HOST, places, _host)
+    if host:
+        environ["HTTP_HOST"] = host
+    environ["SCRIPT_NAME"] += _told(environ, kept, _PREFIX, places, _prefix)
+    return scheme
+
+
+def _walk(texts: Iterable[str], read: Callable[[str], _Hop], networks: Networks) -> list[_Hop]:
+    """Walks from the right, nearest to us, past trusted networks: the first that is none of them is the client.
+
+    What is left of it is the client's own invention. It may be anything, so it is never read.
+    """
+    hops: list[_Hop] = []
+    for text in texts:
+        if len(hops) == _MOST_HOPS:
+            raise Refusal(400, f"more than {_MOST_HOPS} forwarding proxies")
+        hops.append(read(text))
+        address = hops[-1].address
+        if not address or address not in networks:
+            break
+    return hops
+
+
+def _spell(hops: list[_Hop]) -> str:
+    return ", ".join(hop.text for hop in reversed(hops))
+
+
+def _put_address(environ: Environ, hop: _Hop) -> None:
+    environ["REMOTE_ADDR"] = hop.address
+    environ.pop("REMOTE_PORT", None)
+    if hop.port:
+        environ["REMOTE_PORT"] = hop.port
+
+
+def _told(environ: Environ, kept: Environ, key: str, places: tuple[int, int], read: Callable[[str], str]) -> str:
+    """The value of a field that proxies either set or add to; "" if there is none.
+
+    One value, or several that are equal, are the client's. Several are if they stand beside the addresses of
+    X-Forwarded-For, one for one. All else could be the client's own invention. `places`: how many addresses there are,
+    and the client's among them, counted from the right.
+    """
+    values = _values(kept, key)
+    if not values:
+        return ""
+    addresses, client = places
+    if len(values) == addresses:
+        value = read(values[-client])
+    elif len({read(text) for text in values}) == 1:
+        value = read(values[0])
+    else:
+        raise Refusal(400, f"{key}: which value is the client's cannot be told")
+    environ[key] = value
+    return value
+
+
+def _values(kept: Environ, key: str) -> list[str]:
+    # RFC 9110 section 5.6.1: empty elements are ignored.
+    return [word for value in kept.get(key, "").split(",") if (word := value.strip(_OWS))]
+
+
+def _hop(text: str) -> _Hop:
+    address, port = _node(text)
+    return _Hop(text, address, port, "", "")
+
+
+def _node(text: str) -> tuple[str, str]:
+    """Address and port of a node; "" twice for one that is hidden, not known, or no address."""
+    match = _NODE.fullmatch(text)
+    if match is None:
+        return "", ""
+    bracketed, four, port, bare = match.groups()
+    try:
+        number = ipaddress.IPv4Address(four) if four else ipaddress.IPv6Address(bracketed or bare)
+    except ValueError:
+        return "", ""
+    return plain_number(number), "" if port is None or port[0] == "_" else port
+
+
+def _scheme(text: str) -> str:
+    """The scheme that a field means, "" if it is none that is known."""
+    return _SCHEMES.get(text.strip(_OWS).lower(), "")
+
+
+def _known_scheme(text: str) -> str:
+    scheme = _scheme(text)
+    if not scheme:
+        raise Refusal(400, "a forwarded scheme is neither http nor https")
+    return scheme
+
+
+def _host(text: str) -> str:
+    guard.check_host(text)
+    return text
+
+
+def _prefix(text: str) -> str:
+    """Where the application is mounted, as SCRIPT_NAME has it: decoded, without a slash at its end."""
+    if text in ("", "/"):
+        return ""
+    if not _PATH.fullmatch(text):
+        raise Refusal(400, "a forwarded prefix is no path")
+    return _PERCENT.sub(lambda match: chr(int(match[1], 16)), text.rstrip("/"))
+
+
+def _from_the_right(text: str) -> Iterator[str]:
+    """The elements of Forwarded, the nearest to us first.
+
+    The last one is of a trusted proxy, so it is well-formed: seen from the right, it is plain which quotes are its own
+    and where it begins. From the left a quote that the client left open would swallow it.
+    """
+    end = len(text)
+    quoted = False
+    for at in range(end - 1, -1, -1):
+        if text[at] == '"':
+            before = at
+            while before and text[before - 1] == "\\":
+                before -= 1
+            if (at - before) % 2 == 0:  # no quoted-pair
+                quoted = not quoted
+        elif text[at] == "," and not quoted:
+            if element := text[at + 1 : end].strip(_OWS):
+                yield element
+            end = at
+    if element := text[:end].strip(_OWS):
+        yield element
+
+
+def _element(text: str) -> _Hop:
+    pairs: dict[str, str] = {}
+    at, more = 0, ";"
+    while more:
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise Refusal(400, "Forwarded is malformed")
+        name, token, quoted, more = match.groups()
+        if name.lower() in pairs:
+            raise Refusal(400, "Forwarded says something twice")
+        pairs[name.lower()] = token if token is not None else _QUOTED_PAIR.sub(r"\1", quoted)
+        at = match.end()
+    address, port = _node(pairs["for"]) if "for" in pairs else ("", "")
+    scheme = _known_scheme(pairs["proto"]) if "proto" in pairs else ""
+    host = _host(pairs["host"]) if "host" in pairs else ""
+    return _Hop(text, address, port, scheme, host)

@@ -1,0 +1,211 @@
+"""Loads an application from its name, "module:attribute" or "module:factory()".
+
+Not a judge of what it loads: whether the object serves requests is found out by calling it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from types import FunctionType, MethodType, ModuleType, TracebackType
+from typing import Any
+
+from srvd.errors import LoadFailed
+from srvd.http.h1.head import Environ
+from srvd.linux.identity import closed_folder
+from srvd.quoting import quoted
+from srvd.worker import urlconf
+from srvd.worker.tracebacks import format_traceback
+
+__all__ = ["Application", "import_module", "load", "refuse_patched"]
+
+Application = Callable[[Environ, Any], Iterable[bytes]]
+"""The calling convention of PEP 3333: environ, start_response; the blocks of the body."""
+
+_IS_COROUTINE = 0x80
+"""CO_COROUTINE of a code object; the module `inspect` would take each zygote ten milliseconds."""
+
+_HAS_VARARGS = 0x04
+
+_OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
+"""Where the types of names are made that a module imports, and that can be called: Any, list[int], partial, len."""
+
+
+def load(target: str) -> object:
+    """Import the module of `target` and give the object it names, calling it first if the name ends with `()`.
+
+    Raises `LoadFailed` with a sentence, a hint and, where foreign code raised, the traceback under "traceback" in its
+    detail. An application that calls `sys.exit` while it is imported has failed to load like any other.
+    """
+    name, colon, attribute = target.partition(":")
+    path = attribute.removesuffix("()")
+    if not colon or not _is_dotted(name) or not _is_dotted(path):
+        raise LoadFailed(
+            f"load {target!r}: this does not name an application; nothing was loaded",
+            hint="write MODULE:ATTRIBUTE, such as shop.wsgi:application, or MODULE:FACTORY()",
+        )
+    found = _attribute(import_module(name, target), path, target)
+    if path != attribute:
+        found = _call(found, target)
+    if not callable(found):
+        raise LoadFailed(
+            f"load {target!r}: it is {_described(found)}, which cannot be called; an application must be callable",
+            hint="name the application itself, or its factory with () after it",
+        )
+    if _is_async(found):
+        raise LoadFailed(
+            f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
+            hint="an ASGI server runs it, such as uvicorn; Django has a WSGI side besides: get_wsgi_application()",
+        )
+    _check_arguments(found, target)
+    _resolve_urls(target)
+    refuse_patched(target)
+    return found
+
+
+def _check_arguments(found: object, target: str) -> None:
+    """Raises `LoadFailed` for a function that surely cannot be called as an application, such as a factory."""
+    call, bound = (found, 0) if isinstance(found, FunctionType) else (getattr(type(found), "__call__", None), 1)  # noqa: B004
+    if isinstance(found, MethodType):
+        call = found.__func__
+    if not isinstance(call, FunctionType):
+        return
+    code = call.__code__
+    most = code.co_argcount - bound
+    least = most - len(call.__defaults__ or ())
+    if least > 2 or (most < 2 and not code.co_flags & _HAS_VARARGS):
+        count = f"{least} argument{'s' if least != 1 else ''}" if least == most else f"{least} to {most} arguments"
+        factory = f"did you mean {target}()? With () it is called once, and what it gives is the application"
+        raise LoadFailed(
+            f"load {target!r}: it takes {count}, and an application takes two (environ, start_response); nothing was "
+            "loaded",
+            hint=factory if least <= 0 and not target.endswith("()") else "",
+        )
+
+
+def refuse_patched(target: str) -> None:
+    """Raises `LoadFailed` where gevent or eventlet has put itself in the place of threads, sockets and clocks."""
+    for name, module, told in (
+        ("gevent", "gevent.monkey", "saved"),
+        ("eventlet", "eventlet.patcher", "already_patched"),
+    ):
+        if getattr(sys.modules.get(module), told, None):
+            raise LoadFailed(
+                f"load {target!r}: {name} has patched this process (monkey patching of threads, sockets, select), and "
+                f"srvd has no {name} workers; nothing was loaded",
+                hint="take out the patch and use threads: `threads = 32` in the pool, or --threads 32, answers as many "
+                "requests at a time",
+            )
+
+
+def _resolve_urls(target: str) -> None:
+    try:
+        urlconf.resolve()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # as for a module
+        hint = "Django would import this at the first request; srvd does at the load, so that a broken view ends here"
+        raise _failed(target, "resolving Django's URLconf raised", exc, hint) from exc
+
+
+def _is_async(found: object) -> bool:
+    called = found if isinstance(found, FunctionType) else getattr(type(found), "__call__", None)  # noqa: B004 - not whether
+    return isinstance(called, FunctionType) and bool(called.__code__.co_flags & _IS_COROUTINE)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def import_module(name: str, target: str) -> ModuleType:
+    """The module `name`, on behalf of `target`. Raises `LoadFailed`."""
+    try:
+        return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # foreign code ends here; sys.exit in a module must not end the zygote
+        raise _failed(target, f"importing {name} raised", exc, _closed() or _about_missing(name, exc)) from exc
+
+
+def _about_missing(name: str, exc: BaseException) -> str:
+    """What to look at if importing `name` has raised `exc`; "" if no module is missing."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return ""
+    if f"{name}.".startswith(f"{exc.name}."):
+        return f"it was looked for in {os.getcwd()} first; check its spelling, `chdir` and `pythonpath`"
+    package = exc.name.partition(".")[0]
+    if package in sys.modules:  # a part of it is missing, not the package
+        return ""
+    return f"{sys.prefix} has no {package}: install it there, or name another environment's program in `python`"
+
+
+def _closed() -> str:
+    """Python's modules, or installed ones, may be where the pool's user may not go: Python says that there are none."""
+    for path in (os.__file__, *(f"{folder}/" for folder in sys.path)):
+        folder = closed_folder(path)
+        if folder:
+            return (
+                f"uid {os.geteuid()} may not enter {folder}, which is on the way to {path.rstrip('/')}: let it, or use "
+                "a Python and a virtual environment where the pool's `user` may go"
+            )
+    return ""
+
+
+def _attribute(module: ModuleType, path: str, target: str) -> object:
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as exc:
+            likely = [key for key, value in vars(module).items() if _is_likely(value, module) and key[0] != "_"]
+            raise LoadFailed(
+                f"load {target!r}: {_described(found)} has no {part!r}; nothing was loaded",
+                hint=f"{module.__name__} has {', '.join(likely[:8])}" if likely else "",
+            ) from exc
+    return found
+
+
+def _is_likely(value: object, module: ModuleType) -> bool:
+    """Whether it may be the application that was meant: a function of the module's own, or an object that is none."""
+    kind = type(value)  # not its __class__: a proxy of a framework would look for what it stands for
+    if kind is FunctionType:
+        return getattr(value, "__module__", "") == module.__name__
+    return callable(value) and not issubclass(kind, type) and kind.__module__ not in _OF_TYPING
+
+
+def _call(factory: object, target: str) -> object:
+    if not callable(factory):
+        raise LoadFailed(f"load {target!r}: {_described(factory)} cannot be called", hint="leave out the ()")
+    try:
+        made: object = factory()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # as above
+        raise _failed(target, "the factory raised", exc, "") from exc
+    return made
+
+
+def _described(found: object) -> str:
+    return f"module {found.__name__}" if isinstance(found, ModuleType) else f"an object of type {type(found).__name__}"
+
+
+def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed:
+    exc.__traceback__ = _foreign_part(exc.__traceback__)
+    text = format_traceback(exc)
+    # Its last line says what a person wants to know first; notes and the text of a SyntaxError may be above it.
+    last = text.rpartition("\n")[2].strip()
+    detail = {"traceback": text} if "\n" in text else {}  # one line alone is in the sentence already
+    return LoadFailed(f"load {target!r}: {what} {quoted(last)}; nothing was loaded", hint=hint, detail=detail)
+
+
+def _foreign_part(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without what leads to the first foreign call: the application's author has not written that."""
+    own = (__file__, urlconf.__file__, importlib.import_module.__code__.co_filename)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in own and not file.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace

@@ -1,0 +1,226 @@
+"""What the daemon orders over the link, and what a worker says back: serve, probe, drain; ready, serving, bye.
+
+The order to drain is decided into deadlines here; what a connection does when its time is over is its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from select import EPOLLIN
+from typing import NamedTuple
+
+from srvd.errors import BadFrame
+from srvd.ids import WorkerId
+from srvd.linux import dispositions
+from srvd.wire import links
+from srvd.worker import warming
+from srvd.worker.context import Service
+from srvd.worker.link import Link
+from srvd.worker.loop import NEVER
+from srvd.worker.net.acceptor import Gate
+from srvd.worker.net.phase import Phase
+from srvd.worker.reconnect import Home, Orphan, introduce
+from srvd.worker.wsgi.probe import probe
+
+__all__ = ["Orders", "Patience"]
+
+# When the whole server leaves: for a client between two requests, and for one that has not sent its first.
+_LAST_IDLE = 1.0
+_LAST_FIRST = 2.0
+# And for one that has its answer and does not close: what the kernel still holds for it is sent after the close, too.
+_LAST_LINGER = 0.5
+# A worker that is replaced for a call that hangs looks so often whether there are only such calls left.
+_LOOK = 0.5
+
+
+class Patience(NamedTuple):
+    """Seconds: for its requests when it leaves, and for the next daemon when its own has died."""
+
+    drain: float
+    orphan: float = 0.0
+
+
+class Orders:
+    """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
+
+    def __init__(
+        self, service: Service, gate: Gate, link: Link, name: WorkerId, patience: Patience, home: Home | None = None
+    ) -> None:
+        """`home` None: there is no way back to a daemon, and the end of the link is an order to leave."""
+        self._service = service
+        self._gate = gate
+        self._link = link
+        self._worker = str(name)
+        self._name = name
+        self._patience = patience
+        self._dismissed = False  # by the order to leave with all others: no daemon will come
+        self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._modules: frozenset[str] | None = None  # before it was first asked something
+        self._heard_end = False
+        self._draining = False
+        self._until = NEVER  # the drain
+        self._late = 0.0  # calls that were given nothing for so long are not waited for; 0.0: all are
+        self.deadline = NEVER
+        service.crowd.on_left = self._left
+        service.loop.urgent = self.look
+        service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
+        service.loop.add(self._term, EPOLLIN, self._on_term)
+        service.loop.watch(self)
+        self._home = home
+        self._orphan = None
+        if home is not None and patience.orphan > 0:
+            self._orphan = Orphan(service.loop, home, self._new_link, self._unfound)
+        self._pid = os.getpid()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
+        # which the programs that the application starts would inherit.
+        signal.signal(signal.SIGINT, _no_matter)
+        dispositions.claim()
+
+    def look(self, now: float) -> None:
+        """Obey what waits on the link."""
+        while not self._heard_end:
+            try:
+                message = self._link.hear()
+            except (EOFError, BadFrame) as exc:
+                self._end_of_link(exc, now)
+                return
+            if message is None:
+                return
+            self._obey(message, now)
+
+    @property
+    def code(self) -> int:
+        """The exit code of a worker that has left as it was told to."""
+        return links.ALONE if self._dismissed and self._heard_end else 0
+
+    def expire(self, now: float) -> None:
+        """The time to drain is over, or it is time to look for calls that are late."""
+        if now < self._until:
+            self.deadline = min(self._until, now + _LOOK)
+            self._left(now)
+            return
+        self.deadline = NEVER
+        open_now = len(self._service.crowd.all)
+        self._service.log.warning(f"draining took too long: closing {open_now} connection{'s' * (open_now != 1)}")
+        self._gate.emptying = False
+        for connection in tuple(self._service.crowd.all):
+            connection.close(now)
+        self._service.loop.stop()
+
+    def _obey(self, message: links.Message, now: float) -> None:
+        match message:
+            case links.Serve():
+                if not self._draining:
+                    self._gate.open()
+                    self._link.say(links.Serving(), wait=True)
+                    if self._service.wear is not None:
+                        self._service.wear.begin(now)
+            case links.Probe(path, _):  # the daemon keeps its time
+                self._modules = self._modules or warming.modules()
+                self._link.say(probe(self._service, self._worker, path), wait=True)
+            case links.Warm(paths):
+                self._modules = self._modules or warming.modules()
+                warming.ask(self._service, self._worker, paths)
+                self._link.say(links.Warmed(warming.imported_since(self._modules)), wait=True)
+            case links.Reopen():
+                access = self._service.access
+                self._link.say(links.Reopened("" if access is None else access.reopen()), wait=True)
+            case links.Ping():
+                self._link.say(links.Pong())
+            case links.Drain(seconds, leaving, left_over, late):
+                self._dismissed = self._dismissed or leaving
+                self._late = late
+                self._drain(now, seconds, leaving=leaving, left_over=left_over)
+            case links.Introduce() if self._home is not None:
+                introduce(self._link.sock, self._home, links.Here(*self._name, self._draining, [], []))
+            case links.Adopted() if self._orphan is not None and self._orphan.alone:
+                self._orphan.adopted()
+                if self._service.lifeline is not None:
+                    self._service.lifeline.held()
+                self._service.log.info("a new daemon has adopted this worker")
+
+    def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
+        """Finish what is open, within `seconds`; a second order can only make it shorter."""
+        service = self._service
+        self._draining = service.closing = True
+        self._until = min(self._until, now + seconds)
+        self.deadline = min(self._until, now + _LOOK) if self._late else self._until
+        service.loop.due_at(self.deadline)
+        if leaving:
+            self._leave(now, left_over)
+        else:
+            self._gate.shut()
+        self._left(now)
+
+    def _leave(self, now: float, left_over: Sequence[int]) -> None:
+        """The whole server stops: take all who wait in the backlog, and wait less for those who say nothing."""
+        times = self._service.times
+        times.idle = min(times.idle, _LAST_IDLE)
+        times.first = min(times.first, _LAST_FIRST)
+        times.linger = _LAST_LINGER
+        for connection in self._service.crowd.all:
+            if connection.phase is Phase.IDLE:
+                connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
+            elif connection.phase is Phase.LINGERING:
+                connection.hurry(now + _LAST_LINGER)
+        self._gate.empty(now, left_over)
+
+    def _left(self, now: float) -> None:
+        """A connection has gone, or the backlog is empty: was it the last?"""
+        if not self._draining or self._gate.emptying:
+            self._gate.room(now)
+        elif len(self._service.crowd.all) <= (self._service.late_calls(now - self._late) if self._late else 0):
+            self._service.loop.stop()
+
+    def _on_link(self, mask: int, now: float) -> None:
+        self.look(now)
+
+    def _end_of_link(self, exc: Exception, now: float) -> None:
+        """The daemon is gone, or speaks nonsense. A worker in standby is of no use to anybody without one."""
+        self._heard_end = True
+        self._service.loop.remove(self._link.sock.fileno())
+        if self._service.lifeline is not None:
+            self._service.lifeline.lost(now)
+        orphan, lives_on = self._orphan, isinstance(exc, EOFError) and not self._dismissed
+        if orphan is None or not lives_on or not (self._gate.opened or self._draining):
+            self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
+            self._drain(now, self._patience.drain, leaving=True)
+            return
+        if not orphan.alone and not self._draining:
+            self._service.log.warning(
+                f"the daemon has died; serving on for {self._patience.orphan:g} s, for a new one to come"
+            )
+        orphan.begin(now, self._patience.orphan)
+
+    # -- without a daemon -----------------------------------------------------------------------------------------
+
+    def _new_link(self, sock: socket.socket) -> None:
+        """Somebody takes calls, and will ask who this is and say what becomes of it."""
+        former, self._link.sock = self._link.sock, sock
+        former.close()
+        self._service.loop.add(sock.fileno(), EPOLLIN, self._on_link)
+        self._heard_end = False
+
+    def _unfound(self, now: float) -> None:
+        self._service.log.warning(f"no new daemon came within {self._patience.orphan:g} s; draining")
+        self._drain(now, self._patience.drain, leaving=True)
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:
+            # A child that the application forked, multiprocessing for one: for it the signal means what it always does.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        os.eventfd_write(self._term, 1)
+
+    def _on_term(self, mask: int, now: float) -> None:
+        os.eventfd_read(self._term)
+        self._drain(now, self._patience.drain, leaving=False)
+
+
+def _no_matter(number: int, frame: object) -> None:
+    """A signal that the daemon gets, too."""

@@ -1,0 +1,108 @@
+"""What all connections of one worker share: the application, the loop, the meter, the times they have.
+
+No behaviour of a connection, and no decision about orders: those read and set these fields.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from srvd.http.h1.date import Stamp
+from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.h1.limits import Limits
+from srvd.worker.connections import Crowd
+from srvd.worker.net.budget import Budget
+from srvd.worker.net.sender import Sender
+from srvd.worker.times import Times
+
+if TYPE_CHECKING:
+    from srvd.config.settings import PoolSettings
+    from srvd.log import Log
+    from srvd.worker.app_loader import Application
+    from srvd.worker.connections import Peer
+    from srvd.worker.deadman import Lifeline
+    from srvd.worker.loop import Loop
+    from srvd.worker.net.transport import Transport
+    from srvd.worker.observe.access_log import AccessLog
+    from srvd.worker.observe.recorder import Meter
+    from srvd.worker.recycling import Wear
+
+__all__ = ["Service"]
+
+
+class Service:
+    """Owned by `base.serve`; the connections, the gate and the orders hold it."""
+
+    connection: Callable[[Service, Transport, Environ, float, HeadReader], Peer]
+    """Makes a connection of a socket that was accepted: the service, the socket, what its requests have in common, the
+    time, the reader of their heads.
+    """
+
+    def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
+        self.app = app
+        self.multithread = settings.threads > 1
+        self.streams = settings.stream_bodies
+        self.health_status = settings.health_status
+        self.loop = loop
+        self.meter = meter
+        self.log = log
+        self.heads = HeadReader(_limits(settings))
+        self.crowd = Crowd(meter)
+        self.times = Times(settings)
+        self.budget = Budget(settings.body_memory)
+        self.most_kept = settings.max_buffered_response
+        self.sender = Sender()
+        self.writing = Lock()
+        """Of the counts of threads that are in write(), of all responses."""
+        self.context: Context = copy_context()
+        """Of the worker, when it became ready; each request runs in a copy of its own."""
+        self.closing = settings.keepalive_timeout == 0
+        """Responses that begin now are the last ones of their connections."""
+        self.access: AccessLog | None = None
+        self.wear: Wear | None = None
+        self.lifeline: Lifeline | None = None
+        self._stamp = Stamp()
+        self._dropped: set[str] = set()
+
+    def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
+        """Seconds for which other workers should take the next connections, because a request would have to wait for
+        a thread; 0.0: it would not. `on_seat` is called as soon as a thread is free again, if that is before.
+        """
+        return 0.0
+
+    def warn_of_dropped(self, label: str, names: Iterable[str]) -> None:
+        """Says once for each name that a response came without the field that the application gave."""
+        for name in names:
+            if name not in self._dropped:
+                self._dropped.add(name)
+                self.log.warning(
+                    f"{label}: the application's field {name} was dropped: it speaks of the connection, which is "
+                    f"the server's; this worker drops it from now on without a word"
+                )
+
+    def late_calls(self, since: float) -> int:
+        """How many calls are under way that were given nothing since then. With one thread nobody could ask."""
+        return 0
+
+    def stamp(self) -> bytes:
+        """The Server and Date lines of a response that is made now."""
+        stamp = self._stamp
+        now = time.monotonic()
+        if now >= stamp.until:
+            stamp.renew(now, time.time())
+        return stamp.text
+
+
+def _limits(settings: PoolSettings) -> Limits:
+    return Limits(
+        head=settings.max_head,
+        line=settings.max_target,
+        field=settings.max_field,
+        fields=settings.max_fields,
+        body=settings.max_body,
+        underscores=settings.underscore_headers == "drop",
+    )

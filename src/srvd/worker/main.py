@@ -1,0 +1,163 @@
+"""The life of a worker's process: load, ready, serve, bye. Begins after the fork, ends before the exit.
+
+Forks nothing and sets up no process: user, group, stderr and title are the zygote's work.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from srvd.config.settings import PoolSettings
+from srvd.errors import LoadFailed
+from srvd.ids import WorkerId
+from srvd.linux import fds
+from srvd.linux.scoreboard import Board
+from srvd.log import Log
+from srvd.wire import links
+from srvd.worker import forked, hooks, warming
+from srvd.worker.app_loader import Application
+from srvd.worker.commands import Orders, Patience
+from srvd.worker.context import Service
+from srvd.worker.deadman import Lifeline
+from srvd.worker.hooks import Hooks
+from srvd.worker.link import Link
+from srvd.worker.loop import Loop
+from srvd.worker.net.acceptor import Gate
+from srvd.worker.net.connection import Connection
+from srvd.worker.observe.access_buffer import Lines
+from srvd.worker.observe.access_log import AccessLog
+from srvd.worker.observe.completion import Witness
+from srvd.worker.observe.recorder import Meter
+from srvd.worker.reconnect import Home
+from srvd.worker.recycling import Wear
+from srvd.worker.releases import Watch
+from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi.exchange import Exchange
+from srvd.worker.wsgi.scheduler import Threads
+from srvd.worker.wsgi.threaded import CalledConnection, SharedLoop, SharedService
+
+if TYPE_CHECKING:
+    from srvd.worker.net.front import Front
+
+__all__ = ["Boot", "serve"]
+
+_STDERR = 2
+
+
+class Boot(NamedTuple):
+    """Everything that a new worker is given; the descriptors are its own from now on."""
+
+    pool: str
+    generation: int
+    serial: int
+    slot: int  # on the scoreboard
+    link: socket.socket  # SOCK_SEQPACKET, blocking
+    listeners: list[socket.socket]
+    board: Board
+    app: object | None  # None: not preloaded, `load` it
+    load: Callable[[], object]
+    settings: PoolSettings
+    hooks: Hooks | None = None  # None: not preloaded, as `app`
+    fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
+    nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
+    home: Home | None = None  # None: it leaves when its link ends
+    lines: Lines | None = None  # of the access log, if there is one; None: nobody else has them
+    lifeline: int = -1  # ends when nobody is left who could end this worker; -1: there is none
+    warms: bool = False  # it imports by itself what others have from their zygote: it is asked before it is ready
+    watch: Watch | None = None
+
+    @property
+    def id(self) -> WorkerId:
+        return WorkerId(self.pool, self.generation, self.serial)
+
+    @property
+    def worker(self) -> str:
+        return str(self.id)
+
+    @property
+    def descriptors(self) -> Iterable[int]:
+        """What no child of the application may keep open."""
+        sockets = (sock.fileno() for sock in (self.link, *self.listeners))
+        home = () if self.home is None else (self.home.lock, self.home.bell, self.home.stderr, self.home.stacks)
+        return (*sockets, *home, self.board.fd, self.nudge, self.lifeline)
+
+
+def serve(boot: Boot) -> int:
+    """Serve until told to leave; the exit code. Does not raise: what goes wrong is told to the daemon."""
+    faulthandler.enable(_STDERR)
+    log = Log(_STDERR)
+    link = Link(boot.link)
+    # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did
+    # the zygote end before it told of this fork, nobody would ever end it.
+    fds.kill_at_end(boot.link)
+    if boot.watch is not None:
+        boot.watch.tell_to(lambda file: link.say(links.Mixed(file)))
+    try:
+        with forked.guarded(lambda: boot.descriptors):
+            if boot.hooks is not None:
+                hooks.call(boot.hooks.on_fork, "on_fork", log, boot.worker)
+            app = boot.load() if boot.app is None else boot.app
+            hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
+    except LoadFailed as failed:
+        fds.kill_at_end(boot.link, on=False)
+        # The last line is what a sentence takes over of it.
+        plain = f"hint: {failed.hint}\n{failed.message}" if failed.hint else failed.message
+        text = str(failed.detail.get("traceback", plain))
+        link.say(links.Failed(links.clip(failed.message), links.clip(text)), wait=True)
+        return 1
+    for warning in warnings:
+        log.warning(warning)
+    return _run(boot, cast(Application, app), hooked, link, log)
+
+
+def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> int:
+    settings, name = boot.settings, boot.worker
+    loop = SharedLoop() if settings.threads > 1 else Loop()
+    wear = Wear(settings, loop, lambda reason: link.say(links.Worn(reason)))
+    access = None
+    if settings.access_log:
+        access = AccessLog(
+            settings.access_log, settings.access_log_format, loop, log, boot.lines or Lines(),
+            lambda problem: link.say(links.Reopened(problem)),
+        )  # fmt: skip
+    witness = Witness.needed(access, hooked.after_request, wear, log)
+    meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
+    app = hooks.with_before_request(app, hooked.before_request, log)
+    if isinstance(loop, SharedLoop):
+        seats = [Meter(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
+        shared = SharedService(app, settings, loop, meter, log, seats)
+        service: Service = shared
+        connection: type[Connection] = CalledConnection
+        run = Threads(shared, name).run
+    else:
+        service = Service(app, settings, loop, meter, log)
+        service.connection = connection = Connection
+        run = loop.run
+    service.access, service.wear = access, wear
+    if boot.lifeline >= 0:
+        service.lifeline = Lifeline(loop, boot.lifeline)
+    gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
+    patience = Patience(settings.drain_timeout, settings.orphan_timeout)
+    orders = Orders(service, gate, link, boot.id, patience, boot.home)
+    kinds = (Exchange, connection, type(loop), Meter, Link, AccessLog)
+    forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
+    hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
+    service.context = copy_context()
+    if boot.warms:
+        warming.ask(service, name, [*settings.warm, *([settings.health] if settings.health else [])])
+    fds.kill_at_end(boot.link, on=False)
+    link.say(links.Ready(), wait=True)
+    try:
+        run()
+    except BaseException as exc:  # the process ends here
+        log.error(f"a bug in the worker's loop; it ends\n{format_traceback(exc)}")
+        return 70
+    hooks.call(hooked.on_worker_stop, "on_worker_stop", log, name)
+    if access is not None:
+        access.close()
+    link.say(links.Bye(), wait=True)
+    return orders.code

@@ -1,0 +1,343 @@
+"""Where connections come in: the listeners of one worker, accepted from while there is room.
+
+Knows nothing of requests. Several workers accept from the same listeners; the kernel wakes one of them for each
+connection (EPOLLEXCLUSIVE).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
+from typing import TYPE_CHECKING, Any
+
+from srvd.http.h1.head import Environ
+from srvd.worker.context import Service
+from srvd.worker.loop import NEVER
+from srvd.worker.wsgi.environ import base_environ
+
+if TYPE_CHECKING:
+    from srvd.worker.connections import Peer
+    from srvd.worker.net.front import Front, Reception
+
+__all__ = ["Gate"]
+
+# How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins. And how
+# long clients that wait for room are left to other workers, which may have some, before a silent connection is closed.
+_PAUSE = 0.25
+_COMPLAINT_GAP = 60.0
+"""Seconds between two lines about connections that were closed for others."""
+# Descriptors that connections leave to the application.
+_SPARE_FILES = 64
+
+# accept(2): errors of the connection that is gone already, not of the listener.
+_OF_THE_CONNECTION = frozenset({
+    errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
+    errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT,
+})  # fmt: skip
+
+
+class Gate:
+    """Shut at first. `open` to accept; `shut` to leave new connections to other workers; `empty` before the end."""
+
+    def __init__(
+        self,
+        service: Service,
+        listeners: list[socket.socket],
+        worker: str,
+        most: int,
+        fronts: Sequence[Front | None] = (),
+        nudge: int = -1,
+    ) -> None:
+        """`fronts` has one for each listener, or none for any; `nudge` is an eventfd that all workers have, or -1."""
+        self._service = service
+        self.multithread = service.multithread
+        self._doors = [
+            _Door(self, listener, worker, front.reception(service) if front else None)
+            for listener, front in zip_longest(listeners, fronts)
+        ]
+        self._waiting: list[_Door] = []  # those that are emptied before the end
+        self._opened = False
+        self._held = False  # no room, or the system refused: listeners are not in the loop
+        self._limit = most
+        self._files = _files()
+        self.emptying = False
+        """Connections that wait in the backlogs are still to be accepted."""
+        self.deadline = NEVER
+        service.loop.watch(self)
+        self._pressed = False  # it is full and clients wait: silent connections make room
+        self._pressure = _Pressure(self.press)
+        service.loop.watch(self._pressure)
+        self._complained = -_COMPLAINT_GAP
+        self._nudge = nudge
+        if nudge >= 0:
+            service.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
+
+    def open(self) -> None:
+        """Accept from now on."""
+        if not self._opened:
+            self._opened = True
+            self._register()
+
+    def shut(self) -> None:
+        """Accept no more."""
+        if self._opened and not self._held:
+            self._unregister()
+        self._opened = self._held = self._pressed = False
+
+    def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
+        """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
+
+        Listeners at the positions `left_over` are not emptied: somebody else listens there, and new ones do come in.
+        """
+        if self._opened:
+            self.shut()
+            self._waiting = [door for place, door in enumerate(self._doors) if place not in left_over]
+            self.emptying = True
+            self._empty_more(now)
+
+    def room(self, now: float) -> None:
+        """A connection has gone."""
+        if self.emptying:
+            self._service.loop.later(self._empty_more)
+        elif self._held and self.deadline == NEVER and self._has_room():
+            self._release()
+
+    def _on_seat(self, now: float) -> None:
+        """There is a thread for who waits."""
+        if self.deadline != NEVER:
+            self.expire(now)
+
+    def expire(self, now: float) -> None:
+        """The pause is over."""
+        self.deadline = NEVER
+        if self.emptying:
+            self._empty_more(now)
+        elif self._held:
+            self._try_again(now)
+
+    def _try_again(self, now: float) -> None:
+        """Not by registering first: another client could come meanwhile, and wake only us."""
+        empty = [self._admit(door, now) for door in self._doors]
+        if not self._held or self.deadline != NEVER:
+            return
+        if all(empty):
+            self._pressed = False
+            if self._has_room():
+                self._release()
+            else:
+                self._press_later(now)
+        elif self._pressed or self._has_room():
+            # Whether there is a thread for the next one, too, is seen when the first one's request was read.
+            self._service.loop.later(self._take_next)
+
+    def _press_later(self, now: float) -> None:
+        self._pressure.deadline = now + _PAUSE
+        self._service.loop.due_at(self._pressure.deadline)
+
+    def press(self, now: float) -> None:
+        """It has been full for a while: should a client still wait, then no other worker has room either."""
+        if self._held and self.deadline == NEVER and not self._has_room():
+            self._pressed = True
+            self._try_again(now)
+
+    def _spare(self, now: float) -> Peer | None:
+        """The connection that goes if a client waits; None: none has been silent for long enough."""
+        if not self._pressed:
+            return None
+        crowd = self._service.crowd
+        spare = crowd.makes_room(now, self._service.times, lingering=len(crowd.all) >= self._files)
+        if spare is None:
+            self._pressed = False
+        return spare
+
+    def _part_with(self, spare: Peer, now: float) -> None:
+        spare.expire(now)
+        if now - self._complained >= _COMPLAINT_GAP:
+            self._complained = now
+            self._service.log.warning(
+                f"clients wait, and as many connections are open as max_connections ({self._limit}) or the limit of "
+                "open files allows: those that are silent for longest are closed"
+            )
+
+    def _take_next(self, now: float) -> None:
+        if self._held and self.deadline == NEVER and not self.emptying:
+            self._try_again(now)
+
+    def _on_nudge(self, mask: int, now: float) -> None:
+        """Another worker could not take a client for whom it was woken."""
+        for door in self._doors:
+            self.later(door)
+
+    def _admit(self, door: _Door, now: float) -> bool:
+        """Takes one of those who wait; True: nobody waits there."""
+        spare = None
+        if not self._has_room():
+            spare = self._spare(now)
+            if spare is None:
+                self._hold()
+                self._press_later(now)
+                return False
+        breath = self._service.swamped(now, self._on_seat)
+        if breath:
+            self._pause(now, breath)
+            return False
+        try:
+            sock, peer = door.listener.accept()
+        except BlockingIOError:
+            return True
+        except OSError as exc:
+            if self.emptying and exc.errno == errno.EINVAL:  # the daemon has seen that it is empty, and closed it
+                return True
+            if exc.errno not in _OF_THE_CONNECTION:
+                self._refused(exc, now)
+            return False
+        sock.setblocking(False)
+        template = door.template(sock, peer)
+        if door.reception is None:
+            self._service.connection(self._service, sock, template, now, self._service.heads)
+        else:
+            door.reception.welcome(sock, template, now)
+        if spare is not None:
+            self._part_with(spare, now)
+        return False
+
+    def accept(self, door: _Door, now: float) -> None:
+        """Takes one of those who wait; epoll tells if there are more, and tells other workers, too."""
+        if self.accepting:
+            self._admit(door, now)
+        if self.accepting:
+            self._go_last(door)
+
+    @property
+    def opened(self) -> bool:
+        """Whether it accepts, or would if there were room."""
+        return self._opened
+
+    @property
+    def accepting(self) -> bool:
+        return self._opened and not self._held
+
+    def _go_last(self, door: _Door) -> None:
+        """Leave the next connections to other workers.
+
+        The kernel wakes the first in the listener's queue of waiting workers, which would end up with most of the
+        connections: go to the queue's end. And if there is nothing else to do, let those who were woken with us have
+        their share of a burst. Measured, 64 connections at once to 4 workers on 2 cores: 16 each, and without either
+        between 1 and 57. The yield costs 0.6 µs; on an overloaded machine milliseconds, but those of an idle worker.
+        """
+        loop, fd = self._service.loop, door.listener.fileno()
+        loop.remove(fd)
+        loop.add(fd, EPOLLIN | EPOLLEXCLUSIVE, door.on_ready)
+        if loop.ready == 1:
+            os.sched_yield()
+
+    def _has_room(self) -> bool:
+        return self._service.crowd.working < self._limit and len(self._service.crowd.all) < self._files
+
+    def _refused(self, exc: OSError, now: float) -> None:
+        """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
+        if not self._held:  # once, and not four times a second
+            self._service.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
+        self._pause(now, _PAUSE)
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self._hold()
+        self.deadline = now + seconds
+        self._service.loop.due_at(self.deadline)
+
+    def _hold(self) -> None:
+        if self._opened and not self._held:
+            self._held = True
+            self._unregister()
+            if self._nudge >= 0:
+                # The client for whom the kernel has woken us waits, and the kernel wakes one worker for each. Edge
+                # triggered, so that nobody has to read it, and each worker hears each nudge.
+                os.eventfd_write(self._nudge, 1)
+
+    def _release(self) -> None:
+        self._held = self._pressed = False
+        self._register()
+
+    def _empty_more(self, now: float) -> None:
+        if not self.emptying or self.deadline != NEVER:
+            return
+        # One at a time, and it is served before the next is taken: other leaving workers take their share meanwhile.
+        waiting = [door for door in self._waiting if not self._admit(door, now)]
+        if not waiting:
+            self.emptying = False
+            self._service.crowd.on_left(now)
+        elif self.deadline == NEVER and self._has_room():
+            self._service.loop.later(self._empty_more)
+
+    def _register(self) -> None:
+        for door in self._doors:
+            self._service.loop.add(door.listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE, door.on_ready)
+
+    def _unregister(self) -> None:
+        for door in self._doors:
+            self._service.loop.remove(door.listener.fileno())
+
+    def later(self, door: _Door) -> None:
+        """Accept when the connections that are ready in this turn have been served."""
+        self._service.loop.later(door.accept)
+
+
+class _Pressure:
+    """A deadline of the gate's beside its own."""
+
+    def __init__(self, press: Callable[[float], None]) -> None:
+        self._press = press
+        self.deadline = NEVER
+
+    def expire(self, now: float) -> None:
+        self.deadline = NEVER
+        self._press(now)
+
+
+class _Door:
+    """One listener, and what the environ of every request that comes through it has."""
+
+    def __init__(self, gate: Gate, listener: socket.socket, worker: str, reception: Reception | None) -> None:
+        listener.setblocking(False)
+        self._gate = gate
+        self._base: Environ = base_environ(worker, gate.multithread)
+        self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
+        self._any = False
+        self.listener = listener
+        self.reception = reception
+        if self._inet:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+            host, port = listener.getsockname()[:2]
+            self._any = host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+            self._base |= {"SERVER_NAME": host, "SERVER_PORT": str(port)}
+
+    def on_ready(self, mask: int, now: float) -> None:
+        self._gate.later(self)
+
+    def accept(self, now: float) -> None:
+        self._gate.accept(self, now)
+
+    def template(self, sock: socket.socket, peer: Any) -> Environ:
+        """What all requests of the accepted connection have in common."""
+        if not self._inet:
+            return self._base
+        base = self._base | {"REMOTE_ADDR": _plain(peer[0]), "REMOTE_PORT": str(peer[1])}
+        if self._any:
+            base["SERVER_NAME"] = _plain(sock.getsockname()[0])
+        return base
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address of a socket for both families, written as such."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def _files() -> float:
+    """How many connections the limit of open files allows, with some files left for the application."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return NEVER if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, 1)

@@ -1,0 +1,352 @@
+"""One client's connection: its socket, what is read from it, what is still to be sent, and its deadline.
+
+Knows no rule of HTTP (`http/` does) and no convention of an application (`wsgi/exchange.py` does): it moves bytes
+between them.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from io import BufferedReader, BytesIO
+from select import EPOLLIN, EPOLLOUT
+from typing import NamedTuple
+
+from srvd.http.h1.head import Environ, HeadReader, Request
+from srvd.http.h1.reader import Inbound
+from srvd.http.h1.refusal import Refusal, answer
+from srvd.worker.context import Service
+from srvd.worker.net.body_spool import Spool
+from srvd.worker.net.body_stream import LEAST_RATE, BodyStream
+from srvd.worker.net.delivery import Delivery
+from srvd.worker.net.phase import Phase
+from srvd.worker.net.transport import READ, Transport, abort
+from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi.exchange import CONTINUE, Exchange
+
+__all__ = ["Connection"]
+
+# So many requests that came together are answered before other connections have their turn.
+_BURST = 16
+_LINGER_BYTES = 65_536
+
+# The hot path looks at these; an attribute of an enum costs a lookup more.
+_IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
+    Phase.IDLE, Phase.QUEUED, Phase.CALLING, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
+)  # fmt: skip
+
+
+_answer = Delivery.answer
+
+
+class _Ending(NamedTuple):
+    """What is still to be known of an exchange when its application is through with it."""
+
+    keep_alive: bool
+    must_reset: bool
+    label: str
+
+
+class Connection:
+    """Lives from accept to close, in the loop of its service."""
+
+    __slots__ = (
+        "_delivery", "_ending", "_exchange", "_fd", "_inbound", "_linger_left", "_service", "_since", "_sock", "_spool",
+        "_stream", "deadline", "phase", "served",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, sock: Transport, template: Environ, now: float, heads: HeadReader) -> None:
+        self._service = service
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._inbound = Inbound(heads, template)
+        self._delivery = Delivery(service, sock)
+        self._spool: Spool | None = None  # the body of the request that is being read or answered
+        self._stream: BodyStream | None = None  # or it is read by the application
+        self._exchange: Exchange | None = None  # while its application has it
+        self._ending: _Ending | None = None  # of the response whose rest is in the outbox
+        self._since = now  # when the body, or the response, began
+        self._linger_left = _LINGER_BYTES
+        self.phase = Phase.IDLE
+        self.served = 0  # requests
+        self.deadline = now + service.times.first
+        service.crowd.enter(self)
+        service.loop.add(self._fd, EPOLLIN, self.on_ready)
+        service.loop.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._fd} {self.phase.value} served {self.served}>"
+
+    def on_ready(self, mask: int, now: float) -> None:
+        """The socket can be read, or written if that was waited for."""
+        phase = self.phase
+        try:
+            if phase is _IDLE:
+                self._read(now)
+            elif phase is _ANSWERING:
+                self._resume(now)
+            elif phase is _LINGERING:
+                self._throw_away(now)
+            elif phase is _CALLING:
+                self._mute()
+            elif phase is not _QUEUED:
+                self._read(now)
+        except Exception as exc:  # the connection ends here; the worker and its other clients live on
+            self._fail(exc, now)
+
+    def expire(self, now: float) -> None:
+        """The time of the phase is over."""
+        if self.phase in (Phase.HEAD, Phase.BODY):
+            self._refuse(Refusal(408, "the request did not come in time"), now)
+        elif self.phase is _ANSWERING:
+            self.reset(now)
+        elif self.phase is not _QUEUED:
+            self.close(now)
+
+    def close(self, now: float) -> None:
+        """Forget the connection, and what was not sent. No application is in it: that ends before."""
+        if self.phase is _CLOSED:
+            return
+        self._delivery.outbox.close()
+        self._drop_body()
+        self.phase = _CLOSED
+        loop = self._service.loop
+        loop.remove(self._fd)
+        loop.forget(self)
+        self._sock.close()
+        self._service.crowd.leave(self, now)
+
+    def reset(self, now: float) -> None:
+        """Close so that the client sees an error, and the kernel keeps nothing for it."""
+        abort(self._sock)
+        self.close(now)
+
+    def hurry(self, deadline: float) -> None:
+        """End the present phase by then at the latest."""
+        if deadline < self.deadline:
+            self.deadline = deadline
+            self._service.loop.due_at(deadline)
+
+    # Reading
+
+    def _read(self, now: float) -> None:
+        try:
+            data = self._sock.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:  # reset by the peer, timed out in the kernel
+            self.close(now)
+            return
+        if data:
+            self._take(data, now)
+        elif self.phase is _IDLE and not self._inbound.begun:
+            self.close(now)
+        else:
+            # A body that was cut off must never look whole (RFC 9112 section 8).
+            self._refuse(Refusal(400, "the connection ended within the request"), now)
+
+    def _take(self, data: bytes, now: float) -> None:
+        """Answers the requests that are whole with these bytes."""
+        try:
+            for _ in range(_BURST):
+                request = self._next_request(data, now)
+                if request is None or not self._serve(request, now) or not self._inbound.rest:
+                    return
+                data = b""
+                now = time.monotonic()
+        except Refusal as refusal:
+            self._refuse(refusal, now)
+            return
+        self.phase = Phase.QUEUED
+        self._service.loop.later(self._take_more)
+
+    def _take_more(self, now: float) -> None:
+        if self.phase is _QUEUED:
+            self.phase = _IDLE
+            try:
+                self._take(b"", now)
+            except Exception as exc:  # as above
+                self._fail(exc, now)
+
+    def _next_request(self, data: bytes, now: float) -> Request | None:
+        """The next request if all of it is here; `wsgi.input` is in its environ."""
+        inbound = self._inbound
+        if inbound.body is None:
+            request = inbound.receive(data)
+            if request is None:
+                if self.phase is _IDLE and inbound.begun:
+                    self.phase = Phase.HEAD
+                    self._set_deadline(now + self._service.times.head)
+                return None
+            if len(request.whole) == request.length:
+                request.environ["wsgi.input"] = BytesIO(request.whole)
+                return request
+            if self._service.streams:
+                # RFC 9112 section 7.1.3: what the application reads is decoded.
+                request.environ.pop("HTTP_TRANSFER_ENCODING", None)
+                self._stream = BodyStream(request, inbound, self._sock, self._service.times.body, self._proceed)
+                request.environ["wsgi.input"] = BufferedReader(self._stream)
+                return request
+            self._since = now
+            self._spool = Spool(self._service.budget)
+            if request.expects:
+                request.expects = False
+                self._delivery.say(CONTINUE)
+            data = b""
+        return self._read_body(data, now)
+
+    def _read_body(self, data: bytes, now: float) -> Request | None:
+        inbound, spool = self._inbound, self._spool
+        request, body = inbound.request, inbound.body
+        assert request is not None
+        assert body is not None
+        assert spool is not None
+        try:
+            spool.add(inbound.read_body(data))
+        except OSError as exc:
+            self._service.log.error(f"{request.label}: keep its body: {exc.strerror}; it is answered with 500")
+            raise Refusal(500, "there is no room for the body") from exc
+        if not body.complete:
+            self.phase = Phase.BODY
+            limit = self._service.times.body
+            slowest = self._since + limit + body.received / LEAST_RATE
+            self._set_deadline(min(now + limit, slowest))
+            return None
+        inbound.end_body()
+        spool.give(request.environ, body.trailers)
+        return request
+
+    def _proceed(self) -> None:
+        """The application reads a body that the client keeps back."""
+        if self._exchange is not None:
+            self._exchange.proceed()
+
+    def _refuse(self, refusal: Refusal, now: float) -> None:
+        """Answers without the application, and ends the connection: nothing more of it is read."""
+        data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
+        self._service.meter.refused(now, refusal.status, len(data), self._inbound.environ)
+        self._drop_body()
+        self._delivery.say(data)
+        self._linger(now)
+
+    # Answering
+
+    def _serve(self, request: Request, now: float) -> bool:
+        """Calls the application; True: the response is out, and the connection can take the next request."""
+        self._since = now
+        service, delivery = self._service, self._delivery
+        service.meter.begin(now, request.line)
+        exchange = self._exchange = Exchange(service, request, delivery.push)
+        outbox = delivery.outbox
+        # Not the bound method, which costs run() a copy of the arguments: 0.2 µs.
+        now = service.context.copy().run(_answer, delivery, exchange, service.meter, now)
+        if outbox.items or outbox.broken:
+            self._await_reader(exchange, now)
+            return False
+        return self._finish(exchange, now)
+
+    def _await_reader(self, exchange: Exchange, now: float) -> None:
+        """The application is through with it, the reader is not, or is gone."""
+        if self._delivery.outbox.broken:
+            self.reset(now)
+            return
+        # Not the exchange: it holds the environ, and that the body.
+        self._ending = _Ending(exchange.keep_alive, exchange.must_reset, exchange.request.label)
+        self._exchange = None
+        self._drop_body()
+        self.phase = _ANSWERING
+        self._service.loop.want(self._fd, EPOLLOUT)
+        self._set_deadline(now + self._service.times.send)
+
+    def _resume(self, now: float) -> None:
+        """The reader took something: send more of what is left."""
+        ending, outbox = self._ending, self._delivery.outbox
+        assert ending is not None
+        try:
+            taken = outbox.flush(self._sock)
+        except EOFError:
+            self._service.log.error(f"{ending.label}: the file became shorter while it was sent")
+            self.reset(now)
+            return
+        except OSError:
+            self.close(now)
+            return
+        if taken:
+            self._set_deadline(now + self._service.times.send)
+        if outbox.items:
+            return
+        self._ending = None
+        if self._finish(ending, now) and self._inbound.begun:
+            self._take(b"", now)
+
+    def _mute(self) -> None:
+        """Something came while the application has the connection; only with several threads."""
+
+    def _finish(self, exchange: Exchange | _Ending, now: float) -> bool:
+        """The response is out; True: the connection can take the next request."""
+        self._exchange = None
+        if self._spool is not None:
+            self._drop_body()
+        self.served += 1
+        if exchange.must_reset:
+            self.reset(now)
+            return False
+        stream, self._stream = self._stream, None
+        if (stream is not None and not stream.finish()) or not exchange.keep_alive:
+            if self._delivery.armed:
+                self._delivery.disarm()
+            self._linger(now)
+            return False
+        if self.phase is _ANSWERING:
+            self._service.loop.want(self._fd, EPOLLIN)
+        self.phase = _IDLE
+        self._set_deadline(now + self._service.times.idle)
+        return True
+
+    # Ending
+
+    def _linger(self, now: float) -> None:
+        """Half-closes: a full close with unread bytes would reset, and the client might lose our answer by it
+        (RFC 9112 section 9.6).
+        """
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # it is gone already
+            self.close(now)
+            return
+        if self.phase is _ANSWERING:
+            self._service.loop.want(self._fd, EPOLLIN)
+        self.phase = _LINGERING
+        self._set_deadline(now + self._service.times.linger)
+        self._service.crowd.linger(self, now)
+
+    def _throw_away(self, now: float) -> None:
+        try:
+            data = self._sock.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._linger_left -= len(data)
+        if not data:
+            self.close(now)
+        elif self._linger_left <= 0:
+            # A close now would reset, and a client that is busy sending – a proxy – would lose the answer by it. What
+            # it sends fills the kernel's buffers and then waits, until it has read the answer or the time is over.
+            self._service.loop.want(self._fd, 0)
+
+    def _fail(self, exc: Exception, now: float) -> None:
+        """A bug of ours."""
+        self._service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
+        self.close(now)
+
+    def _drop_body(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+        if self._stream is not None:
+            self._stream.let_go()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self.deadline = deadline
+        self._service.loop.due_at(deadline)

@@ -1,0 +1,132 @@
+"""What stands between one listener's socket and HTTP: the PROXY protocol, TLS, and whom to believe about clients.
+
+Loaded only for listeners that have any of it; all others give their connections straight to HTTP.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from srvd.errors import BadFrame
+from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.proxies.forwarded import ForwardedReader
+from srvd.http.proxies.networks import Networks
+from srvd.http.proxies.proxy_protocol import ProxyReader
+from srvd.tls import material
+from srvd.worker.context import Service
+from srvd.worker.net.handshake import Arrival, Steps
+
+if TYPE_CHECKING:
+    from srvd.worker.connections import Peer
+    from srvd.worker.net.tls import Encrypted, Secure
+    from srvd.worker.net.transport import Transport
+
+__all__ = ["Front", "Reception", "make_front"]
+
+_COMPLAINT_GAP = 60.0
+"""Seconds between two complaints of one kind: anybody can give cause for them."""
+
+
+class Front(NamedTuple):
+    """Made once, in the zygote: its workers share the context, and with it the keys of TLS sessions."""
+
+    proxy_from: Networks | None  # None: no PROXY protocol
+    trusted: Networks | None  # None: forwarding headers are headers like any other
+    forwarded: str
+    tls: Secure | None
+
+    def reception(self, service: Service) -> Reception:
+        """For one worker."""
+        return Reception(self, service)
+
+
+def make_front(told: Mapping[str, Any], packed: object) -> Front:
+    """From what `config.packing.pack_front` made, and the packed material, None without TLS.
+
+    Raises `BadFrame` for what does not fit, `ConfigInvalid` for certificates that this OpenSSL does not take.
+    """
+    tls = None
+    if packed is not None:
+        # Here, because ssl costs 11 ms and 3 MB, which PROXY and trusted proxies do not need.
+        from srvd.worker.net.tls import Secure
+
+        tls = Secure(material.unpack(packed))
+    try:
+        proxy_from = Networks(told["proxy_from"]) if told["proxy_protocol"] else None
+        trusted = Networks(told["trusted_proxies"]) if told["trusted_proxies"] else None
+        return Front(proxy_from, trusted, str(told["forwarded"]), tls)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadFrame(f"read a listener's settings: {exc!r}; the link is closed") from exc
+
+
+class Reception:
+    """Takes the accepted connections of one listener in."""
+
+    def __init__(self, front: Front, service: Service) -> None:
+        self._front = front
+        self._service = service
+        self._complained: dict[str, tuple[float, int]] = {}  # kind → when, and how often it was kept back since
+        limits = service.heads.limits
+        self._heads: dict[bool, HeadReader] = {}
+        if front.trusted is not None:
+            self._heads = {
+                trusted: ForwardedReader(limits, front.forwarded, front.trusted, trusted=trusted)
+                for trusted in (True, False)
+            }
+        proxied = _proxied if front.proxy_from is not None else None
+        secure = front.tls.wrap if front.tls is not None else None
+        self._steps = Steps(proxied, secure, self._become, self._failed)
+
+    def welcome(self, sock: socket.socket, template: Environ, now: float) -> None:
+        """A connection was accepted; `template` is what its requests have in common."""
+        front = self._front
+        if front.proxy_from is not None and template["REMOTE_ADDR"] not in front.proxy_from:
+            sock.close()
+            self._complain("PROXY header", f"{template['REMOTE_ADDR'] or 'unix'} may not write one", now)
+        elif front.proxy_from is not None or front.tls is not None:
+            Arrival(self._service, self._steps, sock, template, now)
+        else:
+            self._begin(sock, template, now)
+
+    def _become(self, sock: socket.socket, encrypted: Encrypted | None, template: Environ, now: float) -> None:
+        if encrypted is None or self._front.tls is None:
+            self._begin(sock, template, now)
+            return
+        template = template | self._front.tls.environ(encrypted)
+        # The first request may have come with the handshake's end: epoll knows nothing of it.
+        self._begin(encrypted, template, now).on_ready(EPOLLIN, now)
+
+    def _begin(self, transport: Transport, template: Environ, now: float) -> Peer:
+        trusted = self._front.trusted
+        heads = self._service.heads if trusted is None else self._heads[template["REMOTE_ADDR"] in trusted]
+        return self._service.connection(self._service, transport, template, now, heads)
+
+    def _failed(self, kind: str, exc: Exception, template: Environ, now: float) -> None:
+        # The first two are of ssl.SSLError.
+        reason = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or str(exc)
+        self._complain(kind, f"{template['REMOTE_ADDR'] or 'unix'}: {reason}", now)
+
+    def _complain(self, kind: str, text: str, now: float) -> None:
+        last, kept_back = self._complained.get(kind, (-_COMPLAINT_GAP, 0))
+        if now - last < _COMPLAINT_GAP:
+            self._complained[kind] = (last, kept_back + 1)
+            return
+        self._complained[kind] = (now, 0)
+        before = f", and {kept_back} before it" if kept_back else ""
+        self._service.log.warning(f"a connection was refused for its {kind}{before}: {text}")
+
+
+def _proxied(template: Environ, reader: ProxyReader) -> Environ:
+    """The same with the client's ends in the place of the balancer's; its own if it asks for itself."""
+    ends = reader.endpoints
+    if ends is None:
+        return template
+    told = template | {"REMOTE_ADDR": ends.source}
+    if not ends.source:
+        told.pop("REMOTE_PORT", None)
+        return told
+    ports = {"REMOTE_PORT": str(ends.source_port), "SERVER_PORT": str(ends.destination_port)}
+    return told | ports | {"SERVER_NAME": ends.destination}

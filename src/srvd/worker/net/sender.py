@@ -1,0 +1,101 @@
+"""Sends, while an application makes the next block of its response, what the client did not take of the ones before.
+
+PEP 3333, "Buffering and Streaming": a block must be on its way whatever the application does next. The thread of the
+call is in the application then, and with one thread there is no other; so a thread of its own does it. It is started
+when a client is slow for the first time, sleeps in epoll_wait(2), runs no code of the application, and touches of a
+connection only the outbox and the socket, both under one lock.
+"""
+
+from __future__ import annotations
+
+from select import EPOLLONESHOT, EPOLLOUT, epoll
+from threading import Lock, Thread
+
+from srvd.worker.net.send_queue import Outbox
+from srvd.worker.net.transport import Transport
+
+__all__ = ["Sender", "Sending"]
+
+_ONCE = EPOLLOUT | EPOLLONESHOT
+
+
+class Sending:
+    """One outbox that the sender empties. Whoever uses the outbox meanwhile holds the lock."""
+
+    __slots__ = ("fd", "lock", "outbox", "sock")
+
+    def __init__(self, sock: Transport, outbox: Outbox) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.outbox = outbox
+        self.lock = Lock()
+
+
+class Sender:
+    """One for each worker."""
+
+    def __init__(self) -> None:
+        self._epoll: epoll | None = None
+        self._starting = Lock()
+        self._all: dict[int, Sending] = {}
+
+    def begin(self, sock: Transport, outbox: Outbox) -> Sending | None:
+        """Empties the outbox from now on. None: there is no thread to be had; the caller has to do it."""
+        poll = self._epoll or self._start()
+        if poll is None:
+            return None
+        sending = Sending(sock, outbox)
+        with sending.lock:
+            self._all[sending.fd] = sending
+            try:
+                poll.register(sending.fd, _ONCE)
+            except OSError:  # ENOMEM, ENOSPC: epoll_ctl(2)
+                del self._all[sending.fd]
+                return None
+        return sending
+
+    def again(self, sending: Sending) -> None:
+        """Something was added. The caller has the lock."""
+        if self._epoll is not None:
+            self._epoll.modify(sending.fd, _ONCE)
+
+    def end(self, sending: Sending) -> None:
+        """The outbox and its socket are the caller's from now on."""
+        with sending.lock:
+            del self._all[sending.fd]
+            if self._epoll is not None:
+                self._epoll.unregister(sending.fd)
+
+    def _start(self) -> epoll | None:
+        with self._starting:
+            if self._epoll is None:
+                try:
+                    poll = epoll()
+                except OSError:  # no more descriptors
+                    return None
+                try:
+                    Thread(target=self._live, args=(poll,), name="srvd: sender", daemon=True).start()
+                except RuntimeError:  # EAGAIN: no more threads for this user
+                    poll.close()
+                    return None
+                self._epoll = poll
+            return self._epoll
+
+    def _live(self, poll: epoll) -> None:
+        while True:
+            for fd, _ in poll.poll():
+                sending = self._all.get(fd)
+                if sending is not None:
+                    with sending.lock:
+                        if self._all.get(fd) is sending:
+                            self._send(poll, sending)
+
+    def _send(self, poll: epoll, sending: Sending) -> None:
+        outbox = sending.outbox
+        try:
+            outbox.flush(sending.sock)
+        except (OSError, EOFError):
+            outbox.broken = True
+            return
+        if outbox.items:
+            poll.modify(sending.fd, _ONCE)

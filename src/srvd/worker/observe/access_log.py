@@ -1,0 +1,251 @@
+"""Writes the access log: lines are gathered for a second at most, and go out in one write that cannot be torn.
+
+What a worker that was killed had gathered its zygote writes: `rescue`. Spells no line (`http/access_format.py`) and
+never makes a request wait: what the disk or the pipe does not take is lost, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from errno import ENOSPC
+from select import POLLOUT
+from select import poll as make_poll
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from srvd.http.access_format import LONGEST, Place, Record, compile_format
+from srvd.linux import output
+from srvd.worker.loop import NEVER
+from srvd.worker.observe.access_buffer import Lines
+
+if TYPE_CHECKING:
+    from srvd.log import Log
+    from srvd.worker.loop import Loop
+
+__all__ = ["STANDARD_OUTPUT", "AccessLog", "rescue"]
+
+STANDARD_OUTPUT = "-"
+"""The path that stands for the daemon's standard output."""
+
+_KEPT = 1.0
+"""Seconds that a line is kept at most."""
+
+_BATCH = 65_536
+"""Bytes that are written without waiting for the second to pass."""
+
+_ATOMIC = 4096
+"""PIPE_BUF of pipe(7): a longer write may be mixed with those of other workers."""
+
+
+class AccessLog:
+    """Owned by the worker. `add` may be called by any of its threads, all else by the one that turns the loop."""
+
+    def __init__(
+        self,
+        path: str,
+        format: str,  # noqa: A002 — the setting's name
+        loop: Loop,
+        log: Log,
+        lines: Lines,
+        report: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """`lines` are empty, and its own from now on. `report` is called, on any thread, with the reason why lines are
+        lost from now on, or with "" when they are no longer.
+        """
+        self._report = report
+        self._path = path
+        self._format = format
+        self._loop = loop
+        self._log = log
+        self._lock = Lock()
+        self._lines = lines
+        self._sink: _Sink | None = None
+        self._spell = compile_format(format, Place(os.getpid(), _zone))
+        self._torn = False
+        self._missed = 0  # lines since the last that was taken
+        self.lost = 0  # lines ever
+        self.deadline = NEVER
+        if problem := self._open():
+            report(problem)
+        loop.watch(self)
+
+    def add(self, record: Record) -> None:
+        """One more line, which is written within a second."""
+        line = f"{self._spell(record)}\n".encode()
+        with self._lock:
+            # A line has 8 KiB at most, and there is room for one beyond a batch.
+            if self._lines.add(line) >= _BATCH:
+                self._flush()
+            elif self.deadline == NEVER:
+                self.deadline = time.monotonic() + _KEPT
+                self._loop.due_at(self.deadline)
+
+    def expire(self, now: float) -> None:
+        """The oldest line has waited long enough."""
+        with self._lock:
+            self._flush()
+
+    def reopen(self) -> str:
+        """Writes what it has to the former file and opens the path anew; why that failed, "" if it did not.
+
+        The former file stays in use when the path cannot be opened.
+        """
+        with self._lock:
+            self._flush()
+            return self._open()
+
+    def close(self) -> None:
+        """Write what is left, and let go."""
+        with self._lock:
+            self._flush()
+            if self._sink is not None:
+                os.close(self._sink.fd)
+                self._sink = None
+        self._loop.forget(self)
+
+    def _open(self) -> str:
+        try:
+            sink = _open_sink(self._path)
+        except OSError as exc:
+            problem = f"open the access log {self._path}: {exc.strerror}"
+            kept = "the former file stays in use" if self._sink is not None else "its lines are lost until it can be"
+            self._log.error(f"{problem}; {kept}")
+            return problem
+        if self._sink is not None:
+            os.close(self._sink.fd)
+        self._sink = sink
+        self._torn = False
+        self._spell = compile_format(self._format, Place(os.getpid(), _zone, sink.longest))
+        return ""
+
+    def _flush(self) -> None:
+        self.deadline = NEVER
+        if not self._lines.size:
+            return
+        data = self._lines.take()
+        if self._sink is None and self._missed:  # it was told already; perhaps it is there by now
+            self._open_quietly()
+        sink = self._sink
+        missed = data.count(b"\n") - (0 if sink is None else self._write(sink, data))
+        self._lines.clear()
+        if missed:
+            self.lost += missed
+            self._missed += missed
+        elif self._missed:
+            self._log.warning(f"access log {self._path}: lines lost: {self._missed}; it takes them again")
+            self._report("")
+            self._missed = 0
+
+    def _open_quietly(self) -> None:
+        try:
+            self._sink = _open_sink(self._path)
+        except OSError:  # as before
+            self._sink = None
+
+    def _write(self, sink: _Sink, lines: bytes) -> int:
+        """How many of the lines were taken whole."""
+        taken = 0
+        for data in _batches(lines, sink.most):
+            whole = b"\n" + data if self._torn else data
+            try:
+                written = sink.write(whole)
+            except OSError as exc:
+                if not self._missed:
+                    problem = f"write the access log {self._path}: {exc.strerror}"
+                    self._log.error(f"{problem}; its lines are lost meanwhile")
+                    self._report(problem)
+                return taken
+            if written < len(whole):  # a disk that is full by now; whoever writes next begins a new line
+                self._torn = whole[written - 1 : written] != b"\n"
+                return taken + whole[:written].count(b"\n", len(whole) - len(data))
+            self._torn = False
+            taken += data.count(b"\n")
+        return taken
+
+
+class _Sink(NamedTuple):
+    """Where lines go."""
+
+    fd: int
+    most: int  # bytes that one write may have
+    longest: int  # bytes that one line may have
+    is_socket: bool
+    polled: bool  # whether it takes something must be asked first, for a write might wait
+
+    def write(self, data: bytes) -> int:
+        """How many bytes were taken. Raises `OSError`; `BlockingIOError` when it is full."""
+        if self.is_socket:
+            sock = socket.socket(fileno=self.fd)
+            try:
+                return sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            finally:
+                sock.detach()
+        if self.polled:
+            poll = make_poll()
+            poll.register(self.fd, POLLOUT)
+            if not poll.poll(0):
+                raise BlockingIOError(11, "it is full")
+        return os.write(self.fd, data)
+
+
+def _open_sink(path: str) -> _Sink:
+    """Raises `OSError`."""
+    # Not to wait for a reader, neither of a pipe now nor of a full one later. A disk knows no such thing.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    polled = False
+    if path == STANDARD_OUTPUT:
+        try:
+            # A description of our own: O_NONBLOCK on the shared one would surprise all others that have it.
+            fd = os.open(f"/proc/self/fd/{output.NUMBER}", flags)
+        except OSError:  # a socket (ENXIO), or a terminal or a pipe of another user (EACCES)
+            fd = os.dup(output.NUMBER)
+            os.set_inheritable(fd, False)
+            polled = True
+    else:
+        fd = os.open(path, flags | os.O_CREAT, 0o640)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return _Sink(fd, _BATCH, LONGEST, False, False)
+    return _Sink(fd, _ATOMIC, _ATOMIC, stat.S_ISSOCK(mode), polled)
+
+
+def _batches(lines: bytes, most: int) -> Iterator[bytes]:
+    """The lines, in writes of at most so many bytes; a line that is longer is one of its own."""
+    if most >= _BATCH:
+        yield lines
+        return
+    start = 0
+    while start < len(lines):
+        # One byte is left for the end of a torn line.
+        end = lines.rfind(b"\n", start, start + most - 1) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+
+
+def rescue(path: str, lines: Lines) -> tuple[int, str]:
+    """Write what a process that was killed has left; how many lines could not be written, and why."""
+    data = lines.take()
+    data = data[: data.rfind(b"\n") + 1]
+    left = data.count(b"\n")
+    if not left:
+        return 0, ""
+    try:
+        sink = _open_sink(path)
+        try:
+            for batch in _batches(data, sink.most):
+                if sink.write(batch) < len(batch):
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
+                left -= batch.count(b"\n")
+        finally:
+            os.close(sink.fd)
+    except OSError as exc:
+        return left, exc.strerror or str(exc)
+    return 0, ""
+
+
+def _zone(at: int) -> int:
+    return time.localtime(at).tm_gmtoff

@@ -1,7 +1,7 @@
 """Writes docs/reference/ from the declarations in the code: `python docs/generate.py`; `--check` only compares.
 
 Holds no text of its own beyond headings: what is said about a setting, a command or an exit code is said where it is
-declared.
+declared. The picture of the layers is drawn from the table in docs/explain/architecture.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from srvd.http.access_format import ATOMS, LONGEST, PRESETS
 from srvd.wire.commands import COMMANDS
 from srvd.worker.hooks import ABOUT
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
+ARCHITECTURE = DOCS / "explain" / "architecture.md"
+PICTURE = DOCS / "explain" / "layers.svg"
 
 _MADE = "<!-- made by docs/generate.py; do not edit -->"
 
@@ -224,22 +227,119 @@ def _argument(param: click.Argument) -> str:
     return text if param.required else f"[{text}]"
 
 
+# -- the picture of the layers ----------------------------------------------------------------------------------------
+
+_BOX, _GAP, _ROW = (86, 34), 36, 84
+_LEFT = 24
+_FONT = 'font-family="sans-serif" font-size="12"'
+_COLOURS = {"PURE": "#d5e8d4", "PROCESS": "#dae8fc", "LIBRARY": "#fff2cc", "": "#f5f5f5"}
+_LEGEND = (("PURE", "pure"), ("PROCESS", "a process"), ("LIBRARY", "a library"), ("", "other"))
+_EVERYWHERE = 4
+"""So many parts and more import it: it stands in the ground row, and no arrow leads there."""
+_FREE = 2
+"""Rows from the ground that are filled in the order of the table."""
+
+
+class Part(NamedTuple):
+    kind: str  # a key of _COLOURS
+    below: frozenset[str]  # parts that it may import
+
+
+def parts() -> dict[str, Part]:
+    """The rows of the table of layers, by the name in the first column."""
+    found = {}
+    for line in ARCHITECTURE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and cells[0].startswith("`"):
+            below = {name.strip().partition(".")[0] for name in cells[2].split(",")} - {"–", ""}
+            kind = cells[1].partition(" ")[0]
+            found[cells[0].strip("`/").removesuffix(".py")] = Part(kind if kind in _COLOURS else "", frozenset(below))
+    return found
+
+
+def layers_picture() -> str:
+    """An SVG: a part stands above all parts that it imports; arrows that follow from others are left out."""
+    table = parts()
+    users = {name: sum(name in part.below for part in table.values()) for name in table}
+    ground = [name for name, part in table.items() if not part.below and users[name] >= _EVERYWHERE]
+    arrows = {name: part.below - set(ground) - _reached(table, part.below) for name, part in table.items()}
+    rows = [ground]
+    left = [name for name in table if name not in ground]
+    while left:
+        row = [name for name in left if not table[name].below & set(left) - {name}]
+        left = [name for name in left if name not in row]
+        rows.append(row)
+    places = _places(rows, {name: part.below - set(ground) for name, part in table.items()})
+    width = max(x for x, _ in places.values()) + _BOX[0] + _LEFT
+    height = (len(rows) + 1) * _ROW
+    band = places[ground[0]][1] - 14
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {_FONT}>',
+        _MADE.strip(),
+        "<title>The layers of src/srvd: lines lead down from a part to the parts that it imports</title>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<rect x="4" y="{band}" width="{width - 8}" height="62" fill="none" stroke="#999" stroke-dasharray="4"/>',
+    ]
+    for name in table:
+        lines += [_arrow(places[name], places[other]) for other in sorted(arrows[name])]
+    lines += [_box(name, *places[name], _COLOURS[table[name].kind]) for name in table]
+    for number, (kind, about) in enumerate(_LEGEND):
+        lines.append(_box(about, _LEFT + number * (_BOX[0] + _GAP), height - _ROW + 20, _COLOURS[kind]))
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _places(rows: list[list[str]], below: dict[str, frozenset[str]]) -> dict[str, tuple[int, int]]:
+    """Left upper corners of the boxes: each above the middle of what it imports, as far as its row has room."""
+    step = _BOX[0] + _GAP
+    places: dict[str, tuple[int, int]] = {}
+    for level, row in enumerate(rows, 1):
+        wanted = {}
+        for column, name in enumerate(row):
+            lower = [places[other][0] for other in below[name] if other in places]
+            wanted[name] = sum(lower) // len(lower) if lower and level > _FREE else _LEFT + column * step
+        at = _LEFT
+        for name in sorted(row, key=lambda name: wanted[name]):
+            at = max(at, wanted[name])
+            places[name] = (at, (len(rows) - level) * _ROW + _LEFT // 2)
+            at += step
+    return places
+
+
+def _reached(table: dict[str, Part], names: frozenset[str]) -> frozenset[str]:
+    """The parts that these parts import, and those that they import in turn."""
+    found: frozenset[str] = frozenset()
+    for name in names:
+        found |= table[name].below | _reached(table, table[name].below)
+    return found
+
+
+def _box(text: str, x: int, y: int, colour: str) -> str:
+    rect = f'<rect x="{x}" y="{y}" width="{_BOX[0]}" height="{_BOX[1]}" rx="4" fill="{colour}" stroke="#666"/>'
+    return f'{rect}<text x="{x + _BOX[0] // 2}" y="{y + 21}" text-anchor="middle">{text}</text>'
+
+
+def _arrow(upper: tuple[int, int], lower: tuple[int, int]) -> str:
+    x1, y1, x2, y2 = upper[0] + _BOX[0] // 2, upper[1] + _BOX[1], lower[0] + _BOX[0] // 2, lower[1]
+    line = f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#888"/>'
+    return line + f'<circle cx="{x2}" cy="{y2}" r="3" fill="#888"/>'
+
+
+def files() -> dict[Path, str]:
+    """Everything that is made, with its text."""
+    return {REFERENCE / page.name: page.text for page in pages()} | {PICTURE: layers_picture()}
+
+
 def main() -> int:
-    stale = [page for page in pages() if not _is_current(page)]
-    if "--check" in sys.argv[1:]:
-        for page in stale:
-            print(f"docs/reference/{page.name} is not current: run python docs/generate.py")  # noqa: T201 — it is a script
-        return 1 if stale else 0
-    REFERENCE.mkdir(exist_ok=True)
-    for page in stale:
-        (REFERENCE / page.name).write_text(page.text)
-        print(f"wrote docs/reference/{page.name}")  # noqa: T201 — it is a script
-    return 0
-
-
-def _is_current(page: Page) -> bool:
-    path = REFERENCE / page.name
-    return path.exists() and path.read_text() == page.text
+    stale = {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        shown = path.relative_to(DOCS.parent)
+        if "--check" in sys.argv[1:]:
+            print(f"{shown} is not current: run python docs/generate.py")  # noqa: T201 — it is a script
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        print(f"wrote {shown}")  # noqa: T201 — it is a script
+    return 1 if stale and "--check" in sys.argv[1:] else 0
 
 
 if __name__ == "__main__":

@@ -69,6 +69,13 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
         assert found[name] == text, f"docs/reference/{name}: run python docs/generate.py"
 
 
+def test_the_picture_of_the_layers_shows_each_part_of_the_table() -> None:
+    made = generator()
+    picture = (ROOT / "docs" / "explain" / "layers.svg").read_text()
+    assert picture == made.layers_picture(), "docs/explain/layers.svg: run python docs/generate.py"
+    assert [name for name in made.parts() if f">{name}</text>" not in picture] == []
+
+
 def test_roles_are_the_same_in_the_file_and_on_the_wire() -> None:
     assert values.ROLES == ROLES
 
@@ -182,7 +189,7 @@ def test_the_glossary_is_in_order() -> None:
 
 def test_the_lives_are_told_in_full() -> None:
     life = (
-        (ROOT / "docs" / "design.md")
+        (ROOT / "docs" / "explain" / "architecture.md")
         .read_text()
         .partition("The life of a worker:")[2]
         .partition("The core is tested")[0]
@@ -203,8 +210,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    design = (ROOT / "docs" / "design.md").read_text()
-    reasons = re.findall(r"^\| (\w+) \|", design.partition("## Dependencies")[2].partition("\n## ")[0], re.MULTILINE)
+    page = (ROOT / "docs" / "explain" / "decisions.md").read_text()
+    reasons = re.findall(r"^\| (\w+) \|", page.partition("## Dependencies")[2].partition("\n## ")[0], re.MULTILINE)
     assert set(reasons) - {"package"} == {re.split(r"[<>=]", one)[0] for one in project["dependencies"]}
 
 

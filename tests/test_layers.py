@@ -1,4 +1,4 @@
-"""Claims about the source tree: imports go the way docs/design.md says, pure folders are pure, files stay short."""
+"""Claims about the source tree: imports go as docs/explain/architecture.md says, pure folders are pure, files short."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Import(NamedTuple):
 
 
 def table() -> dict[str, Row]:
-    """The rows of the table in docs/design.md, by the part of the tree: "core", "cli"."""
+    """The rows of the table in docs/explain/architecture.md, by the part of the tree: "core", "cli"."""
     rows = {}
-    for line in (ROOT / "docs" / "design.md").read_text().splitlines():
+    for line in (ROOT / "docs" / "explain" / "architecture.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and cells[0].startswith("`"):
             part = cells[0].strip("`").removesuffix("/").removesuffix(".py")

@@ -6,6 +6,7 @@ declared. The picture of the layers is drawn from the table in docs/explain/arch
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from inspect import cleandoc
@@ -19,8 +20,10 @@ from srvd.config import values
 from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 from srvd.ctl import main as ctl
-from srvd.errors import EXIT
+from srvd.daemon.control.limits import Limits
+from srvd.errors import CODES, EXIT, NoDaemon
 from srvd.http.access_format import ATOMS, LONGEST, PRESETS
+from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 from srvd.wire.commands import COMMANDS
 from srvd.worker.hooks import ABOUT
 
@@ -119,6 +122,7 @@ def pages() -> list[Page]:
         Page("exit-codes.md", exit_codes_page()),
         Page("access-log.md", access_log_page()),
         Page("hooks.md", hooks_page()),
+        Page("wire.md", filled((REFERENCE / "wire.md").read_text())),
     ]
 
 
@@ -225,6 +229,65 @@ def _described(command: click.Command, context: click.Context) -> Iterator[str]:
 def _argument(param: click.Argument) -> str:
     text = (param.metavar or param.name or "").strip("[]").upper()
     return text if param.required else f"[{text}]"
+
+
+# -- the tables of the control protocol, within a page that is written by hand ---------------------------------------
+
+_REGION = re.compile(r"(<!-- made by docs/generate.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """The page with its tables as the declarations have them."""
+    return _REGION.sub(lambda found: found[1] + "\n".join(_WIRE[found[2]]()) + "\n" + found[3], text)
+
+
+def _bounds() -> Iterator[str]:
+    yield from ("| bound | of a request | of an answer |", "|---|---|---|")
+    for about, one, two in (
+        ("bytes of the map", REQUESTS.frame, RESPONSES.frame),
+        ("bytes of a text", REQUESTS.text, RESPONSES.text),
+        ("keys of a map", REQUESTS.keys, RESPONSES.keys),
+        ("items of a list", REQUESTS.items, RESPONSES.items),
+        ("maps and lists inside each other", DEPTH, DEPTH),
+    ):
+        yield f"| {about} | {one} | {two} |"
+
+
+def _limits() -> Iterator[str]:
+    bounds = Limits()
+    yield from ("| bound | |", "|---|---|")
+    yield f"| connections in all | {bounds.connections}, of which {bounds.reserved} are for admins |"
+    yield f"| connections of one user | {bounds.per_uid} |"
+    yield f"| requests of one connection that wait for an operation | {bounds.waits} |"
+    yield f"| from the first byte of a frame to its last | {bounds.frame:g} s |"
+    yield f"| without a request, unless one waits or watches | {bounds.idle:g} s |"
+    yield f"| without reading what was sent | {bounds.stall:g} s |"
+
+
+def _versions() -> Iterator[str]:
+    yield f"The protocol is {PROTOCOL}. The `schema` of results is {SCHEMA}; fields are added without a new number."
+
+
+def _methods() -> Iterator[str]:
+    yield from ("| method | role | arguments | answers |", "|---|---|---|---|")
+    for entry in COMMANDS:
+        arguments = ", ".join(
+            f"`{field.name}` {field.kind}" + (" (required)" if field.required else "") for field in entry.fields
+        )
+        kind = "when done" if entry.changes else "then events" if entry.streams else "at once"
+        if entry.takes_time or entry.name == "op.wait":
+            kind = "later"
+        yield f"| `{entry.name}` | {entry.role} | {arguments or '–'} | {kind} |"
+
+
+def _codes() -> Iterator[str]:
+    yield from ("| code | may succeed later | exit code |", "|---|---|---|")
+    for code, problem in CODES.items():
+        if problem is not NoDaemon:  # which a client finds out by itself
+            yield f"| `{code}` | {'yes' if problem.retryable else 'no'} | {problem.exit_code} |"
+
+
+_WIRE = {"bounds": _bounds, "limits": _limits, "versions": _versions, "methods": _methods, "codes": _codes}
 
 
 # -- the picture of the layers ----------------------------------------------------------------------------------------

@@ -170,11 +170,22 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{name_of(page)} links to {target}"
 
 
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs" / "index.md"
+    led = {
+        (index.parent / target.partition("#")[0]).resolve()
+        for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text())
+    }
+    assert [name_of(page) for page in PAGES if page not in {*led, index}] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
-    """Paths such as `core/reconcile.py` in backquotes, from the root or from src/srvd."""
-    for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|service))`", page.read_text()):
-        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "srvd", UNITS)), (
+    """Paths such as `core/reconcile.py` in backquotes, from the root or from src/srvd; not what the page writes."""
+    text = page.read_text()
+    written = set(re.findall(r"`([\w./]+)`:\n\n```", text))
+    for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|service))`", text):
+        assert path in written or any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "srvd", UNITS)), (
             f"{name_of(page)}: {path}"
         )
 

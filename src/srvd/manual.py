@@ -16,7 +16,6 @@ __all__ = ["explain", "pages", "settings"]
 _HERE = Path(__file__).parent
 _PLACES = (_HERE / "pages", _HERE.parent.parent / "docs")  # of a wheel; of a working copy
 _FOLDERS = ("howto", "reference", "explain")
-_MADE = "<!-- made by docs/generate.py; do not edit -->\n"
 _TABLES = (("daemon", DaemonSettings), ("listeners", ListenerSettings), ("pools", PoolSettings))
 
 
@@ -40,14 +39,20 @@ def explain(topic: str) -> str:
         if known == name
     ]
     page = _pages().get(topic.removesuffix(".md"))
-    return "\n".join([*found, *([page.read_text().removeprefix(_MADE)] if page is not None else [])])
+    return "\n".join([*found, *([_without_comments(page.read_text())] if page is not None else [])])
+
+
+def _without_comments(text: str) -> str:
+    """The page without the lines that are for `docs/generate.py`."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("<!--"))
 
 
 def _pages() -> dict[str, Path]:
     place = next((place for place in _PLACES if place.is_dir()), None)
     if place is None:  # a program that is no folder: the copy that an upgrade keeps
         return {}
-    return {path.stem: path for folder in _FOLDERS for path in (place / folder).glob("*.md")}
+    found = {path.stem: path for folder in _FOLDERS for path in (place / folder).glob("*.md")}
+    return found | {"tutorial": place / "tutorial.md"}
 
 
 def _describe(title: str, name: str, setting: Setting, default: object) -> str:

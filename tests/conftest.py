@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from srvd import errors
 from srvd.linux.prctl import become_subreaper
@@ -38,7 +39,18 @@ _LOG_SHOWN = 20_000
 
 
 _FILES_SIDE_BY_SIDE = 3
-"""For each processor: a test waits for processes most of the time."""
+"""For each processor: a test that starts daemons waits for them most of the time."""
+
+_TESTS_SIDE_BY_SIDE = {
+    "test_core_walk.py",
+    "test_core_snapshot.py",
+    "test_core_resuming.py",
+    "test_lifeline.py",
+    "test_system_adoption.py",
+    "test_system_upgrade.py",
+    "test_fault_applications.py",
+}
+"""Files that would bound the whole run. They have no fixture that is shared by tests."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -46,12 +58,38 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     named = [argument for argument in config.args if Path(argument.partition("::")[0]).is_file()]
     if named and len(named) == len(config.args) and len(named) <= 2:
         return 0
-    return _FILES_SIDE_BY_SIDE * (os.cpu_count() or 1)
+    waiting = "not system" not in config.option.markexpr
+    return (_FILES_SIDE_BY_SIDE if waiting else 1) * (os.cpu_count() or 1)
+
+
+class _Side(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """A file is the work of one process, for the sake of its fixtures; of some files each test is work of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).name in _TESTS_SIDE_BY_SIDE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Side | None:
+    """The scheduler of `--dist loadfile` is ours."""
+    return _Side(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What has a daemon from here is a system test, whether or not its file says so."""
+    if {"starter", "module_starter", "srvd"}.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker("system")
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: the last ones to begin must not be those that end long after all others."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests run only if they are asked for. Slow files first: the last ones to begin must not be those that end
+    long after all others.
+    """
+    if "long" not in config.option.markexpr and not any("::" in argument for argument in config.args):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     heavy = {item.path for item in items if item.get_closest_marker("slow")}
     system = {item.path for item in items if item.get_closest_marker("system")}
     items.sort(key=lambda item: 0 if item.path in heavy else 1 if item.path in system else 2)

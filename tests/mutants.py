@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """`old` occurs exactly once in `file` of `srvd/core`, and becomes `new`. A rare one takes many walks."""
+    """`old` occurs exactly once in `file` of `srvd/core`, and becomes `new`."""
 
     bug: str
     file: str
     old: str
     new: str
-    rare: bool = False
-    first: int = 0  # the seed of the first walk: where a rare one is known to be found
+    first: int = 0  # the seed of a walk that has found it: the first that is tried
 
 
 MUTANTS = (
@@ -50,12 +49,14 @@ MUTANTS = (
         "operations/queue.py",
         "last = rivals[-1] if rivals else None",
         "last = next((op for op in rivals if op.order._replace(busy=()) == order._replace(busy=())), None)",
+        first=4,
     ),
     Mutant(
         "a reload joins one that may have read the former code",
         "operations/queue.py",
         "return None if order.kind is Kind.RELOAD and last.state is not OpState.QUEUED else last",
         "return last",
+        first=3,
     ),
     Mutant(
         "an order that was refused is carried out",
@@ -90,18 +91,21 @@ MUTANTS = (
         "reports/workers.py",
         "        turn.do(KillWorker(worker.id))\n\n\ndef _refused",
         "\n\ndef _refused",
+        first=2,
     ),
     Mutant(
         "the workers that a dead zygote was asked for are waited for",
         "reports/workers.py",
         "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.step(",
         "        if worker.phase is Phase.CANCELLED:\n            transitions.step(",
+        first=1,
     ),
     Mutant(
         "a zygote that does not fork is left alone",
         "reports/workers.py",
         "    if deaf and generation.zygote is Zygote.UP:\n",
         "    if deaf and generation.zygote is Zygote.LEAVING:\n",
+        first=1,
     ),
     Mutant(
         "a death leaves no certificate",
@@ -120,6 +124,7 @@ MUTANTS = (
         "reports/stopped.py",
         "    turn.do(TellWorker(worker.id, Told.WAKE))\n",
         "",
+        first=2,
     ),
     Mutant(
         "a replacement that is too large at once is replaced at once",
@@ -132,6 +137,7 @@ MUTANTS = (
         "backoff.py",
         "    if strikes <= 1:\n",
         "    if strikes >= 0:\n",
+        first=1,
     ),
     Mutant(
         "a pool that was crashing is never forgiven",
@@ -150,6 +156,7 @@ MUTANTS = (
         "state/model.py",
         "return 0 if self.paused else spec.workers if",
         "return spec.workers if",
+        first=1,
     ),
     Mutant(
         "one pool commits while another still boots",
@@ -168,6 +175,7 @@ MUTANTS = (
         "probing.py",
         "        generation.ask_at = again\n",
         "        pass\n",
+        first=2,
     ),
     Mutant(
         "the health probe is left out",
@@ -212,12 +220,14 @@ MUTANTS = (
         "operations/execute.py",
         "numbers, serials = house.numbers.pop(spec.name, (0, 0))",
         "numbers, serials = 0, 0",
+        first=1,
     ),
     Mutant(
         "a lost zygote is loaded anew only when the queue is empty",
         "supervisor.py",
         "            and op.state is not OpState.QUEUED\n",
         "",
+        first=10,
     ),
     Mutant(
         "a configuration is dropped while a parked generation still uses it",
@@ -260,28 +270,28 @@ MUTANTS = (
         "transitions.py",
         "        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until\n",
         "        worker.deadline = NEVER\n",
+        first=13,
     ),
     Mutant(
         "a repair brings a pool back that a reload has removed",
         "supervisor.py",
         " and not execute.is_moot(house, op, turn):",
         ":",
-        rare=True,
-        first=600,
+        first=632,
     ),
     Mutant(
         "a rollback takes who still serves of that generation for staged",
         "operations/rollout.py",
         "    alive = trial.staged\n",
         "    alive = [worker for worker in trial.workers.values() if worker.is_capacity]\n",
-        rare=True,
+        first=73,
     ),
     Mutant(
         "a failed rollback cuts off who still drains",
         "operations/rollout.py",
         "        for worker in trial.staged:\n            transitions.kill(",
         "        for worker in list(trial.workers.values()):\n            transitions.kill(",
-        rare=True,
+        first=55,
     ),
     Mutant(
         "a program that failed its self-check is run",
@@ -306,5 +316,6 @@ MUTANTS = (
         "reports/workers.py",
         "    elif generation.id.number == pool.parked:\n",
         "    elif generation.id.number == pool.parked and pool.removed:\n",
+        first=4,
     ),
 )

@@ -10,6 +10,7 @@ from srvd.core.actions import Action
 from srvd.core.events import Event, Resumed
 from tests.folk import Claims
 from tests.mortal import daemon_dies
+from tests.support import shares
 from tests.walk import one_walk
 from tests.world import World
 
@@ -40,7 +41,7 @@ class Mortal(Claims):
         world._at(world.now, die)
 
 
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("share", shares(10, slow=1))
 def test_a_walk_ends_well_though_its_daemon_dies_again_and_again(share: int) -> None:
-    for seed in SEEDS[share::4]:
+    for seed in SEEDS[share::10]:
         one_walk(seed, more=(Mortal,))

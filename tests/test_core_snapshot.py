@@ -22,6 +22,7 @@ from srvd.core.state.model import CERTIFICATES, Generation, House, Operation, Po
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.folk import Claims
+from tests.support import shares
 from tests.walk import one_walk
 from tests.world import World
 
@@ -63,9 +64,9 @@ def _spoil(house: House) -> None:
     house.operations.clear()
 
 
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("share", shares(12, slow=1))
 def test_a_walk_goes_on_the_same_with_a_state_that_was_carried(share: int) -> None:
-    for seed in SEEDS[share::4]:
+    for seed in SEEDS[share::12]:
         assert one_walk(seed, more=(Transplanted,)).transcript() == one_walk(seed).transcript(), f"seed {seed}"
 
 

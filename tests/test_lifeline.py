@@ -131,7 +131,7 @@ def test_where_the_c_library_cannot_be_called_nobody_is_harmed_by_the_signal(sta
     srvd.start()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("patience", [0, 600])
 def test_who_is_stuck_in_c_and_has_lost_both_is_ended_and_others_live_on(starter: Starter, patience: int) -> None:
     """A worker that keeps the interpreter's lock notices nothing: the kernel has to."""

@@ -10,11 +10,11 @@ from tests.conftest import Starter
 from tests.soak.plan import KINDS, plan
 from tests.soak.soak import CONFIG, Soak, complaints
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
-
 SEED = 4
 
 
+@pytest.mark.system
+@pytest.mark.long
 def test_whatever_happens_requests_are_lost_only_in_killed_processes(
     starter: Starter, capsys: pytest.CaptureFixture[str]
 ) -> None:

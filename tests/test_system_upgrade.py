@@ -164,6 +164,7 @@ def open_files(srvd: Srvd) -> dict[int, int]:
     }
 
 
+@pytest.mark.long
 def test_twenty_upgrades_under_load_lose_no_request_and_leak_nothing(old: Srvd, versions: Versions) -> None:
     versions.install("1.1")
     versions.install("1.2", BROKEN_IN_PLACE["when all is there"])

@@ -24,7 +24,7 @@ from tests.load import Load, load_on
 from tests.support import stays, wait_for
 from tests.systemd_box import UNITS, Box, CannotRun, Service, booted, run_for
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
 BROKEN = "raise RuntimeError('the deploy is broken')\n"

@@ -26,7 +26,7 @@ from tests.hostile.test_channels import two_pools
 from tests.load import load_on
 from tests.support import wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1200)]
 
 SECONDS = float(os.environ.get("SRVD_SIEGE_SECONDS", "15"))
 SEED = int(os.environ.get("SRVD_SIEGE_SEED", "1"))

@@ -9,17 +9,17 @@ from functools import partial
 
 import msgpack
 
-from srvd.core.events import Resumed, Word, WorkerGone, WorkerSaid, ZygoteGone
+from srvd.core.events import Resumed, WorkerGone, WorkerReport, WorkerSaid, ZygoteGone
 from srvd.core.model import Death, Phase
 from srvd.core.state import snapshot
-from srvd.core.state.model import NEVER, House
+from srvd.core.state.model import NEVER, SupervisorState
 from srvd.core.supervisor import Supervisor
 from srvd.ids import WorkerId
 from tests.folk import Child
 from tests.world import World
 
 
-def carried(house: House) -> House:
+def carried(house: SupervisorState) -> SupervisorState:
     """The same state, after it was bytes."""
     return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house)), strict_map_key=False))
 
@@ -54,10 +54,10 @@ def daemon_dies(world: World) -> None:
         world.feed(WorkerGone(child.id, Death(unseen=True)))
     for child in list(world.children.values()):
         if child.state == "serving" and child.id not in serving and known[child.id] is Phase.OPENING:
-            world.later(WorkerSaid(child.id, Word.SERVING), 0.1, 3.0)
+            world.later(WorkerSaid(child.id, WorkerReport.SERVING), 0.1, 3.0)
 
 
-def _outlives(world: World, house: House, child: Child) -> None:
+def _outlives(world: World, house: SupervisorState, child: Child) -> None:
     """Who has not begun to accept does not; of who was never known nothing is left, not even a report."""
     phase = _phase(house, child.id)
     if child.state in ("booting", "standby"):
@@ -66,7 +66,7 @@ def _outlives(world: World, house: House, child: Child) -> None:
         del world.children[child.id]
 
 
-def _phase(house: House, worker: WorkerId) -> Phase | None:
+def _phase(house: SupervisorState, worker: WorkerId) -> Phase | None:
     generation = house.pools[worker.pool].generations.get(worker.generation)
     known = generation.workers.get(worker.serial) if generation is not None else None
     return None if known is None else known.phase

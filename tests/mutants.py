@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "a worker is signalled after its death was reported",
         "reports/workers.py",
-        "    transitions.step(worker, Stimulus.EXITED, turn)\n",
-        "    transitions.step(worker, Stimulus.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
+        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n",
+        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
     ),
     Mutant(
         "a report is taken for that of whoever has the same pid",
@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     Mutant(
         "the workers that a dead zygote was asked for are waited for",
-        "reports/workers.py",
+        "reports/zygotes.py",
         "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.step(",
         "        if worker.phase is Phase.CANCELLED:\n            transitions.step(",
         first=1,
@@ -122,7 +122,7 @@ MUTANTS = (
     Mutant(
         "a worker that was stopped is never continued",
         "reports/stopped.py",
-        "    turn.do(TellWorker(worker.id, Told.WAKE))\n",
+        "    turn.do(TellWorker(worker.id, WorkerCommand.WAKE))\n",
         "",
         first=2,
     ),
@@ -193,8 +193,8 @@ MUTANTS = (
     Mutant(
         "the way back from a bake forgets the workers of the bad generation",
         "operations/rollout.py",
-        "    transitions.shift(bad, Impulse.RETIRE)\n",
-        "    transitions.shift(bad, Impulse.RETIRE)\n    bad.workers.clear()\n",
+        "    transitions.shift(bad, GenerationTrigger.RETIRE)\n",
+        "    transitions.shift(bad, GenerationTrigger.RETIRE)\n    bad.workers.clear()\n",
     ),
     Mutant(
         "a rollback that has committed still counts as parked",
@@ -313,7 +313,7 @@ MUTANTS = (
     ),
     Mutant(
         "a parked generation whose zygote has died is kept",
-        "reports/workers.py",
+        "reports/zygotes.py",
         "    elif generation.id.number == pool.parked:\n",
         "    elif generation.id.number == pool.parked and pool.removed:\n",
         first=4,

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings
-from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, Told
-from srvd.core.events import Event, Word, WorkerForked, WorkerGone, WorkerSaid, ZygoteGone, ZygoteLoaded
+from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, WorkerCommand
+from srvd.core.events import Event, WorkerForked, WorkerGone, WorkerReport, WorkerSaid, ZygoteGone, ZygoteLoaded
 from srvd.core.model import Revision
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import Performer
-from srvd.daemon.family.lock import Bond
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.family.lock import FamilyLock
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
@@ -46,7 +46,7 @@ def open_fds() -> dict[str, str]:
 
 
 class Stage:
-    def __init__(self, folder: Path, slots: int = 256, bond: Bond | None = None) -> None:
+    def __init__(self, folder: Path, slots: int = 256, bond: FamilyLock | None = None) -> None:
         self.before = open_fds()
         become_subreaper()
         self.folder = folder
@@ -97,13 +97,13 @@ class Stage:
     def fork(self, generation: GenerationId, serial: int, *, ready: bool = True) -> WorkerId:
         worker = WorkerId(*generation, serial)
         self.performer.perform(Fork(worker))
-        self.until(lambda: self.said(worker, Word.READY) if ready else self.of(WorkerForked, worker))
+        self.until(lambda: self.said(worker, WorkerReport.READY) if ready else self.of(WorkerForked, worker))
         return worker
 
     def serve(self, worker: WorkerId) -> tuple[str, int]:
         """Let it serve; the address."""
-        self.performer.perform(TellWorker(worker, Told.SERVE))
-        self.until(lambda: self.said(worker, Word.SERVING))
+        self.performer.perform(TellWorker(worker, WorkerCommand.SERVE))
+        self.until(lambda: self.said(worker, WorkerReport.SERVING))
         address: tuple[str, int] = self.listeners.of(self._revision, ())[0][1].getsockname()
         return address
 
@@ -121,7 +121,7 @@ class Stage:
 
     def hand_over(self) -> None:
         """Another program goes on with these processes, as after an exec: what was under way in this one is lost."""
-        former, kept = self.performer, Kept()
+        former, kept = self.performer, FdTable()
         carried = former.carry(kept)
         self.commons = Commons(self.bell, self.slots)
         self.loop.close()
@@ -156,7 +156,7 @@ class Stage:
         """The events of one kind about a zygote or a worker."""
         return [event for event in self.events if isinstance(event, kind) and tuple(event)[:1] == (subject,)]
 
-    def said(self, worker: WorkerId, word: Word) -> list[WorkerSaid]:
+    def said(self, worker: WorkerId, word: WorkerReport) -> list[WorkerSaid]:
         return [event for event in self.of(WorkerSaid, worker) if event.word is word]
 
     def pid(self, worker: WorkerId) -> int:

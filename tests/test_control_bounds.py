@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from srvd.client.connection import Client
-from srvd.daemon.control.admission import Gate, Seats, Seldom
+from srvd.daemon.control.admission import ConnectionSlots, LogLimiter, TokenBucket
 from srvd.daemon.control.server import Limits, Peer
 from srvd.errors import Busy, NoDaemon, SrvdError
 from srvd.linux import fds
@@ -202,7 +202,7 @@ def test_one_user_has_sixteen_seats_an_admin_four_more_and_the_next_is_told_to_w
 
 
 def test_seats_sixty_ordinary_ones_and_four_only_for_admins() -> None:
-    seats = Seats(Limits())
+    seats = ConnectionSlots(Limits())
     viewers = [Peer(1_000 + n // 16, 0, 0, "v", "viewer") for n in range(65)]
     taken = [seats.take(viewer) for viewer in viewers]
     assert taken == ["ordinary"] * 60 + [""] * 5
@@ -215,19 +215,19 @@ def test_seats_sixty_ordinary_ones_and_four_only_for_admins() -> None:
 
 
 def test_the_gate_lets_a_burst_through_and_then_a_rate() -> None:
-    gate = Gate(100, 8, 0.0)
+    gate = TokenBucket(100, 8, 0.0)
     assert [gate.pass_one(0.0) > 0 for _ in range(9)] == [False] * 8 + [True]
     assert gate.pass_one(0.0) == pytest.approx(0.02)
     assert [gate.pass_one(0.02) > 0 for _ in range(3)] == [False, False, True]
 
 
 def test_one_kind_of_thing_is_let_through_once_a_minute_and_kinds_are_bounded() -> None:
-    seldom = Seldom()
+    seldom = LogLimiter()
     assert [seldom.may("garbled", 1, now) for now in (0.0, 59.0, 60.0, 61.0)] == [True, False, True, False]
     assert seldom.may("garbled", 2, 61.0)
     for uid in range(1_000):
         seldom.may("garbled", uid, 61.0)
-    assert len(seldom._last) <= Seldom.MOST_KINDS
+    assert len(seldom._last) <= LogLimiter.MOST_KINDS
 
 
 def test_a_flood_of_a_thousand_connections_ends_and_the_socket_serves_on(tmp_path: Path) -> None:

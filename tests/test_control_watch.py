@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from srvd.client.connection import Client
-from srvd.client.reconnecting import Line
+from srvd.client.reconnecting import ReconnectingClient
 from srvd.core.actions import Level
-from srvd.daemon.control.event_log import MOST_BYTES, MOST_EVENTS, Ring
+from srvd.daemon.control.event_log import MOST_BYTES, MOST_EVENTS, EventLog
 from srvd.daemon.control.server import Limits
 from srvd.errors import NoDaemon
 from srvd.wire.commands import command
@@ -158,7 +158,7 @@ def farewell(fake: Fake, *, cut: bool) -> None:
 @pytest.mark.parametrize("since", [0, -1], ids=["all", "new"])
 def test_a_line_sees_each_event_once_over_an_upgrade(fake: Fake, since: int, cut: bool) -> None:
     publish(fake, 3)
-    with Line(fake.path) as line:
+    with ReconnectingClient(fake.path) as line:
         events = line.watch(["worker"], since, follow=True)
         with ThreadPoolExecutor() as pool:
             first = pool.submit(next, events)
@@ -171,7 +171,7 @@ def test_a_line_sees_each_event_once_over_an_upgrade(fake: Fake, since: int, cut
 
 
 def test_a_line_that_is_cut_by_another_daemon_says_so(fake: Fake) -> None:
-    with Line(fake.path) as line:
+    with ReconnectingClient(fake.path) as line:
         fake.do(lambda: setattr(fake.server, "_hello", fake.server._hello._replace(instance="another")))
         farewell(fake, cut=True)
         with pytest.raises(NoDaemon, match="without a word"):
@@ -187,7 +187,7 @@ def test_an_event_that_cannot_be_spelled_is_logged_and_leaves_no_gap(fake: Fake)
 
 
 def test_the_ring_is_bounded_in_events_and_in_bytes() -> None:
-    ring = Ring()
+    ring = EventLog()
     for _ in range(MOST_EVENTS + 5):
         ring.add(0.0, "worker", {})
     assert (ring.oldest, ring.newest, len(ring._entries)) == (6, MOST_EVENTS + 5, MOST_EVENTS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
-from srvd.core.state.model import Generation, House, Operation, Pool, Worker, Zygote
+from srvd.core.state.model import Generation, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.core.status.summary import Bulletin, Condition, bulletin
 from srvd.ids import GenerationId, WorkerId
 
 
-def house(serving: int = 2, workers: int = 2, *, started: bool = True) -> House:
+def house(serving: int = 2, workers: int = 2, *, started: bool = True) -> SupervisorState:
     """One pool of two workers, so many of which serve."""
-    found = House()
+    found = SupervisorState()
     found.started = started
     pool = found.pools["web"] = Pool(PoolSpec("web", workers=workers))
     generation = pool.generations[1] = Generation(GenerationId("web", 1), pool.spec, Revision(1))
@@ -23,7 +23,7 @@ def house(serving: int = 2, workers: int = 2, *, started: bool = True) -> House:
     return found
 
 
-def operation(found: House, kind: Kind, state: OpState, message: str = "") -> Operation:
+def operation(found: SupervisorState, kind: Kind, state: OpState, message: str = "") -> Operation:
     found.count += 1
     op = Operation(OpId(found.count), Order(kind), Actor(0, 1, "root"), 0.0)
     op.state = state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from srvd.core.actions import Fork
-from srvd.core.events import ForkRefused, Ordered, Started, Tick, Word, WorkerForked, WorkerSaid, ZygoteLoaded
+from srvd.core.events import ForkRefused, Ordered, Started, Tick, WorkerForked, WorkerReport, WorkerSaid, ZygoteLoaded
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Pid, PoolSpec, Revision
 from srvd.core.status.view import pool_map
 from srvd.core.supervisor import Supervisor
@@ -34,8 +34,8 @@ class Daemon:
         """One more worker comes to be, and serves."""
         worker = self.asked.pop(0)
         self.tell(WorkerForked(worker, Pid(1000 + worker.serial)))
-        self.tell(WorkerSaid(worker, Word.READY))
-        self.tell(WorkerSaid(worker, Word.SERVING))
+        self.tell(WorkerSaid(worker, WorkerReport.READY))
+        self.tell(WorkerSaid(worker, WorkerReport.SERVING))
 
     def fork_all(self) -> int:
         """The most that were asked for at a time."""

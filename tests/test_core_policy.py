@@ -7,7 +7,7 @@ import pytest
 from srvd.core import backoff
 from srvd.core.model import Death, Headroom, Phase, PoolSpec, Strategy
 from srvd.core.operations.rollout import choose
-from srvd.core.state.model import NEVER, Breaker, Worker
+from srvd.core.state.model import NEVER, Backoff, Worker
 from srvd.ids import WorkerId
 
 GIB = 1 << 30
@@ -43,7 +43,7 @@ def test_the_jitter_spreads_pools_and_replays() -> None:
 
 
 def test_a_strike_sets_the_wait_and_says_why() -> None:
-    breaker = Breaker()
+    breaker = Backoff()
     backoff.strike(breaker, 10.0, 10.1, 1, "it could not boot")
     assert (breaker.strikes, breaker.last, breaker.until, breaker.reason) == (1, 10.1, -NEVER, "it could not boot")
     backoff.strike(breaker, 10.1, 10.2, 1, "again")
@@ -65,14 +65,14 @@ def test_a_strike_sets_the_wait_and_says_why() -> None:
     ],
 )
 def test_strikes_count_attempts_and_a_minute_of_health_begins_anew(asked: float, died: float, strikes: int) -> None:
-    breaker = Breaker()
+    breaker = Backoff()
     breaker.strikes, breaker.last = 3, 10.0
     backoff.strike(breaker, asked, died, 1, "")
     assert breaker.strikes == strikes
 
 
 def test_a_burst_of_refused_forks_is_one_refusal() -> None:
-    breaker = Breaker()
+    breaker = Backoff()
     for _ in range(8):
         backoff.refusal(breaker, 10.0, 1, "EAGAIN")
     assert (breaker.refusals, breaker.strikes) == (1, 0)
@@ -83,7 +83,7 @@ def test_a_burst_of_refused_forks_is_one_refusal() -> None:
 
 def test_refused_forks_are_given_up_after_some_twelve_seconds() -> None:
     for seed in range(20):
-        breaker, now = Breaker(), 0.0
+        breaker, now = Backoff(), 0.0
         while not backoff.is_hopeless(breaker):
             backoff.refusal(breaker, now, seed, "EAGAIN")
             last, now = now, breaker.until
@@ -92,14 +92,14 @@ def test_refused_forks_are_given_up_after_some_twelve_seconds() -> None:
 
 @pytest.mark.parametrize(("strikes", "hopeless", "crashing"), [(0, 0, 0), (2, 0, 0), (3, 1, 0), (4, 1, 0), (5, 1, 1)])
 def test_three_strikes_end_an_order_and_five_are_a_crash_loop(strikes: int, hopeless: bool, crashing: bool) -> None:
-    breaker = Breaker()
+    breaker = Backoff()
     breaker.strikes = strikes
     assert backoff.is_hopeless(breaker) == hopeless
     assert backoff.is_crashing(breaker) == crashing
 
 
 def test_who_has_no_strike_is_never_forgiven_and_needs_not_be() -> None:
-    breaker = Breaker()
+    breaker = Backoff()
     assert backoff.forgiven_at(breaker) == NEVER
     backoff.strike(breaker, 10.0, 11.0, 1, "")
     assert backoff.forgiven_at(breaker) == 11.0 + backoff.FORGIVEN_AFTER

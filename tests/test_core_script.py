@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from srvd.core import actions, events
-from srvd.core.actions import Action, Note, TellWorker, Told
-from srvd.core.events import Event, Started, Tick, Word, WorkerGone, WorkerSaid
+from srvd.core.actions import Action, Note, TellWorker, WorkerCommand
+from srvd.core.events import Event, Started, Tick, WorkerGone, WorkerReport, WorkerSaid
 from srvd.core.model import Death
 from srvd.core.trace import read, spell
 from srvd.ids import GenerationId, WorkerId
@@ -78,16 +78,16 @@ def test_every_event_and_action_is_one_of_the_two_unions() -> None:
 
 
 def test_what_is_not_said_has_its_default() -> None:
-    assert spell(TellWorker(WorkerId("web", 1, 2), Told.SERVE)) == "TellWorker worker=web/1#2 told=serve"
+    assert spell(TellWorker(WorkerId("web", 1, 2), WorkerCommand.SERVE)) == "TellWorker worker=web/1#2 told=serve"
     assert spell(Tick()) == "Tick"
     assert read("WorkerGone worker=web/1#2 death=(Death)") == WorkerGone(WorkerId("web", 1, 2), Death())
 
 
 def test_text_is_quoted_only_where_it_could_be_misread() -> None:
     worker = WorkerId("web", 1, 2)
-    assert spell(WorkerSaid(worker, Word.FAILED, "boom")) == "WorkerSaid worker=web/1#2 word=failed text=boom"
-    assert spell(WorkerSaid(worker, Word.FAILED, "no")) == 'WorkerSaid worker=web/1#2 word=failed text="no"'
-    assert spell(WorkerSaid(worker, Word.FAILED, "a\nb …")).endswith(r'text="a\nb …"')
+    assert spell(WorkerSaid(worker, WorkerReport.FAILED, "boom")) == "WorkerSaid worker=web/1#2 word=failed text=boom"
+    assert spell(WorkerSaid(worker, WorkerReport.FAILED, "no")) == 'WorkerSaid worker=web/1#2 word=failed text="no"'
+    assert spell(WorkerSaid(worker, WorkerReport.FAILED, "a\nb …")).endswith(r'text="a\nb …"')
 
 
 def test_a_number_in_a_note_stays_a_number_and_its_text_a_text() -> None:

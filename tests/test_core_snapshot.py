@@ -18,7 +18,7 @@ from srvd.core.events import Event
 from srvd.core.model import Death, Kind, Order, Phase
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import CERTIFICATES, Generation, House, Operation, Pool, Worker
+from srvd.core.state.model import CERTIFICATES, Generation, Operation, Pool, SupervisorState, Worker
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.folk import Claims
@@ -30,7 +30,7 @@ STATES = Path(__file__).parent / "states"
 SEEDS = range(24)
 
 
-def carried(house: House) -> House:
+def carried(house: SupervisorState) -> SupervisorState:
     """The same state, after it was bytes."""
     return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house)), strict_map_key=False))
 
@@ -54,7 +54,7 @@ class Transplanted(Claims):
             assert self.count or self.world.events < 200, "nobody was transplanted"
 
 
-def _spoil(house: House) -> None:
+def _spoil(house: SupervisorState) -> None:
     """What is still looked up in the former state is found out."""
     for pool in house.pools.values():
         for worker in pool.workers():
@@ -70,7 +70,7 @@ def test_a_walk_goes_on_the_same_with_a_state_that_was_carried(share: int) -> No
         assert one_walk(seed, more=(Transplanted,)).transcript() == one_walk(seed).transcript(), f"seed {seed}"
 
 
-def busy_house() -> House:
+def busy_house() -> SupervisorState:
     """A state with a bit of everything in it: a reload under way, deaths, history, a size that was ordered."""
     world = World(7)
     world.start()
@@ -180,7 +180,7 @@ def test_an_attribute_that_is_not_declared_is_not_lost_in_silence() -> None:
         snapshot.dump(house)
 
 
-@pytest.mark.parametrize("cls", [House, Pool, Generation, Worker, Operation])
+@pytest.mark.parametrize("cls", [SupervisorState, Pool, Generation, Worker, Operation])
 def test_every_record_of_the_core_can_be_carried(cls: type) -> None:
     assert codec(cls)
 

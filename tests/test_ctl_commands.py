@@ -19,7 +19,7 @@ import pytest
 
 from srvd import __version__
 from srvd.client.find import Named
-from srvd.client.reconnecting import Line
+from srvd.client.reconnecting import ReconnectingClient
 from srvd.ctl.commands import Asked, _interrupted
 from srvd.ctl.stacks import told
 from srvd.ctl.views import _strength
@@ -352,11 +352,13 @@ def test_an_interrupted_stop_is_told_how_to_hurry_it_not_how_to_take_it_back() -
     line = SimpleNamespace(operation=3)
     (stop,) = [entry for entry in COMMANDS if entry.name == "stop"]
     (wait,) = [entry for entry in COMMANDS if entry.name == "op.wait"]
-    told = _interrupted(cast(Line, line), Asked(stop, {}, Named(), as_json=False))
+    told = _interrupted(cast(ReconnectingClient, line), Asked(stop, {}, Named(), as_json=False))
     assert told.message == "stop: interrupted; operation 3 goes on"
     assert "srvctl stop --now" in told.hint
     assert "cancel" not in told.hint
-    assert _interrupted(cast(Line, line), Asked(wait, {}, Named(), as_json=False)).message.startswith("op wait: ")
+    assert _interrupted(cast(ReconnectingClient, line), Asked(wait, {}, Named(), as_json=False)).message.startswith(
+        "op wait: "
+    )
 
 
 def _sleeps(pid: int) -> bool:

@@ -14,7 +14,7 @@ from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import Performer
-from srvd.daemon.dispatcher import Engine
+from srvd.daemon.dispatcher import Dispatcher
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.linux.scoreboard import Bell
@@ -35,7 +35,7 @@ class Stage:
         performer = Performer(
             self.loop, self.commons, self.listeners, lambda _: None, lambda: None, lambda _, line: None
         )
-        self.engine = Engine(self.core, performer, self.listeners, Log(log))
+        self.engine = Dispatcher(self.core, performer, self.listeners, Log(log))
         self.engine.answers = self  # type: ignore[assignment]  # only `answered` is asked of it
         self.engine.headroom = lambda names: ()
         self.engine.on_ready = lambda: None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from srvd.daemon.family.lock import Bond
-from srvd.daemon.fd_table import Kept
-from srvd.daemon.recovery.fd_store import Deposit, find
+from srvd.daemon.family.lock import FamilyLock
+from srvd.daemon.fd_table import FdTable
+from srvd.daemon.recovery.fd_store import StoreCopy, find
 from srvd.daemon.recovery.state_file import HEADER, LIMIT, Sealed, seal, unseal
 from srvd.errors import Unsupported
 from srvd.linux.rendezvous import new_name
@@ -28,13 +28,13 @@ def lock() -> Iterator[int]:
 
 
 @pytest.fixture
-def deposit() -> Iterator[Deposit]:
-    made = Deposit.create(new_name(), WITH_STORE)
+def deposit() -> Iterator[StoreCopy]:
+    made = StoreCopy.create(new_name(), WITH_STORE)
     yield made
     made.close()
 
 
-def _fd(deposit: Deposit, lock: int) -> int:
+def _fd(deposit: StoreCopy, lock: int) -> int:
     return next(fd for name, fd in deposit.to_store(lock).items() if name.startswith("srvd/state/"))
 
 
@@ -43,7 +43,7 @@ def _given_back(table: dict[str, int]) -> Unit:
     return Unit(store=8, passed=tuple(Passed(name, os.dup(fd)) for name, fd in table.items()))
 
 
-def test_what_was_written_last_is_read(deposit: Deposit) -> None:
+def test_what_was_written_last_is_read(deposit: StoreCopy) -> None:
     assert deposit.read() is None
     for stamp, size in ((1, 100), (2, 5), (3, 100_000), (4, 0), (5, 70)):
         state = Sealed(stamp, bytes([stamp]) * size)
@@ -53,7 +53,7 @@ def test_what_was_written_last_is_read(deposit: Deposit) -> None:
 
 @pytest.mark.parametrize("bytes_written", [0, 1, 4096, 9_000])
 def test_a_daemon_that_dies_while_it_writes_leaves_the_former_state(
-    deposit: Deposit, lock: int, monkeypatch: pytest.MonkeyPatch, bytes_written: int
+    deposit: StoreCopy, lock: int, monkeypatch: pytest.MonkeyPatch, bytes_written: int
 ) -> None:
     for stamp in (1, 2):
         deposit.write(seal(Sealed(stamp, bytes([stamp]) * 9_000)))
@@ -81,13 +81,13 @@ def test_a_daemon_that_dies_while_it_writes_leaves_the_former_state(
     assert deposit.read() == Sealed(5, b"whole")
 
 
-def test_a_copy_takes_no_more_memory_than_it_has_bytes(deposit: Deposit, lock: int) -> None:
+def test_a_copy_takes_no_more_memory_than_it_has_bytes(deposit: StoreCopy, lock: int) -> None:
     for stamp in (1, 2):
         deposit.write(seal(Sealed(stamp, b"x" * 5000)))
     assert os.fstat(_fd(deposit, lock)).st_blocks * 512 <= 6 * os.sysconf("SC_PAGESIZE")
 
 
-def test_what_is_void_is_neither_read_nor_kept(deposit: Deposit, lock: int) -> None:
+def test_what_is_void_is_neither_read_nor_kept(deposit: StoreCopy, lock: int) -> None:
     assert len(deposit.to_store(lock)) == 2
     deposit.write(seal(Sealed(1, b"old")))
     deposit.clear()
@@ -97,7 +97,7 @@ def test_what_is_void_is_neither_read_nor_kept(deposit: Deposit, lock: int) -> N
     assert len(deposit.to_store(lock)) == 2
 
 
-def test_the_next_daemon_finds_family_lock_and_state(deposit: Deposit, lock: int) -> None:
+def test_the_next_daemon_finds_family_lock_and_state(deposit: StoreCopy, lock: int) -> None:
     deposit.write(seal(Sealed(7, b"the state")))
     table = deposit.to_store(lock)
     assert not any(deposit.family in name for name in table)  # whoever may ask systemd sees the names
@@ -112,10 +112,10 @@ def test_the_next_daemon_finds_family_lock_and_state(deposit: Deposit, lock: int
     found.deposit.close()
 
 
-def test_what_is_of_no_use_is_closed(deposit: Deposit, lock: int) -> None:
+def test_what_is_of_no_use_is_closed(deposit: StoreCopy, lock: int) -> None:
     deposit.write(seal(Sealed(7, b"the state")))
     whole = deposit.to_store(lock)
-    empty = Deposit.create(new_name(), WITH_STORE)
+    empty = StoreCopy.create(new_name(), WITH_STORE)
     state, family = sorted(whole, reverse=True)
     for table in (
         empty.to_store(lock),
@@ -131,12 +131,12 @@ def test_what_is_of_no_use_is_closed(deposit: Deposit, lock: int) -> None:
     empty.close()
 
 
-def test_it_is_handed_over_to_another_program(deposit: Deposit) -> None:
+def test_it_is_handed_over_to_another_program(deposit: StoreCopy) -> None:
     deposit.write(seal(Sealed(7, b"the state")))
-    kept = Kept()
+    kept = FdTable()
     deposit.carry(kept)
-    assert Deposit.resume(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
-    fresh = Deposit.resume(deposit.family, WITH_STORE, Kept())  # the former program had none
+    assert StoreCopy.resume(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
+    fresh = StoreCopy.resume(deposit.family, WITH_STORE, FdTable())  # the former program had none
     assert fresh.is_kept
     assert fresh.read() is None
     fresh.close()
@@ -150,7 +150,7 @@ def test_a_full_disk_takes_the_name_of_a_family_only_if_it_is_nowhere_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    bond = Bond.open(str(tmp_path / "family"), is_deposited=is_deposited)
+    bond = FamilyLock.open(str(tmp_path / "family"), is_deposited=is_deposited)
     assert bond.is_held
     assert bool(bond.rendezvous) == is_deposited
     bond.renew()
@@ -159,7 +159,7 @@ def test_a_full_disk_takes_the_name_of_a_family_only_if_it_is_nowhere_else(
 
 
 def test_a_lock_that_is_not_found_by_its_path_is_known_to_be_so(tmp_path: Path) -> None:
-    bond = Bond.open(str(tmp_path / "family"))
+    bond = FamilyLock.open(str(tmp_path / "family"))
     seen = [bond.is_in_place]
     (tmp_path / "family").unlink()
     seen.append(bond.is_in_place)
@@ -171,7 +171,7 @@ def test_a_lock_that_is_not_found_by_its_path_is_known_to_be_so(tmp_path: Path) 
 
 
 def test_without_a_store_there_is_none() -> None:
-    for none in (Deposit.create(new_name(), Unit()), Deposit.create("", WITH_STORE)):
+    for none in (StoreCopy.create(new_name(), Unit()), StoreCopy.create("", WITH_STORE)):
         assert not none.is_kept
         assert none.to_store(0) == {}
         none.clear()
@@ -187,7 +187,7 @@ def test_a_state_is_whole_or_none() -> None:
             unseal(raw)
 
 
-def test_a_length_that_is_a_lie_is_not_believed(deposit: Deposit, lock: int) -> None:
+def test_a_length_that_is_a_lie_is_not_believed(deposit: StoreCopy, lock: int) -> None:
     deposit.write(seal(Sealed(1, b"x")))
     fd = _fd(deposit, lock)
     place = os.pread(fd, 4096, 0).index(b"srvd 1")

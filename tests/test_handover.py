@@ -23,16 +23,16 @@ from srvd.daemon.children import commons, worker, zygotes
 from srvd.daemon.children.output import Output, Read
 from srvd.daemon.children.performer import Family
 from srvd.daemon.control import server
-from srvd.daemon.control.event_log import Events, Ring
-from srvd.daemon.control.idempotency import Idems, Remembered
-from srvd.daemon.control.idempotency import Kept as KeptOrder
+from srvd.daemon.control.event_log import EventLog, Events
+from srvd.daemon.control.idempotency import IdempotencyKeys, Remembered
+from srvd.daemon.control.idempotency import SavedKey as KeptOrder
 from srvd.daemon.control.requests import Memory
 from srvd.daemon.control.socket_path import Held
 from srvd.daemon.family import lock
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.listener import Key, Plan
-from srvd.daemon.listeners import Carried, Listening
+from srvd.daemon.listeners import ListenerState, Listening
 from srvd.daemon.upgrade.program import Program, this_program
 from srvd.errors import Unsupported
 from srvd.ids import GenerationId, WorkerId
@@ -68,9 +68,9 @@ def config(folder: Path) -> Config:
 def shell(made: Config) -> Shell:
     generation, first = GenerationId("web", 1), WorkerId("web", 1, 1)
     keys = Key(Address("inet", "127.0.0.1", 0), "web.0"), Key(Address("unix", "/run/shop.sock"))
-    ring = Ring()
+    ring = EventLog()
     ring.add(1.0, "worker", {"text": "web/1#1 is there"})
-    idems = Idems()
+    idems = IdempotencyKeys()
     idems.remember(0, "a key", Remembered("scale", {"size": 3, "wait": True}, 2))
     return Shell(
         version="0.1.0",
@@ -82,21 +82,24 @@ def shell(made: Config) -> Shell:
         configs={Revision(1): made},
         current=Revision(1),
         listening=Listening(
-            (Carried(keys[0], None, False, False), Carried(keys[1], PathId("/run/shop.sock", 1, 2), True, False)),
+            (
+                ListenerState(keys[0], None, False, False),
+                ListenerState(keys[1], PathId("/run/shop.sock", 1, 2), True, False),
+            ),
             {Revision(1): tuple(Plan("web", key, 2048, 0o666, False) for key in keys)},
             (Passed("web", 3),),
         ),
         family=Family(
             {generation: Revision(1)},
-            (zygotes.Carried(generation, 10, True, True, False, Read(b"half a l", b"a line\n\xff")),),
-            (worker.Carried(first, 0, 11, ready=True), worker.Carried(first._replace(serial=2), 1)),
-            (commons.Carried(generation, 8, 1, 77),),
+            (zygotes.ZygoteState(generation, 10, True, True, False, Read(b"half a l", b"a line\n\xff")),),
+            (worker.WorkerState(first, 0, 11, ready=True), worker.WorkerState(first._replace(serial=2), 1)),
+            (commons.CommonsState(generation, 8, 1, 77),),
         ),
         overdue={first: 3.25},
-        control=server.Carried("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
+        control=server.ControlState("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
         unit=Unit(),
         stored=("srvd/listener/web",),
-        bond=lock.Carried("/run/srvd.sock.family", "srvd-0"),
+        bond=lock.FamilyLockState("/run/srvd.sock.family", "srvd-0"),
     )
 
 
@@ -173,7 +176,7 @@ def test_every_record_can_be_carried(record: type) -> None:
 def test_descriptors_are_taken_by_name_and_close_on_exec() -> None:
     read, write = os.pipe()
     os.set_inheritable(read, True)
-    kept = Kept()
+    kept = FdTable()
     kept.give("one", read)
     with pytest.raises(AssertionError):
         kept.give("one", write)
@@ -189,7 +192,7 @@ def test_descriptors_are_taken_by_name_and_close_on_exec() -> None:
 
 
 def test_a_ring_goes_on_with_its_numbers() -> None:
-    ring, again = Ring(), Ring()
+    ring, again = EventLog(), EventLog()
     for number in range(1100):
         ring.add(float(number), "pool" if number % 2 else "worker", {"text": str(number)})
     again.resume(ring.carry())
@@ -198,8 +201,8 @@ def test_a_ring_goes_on_with_its_numbers() -> None:
     again.add(0.0, "worker", {})
     assert (again.oldest, again.newest) == (102, 1101)
     assert again.last_of(frozenset({"pool"})) == 1100
-    empty = Ring()
-    empty.resume(Ring().carry())
+    empty = EventLog()
+    empty.resume(EventLog().carry())
     assert (empty.oldest, empty.newest) == (1, 0)
 
 

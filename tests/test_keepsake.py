@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 import srvd
-from srvd.daemon.upgrade.source_archive import Keepsake, is_keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive, is_keepsake
 
 FOLDER = str(Path(srvd.__file__).parent.parent)
 
 
 @pytest.fixture
-def kept() -> Iterator[Keepsake]:
-    made = Keepsake()
+def kept() -> Iterator[SourceArchive]:
+    made = SourceArchive()
     assert made.path == ""
     yield made
     os.close(made.fd)
 
 
-def test_python_imports_from_it(kept: Keepsake) -> None:
+def test_python_imports_from_it(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
     code = f"import sys; sys.path.insert(0, {kept.path!r}); import srvd.daemon.main as m; print(m.__file__)"
     done = subprocess.run(
@@ -35,7 +35,7 @@ def test_python_imports_from_it(kept: Keepsake) -> None:
     assert done.stdout.strip() == f"{kept.path}/srvd/daemon/main.py", done.stderr
 
 
-def test_it_is_a_whole_archive_of_every_module(kept: Keepsake) -> None:
+def test_it_is_a_whole_archive_of_every_module(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
     with zipfile.ZipFile(kept.path) as archive:
         assert archive.testzip() is None
@@ -44,7 +44,7 @@ def test_it_is_a_whole_archive_of_every_module(kept: Keepsake) -> None:
         }
 
 
-def test_what_was_replaced_already_is_not_kept(kept: Keepsake, tmp_path: Path) -> None:
+def test_what_was_replaced_already_is_not_kept(kept: SourceArchive, tmp_path: Path) -> None:
     package = tmp_path / "srvd"
     package.mkdir()
     (package / "__init__.py").write_text("name = 'srvd'")
@@ -54,12 +54,12 @@ def test_what_was_replaced_already_is_not_kept(kept: Keepsake, tmp_path: Path) -
     assert kept.path == ""
 
 
-def test_what_is_not_there_is_not_kept(kept: Keepsake, tmp_path: Path) -> None:
+def test_what_is_not_there_is_not_kept(kept: SourceArchive, tmp_path: Path) -> None:
     kept.fill(str(tmp_path), time.time())
     assert kept.path == ""
 
 
-def test_a_keepsake_is_known_by_its_path(kept: Keepsake) -> None:
+def test_a_keepsake_is_known_by_its_path(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
     assert is_keepsake(kept.path)
     assert not is_keepsake(FOLDER)

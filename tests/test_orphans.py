@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from srvd.core.events import ZygoteGone
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.children.stack_file import make_file
 from srvd.daemon.family.callers import Calls, Orphan
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.recovery import late_callers
-from srvd.daemon.recovery.late_callers import Latecomers
-from srvd.daemon.recovery.rejects import Stray
+from srvd.daemon.recovery.late_callers import LateCallers
+from srvd.daemon.recovery.rejects import Reject
 from srvd.errors import SystemRefused
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux import deadman, fds, process, rendezvous
@@ -54,7 +54,7 @@ class Family:
     """A stage whose daemon can die, and the calls of those who are left."""
 
     def __init__(self, folder: Path) -> None:
-        self.bond = Bond.open(str(folder / "control.sock.family"))
+        self.bond = FamilyLock.open(str(folder / "control.sock.family"))
         self.stage = Stage(folder, bond=self.bond)
         self.heard: list[Orphan] = []
         self.calls: Calls | None = None
@@ -173,12 +173,12 @@ def test_the_family_is_known_to_live_by_its_lock(home: Family, tmp_path: Path) -
     home.stage.serve(worker)
     home.die()
     os.close(home.bond.lock)  # the daemon's own
-    again = Bond.open(str(tmp_path / "control.sock.family"))
+    again = FamilyLock.open(str(tmp_path / "control.sock.family"))
     assert not again.is_held
     assert again.rendezvous == home.bond.rendezvous
     home.bond = again
     again.join()
-    third = Bond.open(str(tmp_path / "control.sock.family"))
+    third = FamilyLock.open(str(tmp_path / "control.sock.family"))
     assert not third.is_held
     third.close(remove=False)
     home.wait_call(worker).dismiss()
@@ -334,7 +334,7 @@ def test_whoever_says_nothing_that_makes_sense_is_not_of_the_family(home: Family
 
 
 def _claim(pool: str) -> bytes:
-    return links.encode(links.Here(pool, 1, 1, False, [], []))
+    return links.encode(links.CallHome(pool, 1, 1, False, [], []))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -379,13 +379,13 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
     calls = Calls(home.bond.rendezvous, USERS)
     heard: list[int] = []
 
-    class Counted(Latecomers):
+    class Counted(LateCallers):
         def _heard(self) -> list[Orphan]:
             found = super()._heard()
             heard.append(len(found))
             return found
 
-    late = Counted(calls, stage.performer, House(), lambda event: None, [])
+    late = Counted(calls, stage.performer, SupervisorState(), lambda event: None, [])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -406,13 +406,13 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_callers, "STRAYS", 2.0)
     calls = Calls(home.bond.rendezvous, USERS)
-    late = Latecomers(calls, home.stage.performer, House(), lambda event: None, [])
+    late = LateCallers(calls, home.stage.performer, SupervisorState(), lambda event: None, [])
     late.attach(home.stage.loop)
     sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
     try:
         for sleeper in sleepers:
             for _ in range(2):  # it called, and its zygote named it
-                late._add([Stray(sleeper.pid, process.open_pidfd(sleeper.pid))])
+                late._add([Reject(sleeper.pid, process.open_pidfd(sleeper.pid))])
             home.stage.spin(1.2)
         assert sleepers[0].wait(1) == -signal.SIGKILL
         assert sleepers[1].poll() is None

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from srvd.core.model import Phase, Pid, PoolSpec, Revision
-from srvd.core.state.model import Generation, House, Pool, Worker
+from srvd.core.state.model import Generation, Pool, SupervisorState, Worker
 from srvd.daemon.watch import headroom
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import LaneFacts
@@ -33,14 +33,14 @@ def test_the_memory_of_a_worker_is_what_the_system_says_it_is(stage: Stage) -> N
     assert workers.facts(worker) == LaneFacts()
 
 
-def house(stage: Stage, worker: WorkerId) -> House:
+def house(stage: Stage, worker: WorkerId) -> SupervisorState:
     """A house in which this worker serves."""
     spec = PoolSpec("web")
     pool = Pool(spec)
     generation = Generation(GenerationId(worker.pool, worker.generation), spec, Revision(1))
     generation.workers[1] = Worker(worker, 0.0, 0.0, Phase.SERVING, Pid(stage.pid(worker)))
     pool.generations[generation.id.number] = generation
-    found = House(limit=10)
+    found = SupervisorState(limit=10)
     found.pools["web"] = pool
     return found
 
@@ -57,7 +57,7 @@ def test_headroom_says_what_is_there_and_what_one_more_worker_costs(stage: Stage
 
 def test_a_limit_of_the_control_group_bounds_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headroom, "memory_left", lambda: 12345)
-    ((_, web),) = headroom.headroom(House(limit=10), ["web"])
+    ((_, web),) = headroom.headroom(SupervisorState(limit=10), ["web"])
     assert web.available_bytes == 12345
 
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_measured_is_absent(monkeypatch: pytest.MonkeyPatch) -> N
         raise FileNotFoundError("/proc/meminfo")  # as under ProcSubset=pid
 
     monkeypatch.setattr(psutil, "virtual_memory", refuse)
-    assert headroom.headroom(House(limit=10), ["web"]) == ()
+    assert headroom.headroom(SupervisorState(limit=10), ["web"]) == ()
 
 
 def _pss(pid: int) -> int:

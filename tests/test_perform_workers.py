@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from srvd.core.actions import Fork, KillWorker, KillZygote, StopZygote, TellWorker, Told
+from srvd.core.actions import Fork, KillWorker, KillZygote, StopZygote, TellWorker, WorkerCommand
 from srvd.core.events import (
     ForkRefused,
-    Word,
     WorkerForked,
     WorkerGone,
+    WorkerReport,
     WorkerSaid,
     ZygoteFailed,
     ZygoteGone,
@@ -77,12 +77,16 @@ def test_a_worker_is_forked_ready_serves_drains_and_leaves(stage: Stage) -> None
     worker = stage.fork(generation, 1)
     address = stage.serve(worker)
     assert answer(stage, ask(address)).endswith(b"ok")
-    stage.performer.perform(TellWorker(worker, Told.DRAIN, 5.0))
+    stage.performer.perform(TellWorker(worker, WorkerCommand.DRAIN, 5.0))
     death = stage.gone(worker).death
     assert (death.exit_code, death.signal, death.requests, death.request_line) == (0, None, 1, "")
     kinds = [type(event).__name__ for event in stage.events if tuple(event)[:1] == (worker,)]
     assert (kinds[0], kinds[-1]) == ("WorkerForked", "WorkerGone")
-    assert [said.word for said in stage.of(WorkerSaid, worker)] == [Word.READY, Word.SERVING, Word.BYE]
+    assert [said.word for said in stage.of(WorkerSaid, worker)] == [
+        WorkerReport.READY,
+        WorkerReport.SERVING,
+        WorkerReport.BYE,
+    ]
 
 
 def test_what_an_application_does_at_its_end_is_done_when_a_worker_leaves(stage: Stage) -> None:
@@ -91,7 +95,7 @@ def test_what_an_application_does_at_its_end_is_done_when_a_worker_leaves(stage:
     source += GOOD.replace("    start", "    threading.Thread(target=threading.Event().wait).start()\n    start", 1)
     worker = stage.fork(stage.load(source), 1)
     answer(stage, ask(stage.serve(worker)))
-    stage.performer.perform(TellWorker(worker, Told.DRAIN, 5.0))
+    stage.performer.perform(TellWorker(worker, WorkerCommand.DRAIN, 5.0))
     assert stage.gone(worker).death.exit_code == 0
     assert stage.log_of(worker).endswith("flushed")
 
@@ -106,21 +110,21 @@ def test_a_worker_that_boots_is_ended_with_its_link_and_by_no_order(stage: Stage
 
     slow = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n" + GOOD
     worker = stage.fork(stage.load(slow, preload="off"), 1, ready=False)
-    stage.performer.perform(TellWorker(worker, Told.REOPEN))
+    stage.performer.perform(TellWorker(worker, WorkerCommand.REOPEN))
     (stage.folder / "go").touch()
-    stage.until(lambda: stage.said(worker, Word.READY))
-    stage.until(lambda: stage.said(worker, Word.REOPENED))
+    stage.until(lambda: stage.said(worker, WorkerReport.READY))
+    stage.until(lambda: stage.said(worker, WorkerReport.REOPENED))
     assert not stage.of(WorkerGone, worker)
 
 
 def test_a_probe_is_answered_by_the_application(stage: Stage) -> None:
     healthy = stage.fork(stage.load(health="/healthz"), 1)
-    stage.performer.perform(TellWorker(healthy, Told.PROBE, 5.0))
-    assert stage.until(lambda: stage.said(healthy, Word.HEALTHY))
+    stage.performer.perform(TellWorker(healthy, WorkerCommand.PROBE, 5.0))
+    assert stage.until(lambda: stage.said(healthy, WorkerReport.HEALTHY))
     source = "def app(environ, start_response):\n    start_response('500 Oh', [])\n    return []\n"
     ill = stage.fork(stage.load(source, health="/healthz"), 1)
-    stage.performer.perform(TellWorker(ill, Told.PROBE, 5.0))
-    (said,) = stage.until(lambda: stage.said(ill, Word.UNHEALTHY))
+    stage.performer.perform(TellWorker(ill, WorkerCommand.PROBE, 5.0))
+    (said,) = stage.until(lambda: stage.said(ill, WorkerReport.UNHEALTHY))
     assert "/healthz" in said.text
 
 
@@ -151,7 +155,7 @@ def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> Non
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
     stage.until(lambda: stage.performer.workers.facts(worker).busy)
-    stage.performer.perform(TellWorker(worker, Told.DUMP))
+    stage.performer.perform(TellWorker(worker, WorkerCommand.DUMP))
     stage.until(lambda: "app1.py" in stage.log_of(worker))
     gone = stage.kill(worker, dump=True)
     assert gone.death.signal == signal.SIGKILL
@@ -179,7 +183,7 @@ def test_what_a_worker_told_before_is_in_its_certificate_after_another_program_c
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
     stage.until(lambda: stage.performer.workers.facts(worker).busy)
-    stage.performer.perform(TellWorker(worker, Told.DUMP))
+    stage.performer.perform(TellWorker(worker, WorkerCommand.DUMP))
     stage.until(lambda: "in app" in stage.log_of(worker))
     stage.hand_over()
     assert "in app" in stage.kill(worker).death.stacks
@@ -263,7 +267,7 @@ def test_workers_of_a_killed_zygote_serve_on_and_their_ends_are_known(stage: Sta
     os.kill(stage.zygote_pid(generation), signal.SIGKILL)
     assert stage.gone(generation).cause == "signal 9"
     assert answer(stage, ask(address)).endswith(b"ok")
-    stage.performer.perform(TellWorker(first, Told.DRAIN, 5.0))
+    stage.performer.perform(TellWorker(first, WorkerCommand.DRAIN, 5.0))
     assert stage.gone(first).death.exit_code == 0
     os.kill(stage.pid(second), signal.SIGTERM)
     assert stage.gone(second).death.signal in (None, signal.SIGTERM)
@@ -346,7 +350,7 @@ def test_two_hundred_workers_are_forked_and_ended(stage: Stage, capsys: pytest.C
     began = time.monotonic()
     for worker in asked:
         stage.performer.perform(Fork(worker))
-    stage.until(lambda: all(stage.said(worker, Word.READY) for worker in asked), within=60)
+    stage.until(lambda: all(stage.said(worker, WorkerReport.READY) for worker in asked), within=60)
     took = time.monotonic() - began
     began = time.monotonic()
     sizes = [stage.performer.workers.rss(worker) for worker in asked]
@@ -415,7 +419,11 @@ def test_actions_on_what_is_gone_do_nothing(stage: Stage) -> None:
     generation = stage.load()
     worker = stage.fork(generation, 1)
     stage.kill(worker)
-    for action in (KillWorker(worker, dump=True), TellWorker(worker, Told.SERVE), TellWorker(worker, Told.DUMP)):
+    for action in (
+        KillWorker(worker, dump=True),
+        TellWorker(worker, WorkerCommand.SERVE),
+        TellWorker(worker, WorkerCommand.DUMP),
+    ):
         stage.performer.perform(action)
     stage.performer.perform(KillZygote(generation))
     stage.gone(generation)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from srvd.config.settings import PoolSettings
 from srvd.worker.loop import Loop
-from srvd.worker.recycling import Wear
+from srvd.worker.recycling import Recycling
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import toml
@@ -78,8 +78,8 @@ def test_why_says_in_one_line_that_a_worker_was_replaced(starter: Starter) -> No
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def wear(say: Callable[[str], bool], settings: PoolSettings) -> Wear:
-    return Wear(settings, Loop(), say)
+def wear(say: Callable[[str], bool], settings: PoolSettings) -> Recycling:
+    return Recycling(settings, Loop(), say)
 
 
 def test_a_worker_says_once_that_it_is_worn() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from srvd.daemon.loop import Loop
 from srvd.daemon.recovery import state_file
-from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.daemon.recovery.state_file import StateFile
 
 
@@ -33,7 +33,7 @@ def test_a_state_that_could_not_be_written_is_when_it_can_though_nothing_happens
     folder.mkdir()
     path = folder / "control.sock.state"
     content = [b"one", b"two"]
-    file = StateFile(str(path), Deposit(""), lambda: content[0], said.append)
+    file = StateFile(str(path), StoreCopy(""), lambda: content[0], said.append)
     file.attach(loop)
     spin(loop, 0.01)
     assert state_file.read(str(path)) is not None

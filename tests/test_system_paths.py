@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from srvd.config.settings import DaemonSettings
-from srvd.daemon.control.socket_path import Claim
+from srvd.daemon.control.socket_path import SocketPath
 from srvd.daemon.recovery import preconditions
 from srvd.errors import SystemRefused
 from srvd.linux.systemd import Unit
@@ -247,7 +247,7 @@ def test_a_start_names_the_instance_of_its_name_that_runs_in_another_place(
     monkeypatch.setattr(preconditions, "rundir", lambda uid, environ: str(tmp_path / "a"))
     path = str(tmp_path / "b" / "shop.sock")
     settings = DaemonSettings(name="shop")
-    login = Claim.open(path, shared=False)
+    login = SocketPath.open(path, shared=False)
     try:
         with pytest.raises(SystemRefused, match=f"runs already, with its control socket {path}"):
             preconditions.prepare(settings, Unit())

@@ -19,10 +19,10 @@ from types import MappingProxyType
 import psutil
 import pytest
 
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.core.status.summary import Bulletin, Condition
-from srvd.daemon.recovery.fd_store import Deposit
-from srvd.daemon.systemd_notifier import BEAT, EXTENSION, RETRY, Herald
+from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.systemd_notifier import BEAT, EXTENSION, RETRY, SystemdNotifier
 from srvd.linux.systemd import Unit, clip, read_unit
 from tests import apps
 from tests.conftest import Starter
@@ -245,11 +245,11 @@ def test_a_daemon_that_the_watchdog_kills_leaves_its_stack(starter: Starter) -> 
 
 def test_a_watchdog_is_fed_right_before_an_upgrade_and_outlasts_the_way_back(manager: ServiceManager) -> None:
     """A new program that hangs in the daemon's place gives way before the manager kills it."""
-    herald = Herald(Unit(manager.address, watchdog=30.0), House(), dict, list[str]().append)
+    herald = SystemdNotifier(Unit(manager.address, watchdog=30.0), SupervisorState(), dict, list[str]().append)
     assert 10 <= herald.beat() <= 20
     assert manager.listen()[-1].lines == ("WATCHDOG=1",)
     herald.close()
-    without = Herald(Unit(manager.address), House(), dict, list[str]().append)
+    without = SystemdNotifier(Unit(manager.address), SupervisorState(), dict, list[str]().append)
     count = len(manager.heard)
     assert without.beat() == 0
     assert len(manager.listen()) == count
@@ -296,8 +296,8 @@ class Clock:
         self.now = now
 
 
-def _herald(manager: ServiceManager, house: House, warned: list[str]) -> tuple[Herald, Clock]:
-    herald = Herald(Unit(manager.address), house, dict, warned.append)
+def _herald(manager: ServiceManager, house: SupervisorState, warned: list[str]) -> tuple[SystemdNotifier, Clock]:
+    herald = SystemdNotifier(Unit(manager.address), house, dict, warned.append)
     herald.look()
     clock = Clock()
     herald.attach(clock)
@@ -306,7 +306,7 @@ def _herald(manager: ServiceManager, house: House, warned: list[str]) -> tuple[H
 
 
 def test_a_long_change_asks_for_more_time_again_and_again_until_it_is_over(manager: ServiceManager) -> None:
-    house, warned = House(), list[str]()
+    house, warned = SupervisorState(), list[str]()
     herald, clock = _herald(manager, house, warned)
     clock.until(10 * BEAT)
     asked = [one for one in manager.listen() if one["EXTEND_TIMEOUT_USEC"]]
@@ -321,7 +321,7 @@ def test_a_long_change_asks_for_more_time_again_and_again_until_it_is_over(manag
 
 
 def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> None:
-    house, warned = House(), list[str]()
+    house, warned = SupervisorState(), list[str]()
     herald, clock = _herald(manager, house, warned)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
@@ -343,7 +343,7 @@ def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> Non
 def test_what_the_kernel_refuses_for_now_is_told_later(
     manager: ServiceManager, monkeypatch: pytest.MonkeyPatch, refusal: int
 ) -> None:
-    house, warned = House(), list[str]()
+    house, warned = SupervisorState(), list[str]()
     herald, clock = _herald(manager, house, warned)
 
     def refuses(*_: object) -> int:
@@ -365,7 +365,7 @@ def test_a_sentence_is_cut_before_the_manager_drops_the_whole_message(
     """systemd ignores what is longer than 4096 bytes, and READY would be in it."""
     long = Bulletin(Condition.READY, "web: 4 workers serve; " * 500)
     monkeypatch.setattr("srvd.daemon.systemd_notifier.bulletin", lambda _: long)
-    herald, _ = _herald(manager, House(), [])
+    herald, _ = _herald(manager, SupervisorState(), [])
     (ready,) = manager.listen()
     assert "READY=1" in ready.lines
     assert 1000 < len(ready.text.encode()) < 4096
@@ -604,7 +604,7 @@ def _states(manager: ServiceManager) -> list[int]:
 
 def _is_deposited(srvd: Srvd, manager: ServiceManager) -> bool:
     """Whether the state that the manager keeps has everybody who serves."""
-    kept = [found.data for fd in _states(manager) if (found := Deposit("", fd).read()) is not None]
+    kept = [found.data for fd in _states(manager) if (found := StoreCopy("", fd).read()) is not None]
     return any(all(name.encode() in data for name in _pids(srvd)) for data in kept)
 
 

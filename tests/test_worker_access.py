@@ -20,7 +20,7 @@ from srvd.linux import output
 from srvd.log import Log
 from srvd.wire import links
 from srvd.worker.loop import Loop
-from srvd.worker.observe.access_buffer import ROOM, Lines
+from srvd.worker.observe.access_buffer import ROOM, AccessBuffer
 from srvd.worker.observe.access_log import AccessLog, rescue
 from tests.support import stays, wait_for
 from tests.worker_rig import Rig
@@ -251,7 +251,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
         if not pid:
             code = 1
             try:
-                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2), Lines())
+                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2), AccessBuffer())
                 for index in range(count):
                     log.add(Record({"PATH_INFO": f"/{index}"}, 200, "", 0, 0.0, 0.0))
                 log.close()
@@ -272,7 +272,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
 
 def test_threads_of_one_worker_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    log = AccessLog(str(path), "%(U)s", Loop(), Log(2), Lines())
+    log = AccessLog(str(path), "%(U)s", Loop(), Log(2), AccessBuffer())
 
     def write(number: int) -> None:
         for index in range(5000):
@@ -289,7 +289,7 @@ def test_threads_of_one_worker_lose_no_line(tmp_path: Path) -> None:
 
 def test_lines_of_a_process_that_was_killed_are_written_by_the_one_that_forked_it(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    waiting = Lines()
+    waiting = AccessBuffer()
     pid = os.fork()
     if not pid:
         try:
@@ -307,7 +307,7 @@ def test_lines_of_a_process_that_was_killed_are_written_by_the_one_that_forked_i
 
 def test_who_rescues_lines_trusts_no_number_and_writes_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    waiting = Lines()
+    waiting = AccessBuffer()
     waiting.add(b"whole\n")
     waiting.add(b"torn")
     assert rescue(str(path), waiting) == (0, "")
@@ -324,7 +324,7 @@ def test_lines_are_written_to_a_pipe_in_pieces_that_it_takes_whole(tmp_path: Pat
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    waiting = Lines()
+    waiting = AccessBuffer()
     expected = [b"x" * (1 + 97 * number % 4000) + b"\n" for number in range(30)]
     for line in expected:
         waiting.add(line)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from srvd.worker.net.file_span import Span
-from srvd.worker.net.send_queue import Outbox
+from srvd.worker.net.send_queue import SendQueue
 from tests.support import wait_for
 from tests.worker_rig import Rig
 
@@ -91,7 +91,7 @@ def test_a_file_waits_for_the_thread_that_sends_the_hints_before_it(
     content = os.urandom(FILE)
     hints = [f"{number:02}" * 4000 for number in range(50)]  # more than the kernel takes, and all may be kept
     (tmp_path / "file").write_bytes(content)
-    filed, sending, add_file = threading.Event(), threading.Event(), Outbox.add_file
+    filed, sending, add_file = threading.Event(), threading.Event(), SendQueue.add_file
 
     def send(sock: socket.socket, data: bytes) -> int:
         if filed.is_set() and threading.current_thread().name == "srvd: sender":
@@ -99,7 +99,7 @@ def test_a_file_waits_for_the_thread_that_sends_the_hints_before_it(
             time.sleep(0.2)
         return _socket.socket.send(sock, data)
 
-    def after_hints(outbox: Outbox, span: Span) -> None:
+    def after_hints(outbox: SendQueue, span: Span) -> None:
         filed.set()
         (tmp_path / "filed").touch()
         sending.wait(1)
@@ -113,7 +113,7 @@ def test_a_file_waits_for_the_thread_that_sends_the_hints_before_it(
         return wrapped
 
     monkeypatch.setattr(socket.socket, "send", send)  # the worker is forked with both
-    monkeypatch.setattr(Outbox, "add_file", after_hints)
+    monkeypatch.setattr(SendQueue, "add_file", after_hints)
     with Rig(hinted, tmp_path) as rig:
         rig.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)  # inherited by what is accepted
         rig.serving()

@@ -358,7 +358,7 @@ def test_a_request_rings_the_doorbell_whenever_nobody_watches(tmp_path: Path) ->
         rig.bell.watching = False
         for _ in range(2):
             client.get()
-            assert rig.hear() == links.Woke()
+            assert rig.hear() == links.WatchBell()
         rig.bell.watching = True
         client.get()
         rig.link.settimeout(0.1)

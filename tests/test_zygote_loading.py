@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from srvd.core.actions import KillZygote, StopZygote
-from srvd.core.events import Word, ZygoteFailed, ZygoteLoaded
+from srvd.core.events import WorkerReport, ZygoteFailed, ZygoteLoaded
 from srvd.core.model import Fault
 from srvd.ids import GenerationId
 from tests.stage import GOOD, Stage
@@ -170,7 +170,7 @@ def test_preload_off_loads_nothing_in_the_zygote(stage: Stage) -> None:
     (loaded,) = stage.of(ZygoteLoaded, generation)
     assert loaded == ZygoteLoaded(generation, False, (), loaded.at, str(stage.folder))
     worker = stage.fork(generation, 1, ready=False)
-    (failed,) = stage.until(lambda: stage.said(worker, Word.FAILED))
+    (failed,) = stage.until(lambda: stage.said(worker, WorkerReport.FAILED))
     assert "RuntimeError: not today" in failed.text
     assert stage.gone(worker).death.exit_code == 1
 

@@ -7,7 +7,7 @@ Knows nothing of what fate will do next (`walk.py`).
 from __future__ import annotations
 
 from srvd.core import actions as act
-from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, Word, WorkerSaid
+from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, WorkerReport, WorkerSaid
 from srvd.core.model import Kind, OpId, OpState, Phase, Stage, Strategy
 from srvd.core.state.model import Operation, Pool
 from srvd.ids import GenerationId, WorkerId
@@ -271,7 +271,11 @@ class Changes(Claims):
         self.healthy: set[GenerationId] = set()
 
     def before(self, event: Event) -> None:
-        if isinstance(event, WorkerSaid) and event.word is Word.HEALTHY and self.world.children[event.worker].probed:
+        if (
+            isinstance(event, WorkerSaid)
+            and event.word is WorkerReport.HEALTHY
+            and self.world.children[event.worker].probed
+        ):
             self.healthy.add(GenerationId(event.worker.pool, event.worker.generation))
 
     def done(self, action: act.Action) -> None:

@@ -12,14 +12,14 @@ from srvd.core.events import (
     Event,
     Ordered,
     Started,
-    Word,
     WorkerGone,
     WorkerOutgrew,
+    WorkerReport,
     WorkerSaid,
 )
 from srvd.core.model import Death, Kind, OpId, OpState, Phase, Revision, Stage
 from srvd.core.probing import LONGEST_PAUSE
-from srvd.core.state.model import Certificate, Pool, Worker, Zygote
+from srvd.core.state.model import DeathRecord, Pool, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
 from tests.folk import CHANGES, Claims
 from tests.world import World
@@ -40,10 +40,10 @@ class InTime(Claims):
         self._nothing_is_late()  # while nothing happened
 
     def after(self, event: Event, out: list[act.Action]) -> None:
-        if isinstance(event, WorkerSaid) and event.word is Word.UNHEALTHY:
+        if isinstance(event, WorkerSaid) and event.word is WorkerReport.UNHEALTHY:
             self.unwell[event.worker] = self.world.now
         for action in out:
-            if isinstance(action, act.TellWorker) and action.told is act.Told.PROBE:
+            if isinstance(action, act.TellWorker) and action.told is act.WorkerCommand.PROBE:
                 self.unwell.pop(action.worker, None)
         self._nothing_is_late()
         self._operations_end()
@@ -243,7 +243,7 @@ class Certificates(Claims):
         assert len(mine) == 1, f"{event.worker} has {len(mine)} certificates"
         self._fits(mine[0], event.death)
 
-    def _fits(self, certificate: Certificate, death: Death) -> None:
+    def _fits(self, certificate: DeathRecord, death: Death) -> None:
         by_itself = {"boot_failed", "signal", "exited", "out_of_memory", "unknown"}
         sent_away = {"retired", "recycled", "died_leaving", "boot_timeout", "health_timeout", "health_failed",
                      "drain_timeout", "request_timeout", "silent", "misfit", "abandoned"}  # fmt: skip

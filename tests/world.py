@@ -28,12 +28,12 @@ from srvd.core.events import (
     RequestOverdue,
     Started,
     Tick,
-    Word,
     WorkerAnswered,
     WorkerContinued,
     WorkerForked,
     WorkerGone,
     WorkerOutgrew,
+    WorkerReport,
     WorkerSaid,
     WorkerSilent,
     WorkerStopped,
@@ -149,7 +149,7 @@ class World:
                 self.children[worker].known = True
             case WorkerGone(worker, _):
                 self.buried = self.children.pop(worker)
-            case WorkerSaid(worker, Word.SERVING, _) if self.children[worker].state == "standby":
+            case WorkerSaid(worker, WorkerReport.SERVING, _) if self.children[worker].state == "standby":
                 if self.children[worker].told:  # or it lies
                     self.children[worker].state = "serving"
             case ZygoteLoaded(generation) if self.mothers[generation].state == "loading":
@@ -273,20 +273,28 @@ class World:
             case "boot_hang":
                 child.deaf = True
             case "boot_raise":
-                self.later(lambda: self._says(child, Word.FAILED, "Traceback: boom"), 0.004, 0.1)
+                self.later(lambda: self._says(child, WorkerReport.FAILED, "Traceback: boom"), 0.004, 0.1)
             case _:
-                self.later(lambda: self._says(child, Word.READY), 0.004, 0.2)
+                self.later(lambda: self._says(child, WorkerReport.READY), 0.004, 0.2)
                 if app == "crashes":
                     self.later(lambda: self.die(child, Death(exit_code=70)), 0.2, 1.5)
 
-    def _says(self, child: Child, word: Word, text: str = "") -> None:
+    def _says(self, child: Child, word: WorkerReport, text: str = "") -> None:
         if child.dead:
             return
-        if word is Word.READY and child.state == "booting":
+        if word is WorkerReport.READY and child.state == "booting":
             child.state = "standby"
         self._report(child, WorkerSaid(child.id, word, text), 0.003)
         if self.random.random() < self.weather.liar:
-            lie = self.random.choice([Word.READY, Word.SERVING, Word.FAILED, Word.HEALTHY, Word.UNHEALTHY])
+            lie = self.random.choice(
+                [
+                    WorkerReport.READY,
+                    WorkerReport.SERVING,
+                    WorkerReport.FAILED,
+                    WorkerReport.HEALTHY,
+                    WorkerReport.UNHEALTHY,
+                ]
+            )
             self._report(child, WorkerSaid(child.id, lie, "a lie"), 0.003)
             self._report(child, WorkerWarmed(child.id, ("a.lie",)), 0.003)
 
@@ -307,40 +315,40 @@ class World:
             return
         self.later(lambda: self.die(child, Death(signal=9)), 0.0002, 0.02)
 
-    def _tell(self, child: Child, told: act.Told, seconds: float) -> None:
+    def _tell(self, child: Child, told: act.WorkerCommand, seconds: float) -> None:
         match told:
-            case act.Told.SERVE:
+            case act.WorkerCommand.SERVE:
                 assert child.state == "standby", f"serve to {child.id}, which is {child.state}"
                 assert not child.told, f"{child.id} is told to serve twice"
                 spec = self.core.house.pools[child.id.pool].generations[child.id.generation].spec
                 child.told, child.due = True, self.now + spec.boot_timeout
                 if not child.mute:
                     self.later(lambda: self._opens(child))
-            case act.Told.DRAIN:
+            case act.WorkerCommand.DRAIN:
                 child.due = min(child.due, self.now + seconds) if child.state == "draining" else self.now + seconds
                 child.state = "draining"
                 if not child.deaf:
                     self.later(lambda: self.die(child, Death(exit_code=0)), 0.001, min(seconds, 3.0) + 0.002)
-            case act.Told.PROBE:
+            case act.WorkerCommand.PROBE:
                 child.probed = True
                 app = self.mothers[GenerationId(child.id.pool, child.id.generation)].app
                 if app == "sick":
-                    self.later(lambda: self._says(child, Word.UNHEALTHY, "GET /healthz: 503"))
+                    self.later(lambda: self._says(child, WorkerReport.UNHEALTHY, "GET /healthz: 503"))
                 elif app != "sick_hang":
-                    self.later(lambda: self._says(child, Word.HEALTHY))
-            case act.Told.WARM:
+                    self.later(lambda: self._says(child, WorkerReport.HEALTHY))
+            case act.WorkerCommand.WARM:
                 assert child.state == "standby", f"{child.id} is warmed while it is {child.state}"
                 modules = self.random.choice([(), ("shop.views", "shop.forms")])
                 if self.mothers[GenerationId(child.id.pool, child.id.generation)].app != "warm_hang":
                     self.later(lambda: self._warmed(child, modules))
-            case act.Told.REOPEN:
+            case act.WorkerCommand.REOPEN:
                 child.reopened = child.state == "booting"  # then it may have opened the new file, or will
                 if not child.deaf:
                     self.later(lambda: self._reopens(child))
-            case act.Told.WAKE:
+            case act.WorkerCommand.WAKE:
                 child.stopped_until = NEVER
                 self.later(lambda: self._goes_on(child))
-            case act.Told.DUMP:
+            case act.WorkerCommand.DUMP:
                 pass
 
     def _warmed(self, child: Child, modules: tuple[str, ...]) -> None:
@@ -359,12 +367,12 @@ class World:
     def _opens(self, child: Child) -> None:
         if child.state == "standby":
             child.state = "serving"
-        self._says(child, Word.SERVING)
+        self._says(child, WorkerReport.SERVING)
 
     def _reopens(self, child: Child) -> None:
         if not child.dead:
             child.reopened = True
-            self._report(child, WorkerSaid(child.id, Word.REOPENED), 0.003)
+            self._report(child, WorkerSaid(child.id, WorkerReport.REOPENED), 0.003)
 
     def _replace_program(self, op: OpId) -> None:
         """Another core goes on with the state; the same if the new program came to nothing."""
@@ -424,7 +432,7 @@ class World:
             self._report(child, WorkerContinued(child.id), 0.003)
 
     def wear_out(self, child: Child) -> None:
-        self._report(child, WorkerSaid(child.id, Word.WORN, "answered 1000 requests"), 0.003)
+        self._report(child, WorkerSaid(child.id, WorkerReport.WORN, "answered 1000 requests"), 0.003)
 
     def outgrow(self, child: Child) -> None:
         """It is seen over max_rss."""

@@ -31,9 +31,9 @@ from srvd.http.h1.reader import Inbound
 from srvd.http.h1.response import check_fields, check_status, open_response
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.loop import Loop
-from srvd.worker.observe.recorder import Meter
+from srvd.worker.observe.recorder import Recorder
 from srvd.worker.wsgi.environ import base_environ
 from srvd.worker.wsgi.exchange import Exchange
 from tests.worker_rig import Client, Rig
@@ -114,8 +114,8 @@ def core() -> None:
     show("response fields", timed(lambda: check_fields(headers)))
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
-    meter = Meter(board.lane(0), lambda: True)
-    service = Service(hello, PoolSettings(name="web"), Loop(), meter, Log(2))
+    meter = Recorder(board.lane(0), lambda: True)
+    service = WorkerContext(hello, PoolSettings(name="web"), Loop(), meter, Log(2))
     request = inbound.receive(TWO)
     assert isinstance(request, Request)
     request.environ["wsgi.input"] = BytesIO()

@@ -40,7 +40,7 @@ def descriptors(*kinds):
 # -- link ---------------------------------------------------------------------------------------------------------
 
 def link__woke_flood(dice):
-    say(packed("Woke"), 300)
+    say(packed("WatchBell"), 300)
 
 def link__pong_flood(dice):
     say(packed("Pong"), 300)
@@ -58,7 +58,7 @@ def link__longest(dice):
     say(packed("Mixed", "x" * 120000), 5)
 
 def link__worn(dice):
-    say(packed("Worn", "served \\x1b[2J" + "9" * 10000))
+    say(packed("Expired", "served \\x1b[2J" + "9" * 10000))
 
 def link__ready_again(dice):
     say(packed("Ready"), 5)

@@ -118,7 +118,7 @@ def names__calls_at_each(dice):
     for line in open("/proc/net/unix"):
         if "@srvd-" not in line:
             continue
-        for data in (b"", dice.randbytes(100), b"\\x91\\xa4Here", b"\\xc0" * 60_000):
+        for data in (b"", dice.randbytes(100), b"\\x91\\xa8CallHome", b"\\xc0" * 60_000):
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
                 peer.settimeout(2)
                 try:

@@ -158,11 +158,11 @@ def rendezvous__with_lies(dice):
     '''As a user of the family it is asked who it is.'''
     names = [line.split("@", 1)[1].strip() for line in open("/proc/net/unix") if "@srvd-" in line]
     must(names, "the rendezvous is open")
-    lies = [["Here", pool, generation, serial, False, children, ended]
+    lies = [["CallHome", pool, generation, serial, False, children, ended]
             for pool in ("web", "other", "none", "../web") for generation in (1, 2, 2**40)
             for serial in (0, 1, 2**60) for children, ended in (([], []), ([[1, 1], [2, DAEMON]], [[1, 0, -1]]))]
     for name in names:
-        for lie in lies + [["Ready"], ["Bye"], ["Forked", 1, DAEMON], ["Here"], [], [["Here"]]]:
+        for lie in lies + [["Ready"], ["Bye"], ["Forked", 1, DAEMON], ["CallHome"], [], [["CallHome"]]]:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
                 link.settimeout(0.1)
                 try:

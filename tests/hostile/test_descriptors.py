@@ -150,14 +150,14 @@ def test_a_zygote_cannot_have_a_stranger_signalled(starter: Starter, lie: str) -
         pid = {"a stranger": stranger.pid, "init": 1, "absurd": 2**60}[lie]
         code = (
             f"""
-from srvd.wire import family
-from srvd.zygote.fork_server import Nursery
-plain = Nursery._say
+from srvd.wire import links
+from srvd.zygote.fork_server import ForkServer
+plain = ForkServer._say
 def lying(self, message, *rest):
-    if isinstance(message, family.Forked):
+    if isinstance(message, links.Forked):
         message = message._replace(pid={pid})
     plain(self, message, *rest)
-Nursery._say = lying
+ForkServer._say = lying
 """
             + ANSWER
             + "attack = len\n"
@@ -256,14 +256,14 @@ def test_a_false_scoreboard_is_not_adopted(starter: Starter) -> None:
         ANSWER
         + """
 import threading, time
-from srvd.worker import orders, orphan
-plain = orphan.introduce
+from srvd.worker import commands, reconnect
+plain = reconnect.introduce
 forged = os.memfd_create("forged")
 os.ftruncate(forged, 1 << 20)
 def lying(link, home, here):
     plain(link, home._replace(board=forged, bell=forged, stacks=forged), here)
     os.ftruncate(forged, 0)
-orders.introduce = lying
+commands.introduce = lying
 attack = len
 """
     )
@@ -343,7 +343,7 @@ def attack(environ):
     def flood():
         link = next(links())
         while True:
-            link.send(b"\\x91\\xa4Woke")
+            link.send(b"\\x91\\xa9WatchBell")
     threading.Thread(target=flood, daemon=True).start()
 """
     )

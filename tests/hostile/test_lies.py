@@ -27,27 +27,27 @@ pytestmark = pytest.mark.system
 
 FALSE_NUMBER = """
 import os
-from srvd.wire import family
-from srvd.zygote.fork_server import Nursery
-plain = Nursery._say
+from srvd.wire import links
+from srvd.zygote.fork_server import ForkServer
+plain = ForkServer._say
 def lying(self, message, *rest):
-    if isinstance(message, family.Forked) and os.path.exists("lie"):
+    if isinstance(message, links.Forked) and os.path.exists("lie"):
         os.unlink("lie")
         message = message._replace(serial=NUMBER)
     plain(self, message, *rest)
-Nursery._say = lying
+ForkServer._say = lying
 """
 
 FALSE_CHILDREN = """
 import signal
-from srvd.zygote import forking
-plain = forking.introduce
+from srvd.zygote import fork_server
+plain = fork_server.introduce
 def lying(link, home, here):
     children = here.children + [[90, STRANGER], [91, 1], [92, 2**60], [-1, -1], [0, 0], [2**60, STRANGER]]
     children += [[serial, STRANGER] for serial, _ in here.children]
     ended = here.ended + [[1, 0, -1], [2**60, -1, 9], [-5, 300, 300]]
     plain(link, home, here._replace(children=children, ended=ended))
-forking.introduce = lying
+fork_server.introduce = lying
 """
 
 

@@ -14,7 +14,7 @@ from srvd.client.connection import Client, OnProgress
 from srvd.errors import NoDaemon, ShuttingDown, SrvdError
 from srvd.wire.commands import Command
 
-__all__ = ["Line"]
+__all__ = ["ReconnectingClient"]
 
 RECONNECT = 60.0
 """Seconds that the next program has to greet us: it is a matter of milliseconds, but one that hangs gives way to the
@@ -24,14 +24,14 @@ MOST = 100
 """Upgrades during one request: more are a loop."""
 
 
-class Line:
+class ReconnectingClient:
     """Connects at once. Raises what `Client.connect` does."""
 
     def __init__(self, path: str) -> None:
         self.client = Client.connect(path)
         self.operation = 0  # that the request waits for
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> ReconnectingClient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

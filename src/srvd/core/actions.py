@@ -12,7 +12,7 @@ from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 
-class Told(Enum):
+class WorkerCommand(Enum):
     """What a worker is told over its link."""
 
     SERVE = "serve"
@@ -78,7 +78,7 @@ class Fork(Record):
 
 class TellWorker(Record):
     worker: WorkerId
-    told: Told
+    told: WorkerCommand
     seconds: float = 0.0  # DRAIN: the limit; PROBE: the limit
     late: float = 0.0  # DRAIN: requests that were given nothing for so many seconds are not waited for; 0.0: all are
     leaving: bool = False  # DRAIN: the whole server stops: also empty the backlog, do not wait for idle clients

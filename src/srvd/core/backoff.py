@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from srvd.core.model import Death, Phase
-from srvd.core.state.model import NEVER, Breaker, Worker
+from srvd.core.state.model import NEVER, Backoff, Worker
 from srvd.quoting import quoted
 
 HEALTHY_AFTER = 1.0
@@ -62,7 +62,7 @@ def delay(strikes: int, seed: int) -> float:
     return float(min(CAP, BASE * 2 ** min(strikes - 2, 20)) * (1 + JITTER * spread))
 
 
-def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str) -> None:
+def strike(breaker: Backoff, asked_at: float, now: float, seed: int, reason: str) -> None:
     """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
     # Not the time since: an attempt that takes its whole boot_timeout to fail is no minute of health.
     if asked_at - breaker.last >= FORGIVEN_AFTER:
@@ -76,7 +76,7 @@ def strike(breaker: Breaker, asked_at: float, now: float, seed: int, reason: str
     breaker.until = now + wait if wait > 0 else -NEVER
 
 
-def refusal(breaker: Breaker, now: float, seed: int, reason: str) -> None:
+def refusal(breaker: Backoff, now: float, seed: int, reason: str) -> None:
     """Counts a round of refused forks: the system is short of something, which says nothing about the application."""
     if now < breaker.until:
         return  # of the same round
@@ -85,17 +85,17 @@ def refusal(breaker: Breaker, now: float, seed: int, reason: str) -> None:
     breaker.until = now + delay(breaker.refusals + 1, seed)
 
 
-def forgiven_at(breaker: Breaker) -> float:
+def forgiven_at(breaker: Backoff) -> float:
     """When a pool that stays well begins anew."""
     return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER
 
 
-def is_hopeless(breaker: Breaker) -> bool:
+def is_hopeless(breaker: Backoff) -> bool:
     """May an order that waits for new workers be given up?"""
     return breaker.strikes >= RETURN_STRIKES or breaker.refusals >= REFUSALS
 
 
-def is_crashing(breaker: Breaker) -> bool:
+def is_crashing(breaker: Backoff) -> bool:
     return breaker.strikes >= CRASHING_STRIKES
 
 

@@ -12,7 +12,7 @@ from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
 
-class Word(Enum):
+class WorkerReport(Enum):
     """What a worker says over its link."""
 
     READY = "ready"  # booted, in standby
@@ -124,7 +124,7 @@ class ForkRefused(Record):
 
 class WorkerSaid(Record):
     worker: WorkerId
-    word: Word
+    word: WorkerReport
     text: str = ""
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from srvd.core.model import Phase, Stage
 
 
-class Stimulus(Enum):
+class WorkerTrigger(Enum):
     """What can happen to a worker."""
 
     FORKED = "forked"  # its pid is known
@@ -26,7 +26,7 @@ class Stimulus(Enum):
     OVERDUE = "overdue"  # its deadline has passed
 
 
-class Impulse(Enum):
+class GenerationTrigger(Enum):
     """What can happen to a generation."""
 
     LOADED = "loaded"  # its zygote has the application
@@ -42,7 +42,7 @@ class Impulse(Enum):
     EMPTIED = "emptied"  # neither worker nor zygote is left
 
 
-class Breach(Enum):
+class NoTransition(Enum):
     """Cells without a next phase."""
 
     MISFIT = "misfit"  # a worker said what it cannot say now: it is killed
@@ -53,14 +53,16 @@ class ImpossibleStep(AssertionError):
     """A cell that no event can reach was reached; the message names both sides."""
 
 
-_SAID = (Stimulus.READY, Stimulus.CONFIRMED, Stimulus.FAILED, Stimulus.WORN)
+_SAID = (WorkerTrigger.READY, WorkerTrigger.CONFIRMED, WorkerTrigger.FAILED, WorkerTrigger.WORN)
 
 
-def _worker_table() -> dict[tuple[Phase, Stimulus], Phase | Breach]:
-    p, s = Phase, Stimulus
+def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
+    p, s = Phase, WorkerTrigger
     # Whatever is not named below: a worker that speaks out of turn is a misfit, anything else a bug of ours.
-    table: dict[tuple[Phase, Stimulus], Phase | Breach] = {
-        (phase, stimulus): Breach.MISFIT if stimulus in _SAID else Breach.IMPOSSIBLE for phase in p for stimulus in s
+    table: dict[tuple[Phase, WorkerTrigger], Phase | NoTransition] = {
+        (phase, stimulus): NoTransition.MISFIT if stimulus in _SAID else NoTransition.IMPOSSIBLE
+        for phase in p
+        for stimulus in s
     }
     table |= {
         (p.ASKED, s.FORKED): p.BOOTING,
@@ -99,10 +101,10 @@ def _worker_table() -> dict[tuple[Phase, Stimulus], Phase | Breach]:
     return table
 
 
-def _generation_table() -> dict[tuple[Stage, Impulse], Stage | Breach]:
-    s, i = Stage, Impulse
-    table: dict[tuple[Stage, Impulse], Stage | Breach] = {
-        (stage, impulse): Breach.IMPOSSIBLE for stage in s for impulse in i
+def _generation_table() -> dict[tuple[Stage, GenerationTrigger], Stage | NoTransition]:
+    s, i = Stage, GenerationTrigger
+    table: dict[tuple[Stage, GenerationTrigger], Stage | NoTransition] = {
+        (stage, impulse): NoTransition.IMPOSSIBLE for stage in s for impulse in i
     }
     table |= {
         (s.LOADING, i.LOADED): s.BOOTING,
@@ -124,8 +126,8 @@ def _generation_table() -> dict[tuple[Stage, Impulse], Stage | Breach]:
     return table
 
 
-WORKER: dict[tuple[Phase, Stimulus], Phase | Breach] = _worker_table()
-GENERATION: dict[tuple[Stage, Impulse], Stage | Breach] = _generation_table()
+WORKER: dict[tuple[Phase, WorkerTrigger], Phase | NoTransition] = _worker_table()
+GENERATION: dict[tuple[Stage, GenerationTrigger], Stage | NoTransition] = _generation_table()
 
 CAPACITY = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING, Phase.SERVING})
 """Workers that serve or will; a draining one is never capacity."""
@@ -137,16 +139,16 @@ TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.WARMING, S
 """Generations that have not committed."""
 
 
-def next_phase(phase: Phase, stimulus: Stimulus) -> Phase | None:
+def next_phase(phase: Phase, stimulus: WorkerTrigger) -> Phase | None:
     """The phase after the stimulus; None for a worker that spoke out of turn. Raises `ImpossibleStep`."""
     cell = WORKER[phase, stimulus]
-    if cell is Breach.IMPOSSIBLE:
+    if cell is NoTransition.IMPOSSIBLE:
         msg = f"a worker in phase {phase.name} cannot meet {stimulus.name}"
         raise ImpossibleStep(msg)
     return cell if isinstance(cell, Phase) else None
 
 
-def next_stage(stage: Stage, impulse: Impulse) -> Stage:
+def next_stage(stage: Stage, impulse: GenerationTrigger) -> Stage:
     """The stage after the impulse. Raises `ImpossibleStep`."""
     cell = GENERATION[stage, impulse]
     if not isinstance(cell, Stage):

@@ -6,7 +6,7 @@ Decides nothing: whether it has come true is `operations/completion.py`'s.
 from __future__ import annotations
 
 from srvd.core.model import Kind
-from srvd.core.state.model import Generation, House, Operation, Pool
+from srvd.core.state.model import Generation, Operation, Pool, SupervisorState
 
 __all__ = ["from_disk", "nobody", "not_probed", "notes", "of_rollouts", "of_scale", "workers"]
 
@@ -40,7 +40,7 @@ def from_disk(pool: Pool) -> str:
     return "" if preloaded else f"{pool.name} is not preloaded: its new workers have loaded what is on disk"
 
 
-def of_rollouts(house: House, op: Operation) -> str:
+def of_rollouts(house: SupervisorState, op: Operation) -> str:
     """A start, reload, rollback or repair that is done."""
     pools = [house.pools[name] for name in op.rollouts]
     former = [op.rollouts[pool.name].former for pool in pools]

@@ -6,9 +6,9 @@ Knows nothing of statuses: what is healthy was said by the worker. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, transitions, warming
-from srvd.core.actions import TellWorker, Told
-from srvd.core.events import Word, WorkerSaid
-from srvd.core.lifecycle import Impulse
+from srvd.core.actions import TellWorker, WorkerCommand
+from srvd.core.events import WorkerReport, WorkerSaid
+from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import Fault, Stage
 from srvd.core.state.model import NEVER, Generation, Turn, Worker
 from srvd.ids import WorkerId
@@ -28,7 +28,7 @@ def ask(generation: Generation, canary: Worker, turn: Turn) -> None:
     """The first time."""
     generation.canary = canary.id.serial
     generation.tries, generation.unwell, generation.ask_at = 0, "", NEVER
-    transitions.shift(generation, Impulse.CANARY)
+    transitions.shift(generation, GenerationTrigger.CANARY)
     if not generation.spec.health:
         _healthy(generation, turn)
         return
@@ -48,7 +48,7 @@ def answered(generation: Generation, worker: Worker, event: WorkerSaid, turn: Tu
     asked = generation.stage is Stage.PROBING and worker.id.serial == generation.canary and generation.fault is None
     if not asked:  # late
         return
-    if event.word is Word.HEALTHY:
+    if event.word is WorkerReport.HEALTHY:
         generation.deadline = NEVER
         _healthy(generation, turn)
         return
@@ -61,7 +61,7 @@ def answered(generation: Generation, worker: Worker, event: WorkerSaid, turn: Tu
 
 
 def _healthy(generation: Generation, turn: Turn) -> None:
-    transitions.shift(generation, Impulse.HEALTHY)
+    transitions.shift(generation, GenerationTrigger.HEALTHY)
     warming.begin(generation, turn)
 
 
@@ -81,7 +81,7 @@ def overdue(generation: Generation, turn: Turn) -> None:
 
 def _tell(generation: Generation, canary: Worker, turn: Turn) -> None:
     generation.tries += 1
-    turn.do(TellWorker(canary.id, Told.PROBE, max(0.0, generation.deadline - turn.now)))
+    turn.do(TellWorker(canary.id, WorkerCommand.PROBE, max(0.0, generation.deadline - turn.now)))
 
 
 def _fail(generation: Generation, turn: Turn) -> None:

@@ -5,7 +5,7 @@ No clock, no fd, no log, no random inside: time is an argument, results of effec
 
 from __future__ import annotations
 
-from srvd.core import backoff, baking, transitions, warming
+from srvd.core import backoff, baking, sweep, transitions, warming
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -49,8 +49,8 @@ from srvd.core.events import (
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, Strategy
 from srvd.core.operations import completion, execute, queue, reopen, rollout, upgrade
 from srvd.core.reconcile import reconcile
-from srvd.core.reports import adoption, workers
-from srvd.core.state.model import NEVER, House, Operation, Pool, Turn, Zygote
+from srvd.core.reports import adoption, workers, zygotes
+from srvd.core.state.model import NEVER, Operation, Pool, SupervisorState, Turn, Zygote
 
 SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""
@@ -59,9 +59,9 @@ SELF = Actor(-1, 0, "srvd")
 class Supervisor:
     """Wish and fact of one instance. `handle` is called with events in order of time."""
 
-    def __init__(self, limit: int = 1024, house: House | None = None) -> None:
+    def __init__(self, limit: int = 1024, house: SupervisorState | None = None) -> None:
         """`house`: what a former supervisor knew (`state/snapshot.py`); its limit holds then."""
-        self.house = House(limit=limit) if house is None else house
+        self.house = SupervisorState(limit=limit) if house is None else house
         self._busy: frozenset[str] = frozenset()
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -95,7 +95,7 @@ class Supervisor:
             case WorkerStopped() | WorkerContinued() | WorkerHeld():
                 workers.of_worker(self.house, event, turn)
             case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
-                workers.of_zygote(self.house, event, turn)
+                zygotes.of_zygote(self.house, event, turn)
             case WorkerWarmed() | ZygoteLearned() | CodeMixed():
                 warming.heard(self.house, event, turn)
             case Ordered(ticket, order, actor):
@@ -172,7 +172,7 @@ class Supervisor:
     def _tick(self, turn: Turn) -> None:
         house, now = self.house, turn.now
         for pool in list(house.pools.values()):
-            workers.deadlines(house, pool, turn)
+            sweep.deadlines(house, pool, turn)
             for breaker in (pool.breaker, pool.mender):
                 if breaker.until <= now:
                     breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
@@ -199,7 +199,7 @@ class Supervisor:
             for pool in list(house.pools.values()):
                 self._guard(pool, turn)
                 reconcile(pool, turn, self._busy)
-                workers.sweep(house, pool, turn)
+                sweep.sweep(house, pool, turn)
             for op in house.open_operations:
                 completion.judge(house, op, turn)
             start = house.operations.get(OpId(1))

@@ -5,8 +5,8 @@ Chooses nobody: `reconcile.py` and `operations/rollout.py` say who is moved. Pur
 
 from __future__ import annotations
 
-from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, Told
-from srvd.core.lifecycle import Impulse, Stimulus, next_phase, next_stage
+from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, WorkerCommand
+from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger, next_phase, next_stage
 from srvd.core.model import Fault, Phase, PoolSpec, Revision
 from srvd.core.state.model import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
@@ -23,7 +23,7 @@ IN_FLIGHT = 128
 refused, as if the zygote were deaf."""
 
 
-def step(worker: Worker, stimulus: Stimulus, turn: Turn) -> bool:
+def step(worker: Worker, stimulus: WorkerTrigger, turn: Turn) -> bool:
     """Moves the worker; False when it spoke out of turn (and has not moved). Its deadline is the caller's to set."""
     phase = next_phase(worker.phase, stimulus)
     if phase is None:
@@ -46,9 +46,9 @@ def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
 
 
 def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
-    step(worker, Stimulus.OPEN, turn)
+    step(worker, WorkerTrigger.OPEN, turn)
     worker.deadline = turn.now + spec.boot_timeout
-    turn.do(TellWorker(worker.id, Told.SERVE))
+    turn.do(TellWorker(worker.id, WorkerCommand.SERVE))
 
 
 def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0) -> None:
@@ -56,11 +56,11 @@ def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: boo
     wait for requests that were given nothing for `late` seconds, unless that is 0.0.
     """
     asked_until = worker.deadline
-    step(worker, Stimulus.RETIRE, turn)
+    step(worker, WorkerTrigger.RETIRE, turn)
     worker.leaving = worker.leaving or why
     if worker.phase is Phase.DRAINING:
         worker.deadline = turn.now + seconds
-        turn.do(TellWorker(worker.id, Told.DRAIN, seconds, late, leaving))
+        turn.do(TellWorker(worker.id, WorkerCommand.DRAIN, seconds, late, leaving))
     elif worker.phase is Phase.KILLED:
         worker.deadline = turn.now + LAST_WORDS
         turn.do(KillWorker(worker.id))
@@ -69,7 +69,7 @@ def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: boo
 
 
 def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
-    step(worker, Stimulus.KILL, turn)
+    step(worker, WorkerTrigger.KILL, turn)
     worker.leaving = worker.leaving or why
     worker.deadline = turn.now + LAST_WORDS
     if worker.phase is Phase.KILLED:
@@ -79,7 +79,7 @@ def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
 def overdue(worker: Worker, turn: Turn) -> None:
     """The worker's deadline has passed."""
     late = worker.phase
-    step(worker, Stimulus.OVERDUE, turn)
+    step(worker, WorkerTrigger.OVERDUE, turn)
     if worker.phase is not Phase.KILLED:
         worker.leaving = worker.leaving or "boot_timeout"
         worker.deadline = NEVER  # it goes with its zygote
@@ -115,7 +115,7 @@ def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generati
     return generation
 
 
-def shift(generation: Generation, impulse: Impulse) -> None:
+def shift(generation: Generation, impulse: GenerationTrigger) -> None:
     generation.stage = next_stage(generation.stage, impulse)
 
 

@@ -7,11 +7,11 @@ there then. The canary has been probed, and so has imported most of them: its zy
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.actions import Level, Teach, TellWorker, Told
+from srvd.core.actions import Level, Teach, TellWorker, WorkerCommand
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
-from srvd.core.lifecycle import Impulse
+from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import Fault, Stage
-from srvd.core.state.model import NEVER, Generation, House, Turn
+from srvd.core.state.model import NEVER, Generation, SupervisorState, Turn
 
 __all__ = ["begin", "heard", "overdue", "sentence"]
 
@@ -24,12 +24,12 @@ def begin(generation: Generation, turn: Turn) -> None:
         generation.learns = False
         generation.deadline = turn.now + generation.spec.boot_timeout
         canary = generation.workers[generation.canary]
-        turn.do(TellWorker(canary.id, Told.WARM, generation.spec.boot_timeout))
+        turn.do(TellWorker(canary.id, WorkerCommand.WARM, generation.spec.boot_timeout))
     else:
         _end(generation)
 
 
-def heard(house: House, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: Turn) -> None:
+def heard(house: SupervisorState, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: Turn) -> None:
     """What a worker or a zygote says of what it has imported."""
     name, number = event.worker[:2] if isinstance(event, WorkerWarmed) else event.generation
     pool = house.pools.get(name)
@@ -53,7 +53,7 @@ def heard(house: House, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: T
 
 def _end(generation: Generation) -> None:
     generation.deadline = NEVER
-    transitions.shift(generation, Impulse.WARMED)
+    transitions.shift(generation, GenerationTrigger.WARMED)
 
 
 def overdue(generation: Generation, turn: Turn) -> None:

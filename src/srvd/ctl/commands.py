@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from srvd.client.find import Named, find
-from srvd.client.reconnecting import Line
+from srvd.client.reconnecting import ReconnectingClient
 from srvd.ctl.follow import Follower
 from srvd.ctl.render import escape, instance, put, put_json
 from srvd.ctl.views import VIEWS, show_event, show_operation
@@ -50,7 +50,7 @@ def run(asked: Asked) -> int:
     """The exit code. Raises `SrvdError`."""
     entry = asked.entry
     try:
-        with Line(find(asked.named, os.environ, os.getuid())) as line:
+        with ReconnectingClient(find(asked.named, os.environ, os.getuid())) as line:
             if entry.streams:
                 return _stream(line, asked)
             if entry.name == "stop" and asked.args.get("wait", True):
@@ -66,7 +66,7 @@ def run(asked: Asked) -> int:
     return _verdict(result) if entry.name == "status" else EXIT.DONE
 
 
-def _ask(line: Line, asked: Asked) -> dict[str, Any]:
+def _ask(line: ReconnectingClient, asked: Asked) -> dict[str, Any]:
     follower, done = Follower(quiet=asked.as_json), False
     try:
         result = line.ask(asked.entry, asked.args, asked.patience, follower.show)
@@ -78,7 +78,7 @@ def _ask(line: Line, asked: Asked) -> dict[str, Any]:
         follower.end(done=done)
 
 
-def _follow(line: Line, asked: Asked) -> None:
+def _follow(line: ReconnectingClient, asked: Asked) -> None:
     """Until the operation has ended, however."""
     try:
         _ask(line, asked._replace(entry=command("op.wait")))
@@ -94,7 +94,7 @@ def _show(asked: Asked, result: dict[str, Any]) -> None:
         VIEWS.get(asked.entry.name, show_operation)(result)
 
 
-def _interrupted(line: Line, asked: Asked) -> Interrupted:
+def _interrupted(line: ReconnectingClient, asked: Asked) -> Interrupted:
     name, op = " ".join(asked.entry.words), line.operation
     if not op:
         return Interrupted(f"{name}: interrupted before the daemon answered")
@@ -107,7 +107,7 @@ def _interrupted(line: Line, asked: Asked) -> Interrupted:
     )
 
 
-def _stop(line: Line, asked: Asked) -> int:
+def _stop(line: ReconnectingClient, asked: Asked) -> int:
     """Done is when the daemon's process is gone, not when it says that it will be."""
     line.client.watch_exit()
     result: dict[str, Any] = {"schema": 1}
@@ -131,7 +131,7 @@ def _stop(line: Line, asked: Asked) -> int:
     return EXIT.DONE
 
 
-def _stream(line: Line, asked: Asked) -> int:
+def _stream(line: ReconnectingClient, asked: Asked) -> int:
     since = asked.args.get("since", 0)
     number, earliest = (since, 0.0) if isinstance(since, int) else (0, since)
     events = line.watch(asked.args.get("topics", ()), number, follow=asked.follow)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.listeners import Listeners
-from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.daemon.upgrade.program import Program
-from srvd.daemon.upgrade.source_archive import Keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.linux.systemd import Unit
 from srvd.log import Log
 from srvd.record import Record
@@ -27,9 +27,9 @@ class Parts(Record):
     core: Supervisor
     program: Program
     unit: Unit
-    keepsake: Keepsake
-    bond: Bond
-    deposit: Deposit
+    keepsake: SourceArchive
+    bond: FamilyLock
+    deposit: StoreCopy
     log: Log
 
     def to_store(self) -> dict[str, int]:

@@ -19,7 +19,7 @@ _PID = 8
 """Bytes of the daemon's pid in the pipe, before the verdict."""
 
 
-class Verdict:
+class StartReport:
     """The daemon's end of the pipe to the command that waits; without `--daemonize` nobody does."""
 
     def __init__(self, fd: int | None) -> None:
@@ -43,7 +43,7 @@ class Verdict:
         self._fd = None
 
 
-def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
+def detach(announce: Callable[[int], None]) -> tuple[StartReport, int | None]:
     """Forks twice (daemon(7)). Returns in the daemon with the verdict to give, in the first process with its exit code.
 
     To be called before any thread, loop or child exists. `announce` is called in the first process with the daemon's
@@ -56,7 +56,7 @@ def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
     if pid:
         os.close(writer)
         os.close(wait)
-        return Verdict(None), _await(reader, go, pid, announce)
+        return StartReport(None), _await(reader, go, pid, announce)
     os.close(reader)
     os.close(go)
     os.setsid()
@@ -67,7 +67,7 @@ def detach(announce: Callable[[int], None]) -> tuple[Verdict, int | None]:
     os.write(writer, os.getpid().to_bytes(_PID, "big"))
     os.read(wait, 1)  # its end; it comes also if whoever waits was killed
     os.close(wait)
-    return Verdict(writer), None
+    return StartReport(writer), None
 
 
 def greeting(settings: DaemonSettings, urls: str) -> str:

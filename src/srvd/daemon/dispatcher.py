@@ -18,7 +18,7 @@ from srvd.core.events import ConfigRead, ConfigRefused, Event, LogReopened, Tick
 from srvd.core.model import Fault, Headroom, OpId, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.performer import Performer
-from srvd.daemon.control.backend import Answers
+from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.event_queue import EventQueue
 from srvd.daemon.listeners import Listeners, named
@@ -46,7 +46,7 @@ MOST_UNTOLD = 1000
 """Notes from before there was a control socket to tell them on."""
 
 
-class Engine:
+class Dispatcher:
     """Turns the core. `emit` may be called at any time on the one thread, also while an action is performed."""
 
     def __init__(self, core: Supervisor, performer: Performer, listeners: Listeners, log: Log) -> None:
@@ -65,7 +65,7 @@ class Engine:
         # Set by `main.py` before the first event.
         self.reread: Callable[[], Config]
         self.headroom: Callable[[list[str]], tuple[tuple[str, Headroom], ...]]
-        self.answers: Answers
+        self.answers: DaemonBackend
         self.on_exit: Callable[[act.Exit], None]
         self.on_ready: Callable[[], None]
         self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was

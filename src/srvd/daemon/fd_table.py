@@ -9,10 +9,10 @@ import os
 
 from srvd.errors import Unsupported
 
-__all__ = ["Kept"]
+__all__ = ["FdTable"]
 
 
-class Kept:
+class FdTable:
     """A table of names and descriptors. Giving, they stay the giver's; taking, each one becomes the taker's."""
 
     def __init__(self, table: dict[str, int] | None = None) -> None:

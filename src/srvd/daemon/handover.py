@@ -13,7 +13,7 @@ from srvd.config.source import Spelled
 from srvd.core.model import Revision
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.children.performer import Family
 from srvd.daemon.control import server
 from srvd.daemon.family import lock
@@ -48,15 +48,15 @@ class Shell(Record):
     listening: Listening
     family: Family
     overdue: dict[WorkerId, float]
-    control: server.Carried
+    control: server.ControlState
     unit: Unit  # what a service manager told at the start
     stored: tuple[str, ...]  # names in its store
-    bond: lock.Carried = lock.Carried("", "")  # none: of a program that had none
+    bond: lock.FamilyLockState = lock.FamilyLockState("", "")  # none: of a program that had none
     strays: tuple[int, ...] = ()  # pids of those who were sent away, and may still live
 
 
 class Handover(Record):
-    house: House
+    house: SupervisorState
     shell: Shell
 
 

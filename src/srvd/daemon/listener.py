@@ -46,12 +46,15 @@ RESTING = ".resting"
 
 
 class Open(Record):
-    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's."""
+    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's. One
+    that is `spent` was connected by a process, and can never listen again.
+    """
 
     socket: socket.socket
     owned: PathId | None
     resting: bool = False
     lent: bool = False
+    spent: bool = False
 
     def close(self) -> None:
         """Nobody listens any more. The close itself is left to a thread: workers have the same open file, and may have
@@ -108,7 +111,7 @@ def is_lost(opened: Open) -> bool:
         return False
     if opened.socket.family == socket.AF_UNIX:
         return opened.owned is not None
-    return sockets.is_hidden(opened.socket) or sockets.is_connected(opened.socket)
+    return opened.spent or sockets.is_hidden(opened.socket) or sockets.is_connected(opened.socket)
 
 
 def trouble_of(opened: Open) -> dict[str, str]:
@@ -189,8 +192,7 @@ def serve(plan: Plan, opened: Open) -> Open:
         owned = socket_files.move(owned, plan.key.address.host)
     elif opened.resting:
         opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if not sockets.is_connected(opened.socket):  # else `problem_of` tells
-        opened.socket.listen(plan.backlog)
+    spent = not sockets.listens(opened.socket, plan.backlog)  # then `problem_of` tells
     if owned is not None:
         socket_files.grant(owned, plan.access)
-    return opened._replace(owned=owned, resting=False)
+    return opened._replace(owned=owned, resting=False, spent=spent)

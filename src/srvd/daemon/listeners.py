@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listener import (
     CLOSE,
     STORE_KIND,
@@ -41,7 +41,7 @@ __all__ = ["Listeners", "Listening", "named"]
 NO_UNIT = Unit()
 
 
-class Carried(Record):
+class ListenerState(Record):
     """One socket as it is handed over: all but the descriptor."""
 
     key: Key
@@ -53,7 +53,7 @@ class Carried(Record):
 class Listening(Record):
     """All of them, in order, what each configuration asks for, and what was passed at the start."""
 
-    sockets: tuple[Carried, ...]
+    sockets: tuple[ListenerState, ...]
     plans: dict[Revision, tuple[Plan, ...]]
     passed: tuple[Passed, ...]
 
@@ -177,12 +177,12 @@ class Listeners:
         self._open.clear()
         self._plans.clear()
 
-    def carry(self, kept: Kept) -> Listening:
+    def carry(self, kept: FdTable) -> Listening:
         """What another program needs to go on with these sockets; they stay as they are."""
         carried = []
         for number, (key, opened) in enumerate(self._open.items()):
             kept.give(f"listener {number}", opened.socket.fileno())
-            carried.append(Carried(key, opened.owned, opened.resting, opened.lent))
+            carried.append(ListenerState(key, opened.owned, opened.resting, opened.lent))
         by_number = {one.fd for one in self._passed}
         by_number |= {key.address.port for key in self._open if key.address.kind == "fd"}
         for fd in by_number:  # its number is its name, in the configuration or by the manager
@@ -191,7 +191,7 @@ class Listeners:
         return Listening(tuple(carried), plans, self._passed)
 
     @classmethod
-    def resume(cls, listening: Listening, kept: Kept) -> Listeners:
+    def resume(cls, listening: Listening, kept: FdTable) -> Listeners:
         """Go on with what `carry` told. Raises `Unsupported`, `OSError`."""
         listeners = cls()
         listeners._passed = listening.passed
@@ -283,14 +283,15 @@ class Listeners:
         """Listen again on what another process has shut down; which that were."""
         plans = {plan.key: plan for _, plans in sorted(self._plans.items()) for plan in plans}
         mended = []
-        for key, opened in self._open.items():
-            if opened.resting or self._sealed or opened.socket.family == socket.AF_UNIX or key not in plans:
+        for key, opened in list(self._open.items()):
+            unasked = opened.resting or self._sealed or opened.socket.family == socket.AF_UNIX or key not in plans
+            if unasked or not sockets.is_shut(opened.socket):
                 continue
-            if sockets.is_connected(opened.socket) and not opened.lent:
-                sockets.end(opened.socket)  # so that another one can be bound there; `lost` tells of it
-            elif sockets.is_shut(opened.socket):
-                opened.socket.listen(plans[key].backlog)
+            if sockets.listens(opened.socket, plans[key].backlog):
                 mended.append(sockets.describe(opened.socket))
+            elif not opened.lent:
+                sockets.end(opened.socket)  # so that another one can be bound there; `lost` tells of it
+                self._open[key] = opened._replace(spent=True)
         return mended
 
     def _plan(self, wanted: Mapping[str, ListenerSettings]) -> list[Plan]:

@@ -25,28 +25,28 @@ from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.dump import Dumps
 from srvd.daemon.children.performer import Performer
 from srvd.daemon.components import Parts
-from srvd.daemon.control.backend import Answers
+from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.control.peers import Roles
 from srvd.daemon.control.server import ControlServer
-from srvd.daemon.detach import Verdict
-from srvd.daemon.dispatcher import Engine, tracer
-from srvd.daemon.family.lock import Bond
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.detach import StartReport
+from srvd.daemon.dispatcher import Dispatcher, tracer
+from srvd.daemon.family.lock import FamilyLock
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.files import LogFile, Pidfile
 from srvd.daemon.handover import Handover
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
-from srvd.daemon.recovery.fd_store import Deposit
-from srvd.daemon.recovery.preconditions import Ground, beside
+from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.recovery.preconditions import Preconditions, beside
 from srvd.daemon.renewal import Renewal
 from srvd.daemon.signals import Signals, hold
-from srvd.daemon.systemd_notifier import Herald
+from srvd.daemon.systemd_notifier import SystemdNotifier
 from srvd.daemon.upgrade.program import this_program
-from srvd.daemon.upgrade.source_archive import Keepsake, is_keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive, is_keepsake
 from srvd.daemon.watch import headroom
-from srvd.daemon.watch.liveness import SilenceWatch
-from srvd.daemon.watch.memory_limit import GrowthWatch
-from srvd.daemon.watch.request_timeout import OverdueWatch
+from srvd.daemon.watch.liveness import LivenessMonitor
+from srvd.daemon.watch.memory_limit import MemoryLimitMonitor
+from srvd.daemon.watch.request_timeout import RequestTimeoutMonitor
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter
 from srvd.linux.proctitle import set_title
@@ -67,7 +67,7 @@ class Daemon:
     """Owns the parts and their order of birth and death."""
 
     def __init__(
-        self, settings: DaemonSettings, source: Source, parts: Parts, verdict: Verdict, *, daemonized: bool
+        self, settings: DaemonSettings, source: Source, parts: Parts, verdict: StartReport, *, daemonized: bool
     ) -> None:
         self._settings = settings
         self._source = source
@@ -82,16 +82,16 @@ class Daemon:
         self._loop = Loop(self._bug)
         line = self._log.captured
         self.performer = Performer(self._loop, commons, listeners, self.emit, self._woke, line, parts.bond)
-        self.engine = Engine(self._core, self.performer, listeners, self._log)
+        self.engine = Dispatcher(self._core, self.performer, listeners, self._log)
         workers = self.performer.workers
-        self.overdue = OverdueWatch(house, commons.bell, workers.facts, workers.state, self.emit)
-        self._growth = GrowthWatch(house, workers.rss, self.emit)
+        self.overdue = RequestTimeoutMonitor(house, commons.bell, workers.facts, workers.state, self.emit)
+        self._growth = MemoryLimitMonitor(house, workers.rss, self.emit)
         dumps = Dumps(workers, self.performer.zygotes)
-        self._answers = Answers(house, workers, self.emit, self.engine, listeners.described, dumps)
+        self._answers = DaemonBackend(house, workers, self.emit, self.engine, listeners.described, dumps)
         self._renewal = Renewal(parts.bond, listeners, self._answers.submit, self._log)
-        self._silence = SilenceWatch(house, workers, self.performer.listeners, self.emit, self._renewal.mend)
+        self._silence = LivenessMonitor(house, workers, self.performer.listeners, self.emit, self._renewal.mend)
         self._pidfile = Pidfile(settings.pidfile)
-        self._herald = Herald(parts.unit, house, parts.to_store, self._log.warning)
+        self._herald = SystemdNotifier(parts.unit, house, parts.to_store, self._log.warning)
         self._born = time.time()
         self._exit: Exit | None = None
         self._control: ControlServer
@@ -111,7 +111,7 @@ class Daemon:
         if settings.log_level == "debug":
             engine.trace = tracer(self._log)
 
-    def run(self, config: Config, ground: Ground, found: Found | None = None) -> int:
+    def run(self, config: Config, ground: Preconditions, found: Found | None = None) -> int:
         """From a start to the end; the exit code."""
         hold()
         set_title(f"srvd: daemon {self._settings.name}")
@@ -153,7 +153,7 @@ class Daemon:
             self._answers.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))
         self._renewal.reopen()
 
-    def _serve(self, ground: Ground, found: Found | None) -> int:
+    def _serve(self, ground: Preconditions, found: Found | None) -> int:
         self._complete()
         try:
             self._control.serve(ground.claim, ground.roles)
@@ -176,7 +176,7 @@ class Daemon:
     def _complete(self) -> None:
         # Here, not above: the first zygotes load the application while this is imported. Not later either: what is on
         # disk when an upgrade is asked for is another version of it.
-        from srvd.daemon.recovery.saver import Heritage
+        from srvd.daemon.recovery.saver import StateSaver
         from srvd.daemon.upgrade.replace import Upgrade
         from srvd.linux.prctl import become_subreaper
 
@@ -184,7 +184,7 @@ class Daemon:
         self._control = ControlServer(self._loop, self._answers, self._log_control, self._settings.name)
         self._renewal.control = self._control
         self._upgrade = Upgrade(self._loop, self, self._parts.program)
-        self._heritage = Heritage(self, self._parts, beside(self._settings, state_path), self._log.warning)
+        self._heritage = StateSaver(self, self._parts, beside(self._settings, state_path), self._log.warning)
         self.engine.check_program = self._upgrade.check
         self.engine.replace_program = self._upgrade.replace
 
@@ -237,11 +237,11 @@ class Daemon:
 
     # -- from one program to the next ------------------------------------------------------------------------------
 
-    def state(self, kept: Kept) -> bytes:
+    def state(self, kept: FdTable) -> bytes:
         """All that the next program needs to be this daemon; the descriptors go to `kept`."""
         return handover.pack(self.handover(kept))
 
-    def handover(self, kept: Kept) -> Handover:
+    def handover(self, kept: FdTable) -> Handover:
         """The same, before it is bytes."""
         kept.give("keepsake", self.keepsake.fd)
         self._parts.deposit.carry(kept)
@@ -266,7 +266,7 @@ class Daemon:
         return Handover(self._core.house, shell)
 
     @classmethod
-    def resumed(cls, found: Handover, kept: Kept) -> Daemon:
+    def resumed(cls, found: Handover, kept: FdTable) -> Daemon:
         """The daemon of a state and its descriptors, before it does anything. Raises `Unsupported`, `OSError`."""
         house, shell = found
         settings = shell.configs[shell.current].daemon
@@ -276,12 +276,12 @@ class Daemon:
             Supervisor(house=house),
             this_program(shell.program.command),
             shell.unit,
-            Keepsake(kept.find("keepsake")),
-            Bond.resume(shell.bond, kept, beside(settings, family_path)),
-            Deposit.resume(shell.bond.rendezvous, shell.unit, kept),
+            SourceArchive(kept.find("keepsake")),
+            FamilyLock.resume(shell.bond, kept, beside(settings, family_path)),
+            StoreCopy.resume(shell.bond.rendezvous, shell.unit, kept),
             Log(2, settings.log_format, settings.log_level, shared=True),
         )
-        daemon = cls(settings, Source.resume(shell.source), parts, Verdict(None), daemonized=shell.daemonized)
+        daemon = cls(settings, Source.resume(shell.source), parts, StartReport(None), daemonized=shell.daemonized)
         daemon._answers.began = shell.began
         daemon.overdue.resume(shell.overdue)
         daemon._herald.resume(shell.stored)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from srvd.config.settings import Config
 from srvd.core.model import Actor, Kind, Order
 from srvd.daemon.control.server import ControlServer
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.listener import BY_RELOAD
 from srvd.daemon.listeners import Listeners
 from srvd.errors import SrvdError
@@ -24,7 +24,7 @@ Submit = Callable[[Order, Actor], object]
 
 
 class Renewal:
-    def __init__(self, bond: Bond, listeners: Listeners, submit: Submit, log: Log) -> None:
+    def __init__(self, bond: FamilyLock, listeners: Listeners, submit: Submit, log: Log) -> None:
         self._bond = bond
         self._listeners = listeners
         self._submit = submit

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable, Mapping
 
 from srvd.core.model import Actor, Kind, Order
-from srvd.core.state.model import House
-from srvd.daemon.control.backend import Answers
+from srvd.core.state.model import SupervisorState
+from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.loop import Loop
 from srvd.errors import SrvdError
 from srvd.log import Log
@@ -39,7 +39,7 @@ def hold() -> None:
 
 
 class Signals:
-    def __init__(self, house: House, answers: Answers, log: Log) -> None:
+    def __init__(self, house: SupervisorState, answers: DaemonBackend, log: Log) -> None:
         self._house = house
         self._answers = answers
         self._log = log

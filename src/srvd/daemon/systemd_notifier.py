@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.core.status.summary import Bulletin, Condition, bulletin
 from srvd.daemon.loop import Timer
 from srvd.errors import ConfigInvalid
 from srvd.linux.systemd import NotifySocket, Unit, clip
 from srvd.log import escape
 
-__all__ = ["Herald"]
+__all__ = ["SystemdNotifier"]
 
 BEAT = 10.0
 """Seconds between two words of a change under way that it goes on."""
@@ -35,11 +35,11 @@ class Loop(Protocol):
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer: ...
 
 
-class Herald:
+class SystemdNotifier:
     """`look` is called after each turn of the core; what it did not get out then, it gets out later."""
 
     def __init__(
-        self, unit: Unit, house: House, to_store: Callable[[], Mapping[str, int]], warn: Callable[[str], None]
+        self, unit: Unit, house: SupervisorState, to_store: Callable[[], Mapping[str, int]], warn: Callable[[str], None]
     ) -> None:
         """`to_store` says which descriptors the manager should keep, by their names in its store."""
         self._unit = unit

@@ -26,6 +26,7 @@ __all__ = [
     "is_connected",
     "is_hidden",
     "is_shut",
+    "listens",
     "open_listener",
     "parse_address",
     "seal",
@@ -219,6 +220,20 @@ def is_connected(listener: socket.socket) -> bool:
         return False
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return info[0] not in (_TCP_CLOSE, _TCP_LISTEN)
+
+
+def listens(listener: socket.socket, backlog: int) -> bool:
+    """Has it listen, if it does not. False: it never will again (listen(2), EINVAL), because a process has connected
+    it,
+    even if that connection is over.
+    """
+    try:
+        listener.listen(backlog)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def is_hidden(listener: socket.socket) -> bool:

@@ -14,7 +14,7 @@ import msgpack
 from srvd.errors import BadFrame
 from srvd.record import Record
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of these messages, and of the scoreboards. Workers outlive the daemon's program (an upgrade), so it changes when a
 message changes, also by a field more; a program takes over only workers of its own number."""
 
@@ -72,7 +72,7 @@ class Fork(Record):
     slot: int
 
 
-class Quit(Record):
+class Leave(Record):
     """daemon → zygote: leave; the workers stay. A link that ends without it is a daemon that died."""
 
 
@@ -216,7 +216,7 @@ class Reopened(Record):
     problem: str
 
 
-class Worn(Record):
+class Expired(Record):
     """worker → daemon: it has served long enough, and serves on until it is told to drain. Said once."""
 
     reason: str  # "served 1000 requests"
@@ -226,7 +226,7 @@ class Pong(Record):
     """worker → daemon: its loop turns."""
 
 
-class Woke(Record):
+class WatchBell(Record):
     """worker → daemon: a request began while the scoreboard said that nobody watches."""
 
 
@@ -238,7 +238,7 @@ class Introduce(Record):
     """the next daemon → who calls at the rendezvous and runs as a user of the family: say who you are."""
 
 
-class Here(Record):
+class CallHome(Record):
     """orphan → the next daemon, its answer to `Introduce` on what becomes its link; fds: the end of its stderr that is
     read, the file for its stacks, the bell, its generation's scoreboard, of a zygote the lifeline of its workers, its
     listeners.
@@ -259,21 +259,21 @@ class Adopted(Record):
 
 
 Message = (
-    Load | Fork | Learn | Quit | Loaded | LoadFailed | Learned | Forked | ForkFailed | Reaped | Stopped | Continued
+    Load | Fork | Learn | Leave | Loaded | LoadFailed | Learned | Forked | ForkFailed | Reaped | Stopped | Continued
     | Serve | Drain | Probe | Warm | Reopen | Ping
-    | Ready | Serving | Failed | Probed | Warmed | Mixed | Reopened | Worn | Pong | Woke | Bye
-    | Introduce | Here | Adopted
+    | Ready | Serving | Failed | Probed | Warmed | Mixed | Reopened | Expired | Pong | WatchBell | Bye
+    | Introduce | CallHome | Adopted
 )  # fmt: skip
 
-TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Learn, Quit, Introduce, Adopted)
+TO_ZYGOTE: tuple[type[Message], ...] = (Load, Fork, Learn, Leave, Introduce, Adopted)
 FROM_ZYGOTE: tuple[type[Message], ...] = (
     Loaded, LoadFailed, Learned, Mixed, Forked, ForkFailed, Reaped, Stopped, Continued,
 )  # fmt: skip
 TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Warm, Reopen, Ping, Introduce, Adopted)
 FROM_WORKER: tuple[type[Message], ...] = (
-    Ready, Serving, Failed, Probed, Warmed, Mixed, Reopened, Worn, Pong, Woke, Bye,
+    Ready, Serving, Failed, Probed, Warmed, Mixed, Reopened, Expired, Pong, WatchBell, Bye,
 )  # fmt: skip
-FROM_ORPHAN: tuple[type[Message], ...] = (Here,)
+FROM_ORPHAN: tuple[type[Message], ...] = (CallHome,)
 
 _CHECKS: dict[str, tuple[type, ...]] = {
     "str": (str,),

@@ -17,15 +17,15 @@ from srvd.ids import WorkerId
 from srvd.linux import dispositions
 from srvd.wire import links
 from srvd.worker import warming
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.link import Link
 from srvd.worker.loop import NEVER
-from srvd.worker.net.acceptor import Gate
+from srvd.worker.net.acceptor import Acceptor
 from srvd.worker.net.phase import Phase
-from srvd.worker.reconnect import Home, Orphan, introduce
+from srvd.worker.reconnect import Home, Reconnector, introduce
 from srvd.worker.wsgi.probe import probe
 
-__all__ = ["Orders", "Patience"]
+__all__ = ["Commands", "Patience"]
 
 # When the whole server leaves: for a client between two requests, and for one that has not sent its first.
 _LAST_IDLE = 1.0
@@ -43,11 +43,17 @@ class Patience(NamedTuple):
     orphan: float = 0.0
 
 
-class Orders:
+class Commands:
     """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
 
     def __init__(
-        self, service: Service, gate: Gate, link: Link, name: WorkerId, patience: Patience, home: Home | None = None
+        self,
+        service: WorkerContext,
+        gate: Acceptor,
+        link: Link,
+        name: WorkerId,
+        patience: Patience,
+        home: Home | None = None,
     ) -> None:
         """`home` None: there is no way back to a daemon, and the end of the link is an order to leave."""
         self._service = service
@@ -72,7 +78,7 @@ class Orders:
         self._home = home
         self._orphan = None
         if home is not None and patience.orphan > 0:
-            self._orphan = Orphan(service.loop, home, self._new_link, self._unfound)
+            self._orphan = Reconnector(service.loop, home, self._new_link, self._unfound)
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
@@ -136,7 +142,7 @@ class Orders:
                 self._late = late
                 self._drain(now, seconds, leaving=leaving, left_over=left_over)
             case links.Introduce() if self._home is not None:
-                introduce(self._link.sock, self._home, links.Here(*self._name, self._draining, [], []))
+                introduce(self._link.sock, self._home, links.CallHome(*self._name, self._draining, [], []))
             case links.Adopted() if self._orphan is not None and self._orphan.alone:
                 self._orphan.adopted()
                 if self._service.lifeline is not None:

@@ -13,10 +13,10 @@ from srvd.worker.loop import NEVER
 from srvd.worker.net.phase import Phase
 
 if TYPE_CHECKING:
-    from srvd.worker.observe.recorder import Meter
+    from srvd.worker.observe.recorder import Recorder
     from srvd.worker.times import Times
 
-__all__ = ["Crowd", "Peer"]
+__all__ = ["Connections", "Peer"]
 
 # A connection makes room only when it has been silent for so many seconds. One that has sent nothing, or is idle, loses
 # nothing by it; but its request may be on the way, and a kept connection mostly goes on at once.
@@ -46,8 +46,8 @@ class Peer(Protocol):
         """End at once."""
 
 
-class Crowd:
-    def __init__(self, meter: Meter) -> None:
+class Connections:
+    def __init__(self, meter: Recorder) -> None:
         self._meter = meter
         self._lingering: dict[Peer, None] = {}
         self._silent: list[tuple[bool, float, Peer]] = []  # the longest-silent one is the last

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from srvd.http.h1.date import Stamp
 from srvd.http.h1.head import Environ, HeadReader
 from srvd.http.h1.limits import Limits
-from srvd.worker.connections import Crowd
+from srvd.worker.connections import Connections
 from srvd.worker.net.budget import Budget
 from srvd.worker.net.sender import Sender
 from srvd.worker.times import Times
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from srvd.worker.loop import Loop
     from srvd.worker.net.transport import Transport
     from srvd.worker.observe.access_log import AccessLog
-    from srvd.worker.observe.recorder import Meter
-    from srvd.worker.recycling import Wear
+    from srvd.worker.observe.recorder import Recorder
+    from srvd.worker.recycling import Recycling
 
-__all__ = ["Service"]
+__all__ = ["WorkerContext"]
 
 
-class Service:
+class WorkerContext:
     """Owned by `base.serve`; the connections, the gate and the orders hold it."""
 
-    connection: Callable[[Service, Transport, Environ, float, HeadReader], Peer]
+    connection: Callable[[WorkerContext, Transport, Environ, float, HeadReader], Peer]
     """Makes a connection of a socket that was accepted: the service, the socket, what its requests have in common, the
     time, the reader of their heads.
     """
 
-    def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Meter, log: Log) -> None:
+    def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Recorder, log: Log) -> None:
         self.app = app
         self.multithread = settings.threads > 1
         self.streams = settings.stream_bodies
@@ -51,7 +51,7 @@ class Service:
         self.meter = meter
         self.log = log
         self.heads = HeadReader(_limits(settings))
-        self.crowd = Crowd(meter)
+        self.crowd = Connections(meter)
         self.times = Times(settings)
         self.budget = Budget(settings.body_memory)
         self.most_kept = settings.max_buffered_response
@@ -63,7 +63,7 @@ class Service:
         self.closing = settings.keepalive_timeout == 0
         """Responses that begin now are the last ones of their connections."""
         self.access: AccessLog | None = None
-        self.wear: Wear | None = None
+        self.wear: Recycling | None = None
         self.lifeline: Lifeline | None = None
         self._stamp = Stamp()
         self._dropped: set[str] = set()

@@ -28,7 +28,7 @@ class Link:
 
     def ring(self) -> bool:
         """The doorbell: a request began while nobody watched the scoreboard."""
-        return self.say(links.Woke())
+        return self.say(links.WatchBell())
 
     def hear(self) -> links.Message | None:
         """The next order; None: there is none now. Raises `EOFError` when there will be none any more."""

@@ -20,20 +20,20 @@ from srvd.log import Log
 from srvd.wire import links
 from srvd.worker import forked, hooks, warming
 from srvd.worker.app_loader import Application
-from srvd.worker.commands import Orders, Patience
-from srvd.worker.context import Service
+from srvd.worker.commands import Commands, Patience
+from srvd.worker.context import WorkerContext
 from srvd.worker.deadman import Lifeline
 from srvd.worker.hooks import Hooks
 from srvd.worker.link import Link
 from srvd.worker.loop import Loop
-from srvd.worker.net.acceptor import Gate
+from srvd.worker.net.acceptor import Acceptor
 from srvd.worker.net.connection import Connection
-from srvd.worker.observe.access_buffer import Lines
+from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.observe.access_log import AccessLog
-from srvd.worker.observe.completion import Witness
-from srvd.worker.observe.recorder import Meter
+from srvd.worker.observe.completion import Completion
+from srvd.worker.observe.recorder import Recorder
 from srvd.worker.reconnect import Home
-from srvd.worker.recycling import Wear
+from srvd.worker.recycling import Recycling
 from srvd.worker.releases import Watch
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wsgi.exchange import Exchange
@@ -65,7 +65,7 @@ class Boot(NamedTuple):
     fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
     nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
     home: Home | None = None  # None: it leaves when its link ends
-    lines: Lines | None = None  # of the access log, if there is one; None: nobody else has them
+    lines: AccessBuffer | None = None  # of the access log, if there is one; None: nobody else has them
     lifeline: int = -1  # ends when nobody is left who could end this worker; -1: there is none
     warms: bool = False  # it imports by itself what others have from their zygote: it is asked before it is ready
     watch: Watch | None = None
@@ -117,33 +117,33 @@ def serve(boot: Boot) -> int:
 def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> int:
     settings, name = boot.settings, boot.worker
     loop = SharedLoop() if settings.threads > 1 else Loop()
-    wear = Wear(settings, loop, lambda reason: link.say(links.Worn(reason)))
+    wear = Recycling(settings, loop, lambda reason: link.say(links.Expired(reason)))
     access = None
     if settings.access_log:
         access = AccessLog(
-            settings.access_log, settings.access_log_format, loop, log, boot.lines or Lines(),
+            settings.access_log, settings.access_log_format, loop, log, boot.lines or AccessBuffer(),
             lambda problem: link.say(links.Reopened(problem)),
         )  # fmt: skip
-    witness = Witness.needed(access, hooked.after_request, wear, log)
-    meter = Meter(boot.board.lane(boot.slot), link.ring, witness)
+    witness = Completion.needed(access, hooked.after_request, wear, log)
+    meter = Recorder(boot.board.lane(boot.slot), link.ring, witness)
     app = hooks.with_before_request(app, hooked.before_request, log)
     if isinstance(loop, SharedLoop):
-        seats = [Meter(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
+        seats = [Recorder(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
         shared = SharedService(app, settings, loop, meter, log, seats)
-        service: Service = shared
+        service: WorkerContext = shared
         connection: type[Connection] = CalledConnection
         run = Threads(shared, name).run
     else:
-        service = Service(app, settings, loop, meter, log)
+        service = WorkerContext(app, settings, loop, meter, log)
         service.connection = connection = Connection
         run = loop.run
     service.access, service.wear = access, wear
     if boot.lifeline >= 0:
         service.lifeline = Lifeline(loop, boot.lifeline)
-    gate = Gate(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
+    gate = Acceptor(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
-    orders = Orders(service, gate, link, boot.id, patience, boot.home)
-    kinds = (Exchange, connection, type(loop), Meter, Link, AccessLog)
+    orders = Commands(service, gate, link, boot.id, patience, boot.home)
+    kinds = (Exchange, connection, type(loop), Recorder, Link, AccessLog)
     forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     service.context = copy_context()

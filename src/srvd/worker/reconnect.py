@@ -19,7 +19,7 @@ from srvd.linux import fds, rendezvous
 from srvd.wire import links
 from srvd.worker.loop import NEVER, Loop
 
-__all__ = ["CALL_PAUSE", "Home", "Orphan", "call_home", "introduce"]
+__all__ = ["CALL_PAUSE", "Home", "Reconnector", "call_home", "introduce"]
 
 CALL_PAUSE = 0.2
 """Seconds between two calls, each one system call: only orphans make them."""
@@ -47,7 +47,7 @@ def call_home(home: Home) -> socket.socket | None:
     return rendezvous.call(home.name, home.uid)
 
 
-def introduce(link: socket.socket, home: Home, here: links.Here) -> None:
+def introduce(link: socket.socket, home: Home, here: links.CallHome) -> None:
     """Say who we are. A link that does not take it is of no use, and is ended: then the next call may do."""
     lifeline = (home.lifeline,) if here.serial == 0 else ()
     passed = (home.stderr, home.stacks, home.bell, home.board, *lifeline, *home.listeners)
@@ -60,7 +60,7 @@ def introduce(link: socket.socket, home: Home, here: links.Here) -> None:
             link.shutdown(socket.SHUT_RDWR)
 
 
-class Orphan:
+class Reconnector:
     """A worker's part in it; does nothing, and costs nothing, before `begin`."""
 
     def __init__(

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.worker.loop import Loop
 
-__all__ = ["Wear"]
+__all__ = ["Recycling"]
 
 _AGAIN = 1.0
 """Seconds until the daemon is told once more if its link was full."""
 
 
-class Wear:
+class Recycling:
     """Counts requests, and keeps the age. `say` tells the daemon why; False: it could not be told now."""
 
     def __init__(self, settings: PoolSettings, loop: Loop, say: Callable[[str], bool]) -> None:

@@ -13,7 +13,7 @@ from srvd.wire.links import Modules, fitting_modules
 from srvd.worker.wsgi.probe import probe
 
 if TYPE_CHECKING:
-    from srvd.worker.context import Service
+    from srvd.worker.context import WorkerContext
 
 _FINE = ("100-399",)
 """A redirect to a login has imported what there is to import."""
@@ -21,7 +21,7 @@ _FINE = ("100-399",)
 __all__ = ["ask", "imported_since", "modules"]
 
 
-def ask(service: Service, worker: str, paths: Iterable[str]) -> None:
+def ask(service: WorkerContext, worker: str, paths: Iterable[str]) -> None:
     """GET on each path, in this order."""
     for path in paths:
         answer = probe(service, worker, path, _FINE)

@@ -19,7 +19,7 @@ from srvd.wire import links
 from srvd.worker import app_loader, main
 
 if TYPE_CHECKING:
-    from srvd.worker.observe.access_buffer import Lines
+    from srvd.worker.observe.access_buffer import AccessBuffer
     from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["PASSED", "STACKS", "become"]
@@ -33,7 +33,7 @@ STACKS = 2
 _BUG = 70
 
 
-def become(stock: WorkerTemplate, order: links.Fork, lines: Lines | None, passed: list[int]) -> NoReturn:
+def become(stock: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None, passed: list[int]) -> NoReturn:
     """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving.
 
     `passed` came with the order; `lines` are those of its access log, if it has one.

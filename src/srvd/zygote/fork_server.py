@@ -24,7 +24,7 @@ from srvd.record import Record
 from srvd.wire import links
 from srvd.worker import forked
 from srvd.worker.observe import access_log
-from srvd.worker.observe.access_buffer import Lines
+from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.reconnect import call_home, introduce
 from srvd.zygote import child, learning
 from srvd.zygote.child_signals import Stops
@@ -34,7 +34,7 @@ from srvd.zygote.template import WorkerTemplate
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Nursery"]
+__all__ = ["ForkServer"]
 
 _STDERR = 2
 
@@ -43,19 +43,19 @@ _ENDS = 1024
 """Ends of workers that are remembered for the next daemon; max_workers may be more, but they seldom all die."""
 
 
-class Newborn(Record):
+class Child(Record):
     serial: int
     pid: int
-    lines: Lines | None  # of its access log, that are not written yet
+    lines: AccessBuffer | None  # of its access log, that are not written yet
 
 
-class Nursery:
+class ForkServer:
     """Owns the link and the children's pidfds; `run` returns when the daemon lets go."""
 
     def __init__(self, link: socket.socket, stock: WorkerTemplate) -> None:
         self._link = link
         self._stock = stock
-        self._children: dict[int, Newborn] = {}
+        self._children: dict[int, Child] = {}
         self._orphanhood: Orphanhood | None = None
         self._parted = False  # a worker was told to leave with all others, and has left
         # The latest, always: what was told to a daemon that died, it may have taken with it.
@@ -113,7 +113,7 @@ class Nursery:
         datagram, passed = received
         if not datagram:
             return self._lose_daemon()
-        order = links.decode(datagram, (links.Fork, links.Learn, links.Quit, links.Introduce, links.Adopted))
+        order = links.decode(datagram, (links.Fork, links.Learn, links.Leave, links.Introduce, links.Adopted))
         if isinstance(order, links.Learn):
             fds.close_all(passed)
             self._learn(order.modules)
@@ -184,13 +184,13 @@ class Nursery:
         children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
         ended = [[-1 if value is None else value for value in reaped] for reaped in self._ended]
         late = orphanhood.is_late(time.monotonic())
-        introduce(self._link, home, links.Here(wanted.pool, wanted.generation, 0, late, children, ended))
+        introduce(self._link, home, links.CallHome(wanted.pool, wanted.generation, 0, late, children, ended))
 
     def _fork(self, order: links.Fork, passed: list[int]) -> None:
         # Before the fork: what the application has registered to run in each child comes first there, and may hang.
         stacks.tell_to(passed[child.STACKS])
         try:
-            lines = Lines() if self._stock.pool.access_log else None
+            lines = AccessBuffer() if self._stock.pool.access_log else None
             pid = os.fork()
         except OSError as exc:  # EAGAIN, ENOMEM: transient, and the daemon's to wait out
             self._say(links.ForkFailed(order.serial, f"fork: {exc.strerror}"))
@@ -210,7 +210,7 @@ class Nursery:
             os.waitpid(pid, 0)
             self._say(links.ForkFailed(order.serial, f"open its pidfd: {exc.strerror}"))
             return
-        self._children[pidfd] = Newborn(order.serial, pid, lines)
+        self._children[pidfd] = Child(order.serial, pid, lines)
         self._epoll.register(pidfd, EPOLLIN)
         self._say(links.Forked(order.serial, pid))
 
@@ -243,7 +243,7 @@ class Nursery:
             self._rescue(newborn.lines)
         return True
 
-    def _rescue(self, lines: Lines) -> None:
+    def _rescue(self, lines: AccessBuffer) -> None:
         """Write what a worker that was killed has not written."""
         path = self._stock.pool.access_log
         lost, problem = access_log.rescue(path, lines)

@@ -33,7 +33,7 @@ from srvd.worker.observe.access_log import STANDARD_OUTPUT
 from srvd.worker.reconnect import Home
 from srvd.worker.releases import Watch
 from srvd.zygote import fronting, loading
-from srvd.zygote.fork_server import Nursery
+from srvd.zygote.fork_server import ForkServer
 from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["live"]
@@ -44,7 +44,7 @@ BOARD, STACKS, BELL, HOLD = range(4)
 _SHARED = 4
 
 
-class Errand(Record):
+class LoadJob(Record):
     """What a zygote was started for: the datagram of `Load` with its descriptors, and what a former life left."""
 
     datagram: bytes
@@ -102,15 +102,15 @@ def leave(code: int) -> NoReturn:
         os._exit(code)
 
 
-def _hear(link: socket.socket) -> Errand | None:
+def _hear(link: socket.socket) -> LoadJob | None:
     """The first message, `Load`; None if the daemon is gone already."""
     received = fds.receive(link, links.LIMIT, fds.FDS_LIMIT, wait=True)
     if not received or not received[0]:
         return None
-    return Errand(received[0], received[1], [], 0.0, fresh=True)
+    return LoadJob(received[0], received[1], [], 0.0, fresh=True)
 
 
-def _serve(link: socket.socket, errand: Errand, born: float) -> int:
+def _serve(link: socket.socket, errand: LoadJob, born: float) -> int:
     """Load and fork until the daemon lets go; the exit code."""
     origin = Origin(dict(os.environ), _folder(), os.umask(0), list(sys.path))
     os.umask(origin.umask)
@@ -158,7 +158,7 @@ def _serve(link: socket.socket, errand: Errand, born: float) -> int:
         wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, has_lifeline, hold, home, nudge,
         outcome.dispositions, watch=watch,
     )  # fmt: skip
-    Nursery(link, stock).run()
+    ForkServer(link, stock).run()
     return 0
 
 
@@ -233,7 +233,7 @@ def _say_failed(link: socket.socket, failed: LoadFailed) -> None:
     fds.send(link, links.encode(links.LoadFailed(links.clip(failed.message), failed.hint, proof)), wait=True)
 
 
-def _begin_anew(link: socket.socket, errand: Errand, origin: Origin, outcome: loading.Outcome) -> NoReturn:
+def _begin_anew(link: socket.socket, errand: LoadJob, origin: Origin, outcome: loading.Outcome) -> NoReturn:
     """Become a fresh interpreter without the application; threads, connections and timers end with this one.
 
     The pid, the link and the descriptors stay, so the daemon notices nothing. Raises `OSError`.
@@ -264,10 +264,10 @@ def _begin_anew(link: socket.socket, errand: Errand, origin: Origin, outcome: lo
     os.execve(sys.executable, [*arguments, str(note)], origin.environ)  # noqa: S606 - no shell is wanted
 
 
-def _unpack(fd: int) -> Errand:
+def _unpack(fd: int) -> LoadJob:
     """What `_begin_anew` packed."""
     with open(fd, "rb") as file:
         datagram, passed, notes, seconds = msgpack.unpackb(file.read())
     for inherited in passed:
         os.set_inheritable(inherited, False)
-    return Errand(bytes(datagram), [int(fd) for fd in passed], [str(note) for note in notes], float(seconds), False)
+    return LoadJob(bytes(datagram), [int(fd) for fd in passed], [str(note) for note in notes], float(seconds), False)

@@ -9,7 +9,7 @@ from srvd.core import baking, outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Stage
 from srvd.core.operations import queue, reopen, rollout
-from srvd.core.state.model import House, Operation, Pool, Rollout, Turn
+from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Turn
 from srvd.core.status.view import log_problem
 
 _TRIAL_PHASES = {
@@ -21,7 +21,7 @@ _TRIAL_PHASES = {
 }
 
 
-def judge(house: House, op: Operation, turn: Turn) -> None:
+def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Reports the operation's progress and ends it if its goal is reached or lost."""
     if op.state not in (OpState.RUNNING, OpState.COMMITTING):
         return
@@ -49,7 +49,7 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
             _judge_stop(house, op, turn)
 
 
-def pools_of(house: House, op: Operation) -> list[Pool]:
+def pools_of(house: SupervisorState, op: Operation) -> list[Pool]:
     """The pools the operation is about; a pool that has left the configuration since is none of them."""
     names = [op.order.pool] if op.order.pool else list(house.pools)
     return [pool for name in names if (pool := house.pools.get(name)) is not None and not pool.removed]
@@ -66,7 +66,7 @@ def is_full(pool: Pool) -> bool:
     return len(old) == len(worn) and len(fresh) <= pool.target <= serving
 
 
-def _judge_rollouts(house: House, op: Operation, turn: Turn) -> None:
+def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
     phase, done, total = "config", 0, 0
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
@@ -119,7 +119,7 @@ def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
     return "commit", generation.count(Phase.SERVING), pool.target
 
 
-def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
+def _judge_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pool = house.pools[op.order.pool]
     fresh, old = pool.split()
     capacity = len(fresh) + len(old)
@@ -133,7 +133,7 @@ def _judge_scale(house: House, op: Operation, turn: Turn) -> None:
         restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
 
 
-def restore(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+def restore(house: SupervisorState, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
     """The scale could not be made true: the former wish is in force again, and the answer says why."""
     pool = house.pools[op.order.pool]
     pool.override = op.before[pool.name]
@@ -144,7 +144,7 @@ def restore(house: House, op: Operation, reason: str, turn: Turn, state: OpState
     queue.end(house, op, state, turn, fault)
 
 
-def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
+def _judge_recycle(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pools = pools_of(house, op)
     left = [w for pool in pools for w in pool.workers() if w.id in op.targets and w.is_capacity]
     queue.report(op, "recycle", len(op.targets) - len(left), len(op.targets), turn)
@@ -158,7 +158,9 @@ def _judge_recycle(house: House, op: Operation, turn: Turn) -> None:
         stop_recycling(house, op, "the zygote died", turn)
 
 
-def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
+def stop_recycling(
+    house: SupervisorState, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED
+) -> None:
     """Who has not been replaced yet stays."""
     kept = 0
     for pool in pools_of(house, op):
@@ -175,7 +177,7 @@ def stop_recycling(house: House, op: Operation, reason: str, turn: Turn, state: 
     queue.end(house, op, state, turn, fault)
 
 
-def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
+def _judge_resume(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pools = pools_of(house, op)
     serving, target = sum(pool.serving for pool in pools), sum(pool.target for pool in pools)
     queue.report(op, "resume", serving, target, turn)
@@ -187,7 +189,7 @@ def _judge_resume(house: House, op: Operation, turn: Turn) -> None:
         queue.end(house, op, OpState.FAILED, turn, fault)
 
 
-def _judge_stop(house: House, op: Operation, turn: Turn) -> None:
+def _judge_stop(house: SupervisorState, op: Operation, turn: Turn) -> None:
     left = sum(len(g.workers) for pool in house.pools.values() for g in pool.generations.values())
     queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
     if not house.pools:
@@ -195,7 +197,7 @@ def _judge_stop(house: House, op: Operation, turn: Turn) -> None:
         queue.end(house, op, OpState.DONE, turn)
 
 
-def bake_is_spoiled(house: House, pool: Pool) -> str:
+def bake_is_spoiled(house: SupervisorState, pool: Pool) -> str:
     """Why the generation that bakes must be taken back, or ""."""
     if not rollout.may_return(pool) or pool.bake is None:
         return ""

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from srvd.core import backoff, baking, transitions
 from srvd.core.actions import Level, ReadConfig, SealListeners
-from srvd.core.lifecycle import Impulse
+from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
 from srvd.core.operations import completion, queue, reopen, rollout, upgrade
-from srvd.core.state.model import NEVER, House, Operation, Pace, Pool, Turn, Zygote
+from srvd.core.state.model import NEVER, Operation, Pace, Pool, SupervisorState, Turn, Zygote
 
 SCALE_GRACE = 5.0
 """Seconds beyond boot_timeout that a scale, resume or recycle may take for each round of boots."""
 
 
-def begin(house: House, op: Operation, turn: Turn) -> None:
+def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Starts a queued operation."""
     op.state = OpState.RUNNING
     order = op.order
@@ -47,7 +47,7 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
             pass
 
 
-def _hold(house: House, name: str, *, paused: bool) -> None:
+def _hold(house: SupervisorState, name: str, *, paused: bool) -> None:
     """Also a pool that has left: the reload under way may be bringing it back."""
     for pool in house.pools.values():
         if name in ("", pool.name):
@@ -59,7 +59,7 @@ def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:
         op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) + SCALE_GRACE
 
 
-def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
+def _begin_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
     fault = queue.misfit(house, op.order)  # the wish may have moved while it waited
     if fault is not None:
         queue.end(house, op, OpState.FAILED, turn, fault)
@@ -72,7 +72,7 @@ def _begin_scale(house: House, op: Operation, turn: Turn) -> None:
     _default_deadline(op, [pool], turn)
 
 
-def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
+def _begin_rollback(house: SupervisorState, op: Operation, turn: Turn) -> None:
     fault = queue.misfit(house, op.order)  # what is kept may be another one than when it came
     if fault is not None:
         queue.end(house, op, OpState.FAILED, turn, fault)
@@ -81,7 +81,7 @@ def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
         if pool.parked is None or (not op.order.to and pool.generations[pool.parked].returned_from):
             continue
         former = pool.generations[pool.parked]
-        transitions.shift(former, Impulse.TRY)
+        transitions.shift(former, GenerationTrigger.TRY)
         former.deadline = NEVER
         pool.bake = None
         rollout.begin(
@@ -89,7 +89,7 @@ def _begin_rollback(house: House, op: Operation, turn: Turn) -> None:
         )
 
 
-def _begin_repair(house: House, op: Operation, turn: Turn) -> None:
+def _begin_repair(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pool = house.pools.get(op.order.pool)
     source = pool.source if pool else None
     if pool is None or source is None or source.zygote is Zygote.UP:
@@ -117,7 +117,7 @@ def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
         op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) * max(1, rounds) + SCALE_GRACE
 
 
-def config_read(house: House, op: Operation, revision: Revision, specs: tuple[PoolSpec, ...],
+def config_read(house: SupervisorState, op: Operation, revision: Revision, specs: tuple[PoolSpec, ...],
                 headroom: dict[str, Headroom], turn: Turn) -> None:  # fmt: skip
     """A reload goes on: each pool it is about gets a generation to be tried."""
     house.revisions.add(revision)
@@ -142,7 +142,7 @@ def config_read(house: House, op: Operation, revision: Revision, specs: tuple[Po
         rollout.begin(op, pool, transitions.load(pool, spec, revision, turn), strategy)
 
 
-def _too_many(house: House, op: Operation, specs: list[PoolSpec]) -> Fault | None:
+def _too_many(house: SupervisorState, op: Operation, specs: list[PoolSpec]) -> Fault | None:
     """The configuration alone was checked when it was read; sizes that were ordered since count, too."""
     wishes = {} if op.order.pool == "" else {name: pool.wish for name, pool in house.pools.items() if not pool.removed}
     for spec in specs:
@@ -156,7 +156,7 @@ def _too_many(house: House, op: Operation, specs: list[PoolSpec]) -> Fault | Non
     return Fault("config_invalid", text, "srvctl scale POOL --reset, or raise max_workers and restart", "config")
 
 
-def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
+def fail(house: SupervisorState, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
     """Before the commit: the trials are abandoned, the former generations never noticed."""
     rollout.abandon(house, op, turn)
     queue.end(house, op, state, turn, fault)
@@ -168,7 +168,7 @@ def fail(house: House, op: Operation, fault: Fault, turn: Turn, state: OpState =
             backoff.strike(pool.mender, turn.now, turn.now, part.generation, fault.message)
 
 
-def is_moot(house: House, op: Operation, turn: Turn) -> bool:
+def is_moot(house: SupervisorState, op: Operation, turn: Turn) -> bool:
     """Ends a repair or rollback whose pool was removed by a reload beside it; it must not bring the pool back."""
     gone = [name for name in op.rollouts if house.pools[name].removed]
     if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK) or not gone:
@@ -177,7 +177,7 @@ def is_moot(house: House, op: Operation, turn: Turn) -> bool:
     return True
 
 
-def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
+def cancel(house: SupervisorState, op: Operation, actor: str, turn: Turn) -> Fault | None:
     """Takes the operation back if that is still possible; else says why not."""
     if op.state.ended:
         return Fault("conflict", f"operation {op.id} has ended already ({op.state.value})")
@@ -203,7 +203,7 @@ def cancel(house: House, op: Operation, actor: str, turn: Turn) -> Fault | None:
     return None
 
 
-def expire(house: House, op: Operation, turn: Turn) -> None:
+def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """The operation's time is over."""
     took = f"{turn.now - op.created:.1f} s"
     if op.state is OpState.QUEUED:
@@ -238,7 +238,7 @@ def expire(house: House, op: Operation, turn: Turn) -> None:
             queue.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why", "commit"))
 
 
-def break_off(house: House, reason: str, turn: Turn) -> None:
+def break_off(house: SupervisorState, reason: str, turn: Turn) -> None:
     """Ends every operation but the stop: the daemon leaves."""
     for op in house.open_operations:
         if op.id != house.stop:
@@ -246,7 +246,7 @@ def break_off(house: House, reason: str, turn: Turn) -> None:
             queue.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))
 
 
-def stop(house: House, op: Operation, turn: Turn, *, hurry: bool) -> None:
+def stop(house: SupervisorState, op: Operation, turn: Turn, *, hurry: bool) -> None:
     """Everybody leaves: what was accepted and what waits in the backlog is answered first, unless in a hurry."""
     first = house.stop is None
     house.stop = op.id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core.actions import Ended, Level, Progress
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
-from srvd.core.state.model import HISTORY, House, Operation, Step, Turn
+from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState, Turn
 
 _LANES = {
     Kind.START: "generation",
@@ -27,7 +27,7 @@ QUEUE = 64
 """Operations that may wait or run at a time; one more is refused as busy."""
 
 
-def check(house: House, order: Order) -> Fault | None:
+def check(house: SupervisorState, order: Order) -> Fault | None:
     """Why the order cannot be taken now, if so; nothing has changed then."""
     if (house.stop is not None or house.doomed is not None) and order.kind is not Kind.STOP:
         return Fault("shutting_down", "the daemon is stopping; nothing was changed")
@@ -36,7 +36,7 @@ def check(house: House, order: Order) -> Fault | None:
     return misfit(house, order)
 
 
-def misfit(house: House, order: Order) -> Fault | None:
+def misfit(house: SupervisorState, order: Order) -> Fault | None:
     """Why the order does not fit what is there, if so."""
     if order.pool and order.pool not in house.pools:
         known = ", ".join(house.pools)
@@ -56,7 +56,7 @@ def misfit(house: House, order: Order) -> Fault | None:
     return None
 
 
-def _check_rollback(house: House, order: Order) -> Fault | None:
+def _check_rollback(house: SupervisorState, order: Order) -> Fault | None:
     pools = [house.pools[order.pool]] if order.pool else list(house.pools.values())
     kept = [pool.generations[pool.parked] for pool in pools if pool.parked is not None]
     if not kept:
@@ -73,7 +73,7 @@ def _check_rollback(house: House, order: Order) -> Fault | None:
     return None
 
 
-def _check_scale(house: House, order: Order) -> Fault | None:
+def _check_scale(house: SupervisorState, order: Order) -> Fault | None:
     if not order.pool:
         return Fault("bad_args", "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}")
     if order.reset:
@@ -86,7 +86,7 @@ def _check_scale(house: House, order: Order) -> Fault | None:
     return None
 
 
-def joinable(house: House, order: Order) -> Operation | None:
+def joinable(house: SupervisorState, order: Order) -> Operation | None:
     """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
     earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
     since. A reload joins only one that waits: one that has begun may have read what is on disk before it changed, and
@@ -107,7 +107,7 @@ def _conflict(one: Order, other: Order) -> bool:
     return same_lane and ("" in (one.pool, other.pool) or one.pool == other.pool)
 
 
-def enqueue(house: House, order: Order, actor: Actor, turn: Turn) -> Operation:
+def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:
     house.count += 1
     op = Operation(OpId(house.count), order, actor, turn.now)
     if order.timeout > 0:  # from now on: who gave it is not told later because others were first
@@ -126,7 +126,7 @@ def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
     return op
 
 
-def runnable(house: House) -> Operation | None:
+def runnable(house: SupervisorState) -> Operation | None:
     """The first queued operation that neither one under way nor one that came before it holds back."""
     rivals = [op.order for op in house.open_operations if op.state is not OpState.QUEUED]
     for op in house.open_operations:
@@ -137,7 +137,7 @@ def runnable(house: House) -> Operation | None:
     return None
 
 
-def held_by(house: House, op: Operation) -> Operation | None:
+def held_by(house: SupervisorState, op: Operation) -> Operation | None:
     """Whom a queued operation waits for: the first of those."""
     for other in house.open_operations:
         first = other.state is not OpState.QUEUED or other.id < op.id
@@ -156,7 +156,7 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
     turn.do(Progress(op.id, phase, done, total))
 
 
-def end(house: House, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
+def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
     """Records the end; the answer to whoever waits follows from it."""
     op.state, op.ended, op.fault = state, turn.now, fault
     op.wishes = {name: pool.target for name, pool in house.pools.items()}

@@ -5,10 +5,10 @@ Of no effect on who serves: it waits for nothing else, and nothing waits for it.
 
 from __future__ import annotations
 
-from srvd.core.actions import ReopenLog, TellWorker, Told
+from srvd.core.actions import ReopenLog, TellWorker, WorkerCommand
 from srvd.core.model import Fault, OpState, Phase
 from srvd.core.operations import queue
-from srvd.core.state.model import NEVER, House, Operation, Turn, Worker
+from srvd.core.state.model import NEVER, Operation, SupervisorState, Turn, Worker
 
 SECONDS = 5.0
 """How long workers may take if the order does not say: opening a file is a matter of microseconds, but a worker whose
@@ -19,13 +19,13 @@ DAEMON = "the daemon"
 _HEARS = frozenset({Phase.STANDBY, Phase.OPENING, Phase.SERVING, Phase.DRAINING})
 
 
-def begin(house: House, op: Operation, turn: Turn) -> None:
+def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Tells everybody. One that still boots is told, too – it may just have opened the former file – but its answer is
     not waited for: it may be far from ready."""
     waited = {DAEMON}
     for worker in _workers(house):
         if worker.phase in _HEARS or worker.phase is Phase.BOOTING:
-            turn.do(TellWorker(worker.id, Told.REOPEN))
+            turn.do(TellWorker(worker.id, WorkerCommand.REOPEN))
         if worker.phase in _HEARS:
             waited.add(str(worker.id))
     turn.do(ReopenLog(op.id))
@@ -35,7 +35,7 @@ def begin(house: House, op: Operation, turn: Turn) -> None:
         op.deadline = turn.now + SECONDS
 
 
-def answered(house: House, who: str, problem: str) -> None:
+def answered(house: SupervisorState, who: str, problem: str) -> None:
     """A worker, or the daemon, has opened its log anew, or says why not. An answer nobody waits for is a late one."""
     for op in house.open_operations:
         if who in op.unanswered:
@@ -44,7 +44,7 @@ def answered(house: House, who: str, problem: str) -> None:
                 op.complaints = (*op.complaints, f"{who}: {problem}")
 
 
-def judge(house: House, op: Operation, turn: Turn) -> None:
+def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Ends the operation when everybody who still lives has answered."""
     alive = {str(worker.id) for worker in _workers(house) if worker.phase in _HEARS}
     gone = op.unanswered - alive - {DAEMON}
@@ -62,7 +62,7 @@ def judge(house: House, op: Operation, turn: Turn) -> None:
         queue.end(house, op, OpState.DONE, turn)
 
 
-def expire(house: House, op: Operation, turn: Turn) -> None:
+def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Its time is over."""
     silent = sorted(op.unanswered)
     took = turn.now - op.created
@@ -71,5 +71,5 @@ def expire(house: House, op: Operation, turn: Turn) -> None:
     queue.end(house, op, OpState.FAILED, turn, fault)
 
 
-def _workers(house: House) -> list[Worker]:
+def _workers(house: SupervisorState) -> list[Worker]:
     return [worker for pool in house.pools.values() for worker in pool.workers()]

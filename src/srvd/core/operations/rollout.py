@@ -9,9 +9,9 @@ from __future__ import annotations
 from srvd.core import baking, probing, transitions
 from srvd.core.actions import Level
 from srvd.core.backoff import ABANDONED
-from srvd.core.lifecycle import Impulse
+from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
-from srvd.core.state.model import NEVER, Generation, House, Operation, Pool, Rollout, Turn, Zygote
+from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Turn, Zygote
 
 LOSSES = 8
 """Ready workers of a trial that may die before it is abandoned."""
@@ -34,7 +34,7 @@ def begin(op: Operation, pool: Pool, generation: Generation, strategy: Strategy)
     op.rollouts[pool.name] = Rollout(pool.name, generation.id.number, strategy)
 
 
-def advance(house: House, op: Operation, turn: Turn) -> None:
+def advance(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Moves every trial of the operation as far as it goes now; commits when all of them are staged."""
     waiting = [r for r in op.rollouts.values() if not r.committed]
     if not waiting:
@@ -44,7 +44,7 @@ def advance(house: House, op: Operation, turn: Turn) -> None:
         _commit(house, op, turn)
 
 
-def _advance_trial(house: House, op: Operation, rollout: Rollout, turn: Turn) -> bool:
+def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn: Turn) -> bool:
     """True when this pool could commit."""
     pool = house.pools[rollout.pool]
     trial = pool.generations[rollout.generation]
@@ -80,7 +80,7 @@ def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn
         transitions.retire(worker, "scaled down", trial.spec.drain_timeout, turn)
 
 
-def _commit(house: House, op: Operation, turn: Turn) -> None:
+def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
     op.state = OpState.COMMITTING
     op.deadline = turn.now + max(
         time_to_serve(house.pools[name], part, wait_bake=op.order.wait_bake) for name, part in op.rollouts.items()
@@ -90,7 +90,7 @@ def _commit(house: House, op: Operation, turn: Turn) -> None:
         trial, former = pool.generations[rollout.generation], pool.source
         if pool.parked == trial.id.number:
             pool.parked = None
-        transitions.shift(trial, Impulse.COMMIT)
+        transitions.shift(trial, GenerationTrigger.COMMIT)
         trial.deadline = NEVER
         pool.active, pool.spec, pool.bake, pool.removed = trial.id.number, trial.spec, None, False
         pool.taken_back = ""
@@ -120,11 +120,11 @@ def time_to_serve(pool: Pool, part: Rollout, *, wait_bake: bool = False) -> floa
 def _put_aside(op: Operation, pool: Pool, former: Generation, turn: Turn) -> None:
     """Parks the former generation for a return, or retires it when its zygote is lost."""
     if former.zygote is not Zygote.UP:
-        transitions.shift(former, Impulse.RETIRE)
+        transitions.shift(former, GenerationTrigger.RETIRE)
         return
     if pool.parked is not None:
         unpark(pool, turn)
-    transitions.shift(former, Impulse.PARK)
+    transitions.shift(former, GenerationTrigger.PARK)
     pool.parked = former.id.number
     bake = pool.spec.bake if op.order.kind is Kind.RELOAD else 0.0
     former.deadline = turn.now + bake + pool.spec.rollback_window
@@ -137,7 +137,7 @@ def unpark(pool: Pool, turn: Turn) -> None:
     if pool.parked is None:
         return
     parked = pool.generations[pool.parked]
-    transitions.shift(parked, Impulse.RETIRE)
+    transitions.shift(parked, GenerationTrigger.RETIRE)
     if not parked.workers:  # else its zygote goes after the last of them, when it has told how they ended
         transitions.dismiss(parked, turn)
     pool.parked = None
@@ -153,7 +153,7 @@ def remove(pool: Pool, turn: Turn) -> None:
         turn.note(Level.INFO, "pool", f"pool {pool.name} leaves", ("pool", pool.name))
 
 
-def abandon(house: House, op: Operation, turn: Turn) -> None:
+def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Ends every trial of the operation that has not committed. Nobody dies of it who was ever told to accept."""
     for rollout in op.rollouts.values():
         if rollout.committed:
@@ -164,7 +164,7 @@ def abandon(house: House, op: Operation, turn: Turn) -> None:
             continue
         if pool.parked == trial.id.number:
             pool.parked = None
-        transitions.shift(trial, Impulse.ABANDON)
+        transitions.shift(trial, GenerationTrigger.ABANDON)
         for worker in trial.staged:
             transitions.kill(worker, ABANDONED, turn)
         if not trial.workers:  # else its zygote goes after the last of them, when it has told how they ended
@@ -187,8 +187,8 @@ def go_back(pool: Pool, fault: Fault, turn: Turn) -> None:
     assert pool.bake is not None
     assert bad is not None
     former = pool.generations[pool.bake.former]
-    transitions.shift(former, Impulse.RESTORE)
-    transitions.shift(bad, Impulse.RETIRE)
+    transitions.shift(former, GenerationTrigger.RESTORE)
+    transitions.shift(bad, GenerationTrigger.RETIRE)
     former.deadline = NEVER
     pool.active, pool.spec, pool.parked, pool.bake = former.id.number, former.spec, None, None
     pool.breaker.clear()

@@ -10,7 +10,7 @@ from srvd.core.actions import CheckProgram, ReplaceProgram
 from srvd.core.events import ProgramChecked, ProgramReplaced
 from srvd.core.model import Fault, OpState
 from srvd.core.operations import queue
-from srvd.core.state.model import House, Operation, Turn
+from srvd.core.state.model import Operation, SupervisorState, Turn
 
 CHECK_SECONDS = 90.0
 """What the self-check may take: longer than its own limit in the daemon, which names what it was at."""
@@ -25,7 +25,7 @@ def begin(op: Operation, turn: Turn) -> None:
     turn.do(CheckProgram(op.id))
 
 
-def checked(house: House, op: Operation, event: ProgramChecked, turn: Turn) -> None:
+def checked(house: SupervisorState, op: Operation, event: ProgramChecked, turn: Turn) -> None:
     """The new program has said whether it can take over."""
     op.result |= {"old": event.old, "new": event.new}
     if event.fault is not None:
@@ -40,7 +40,7 @@ def checked(house: House, op: Operation, event: ProgramChecked, turn: Turn) -> N
         turn.do(ReplaceProgram(op.id))
 
 
-def replaced(house: House, op: Operation, event: ProgramReplaced, turn: Turn) -> None:
+def replaced(house: SupervisorState, op: Operation, event: ProgramReplaced, turn: Turn) -> None:
     """Said by the program that lives now: the new one, or, with a fault, the former one."""
     if event.fault is not None:
         queue.end(house, op, OpState.FAILED, turn, event.fault)
@@ -54,7 +54,7 @@ def replaced(house: House, op: Operation, event: ProgramReplaced, turn: Turn) ->
     queue.end(house, op, OpState.DONE, turn)
 
 
-def expire(house: House, op: Operation, turn: Turn) -> None:
+def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Its time is over."""
     step = op.progress[0]
     fault = Fault("load_failed", f"not done after {turn.now - op.created:.1f} s, still in {step}; nothing was changed",

@@ -8,10 +8,10 @@ from __future__ import annotations
 from srvd.core import transitions
 from srvd.core.actions import KillWorker, Level
 from srvd.core.events import Resumed
-from srvd.core.lifecycle import Stimulus
+from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.operations import completion, execute, queue
-from srvd.core.state.model import Generation, House, Operation, Turn, Worker
+from srvd.core.state.model import Generation, Operation, SupervisorState, Turn, Worker
 
 __all__ = ["lead_out", "resume"]
 
@@ -19,14 +19,14 @@ DIED = "the daemon died while it was under way"
 LEFT_ALONE = "left alone by a daemon that died"
 
 _TO_SERVING = {
-    Phase.ASKED: Stimulus.FORKED,
-    Phase.BOOTING: Stimulus.READY,
-    Phase.STANDBY: Stimulus.OPEN,
-    Phase.OPENING: Stimulus.CONFIRMED,
+    Phase.ASKED: WorkerTrigger.FORKED,
+    Phase.BOOTING: WorkerTrigger.READY,
+    Phase.STANDBY: WorkerTrigger.OPEN,
+    Phase.OPENING: WorkerTrigger.CONFIRMED,
 }
 
 
-def resume(house: House, event: Resumed, turn: Turn) -> None:
+def resume(house: SupervisorState, event: Resumed, turn: Turn) -> None:
     """Brings the state, which is a moment older than the death, to what was found; nothing is under way afterwards."""
     for stranger in event.strangers:  # their names must not be given again
         pool = house.pools.get(stranger.pool)
@@ -77,7 +77,7 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
     """
     match worker.phase:
         case Phase.ASKED | Phase.CANCELLED:
-            transitions.step(worker, Stimulus.REFUSED, turn)
+            transitions.step(worker, WorkerTrigger.REFUSED, turn)
             del generation.workers[worker.id.serial]
         case Phase.BOOTING | Phase.STANDBY:
             transitions.kill(worker, "the daemon died", turn)
@@ -90,7 +90,7 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
             return
 
 
-def _end(house: House, op: Operation, turn: Turn) -> None:
+def _end(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Nobody waits for it any more, and what it would have done next was known to the daemon that died alone."""
     undone = Fault("cancelled", f"{DIED}; the former state is in force", "give the order again")
     match op.order.kind:

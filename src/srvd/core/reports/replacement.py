@@ -6,10 +6,10 @@ Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.actions import Level, TellWorker, WorkerCommand
 from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import Phase
-from srvd.core.state.model import NEVER, Generation, Pace, Pool, Turn, Weight, Worker
+from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Turn, Worker
 
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
 
@@ -39,7 +39,7 @@ def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, s
     """It does not get on: it shall say where it is."""
     text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
     turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
-    turn.do(TellWorker(worker.id, Told.DUMP))
+    turn.do(TellWorker(worker.id, WorkerCommand.DUMP))
     if worker.is_capacity:
         worker.condemned = why
 
@@ -108,11 +108,11 @@ def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutg
     weight = generation.weight
     lived = _lived(worker, turn.now)
     if lived >= AT_ONCE:
-        generation.weight = Weight(weight.since)
+        generation.weight = MemoryPolicy(weight.since)
     elif weight.since and worker.id.serial > weight.since and turn.now >= weight.until:
         wait = min(LONGEST_WAIT, AT_ONCE * 2 ** min(weight.strikes, 10))
         reason = f"max_rss is too small: a new worker has {_sizes(event)} after {lived:.0f} s"
-        generation.weight = Weight(weight.since, weight.strikes + 1, turn.now + wait, reason)
+        generation.weight = MemoryPolicy(weight.since, weight.strikes + 1, turn.now + wait, reason)
         if not weight.strikes:
             text = (
                 f"worker {worker.id} is over max_rss: {_sizes(event)}, {lived:.0f} s after it was ready: "

@@ -6,7 +6,7 @@ nothing, so it needs no replacement and no proof that somebody waits. Pure.
 
 from __future__ import annotations
 
-from srvd.core.actions import Level, TellWorker, Told
+from srvd.core.actions import Level, TellWorker, WorkerCommand
 from srvd.core.model import Phase
 from srvd.core.state.model import NEVER, Turn, Worker
 
@@ -31,7 +31,7 @@ def wake(worker: Worker, turn: Turn) -> None:
         f"worker {worker.id} was stopped by a signal; it is continued. To hold one for longer, attach a debugger to it"
     )
     turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
-    turn.do(TellWorker(worker.id, Told.WAKE))
+    turn.do(TellWorker(worker.id, WorkerCommand.WAKE))
 
 
 def held(worker: Worker, turn: Turn) -> None:

@@ -26,7 +26,9 @@ _SCALARS = (bool, int, float, str, bytes, NoneType)
 
 
 class Misfit(ValueError):
-    """A plain value is not what the annotation says; the message begins with the way to it: `House.pools: …`."""
+    """A plain value is not what the annotation says. The message begins with the way to the value:
+    `SupervisorState.pools: …`.
+    """
 
 
 class Codec(Record):

@@ -101,7 +101,7 @@ class Zygote(Enum):
     GONE = "gone"
 
 
-class Weight(Record):
+class MemoryPolicy(Record):
     """What is known of a generation's workers that are over max_rss: does it help to replace them?"""
 
     since: int = 0  # the pool's last serial when the first of them was replaced; 0: none was
@@ -137,7 +137,7 @@ class Generation:
     unwell: str = ""  # what it answered last, if that was not healthy
     learns: bool = False  # what its canary imports to answer is to be imported by its zygote
     mixed: str = ""  # a file of another release that one of its processes has imported
-    weight: Weight = Weight()
+    weight: MemoryPolicy = MemoryPolicy()
     pace: Pace = Pace()
     fault: Fault | None = None  # why it failed, while its zygote is still on its way out
 
@@ -177,7 +177,7 @@ class Bake(Record):
     over: bool = False  # they are counted for the last time
 
 
-class Certificate(Record):
+class DeathRecord(Record):
     """How and why a worker ended, or a zygote, whose serial is 0. `at` is the monotonic time of its death, `lived`
     seconds since it was asked for; -1: not known.
     """
@@ -193,7 +193,7 @@ class Certificate(Record):
     traceback: str
 
 
-class Breaker:
+class Backoff:
     """Counts strikes – deaths before a second of readiness – and refused forks, and holds back the next attempt."""
 
     strikes: int = 0
@@ -212,11 +212,11 @@ class Pool:
     spec: PoolSpec
     numbers: int  # the last generation's number
     serials: int  # the last worker's serial
-    breaker: Breaker
-    mender: Breaker  # the same for loading a lost zygote anew
+    breaker: Backoff
+    mender: Backoff  # the same for loading a lost zygote anew
     generations: dict[int, Generation]
-    deaths: Annotated[deque[Certificate], CERTIFICATES]  # of what went wrong, zygotes' among them
-    departures: tuple[Certificate, ...] = ()  # of workers that left as they were told: no deploy displaces a death
+    deaths: Annotated[deque[DeathRecord], CERTIFICATES]  # of what went wrong, zygotes' among them
+    departures: tuple[DeathRecord, ...] = ()  # of workers that left as they were told: no deploy displaces a death
     override: int | None = None
     paused: bool = False
     removed: bool = False  # by a committed reload, or the whole daemon stops
@@ -232,8 +232,8 @@ class Pool:
         self.spec = spec
         self.numbers = numbers
         self.serials = serials
-        self.breaker = Breaker()
-        self.mender = Breaker()
+        self.breaker = Backoff()
+        self.mender = Backoff()
         self.generations = {}
         self.deaths = deque(maxlen=CERTIFICATES)
 
@@ -359,7 +359,7 @@ class Operation:
         return f"<Operation {self.id} {self.order.kind.value} {self.order.pool or '*'} {self.state.value}>"
 
 
-class House:
+class SupervisorState:
     """All of it."""
 
     limit: int  # most workers that may be wished of all pools together

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.errors import Unsupported
 
 __all__ = ["VERSION", "dump", "load"]
@@ -20,25 +20,25 @@ its own and the former one. A new field with a default needs no new number to be
 that does not know the field refuses the state by the field's name."""
 
 
-def dump(house: House) -> dict[str, Any]:
+def dump(house: SupervisorState) -> dict[str, Any]:
     """Maps, lists, texts, numbers (`inf` among them) and None; nothing in it is shared with the core."""
-    return {"version": VERSION, "house": codec(House).dump(house)}
+    return {"version": VERSION, "house": codec(SupervisorState).dump(house)}
 
 
-def load(state: Any) -> House:
+def load(state: Any) -> SupervisorState:
     """The state that `dump` made. Raises `Unsupported`: it is of another version, or does not fit; nothing is kept."""
     version = state.get("version") if isinstance(state, dict) else None
     if version != VERSION:
         raise Unsupported(f"read the state: it is of version {version!r}, this program reads version {VERSION}")
     try:
-        house: House = codec(House).load(state.get("house"))
+        house: SupervisorState = codec(SupervisorState).load(state.get("house"))
         _check(house)
     except Misfit as misfit:
         raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
     return house
 
 
-def _check(house: House) -> None:
+def _check(house: SupervisorState) -> None:
     """What refers to something that is not there would be found by a crash, later. Raises `Misfit`."""
     for name, pool in house.pools.items():
         for number in (pool.active, pool.parked, pool.bake and pool.bake.former):

@@ -9,7 +9,7 @@ from enum import Enum
 
 from srvd.core import backoff, outcome
 from srvd.core.model import Fault, Kind, OpState, Phase
-from srvd.core.state.model import House, Operation, Pool
+from srvd.core.state.model import Operation, Pool, SupervisorState
 from srvd.core.status import view
 from srvd.quoting import without_quotes
 from srvd.record import Record
@@ -40,7 +40,7 @@ class Bulletin(Record):
         return self.condition is Condition.READY
 
 
-def bulletin(house: House) -> Bulletin:
+def bulletin(house: SupervisorState) -> Bulletin:
     """How things stand."""
     if house.doomed is not None:
         return Bulletin(Condition.STOPPING, f"could not start: {_clip(house.doomed)}")
@@ -58,12 +58,12 @@ def bulletin(house: House) -> Bulletin:
     return Bulletin(Condition.READY, f"{pools}; {failed}" if failed else pools)
 
 
-def _stopping(house: House) -> str:
+def _stopping(house: SupervisorState) -> str:
     left = sum(1 for pool in house.pools.values() for worker in pool.workers() if worker.phase is not Phase.KILLED)
     return f"stopping: {_workers(left)} to finish" if left else "stopping"
 
 
-def _pool(house: House, pool: Pool) -> str:
+def _pool(house: SupervisorState, pool: Pool) -> str:
     state = view.pool_state(house, pool)
     if state == "paused":
         return f"{pool.name} is paused"
@@ -80,12 +80,12 @@ def _pool(house: House, pool: Pool) -> str:
     return f"{text}; {_line(pool.taken_back)}" if pool.taken_back else text
 
 
-def _change_under_way(house: House) -> Operation | None:
+def _change_under_way(house: SupervisorState) -> Operation | None:
     running = (op for op in house.open_operations if op.state is not OpState.QUEUED)
     return next((op for op in running if op.order.kind in _CHANGES), None)
 
 
-def _failed_reload(house: House) -> str:
+def _failed_reload(house: SupervisorState) -> str:
     """Until the next one: the code on disk is not the one that serves, which somebody should know."""
     ended = (op for op in reversed(house.operations.values()) if op.order.kind is Kind.RELOAD and op.state.ended)
     last = next(ended, None)

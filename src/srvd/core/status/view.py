@@ -12,7 +12,7 @@ from typing import Any
 from srvd.core import backoff, outcome, warming
 from srvd.core.model import Fault, Kind, OpState, Phase
 from srvd.core.operations import queue
-from srvd.core.state.model import Certificate, House, Operation, Pool, Worker, Zygote
+from srvd.core.state.model import DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.ids import GenerationId
 
 Map = dict[str, Any]
@@ -21,7 +21,7 @@ _MENDED = "; it has been loaded anew"
 """What became of a trouble with the zygote that is over, and is still remembered."""
 
 
-def pool_state(house: House, pool: Pool) -> str:
+def pool_state(house: SupervisorState, pool: Pool) -> str:
     """One word: starting, ready, degraded, crashing, paused, stopping."""
     if pool.removed or house.stop is not None:
         return "stopping"
@@ -36,7 +36,7 @@ def pool_state(house: House, pool: Pool) -> str:
     return "ready" if whole else "degraded" if house.started else "starting"
 
 
-def pool_map(house: House, pool: Pool) -> Map:
+def pool_map(house: SupervisorState, pool: Pool) -> Map:
     """A pool without its workers."""
     phases = [w.phase for w in pool.workers()]
     source = pool.source
@@ -125,7 +125,7 @@ def log_problem(pool: Pool) -> str:
     return f"{lost[0].log_problem} ({len(lost)} of its workers)" if lost else ""
 
 
-def notices(house: House) -> list[str]:
+def notices(house: SupervisorState) -> list[str]:
     """What is worth a look although the pools serve: sentences for a person."""
     found = []
     for pool in house.pools.values():
@@ -151,14 +151,14 @@ def mixed(pool: Pool) -> list[str]:
     return [f"{text} (`srvctl reload` loads all of one)"] if text else []
 
 
-def last_failed(house: House) -> Operation | None:
+def last_failed(house: SupervisorState) -> Operation | None:
     """The last operation of all that ended, if it failed."""
     ended = [op for op in house.operations.values() if op.ended is not None]
     last = max(ended, key=lambda op: (op.ended, op.id), default=None)
     return last if last is not None and last.state in (OpState.FAILED, OpState.ROLLED_BACK) else None
 
 
-def death_map(death: Certificate) -> Map:
+def death_map(death: DeathRecord) -> Map:
     """One death certificate."""
     return {
         "worker": str(death.worker) if death.worker.serial else str(GenerationId(*death.worker[:2])),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId
 from srvd.linux import deadman, fds
 from srvd.linux.scoreboard import Bell, Board, size_of
 from srvd.record import Record
 
-__all__ = ["BELL", "SCOREBOARD", "SPARE_SLOTS", "Carried", "Common", "Commons", "slots_for"]
+__all__ = ["BELL", "SCOREBOARD", "SPARE_SLOTS", "Common", "Commons", "CommonsState", "slots_for"]
 
 BELL = "bell"
 """What the bell is called that is handed over."""
@@ -30,7 +30,7 @@ def slots_for(max_workers: int) -> int:
     return 2 * max_workers + SPARE_SLOTS
 
 
-class Carried(Record):
+class CommonsState(Record):
     """One generation's, as it is handed over: the form of its scoreboard is known from here, not from itself."""
 
     generation: GenerationId
@@ -86,7 +86,7 @@ class Commons:
         return cls(Bell.create(), slots_for(max_workers))
 
     @classmethod
-    def taken(cls, kept: Kept, max_workers: int, *, brought: bool = False) -> Commons:
+    def taken(cls, kept: FdTable, max_workers: int, *, brought: bool = False) -> Commons:
         """With the bell of a former program; `brought`: by a worker of it, which could not write it. Raises
         `Unsupported`, `OSError`.
         """
@@ -122,19 +122,19 @@ class Commons:
         for generation in self._of.keys() - living:
             self._of.pop(generation).close()
 
-    def carry(self, kept: Kept) -> tuple[Carried, ...]:
+    def carry(self, kept: FdTable) -> tuple[CommonsState, ...]:
         """What another program needs to go on with them."""
         kept.give(BELL, self.bell.fd)
         carried = []
         for generation, common in self._of.items():
-            one = Carried(generation, common.board.slots, common.board.lanes, common.inode)
+            one = CommonsState(generation, common.board.slots, common.board.lanes, common.inode)
             kept.give(one.name, common.board.fd)
             if common.hold >= 0:
                 kept.give(f"lifeline {generation}", common.hold)
             carried.append(one)
         return tuple(carried)
 
-    def resume(self, carried: Sequence[Carried], kept: Kept) -> None:
+    def resume(self, carried: Sequence[CommonsState], kept: FdTable) -> None:
         """Go on with what `carry` told. A scoreboard that nobody has brought yet gets a stand-in. Raises `OSError`."""
         for one in carried:
             fd = kept.find(one.name)

@@ -23,7 +23,7 @@ from srvd.core.actions import (
     StopZygote,
     Teach,
     TellWorker,
-    Told,
+    WorkerCommand,
 )
 from srvd.core.events import AnswersCounted, Event, WorkerContinued, WorkerGone, WorkerStopped, ZygoteGone
 from srvd.core.model import Answers, Revision
@@ -37,8 +37,8 @@ from srvd.daemon.children.spawn import Fronts
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.children.zygotes import Zygotes
 from srvd.daemon.family.callers import Orphan
-from srvd.daemon.family.lock import Bond
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.family.lock import FamilyLock
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
@@ -71,9 +71,9 @@ class Family(Record):
     """The processes as they are handed over. `revisions`: the configuration that each generation was made from."""
 
     revisions: dict[GenerationId, Revision]
-    zygotes: tuple[zygotes.Carried, ...]
-    workers: tuple[employed.Carried, ...]
-    commons: tuple[common_things.Carried, ...]
+    zygotes: tuple[zygotes.ZygoteState, ...]
+    workers: tuple[employed.WorkerState, ...]
+    commons: tuple[common_things.CommonsState, ...]
 
 
 class Performer:
@@ -87,7 +87,7 @@ class Performer:
         emit: Callable[[Event], None],
         woke: Callable[[], None],
         line: Callable[[WorkerId | GenerationId, str], None],
-        bond: Bond | None = None,
+        bond: FamilyLock | None = None,
     ) -> None:
         self._loop = loop
         self._listeners = listeners
@@ -186,13 +186,13 @@ class Performer:
                 reaped.append(pid)
         return reaped
 
-    def carry(self, kept: Kept) -> Family:
+    def carry(self, kept: FdTable) -> Family:
         """What another program needs to go on with these processes; they notice nothing."""
         return Family(
             dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept), self._commons.carry(kept)
         )
 
-    def resume(self, found: Family, kept: Kept) -> None:
+    def resume(self, found: Family, kept: FdTable) -> None:
         """Go on with what `carry` told; the settings of every revision are there. Raises `Unsupported`, `OSError`."""
         self._revisions = dict(found.revisions)
         self._commons.resume(found.commons, kept)
@@ -238,21 +238,21 @@ class Performer:
 
     def _tell(self, action: TellWorker) -> None:
         match action.told:
-            case Told.SERVE:
+            case WorkerCommand.SERVE:
                 self.workers.tell(action.worker, links.Serve())
-            case Told.DRAIN:
+            case WorkerCommand.DRAIN:
                 left = self._left_over(action.worker) if action.leaving else []
                 self.workers.tell(action.worker, links.Drain(action.seconds, action.leaving, left, action.late))
                 self.workers.wake(action.worker)
-            case Told.PROBE:
+            case WorkerCommand.PROBE:
                 self.workers.tell(action.worker, links.Probe(self._probe_url(action.worker), action.seconds))
-            case Told.WARM:
+            case WorkerCommand.WARM:
                 self.workers.tell(action.worker, links.Warm(list(self._addressed(_generation(action.worker)).warm)))
-            case Told.REOPEN:
+            case WorkerCommand.REOPEN:
                 self.workers.tell(action.worker, links.Reopen())
-            case Told.WAKE:
+            case WorkerCommand.WAKE:
                 self.workers.wake(action.worker)
-            case Told.DUMP:
+            case WorkerCommand.DUMP:
                 self.workers.log_stacks(action.worker)
 
     def _addressed(self, generation: GenerationId) -> PoolSettings:

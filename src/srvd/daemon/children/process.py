@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from srvd.daemon.children.output import Output, Read
 from srvd.daemon.children.stack_file import Stacks
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
 from srvd.linux import fds, process
@@ -52,7 +52,7 @@ class Process:
         self.reads_output = False
         self._statm = -1
 
-    def carry(self, name: str, kept: Kept) -> Read:
+    def carry(self, name: str, kept: FdTable) -> Read:
         """Give its descriptors away by name; what was read of its stderr."""
         kept.give(f"{name} pidfd", self.pidfd)
         kept.give(f"{name} stderr", self.output.fd)
@@ -62,7 +62,7 @@ class Process:
         return self.output.carry()
 
     @classmethod
-    def resume(cls, name: str, pid: int, kept: Kept, output: Callable[[int], Output]) -> Process:
+    def resume(cls, name: str, pid: int, kept: FdTable, output: Callable[[int], Output]) -> Process:
         """The process whose descriptors were given away under this name. Raises `Unsupported`, `OSError`."""
         link = kept.find(f"{name} link")
         pidfd, stderr, stacks = (kept.take(f"{name} {what}") for what in ("pidfd", "stderr", "stacks"))

@@ -19,7 +19,7 @@ from srvd.config.settings import ListenerSettings, PoolSettings
 from srvd.daemon.children.output import Output
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import make_file
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.family.lock import FamilyLock
 from srvd.errors import LoadFailed
 from srvd.ids import GenerationId
 from srvd.linux import fds, identity, limits, process
@@ -69,7 +69,7 @@ def start_zygote(
     listeners: Named,
     line: Callable[[str], None],
     fronts: Fronts = NO_FRONTS,
-    bond: Bond | None = None,
+    bond: FamilyLock | None = None,
 ) -> Process:
     """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had;
     `LoadFailed`: no such user.
@@ -158,7 +158,7 @@ def _settle(pool: PoolSettings, who: Identity) -> None:
 
 
 def _load(
-    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: Bond | None
+    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: FamilyLock | None
 ) -> links.Load:
     return links.Load(
         pool=generation.pool,

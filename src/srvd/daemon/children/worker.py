@@ -13,7 +13,7 @@ from srvd.core.model import Death
 from srvd.daemon.children.output import NOTHING, Output, Read
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import Trace
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
 from srvd.linux import process
@@ -22,7 +22,7 @@ from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["Carried", "Expected", "Worker", "death_of", "reap_own", "told"]
+__all__ = ["Expected", "Worker", "WorkerState", "death_of", "reap_own", "told"]
 
 
 MOST_SAID = 200
@@ -44,7 +44,7 @@ class Expected(Record):
     stacks: int  # descriptor of the file for them
 
 
-class Carried(Record):
+class WorkerState(Record):
     """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that it has not been told."""
 
     id: WorkerId
@@ -110,16 +110,16 @@ class Worker:
             self.timer.cancel()
             self.timer = None
 
-    def carry(self, kept: Kept) -> Carried:
+    def carry(self, kept: FdTable) -> WorkerState:
         """What another program needs to go on with it; its descriptors go to `kept`."""
         read, told = self.process.carry(f"worker {self.id}", kept), "" if self.trace is None else self.trace.text
         owed, drain = self.held is not None, self.held if isinstance(self.held, links.Drain) else None
-        return Carried(
+        return WorkerState(
             self.id, self.slot, self.process.pid, self.ready, self.killed, owed, read, links.clip(told), drain
         )  # fmt: skip
 
     @classmethod
-    def resume(cls, one: Carried, born: Process) -> Worker:
+    def resume(cls, one: WorkerState, born: Process) -> Worker:
         """The worker that `carry` told of."""
         worker = cls(one.id, one.slot, born)
         worker.ready, worker.killed = one.ready, one.killed

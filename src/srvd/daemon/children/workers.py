@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 
-from srvd.core.events import CodeMixed, ForkRefused, Word, WorkerForked, WorkerGone, WorkerSaid, WorkerWarmed
+from srvd.core.events import CodeMixed, ForkRefused, WorkerForked, WorkerGone, WorkerReport, WorkerSaid, WorkerWarmed
 from srvd.core.model import Pid
 from srvd.daemon.children.commons import Common, Commons
 from srvd.daemon.children.fork import order_fork
@@ -20,9 +20,9 @@ from srvd.daemon.children.outlets import Voice
 from srvd.daemon.children.output import Output
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import PATIENCE, Trace
-from srvd.daemon.children.worker import Carried, Expected, Worker, death_of, reap_own, told
+from srvd.daemon.children.worker import Expected, Worker, WorkerState, death_of, reap_own, told
 from srvd.daemon.family.callers import Orphan
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, process, procfs
 from srvd.linux.cgroup import OomWatch
@@ -261,17 +261,17 @@ class Workers:
         if found is not None and process.is_over(found.process.pidfd):
             self._over(found)
 
-    def carry(self, kept: Kept) -> tuple[Carried, ...]:
+    def carry(self, kept: FdTable) -> tuple[WorkerState, ...]:
         """What another program needs to go on with them; they notice nothing."""
         carried = []
         for expected in self._expected.values():
             kept.give(f"worker {expected.id} link", expected.link.fileno())
             kept.give(f"worker {expected.id} stderr", expected.output.fd)
             kept.give(f"worker {expected.id} stacks", expected.stacks)
-            carried.append(Carried(expected.id, expected.slot))
+            carried.append(WorkerState(expected.id, expected.slot))
         return (*carried, *(worker.carry(kept) for worker in self._workers.values()))
 
-    def resume(self, carried: Sequence[Carried], zygotes: Set[tuple[str, int]], kept: Kept) -> None:
+    def resume(self, carried: Sequence[WorkerState], zygotes: Set[tuple[str, int]], kept: FdTable) -> None:
         """Go on with what `carry` told; `zygotes` are those there are. Raises `Unsupported`, `OSError`."""
         self._bereft = {one.id[:2] for one in carried} - zygotes
         for one in carried:
@@ -284,14 +284,14 @@ class Workers:
             stacks = kept.take(f"worker {one.id} stacks")
             self._expected[one.id] = Expected(one.id, one.slot, link, output, stacks)
 
-    def _resume_one(self, one: Carried, kept: Kept) -> None:
+    def _resume_one(self, one: WorkerState, kept: FdTable) -> None:
         born = Process.resume(f"worker {one.id}", one.pid, kept, partial(self._output, one))
         worker = self._workers[one.id] = Worker.resume(one, born)
         self._watch(worker)
         if worker.killed:  # its stacks may have been waited for
             self._voice.loop.call_later(0, partial(self.kill, one.id, dump=True))
 
-    def _output(self, one: Carried, fd: int) -> Output:
+    def _output(self, one: WorkerState, fd: int) -> Output:
         return Output(fd, partial(self._voice.line, one.id), one.read)
 
     def close(self, *, dismiss: bool) -> None:
@@ -340,27 +340,29 @@ class Workers:
                 if worker.held is not None:
                     worker.process.say(worker.held)
                     worker.held = None
-                emit(WorkerSaid(worker.id, Word.READY))
+                emit(WorkerSaid(worker.id, WorkerReport.READY))
             case links.Serving():
-                emit(WorkerSaid(worker.id, Word.SERVING))
+                emit(WorkerSaid(worker.id, WorkerReport.SERVING))
             case links.Failed(reason, traceback):
-                emit(WorkerSaid(worker.id, Word.FAILED, links.clip(traceback or reason)))
+                emit(WorkerSaid(worker.id, WorkerReport.FAILED, links.clip(traceback or reason)))
             case links.Probed(healthy, text):
-                emit(WorkerSaid(worker.id, Word.HEALTHY if healthy else Word.UNHEALTHY, links.clip(text)))
+                emit(
+                    WorkerSaid(worker.id, WorkerReport.HEALTHY if healthy else WorkerReport.UNHEALTHY, links.clip(text))
+                )
             case links.Warmed(modules):
                 emit(WorkerWarmed(worker.id, tuple(modules)))
             case links.Mixed(file):
                 emit(CodeMixed(GenerationId(*worker.id[:2]), links.clip(file)))
-            case links.Worn(reason):
-                emit(WorkerSaid(worker.id, Word.WORN, reason))
+            case links.Expired(reason):
+                emit(WorkerSaid(worker.id, WorkerReport.WORN, reason))
             case links.Reopened(problem):
-                emit(WorkerSaid(worker.id, Word.REOPENED, problem))
+                emit(WorkerSaid(worker.id, WorkerReport.REOPENED, problem))
             case links.Pong():
                 worker.heard = time.monotonic()
             case links.Bye():
                 worker.leaves = True
-                emit(WorkerSaid(worker.id, Word.BYE))
-            case links.Woke():
+                emit(WorkerSaid(worker.id, WorkerReport.BYE))
+            case links.WatchBell():
                 self._voice.woke()
 
     def _over(self, worker: Worker) -> None:

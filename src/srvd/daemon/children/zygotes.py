@@ -30,8 +30,8 @@ from srvd.daemon.children.spawn import NO_FRONTS, Fronts, Named, Shared, interpr
 from srvd.daemon.children.stack_file import Trace
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.family.callers import Orphan
-from srvd.daemon.family.lock import Bond
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.family.lock import FamilyLock
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Timer
 from srvd.errors import EXIT, LoadFailed
 from srvd.ids import GenerationId, WorkerId
@@ -42,7 +42,7 @@ from srvd.linux.scoreboard import lanes_of
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["Carried", "Zygotes"]
+__all__ = ["ZygoteState", "Zygotes"]
 
 LINK_PAUSE = 0.3
 """Seconds between the end of a zygote's link and the kill: it leaves by itself if it can."""
@@ -73,7 +73,7 @@ class Zygote:
         self.killed = False
 
 
-class Carried(Record):
+class ZygoteState(Record):
     """One zygote as it is handed over. `doomed`: it is killed soon."""
 
     id: GenerationId
@@ -89,7 +89,7 @@ class Carried(Record):
 class Zygotes:
     """Owns the zygotes; each started one is answered by exactly one `ZygoteGone`, the last event about it."""
 
-    def __init__(self, voice: Voice, commons: Commons, workers: Workers, bond: Bond | None = None) -> None:
+    def __init__(self, voice: Voice, commons: Commons, workers: Workers, bond: FamilyLock | None = None) -> None:
         self._voice = voice
         self._commons = commons
         self._bond = bond
@@ -242,15 +242,15 @@ class Zygotes:
             zygote.process.say(links.Adopted())
         return True
 
-    def carry(self, kept: Kept) -> tuple[Carried, ...]:
+    def carry(self, kept: FdTable) -> tuple[ZygoteState, ...]:
         """What another program needs to go on with them; they notice nothing."""
         return tuple(
-            Carried(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
+            ZygoteState(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
                     one.process.carry(f"zygote {one.id}", kept), one.dismissed, one.killed)
             for one in self._zygotes.values()
         )  # fmt: skip
 
-    def resume(self, one: Carried, pool: PoolSettings, kept: Kept) -> None:
+    def resume(self, one: ZygoteState, pool: PoolSettings, kept: FdTable) -> None:
         """Go on with one that `carry` told of. Raises `Unsupported`, `OSError`."""
         line = partial(self._voice.line, one.id)
         found = Process.resume(f"zygote {one.id}", one.pid, kept, lambda fd: Output(fd, line, one.read))
@@ -344,7 +344,7 @@ def _dismiss(zygote: Zygote) -> None:
     """The end of its link alone would make it wait for another daemon. One that does not listen is ended."""
     if zygote.process.link is None:  # it was told before
         return
-    if not zygote.process.say(links.Quit()) and not process.is_over(zygote.process.pidfd):
+    if not zygote.process.say(links.Leave()) and not process.is_over(zygote.process.pidfd):
         zygote.process.kill()
 
 

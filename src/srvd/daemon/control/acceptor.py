@@ -14,18 +14,18 @@ import os
 import socket
 from typing import Protocol
 
-from srvd.daemon.control.admission import Gate
+from srvd.daemon.control.admission import TokenBucket
 from srvd.daemon.control.clock import NEVER
 from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.peers import Peer, Roles, identify
-from srvd.daemon.control.socket_path import Claim
+from srvd.daemon.control.socket_path import SocketPath
 from srvd.daemon.loop import Loop
 from srvd.errors import Busy
 from srvd.linux import fds
 from srvd.wire.codec import encode
 from srvd.wire.messages import bye
 
-__all__ = ["Door", "send_and_close"]
+__all__ = ["ControlAcceptor", "send_and_close"]
 
 ACCEPT_TURN = 16
 ACCEPT_PAUSE = 1.0
@@ -34,7 +34,7 @@ ACCEPT_PAUSE = 1.0
 _SHORT = (errno.EMFILE, errno.ENFILE)
 
 
-class Hall(Protocol):
+class AcceptorOwner(Protocol):
     """Whom the door tells."""
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None: ...
@@ -42,18 +42,18 @@ class Hall(Protocol):
     def wake_by(self, due: float) -> None: ...
 
 
-class Door:
+class ControlAcceptor:
     """Accepts, at a bounded rate, and keeps one descriptor in reserve to refuse with when there are no more."""
 
     __slots__ = ("_gate", "_hall", "_loop", "_reserve", "claim", "resume_at", "roles")
 
-    def __init__(self, loop: Loop, claim: Claim, roles: Roles, limits: Limits, hall: Hall) -> None:
+    def __init__(self, loop: Loop, claim: SocketPath, roles: Roles, limits: Limits, hall: AcceptorOwner) -> None:
         self.claim = claim
         self.roles = roles
         self.resume_at = NEVER  # while accepting is paused
         self._loop = loop
         self._hall = hall
-        self._gate = Gate(limits.look_rate, limits.look_burst, loop.time())
+        self._gate = TokenBucket(limits.look_rate, limits.look_burst, loop.time())
         self._reserve = _reserve()
         self._attach()
 

@@ -9,10 +9,10 @@ from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.peers import Peer
 from srvd.wire.commands import ADMIN
 
-__all__ = ["Gate", "Seats", "Seldom"]
+__all__ = ["ConnectionSlots", "LogLimiter", "TokenBucket"]
 
 
-class Seats:
+class ConnectionSlots:
     """Ordinary seats, so many of them for one uid; and a few that only admins get when those are taken."""
 
     __slots__ = ("_limits", "_of_uid", "_ordinary", "_reserved")
@@ -47,7 +47,7 @@ class Seats:
             del self._of_uid[peer.uid]
 
 
-class Gate:
+class TokenBucket:
     """A token bucket: `burst` at once, then `rate` a second."""
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
@@ -68,7 +68,7 @@ class Gate:
         return self._burst / 4 / self._rate
 
 
-class Seldom:
+class LogLimiter:
     """Lets one thing of a kind through in a minute, so that a peer cannot fill the log."""
 
     __slots__ = ("_last",)

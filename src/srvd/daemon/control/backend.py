@@ -18,7 +18,7 @@ from srvd.core import certificates
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
-from srvd.core.state.model import Certificate, Generation, House, Operation, Pool, Worker
+from srvd.core.state.model import DeathRecord, Generation, Operation, Pool, SupervisorState, Worker
 from srvd.core.status import view
 from srvd.daemon.children.dump import Dumps, Subject
 from srvd.daemon.children.stack_file import PATIENCE
@@ -53,12 +53,12 @@ class Configs(Protocol):
     def configs(self) -> Mapping[Revision, Config]: ...
 
 
-class Answers:
+class DaemonBackend:
     """One instance for the life of the daemon. `send` hands an event to the core and returns the actions' answer."""
 
     def __init__(
         self,
-        house: House,
+        house: SupervisorState,
         measures: Measures,
         send: Callable[[Event], None],
         configs: Configs,
@@ -358,7 +358,7 @@ def _is_gone(folder: str) -> bool:
     return False
 
 
-def _names(death: Certificate) -> tuple[str, ...]:
+def _names(death: DeathRecord) -> tuple[str, ...]:
     """What it can be asked for by."""
     pool, generation, serial = death.worker
     if not serial:

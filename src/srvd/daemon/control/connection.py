@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.peers import Peer
-from srvd.daemon.control.send_queue import Outbox
+from srvd.daemon.control.send_queue import SendQueue
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from srvd.wire.codec import Decoder, encode
 
-__all__ = ["Link"]
+__all__ = ["ControlConnection"]
 
 CHUNK = 64 << 10
 TURN = 16
@@ -31,14 +31,14 @@ HIGH = 256 << 10
 class Owner(Protocol):
     """Whom a link tells what happened to it."""
 
-    def received(self, link: Link, message: Mapping[str, Any]) -> None: ...
-    def garbled(self, link: Link, problem: BadFrame) -> None: ...
-    def drained(self, link: Link) -> None: ...
-    def changed(self, link: Link) -> None: ...
-    def closed(self, link: Link) -> None: ...
+    def received(self, link: ControlConnection, message: Mapping[str, Any]) -> None: ...
+    def garbled(self, link: ControlConnection, problem: BadFrame) -> None: ...
+    def drained(self, link: ControlConnection) -> None: ...
+    def changed(self, link: ControlConnection) -> None: ...
+    def closed(self, link: ControlConnection) -> None: ...
 
 
-class Link:
+class ControlConnection:
     """One peer's connection, until `end()`."""
 
     __slots__ = ("_active_at", "_decoder", "_frame_at", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
@@ -49,7 +49,7 @@ class Link:
         self._loop = loop
         self._owner = owner
         self._decoder = Decoder()
-        self._outbox = Outbox(loop, sock, self._drained)
+        self._outbox = SendQueue(loop, sock, self._drained)
         self._frame_at = math.inf  # first byte of an unfinished frame
         self._active_at = loop.time()  # the latest request or answer
         self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"

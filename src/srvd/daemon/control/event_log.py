@@ -12,7 +12,7 @@ from srvd.record import Record
 from srvd.wire.codec import encode
 from srvd.wire.messages import event
 
-__all__ = ["Entry", "Events", "Ring"]
+__all__ = ["Entry", "EventLog", "Events"]
 
 MOST_EVENTS = 1000
 MOST_BYTES = 4 << 20
@@ -30,7 +30,7 @@ class Events(Record):
     entries: tuple[Entry, ...]
 
 
-class Ring:
+class EventLog:
     """Events from `oldest` to `newest`, without a gap; sequence numbers count from 1."""
 
     __slots__ = ("_entries", "_size", "newest", "oldest")

@@ -13,7 +13,7 @@ import msgpack
 from srvd.errors import Conflict
 from srvd.record import Record
 
-__all__ = ["Idems", "Kept", "Remembered"]
+__all__ = ["IdempotencyKeys", "Remembered", "SavedKey"]
 
 MOST_OF_UID = 64
 MOST = 256
@@ -31,7 +31,7 @@ class Remembered:
         self.outcome: dict[str, Any] | None = None  # the reply, once the operation has ended; its id is the asker's
 
 
-class Kept(Record):
+class SavedKey(Record):
     """One of them as it is handed over. The outcome is told anew from its operation."""
 
     uid: int
@@ -41,7 +41,7 @@ class Kept(Record):
     op: int
 
 
-class Idems:
+class IdempotencyKeys:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ class Idems:
         elif len(self._entries) > MOST:
             del self._entries[next(iter(self._entries))]
 
-    def carry(self) -> tuple[Kept, ...]:
+    def carry(self) -> tuple[SavedKey, ...]:
         """What another program needs to know the same orders again."""
         return tuple(
-            Kept(uid, key, entry.method, msgpack.packb(entry.args), entry.op)
+            SavedKey(uid, key, entry.method, msgpack.packb(entry.args), entry.op)
             for (uid, key), entry in self._entries.items()
         )
 
-    def resume(self, kept: Sequence[Kept], outcome: Callable[[str, int], dict[str, Any] | None]) -> None:
+    def resume(self, kept: Sequence[SavedKey], outcome: Callable[[str, int], dict[str, Any] | None]) -> None:
         """Go on with what `carry` told; `outcome` is the reply to a method whose operation has ended, else None."""
         for uid, key, method, args, op in kept:
             entry = self._entries[uid, key] = Remembered(method, msgpack.unpackb(args), op)

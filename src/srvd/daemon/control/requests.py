@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from srvd.core.actions import Level
 from srvd.daemon.control import event_log, idempotency
-from srvd.daemon.control.connection import Link
-from srvd.daemon.control.idempotency import Idems, Remembered
+from srvd.daemon.control.connection import ControlConnection
+from srvd.daemon.control.idempotency import IdempotencyKeys, Remembered
 from srvd.daemon.control.peers import Peer
-from srvd.daemon.control.subscribers import Watchers
+from srvd.daemon.control.subscribers import Subscribers
 from srvd.errors import (
     BadArgs,
     BadFrame,
@@ -35,7 +35,7 @@ from srvd.wire import messages
 from srvd.wire.commands import COMMANDS, VIEWER, Command, command, may
 from srvd.wire.validate import check
 
-__all__ = ["Backend", "Desk", "Log", "Memory"]
+__all__ = ["Backend", "Log", "Memory", "RequestHandler"]
 
 Log = Callable[[Level, str, Mapping[str, object]], None]
 
@@ -72,23 +72,23 @@ class Memory(Record):
     """What the desk knows beside the operations, as it is handed over."""
 
     events: event_log.Events
-    idems: tuple[idempotency.Kept, ...]
+    idems: tuple[idempotency.SavedKey, ...]
 
 
-class Desk:
+class RequestHandler:
     __slots__ = ("_asked", "_backend", "_idems", "_log", "_most_waits", "_waits", "stoppers", "watchers")
 
     def __init__(self, backend: Backend, log: Log, most_waits: int) -> None:
         self._backend = backend
         self._log = log
         self._most_waits = most_waits
-        self._waits: dict[Link, dict[int, Wait]] = {}
-        self._asked: dict[Link, int] = {}  # the number of its question that takes time: one at a time
-        self._idems = Idems()
-        self.stoppers: set[Link] = set()  # who asked for the daemon's end, and waits to see it
-        self.watchers = Watchers()
+        self._waits: dict[ControlConnection, dict[int, Wait]] = {}
+        self._asked: dict[ControlConnection, int] = {}  # the number of its question that takes time: one at a time
+        self._idems = IdempotencyKeys()
+        self.stoppers: set[ControlConnection] = set()  # who asked for the daemon's end, and waits to see it
+        self.watchers = Subscribers()
 
-    def receive(self, link: Link, message: Mapping[str, Any], now: float) -> None:
+    def receive(self, link: ControlConnection, message: Mapping[str, Any], now: float) -> None:
         """Deal with one message. Raises `BadFrame` when the peer does not speak our language."""
         said = messages.read_message(message)
         if isinstance(said, messages.Cancel):
@@ -109,20 +109,20 @@ class Desk:
             self._reply(link, messages.error(said.id, InternalError(f"call {said.method}: {exc!r}; see the log")))
             link.finish()
 
-    def is_engaged(self, link: Link) -> bool:
+    def is_engaged(self, link: ControlConnection) -> bool:
         return link in self._waits or link in self._asked or link in self.watchers
 
-    def due(self, link: Link) -> float:
+    def due(self, link: ControlConnection) -> float:
         """The first deadline of a request that waits."""
         return min((wait.due for wait in self._waits.get(link, {}).values()), default=math.inf)
 
-    def expire(self, link: Link, now: float) -> None:
+    def expire(self, link: ControlConnection, now: float) -> None:
         """Answer the requests whose deadline has passed; their operations go on."""
         for wait in list(self._waits.get(link, {}).values()):
             if wait.due <= now:
                 self._end_wait(link, wait, _outlasted(wait, self._operation(wait.op)))
 
-    def forget(self, link: Link) -> None:
+    def forget(self, link: ControlConnection) -> None:
         """The connection has ended. What it asked for goes on."""
         self._waits.pop(link, None)
         self._asked.pop(link, None)
@@ -169,7 +169,7 @@ class Desk:
             for link, wait in self._waiting_for(op):
                 self._end_wait(link, wait, {"type": "err", "error": gone.to_wire()})
 
-    def _answer(self, link: Link, said: messages.Request, now: float) -> None:
+    def _answer(self, link: ControlConnection, said: messages.Request, now: float) -> None:
         entry = command(said.method)
         if not may(link.peer.role, entry):
             raise self._refused(link.peer, entry)
@@ -190,7 +190,7 @@ class Desk:
         else:
             self._reply(link, messages.ok(said.id, self._backend.query(entry.name, args, link.peer)))
 
-    def _ask(self, link: Link, said: messages.Request, args: dict[str, Any]) -> None:
+    def _ask(self, link: ControlConnection, said: messages.Request, args: dict[str, Any]) -> None:
         if link in self._asked:
             raise Busy(f"call {said.method}: a question of this connection is being answered")
         if said.deadline:
@@ -205,7 +205,7 @@ class Desk:
         text = f"{said.method} {shown}".rstrip() + f", asked by {link.peer.actor()}"
         self._log(Level.INFO, text, _fields(link.peer, said.method))
 
-    def _told(self, link: Link, number: int, result: dict[str, Any]) -> None:
+    def _told(self, link: ControlConnection, number: int, result: dict[str, Any]) -> None:
         if self._asked.get(link) == number:  # else it hung up, or took it back
             del self._asked[link]
             self._reply(link, messages.ok(number, result))
@@ -218,7 +218,7 @@ class Desk:
             hint="the setting `roles` of [control] gives roles to users and groups",
         )
 
-    def _order(self, link: Link, said: messages.Request, args: dict[str, Any], now: float) -> None:
+    def _order(self, link: ControlConnection, said: messages.Request, args: dict[str, Any], now: float) -> None:
         peer, waits = link.peer, args.get("wait", True)
         if waits:
             self._check_room(link)
@@ -264,7 +264,7 @@ class Desk:
             entry.outcome = self._outcome(said.method, op)
         return op
 
-    def _wait(self, link: Link, wait: Wait) -> None:
+    def _wait(self, link: ControlConnection, wait: Wait) -> None:
         """Answer when the operation has ended, which may be already. Raises `NoSuchOperation`, `Busy`."""
         operation = self._backend.operation(wait.op)
         if operation["state"] in ENDED:
@@ -275,11 +275,11 @@ class Desk:
         phase = str(operation.get("phase") or operation["state"])
         self._reply(link, messages.progress(wait.number, wait.op, phase, 0, 0, ""))
 
-    def _check_room(self, link: Link) -> None:
+    def _check_room(self, link: ControlConnection) -> None:
         if len(self._waits.get(link, ())) >= self._most_waits:
             raise Busy(f"wait for an operation: {self._most_waits} requests of this connection wait already")
 
-    def _take_back(self, link: Link, number: int) -> None:
+    def _take_back(self, link: ControlConnection, number: int) -> None:
         wait = self._waits.get(link, {}).get(number)
         if wait is not None:
             gone = Cancelled(
@@ -293,14 +293,14 @@ class Desk:
             self._reply(link, messages.error(number, Cancelled("watch: ended, as asked")))
         # Else its answer is on the way already.
 
-    def _end_wait(self, link: Link, wait: Wait, reply: dict[str, Any]) -> None:
+    def _end_wait(self, link: ControlConnection, wait: Wait, reply: dict[str, Any]) -> None:
         waits = self._waits.get(link, {})
         waits.pop(wait.number, None)
         if not waits:
             self._waits.pop(link, None)
         self._reply(link, {**reply, "id": wait.number})
 
-    def _waiting_for(self, op: int) -> list[tuple[Link, Wait]]:
+    def _waiting_for(self, op: int) -> list[tuple[ControlConnection, Wait]]:
         return [(link, wait) for link, waits in self._waits.items() for wait in waits.values() if wait.op == op]
 
     def _operation(self, op: int) -> dict[str, Any]:
@@ -310,7 +310,7 @@ class Desk:
         except SrvdError as problem:
             return {"id": op, "state": "failed", "error": problem.to_wire()}
 
-    def _reply(self, link: Link, message: dict[str, Any]) -> None:
+    def _reply(self, link: ControlConnection, message: dict[str, Any]) -> None:
         if link.peer.role == VIEWER:
             message = messages.public(message)
         try:

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 from srvd.daemon.loop import Loop
 
-__all__ = ["MOST_WAITING", "Outbox"]
+__all__ = ["MOST_WAITING", "SendQueue"]
 
 
 MOST_WAITING = 8 << 20
 """Bytes waiting to be read by a peer that end its connection; two largest answers fit."""
 
 
-class Outbox:
+class SendQueue:
     """Frames on their way to one peer. Never blocks; holds what the kernel does not take yet."""
 
     __slots__ = ("_drained", "_loop", "_sock", "_waiting", "stalled_at")

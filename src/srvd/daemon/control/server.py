@@ -13,15 +13,15 @@ from typing import Any
 
 from srvd import __version__
 from srvd.core.actions import Level
-from srvd.daemon.control.acceptor import Door, send_and_close
-from srvd.daemon.control.admission import Gate, Seats, Seldom
+from srvd.daemon.control.acceptor import ControlAcceptor, send_and_close
+from srvd.daemon.control.admission import ConnectionSlots, LogLimiter, TokenBucket
 from srvd.daemon.control.clock import NEVER, Clock
-from srvd.daemon.control.connection import Link
+from srvd.daemon.control.connection import ControlConnection
 from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.peers import Peer, Roles, identify
-from srvd.daemon.control.requests import Backend, Desk, Log, Memory
-from srvd.daemon.control.socket_path import Claim, Held
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.control.requests import Backend, Log, Memory, RequestHandler
+from srvd.daemon.control.socket_path import Held, SocketPath
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
 from srvd.linux.identity import OVERFLOW
@@ -30,10 +30,10 @@ from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode
 from srvd.wire.commands import ADMIN
 
-__all__ = ["Backend", "Carried", "ControlServer", "Limits", "Log", "Peer"]
+__all__ = ["Backend", "ControlServer", "ControlState", "Limits", "Log", "Peer"]
 
 
-class Carried(Record):
+class ControlState(Record):
     """The control socket as it is handed over."""
 
     instance: str
@@ -51,32 +51,32 @@ class ControlServer:
             PROTOCOL, __version__, name, f"{os.getpid()}-{os.urandom(4).hex()}", os.getpid(), ""
         )
         self._limits = limits or Limits()
-        self._desk = Desk(backend, log, self._limits.waits)
-        self._door: Door | None = None
-        self._links: dict[Link, str] = {}  # with the kind of its seat
-        self._seats = Seats(self._limits)
-        self._gate = Gate(self._limits.accept_rate, self._limits.accept_burst, loop.time())
+        self._desk = RequestHandler(backend, log, self._limits.waits)
+        self._door: ControlAcceptor | None = None
+        self._links: dict[ControlConnection, str] = {}  # with the kind of its seat
+        self._seats = ConnectionSlots(self._limits)
+        self._gate = TokenBucket(self._limits.accept_rate, self._limits.accept_burst, loop.time())
         self._clock = Clock(loop, self._on_time)
-        self._seldom = Seldom()
+        self._seldom = LogLimiter()
 
     def open(self, path: str, roles: Mapping[str, Sequence[str]]) -> None:
         """Claim the path and begin to serve. Raises `SystemRefused` and `ConfigInvalid`, leaving nothing behind."""
         granted = Roles.resolve(roles, os.geteuid())
-        self.serve(Claim.open(path, shared=granted.shared), granted)
+        self.serve(SocketPath.open(path, shared=granted.shared), granted)
 
-    def serve(self, claim: Claim, roles: Roles) -> None:
+    def serve(self, claim: SocketPath, roles: Roles) -> None:
         """Begin to serve a path that was claimed before."""
-        self._door = Door(self._loop, claim, roles, self._limits, self)
+        self._door = ControlAcceptor(self._loop, claim, roles, self._limits, self)
 
-    def carry(self, kept: Kept) -> Carried:
+    def carry(self, kept: FdTable) -> ControlState:
         """What another program needs to serve the same path as the same instance. Connections are not carried."""
-        return Carried(self._hello.instance, self._opened().claim.carry(kept), self._desk.carry())
+        return ControlState(self._hello.instance, self._opened().claim.carry(kept), self._desk.carry())
 
-    def resume(self, carried: Carried, roles: Roles, kept: Kept) -> None:
+    def resume(self, carried: ControlState, roles: Roles, kept: FdTable) -> None:
         """Serve what `carry` told of. Raises `Unsupported`, `OSError`."""
         self._hello = self._hello._replace(instance=carried.instance)
         self._desk.resume(carried.memory)
-        self.serve(Claim.resume(carried.held, kept), roles)
+        self.serve(SocketPath.resume(carried.held, kept), roles)
 
     def renew(self) -> str:
         """Make the path anew if somebody has removed it: the path, or "" if it is there. Raises `SystemRefused`."""
@@ -146,7 +146,7 @@ class ControlServer:
                 self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
             send_and_close(sock, encode(messages.bye(problem.code, problem.message)))
             return
-        link = Link(self._loop, sock, peer, self)
+        link = ControlConnection(self._loop, sock, peer, self)
         self._links[link] = kind
         link.send(messages.hello(self._hello._replace(role=peer.role)))
         self.changed(link)
@@ -165,27 +165,27 @@ class ControlServer:
 
     # What a link tells.
 
-    def received(self, link: Link, message: Mapping[str, Any]) -> None:
+    def received(self, link: ControlConnection, message: Mapping[str, Any]) -> None:
         try:
             self._desk.receive(link, message, self._loop.time())
         except BadFrame as problem:
             self.garbled(link, problem)
 
-    def garbled(self, link: Link, problem: BadFrame) -> None:
+    def garbled(self, link: ControlConnection, problem: BadFrame) -> None:
         """One error, and the end of that connection, nothing else."""
         if self._seldom.may("garbled", link.peer.uid, self._loop.time()):
             text = f"control connection of {link.peer.actor()} closed: {problem.message}"
             self._log(Level.WARNING, text, _of(link.peer))
         self._dismiss(link, problem)
 
-    def drained(self, link: Link) -> None:
+    def drained(self, link: ControlConnection) -> None:
         self._desk.watchers.pump(link)
 
-    def changed(self, link: Link) -> None:
+    def changed(self, link: ControlConnection) -> None:
         if link in self._links:
             self._clock.wake_by(self._due(link))
 
-    def closed(self, link: Link) -> None:
+    def closed(self, link: ControlConnection) -> None:
         kind = self._links.pop(link, "")
         if kind:
             self._seats.free(link.peer, kind)
@@ -195,7 +195,7 @@ class ControlServer:
 
     # Time.
 
-    def _due(self, link: Link) -> float:
+    def _due(self, link: ControlConnection) -> float:
         return min(link.due(self._limits, engaged=self._desk.is_engaged(link)), self._desk.due(link))
 
     def _on_time(self) -> None:
@@ -212,7 +212,7 @@ class ControlServer:
     def _time_links(self) -> None:
         self._clock.wake_by(min((self._due(link) for link in self._links), default=NEVER))
 
-    def _end_if_overdue(self, link: Link, now: float) -> None:
+    def _end_if_overdue(self, link: ControlConnection, now: float) -> None:
         limits = self._limits
         match link.overdue(now, limits, engaged=self._desk.is_engaged(link)):
             case "frame":
@@ -225,7 +225,7 @@ class ControlServer:
                 link.send(messages.bye("idle", f"nothing was asked for {limits.idle:g} s"))
                 link.finish()
 
-    def _dismiss(self, link: Link, problem: SrvdError) -> None:
+    def _dismiss(self, link: ControlConnection, problem: SrvdError) -> None:
         link.send(messages.error(0, problem))
         link.send(messages.bye(problem.code, problem.message))
         link.finish()
@@ -237,7 +237,7 @@ class ControlServer:
             )
         return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
 
-    def _opened(self) -> Door:
+    def _opened(self) -> ControlAcceptor:
         assert self._door is not None, "the control socket is not open"
         return self._door
 

@@ -12,14 +12,14 @@ import os
 import socket
 import stat
 
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.errors import SystemRefused
 from srvd.linux import fds
 from srvd.linux.socket_files import Access, grant, path_id
 from srvd.record import Record
 from srvd.wire.paths import PATH_LIMIT, lock_path, rundir
 
-__all__ = ["Claim", "Held", "answers", "is_ours"]
+__all__ = ["Held", "SocketPath", "answers", "is_ours"]
 
 BACKLOG = 128
 
@@ -33,7 +33,7 @@ class Held(Record):
     inode: tuple[int, int] | None
 
 
-class Claim:
+class SocketPath:
     """A path that is ours until `close()`: the listening socket and the lock beside it."""
 
     __slots__ = ("_inode", "_lock", "listener", "path")
@@ -45,7 +45,7 @@ class Claim:
         self._inode = held.inode
 
     @classmethod
-    def open(cls, path: str, *, shared: bool) -> Claim:
+    def open(cls, path: str, *, shared: bool) -> SocketPath:
         """Own the path and listen on it; `shared` lets other users connect (the daemon then asks the kernel who).
 
         Raises `SystemRefused`: a live daemon holds it (named by pid), something that is no socket is there, the path
@@ -74,7 +74,7 @@ class Claim:
             ) from exc
 
     @classmethod
-    def of_nothing(cls) -> Claim:
+    def of_nothing(cls) -> SocketPath:
         """Of a daemon without a control socket: nobody ever comes."""
         silent, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # As long as this one is open the other never stirs; its number is the lock's, which it holds on to.
@@ -90,14 +90,14 @@ class Claim:
             "SIGTERM stops. Should the daemon die, its workers finish and leave: no other one can adopt them"
         )
 
-    def carry(self, kept: Kept) -> Held:
+    def carry(self, kept: FdTable) -> Held:
         """What another program needs to hold it. The lock is the open file's: it is held without a gap (flock(2))."""
         kept.give("control listener", self.listener.fileno())
         kept.give("control lock", self._lock)
         return Held(self.path, self._inode)
 
     @classmethod
-    def resume(cls, held: Held, kept: Kept) -> Claim:
+    def resume(cls, held: Held, kept: FdTable) -> SocketPath:
         """Hold what `carry` told of. Raises `Unsupported`, `OSError`."""
         lock = kept.take("control lock")
         listener = socket.socket(fileno=kept.take("control listener"))

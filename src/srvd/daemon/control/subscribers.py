@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from srvd.daemon.control.connection import Link
-from srvd.daemon.control.event_log import Ring
+from srvd.daemon.control.connection import ControlConnection
+from srvd.daemon.control.event_log import EventLog
 from srvd.errors import Conflict
 from srvd.quoting import MARK
 from srvd.wire.codec import RESPONSES, Decoder, encode
 from srvd.wire.commands import VIEWER
 from srvd.wire.messages import lost, public
 
-__all__ = ["Watchers"]
+__all__ = ["Subscribers"]
 
 
 class Watch:
@@ -29,17 +29,17 @@ class Watch:
         self.seen = seen  # the last event that was sent or passed over
 
 
-class Watchers:
+class Subscribers:
     __slots__ = ("_watches", "ring")
 
     def __init__(self) -> None:
-        self.ring = Ring()
-        self._watches: dict[Link, Watch] = {}
+        self.ring = EventLog()
+        self._watches: dict[ControlConnection, Watch] = {}
 
-    def __contains__(self, link: Link) -> bool:
+    def __contains__(self, link: ControlConnection) -> bool:
         return link in self._watches
 
-    def begin(self, link: Link, number: int, args: Mapping[str, Any]) -> dict[str, Any]:
+    def begin(self, link: ControlConnection, number: int, args: Mapping[str, Any]) -> dict[str, Any]:
         """Let the link watch; the result of its request. `pump` sends what it has missed. Raises `Conflict`."""
         if link in self._watches:
             raise Conflict("watch: this connection watches already", hint="cancel that request first, or connect anew")
@@ -50,7 +50,7 @@ class Watchers:
         self._watches[link] = Watch(number, topics, seen)
         return {"oldest": ring.oldest, "newest": ring.newest, "last": ring.last_of(topics)}
 
-    def end(self, link: Link, number: int = 0) -> bool:
+    def end(self, link: ControlConnection, number: int = 0) -> bool:
         """Forget the link's watch (if it is the request `number`); whether there was one."""
         watch = self._watches.get(link)
         if watch is None or number not in (0, watch.number):
@@ -64,7 +64,7 @@ class Watchers:
         for link in list(self._watches):
             self.pump(link)
 
-    def pump(self, link: Link) -> None:
+    def pump(self, link: ControlConnection) -> None:
         """Send the watcher what it has not seen, as far as it has room."""
         ring, watch = self.ring, self._watches.get(link)
         if watch is None:

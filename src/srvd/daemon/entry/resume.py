@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from srvd import __version__
 from srvd.core.model import Fault
 from srvd.daemon import handover
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.main import Daemon
 from srvd.errors import EXIT
 
@@ -29,7 +29,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     note = int(sys.argv[1])
     state: int = plan["state"]
     found = handover.read(os.pread(state, os.fstat(state).st_size, 0))
-    daemon = Daemon.resumed(found, Kept(dict(plan["fds"])))
+    daemon = Daemon.resumed(found, FdTable(dict(plan["fds"])))
     daemon.take_over()
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # which brings the former program back if this one hangs

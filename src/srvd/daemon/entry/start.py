@@ -17,14 +17,14 @@ from srvd.core.supervisor import Supervisor
 from srvd.daemon import detach
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.components import Parts
-from srvd.daemon.detach import Verdict
+from srvd.daemon.detach import StartReport
 from srvd.daemon.files import LogFile
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.main import Daemon
-from srvd.daemon.recovery.fd_store import Deposit
-from srvd.daemon.recovery.preconditions import Ground, prepare
+from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.recovery.preconditions import Preconditions, prepare
 from srvd.daemon.upgrade.program import this_program
-from srvd.daemon.upgrade.source_archive import Keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.errors import ConfigInvalid, SrvdError
 from srvd.linux import systemd
 from srvd.linux.process import raise_open_files
@@ -48,7 +48,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
     """
     if daemonize:
         _check_output(config)
-    verdict = Verdict(None)
+    verdict = StartReport(None)
     try:
         unit = systemd.read_unit(os.environ, os.getpid())
         if daemonize:
@@ -109,7 +109,7 @@ def _warn_of_root(config: Config, log: Log) -> None:
         )
 
 
-def _search(ground: Ground, unit: Unit, log: Log) -> Found:
+def _search(ground: Preconditions, unit: Unit, log: Log) -> Found:
     # Here, because daemons seldom die, and every start would wait for it.
     from srvd.daemon.recovery import recover
 
@@ -125,20 +125,20 @@ def _ask_for_time(unit: Unit, sentence: str) -> None:
     systemd.tell(unit, [f"EXTEND_TIMEOUT_USEC={SEARCH * 1_000_000}", f"STATUS={systemd.clip(escape(sentence))}"])
 
 
-def _parts(settings: DaemonSettings, unit: Unit, ground: Ground, found: Found | None, log: Log) -> Parts:
+def _parts(settings: DaemonSettings, unit: Unit, ground: Preconditions, found: Found | None, log: Log) -> Parts:
     """New ones, or those of a daemon that died."""
-    bond, program, keepsake = ground.bond, this_program(), Keepsake()
+    bond, program, keepsake = ground.bond, this_program(), SourceArchive()
     if found is not None and found.adoption is not None:
         handed, kept = found.adoption.found, found.adoption.kept
         listeners = Listeners.resume(handed.shell.listening, kept)
         listeners.complete(unit)
         commons = Commons.taken(kept, settings.max_workers, brought=True)
-        deposit = ground.left or Deposit.create(bond.rendezvous, unit)
+        deposit = ground.left or StoreCopy.create(bond.rendezvous, unit)
         return Parts(commons, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
     commons = Commons.made(settings.max_workers)
     listeners = Listeners(unit)
     if found is not None:
         listeners.inherit(found.listeners)
-    deposit = Deposit.create(bond.rendezvous, unit)
+    deposit = StoreCopy.create(bond.rendezvous, unit)
     core = Supervisor(limit=settings.max_workers)
     return Parts(commons, listeners, core, program, unit, keepsake, bond, deposit, log)

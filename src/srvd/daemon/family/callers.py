@@ -25,7 +25,7 @@ from srvd.linux.scoreboard import Bell
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["Calls", "Estate", "Orphan", "Users", "users_of"]
+__all__ = ["Calls", "Orphan", "SharedFds", "Users", "users_of"]
 
 _MOST_SILENT = 128
 """Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
@@ -49,9 +49,9 @@ def users_of(configs: Iterable[Config]) -> Users:
 
 
 class Orphan(Record):
-    """One that called. The descriptors are the reader's now; -1: an `Estate` has it, or it came without."""
+    """One that called. The descriptors are the reader's now; -1: an `SharedFds` has it, or it came without."""
 
-    here: links.Here
+    here: links.CallHome
     pid: int  # by the kernel's word
     pidfd: int
     link: socket.socket
@@ -82,7 +82,7 @@ class Orphan(Record):
 
     def dismiss(self) -> None:
         """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
-        order: links.Message = links.Quit()
+        order: links.Message = links.Leave()
         if self.here.serial:
             order = links.Drain(_LEAVE_SECONDS, leaving=True, left_over=list(range(len(self.listeners))))
         with contextlib.suppress(OSError):  # it is gone
@@ -98,7 +98,7 @@ class Orphan(Record):
 _LEAVE_SECONDS = 30.0
 
 
-class Estate:
+class SharedFds:
     """What orphans bring that several have – bell, scoreboards, listeners: each once, however many call."""
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Calls:
         datagram, passed = received
         try:
             here = links.decode(datagram, links.FROM_ORPHAN)
-            if not isinstance(here, links.Here) or not _is_whole(here) or not self._may_be(here.pool, caller.uid):
+            if not isinstance(here, links.CallHome) or not _is_whole(here) or not self._may_be(here.pool, caller.uid):
                 raise BadFrame("it is not of the family")
             pidfd = process.open_pidfd(caller.pid)
         except (OSError, BadFrame):
@@ -218,7 +218,7 @@ def _ask(caller: Caller) -> bool:
         return False
 
 
-def _orphan(here: links.Here, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
+def _orphan(here: links.CallHome, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
     """With what it brought, as far as that is what it should be. What is not in its place is of no use, and it can only
     be told to leave.
     """
@@ -244,5 +244,5 @@ def _drop(caller: Caller) -> None:
     fds.discard([caller.sock.detach()])
 
 
-def _is_whole(here: links.Here) -> bool:
+def _is_whole(here: links.CallHome) -> bool:
     return all(len(row) == 2 for row in here.children) and all(len(row) == 3 for row in here.ended)

@@ -14,24 +14,24 @@ import os
 import stat
 
 from srvd.daemon.control.socket_path import is_ours
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.errors import SystemRefused
 from srvd.linux import rendezvous
 from srvd.record import Record
 
-__all__ = ["Bond", "Carried"]
+__all__ = ["FamilyLock", "FamilyLockState"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Carried(Record):
+class FamilyLockState(Record):
     """A bond as it is handed over: all but the lock."""
 
     path: str
     rendezvous: str
 
 
-class Bond:
+class FamilyLock:
     """Of one instance, from one start that finds nobody to the next. To be opened by who owns the control socket.
 
     `is_held`: we have the lock. Else a former family lives: `rendezvous` is where its members come, "" if that is
@@ -47,7 +47,7 @@ class Bond:
         self.is_held = is_held
 
     @classmethod
-    def open(cls, path: str, *, is_deposited: bool = False) -> Bond:
+    def open(cls, path: str, *, is_deposited: bool = False) -> FamilyLock:
         """Raises `SystemRefused`: there is no such folder, or what is there is not ours."""
         try:
             lock = os.open(path, _FLAGS, 0o600)
@@ -64,7 +64,7 @@ class Bond:
         return bond
 
     @classmethod
-    def unnamed(cls) -> Bond:
+    def unnamed(cls) -> FamilyLock:
         """Of a daemon that no other one can follow: it has no place for a file."""
         return cls("", os.memfd_create("srvd-family", os.MFD_CLOEXEC), "", is_held=True)
 
@@ -98,7 +98,7 @@ class Bond:
         """Begin anew in its place: those who hold it are known to be of no family."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        fresh = Bond.open(self.path, is_deposited=self.is_deposited)
+        fresh = FamilyLock.open(self.path, is_deposited=self.is_deposited)
         os.close(self.lock)
         self.lock, self.rendezvous, self.is_held = fresh.lock, fresh.rendezvous, fresh.is_held
 
@@ -122,14 +122,14 @@ class Bond:
             raise
         return lock
 
-    def carry(self, kept: Kept) -> Carried:
+    def carry(self, kept: FdTable) -> FamilyLockState:
         """What another program needs to hold it."""
         if self.path:
             kept.give("family lock", self.lock)
-        return Carried(self.path, self.rendezvous)
+        return FamilyLockState(self.path, self.rendezvous)
 
     @classmethod
-    def resume(cls, carried: Carried, kept: Kept, path: str) -> Bond:
+    def resume(cls, carried: FamilyLockState, kept: FdTable, path: str) -> FamilyLock:
         """Hold what `carry` told of; `path` is for a former program without; "": no file. Raises `Unsupported`."""
         if not carried.path:
             return cls.open(path) if path else cls.unnamed()

@@ -18,13 +18,13 @@ from srvd.daemon.children import worker as employed
 from srvd.daemon.children.commons import BELL, SPARE_SLOTS
 from srvd.daemon.children.performer import Family
 from srvd.daemon.children.stack_file import make_file
-from srvd.daemon.family.callers import Calls, Estate, Orphan
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.family.callers import Calls, Orphan, SharedFds
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.handover import Handover, Shell
-from srvd.daemon.listeners import Carried
+from srvd.daemon.listeners import ListenerState
 from srvd.daemon.recovery import envelope
-from srvd.daemon.recovery.envelope import Member, Will, boot_id, mark_of, name_of
-from srvd.daemon.recovery.rejects import CALLS, LATEST, Stray, send_away, unknown_children
+from srvd.daemon.recovery.envelope import Envelope, Member, boot_id, mark_of, name_of
+from srvd.daemon.recovery.rejects import CALLS, LATEST, Reject, send_away, unknown_children
 from srvd.errors import SystemRefused, Unsupported
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds, process, procfs
@@ -49,7 +49,7 @@ class Alive(Record):
 class Former(Record):
     """A daemon that died, by its state, and those of its family that live."""
 
-    will: Will
+    will: Envelope
     found: Handover
     alive: dict[Member, Alive]
 
@@ -62,9 +62,9 @@ class Adoption(Record):
     """What a daemon goes on with."""
 
     found: Handover
-    kept: Kept
+    kept: FdTable
     events: list[Event]  # the first ones, in order
-    strays: list[Stray]  # who was sent away
+    strays: list[Reject]  # who was sent away
     sums: dict[str, int]  # of the certificates in force, by listener
 
     def with_room(self, config: Config, say: Callable[[str], None]) -> Config:
@@ -112,7 +112,7 @@ def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption |
     """
     heard: list[Orphan] = []
     strangers: list[Orphan] = []
-    estate = Estate()
+    estate = SharedFds()
     try:
         if former.alive:
             _gather(former, calls, heard, strangers, estate, say)
@@ -125,14 +125,14 @@ def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption |
     return None
 
 
-def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: Estate) -> None:
+def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: SharedFds) -> None:
     for orphan in (*heard, *strangers):
         orphan.close()
     estate.close()
     former.close()
 
 
-def _living(read: Will, known: Family) -> dict[Member, Alive]:
+def _living(read: Envelope, known: Family) -> dict[Member, Alive]:
     """Those of the family that live, by pid and start. One that was loading dies with its daemon."""
     pids: dict[Member, int] = {one.id: one.pid for one in known.workers if one.pid}
     pids |= {one.id: one.pid for one in known.zygotes if one.forks}
@@ -155,7 +155,7 @@ def _gather(
     calls: Calls,
     heard: list[Orphan],
     strangers: list[Orphan],
-    estate: Estate,
+    estate: SharedFds,
     say: Callable[[str], None],
 ) -> None:
     """Fills `heard`, and `strangers` with who called and is not known; what they share goes to `estate`.
@@ -192,7 +192,7 @@ def _gather(
                 orphan.close()
 
 
-def _keep(former: Former, estate: Estate, orphan: Orphan) -> Orphan:
+def _keep(former: Former, estate: SharedFds, orphan: Orphan) -> Orphan:
     """A member whom the state knows. What it has in common with others goes to the estate, as far as it is what the
     state says: a worker may bring anything.
     """
@@ -206,7 +206,7 @@ def _keep(former: Former, estate: Estate, orphan: Orphan) -> Orphan:
     return estate.take(orphan.without(foreign))
 
 
-def _lacking(former: Former, estate: Estate) -> list[str]:
+def _lacking(former: Former, estate: SharedFds) -> list[str]:
     """What nobody has brought; resting listeners are brought by who is kept for a rollback, or not at all."""
     listening = former.found.shell.listening
     resting = {f"listener {number}" for number, one in enumerate(listening.sockets) if one.resting}
@@ -214,9 +214,9 @@ def _lacking(former: Former, estate: Estate) -> list[str]:
     return [name for name, mark in marks.items() if mark not in estate.brought and name not in resting]
 
 
-def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: Estate) -> Adoption:
+def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: SharedFds) -> Adoption:
     found, alive, known = former.found, former.alive, former.found.shell.family
-    kept = Kept()
+    kept = FdTable()
     needed = {GenerationId(*member[:2]) for member in (*alive, *(one.id for one in known.workers))}
     shell = _give_shared(found.shell, former.will, needed, estate, kept)
     events = [_resumed(heard, strangers), *_deaths(found.shell, kept, alive, _told_ends(heard))]
@@ -244,12 +244,12 @@ def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: 
     return Adoption(Handover(found.house, shell._replace(family=left)), kept, events, strays, former.will.sums)
 
 
-def _as_it_is(one: employed.Carried, came: dict[Member, Orphan]) -> employed.Carried:
+def _as_it_is(one: employed.WorkerState, came: dict[Member, Orphan]) -> employed.WorkerState:
     """Who calls has been ready, which the state may not know: it is a moment older than the death."""
     return one._replace(ready=True) if one.id in came else one
 
 
-def _give_shared(shell: Shell, read: Will, living: set[GenerationId], estate: Estate, kept: Kept) -> Shell:
+def _give_shared(shell: Shell, read: Envelope, living: set[GenerationId], estate: SharedFds, kept: FdTable) -> Shell:
     """Bell, listeners and scoreboards; what is known of those that were brought. A generation of which only busy
     workers live brings its scoreboard later: no other one waits for that.
     """
@@ -259,7 +259,7 @@ def _give_shared(shell: Shell, read: Will, living: set[GenerationId], estate: Es
     for board in boards:
         if (fds.MEMFD, board.inode) in brought:
             kept.give(board.name, brought.pop((fds.MEMFD, board.inode)))
-    found: list[Carried] = []
+    found: list[ListenerState] = []
     for number, one in enumerate(shell.listening.sockets):
         mark = marks.get(f"listener {number}")
         if mark in brought:
@@ -293,7 +293,7 @@ def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
     )
 
 
-def _deaths(shell: Shell, kept: Kept, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
+def _deaths(shell: Shell, kept: FdTable, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
     """Whom the state knows, and who is gone."""
     known = shell.family
     lost: list[Event] = [

@@ -17,7 +17,7 @@ from srvd.linux import fds
 from srvd.record import Record
 from srvd.tls import material
 
-__all__ = ["Mark", "Member", "Will", "boot_id", "mark_of", "name_of", "pack", "sums", "unpack"]
+__all__ = ["Envelope", "Mark", "Member", "boot_id", "mark_of", "name_of", "pack", "sums", "unpack"]
 
 Member = WorkerId | GenerationId
 
@@ -25,7 +25,7 @@ Mark = tuple[str, int]
 """By what a shared descriptor is known again: its kind, by `fds`, and its inode. Each kind counts apart."""
 
 
-class Will(Record):
+class Envelope(Record):
     boot: str  # of the machine: pids and clocks are good for one
     starts: dict[str, int]  # start_time of each process, by its name among the kept
     inodes: dict[str, int]  # of the other descriptors, by theirs
@@ -37,11 +37,11 @@ class Will(Record):
         return {name: (fds.MEMFD if name == BELL else fds.SOCKET, inode) for name, inode in self.inodes.items()}
 
 
-def pack(will: Will) -> bytes:
+def pack(will: Envelope) -> bytes:
     return bytes(msgpack.packb(list(will)))
 
 
-def unpack(data: bytes) -> Will:
+def unpack(data: bytes) -> Envelope:
     """Raises `Unsupported`."""
     try:
         boot, starts, inodes, sums, state = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
@@ -53,7 +53,7 @@ def unpack(data: bytes) -> Will:
     )
     if not tables or BELL not in inodes or not isinstance(boot, str) or not isinstance(state, bytes):
         raise Unsupported("read the state: it does not fit")
-    return Will(boot, starts, inodes, sums, state)
+    return Envelope(boot, starts, inodes, sums, state)
 
 
 def mark_of(fd: int) -> Mark:

@@ -11,14 +11,14 @@ import os
 import stat
 
 from srvd.daemon.control.socket_path import is_ours
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.recovery.state_file import HEADER, LIMIT, Sealed, measure, unseal
 from srvd.errors import Unsupported
 from srvd.linux.rendezvous import is_name
 from srvd.linux.systemd import Unit, spell_store_name
 from srvd.record import Record
 
-__all__ = ["Deposit", "Left", "find"]
+__all__ = ["Left", "StoreCopy", "find"]
 
 LOCK_KIND = "family"
 STATE_KIND = "state"
@@ -29,7 +29,7 @@ _COPIES = (_HEAD, _HEAD + HEADER + LIMIT)
 """Where the two begin. What lies between them is a hole in the file, and takes no memory."""
 
 
-class Deposit:
+class StoreCopy:
     """Of one family. Owns the memfd; without a store there is none."""
 
     def __init__(self, family: str, fd: int = -1) -> None:
@@ -39,7 +39,7 @@ class Deposit:
         self._is_void = False
 
     @classmethod
-    def create(cls, family: str, unit: Unit) -> Deposit:
+    def create(cls, family: str, unit: Unit) -> StoreCopy:
         """An empty one, if the service manager keeps it. Raises `OSError`."""
         return cls(family, os.memfd_create("srvd-state", os.MFD_CLOEXEC) if unit.store and family else -1)
 
@@ -74,13 +74,13 @@ class Deposit:
         if self.is_kept:
             os.ftruncate(self._fd, 0)
 
-    def carry(self, kept: Kept) -> None:
+    def carry(self, kept: FdTable) -> None:
         """Give it to another program."""
         if self.is_kept:
             kept.give(_NAME, self._fd)
 
     @classmethod
-    def resume(cls, family: str, unit: Unit, kept: Kept) -> Deposit:
+    def resume(cls, family: str, unit: Unit, kept: FdTable) -> StoreCopy:
         """Go on with what `carry` gave. Raises `OSError`, `Unsupported`."""
         fd = kept.find(_NAME)
         return cls(family, fd) if fd >= 0 else cls.create(family, unit)
@@ -104,7 +104,7 @@ class Deposit:
 class Left(Record):
     """By a daemon that died: the deposit, and a descriptor of the family's lock."""
 
-    deposit: Deposit
+    deposit: StoreCopy
     lock: int
 
 
@@ -117,7 +117,7 @@ def find(unit: Unit) -> Left | None:
         if found is None and _is_file(fd) and _is_file(locks.get(beside, -1)):
             family = os.pread(fd, _HEAD, 0).rstrip(b"\0").decode("ascii", "replace")
             if is_name(family):
-                found = Left(Deposit(family, fd), locks.pop(beside))
+                found = Left(StoreCopy(family, fd), locks.pop(beside))
                 continue
         os.close(fd)
     for fd in locks.values():

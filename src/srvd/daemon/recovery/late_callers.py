@@ -11,18 +11,18 @@ import signal
 from collections.abc import Callable, Sequence
 
 from srvd.core.actions import KillZygote
-from srvd.core.events import Event, Word, WorkerSaid
+from srvd.core.events import Event, WorkerReport, WorkerSaid
 from srvd.core.model import Phase
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.children.performer import Performer
 from srvd.daemon.family.callers import Calls, Orphan
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
-from srvd.daemon.recovery.rejects import Stray, send_away
+from srvd.daemon.recovery.rejects import Reject, send_away
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux import process
 
-__all__ = ["Latecomers"]
+__all__ = ["LateCallers"]
 
 ZYGOTES = 5.0
 """Seconds within which a zygote has to call: it has nothing else to do, so it is stuck, or stopped."""
@@ -35,17 +35,22 @@ PAUSE = 1.0
 """Seconds until the next look when descriptors were short."""
 
 
-class Latecomers:
+class LateCallers:
     """Owns the rendezvous of a daemon that has adopted, and what is left of those it did not."""
 
     def __init__(
-        self, calls: Calls, performer: Performer, house: House, emit: Callable[[Event], None], strays: Sequence[Stray]
+        self,
+        calls: Calls,
+        performer: Performer,
+        house: SupervisorState,
+        emit: Callable[[Event], None],
+        strays: Sequence[Reject],
     ) -> None:
         self._calls = calls
         self._performer = performer
         self._house = house
         self._emit = emit
-        self._strays: dict[int, Stray] = {}  # by pid
+        self._strays: dict[int, Reject] = {}  # by pid
         self._sent_away = strays  # before there was a loop
         self._loop: Loop | None = None
         self._pause: Timer | None = None
@@ -58,7 +63,7 @@ class Latecomers:
             loop.call_later(ZYGOTES, self._give_up)
         self._add(self._sent_away)
 
-    def carry(self, kept: Kept) -> tuple[int, ...]:
+    def carry(self, kept: FdTable) -> tuple[int, ...]:
         """Pids of those who were sent away and may still live; their descriptors go to `kept`."""
         for stray in self._strays.values():
             kept.give(f"stray {stray.pid}", stray.pidfd)
@@ -74,7 +79,7 @@ class Latecomers:
             os.close(stray.pidfd)
         self._strays.clear()
 
-    def _add(self, strays: Sequence[Stray]) -> None:
+    def _add(self, strays: Sequence[Reject]) -> None:
         """Each of them has its own time."""
         fresh = []
         for stray in strays:
@@ -119,16 +124,16 @@ class Latecomers:
         if known is None:
             return
         if draining:
-            self._emit(WorkerSaid(worker, Word.LEAVING))
+            self._emit(WorkerSaid(worker, WorkerReport.LEAVING))
         elif known.phase is Phase.OPENING:
-            self._emit(WorkerSaid(worker, Word.SERVING))
+            self._emit(WorkerSaid(worker, WorkerReport.SERVING))
 
     def _give_up(self) -> None:
         for one in self._performer.missing():
             if isinstance(one, GenerationId):
                 self._performer.perform(KillZygote(one))
 
-    def _end(self, strays: Sequence[Stray]) -> None:
+    def _end(self, strays: Sequence[Reject]) -> None:
         """Their time is over."""
         for stray in strays:
             if self._strays.get(stray.pid) == stray:

@@ -11,24 +11,24 @@ from collections.abc import Callable
 
 from srvd.config.settings import DaemonSettings
 from srvd.daemon.control.peers import Roles
-from srvd.daemon.control.socket_path import Claim, answers, is_ours
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.control.socket_path import SocketPath, answers, is_ours
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.recovery import fd_store
-from srvd.daemon.recovery.fd_store import Deposit
+from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.errors import SystemRefused
 from srvd.linux import holders
 from srvd.linux.systemd import Unit
 from srvd.record import Record
 from srvd.wire.paths import OFF, family_path, own_rundirs, rundir, socket_path
 
-__all__ = ["Ground", "beside", "control_path", "prepare"]
+__all__ = ["Preconditions", "beside", "control_path", "prepare"]
 
 
-class Ground(Record):
-    claim: Claim
+class Preconditions(Record):
+    claim: SocketPath
     roles: Roles
-    bond: Bond
-    left: Deposit | None = None  # with the service manager, by a daemon that died
+    bond: FamilyLock
+    left: StoreCopy | None = None  # with the service manager, by a daemon that died
 
 
 def control_path(settings: DaemonSettings) -> str:
@@ -44,7 +44,7 @@ def beside(settings: DaemonSettings, name: Callable[[str], str]) -> str:
     return name(path) if path else ""
 
 
-def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
+def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
     """Raises `SystemRefused`: another daemon runs, or the folder is none of ours; `ConfigInvalid`: a role is given to
     nobody. Nothing is left behind then.
     """
@@ -52,15 +52,15 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Ground:
     roles = Roles.resolve(settings.roles, os.geteuid())
     if not settings.socket:
         _look_elsewhere(settings.name, path)
-    claim = Claim.open(path, shared=roles.shared) if path else Claim.of_nothing()
+    claim = SocketPath.open(path, shared=roles.shared) if path else SocketPath.of_nothing()
     try:
         left = fd_store.find(unit) if path else None
         if not path:
-            return Ground(claim, roles, Bond.unnamed())
+            return Preconditions(claim, roles, FamilyLock.unnamed())
         if left is None:
-            return Ground(claim, roles, Bond.open(family, is_deposited=unit.store > 0))
-        bond = Bond(family, left.lock, left.deposit.family, is_held=False, is_deposited=True)
-        return Ground(claim, roles, bond, left.deposit)
+            return Preconditions(claim, roles, FamilyLock.open(family, is_deposited=unit.store > 0))
+        bond = FamilyLock(family, left.lock, left.deposit.family, is_held=False, is_deposited=True)
+        return Preconditions(claim, roles, bond, left.deposit)
     except BaseException:
         claim.close()
         raise

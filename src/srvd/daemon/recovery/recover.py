@@ -11,15 +11,15 @@ from typing import Protocol
 from srvd.config.settings import Config
 from srvd.core.events import Event, ZygoteGone
 from srvd.daemon.children.performer import Performer
-from srvd.daemon.dispatcher import Engine
+from srvd.daemon.dispatcher import Dispatcher
 from srvd.daemon.family.callers import Calls, users_of
 from srvd.daemon.recovery import adopt, state_file
 from srvd.daemon.recovery.adopt import Adoption, Former
 from srvd.daemon.recovery.envelope import sums
-from srvd.daemon.recovery.fd_store import Deposit
-from srvd.daemon.recovery.preconditions import Ground
-from srvd.daemon.recovery.rejects import Stray, dissolve
-from srvd.daemon.watch.request_timeout import OverdueWatch
+from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.recovery.preconditions import Preconditions
+from srvd.daemon.recovery.rejects import Reject, dissolve
+from srvd.daemon.watch.request_timeout import RequestTimeoutMonitor
 from srvd.errors import SystemRefused, Unsupported
 from srvd.record import Record
 from srvd.wire.paths import state_path
@@ -32,21 +32,21 @@ class Found(Record):
 
     adoption: Adoption | None = None
     calls: Calls | None = None
-    strays: tuple[Stray, ...] = ()
+    strays: tuple[Reject, ...] = ()
     listeners: tuple[int, ...] = ()
 
 
 class Heir(Protocol):
     """The parts of the daemon that go on."""
 
-    engine: Engine
+    engine: Dispatcher
     performer: Performer
-    overdue: OverdueWatch
+    overdue: RequestTimeoutMonitor
 
     def emit(self, event: Event) -> None: ...
 
 
-def search(ground: Ground, say: Callable[[str], None]) -> Found:
+def search(ground: Preconditions, say: Callable[[str], None]) -> Found:
     """To be called when the bond is not held; it is afterwards. Raises `SystemRefused`: somebody lives who can neither
     be adopted nor sent away; nothing was changed then.
     """
@@ -76,7 +76,7 @@ def search(ground: Ground, say: Callable[[str], None]) -> Found:
         raise
 
 
-def _look(ground: Ground, say: Callable[[str], None]) -> tuple[Former | None, bool]:
+def _look(ground: Preconditions, say: Callable[[str], None]) -> tuple[Former | None, bool]:
     """Who is to be adopted, and whether there is a state that says so. What the service manager has kept is void if
     there is none.
     """
@@ -91,7 +91,7 @@ def _look(ground: Ground, say: Callable[[str], None]) -> tuple[Former | None, bo
         return None, False
 
 
-def _state(path: str, left: Deposit | None) -> bytes:
+def _state(path: str, left: StoreCopy | None) -> bytes:
     """The newest there is, beside the socket or with the service manager. Raises `Unsupported`."""
     copy = left.read() if left is not None else None
     try:
@@ -106,7 +106,7 @@ def _state(path: str, left: Deposit | None) -> bytes:
     return newest.data
 
 
-def _void(left: Deposit | None) -> None:
+def _void(left: StoreCopy | None) -> None:
     if left is not None:
         left.clear()
         left.close()

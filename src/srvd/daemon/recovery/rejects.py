@@ -10,8 +10,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from srvd.daemon.family.callers import Calls, Estate, Orphan
-from srvd.daemon.family.lock import Bond
+from srvd.daemon.family.callers import Calls, Orphan, SharedFds
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.recovery.envelope import Member
 from srvd.errors import SystemRefused
 from srvd.ids import WorkerId
@@ -19,7 +19,7 @@ from srvd.linux import fds, holders, process, procfs
 from srvd.linux.holders import Holder
 from srvd.record import Record
 
-__all__ = ["CALLS", "LATEST", "Stray", "dissolve", "send_away", "unknown_children"]
+__all__ = ["CALLS", "LATEST", "Reject", "dissolve", "send_away", "unknown_children"]
 
 CALLS = 1.0
 """Seconds in which everybody has called who is not busy: five calls."""
@@ -28,21 +28,21 @@ LATEST = 30.0
 """Seconds within which what is needed has to be there: all who have it may be in long requests."""
 
 
-class Stray(Record):
+class Reject(Record):
     """Of the family, and of no use. It was told to leave."""
 
     pid: int
     pidfd: int
 
 
-def send_away(orphan: Orphan) -> list[Stray]:
+def send_away(orphan: Orphan) -> list[Reject]:
     """Tell it to leave, and whom of its children it named; its descriptors are closed."""
-    gone = [Stray(orphan.pid, os.dup(orphan.pidfd)), *unknown_children(orphan, set())]
+    gone = [Reject(orphan.pid, os.dup(orphan.pidfd)), *unknown_children(orphan, set())]
     orphan.dismiss()
     return gone
 
 
-def unknown_children(orphan: Orphan, known: set[Member]) -> list[Stray]:
+def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
     """Those of its children that came to be after the state was written, told to leave."""
     strays = []
     for serial, pid in orphan.here.children:
@@ -54,22 +54,22 @@ def unknown_children(orphan: Orphan, known: set[Member]) -> list[Stray]:
             continue
         # A zygote that went bad may name anybody: only what is its child is ever signalled.
         if procfs.parent(pid) == orphan.pid and process.send_signal(pidfd, signal.SIGTERM):
-            strays.append(Stray(pid, pidfd))
+            strays.append(Reject(pid, pidfd))
         else:
             os.close(pidfd)
     return strays
 
 
 def dissolve(
-    bond: Bond, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
-) -> tuple[list[Stray], list[int]]:
+    bond: FamilyLock, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
+) -> tuple[list[Reject], list[int]]:
     """Send everybody away who calls, when their requests are over; who they are, and the listeners that they brought.
 
     `nobody`: none of those who are known lives, so what holds the bond and does not call either is no family of ours:
     a process that an application has started, and that has outlived it. Else that is `SystemRefused`.
     """
-    strays: list[Stray] = []
-    estate = Estate()
+    strays: list[Reject] = []
+    estate = SharedFds()
     began = heard = time.monotonic()
     told = False
     while not (bond.is_held and time.monotonic() - heard > CALLS):
@@ -103,7 +103,7 @@ def dissolve(
     return strays, estate.sockets()
 
 
-def _hint(bond: Bond, found: list[Holder]) -> str:
+def _hint(bond: FamilyLock, found: list[Holder]) -> str:
     """What an operator can do about those that hold the lock and do not answer."""
     if not found:
         return f"as root, `fuser {bond.path}` names the processes; they leave when their requests are over"

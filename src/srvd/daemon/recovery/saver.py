@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from srvd.config.settings import Config
 from srvd.core.events import Event
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.daemon import handover
 from srvd.daemon.children.commons import BELL
 from srvd.daemon.children.performer import Performer
@@ -19,12 +19,12 @@ from srvd.daemon.components import Parts
 from srvd.daemon.control.event_log import Events
 from srvd.daemon.control.requests import Memory
 from srvd.daemon.family.callers import Calls, users_of
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.handover import Handover
 from srvd.daemon.loop import Loop
 from srvd.daemon.recovery import envelope
-from srvd.daemon.recovery.late_callers import Latecomers
-from srvd.daemon.recovery.rejects import Stray
+from srvd.daemon.recovery.late_callers import LateCallers
+from srvd.daemon.recovery.rejects import Reject
 from srvd.daemon.recovery.state_file import StateFile
 from srvd.errors import SystemRefused
 from srvd.linux import process, procfs
@@ -32,7 +32,7 @@ from srvd.linux import process, procfs
 if TYPE_CHECKING:
     from srvd.daemon.recovery.recover import Found
 
-__all__ = ["Heritage"]
+__all__ = ["StateSaver"]
 
 
 class Owner(Protocol):
@@ -40,11 +40,11 @@ class Owner(Protocol):
 
     def emit(self, event: Event) -> None: ...
 
-    def handover(self, kept: Kept) -> Handover:
+    def handover(self, kept: FdTable) -> Handover:
         """All that it knows; its descriptors go to `kept`."""
 
 
-class Heritage:
+class StateSaver:
     """Of one running daemon."""
 
     def __init__(self, owner: Owner, parts: Parts, path: str, warn: Callable[[str], None]) -> None:
@@ -56,7 +56,7 @@ class Heritage:
         self._file = StateFile(path, parts.deposit, self._will, warn)
         self._starts: dict[str, int] = {}
         self._boot = envelope.boot_id()
-        self._latecomers: Latecomers | None = None
+        self._latecomers: LateCallers | None = None
         if bond.path and not bond.rendezvous:
             warn(f"{bond.path} could not be written; should this daemon die, its workers leave, too")
 
@@ -64,13 +64,13 @@ class Heritage:
         if self._bond.rendezvous:
             self._file.attach(loop)
 
-    def hear(self, found: Found, performer: Performer, house: House, loop: Loop) -> None:
+    def hear(self, found: Found, performer: Performer, house: SupervisorState, loop: Loop) -> None:
         """From now on, who comes late of the family that was found at the start."""
         if found.calls is not None:
-            self._latecomers = Latecomers(found.calls, performer, house, self._owner.emit, found.strays)
+            self._latecomers = LateCallers(found.calls, performer, house, self._owner.emit, found.strays)
             self._latecomers.attach(loop)
 
-    def carry(self, kept: Kept) -> tuple[int, ...]:
+    def carry(self, kept: FdTable) -> tuple[int, ...]:
         """Who was sent away and may still live, for the next program: pids; their descriptors go to `kept`."""
         return () if self._latecomers is None else self._latecomers.carry(kept)
 
@@ -78,13 +78,13 @@ class Heritage:
         self,
         strays: Sequence[int],
         configs: Iterable[Config],
-        kept: Kept,
+        kept: FdTable,
         performer: Performer,
-        house: House,
+        house: SupervisorState,
         loop: Loop,
     ) -> None:
         """The same in the next program, if the former one still waited for anybody."""
-        left = [Stray(pid, kept.take(f"stray {pid}")) for pid in strays]
+        left = [Reject(pid, kept.take(f"stray {pid}")) for pid in strays]
         if not self._bond.rendezvous or not (left or performer.missing()):
             return
         try:
@@ -92,7 +92,7 @@ class Heritage:
         except SystemRefused as exc:  # somebody else has taken the name; no reason to undo the upgrade
             self._warn(exc.message)
             return
-        self._latecomers = Latecomers(calls, performer, house, self._owner.emit, left)
+        self._latecomers = LateCallers(calls, performer, house, self._owner.emit, left)
         self._latecomers.attach(loop)
 
     def touch(self) -> None:
@@ -111,7 +111,7 @@ class Heritage:
         self._bond.close(remove=remove)
 
     def _will(self) -> bytes:
-        kept = Kept()
+        kept = FdTable()
         found = self._owner.handover(kept)
         if not found.house.started:
             return b""
@@ -131,7 +131,7 @@ class Heritage:
         control = shell.control._replace(memory=Memory(Events(0, ()), ()))
         state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)))
         return envelope.pack(
-            envelope.Will(self._boot, self._starts, shared, envelope.sums(shell.configs[shell.current]), state)
+            envelope.Envelope(self._boot, self._starts, shared, envelope.sums(shell.configs[shell.current]), state)
         )
 
 

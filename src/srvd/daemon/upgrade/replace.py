@@ -18,11 +18,11 @@ from typing import Any, Protocol
 from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
 from srvd.core.model import Fault, OpId
-from srvd.daemon.fd_table import Kept
+from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.signals import HANDLED, hold
 from srvd.daemon.upgrade.program import Program
-from srvd.daemon.upgrade.source_archive import Keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.linux import fds, process
 from srvd.record import Record
 
@@ -81,11 +81,11 @@ _NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 class Owner(Protocol):
     """The daemon that is upgraded."""
 
-    keepsake: Keepsake
+    keepsake: SourceArchive
 
     def emit(self, event: Event) -> None: ...
 
-    def state(self, kept: Kept) -> bytes:
+    def state(self, kept: FdTable) -> bytes:
         """All that it knows, as `handover.py` packs it; its descriptors go to `kept`."""
 
     def farewell(self, reason: str, message: str) -> None:
@@ -124,7 +124,7 @@ class Upgrade:
         self._drop_check()
         opened: list[int] = []
         try:
-            state = fds.memfd("srvd-state", self._owner.state(Kept()))
+            state = fds.memfd("srvd-state", self._owner.state(FdTable()))
             opened.append(state)
             opened += os.pipe()
             opened += os.pipe()
@@ -225,7 +225,7 @@ class Upgrade:
 
     def _exec(self) -> Fault:
         """Returns only if it cannot be, with the reason."""
-        kept = Kept()
+        kept = FdTable()
         opened: list[int] = []
         try:
             opened.append(fds.memfd("srvd-state", self._owner.state(kept)))
@@ -243,7 +243,7 @@ class Upgrade:
             text = f"run the new program: {exc}; this one goes on"
             return Fault("load_failed", text, step="replace", traceback=traceback.format_exc())
 
-    def _plan(self, state: int, kept: Kept) -> bytes:
+    def _plan(self, state: int, kept: FdTable) -> bytes:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
         former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
         limit = min(TAKEOVER_SECONDS, self._owner.beat() or TAKEOVER_SECONDS)

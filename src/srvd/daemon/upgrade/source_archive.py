@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from struct import Struct
 
-__all__ = ["Keepsake", "is_keepsake"]
+__all__ = ["SourceArchive", "is_keepsake"]
 
 _LOCAL = Struct("<4s5H3L2H")
 _CENTRAL = Struct("<4s6H3L5H2L")
@@ -24,7 +24,7 @@ _MOST = 16 << 20
 _FOLDER = "/proc/self/fd/"
 
 
-class Keepsake:
+class SourceArchive:
     """Owns the descriptor, which is there, and empty, from the beginning: nobody's count of descriptors moves later."""
 
     def __init__(self, fd: int = -1) -> None:
@@ -52,7 +52,7 @@ class Keepsake:
 
 
 def is_keepsake(folder: str) -> bool:
-    """Whether that is a `Keepsake.path`."""
+    """Whether that is a `SourceArchive.path`."""
     return folder.startswith(_FOLDER)
 
 

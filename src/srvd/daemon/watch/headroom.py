@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from srvd.core.model import Headroom, Phase
-from srvd.core.state.model import House, Pool
+from srvd.core.state.model import Pool, SupervisorState
 from srvd.linux.cgroup import memory_left
 
 SAMPLE = 4
 """Workers measured for each pool: reading smaps takes a millisecond and more for each."""
 
 
-def headroom(house: House, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
+def headroom(house: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
     """For each pool the available memory and what one more of its workers takes, in bytes; 0 where unknown."""
     try:
         # Here, not above: it costs 9 ms and 2 MiB, and only a reload needs it.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from srvd.core.events import Event, WorkerAnswered, WorkerHeld, WorkerSilent, WorkerStopped
 from srvd.core.model import Phase
-from srvd.core.state.model import Generation, House
+from srvd.core.state.model import Generation, SupervisorState
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import GenerationId, WorkerId
@@ -25,7 +25,7 @@ from srvd.linux import procfs
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["SilenceWatch"]
+__all__ = ["LivenessMonitor"]
 
 FIRST_LOOK = 0.2
 """Seconds from the first client to the first look: whoever waits by then has found nobody ready."""
@@ -45,10 +45,10 @@ class _Asked(Record):
     looks: int = 0  # since then
 
 
-class SilenceWatch:
+class LivenessMonitor:
     def __init__(
         self,
-        house: House,
+        house: SupervisorState,
         workers: Workers,
         listeners: Callable[[GenerationId], Sequence[socket.socket]],
         emit: Callable[[Event], None],
@@ -96,7 +96,9 @@ class SilenceWatch:
             for listener in self._listeners(generation.id):
                 if listener.fileno() not in known:
                     known.add(listener.fileno())
-                    self._ears.register(listener, select.EPOLLIN)
+                    # One that listens is never writable, unless it is a Unix socket: a process has connected it.
+                    unix = listener.family == socket.AF_UNIX
+                    self._ears.register(listener, select.EPOLLIN if unix else select.EPOLLIN | select.EPOLLOUT)
         self._loop.add_reader(self._ears.fileno(), self._came)
 
     def _wake(self) -> None:

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 
 from srvd.core.events import Event, WorkerOutgrew
 from srvd.core.model import Phase
-from srvd.core.state.model import House
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
 
-__all__ = ["GrowthWatch"]
+__all__ = ["MemoryLimitMonitor"]
 
 LOOK = 5.0
 """Seconds from one look to the next: one file read for each worker, 2 µs."""
 
 
-class GrowthWatch:
+class MemoryLimitMonitor:
     """`rss` tells a worker's resident bytes, 0 where they cannot be read."""
 
-    def __init__(self, house: House, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
+    def __init__(self, house: SupervisorState, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
         self._house = house
         self._rss = rss
         self._emit = emit

@@ -1,8 +1,8 @@
 """Finds requests that were given nothing for their pool's request_timeout, without a timer while nothing runs.
 
 The scoreboard says when the application gave something for each, or was called for it. Before the daemon goes to sleep
-it marks the boards as unwatched; the worker that begins the next request sees the mark and rings (`Woke`). While they
-are watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
+it marks the boards as unwatched; the worker that begins the next request sees the mark and rings (`WatchBell`). While
+they are watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
 seconds: a look that comes too late tells that everything may have stood still – the group was stopped, the container
 paused – and that time is no request's fault. An idle server is never woken. A worker that a debugger holds is left
 alone. Decides nothing: the core does.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from srvd.core.events import Event, RequestOverdue
 from srvd.core.model import Phase
-from srvd.core.state.model import NEVER, House
+from srvd.core.state.model import NEVER, SupervisorState
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
 from srvd.linux import procfs
@@ -37,11 +37,15 @@ _REPLACED = 0.5
 """And at one that was told of and is being replaced: with one thread it ends as soon as it is."""
 
 
-class OverdueWatch:
+class RequestTimeoutMonitor:
     def __init__(
-        self, house: House, bell: Bell, facts: Callable[[WorkerId], LaneFacts], state: Callable[[WorkerId], str],
+        self,
+        house: SupervisorState,
+        bell: Bell,
+        facts: Callable[[WorkerId], LaneFacts],
+        state: Callable[[WorkerId], str],
         emit: Callable[[Event], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`state`: of a worker's process, in the words of `procfs`."""
         self._house = house
         self._bell = bell

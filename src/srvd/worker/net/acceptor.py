@@ -16,7 +16,7 @@ from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
 from typing import TYPE_CHECKING, Any
 
 from srvd.http.h1.head import Environ
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.loop import NEVER
 from srvd.worker.wsgi.environ import base_environ
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from srvd.worker.connections import Peer
     from srvd.worker.net.front import Front, Reception
 
-__all__ = ["Gate"]
+__all__ = ["Acceptor"]
 
 # How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins. And how
 # long clients that wait for room are left to other workers, which may have some, before a silent connection is closed.
@@ -41,12 +41,12 @@ _OF_THE_CONNECTION = frozenset({
 })  # fmt: skip
 
 
-class Gate:
+class Acceptor:
     """Shut at first. `open` to accept; `shut` to leave new connections to other workers; `empty` before the end."""
 
     def __init__(
         self,
-        service: Service,
+        service: WorkerContext,
         listeners: list[socket.socket],
         worker: str,
         most: int,
@@ -302,7 +302,7 @@ class _Pressure:
 class _Door:
     """One listener, and what the environ of every request that comes through it has."""
 
-    def __init__(self, gate: Gate, listener: socket.socket, worker: str, reception: Reception | None) -> None:
+    def __init__(self, gate: Acceptor, listener: socket.socket, worker: str, reception: Reception | None) -> None:
         listener.setblocking(False)
         self._gate = gate
         self._base: Environ = base_environ(worker, gate.multithread)

@@ -13,13 +13,13 @@ from srvd.http.h1.head import Environ
 from srvd.worker.net.budget import IN_MEMORY, Budget
 from srvd.worker.net.pieces import SHORT, append_short
 
-__all__ = ["Spool", "unnamed_file"]
+__all__ = ["BodySpool", "unnamed_file"]
 
 
 _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
 
 
-class Spool:
+class BodySpool:
     """`add` until the body is complete, then `give` it; `close` in the end."""
 
     __slots__ = ("_budget", "_file", "_pieces", "_taken", "size")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from srvd.http.h1.head import Environ, HeadReader, Request
 from srvd.http.h1.reader import Inbound
 from srvd.http.h1.refusal import Refusal, answer
-from srvd.worker.context import Service
-from srvd.worker.net.body_spool import Spool
+from srvd.worker.context import WorkerContext
+from srvd.worker.net.body_spool import BodySpool
 from srvd.worker.net.body_stream import LEAST_RATE, BodyStream
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
@@ -55,13 +55,15 @@ class Connection:
         "_stream", "deadline", "phase", "served",
     )  # fmt: skip
 
-    def __init__(self, service: Service, sock: Transport, template: Environ, now: float, heads: HeadReader) -> None:
+    def __init__(
+        self, service: WorkerContext, sock: Transport, template: Environ, now: float, heads: HeadReader
+    ) -> None:
         self._service = service
         self._sock = sock
         self._fd = sock.fileno()
         self._inbound = Inbound(heads, template)
         self._delivery = Delivery(service, sock)
-        self._spool: Spool | None = None  # the body of the request that is being read or answered
+        self._spool: BodySpool | None = None  # the body of the request that is being read or answered
         self._stream: BodyStream | None = None  # or it is read by the application
         self._exchange: Exchange | None = None  # while its application has it
         self._ending: _Ending | None = None  # of the response whose rest is in the outbox
@@ -188,7 +190,7 @@ class Connection:
                 request.environ["wsgi.input"] = BufferedReader(self._stream)
                 return request
             self._since = now
-            self._spool = Spool(self._service.budget)
+            self._spool = BodySpool(self._service.budget)
             if request.expects:
                 request.expects = False
                 self._delivery.say(CONTINUE)

@@ -13,15 +13,15 @@ from contextlib import suppress
 from select import POLLERR, POLLHUP, POLLOUT, poll
 from typing import TYPE_CHECKING
 
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.net.errors import ReaderGone
-from srvd.worker.net.send_queue import Outbox
+from srvd.worker.net.send_queue import SendQueue
 from srvd.worker.net.transport import Transport, abort, calm
 from srvd.worker.wsgi.exchange import Exchange
 
 if TYPE_CHECKING:
     from srvd.worker.net.sender import Sending
-    from srvd.worker.observe.recorder import Meter
+    from srvd.worker.observe.recorder import Recorder
 
 __all__ = ["Delivery"]
 
@@ -34,17 +34,17 @@ class Delivery:
 
     __slots__ = ("_exchange", "_meter", "_sending", "_service", "_sock", "armed", "outbox")
 
-    def __init__(self, service: Service, sock: Transport) -> None:
+    def __init__(self, service: WorkerContext, sock: Transport) -> None:
         self._service = service
         self._sock = sock
         self._exchange: Exchange | None = None
         self._meter = service.meter  # of the thread of the call
         self._sending: Sending | None = None  # the sender empties the outbox meanwhile
-        self.outbox = Outbox(service.budget, service.most_kept)
+        self.outbox = SendQueue(service.budget, service.most_kept)
         self.armed = False
         """The close of the socket would be a reset."""
 
-    def answer(self, exchange: Exchange, meter: Meter, since: float) -> float:
+    def answer(self, exchange: Exchange, meter: Recorder, since: float) -> float:
         """Has the application answer the request, which came at `since`; the time then."""
         self._exchange = exchange
         self._meter = meter

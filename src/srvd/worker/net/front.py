@@ -16,8 +16,8 @@ from srvd.http.proxies.forwarded import ForwardedReader
 from srvd.http.proxies.networks import Networks
 from srvd.http.proxies.proxy_protocol import ProxyReader
 from srvd.tls import material
-from srvd.worker.context import Service
-from srvd.worker.net.handshake import Arrival, Steps
+from srvd.worker.context import WorkerContext
+from srvd.worker.net.handshake import Handshake, Steps
 
 if TYPE_CHECKING:
     from srvd.worker.connections import Peer
@@ -38,7 +38,7 @@ class Front(NamedTuple):
     forwarded: str
     tls: Secure | None
 
-    def reception(self, service: Service) -> Reception:
+    def reception(self, service: WorkerContext) -> Reception:
         """For one worker."""
         return Reception(self, service)
 
@@ -65,7 +65,7 @@ def make_front(told: Mapping[str, Any], packed: object) -> Front:
 class Reception:
     """Takes the accepted connections of one listener in."""
 
-    def __init__(self, front: Front, service: Service) -> None:
+    def __init__(self, front: Front, service: WorkerContext) -> None:
         self._front = front
         self._service = service
         self._complained: dict[str, tuple[float, int]] = {}  # kind → when, and how often it was kept back since
@@ -87,7 +87,7 @@ class Reception:
             sock.close()
             self._complain("PROXY header", f"{template['REMOTE_ADDR'] or 'unix'} may not write one", now)
         elif front.proxy_from is not None or front.tls is not None:
-            Arrival(self._service, self._steps, sock, template, now)
+            Handshake(self._service, self._steps, sock, template, now)
         else:
             self._begin(sock, template, now)
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from srvd.http.h1.head import Environ
 from srvd.http.h1.refusal import answer
 from srvd.http.proxies.proxy_protocol import LONGEST, ProxyInvalid, ProxyReader
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.net.phase import Phase
 
 if TYPE_CHECKING:
     from srvd.worker.net.tls import Encrypted
 
-__all__ = ["Arrival", "Steps"]
+__all__ = ["Handshake", "Steps"]
 
 
 class Steps:
@@ -41,7 +41,7 @@ class Steps:
         self.complain = complain
 
 
-class Arrival:
+class Handshake:
     """Among the worker's connections it counts as one that has sent nothing yet."""
 
     __slots__ = (
@@ -57,7 +57,9 @@ class Arrival:
         "served",
     )
 
-    def __init__(self, service: Service, steps: Steps, sock: socket.socket, template: Environ, now: float) -> None:
+    def __init__(
+        self, service: WorkerContext, steps: Steps, sock: socket.socket, template: Environ, now: float
+    ) -> None:
         self._service = service
         self._steps = steps
         self._sock = sock

@@ -17,7 +17,7 @@ from srvd.worker.net.file_span import Span
 from srvd.worker.net.pieces import SHORT, append_short
 from srvd.worker.net.transport import READ, Transport
 
-__all__ = ["Outbox"]
+__all__ = ["SendQueue"]
 
 # sendfile(2) sends at most 2 GiB at a time; less keeps one reader from holding the loop.
 _AT_ONCE = 1 << 20
@@ -38,7 +38,7 @@ class _File:
         self.spilled = spilled
 
 
-class Outbox:
+class SendQueue:
     __slots__ = ("_at", "_budget", "_held", "_limit", "_memory", "broken", "items", "since")
 
     def __init__(self, budget: Budget, limit: int) -> None:

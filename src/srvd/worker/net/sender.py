@@ -11,7 +11,7 @@ from __future__ import annotations
 from select import EPOLLONESHOT, EPOLLOUT, epoll
 from threading import Lock, Thread
 
-from srvd.worker.net.send_queue import Outbox
+from srvd.worker.net.send_queue import SendQueue
 from srvd.worker.net.transport import Transport
 
 __all__ = ["Sender", "Sending"]
@@ -24,7 +24,7 @@ class Sending:
 
     __slots__ = ("fd", "lock", "outbox", "sock")
 
-    def __init__(self, sock: Transport, outbox: Outbox) -> None:
+    def __init__(self, sock: Transport, outbox: SendQueue) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.outbox = outbox
@@ -39,7 +39,7 @@ class Sender:
         self._starting = Lock()
         self._all: dict[int, Sending] = {}
 
-    def begin(self, sock: Transport, outbox: Outbox) -> Sending | None:
+    def begin(self, sock: Transport, outbox: SendQueue) -> Sending | None:
         """Empties the outbox from now on. None: there is no thread to be had; the caller has to do it."""
         poll = self._epoll or self._start()
         if poll is None:

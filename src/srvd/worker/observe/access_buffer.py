@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 
-__all__ = ["ROOM", "Lines"]
+__all__ = ["ROOM", "AccessBuffer"]
 
 _SIZE = 80 << 10
 _HEAD = 8
@@ -15,7 +15,7 @@ ROOM = _SIZE - _HEAD
 """Bytes of lines."""
 
 
-class Lines:
+class AccessBuffer:
     """Empty at first. Raises `OSError` when there is no memory."""
 
     __slots__ = ("_map", "_sizes", "size")

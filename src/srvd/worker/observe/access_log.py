@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from srvd.http.access_format import LONGEST, Place, Record, compile_format
 from srvd.linux import output
 from srvd.worker.loop import NEVER
-from srvd.worker.observe.access_buffer import Lines
+from srvd.worker.observe.access_buffer import AccessBuffer
 
 if TYPE_CHECKING:
     from srvd.log import Log
@@ -50,7 +50,7 @@ class AccessLog:
         format: str,  # noqa: A002 — the setting's name
         loop: Loop,
         log: Log,
-        lines: Lines,
+        lines: AccessBuffer,
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
         """`lines` are empty, and its own from now on. `report` is called, on any thread, with the reason why lines are
@@ -226,7 +226,7 @@ def _batches(lines: bytes, most: int) -> Iterator[bytes]:
         start = end
 
 
-def rescue(path: str, lines: Lines) -> tuple[int, str]:
+def rescue(path: str, lines: AccessBuffer) -> tuple[int, str]:
     """Write what a process that was killed has left; how many lines could not be written, and why."""
     data = lines.take()
     data = data[: data.rfind(b"\n") + 1]

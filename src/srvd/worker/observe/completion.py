@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from srvd.http.h1.head import Environ, Request
     from srvd.log import Log
     from srvd.worker.observe.access_log import AccessLog
-    from srvd.worker.recycling import Wear
+    from srvd.worker.recycling import Recycling
 
-__all__ = ["Response", "Witness"]
+__all__ = ["Completion", "Response"]
 
 
 class Response(Protocol):
@@ -34,19 +34,21 @@ class Response(Protocol):
         """The header fields as text, a line each."""
 
 
-class Witness:
+class Completion:
     """Called on the thread that has served the request. Each part may be missing."""
 
     __slots__ = ("_access", "_after", "_log", "_wear")
 
-    def __init__(self, access: AccessLog | None, after: Hook | None, wear: Wear | None, log: Log) -> None:
+    def __init__(self, access: AccessLog | None, after: Hook | None, wear: Recycling | None, log: Log) -> None:
         self._access = access
         self._after = after
         self._wear = wear
         self._log = log
 
     @classmethod
-    def needed(cls, access: AccessLog | None, after: Hook | None, wear: Wear | None, log: Log) -> Witness | None:
+    def needed(
+        cls, access: AccessLog | None, after: Hook | None, wear: Recycling | None, log: Log
+    ) -> Completion | None:
         """One if there is anything to do for it."""
         if wear is not None and not wear.counts:
             wear = None

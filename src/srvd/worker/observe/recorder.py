@@ -12,17 +12,17 @@ from srvd.linux.scoreboard import Lane
 
 if TYPE_CHECKING:
     from srvd.http.h1.head import Environ
-    from srvd.worker.observe.completion import Response, Witness
+    from srvd.worker.observe.completion import Completion, Response
 
-__all__ = ["Meter"]
+__all__ = ["Recorder"]
 
 
-class Meter:
+class Recorder:
     """One thread's. `begin` and `end` are on the path of every request."""
 
     __slots__ = ("_bell", "_lane", "_witness")
 
-    def __init__(self, lane: Lane, bell: Callable[[], bool], witness: Witness | None = None) -> None:
+    def __init__(self, lane: Lane, bell: Callable[[], bool], witness: Completion | None = None) -> None:
         self._lane = lane
         self._bell = bell
         self._witness = witness

@@ -15,7 +15,7 @@ from typing import Any
 from srvd.http.h1.head import Request
 from srvd.http.h1.refusal import REASONS
 from srvd.http.h1.response import Fields, Framing, ResponseInvalid, Status, check_fields, check_status, open_response
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.net.errors import BodyBroken, ReaderGone
 from srvd.worker.net.file_span import Span
 from srvd.worker.tracebacks import format_traceback
@@ -54,7 +54,7 @@ class Exchange:
         "_writing", "code", "ended", "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
     )  # fmt: skip
 
-    def __init__(self, service: Service, request: Request, push: Push) -> None:
+    def __init__(self, service: WorkerContext, request: Request, push: Push) -> None:
         self._service = service
         self._push = push
         self._status: Status | None = None

@@ -13,7 +13,7 @@ from io import BytesIO
 
 from srvd.http.h1.refusal import Refusal
 from srvd.wire.links import Probed, clip
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.hooks import PROBE
 from srvd.worker.wsgi.environ import base_environ
 from srvd.worker.wsgi.exchange import Exchange
@@ -27,7 +27,7 @@ _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
 _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def probe(service: Service, worker: str, target: str, statuses: Sequence[str] = ()) -> Probed:
+def probe(service: WorkerContext, worker: str, target: str, statuses: Sequence[str] = ()) -> Probed:
     """Whether the application answers GET `target` with one of these statuses; none: those that `health_status` names.
 
     `target` is a URL, whose scheme and host the application sees as those of a client's request (`config/health.py`

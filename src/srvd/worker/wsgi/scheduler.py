@@ -36,7 +36,7 @@ from time import monotonic, thread_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from srvd.worker.observe.recorder import Meter
+    from srvd.worker.observe.recorder import Recorder
     from srvd.worker.wsgi.threaded import CalledConnection, SharedService
 
 __all__ = ["Threads"]
@@ -188,7 +188,7 @@ class _Thread:
                     break
         raise _Over
 
-    def _call(self, connection: CalledConnection, seat: Meter, now: float, *, weigh: bool) -> float:
+    def _call(self, connection: CalledConnection, seat: Recorder, now: float, *, weigh: bool) -> float:
         """Makes a call, without the token. The time at its end if it has the token then, else 0.0."""
         threads = self._threads
         ended = connection.work(seat, now)

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from srvd.http.h1.head import Request
-from srvd.worker.context import Service
+from srvd.worker.context import WorkerContext
 from srvd.worker.loop import Loop
 from srvd.worker.net.connection import Connection
 from srvd.worker.net.delivery import Delivery
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
     from srvd.worker.app_loader import Application
-    from srvd.worker.observe.recorder import Meter
+    from srvd.worker.observe.recorder import Recorder
 
 __all__ = ["CalledConnection", "SharedLoop", "SharedService"]
 
@@ -101,13 +101,19 @@ class SharedLoop(Loop):
             self._posts.popleft()(now)
 
 
-class SharedService(Service):
+class SharedService(WorkerContext):
     """With the calls that wait for a thread. There is one for each connection at most, which bounds them."""
 
     loop: SharedLoop
 
     def __init__(
-        self, app: Application, settings: PoolSettings, loop: SharedLoop, meter: Meter, log: Log, seats: list[Meter]
+        self,
+        app: Application,
+        settings: PoolSettings,
+        loop: SharedLoop,
+        meter: Recorder,
+        log: Log,
+        seats: list[Recorder],
     ) -> None:
         super().__init__(app, settings, loop, meter, log)
         self.connection = CalledConnection
@@ -205,7 +211,7 @@ class CalledConnection(Connection):
 
     # The thread of the call
 
-    def work(self, meter: Meter, now: float) -> float:
+    def work(self, meter: Recorder, now: float) -> float:
         """Has the application answer; the time then. After it either `settle` or `hand_back` must be called."""
         exchange, service = self._exchange, self._service
         assert exchange is not None

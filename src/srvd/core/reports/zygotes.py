@@ -1,0 +1,111 @@
+"""What zygotes report, and generations whose time is over, entered into the facts.
+
+Starts no other zygote: that is `reconcile.py`'s to say. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import backoff, probing, transitions, warming
+from srvd.core.actions import Level
+from srvd.core.certificates import certify_zygote
+from srvd.core.events import (
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLoaded,
+)
+from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger
+from srvd.core.model import Fault, Phase, Stage
+from srvd.core.operations import rollout
+from srvd.core.reports.trials import find, trial_failed
+from srvd.core.state.model import (
+    NEVER,
+    Generation,
+    Pool,
+    SupervisorState,
+    Turn,
+    Zygote,
+)
+
+__all__ = ["generation_overdue", "of_zygote"]
+
+
+def of_zygote(house: SupervisorState, event: ZygoteLoaded | ZygoteFailed | ZygoteGone, turn: Turn) -> None:
+    """One report about one zygote."""
+    found = find(house, event.generation.pool, event.generation.number)
+    if found is None:
+        return
+    pool, generation = found
+    match event:
+        case ZygoteLoaded():
+            _loaded(generation, event, turn)
+        case ZygoteFailed():
+            generation.zygote = Zygote.LEAVING
+            generation.deadline = turn.now + transitions.LAST_WORDS
+            fault = event.fault._replace(message=backoff.in_short(event.fault.message))
+            trial_failed(house, generation, fault, turn)
+        case ZygoteGone():
+            _zygote_gone(house, pool, generation, event, turn)
+
+
+def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
+    if generation.zygote is not Zygote.LOADING:  # it was late and is being killed
+        return
+    generation.zygote = Zygote.UP
+    generation.deadline = NEVER
+    generation.preloaded, generation.loaded, generation.folder = event.preloaded, event.at, event.folder
+    generation.learns = event.preloaded and generation.learns
+    how = "loaded" if event.preloaded else "ready to fork, not preloaded"
+    where = f" from {event.folder}" if event.folder else ""
+    turn.note(Level.INFO, "generation", f"generation {generation.id} {how}{where}", ("generation", str(generation.id)))
+    for note in event.notes:
+        turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
+    if generation.stage is Stage.LOADING:
+        transitions.shift(generation, GenerationTrigger.LOADED)
+
+
+def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
+    unasked = generation.zygote is not Zygote.LEAVING
+    generation.zygote = Zygote.GONE
+    generation.deadline = NEVER
+    if unasked and not pool.removed:
+        certify_zygote(pool, generation, event, turn)
+    if event.behind:
+        turn.note(Level.WARNING, "generation", backoff.left_behind(f"the zygote of {generation.id}", event.behind))
+    for worker in list(generation.workers.values()):  # nobody will answer for these
+        if worker.phase in (Phase.ASKED, Phase.CANCELLED):
+            transitions.step(worker, WorkerTrigger.REFUSED, turn)
+            del generation.workers[worker.id.serial]
+    if generation.is_trial:
+        loads = generation.stage is Stage.LOADING
+        what = "the application ended its process while it was loaded" if loads else "the zygote died"
+        fault = generation.fault or Fault("load_failed", f"{what} ({event.cause})")
+        trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
+    elif generation.id.number == pool.active and not pool.removed:
+        backoff.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
+        text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
+        turn.note(Level.ERROR, "generation", text, ("generation", str(generation.id)))
+    elif generation.id.number == pool.parked:
+        turn.note(Level.WARNING, "generation", f"the parked zygote of {generation.id} died; no rollback to it")
+        rollout.unpark(pool, turn)
+
+
+def generation_overdue(house: SupervisorState, pool: Pool, generation: Generation, turn: Turn) -> None:
+    """The generation's deadline has passed: to load, to answer the probe, to be kept, or to leave."""
+    generation.deadline = NEVER
+    if generation.zygote is Zygote.LOADING:
+        limit = generation.spec.boot_timeout
+        message = f"the application of {generation.id} was not loaded within {limit:g} s"
+        generation.fault = Fault("load_failed", message, "raise boot_timeout, or see where it waits", "load", pool.name)
+        turn.note(Level.ERROR, "generation", f"{message}; its stacks follow, then it is killed")
+        transitions.zygote_overdue(generation, turn)
+    elif generation.zygote is Zygote.LEAVING:
+        transitions.zygote_overdue(generation, turn)
+    elif generation.is_trial and generation.fault is not None:  # the proof does not come: the culprit does not die
+        trial_failed(house, generation, generation.fault, turn)
+    elif generation.stage is Stage.PROBING:
+        probing.overdue(generation, turn)
+    elif generation.stage is Stage.WARMING:
+        warming.overdue(generation, turn)
+    elif generation.stage is Stage.PARKED:
+        turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
+        rollout.unpark(pool, turn)

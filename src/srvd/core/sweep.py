@@ -1,0 +1,56 @@
+"""What time does to a pool: deadlines that have passed, and generations of which nothing is left.
+
+Decides nothing that the reports would not. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import probing, transitions
+from srvd.core.lifecycle import GenerationTrigger
+from srvd.core.model import OpState, Stage
+from srvd.core.reports import stopped
+from srvd.core.reports.workers import worker_overdue
+from srvd.core.reports.zygotes import generation_overdue
+from srvd.core.state.model import (
+    Pool,
+    SupervisorState,
+    Turn,
+    Zygote,
+)
+
+__all__ = ["deadlines", "sweep"]
+
+
+def deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+    """Whatever has passed of the pool's generations and workers by now."""
+    now = turn.now
+    for generation in list(pool.generations.values()):
+        if generation.deadline <= now:
+            generation_overdue(house, pool, generation, turn)
+        if generation.ask_at <= now:
+            probing.ask_again(generation, turn)
+        for worker in list(generation.workers.values()):
+            if worker.wake_at <= now:
+                stopped.wake(worker, turn)
+            if worker.deadline <= now:
+                worker_overdue(pool, generation, worker, turn)
+
+
+def sweep(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+    """Ends generations that nobody is left of, and a removed pool with the last of them."""
+    source = pool.source
+    if pool.removed and source is not None and not source.workers:
+        transitions.shift(source, GenerationTrigger.RETIRE)
+        pool.active = None
+    for generation in list(pool.generations.values()):
+        if generation.stage not in (Stage.RETIRING, Stage.FAILED) or generation.workers:
+            continue
+        transitions.dismiss(generation, turn)
+        if generation.zygote is Zygote.GONE:
+            transitions.shift(generation, GenerationTrigger.EMPTIED)
+            del pool.generations[generation.id.number]
+    if pool.removed and not pool.generations:
+        busy = any(pool.name in op.rollouts and op.state is not OpState.DONE for op in house.open_operations)
+        if not busy:
+            house.numbers[pool.name] = (pool.numbers, pool.serials)
+            del house.pools[pool.name]

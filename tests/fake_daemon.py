@@ -63,12 +63,12 @@ def pool(name: str = "web", state: str = "ready", wish: int = 4) -> dict[str, An
 
 STACKS = """\
 Thread 0x7f02 (most recent call first):
-  File "/opt/srvd/worker/threads.py", line 252 in _await_call
+  File "/opt/srvd/worker/wsgi/scheduler.py", line 252 in _await_call
   File "/usr/lib/python3/threading.py", line 1002 in _bootstrap
 Current thread 0x7f01 (most recent call first):
   File "/srv/shop/stock\x1b[31m.py", line 61 in reserve
-  File "/opt/srvd/worker/wsgi.py", line 95 in start
-  File "/opt/srvd/zygote/life.py", line 66 in live
+  File "/opt/srvd/worker/wsgi/exchange.py", line 95 in start
+  File "/opt/srvd/zygote/main.py", line 66 in live
 """
 
 DEATH = {
@@ -106,7 +106,7 @@ _FRAME = {"file": "/srv/shop/views\x1b[31m.py", "line": 12, "function": "report"
 _WAITING = {"file": "/usr/lib/python3/threading.py", "line": 629, "function": "wait"}
 _RUN = {"file": "/usr/lib/python3/threading.py", "line": 982, "function": "run"}
 _LOOP = {"file": "/opt/lib/srvd/worker/loop.py", "line": 100, "function": "turn"}
-_OURS = {"file": "/opt/lib/srvd/zygote/life.py", "line": 65, "function": "live"}
+_OURS = {"file": "/opt/lib/srvd/zygote/main.py", "line": 65, "function": "live"}
 _SHELL = {"file": "<string>", "line": 1, "function": "<module>"}
 
 PROCESS = {

@@ -260,7 +260,7 @@ def test_what_leads_to_the_applications_first_line_is_folded_also_where_it_is_im
         '  File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed\n'
         '  File "/usr/lib/python3.11/importlib/__init__.py", line 126 in import_module\n'
         '  File "/opt/srvd/worker/application.py", line 48 in import_module\n'
-        '  File "/opt/srvd/zygote/life.py", line 66 in live\n'
+        '  File "/opt/srvd/zygote/main.py", line 66 in live\n'
     )
     assert list(told(text)) == [
         "thread 0x1, the innermost call first:",

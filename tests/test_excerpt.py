@@ -16,7 +16,7 @@ PACKAGES = "".join(
         "/usr/lib/python3/dist-packages/flask/app.py",
         "/usr/lib/python3.11/importlib/__init__.py",
         "<frozen importlib._bootstrap>",
-        "/venv/src/srvd/worker/wsgi.py",
+        "/venv/src/srvd/worker/wsgi/exchange.py",
     )
 )
 HEAD = "Traceback (most recent call last):\n"
@@ -55,4 +55,4 @@ def test_what_is_short_or_no_traceback_stays() -> None:
     log = "\n".join(f"line {n}" for n in range(100))
     assert excerpt(log) == log
     foreign = excerpt("reason\n" + HEAD + PACKAGES * 2 + "OSError: x")
-    assert foreign.startswith("reason\n" + HEAD + frame("/venv/src/srvd/worker/wsgi.py") + "OSError: x\n(")
+    assert foreign.startswith("reason\n" + HEAD + frame("/venv/src/srvd/worker/wsgi/exchange.py") + "OSError: x\n(")

@@ -5,13 +5,22 @@ Not the `traceback` module: with `tokenize` and `linecache` it costs every start
 
 from __future__ import annotations
 
+import errno
 import sys
 from io import StringIO
 from threading import Lock
 
-__all__ = ["format_traceback"]
+__all__ = ["blame", "format_traceback"]
 
 _borrowed = Lock()
+
+
+def blame(exc: BaseException) -> str:
+    """Whose fault an exception in the server's own code is: the application's if it closed a descriptor that is not its
+    own, as `os.closerange` does. The number is nothing then, or no socket, or a file, which epoll(7) does not take.
+    """
+    closed = isinstance(exc, OSError) and exc.errno in (errno.EBADF, errno.ENOTSOCK, errno.EPERM)
+    return "the application has closed a descriptor of the server" if closed else "a bug in srvd"
 
 
 def format_traceback(exc: BaseException) -> str:

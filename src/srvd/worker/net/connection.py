@@ -21,7 +21,7 @@ from srvd.worker.net.body_stream import LEAST_RATE, BodyStream
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
 from srvd.worker.net.transport import READ, Transport, abort
-from srvd.worker.tracebacks import format_traceback
+from srvd.worker.tracebacks import blame, format_traceback
 from srvd.worker.wsgi.exchange import CONTINUE, Exchange
 
 __all__ = ["Connection"]
@@ -338,8 +338,8 @@ class Connection:
             self._service.loop.want(self._fd, 0)
 
     def _fail(self, exc: Exception, now: float) -> None:
-        """A bug of ours."""
-        self._service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
+        """A bug of ours, or a descriptor that is gone."""
+        self._service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
         self.close(now)
 
     def _drop_body(self) -> None:

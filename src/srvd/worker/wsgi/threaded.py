@@ -19,7 +19,7 @@ from srvd.worker.loop import Loop
 from srvd.worker.net.connection import Connection
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
-from srvd.worker.tracebacks import format_traceback
+from srvd.worker.tracebacks import blame, format_traceback
 from srvd.worker.wsgi.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class CalledConnection(Connection):
         try:
             return service.context.copy().run(_answer, self._delivery, exchange, meter, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
-            service.log.error(f"a bug in srvd; {self!r} is closed\n{format_traceback(exc)}")
+            service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
             self._delivery.outbox.broken = True
             return time.monotonic()
 

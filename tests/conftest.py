@@ -41,7 +41,7 @@ _LOG_SHOWN = 20_000
 _FILES_SIDE_BY_SIDE = 3
 """For each processor: a test that starts daemons waits for them most of the time."""
 
-_TESTS_SIDE_BY_SIDE = {
+_TESTS_SIDE_BY_SIDE = (
     "test_core_walk.py",
     "test_core_snapshot.py",
     "test_core_resuming.py",
@@ -49,7 +49,7 @@ _TESTS_SIDE_BY_SIDE = {
     "test_system_adoption.py",
     "test_system_upgrade.py",
     "test_fault_applications.py",
-}
+)
 """Files that would bound the whole run. They have no fixture that is shared by tests."""
 
 
@@ -67,7 +67,7 @@ class _Side(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if Path(file).name in _TESTS_SIDE_BY_SIDE else file
+        return nodeid if file.endswith(_TESTS_SIDE_BY_SIDE) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Side | None:

@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import pytest
-from _pytest.mark import ParameterSet
-
 T = TypeVar("T")
 
 
@@ -33,11 +30,3 @@ def stays(claim: Callable[[], object], seconds: float, every: float = 0.01) -> b
             return False
         time.sleep(every)
     return bool(claim())
-
-
-def shares(count: int, slow: int) -> list[ParameterSet]:
-    """Shares of a long test, as parameters: the first is for every run, the next few are slow, the others long."""
-    return [
-        pytest.param(share, marks=() if share == 0 else pytest.mark.slow if share <= slow else pytest.mark.long)
-        for share in range(count)
-    ]

@@ -10,7 +10,7 @@ from srvd.core.actions import Action
 from srvd.core.events import Event, Resumed
 from tests.folk import Claims
 from tests.mortal import daemon_dies
-from tests.support import shares
+from tests.shares import shares
 from tests.walk import one_walk
 from tests.world import World
 

@@ -22,7 +22,7 @@ from srvd.core.state.model import CERTIFICATES, Generation, Operation, Pool, Sup
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.folk import Claims
-from tests.support import shares
+from tests.shares import shares
 from tests.walk import one_walk
 from tests.world import World
 

@@ -18,7 +18,7 @@ import pytest
 import srvd
 from tests.folk import Broken
 from tests.mutants import MUTANTS, Mutant
-from tests.support import shares
+from tests.shares import shares
 from tests.walk import one_walk
 
 SEEDS = int(os.environ.get("SRVD_WALK_SEEDS", "120"))

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
@@ -58,8 +59,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     named = [argument for argument in config.args if Path(argument.partition("::")[0]).is_file()]
     if named and len(named) == len(config.args) and len(named) <= 2:
         return 0
-    waiting = "not system" not in config.option.markexpr
-    return (_FILES_SIDE_BY_SIDE if waiting else 1) * (os.cpu_count() or 1)
+    side_by_side = _FILES_SIDE_BY_SIDE - ("not system" in config.option.markexpr)
+    return side_by_side * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Each process compiles all tests: seconds, unless the last run's bytecode is there. So it is written, even where
+    PYTHONDONTWRITEBYTECODE is set, but only meanwhile: nothing is written for the applications of tests.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 class _Side(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

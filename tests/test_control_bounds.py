@@ -307,6 +307,7 @@ def test_a_long_silence_of_a_living_daemon_is_waited_for(fake: Fake, monkeypatch
         assert client.call("op.wait", {"id": 1})["operation"]["state"] == "done"
 
 
+@pytest.mark.slow
 def test_attacks_leave_a_daemon_no_larger(tmp_path: Path) -> None:
     """A process of its own: the kernel knows how large it ever was."""
     path = str(tmp_path / "d.sock")

@@ -35,6 +35,7 @@ class Verdict(NamedTuple):
     unexplained: str = ""  # what has no reason
 
 
+@pytest.mark.slow
 def test_srvd_and_h11_find_the_same_requests_in_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     reasons: Counter[str] = Counter()
     unexplained = []

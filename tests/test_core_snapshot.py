@@ -140,8 +140,8 @@ def _without(new: Any, old: Any) -> Any:
         ({}, "version None"),
         ({"version": snapshot.VERSION + 1, "house": {}}, f"version {snapshot.VERSION + 1}"),
         ([1], "version None"),
-        ({"version": snapshot.VERSION}, "NoneType instead of House"),
-        ({"version": snapshot.VERSION, "house": {}}, "House has no "),
+        ({"version": snapshot.VERSION}, "NoneType instead of SupervisorState"),
+        ({"version": snapshot.VERSION, "house": {}}, "SupervisorState has no "),
     ],
 )
 def test_a_state_of_somebody_else_is_refused(state: Any, why: str) -> None:
@@ -158,11 +158,11 @@ def spoiled(change: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda house: house.update(limit="many"), "House.limit: str instead of int"),
-        (lambda house: house.update(started=1), "House.started: int instead of bool"),
-        (lambda house: house.update(colour="red"), "House knows no colour"),
+        (lambda house: house.update(limit="many"), "SupervisorState.limit: str instead of int"),
+        (lambda house: house.update(started=1), "SupervisorState.started: int instead of bool"),
+        (lambda house: house.update(colour="red"), "SupervisorState knows no colour"),
         (lambda house: house["pools"]["web"].update(active=99), "pool web has no generation 99"),
-        (lambda house: house["pools"]["web"].pop("spec"), "House.pools: Pool has no spec"),
+        (lambda house: house["pools"]["web"].pop("spec"), "SupervisorState.pools: Pool has no spec"),
         (lambda house: house["operations"][0][1].update(state="odd"), "'odd' is no OpState"),
         (lambda house: house["operations"][0].append(1), "3 items instead of 2"),
         (lambda house: house.update(stop=4711), "operation 4711 is not there"),
@@ -176,7 +176,7 @@ def test_a_state_that_does_not_fit_is_refused_with_the_place(change: Any, why: s
 def test_an_attribute_that_is_not_declared_is_not_lost_in_silence() -> None:
     house = busy_house()
     vars(house)["extra"] = 1
-    with pytest.raises(TypeError, match="House does not declare extra"):
+    with pytest.raises(TypeError, match="SupervisorState does not declare extra"):
         snapshot.dump(house)
 
 

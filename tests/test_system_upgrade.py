@@ -29,7 +29,7 @@ from tests.versions import Versions
 pytestmark = pytest.mark.system
 
 BROKEN_AT_IMPORT = {
-    "daemon/control/backend.py": ("class Answers:", "raise RuntimeError('not finished')\nclass Answers:")
+    "daemon/control/backend.py": ("class DaemonBackend:", "raise RuntimeError('not finished')\nclass DaemonBackend:")
 }
 """What the self-check finds."""
 

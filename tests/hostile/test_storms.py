@@ -127,7 +127,13 @@ def test_upgrades_that_cannot_be_change_nothing_however_many_ask(starter: Starte
     srvd = starter("--workers", "2", env=versions.env)
     family = {process.pid for process in srvd.family()}
     versions.install(
-        "1.1", {"daemon/control/backend.py": ("class Answers:", "raise RuntimeError('not finished')\nclass Answers:")}
+        "1.1",
+        {
+            "daemon/control/backend.py": (
+                "class DaemonBackend:",
+                "raise RuntimeError('not finished')\nclass DaemonBackend:",
+            )
+        },
     )
     signals = _signals(signal.SIGUSR1, signal.SIGCHLD, signal.SIGWINCH)
     acts = [lambda: _connections(srvd), lambda: _connections(srvd), lambda: signals(srvd)]

@@ -36,7 +36,7 @@ class Recycling:
         loop.watch(self)
 
     def __repr__(self) -> str:
-        return f"<Wear at {self._most or 'any number of'} requests, {self._age or 'any number of'} s>"
+        return f"<Recycling at {self._most or 'any number of'} requests, {self._age or 'any number of'} s>"
 
     @property
     def counts(self) -> bool:

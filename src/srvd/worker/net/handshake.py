@@ -75,7 +75,7 @@ class Handshake:
         service.loop.watch(self)
 
     def __repr__(self) -> str:
-        return f"<Arrival {self._fd} {'TLS' if self._encrypted else 'PROXY' if self._proxy else 'new'}>"
+        return f"<Handshake {self._fd} {'TLS' if self._encrypted else 'PROXY' if self._proxy else 'new'}>"
 
     def on_ready(self, mask: int, now: float) -> None:
         """Something came, or the socket takes more of a handshake."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from srvd.client import find as finding
 from srvd.client.find import Named, find, start_hint
 from srvd.errors import BadArgs, NoDaemon
 from tests.conftest import Starter
@@ -99,6 +100,8 @@ def test_a_daemon_whose_socket_answers_is_offered_by_it_and_not_by_a_signal_that
     shop.command[shop.command.index("--socket") + 1] = str(shop.socket)
     shop.start()
     monkeypatch.setattr("srvd.client.find.rundirs", lambda uid, environ: [str(places.directory)])
+    all_daemons = finding._daemons  # those of other tests run as well, and no more than four are named
+    monkeypatch.setattr(finding, "_daemons", lambda: [one for one in all_daemons() if one[0] == shop.pid])
     assert f"such as {shop.socket}" in start_hint()
     assert f"pid {shop.pid} " not in start_hint()
     shop.socket.unlink()

@@ -173,6 +173,8 @@ def test_scribbled_counters_stay_numbers_that_a_message_holds(lanes: int) -> Non
     assert set(counts) == {2**53 - 1}
     assert board.tally(0) == (2**53 - 1, 0)
     assert msgpack.packb(facts)
+    lane.end(time.monotonic(), 200, 5, time.monotonic())  # a worker that counts on from there begins anew
+    assert board.lane(0, lanes - 1)._counts[6] == 0
     board.close()
 
 

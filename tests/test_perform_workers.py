@@ -26,8 +26,10 @@ from srvd.core.model import Death
 from srvd.daemon.children import workers
 from srvd.daemon.children.stack_file import Trace
 from srvd.ids import GenerationId, WorkerId
+from srvd.linux import procfs
 from srvd.wire import links
 from tests.stage import GOOD, Stage, open_fds
+from tests.support import wait_for
 
 
 @pytest.fixture
@@ -300,6 +302,24 @@ def test_a_silent_zygote_does_not_keep_a_death_secret(stage: Stage, monkeypatch:
     os.kill(stage.zygote_pid(generation), signal.SIGCONT)
     stage.fork(generation, 2)
     assert len(stage.of(WorkerGone, worker)) == 1
+
+
+def test_a_worker_that_ends_while_its_parent_is_looked_up_is_its_zygotes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zygote that told of a stranger would be killed."""
+    code = "import os, time\nos.register_at_fork(after_in_child=lambda: (time.sleep(0.3), os._exit(9)))\n" + GOOD
+    generation = stage.load(code, preload="on")
+    parent = procfs.parent
+
+    def when_it_has_ended(pid: int) -> int:
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+        return parent(pid)
+
+    monkeypatch.setattr(procfs, "parent", when_it_has_ended)
+    worker = stage.fork(generation, 1, ready=False)
+    assert stage.gone(worker).death.exit_code == 9
+    assert not stage.of(ZygoteGone, generation)
 
 
 def test_reaping_strangers_takes_no_status_from_those_that_are_known(stage: Stage) -> None:

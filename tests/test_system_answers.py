@@ -117,7 +117,7 @@ def test_the_reason_of_a_crash_names_the_line_not_the_modules_that_are_loaded(st
     config = "[listeners.web]\nbind = ['127.0.0.1:0']\n[pools.web]\napp = 'app:app'\npreload = 'off'\n"
     done = starter.new(code=code, config=config).run()
     assert done.returncode == EXIT.FAILED
-    assert "killed by signal 11 (SIGSEGV): Fatal Python error: Segmentation fault (" in done.stderr
+    assert "killed by signal 11 (SIGSEGV): “Fatal Python error: Segmentation fault (" in done.stderr
 
 
 def test_a_reload_says_what_it_could_not_take_over(starter: Starter) -> None:

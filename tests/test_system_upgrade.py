@@ -20,6 +20,7 @@ import pytest
 from srvd.client.reconnecting import RECONNECT
 from srvd.daemon.upgrade.replace import TAKEOVER_SECONDS
 from srvd.errors import EXIT, Conflict, ShuttingDown, SrvdError
+from srvd.wire import links
 from tests import apps
 from tests.conftest import Starter
 from tests.daemon import BIN, Srvd, toml
@@ -27,6 +28,8 @@ from tests.support import stays, wait_for
 from tests.versions import Versions
 
 pytestmark = pytest.mark.system
+
+OTHER_PROTOCOL = {"wire/links.py": (f"PROTOCOL = {links.PROTOCOL}\n", f"PROTOCOL = {links.PROTOCOL + 1}\n")}
 
 BROKEN_AT_IMPORT = {
     "daemon/control/backend.py": ("class DaemonBackend:", "raise RuntimeError('not finished')\nclass DaemonBackend:")
@@ -381,7 +384,7 @@ def test_a_program_that_does_not_know_the_state_is_not_run(old: Srvd, versions: 
 
 
 def test_a_program_that_speaks_otherwise_to_workers_is_not_run(old: Srvd, versions: Versions) -> None:
-    versions.install("1.1", {"wire/links.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
+    versions.install("1.1", OTHER_PROTOCOL)
     done = old.ctl("upgrade")
     assert done.returncode == 1
     assert "this upgrade needs a restart" in done.stderr
@@ -495,10 +498,10 @@ def test_an_exec_that_the_kernel_refuses_changes_nothing(old: Srvd, versions: Ve
 def test_a_zygote_that_speaks_otherwise_than_the_daemon_is_not_taken(old: Srvd, versions: Versions) -> None:
     """As after an installer, before the upgrade: who is started then is of the new version."""
     before = pids(old)["workers"]
-    versions.edit("1.0", {"wire/links.py": ("PROTOCOL = 2\n", "PROTOCOL = 3\n")})
+    versions.edit("1.0", OTHER_PROTOCOL)
     done = old.ctl("reload")
     assert done.returncode == 1
-    assert "the daemon speaks version 2, this zygote 3" in done.stderr
+    assert f"the daemon speaks version {links.PROTOCOL}, this zygote {links.PROTOCOL + 1}" in done.stderr
     assert "`srvctl upgrade` if srvd was replaced" in done.stderr
     assert pids(old)["workers"] == before
     assert old.get().startswith("one ")

@@ -182,10 +182,26 @@ def test_idle_clients_keep_their_normal_time_in_a_reload_drain(tmp_path: Path) -
         assert rig.hear() == links.Bye()
 
 
+def test_a_client_that_is_there_before_the_order_to_drain_is_heard_is_answered(tmp_path: Path) -> None:
+    """The kernel wakes one worker for a client. If that one hears the order first, no other one comes to take it."""
+    with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
+        client.send(b"GET /slow/0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: rig.facts().began)
+        rig.drain()
+        with rig.connect() as late:
+            late.send(REQUEST)
+            assert client.answer().status == 200
+            assert late.answer().headers["connection"] == "close"
+        assert client.get().headers["connection"] == "close"
+        assert rig.wait() == 0
+
+
 def test_a_draining_worker_accepts_nobody(tmp_path: Path) -> None:
     with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
         client.get()
-        rig.drain()
+        with rig.connect() as other:
+            rig.drain()
+            wait_for(lambda: other.ended() if other.get().headers.get("connection") == "close" else None)
         with rig.connect() as late:
             late.send(REQUEST)
             late.sock.settimeout(0.3)

@@ -169,10 +169,14 @@ class Lane:
         """The request that began at `began` was answered with `status` (0: it was not) and `sent` bytes in all."""
         counts = self._counts
         kind = status // 100
-        counts[kind if 0 < kind < _CLASSES else 0] += 1
-        counts[_SENT] += sent
         bucket = int((now - began) * 1e6).bit_length()
-        counts[_LATENCY + (bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1)] += 1
+        try:
+            counts[kind if 0 < kind < _CLASSES else 0] += 1
+            counts[_SENT] += sent
+            counts[_LATENCY + (bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1)] += 1
+        except ValueError:  # more than 64 bits: the application has written here
+            for place in (*range(_CLASSES), _SENT, *range(_LATENCY, _LATENCY + LATENCY_BUCKETS)):
+                counts[place] = 0
         self._times[_BEGAN] = 0.0
 
     def connections(self, count: int) -> None:

@@ -168,7 +168,7 @@ class Workers:
         except (OSError, OverflowError) as exc:
             self.refused(generation, serial, f"open its pidfd: {exc}")  # it sees the end of its link and leaves
             return ""
-        if process.is_over(pidfd) or procfs.parent(pid) == zygote:
+        if procfs.parent(pid) == zygote or process.is_over(pidfd):  # in this order: what ends in between is over
             self._born(self._expected.pop(worker_id), pid, pidfd)
             return ""
         os.close(pidfd)

@@ -83,11 +83,17 @@ class Acceptor:
             self._opened = True
             self._register()
 
-    def shut(self) -> None:
-        """Accept no more."""
-        if self._opened and not self._held:
+    def shut(self, now: float) -> None:
+        """Accept no more – but for a client that waits already: the kernel may have woken this worker alone for it, and
+        would wake another one only for the next client.
+        """
+        woken = self._opened and not self._held
+        if woken:
             self._unregister()
         self._opened = self._held = self._pressed = False
+        for door in self._doors if woken else ():
+            if self._has_room():
+                self._take(door, now)
 
     def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
         """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
@@ -95,7 +101,7 @@ class Acceptor:
         Listeners at the positions `left_over` are not emptied: somebody else listens there, and new ones do come in.
         """
         if self._opened:
-            self.shut()
+            self.shut(now)
             self._waiting = [door for place, door in enumerate(self._doors) if place not in left_over]
             self.emptying = True
             self._empty_more(now)
@@ -186,13 +192,20 @@ class Acceptor:
         if breath:
             self._pause(now, breath)
             return False
+        taken = self._take(door, now)
+        if taken and spare is not None:
+            self._part_with(spare, now)
+        return taken is None
+
+    def _take(self, door: _Door, now: float) -> bool | None:
+        """Whether a client was taken; None: none waits."""
         try:
             sock, peer = door.listener.accept()
         except BlockingIOError:
-            return True
+            return None
         except OSError as exc:
             if self.emptying and exc.errno == errno.EINVAL:  # the daemon has seen that it is empty, and closed it
-                return True
+                return None
             if exc.errno not in _OF_THE_CONNECTION:
                 self._refused(exc, now)
             return False
@@ -202,9 +215,7 @@ class Acceptor:
             self._service.connection(self._service, sock, template, now, self._service.heads)
         else:
             door.reception.welcome(sock, template, now)
-        if spare is not None:
-            self._part_with(spare, now)
-        return False
+        return True
 
     def accept(self, door: _Door, now: float) -> None:
         """Takes one of those who wait; epoll tells if there are more, and tells other workers, too."""

@@ -67,7 +67,7 @@ def test_what_is_not_plain_is_left_to_the_full_command_line(line: str) -> None:
     assert read_plain(line.split()) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=6))
 def test_both_readers_of_the_command_line_agree(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     quick = read_plain(["start", *words])

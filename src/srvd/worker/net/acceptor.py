@@ -84,16 +84,19 @@ class Acceptor:
             self._register()
 
     def shut(self, now: float) -> None:
-        """Accept no more – but for a client that waits already: the kernel may have woken this worker alone for it, and
-        would wake another one only for the next client.
+        """Accept no more – but for a client that waits already, if a thread is free for it: the kernel may have woken
+        this worker alone, and would wake another one only for the next client.
         """
-        woken = self._opened and not self._held
-        if woken:
+        woken = self.accepting
+        self._close()
+        for door in self._doors if woken else ():
+            if self._has_room() and not self._service.swamped(now, _nobody_waits):
+                self._take(door, now)
+
+    def _close(self) -> None:
+        if self.accepting:
             self._unregister()
         self._opened = self._held = self._pressed = False
-        for door in self._doors if woken else ():
-            if self._has_room():
-                self._take(door, now)
 
     def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
         """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
@@ -101,7 +104,7 @@ class Acceptor:
         Listeners at the positions `left_over` are not emptied: somebody else listens there, and new ones do come in.
         """
         if self._opened:
-            self.shut(now)
+            self._close()
             self._waiting = [door for place, door in enumerate(self._doors) if place not in left_over]
             self.emptying = True
             self._empty_more(now)
@@ -296,6 +299,10 @@ class Acceptor:
     def later(self, door: _Door) -> None:
         """Accept when the connections that are ready in this turn have been served."""
         self._service.loop.later(door.accept)
+
+
+def _nobody_waits(now: float) -> None:
+    """No client is kept for a thread that is free again."""
 
 
 class _Pressure:

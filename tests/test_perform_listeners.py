@@ -254,9 +254,19 @@ def test_the_line_of_a_fatal_error_is_kept_however_long_the_stacks_are(pipe: Pip
     output.finish()
     assert output.tail.startswith("Fatal Python error: Aborted\n  File x\n")
     assert "before" not in output.tail
+    assert output.carry().fatal == b"Fatal Python error: Aborted"
     taken = Output(os.open("/dev/null", os.O_RDONLY), print, output.carry())
     assert taken.tail == output.tail
     os.close(taken.fd)
+
+
+def test_the_stack_of_the_thread_that_met_a_fatal_error_is_kept_as_well(pipe: Pipe) -> None:
+    output, write, _ = pipe
+    others = b"Thread 0x2 (most recent call first):\n" + b"  File x\n" * 300
+    current = b"Current thread 0x1 (most recent call first):\n  File a\n  File b\n"
+    os.write(write, b"\n".join([b"Fatal Python error: Aborted\n", others, current, others, others]))
+    output.finish()
+    assert output.tail.startswith("Fatal Python error: Aborted\n" + current.decode() + "\n  File x\n")
 
 
 def test_the_end_of_a_process_does_not_wait_for_others_that_hold_the_pipe(pipe: Pipe) -> None:

@@ -27,10 +27,11 @@ _FLOOD = 256
 
 _FATAL = b"Fatal Python error: "
 """How faulthandler and the interpreter begin their last report. The stacks of several threads that follow it are
-longer than the tail, so the line is kept beside it.
+longer than the tail, so the line is kept beside it, with the stack of the thread that met the error.
 """
 
-_LONGEST_FATAL = 200  # bytes
+_CURRENT = b"Current thread "
+_LONGEST_FATAL = 2048  # bytes
 
 _DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
 
@@ -60,14 +61,14 @@ class Output:
 
     @property
     def tail(self) -> str:
-        """The last that was written, from the beginning of a line where that is possible, after the interpreter's line
-        about a fatal error if that came before.
+        """The last that was written, from the beginning of a line where that is possible. If the interpreter's line
+        about a fatal error came before that, it is put in front, with the stack of the thread that met the error.
         """
         text = self._tail.decode("utf-8", "replace")
         if len(self._tail) == TAIL:
             text = text.partition("\n")[2] or text
         fatal = self._fatal.decode("utf-8", "replace")
-        return text if fatal in text else f"{fatal}\n{text}"
+        return text if fatal.partition("\n")[0] in text else f"{fatal}\n{text}"
 
     def carry(self) -> Read:
         """What another program needs to go on reading."""
@@ -104,8 +105,14 @@ class Output:
         self._partial = rest
         return len(data)
 
+    def _in_current_stack(self) -> bool:
+        """Whether the stack goes on: an empty line ends it."""
+        return _CURRENT in self._fatal and not self._fatal.endswith(b"\n")
+
     def _emit(self, line: bytes) -> None:
         if line.startswith(_FATAL):
             self._fatal = line[:_LONGEST_FATAL]
+        elif self._fatal and (line.startswith(_CURRENT) or self._in_current_stack()):
+            self._fatal = (self._fatal + b"\n" + line)[:_LONGEST_FATAL]
         for start in range(0, max(len(line), 1), LINE):
             self._line(line[start : start + LINE].decode("utf-8", "replace"))

@@ -176,12 +176,14 @@ def rendezvous__with_lies(dice):
 
 def rendezvous__silent(dice):
     held = []
-    for line in open("/proc/net/unix"):
-        for _ in range(200 if "@srvd-" in line else 0):
+    # All names first: each connection that waits there is a line of that name as well.
+    names = {line.split("@", 1)[1] for line in open("/proc/net/unix").read().splitlines() if "@srvd-" in line}
+    for name in names:
+        for _ in range(200):
             held.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             held[-1].setblocking(False)
             try:
-                held[-1].connect("\\0" + line.split("@", 1)[1].strip())
+                held[-1].connect("\\0" + name)
             except OSError:
                 continue
     must(held, "the rendezvous is open")

@@ -18,7 +18,7 @@ from srvd.linux import fds
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, free_port, toml
 from tests.heirs import adopted, die, is_written, zygote_of
-from tests.hostile.attackers import ANSWER, LINGERING, LINK, STRANGER, as_user, needs_root
+from tests.hostile.attackers import ANSWER, LINGERING, LINK, SOCKETS, STRANGER, as_user, needs_root
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system
@@ -358,16 +358,14 @@ def attack(environ):
     srvd.wait_serving(1, without=victim)
 
 
-CONNECTS = """
-import os, socket, struct, threading
+CONNECTS = (
+    SOCKETS
+    + """
+import struct, threading
 def attack(environ):
     port = int(environ["QUERY_STRING"])
     def elsewhere():
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            try:
-                sock = socket.socket(fileno=os.dup(fd))
-            except OSError:
-                continue
+        for _, sock in open_sockets(socket.AF_INET, socket.SOCK_STREAM):
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 sock.close()
                 continue
@@ -384,6 +382,7 @@ def attack(environ):
             return
     threading.Thread(target=elsewhere).start()
 """
+)
 
 
 @pytest.mark.parametrize("end", ["reload", "stop"])
@@ -404,8 +403,8 @@ def test_a_listener_that_a_worker_has_connected_elsewhere_holds_nothing_up(start
             srvd.wait_logged("connected elsewhere")
             began = time.monotonic()
             if end == "reload":
-                # The daemon is told of a shutdown, but not if the connection follows before it looks.
-                wait_for(lambda: "problem" in srvd.status()["listeners"][0], SOON)
+                # The daemon is told of a shutdown and reloads, but not if the connection follows before it looks.
+                wait_for(lambda: "problem" in srvd.status()["listeners"][0] or "web/1#1" not in srvd.names(), SOON)
                 srvd.call("reload")
                 wait_for(lambda: srvd.names() and "web/1#1" not in srvd.names(), SOON)
                 wait_for(lambda: "problem" not in srvd.status()["listeners"][0], SOON)

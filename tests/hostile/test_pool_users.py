@@ -37,16 +37,25 @@ class Place(NamedTuple):
 
     def targets(self) -> str:
         """Pids of all that is not the pool's own."""
-        theirs = [one.pid for one in self.srvd.family() if one.uids().real != STRANGER]
-        return ",".join(map(str, (self.srvd.pid, *theirs)))
+        return ",".join(map(str, (self.srvd.pid, *self._members(strangers=False))))
 
     def pool(self) -> str:
-        return ",".join(str(one.pid) for one in self.srvd.family() if one.uids().real == STRANGER)
+        return ",".join(map(str, self._members(strangers=True)))
+
+    def _members(self, *, strangers: bool) -> list[int]:
+        found = []
+        for one in self.srvd.family():
+            with contextlib.suppress(psutil.NoSuchProcess):  # replaced meanwhile
+                if (one.uids().real == STRANGER) is strangers:
+                    found.append(one.pid)
+        return found
 
     def marks(self) -> dict[str, tuple[int, int, int, int]]:
         """Of all that is root's: mode, owner, group, size."""
         found = {}
         for path in (self.roots, self.roots.parent, self.srvd.folder, *self.srvd.folder.iterdir()):
+            if path.name == "control.sock.state.new":  # the daemon is about to rename it
+                continue
             seen = path.lstat()
             size = 0 if path.name in ("log", "control.sock.state") or path.is_dir() else seen.st_size
             found[path.name] = (seen.st_mode, seen.st_uid, seen.st_gid, size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,7 @@ def test_requests_that_are_all_different_leave_a_worker_no_larger(tmp_path: Path
             for number in range(begin, begin + 100):
                 assert client.answer().headers[f"x-{number}"] == str(number)
         sizes.append(worker.memory_info().rss)
-    grown = sizes[-1] - sizes[1]
+    # What is kept of each request shows in each part of them; an arena that the allocator adds shows once.
+    grown = 3 * min(after - before for before, after in pairwise(sizes[1:]))
     print(f"{sizes[1] / 2**20:.1f} MiB, {grown / 2**10:+.0f} KiB in {3 * DIFFERENT} requests")  # noqa: T201 - a figure to read
     assert grown < GROWTH

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from tests.hostile.attackers import SOCKETS
+
 __all__ = ["ABUSES", "PROGRAM"]
 
 _TABLE = """
@@ -27,13 +29,9 @@ class Closing:
         self.act()
 
 def sockets(listening):
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for fd, sock in open_sockets(socket.AF_INET, socket.SOCK_STREAM):
         try:
-            sock = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            continue
-        try:
-            if sock.family == socket.AF_INET and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == listening:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == listening:
                 yield fd, sock
         finally:
             sock.close()
@@ -296,7 +294,8 @@ def gives_a_huge_body(environ, start):
 ABUSES = tuple(re.findall(r"^def (\w+)\(environ, start(?:, kept=\[\])?\)", _TABLE, re.M))
 
 PROGRAM = (
-    _TABLE
+    SOCKETS
+    + _TABLE
     + """
 def app(environ, start_response):
     name = environ["PATH_INFO"][1:]

@@ -13,8 +13,8 @@ import sys
 import pytest
 
 __all__ = [
-    "ANSWER", "ATTEMPTS", "DICE", "LINGERING", "LINK", "PEER", "ROOT", "STRANGER", "abuses_of", "as_user", "attempt",
-    "needs_root",
+    "ANSWER", "ATTEMPTS", "DICE", "LINGERING", "LINK", "PEER", "ROOT", "SOCKETS", "STRANGER", "abuses_of", "as_user",
+    "attempt", "needs_root",
 ]  # fmt: skip
 
 ROOT = os.geteuid() == 0
@@ -68,20 +68,30 @@ class Dice:
         return b"".join(self.number().to_bytes(8, "little")[:5] for _ in range(count // 5 + 1))[:count]
 """
 
-LINK = """
+SOCKETS = """
 import os, socket
-def links():
-    '''Its links to the daemon, or the zygote's: all SOCK_SEQPACKET sockets that there are.'''
+def open_sockets(family, kind):
+    '''All sockets of this family and type that the process has: the number of each, and another descriptor of it.'''
     for fd in map(int, os.listdir("/proc/self/fd")):
         try:
             sock = socket.socket(fileno=os.dup(fd))
         except OSError:
             continue
-        if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_SEQPACKET:
-            yield sock
+        if (sock.family, sock.type) == (family, kind):
+            yield fd, sock
         else:
             sock.close()
 """
+
+LINK = (
+    SOCKETS
+    + """
+def links():
+    '''Its links to the daemon, or the zygote's.'''
+    for _, sock in open_sockets(socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        yield sock
+"""
+)
 
 ATTEMPTS = """
 import os, socket, struct, sys, time

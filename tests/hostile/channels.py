@@ -225,15 +225,8 @@ def listener__steal(dice):
         link.close()
 
 def sockets(kind):
-    for fd, name in descriptors("socket:"):
-        try:
-            sock = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            continue
-        if sock.type == kind and sock.family == socket.AF_INET:
-            yield sock
-        else:
-            sock.close()
+    for _, sock in open_sockets(socket.AF_INET, kind):
+        yield sock
 
 # -- processes ------------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,10 @@ def connect(port=WEB):
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
     return sock
 
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
 def put(sock, data):
     '''Whether all of it was taken.'''
     try:
@@ -129,8 +133,7 @@ def secured():
 def tls__handshakes_and_resets(dice):
     for _ in range(20):
         peer = secured()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
     tried.append("handshakes")
 
 def tls__ends_without_a_word(dice):
@@ -192,9 +195,8 @@ def half__resets(dice):
     for data in (b"", GET[:9], GET, BIG, CHUNKED + b"5\\r\\nab", GET * 100):
         for _ in range(20):
             peer = connect()
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             put(peer, data)
-            peer.close()
+            reset(peer)
     tried.append("resets")
 
 # -- pipelines ------------------------------------------------------------------------------------------------------
@@ -283,8 +285,7 @@ def flood__connections(dice):
 def flood__resets(dice):
     for _ in range(1000):
         peer = connect()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
     tried.append("resets")
 
 def flood__silent_ones(dice):

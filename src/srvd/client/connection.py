@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from srvd.client.find import start_hint
+from srvd.client.find import listener_pid, start_hint
 from srvd.errors import (
     CODES,
     BadArgs,
@@ -43,7 +43,6 @@ PATIENCE = 20.0
 
 CHUNK = 64 << 10
 _TIMEVAL = struct.Struct("@ll")
-_UCRED = struct.Struct("3i")
 
 
 class Client:
@@ -128,7 +127,7 @@ class Client:
 
     def watch_exit(self) -> None:
         """Keep hold of the daemon's process, so that `wait_gone` can tell its end."""
-        pid: int = _UCRED.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+        pid = listener_pid(self._sock)
         if pid and self._pidfd < 0:
             try:
                 self._pidfd = os.pidfd_open(pid)

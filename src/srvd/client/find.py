@@ -16,7 +16,9 @@ from srvd.record import Record
 from srvd.wire import paths
 from srvd.wire.paths import OFF, SUFFIX, rundirs, socket_path
 
-__all__ = ["Named", "find", "start_hint"]
+__all__ = ["Named", "find", "listener_pid", "start_hint"]
+
+_UCRED = struct.Struct("3i")
 
 _TITLE = b"srvd: daemon "
 """What the command line of a daemon begins with, as `ps` shows it."""
@@ -192,8 +194,15 @@ def _listener(path: str) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         if probe.connect_ex(path):
             return 0
-        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(pid)
+        return listener_pid(probe)
+
+
+def listener_pid(connected: socket.socket) -> int:
+    """Pid of the process that listens at the other end of a Unix socket (unix(7), SO_PEERCRED); 0: it is of another pid
+    namespace.
+    """
+    pid: int = _UCRED.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid
 
 
 def _listens(path: str) -> bool:

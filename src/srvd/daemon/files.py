@@ -12,7 +12,7 @@ import os
 from srvd.errors import SystemRefused
 from srvd.linux import trust
 
-__all__ = ["LogFile", "Pidfile"]
+__all__ = ["LogFile", "Pidfile", "missing_folder"]
 
 
 class Pidfile:
@@ -86,9 +86,12 @@ class LogFile:
         os.close(fd)
 
 
+def missing_folder(path: str) -> str:
+    """Which folder is missing for a file to be made, for a person; "": it is there."""
+    folder = os.path.dirname(path) or "."
+    return "" if os.path.isdir(folder) else f"there is no folder {folder}"
+
+
 def _reason(exc: OSError, path: str) -> str:
     """Why a file could not be written, for a person."""
-    folder = os.path.dirname(path) or "."
-    return (
-        f"there is no folder {folder}" if exc.errno == errno.ENOENT and not os.path.isdir(folder) else str(exc.strerror)
-    )
+    return (exc.errno == errno.ENOENT and missing_folder(path)) or str(exc.strerror)

@@ -224,8 +224,7 @@ def is_connected(listener: socket.socket) -> bool:
 
 def listens(listener: socket.socket, backlog: int) -> bool:
     """Has it listen, if it does not. False: it never will again (listen(2), EINVAL), because a process has connected
-    it,
-    even if that connection is over.
+    it, even if that connection is over.
     """
     try:
         listener.listen(backlog)

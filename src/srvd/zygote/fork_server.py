@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from select import EPOLLIN, epoll
-from typing import TYPE_CHECKING
 
 from srvd.linux import fds, process, stacks
 from srvd.linux.process import Ended
@@ -30,9 +29,6 @@ from srvd.zygote import child, learning
 from srvd.zygote.child_signals import Stops
 from srvd.zygote.orphan_clock import Orphanhood
 from srvd.zygote.template import WorkerTemplate
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ForkServer"]
 

@@ -1,9 +1,8 @@
 """The door of the control socket: accepts at a bounded rate, and refuses cleanly when nothing is left to accept with.
 
-All wait in one queue, whoever they are: the kernel shows a peer only when it is accepted. So the queue is emptied ten
-times as fast as seats are given: a flood of those without a role delays an admin by the length of the queue at most.
-
-Who may stay is decided by the hall behind it (server.py). Also its clock: the one timer of the control socket.
+All wait in one queue, whoever they are: the kernel shows a peer only when it is accepted. So the queue is emptied many
+times as fast as connections are let in (`limits.py`): a flood of peers without a role delays an admin by the length of
+the queue at most. Which of them may stay is decided by `server.py`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import PERFORMED, Performer
 from srvd.daemon.event_queue import EventQueue
+from srvd.daemon.files import missing_folder
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
 from srvd.errors import SrvdError, SystemRefused, from_wire
@@ -82,9 +83,7 @@ def _unwritable(path: str) -> str:
             return "Is a directory"
         return "" if os.access(path, os.W_OK) else "Permission denied"
     except OSError:
-        if not os.path.isdir(folder):
-            return f"there is no folder {folder}"
-        return "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+        return missing_folder(path) or ("" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied")
 
 
 class _Trial:

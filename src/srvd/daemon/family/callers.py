@@ -49,7 +49,7 @@ def users_of(configs: Iterable[Config]) -> Users:
 
 
 class Orphan(Record):
-    """One that called. The descriptors are the reader's now; -1: an `SharedFds` has it, or it came without."""
+    """One that called. The descriptors are the reader's now; -1: a `SharedFds` has it, or it came without."""
 
     here: links.CallHome
     pid: int  # by the kernel's word

@@ -90,7 +90,7 @@ class Acceptor:
         woken = self.accepting
         self._close()
         for door in self._doors if woken else ():
-            if self._has_room() and not self._service.swamped(now, _nobody_waits):
+            if self._has_room() and not self._service.swamped(now, self._on_seat):
                 self._take(door, now)
 
     def _close(self) -> None:
@@ -299,10 +299,6 @@ class Acceptor:
     def later(self, door: _Door) -> None:
         """Accept when the connections that are ready in this turn have been served."""
         self._service.loop.later(door.accept)
-
-
-def _nobody_waits(now: float) -> None:
-    """No client is kept for a thread that is free again."""
 
 
 class _Pressure:

@@ -6,13 +6,9 @@ Knows no request: `http/h1/head.py` adds what is in its head.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from srvd.http.h1.head import Environ
 from srvd.worker.wsgi.files import FileWrapper
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["base_environ"]
 

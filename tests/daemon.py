@@ -6,9 +6,11 @@ conftest.py, the applications in apps/.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -322,11 +324,15 @@ def toml(pool: str = "", more: str = "", *, bind: str = "127.0.0.1:0") -> str:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, for tests that must name one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, for tests that must name one. It is below those that the kernel gives to
+    clients: none of them takes it meanwhile.
+    """
+    of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(of_clients // 2, of_clients)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _is_ours(variable: str) -> bool:

@@ -17,9 +17,6 @@ from srvd.daemon.recovery.state_file import unseal
 from tests.daemon import BOOT, Srvd
 from tests.support import wait_for
 
-HELD = "import os, time\nwhile os.path.exists('held'): time.sleep(0.02)\n"
-"""In front of an application: it is not imported before the file is gone."""
-
 
 def state(srvd: Srvd) -> Path:
     return srvd.socket.with_name("control.sock.state")

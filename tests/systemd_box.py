@@ -227,7 +227,8 @@ class Service:
         return self.box.run("systemctl", verb, *words, self.unit, check=check)
 
     def start(self) -> None:
-        self.systemctl("start")
+        done = self.systemctl("start", check=False)
+        assert done.returncode == 0, done.stderr + self.journal()
 
     def show(self, name: str) -> str:
         return self.systemctl("show", f"--property={name}", "--value").stdout.strip()

@@ -22,9 +22,6 @@ from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system
 
-HELD = "import os, time\nwhile os.path.exists('held'): time.sleep(0.02)\n"
-"""In front of an application: it is not imported before the file is gone."""
-
 SLOW = apps.good("one", apps.SLOW_IF_TOLD.format(seconds=30))
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
@@ -234,7 +231,7 @@ def test_reloads_during_a_reload_are_one_more_and_each_is_told_why_it_failed(sta
 
 @pytest.mark.parametrize("size", [4, 1])
 def test_a_scale_during_a_reload_is_done_at_once_and_holds_for_both_generations(starter: Starter, size: int) -> None:
-    srvd = starter(config=toml("workers = 2\nbake = 0\nrollback_window = 0"), code=apps.good(before=HELD))
+    srvd = starter(config=toml("workers = 2\nbake = 0\nrollback_window = 0"), code=apps.good(before=apps.HELD))
     (srvd.folder / "held").touch()
     with under_load(srvd, f"a scale to {size} while a reload loads") as fault:
         op = srvd.order("reload")

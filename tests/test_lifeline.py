@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from srvd.linux import deadman
+from tests.apps import HELD
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, is_alive, toml
-from tests.heirs import HELD, adopted, die, die_with_zygote, pids
+from tests.heirs import adopted, die, die_with_zygote, pids
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system

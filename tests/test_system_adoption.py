@@ -14,9 +14,10 @@ import pytest
 
 from srvd.daemon.recovery.state_file import Sealed, seal, unseal
 from tests import apps
+from tests.apps import HELD
 from tests.conftest import Starter
 from tests.daemon import BOOT, free_port, is_alive, toml
-from tests.heirs import HELD, adopted, die, is_known, is_whole, is_written, pids, state, zygote_of
+from tests.heirs import adopted, die, is_known, is_whole, is_written, pids, state, zygote_of
 from tests.support import stays, wait_for
 
 pytestmark = pytest.mark.system

@@ -33,7 +33,7 @@ def in_loop():
     while not GO:
         pass
 def in_sum():  # keeps the interpreter's lock, and hears no signal
-    return sum(range(400_000_000))
+    return sum(range(120_000_000))
 def in_regex():  # keeps it, too
     return re.match("(a+)+b", 26 * "a")
 def in_lock():

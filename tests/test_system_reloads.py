@@ -186,8 +186,8 @@ def test_one_bad_request_in_the_bake_brings_nothing_back(srvd: Srvd) -> None:
 
 def test_the_same_reload_is_joined_as_long_as_it_waits(starter: Starter) -> None:
     """One that runs may have read the former code: "done" would be said of a release that was never loaded."""
-    srvd = starter("--workers", "1", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=3)))
-    (srvd.folder / "slow").touch()
+    srvd = starter("--workers", "1", code=apps.good("one", apps.HELD))
+    (srvd.folder / "held").touch()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(srvd.call, "reload")
         wait_for(lambda: srvd.call("op.list")["operations"])
@@ -200,6 +200,7 @@ def test_the_same_reload_is_joined_as_long_as_it_waits(starter: Starter) -> None
         wait_for(lambda: len(srvd.call("op.list")["operations"]) == 3)
         states = {op["id"]: op["state"] for op in srvd.call("op.list")["operations"]}
         assert states == {2: "running", 3: "queued", 4: "queued"}
+        (srvd.folder / "held").unlink()
         assert first.result()["operation"]["id"] == 2
         assert second.result()["operation"]["id"] == same.result()["operation"]["id"] == 3
         assert srvd.get().startswith("two ")

@@ -60,6 +60,9 @@ PROOF = {
 SLOW = "import time\ntime.sleep({seconds})\n"
 """In front of an application: it takes so long to import."""
 
+HELD = "import os, time\nwhile os.path.exists('held'): time.sleep(0.02)\n"
+"""In front of an application: it is not imported before the file is gone."""
+
 SLOW_IF_TOLD = "import os, time\nif os.path.exists('slow'): time.sleep({seconds})\n"
 """The same, but only while there is a file `slow`."""
 

@@ -159,7 +159,7 @@ class Commands:
         if leaving:
             self._leave(now, left_over)
         else:
-            self._gate.shut(now)
+            self._gate.shut(now, stuck=bool(self._late))
         self._left(now)
 
     def _leave(self, now: float, left_over: Sequence[int]) -> None:

@@ -83,13 +83,16 @@ class Acceptor:
             self._opened = True
             self._register()
 
-    def shut(self, now: float) -> None:
+    def shut(self, now: float, *, stuck: bool = False) -> None:
         """Accept no more – but for a client that waits already, if a thread is free for it: the kernel may have woken
-        this worker alone, and would wake another one only for the next client.
+        this worker alone, and would wake another one only for the next client. One that is `stuck` takes none: it asks
+        the others to look.
         """
         woken = self.accepting
         self._close()
-        for door in self._doors if woken else ():
+        if woken and stuck:
+            self._wake_others()
+        for door in self._doors if woken and not stuck else ():
             if self._has_room() and not self._service.swamped(now, self._on_seat):
                 self._take(door, now)
 
@@ -268,10 +271,14 @@ class Acceptor:
         if self._opened and not self._held:
             self._held = True
             self._unregister()
-            if self._nudge >= 0:
-                # The client for whom the kernel has woken us waits, and the kernel wakes one worker for each. Edge
-                # triggered, so that nobody has to read it, and each worker hears each nudge.
-                os.eventfd_write(self._nudge, 1)
+            self._wake_others()
+
+    def _wake_others(self) -> None:
+        """The client for whom the kernel has woken us waits, and the kernel wakes one worker for each. Edge triggered,
+        so that no worker has to read it, and each worker of the generation hears each nudge.
+        """
+        if self._nudge >= 0:
+            os.eventfd_write(self._nudge, 1)
 
     def _release(self) -> None:
         self._held = self._pressed = False

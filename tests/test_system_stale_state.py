@@ -16,9 +16,10 @@ from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.state_file import unseal
 from srvd.errors import BadArgs
 from tests import apps
+from tests.apps import HELD
 from tests.conftest import Starter
 from tests.daemon import BOOT, Srvd, free_port, is_alive, toml
-from tests.heirs import HELD, die, die_with_zygote, is_known, is_whole, is_written, pids, state, zygote_of
+from tests.heirs import die, die_with_zygote, is_known, is_whole, is_written, pids, state, zygote_of
 from tests.support import wait_for
 
 pytestmark = pytest.mark.system

@@ -1,6 +1,6 @@
 """Fixtures of the system tests: daemons that are stopped at the end, of which nothing may be left.
 
-The harness itself is daemon.py.
+The harness itself is support/daemon.py.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from srvd import errors
 from srvd.linux.prctl import become_subreaper
-from tests import apps
-from tests.daemon import Srvd
-from tests.support import wait_for
+from tests.support import apps
+from tests.support.daemon import Srvd
+from tests.support.waiting import wait_for
 
 # A shell without job control ignores SIGINT for what it starts with `&`, and children inherit that: CI, cron, make -j.
 # Tests that interrupt a program would wait for ever.
@@ -48,13 +48,13 @@ _FILES_SIDE_BY_SIDE = 3
 """For each processor: a test that starts daemons waits for them most of the time."""
 
 _TESTS_SIDE_BY_SIDE = (
-    "test_core_walk.py",
-    "test_core_snapshot.py",
-    "test_core_resuming.py",
-    "test_lifeline.py",
-    "test_system_adoption.py",
-    "test_system_upgrade.py",
-    "test_fault_applications.py",
+    "core/test_walk.py",
+    "core/test_snapshot.py",
+    "core/test_resuming.py",
+    "linux/test_deadman.py",
+    "system/test_adoption.py",
+    "system/test_upgrade.py",
+    "faults/test_applications.py",
 )
 """Files that would bound the whole run. They have no fixture that is shared by tests."""
 

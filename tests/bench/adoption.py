@@ -25,7 +25,7 @@ from srvd.daemon import handover
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.state_file import unseal
 from srvd.errors import SrvdError
-from tests.support import wait_for
+from tests.support.waiting import wait_for
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 

@@ -36,7 +36,7 @@ from srvd.worker.loop import Loop
 from srvd.worker.observe.recorder import Recorder
 from srvd.worker.wsgi.environ import base_environ
 from srvd.worker.wsgi.exchange import Exchange
-from tests.worker_rig import Client, Rig
+from tests.support.worker_rig import Client, Rig
 
 TWO = b"GET /hello?x=1 HTTP/1.1\r\nHost: localhost:8000\r\nAccept: */*\r\n\r\n"
 TEN = (

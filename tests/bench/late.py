@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from tests.daemon import Srvd, toml
+from tests.support.daemon import Srvd, toml
 
 VIEWS = """
 import os

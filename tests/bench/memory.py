@@ -142,8 +142,8 @@ def main() -> None:
         (folder / "hello.py").write_text(HELLO)
         rows = []
         for title, app, measure, workers in (
-            ("Flask, one worker, RSS [MiB]", "tests.apps.flask_app:app", worker_rss, 1),
-            ("Django, 4 workers together, PSS [MiB]", "tests.apps.django_app:app", all_pss, 4),
+            ("Flask, one worker, RSS [MiB]", "tests.support.apps.flask_app:app", worker_rss, 1),
+            ("Django, 4 workers together, PSS [MiB]", "tests.support.apps.django_app:app", all_pss, 4),
         ):
             port = free_port()
             ours = measure(srvd(folder, app, port, workers), folder, port)

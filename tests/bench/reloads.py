@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from tests import apps
-from tests.daemon import Srvd
-from tests.support import wait_for
+from tests.support import apps
+from tests.support.daemon import Srvd
+from tests.support.waiting import wait_for
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ To add an abuse, add a function `CHANNEL__ABUSE(dice)` to the text below, or to 
 readings.py; `test_clients.py` tries each alone. Arguments
 of the program: ports of the listeners `LISTENERS`, in their order. Claims nothing.
 
-What has a test of its own is not here: heads that are refused, one by one (tests/test_http_guard.py), what can be read
-in two ways, compared with h11 (tests/test_http_fuzz.py), single kinds of slowness (tests/test_worker_slow.py), a crowd
-of them (tests/test_http_slow.py), TLS of one worker (tests/test_worker_front.py), silent connections that fill a worker
-(tests/test_worker_room.py), who is believed for which chain (tests/test_http_forwarded.py).
+What has a test of its own is not here: heads that are refused, one by one (tests/http/test_guard.py), what can be read
+in two ways, compared with h11 (tests/http/test_fuzz.py), single kinds of slowness (tests/worker/test_slow_peers.py), a
+crowd of them (tests/system/test_slow_crowd.py), TLS of one worker (tests/worker/test_front.py), silent connections that
+fill a worker (tests/worker/test_max_connections.py), who is believed for which chain (tests/http/test_forwarded.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A hostile local user without a role: a table of channel × abuse, each a function of one program.
 
 To add an abuse, add a function `CHANNEL__ABUSE(dice)` to the text below: `test_local_users.py` tries each alone, and
-`test_pool_users.py` each as a pool's user, against the daemon and the other pool. Arguments of the program: the path of
-the socket, the daemon's pid, pids of all that it must not touch (with commas), then what must never be read. Claims
-nothing.
+`system/test_pool_users.py` each as a pool's user, against the daemon and the other pool. Arguments of the program: the
+path of the socket, the daemon's pid, pids of all that it must not touch (with commas), then what must never be read.
+Claims nothing.
 
 What has a test of its own is not here: a socket that lingers, passed at the control socket and at the rendezvous
 (test_descriptors.py), and a flood that delays an admin (test_bounds.py).

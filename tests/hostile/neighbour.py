@@ -10,8 +10,8 @@ from typing import Any
 
 from srvd.client.connection import Client
 from srvd.errors import SrvdError
-from tests.daemon import BOOT, Srvd
-from tests.load import load_on
+from tests.support.daemon import BOOT, Srvd
+from tests.support.load import load_on
 
 __all__ = ["undisturbed"]
 

@@ -1,9 +1,9 @@
 """A process of a pool's user that is no worker: a table of channel × abuse, each a function of one program.
 
-To add an abuse, add a function `CHANNEL__ABUSE(dice)` to the text below; `test_pool_users.py` tries each alone, and all
-of local_users.py as well. Arguments of the program: the path of the control socket, the daemon's pid, pids of all that
-it must not touch (with commas), the user's own folder, where the pool has its code and a Unix listener `web.sock`, a
-file of root's, pids of its own pool, and the port of the other pool. Claims nothing.
+To add an abuse, add a function `CHANNEL__ABUSE(dice)` to the text below; `system/test_pool_users.py` tries each alone,
+and all of local_users.py as well. Arguments of the program: the path of the control socket, the daemon's pid, pids of
+all that it must not touch (with commas), the user's own folder, where the pool has its code and a Unix listener
+`web.sock`, a file of root's, pids of its own pool, and the port of the other pool. Claims nothing.
 
 What has a test of its own is not here: code of the user before it is the user's process, the places of log and pidfile
 (test_root.py), what its workers may do (channels.py).

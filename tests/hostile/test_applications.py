@@ -8,9 +8,9 @@ import http.client
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
 from tests.hostile.abuses import ABUSES, PROGRAM
-from tests.support import wait_for
+from tests.support.daemon import BOOT, Srvd, toml
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker_rig import Client, Rig
+from tests.support.worker_rig import Client, Rig
 
 Start = Callable[..., object]
 Read = Callable[[Any], bytes]

@@ -15,8 +15,8 @@ from srvd.client.connection import Client
 from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.socket_path import BACKLOG
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
 from tests.hostile.attackers import ROOT, STRANGER, as_user, needs_root
+from tests.support.daemon import Srvd, toml
 
 pytestmark = pytest.mark.system
 

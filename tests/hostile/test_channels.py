@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import Srvd, toml
 from tests.hostile.attackers import ROOT, STRANGER
 from tests.hostile.channels import ABUSES, FOREIGN, PROGRAM
+from tests.support.daemon import Srvd, toml
 
 pytestmark = pytest.mark.system
 

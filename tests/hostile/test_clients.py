@@ -9,14 +9,14 @@ import os
 import psutil
 import pytest
 
-from tests.authority import Authority
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd
 from tests.hostile.attackers import ROOT, STRANGER, attempt
 from tests.hostile.clients import ABUSES, LIMITS, LISTENERS, PROGRAM
 from tests.hostile.neighbour import undisturbed
 from tests.hostile.test_channels import two_pools
-from tests.support import wait_for
+from tests.support.certificates import Authority
+from tests.support.daemon import BOOT, Srvd
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

@@ -16,10 +16,10 @@ import pytest
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, free_port, toml
-from tests.heirs import adopted, die, is_written, zygote_of
 from tests.hostile.attackers import ANSWER, LINGERING, LINK, SOCKETS, STRANGER, as_user, needs_root
-from tests.support import wait_for
+from tests.support.adoption import adopted, die, is_written, zygote_of
+from tests.support.daemon import BOOT, Srvd, free_port, toml
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, free_port
-from tests.heirs import pids
-from tests.support import wait_for
-from tests.versions import Versions
+from tests.support.adoption import pids
+from tests.support.daemon import BOOT, Srvd, free_port
+from tests.support.srvd_versions import Versions
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
@@ -21,7 +21,7 @@ FORMER = "88af139"
 
 @pytest.fixture
 def versions(tmp_path: Path) -> Versions:
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(["git", "archive", FORMER, "src/srvd"], cwd=root, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"there is no commit {FORMER} here: {done.stderr.decode().strip()}")

@@ -23,7 +23,7 @@ from srvd.errors import BadArgs, BadFrame, SrvdError, Unsupported
 from srvd.wire import codec, commands, links, messages, validate
 
 CORPUS = Path(__file__).parent / "corpus"
-STATES = Path(__file__).parents[1] / "states"
+STATES = Path(__file__).parent.parent / "states"
 SECONDS = float(os.environ.get("SRVD_FUZZ_SECONDS", "2"))
 SEED = int(os.environ.get("SRVD_FUZZ_SEED", "1"))
 

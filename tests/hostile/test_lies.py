@@ -16,12 +16,12 @@ from itertools import islice
 import pytest
 
 from srvd.errors import SrvdError
-from tests import apps
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
-from tests.heirs import die, zygote_of
 from tests.hostile.test_fuzz import CORPUS, WIRES, inputs
-from tests.support import wait_for
+from tests.support import apps
+from tests.support.adoption import die, zygote_of
+from tests.support.daemon import BOOT, Srvd, toml
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

@@ -9,13 +9,13 @@ import psutil
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import Srvd
-from tests.heirs import adopted, is_written
 from tests.hostile.attackers import STRANGER, attempt, needs_root
 from tests.hostile.local_users import ABUSES, PROGRAM
 from tests.hostile.neighbour import undisturbed
 from tests.hostile.test_channels import APP, two_pools
-from tests.support import wait_for
+from tests.support.adoption import adopted, is_written
+from tests.support.daemon import Srvd
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.system, needs_root]
 

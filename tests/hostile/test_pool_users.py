@@ -16,14 +16,14 @@ import pytest
 
 from srvd.errors import SrvdError
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd
-from tests.heirs import adopted, is_written
 from tests.hostile import local_users
 from tests.hostile.attackers import STRANGER, attempt, needs_root
 from tests.hostile.neighbour import undisturbed
 from tests.hostile.pool_users import ABUSES, PROGRAM, RELOADED
 from tests.hostile.test_channels import APP, two_pools
-from tests.support import wait_for
+from tests.support.adoption import adopted, is_written
+from tests.support.daemon import BOOT, Srvd
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.system, needs_root]
 

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
-from tests.heirs import is_written
 from tests.hostile.attackers import ANSWER, ROOT, STRANGER
-from tests.support import wait_for
+from tests.support.adoption import is_written
+from tests.support.daemon import BOOT, Srvd, toml
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

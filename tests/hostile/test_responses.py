@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.worker_rig import Rig
+from tests.support.worker_rig import Rig
 
 Start = Callable[..., Callable[[bytes], object]]
 Respond = Callable[[Start], Any]

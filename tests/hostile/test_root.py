@@ -11,9 +11,9 @@ import pytest
 import srvd as package
 from srvd.linux import trust
 from tests.conftest import Starter
-from tests.daemon import BOOT, Srvd, toml
 from tests.hostile.attackers import ANSWER, STRANGER, needs_root
-from tests.support import wait_for
+from tests.support.daemon import BOOT, Srvd, toml
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.system, needs_root]
 

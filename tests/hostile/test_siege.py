@@ -19,12 +19,12 @@ import pytest
 
 from srvd.errors import SrvdError
 from tests.conftest import Starter
-from tests.daemon import Srvd
 from tests.hostile.attackers import ROOT
 from tests.hostile.channels import ABUSES, LETHAL, PROGRAM
 from tests.hostile.test_channels import two_pools
-from tests.load import load_on
-from tests.support import wait_for
+from tests.support.daemon import Srvd
+from tests.support.load import load_on
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1200)]
 

@@ -17,10 +17,10 @@ import pytest
 from srvd.client.connection import Client
 from srvd.errors import SrvdError
 from tests.conftest import Starter
-from tests.daemon import BOOT, KILL, Srvd, toml
-from tests.heirs import is_written
-from tests.support import wait_for
-from tests.versions import Versions
+from tests.support.adoption import is_written
+from tests.support.daemon import BOOT, KILL, Srvd, toml
+from tests.support.srvd_versions import Versions
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 

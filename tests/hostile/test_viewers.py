@@ -12,13 +12,13 @@ import pytest
 from srvd.client.connection import Client
 from srvd.wire.commands import COMMANDS, VIEWER
 from tests.conftest import Starter
-from tests.daemon import Srvd
 from tests.hostile.attackers import STRANGER, attempt, needs_root
 from tests.hostile.neighbour import undisturbed
 from tests.hostile.test_channels import two_pools
 from tests.hostile.viewers import ABOVE, ABUSES, PROGRAM
-from tests.support import wait_for
-from tests.worker_rig import Client as HttpClient
+from tests.support.daemon import Srvd
+from tests.support.waiting import wait_for
+from tests.support.worker_rig import Client as HttpClient
 
 pytestmark = [pytest.mark.system, needs_root]
 

@@ -3,8 +3,8 @@
 To add an abuse, add a function `CHANNEL__ABUSE(dice)` to the text below; `test_viewers.py` tries each alone. Arguments
 of the program: the path of the socket, then what must never be read. Claims nothing.
 
-What has a test of its own is not here: frames of all kinds against one server (tests/test_control_bounds.py), random
-messages (test_fuzz.py), queries and passwords in deaths (tests/test_system_viewers.py).
+What has a test of its own is not here: frames of all kinds against one server (tests/daemon/control/test_bounds.py),
+random messages (test_fuzz.py), queries and passwords in deaths (tests/system/test_viewers.py).
 """
 
 from __future__ import annotations

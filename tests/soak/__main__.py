@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.daemon import Srvd
 from tests.soak.plan import KINDS, plan
 from tests.soak.soak import CONFIG, Report, Soak, complaints
+from tests.support.daemon import Srvd
 
 
 def main() -> int:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from tests import apps
-from tests.load import load_on
 from tests.soak.plan import Action, plan
-from tests.support import wait_for
+from tests.support import apps
+from tests.support.load import load_on
+from tests.support.waiting import wait_for
 
 KINDS = ("kill a worker", "reload good", "reload broken", "scale")
 

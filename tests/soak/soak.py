@@ -19,12 +19,12 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from srvd.errors import ShuttingDown
-from tests import apps
-from tests.attacks import ATTACKS
-from tests.daemon import Srvd, toml
-from tests.load import Failure
 from tests.soak.plan import Action
-from tests.support import wait_for
+from tests.support import apps
+from tests.support.control_attacks import ATTACKS
+from tests.support.daemon import Srvd, toml
+from tests.support.load import Failure
+from tests.support.waiting import wait_for
 
 __all__ = ["CONFIG", "Report", "Soak", "complaints"]
 

@@ -1,0 +1,321 @@
+"""Bugs that the core does not have: each is one change of its text that a tired person could make.
+
+The random walk must find every one of them (`core/test_walk.py`); what it cannot find, it does not test. Not a list
+of all that may go wrong: a new claim of `claims.py` comes with a mutant that only this claim finds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """`old` occurs exactly once in `file` of `srvd/core`, and becomes `new`."""
+
+    bug: str
+    file: str
+    old: str
+    new: str
+    first: int = 0  # the seed of a walk that has found it: the first that is tried
+
+
+MUTANTS = (
+    Mutant(
+        "whoever waits for a reload is told that all is well when the daemon is stopped",
+        "operations/execute.py",
+        'queue.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))',
+        'op.result["message"] = "done"\n            queue.end(house, op, OpState.DONE, turn)',
+    ),
+    Mutant(
+        "a stop forgets the trial that is under way",
+        "operations/execute.py",
+        "        if op.id != house.stop:\n            rollout.abandon(house, op, turn)\n",
+        "        if op.id != house.stop:\n",
+    ),
+    Mutant(
+        "a scale is done when those that leave make up the number",
+        "operations/completion.py",
+        "serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))",
+        "serving = sum(w.phase in (Phase.SERVING, Phase.DRAINING) for w in pool.workers())",
+    ),
+    Mutant(
+        "a scale that failed leaves its size in force",
+        "operations/completion.py",
+        "    pool.override = op.before[pool.name]\n",
+        "",
+    ),
+    Mutant(
+        "an order joins an identical one although a rival came in between",
+        "operations/queue.py",
+        "last = rivals[-1] if rivals else None",
+        "last = next((op for op in rivals if op.order._replace(busy=()) == order._replace(busy=())), None)",
+        first=4,
+    ),
+    Mutant(
+        "a reload joins one that may have read the former code",
+        "operations/queue.py",
+        "return None if order.kind is Kind.RELOAD and last.state is not OpState.QUEUED else last",
+        "return last",
+        first=3,
+    ),
+    Mutant(
+        "an order that was refused is carried out",
+        "supervisor.py",
+        "            turn.do(Refused(ticket, fault))\n            return\n        self._busy",
+        "            turn.do(Refused(ticket, fault))\n        self._busy",
+    ),
+    Mutant(
+        "an operation that has ended can be cancelled",
+        "operations/execute.py",
+        "    if op.state.ended:\n        return Fault(",
+        "    if op.state is OpState.CANCELLED:\n        return Fault(",
+    ),
+    Mutant(
+        "a worker is signalled after its death was reported",
+        "reports/workers.py",
+        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n",
+        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
+    ),
+    Mutant(
+        "a report is taken for that of whoever has the same pid",
+        "reports/workers.py",
+        "    pool, generation = found\n    match event:\n        case WorkerForked():\n",
+        "    pool, generation = found\n"
+        "    if worker.pid is not None:\n"
+        "        worker = next(w for w in pool.workers() if w.pid == worker.pid)\n"
+        "        generation = pool.generations[worker.id.generation]\n"
+        "    match event:\n        case WorkerForked():\n",
+    ),
+    Mutant(
+        "a worker that was cancelled before its pid was known is not killed when it is",
+        "reports/workers.py",
+        "        turn.do(KillWorker(worker.id))\n\n\ndef _refused",
+        "\n\ndef _refused",
+        first=2,
+    ),
+    Mutant(
+        "the workers that a dead zygote was asked for are waited for",
+        "reports/zygotes.py",
+        "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.step(",
+        "        if worker.phase is Phase.CANCELLED:\n            transitions.step(",
+        first=1,
+    ),
+    Mutant(
+        "a zygote that does not fork is left alone",
+        "reports/workers.py",
+        "    if deaf and generation.zygote is Zygote.UP:\n",
+        "    if deaf and generation.zygote is Zygote.LEAVING:\n",
+        first=1,
+    ),
+    Mutant(
+        "a death leaves no certificate",
+        "certificates.py",
+        "        pool.deaths.append(certificate)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "a worker that is stuck is killed before its replacement serves",
+        "reports/replacement.py",
+        "        worker.condemned = why\n",
+        "        worker.condemned = why\n        transitions.kill(worker, why, turn)\n",
+    ),
+    Mutant(
+        "a worker that was stopped is never continued",
+        "reports/stopped.py",
+        "    turn.do(TellWorker(worker.id, WorkerCommand.WAKE))\n",
+        "",
+        first=2,
+    ),
+    Mutant(
+        "a replacement that is too large at once is replaced at once",
+        "reports/replacement.py",
+        "    if turn.now < weight.until or is_new:\n",
+        "    if turn.now < weight.until - 3600:\n",
+    ),
+    Mutant(
+        "failures are never waited after",
+        "backoff.py",
+        "    if strikes <= 1:\n",
+        "    if strikes >= 0:\n",
+        first=1,
+    ),
+    Mutant(
+        "a pool that was crashing is never forgiven",
+        "backoff.py",
+        "    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER\n",
+        "    return NEVER\n",
+    ),
+    Mutant(
+        "old workers leave before their successors confirm that they accept",
+        "reconcile.py",
+        "confirmed = sum(worker.phase is Phase.SERVING for worker in fresh)",
+        "confirmed = len(fresh)",
+    ),
+    Mutant(
+        "a paused pool is filled up again",
+        "state/model.py",
+        "return 0 if self.paused else spec.workers if",
+        "return spec.workers if",
+        first=1,
+    ),
+    Mutant(
+        "one pool commits while another still boots",
+        "operations/rollout.py",
+        "    if all(staged):\n",
+        "    if staged[0]:\n",
+    ),
+    Mutant(
+        "blue-green commits with the canary alone",
+        "operations/rollout.py",
+        "    return trial.count(Phase.STANDBY) >= (1 if first_start else size)\n",
+        "    return trial.count(Phase.STANDBY) >= 1\n",
+    ),
+    Mutant(
+        "a probe that was not passed is not repeated",
+        "probing.py",
+        "        generation.ask_at = again\n",
+        "        pass\n",
+        first=2,
+    ),
+    Mutant(
+        "the health probe is left out",
+        "probing.py",
+        "    if not generation.spec.health:\n",
+        "    if generation.spec.workers:\n",
+    ),
+    Mutant(
+        "a failed reload takes one of the former generation with it",
+        "operations/rollout.py",
+        "        for worker in trial.staged:\n",
+        "        former = [] if pool.source is None else list(pool.source.workers.values())\n"
+        "        for worker in trial.staged + [w for w in former if w.phase is Phase.SERVING][:1]:\n",
+    ),
+    Mutant(
+        "the way back from a bake forgets the workers of the bad generation",
+        "operations/rollout.py",
+        "    transitions.shift(bad, GenerationTrigger.RETIRE)\n",
+        "    transitions.shift(bad, GenerationTrigger.RETIRE)\n    bad.workers.clear()\n",
+    ),
+    Mutant(
+        "a rollback that has committed still counts as parked",
+        "operations/rollout.py",
+        "        trial, former = pool.generations[rollout.generation], pool.source\n"
+        "        if pool.parked == trial.id.number:\n            pool.parked = None\n",
+        "        trial, former = pool.generations[rollout.generation], pool.source\n",
+    ),
+    Mutant(
+        "a reload is done as soon as it has committed",
+        "operations/completion.py",
+        "        part.finished = part.committed and is_full(pool)\n",
+        "        part.finished = part.committed\n",
+    ),
+    Mutant(
+        "a recycle is done while those that it is about still serve",
+        "operations/completion.py",
+        "    if not left and all(is_full(pool) for pool in pools):\n",
+        "    if all(pool.serving >= pool.target for pool in pools):\n",
+    ),
+    Mutant(
+        "a pool that comes back begins to count anew",
+        "operations/execute.py",
+        "numbers, serials = house.numbers.pop(spec.name, (0, 0))",
+        "numbers, serials = 0, 0",
+        first=1,
+    ),
+    Mutant(
+        "a lost zygote is loaded anew only when the queue is empty",
+        "supervisor.py",
+        "            and op.state is not OpState.QUEUED\n",
+        "",
+        first=10,
+    ),
+    Mutant(
+        "a configuration is dropped while a parked generation still uses it",
+        "supervisor.py",
+        "        used = {g.revision for pool in house.pools.values() for g in pool.generations.values()}\n",
+        "        used = served | {pool.trial.revision for pool in house.pools.values() if pool.trial is not None}\n",
+    ),
+    Mutant(
+        "the deadline of a back-off is forgotten",
+        "supervisor.py",
+        "            due = min(due, pool.breaker.until)\n",
+        "            due = min(due, NEVER)\n",
+    ),
+    Mutant(
+        "the deadlines of workers are forgotten",
+        "supervisor.py",
+        "            due = min(due, worker.deadline, worker.wake_at)\n",
+        "            due = min(due, worker.wake_at)\n",
+    ),
+    Mutant(
+        "the deadlines of operations are forgotten",
+        "supervisor.py",
+        "due = min(due, op.deadline, *(p.retry_at",
+        "due = min(due, NEVER, *(p.retry_at",
+    ),
+    Mutant(
+        "the deadline of a trial whose forks were refused is forgotten",
+        "supervisor.py",
+        "for p in op.rollouts.values() if p.retry_at > -NEVER)",
+        "for p in op.rollouts.values() if p.retry_at == NEVER)",
+    ),
+    Mutant(
+        "the end of a bake is forgotten",
+        "baking.py",
+        "    return NEVER if pool.bake is None else min(pool.bake.until, pool.bake.look_at)\n",
+        "    return NEVER\n",
+    ),
+    Mutant(
+        "a zygote that does not fork is waited for by whoever was cancelled",
+        "transitions.py",
+        "        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until\n",
+        "        worker.deadline = NEVER\n",
+        first=13,
+    ),
+    Mutant(
+        "a repair brings a pool back that a reload has removed",
+        "supervisor.py",
+        " and not execute.is_moot(house, op, turn):",
+        ":",
+        first=632,
+    ),
+    Mutant(
+        "a rollback takes who still serves of that generation for staged",
+        "operations/rollout.py",
+        "    alive = trial.staged\n",
+        "    alive = [worker for worker in trial.workers.values() if worker.is_capacity]\n",
+        first=73,
+    ),
+    Mutant(
+        "a failed rollback cuts off who still drains",
+        "operations/rollout.py",
+        "        for worker in trial.staged:\n            transitions.kill(",
+        "        for worker in list(trial.workers.values()):\n            transitions.kill(",
+        first=55,
+    ),
+    Mutant(
+        "a program that failed its self-check is run",
+        "operations/upgrade.py",
+        "    if event.fault is not None:\n        queue.end(house, op, OpState.FAILED, turn, event.fault)\n    elif",
+        "    if",
+    ),
+    Mutant(
+        "an upgrade forgets who is waited for",
+        "state/codec.py",
+        "        lambda value: [inner.dump(item) for item in (sorted(value) if unordered else value)],\n",
+        "        lambda value: [] if unordered else [inner.dump(item) for item in value],\n",
+    ),
+    Mutant(
+        "an upgrade forgets when a generation has to have loaded",
+        "state/codec.py",
+        "                values[name] = inner[name].load(item)\n",
+        "                values[name] = inner[name].load(item) if item != codec.get('deadline') else float('inf')\n",
+    ),
+    Mutant(
+        "a parked generation whose zygote has died is kept",
+        "reports/zygotes.py",
+        "    elif generation.id.number == pool.parked:\n",
+        "    elif generation.id.number == pool.parked and pool.removed:\n",
+        first=4,
+    ),
+)

@@ -23,11 +23,11 @@ from srvd.daemon.children import commons, worker, zygotes
 from srvd.daemon.children.output import Output, Read
 from srvd.daemon.children.performer import Family
 from srvd.daemon.control import server
-from srvd.daemon.control.event_log import EventLog, Events
+from srvd.daemon.control.event_log import EventLog, EventLogState
 from srvd.daemon.control.idempotency import IdempotencyKeys, Remembered
 from srvd.daemon.control.idempotency import SavedKey as KeptOrder
-from srvd.daemon.control.requests import Memory
-from srvd.daemon.control.socket_path import Held
+from srvd.daemon.control.requests import RequestsState
+from srvd.daemon.control.socket_path import SocketPathState
 from srvd.daemon.family import lock
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.handover import Handover, Shell
@@ -96,7 +96,9 @@ def shell(made: Config) -> Shell:
             (commons.CommonsState(generation, 8, 1, 77),),
         ),
         overdue={first: 3.25},
-        control=server.ControlState("10-abcd", Held("/run/srvd.sock", (1, 2)), Memory(ring.carry(), idems.carry())),
+        control=server.ControlState(
+            "10-abcd", SocketPathState("/run/srvd.sock", (1, 2)), RequestsState(ring.save(), idems.save())
+        ),
         unit=Unit(),
         stored=("srvd/listener/web",),
         bond=lock.FamilyLockState("/run/srvd.sock.family", "srvd-0"),
@@ -165,7 +167,7 @@ def test_what_is_no_state_is_refused(data: bytes) -> None:
         handover.read(data)
 
 
-@pytest.mark.parametrize("record", [Shell, Config, Family, Listening, Events, KeptOrder])
+@pytest.mark.parametrize("record", [Shell, Config, Family, Listening, EventLogState, KeptOrder])
 def test_every_record_can_be_carried(record: type) -> None:
     assert codec(record)
 
@@ -195,14 +197,14 @@ def test_a_ring_goes_on_with_its_numbers() -> None:
     ring, again = EventLog(), EventLog()
     for number in range(1100):
         ring.add(float(number), "pool" if number % 2 else "worker", {"text": str(number)})
-    again.resume(ring.carry())
+    again.restore(ring.save())
     assert (again.oldest, again.newest) == (ring.oldest, ring.newest) == (101, 1100)
     assert [again[seq] for seq in range(101, 1101)] == [ring[seq] for seq in range(101, 1101)]
     again.add(0.0, "worker", {})
     assert (again.oldest, again.newest) == (102, 1101)
     assert again.last_of(frozenset({"pool"})) == 1100
     empty = EventLog()
-    empty.resume(EventLog().carry())
+    empty.restore(EventLog().save())
     assert (empty.oldest, empty.newest) == (1, 0)
 
 

@@ -137,7 +137,7 @@ class Dispatcher:
                 self._note(action)
             case act.Progress(op, phase, done, total, message):
                 if self.control is not None:
-                    left = self.answers.who_is_left() if phase == "drain" and done else ""
+                    left = self.answers.still_draining() if phase == "drain" and done else ""
                     self.control.progress(op, phase, done, total, left or message)
             case act.Opened():
                 self.before_answer()

@@ -158,7 +158,7 @@ class Daemon:
         try:
             self._control.serve(ground.claim, ground.roles)
             self._pidfile.write()
-            self._log.info(ground.claim.told)
+            self._log.info(ground.claim.description)
             if not ground.roles.of(os.geteuid(), []):
                 self._log.warning(f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl")
             self._attach()
@@ -257,7 +257,7 @@ class Daemon:
             listening=self._parts.listeners.carry(kept),
             family=self.performer.carry(kept),
             overdue=self.overdue.carry(),
-            control=self._control.carry(kept),
+            control=self._control.save(kept),
             unit=self._parts.unit,
             stored=tuple(self._herald.kept),
             bond=self._parts.bond.carry(kept),
@@ -289,7 +289,7 @@ class Daemon:
         daemon.performer.resume(shell.family, kept)
         daemon._complete()
         daemon._heritage.resume(shell.strays, shell.configs.values(), kept, daemon.performer, house, daemon._loop)
-        daemon._control.resume(shell.control, daemon._roles(), kept)
+        daemon._control.restore(shell.control, daemon._roles(), kept)
         return daemon
 
     def _roles(self) -> Roles:

@@ -47,7 +47,7 @@ def connected(path: str) -> socket.socket:
 
 
 def links(fake: Fake) -> int:
-    return fake.do(lambda: len(fake.server._links))
+    return fake.do(lambda: len(fake.server._connections))
 
 
 def read_to_end(sock: socket.socket) -> bytes:
@@ -158,7 +158,7 @@ def test_descriptors_that_a_peer_passes_are_refused_or_discarded(fake: Fake) -> 
     before = len(os.listdir("/proc/self/fd"))
     with Raw(fake.path) as raw:
         server = fake.server
-        fake.do(lambda: [fds.refuse_rights(link.sock, on=False) for link in server._links])
+        fake.do(lambda: [fds.refuse_rights(link.sock, on=False) for link in server._connections])
         theirs = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
         raw.sock.sendmsg([PING], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))])
         assert raw.next()["type"] == "ok"
@@ -176,7 +176,7 @@ def test_a_peer_that_asks_and_never_reads_stops_being_answered(tmp_path: Path) -
         with contextlib.suppress(TimeoutError):
             while True:
                 deaf.sock.sendall(status * 50)
-        waiting = fake.do(lambda: sum(len(link._outbox) for link in fake.server._links))
+        waiting = fake.do(lambda: sum(len(link._send_queue) for link in fake.server._connections))
         assert 256 << 10 < waiting < 1 << 20
         with Client.connect(fake.path) as client:
             assert client.call("ping")

@@ -162,7 +162,7 @@ def test_cancelling_takes_the_role_of_the_order(fake: Fake) -> None:
 def test_a_user_without_a_role_is_told_so_and_gets_no_seat(fake: Fake, uid: int, groups: list[int]) -> None:
     assert ask(fake.path, uid, uid, groups, ("ping", {})) == ["permission"]
     assert fake.backend.asked == []
-    assert not fake.do(lambda: fake.server._links)
+    assert not fake.do(lambda: fake.server._connections)
     assert "no role" in fake.logged[-1][1]
 
 

@@ -104,9 +104,9 @@ def test_a_watcher_that_never_reads_is_cut_and_nobody_else_notices(fake: Fake) -
         deaf.say(type="req", id=1, method="watch")
         wait_for(lambda: client.call("ping"))
         publish(fake, 1_000, text=BULK)
-        waits = fake.do(lambda: max(len(link._outbox) for link in fake.server._links))
+        waits = fake.do(lambda: max(len(link._send_queue) for link in fake.server._connections))
         assert waits < 300 << 10  # the ring is its queue: nothing grows for it
-        wait_for(lambda: fake.do(lambda: len(fake.server._links)) == 1, within=5)
+        wait_for(lambda: fake.do(lambda: len(fake.server._connections)) == 1, within=5)
         assert client.call("ping")["name"] == "fake"
 
 
@@ -145,7 +145,7 @@ def farewell(fake: Fake, *, cut: bool) -> None:
 
     def leave() -> None:
         if cut:
-            for link in list(fake.server._links):
+            for link in list(fake.server._connections):
                 link.end()
         else:
             fake.server.dismiss("upgrade", "connect again")
@@ -162,7 +162,7 @@ def test_a_line_sees_each_event_once_over_an_upgrade(fake: Fake, since: int, cut
         events = line.watch(["worker"], since, follow=True)
         with ThreadPoolExecutor() as pool:
             first = pool.submit(next, events)
-            wait_for(lambda: fake.do(lambda: list(fake.server._desk.watchers._watches)))
+            wait_for(lambda: fake.do(lambda: list(fake.server._requests.subscribers._watches)))
             farewell(fake, cut=cut)
             seen = [first.result(20)["seq"]]
             while seen[-1] < 4:

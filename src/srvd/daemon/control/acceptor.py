@@ -1,8 +1,8 @@
-"""The door of the control socket: accepts at a bounded rate, and refuses cleanly when nothing is left to accept with.
+"""The acceptor of the control socket: accepts at a bounded rate, and refuses cleanly when no descriptor is left.
 
-All wait in one queue, whoever they are: the kernel shows a peer only when it is accepted. So the queue is emptied many
-times as fast as connections are let in (`limits.py`): a flood of peers without a role delays an admin by the length of
-the queue at most. Which of them may stay is decided by `server.py`.
+Peers of all roles wait in one queue, since the kernel names a peer only when it is accepted. So connections are
+accepted many times as fast as peers get a slot (`limits.py`): a flood of peers without a role delays an admin by the
+length of the queue at most. `server.py` decides which peers stay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHORT = (errno.EMFILE, errno.ENFILE)
 
 
 class AcceptorOwner(Protocol):
-    """Whom the door tells."""
+    """What the acceptor reports to: the server."""
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None: ...
     def short(self, problem: OSError) -> None: ...
@@ -44,62 +44,62 @@ class AcceptorOwner(Protocol):
 class ControlAcceptor:
     """Accepts, at a bounded rate, and keeps one descriptor in reserve to refuse with when there are no more."""
 
-    __slots__ = ("_gate", "_hall", "_loop", "_reserve", "claim", "resume_at", "roles")
+    __slots__ = ("_bucket", "_loop", "_owner", "_reserve", "paused_until", "roles", "socket_path")
 
-    def __init__(self, loop: Loop, claim: SocketPath, roles: Roles, limits: Limits, hall: AcceptorOwner) -> None:
-        self.claim = claim
+    def __init__(self, loop: Loop, socket_path: SocketPath, roles: Roles, limits: Limits, owner: AcceptorOwner) -> None:
+        self.socket_path = socket_path
         self.roles = roles
-        self.resume_at = NEVER  # while accepting is paused
+        self.paused_until = NEVER  # while accepting is paused
         self._loop = loop
-        self._hall = hall
-        self._gate = TokenBucket(limits.look_rate, limits.look_burst, loop.time())
+        self._owner = owner
+        self._bucket = TokenBucket(limits.look_rate, limits.look_burst, loop.time())
         self._reserve = _reserve()
         self._attach()
 
-    def resume(self, now: float) -> None:
-        if now < self.resume_at:
+    def accept_again(self, now: float) -> None:
+        if now < self.paused_until:
             return
         if self._reserve < 0:
             self._reserve = _reserve()
-        self.resume_at = NEVER
-        self._loop.add_reader(self.claim.listener.fileno(), self._readable)
+        self.paused_until = NEVER
+        self._loop.add_reader(self.socket_path.listener.fileno(), self._readable)
 
     def renew(self) -> bool:
-        """Make the socket's path anew if it is gone; False: it is there. Raises `SystemRefused`.
+        """Makes the socket's path anew if it is gone; False: it is there. Raises `SystemRefused`.
 
-        The reader moves only with the listener: to be taken off and put back in each turn, as in a storm of signals,
-        would cost it each of its turns.
+        The loop's reader is changed only when the listener is. In a storm of signals this is called at each turn, and
+        a reader that is registered anew each time would never be called.
         """
-        former = self.claim.listener
+        former = self.socket_path.listener
         fd = former.fileno()
         try:
-            return self.claim.renew(shared=self.roles.shared)
+            return self.socket_path.renew(shared=self.roles.shared)
         finally:
-            if self.claim.listener is not former:
+            if self.socket_path.listener is not former:
                 self._attach(former=fd)
 
     def _attach(self, former: int = -1) -> None:
-        """Listens where the claim does now, and no longer at `former`, which is closed."""
-        fds.refuse_rights(self.claim.listener)  # so do those who connect from now on
-        if self.resume_at == NEVER:
+        """Registers the present listener with the loop in the place of `former`, which is closed (-1: none)."""
+        fds.refuse_rights(self.socket_path.listener)  # accepted connections inherit it
+        if self.paused_until == NEVER:
             self._loop.remove_reader(former)
-            self._loop.add_reader(self.claim.listener.fileno(), self._readable)
+            self._loop.add_reader(self.socket_path.listener.fileno(), self._readable)
 
     def close(self) -> None:
-        if self.resume_at == NEVER:
-            self._loop.remove_reader(self.claim.listener.fileno())
-        self.claim.close()
+        if self.paused_until == NEVER:
+            self._loop.remove_reader(self.socket_path.listener.fileno())
+        self.socket_path.close()
         if self._reserve >= 0:
             os.close(self._reserve)
 
     def _readable(self) -> None:
         for _ in range(ACCEPT_TURN):
-            pause = self._gate.pass_one(self._loop.time())
+            pause = self._bucket.pass_one(self._loop.time())
             if pause:
                 self._pause(pause)
                 return
             try:
-                sock, _ = self.claim.listener.accept()
+                sock, _ = self.socket_path.listener.accept()
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -111,22 +111,25 @@ class ControlAcceptor:
             except OSError:
                 fds.close_link(sock)
                 continue
-            self._hall.arrived(sock, peer)
+            self._owner.arrived(sock, peer)
 
     def _pause(self, seconds: float) -> None:
-        self._loop.remove_reader(self.claim.listener.fileno())
-        self.resume_at = self._loop.time() + seconds
-        self._hall.wake_by(self.resume_at)
+        self._loop.remove_reader(self.socket_path.listener.fileno())
+        self.paused_until = self._loop.time() + seconds
+        self._owner.wake_by(self.paused_until)
 
     def _cope(self, problem: OSError) -> None:
-        """No descriptor or no memory: refuse the one who waits, else the listener would be readable for ever."""
-        self._hall.short(problem)
+        """Handles a lack of descriptors or memory: refuses the peer that waits, or pauses.
+
+        Else the listener would stay readable, and the loop would never sleep.
+        """
+        self._owner.short(problem)
         if problem.errno not in _SHORT or self._reserve < 0:
             self._pause(ACCEPT_PAUSE)
             return
         os.close(self._reserve)
         try:
-            sock, _ = self.claim.listener.accept()
+            sock, _ = self.socket_path.listener.accept()
             send_and_close(sock, encode(bye(Busy.code, "the daemon has no file descriptors left")))
         except OSError:
             self._pause(ACCEPT_PAUSE)
@@ -134,7 +137,7 @@ class ControlAcceptor:
 
 
 def _reserve() -> int:
-    """A descriptor to give up when there are no others; -1 when it is too late for that."""
+    """Opens a descriptor that can be closed to accept one more connection; -1 when none is left even for this."""
     try:
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -142,7 +145,7 @@ def _reserve() -> int:
 
 
 def send_and_close(sock: socket.socket, frame: bytes) -> None:
-    """The first bytes of a new connection always fit; if its peer is gone, nobody misses them."""
+    """Sends a frame on a new connection and closes it. The frame always fits; a peer that is gone does not need it."""
     sock.setblocking(False)
     with contextlib.suppress(OSError):
         sock.send(frame, socket.MSG_NOSIGNAL)

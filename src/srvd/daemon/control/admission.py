@@ -1,6 +1,6 @@
-"""How many may be connected, and how fast they may come: seats and a gate.
+"""Limits how many peers are connected, how fast connections are accepted, and how often the log says so.
 
-Counts only; who is refused is told by the server. Pure.
+Counts only: `server.py` refuses. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["ConnectionSlots", "LogLimiter", "TokenBucket"]
 
 
 class ConnectionSlots:
-    """Ordinary seats, so many of them for one uid; and a few that only admins get when those are taken."""
+    """Slots for connections, a limited number for each uid, and a few that are reserved for admins."""
 
     __slots__ = ("_limits", "_of_uid", "_ordinary", "_reserved")
 
@@ -24,7 +24,7 @@ class ConnectionSlots:
         self._reserved = 0
 
     def take(self, peer: Peer) -> str:
-        """The kind of seat that the peer has now, to be given to `free`; "" when there is none."""
+        """Takes a slot for the peer. Returns its kind, which `free` wants back; "" when none is left."""
         limits, taken = self._limits, self._of_uid.get(peer.uid, 0)
         if self._ordinary < limits.connections - limits.reserved and taken < limits.per_uid:
             self._ordinary += 1
@@ -59,7 +59,7 @@ class TokenBucket:
         self._at = now
 
     def pass_one(self, now: float) -> float:
-        """0.0 if one more may come, else the seconds until a quarter of a burst may."""
+        """Returns 0.0 if one more may pass, else the seconds until a quarter of a burst may."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens >= 1:
@@ -69,7 +69,7 @@ class TokenBucket:
 
 
 class LogLimiter:
-    """Lets one thing of a kind through in a minute, so that a peer cannot fill the log."""
+    """Allows one line of a kind and uid each minute, so that a peer cannot fill the log."""
 
     __slots__ = ("_last",)
 

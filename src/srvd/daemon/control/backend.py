@@ -1,7 +1,7 @@
-"""What the control server asks the daemon: orders become events of the core, questions are answered from its view.
+"""The control server's `Backend`: turns orders into events of the core, and answers questions from the core's state.
 
-The control server's `Backend`. Measures nothing itself and changes nothing: facts come from `Measures`, effects from
-the core. Times leave here as Unix seconds.
+Measures nothing and changes nothing itself: figures come from `Measures`, effects from the core. Times in answers are
+Unix seconds.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Measures(Protocol):
     """What is measured of a worker's process."""
 
     def facts(self, worker: WorkerId) -> LaneFacts:
-        """Its scoreboard lanes; all zero when it has none."""
+        """What the worker's lanes on the scoreboard say; all zero when the worker has none."""
 
     def tally(self, worker: WorkerId) -> tuple[int, int]:
-        """Requests it has answered, and how many it is in: the part of the facts that is cheap."""
+        """Counts of requests that the worker has answered, and that it is in: the cheap part of `facts`."""
 
     def rss(self, worker: WorkerId) -> int:
-        """Resident bytes; 0 when it cannot be read."""
+        """Resident memory in bytes; 0 when it cannot be read."""
 
 
 class Configs(Protocol):
-    """The configuration in force, and all that somebody serves with."""
+    """The configuration in force, and each that a generation still serves with."""
 
     @property
     def config(self) -> Config: ...
@@ -54,18 +54,18 @@ class Configs(Protocol):
 
 
 class DaemonBackend:
-    """One instance for the life of the daemon. `send` hands an event to the core and returns the actions' answer."""
+    """Answers for one daemon, over all its programs. `send` hands an event to the core, which calls `answered`."""
 
     def __init__(
         self,
-        house: SupervisorState,
+        state: SupervisorState,
         measures: Measures,
         send: Callable[[Event], None],
         configs: Configs,
         described: Callable[[], list[Map]],
         dumps: Dumps,
     ) -> None:
-        self._house = house
+        self._state = state
         self._measures = measures
         self._send = send
         self._configs = configs
@@ -78,18 +78,18 @@ class DaemonBackend:
     # -- orders ---------------------------------------------------------------------------------------------------
 
     def order(self, method: str, args: Map, peer: Peer) -> int:
-        """The operation that was opened, joined or (op.cancel) meant. Raises `SrvdError` when nothing will be done."""
+        """Returns the operation that the order opened, joined, or (op.cancel) names. Raises `SrvdError`: refused."""
         actor = Actor(peer.uid, peer.pid, peer.name)
         if method == "op.cancel":
             return self._ask(CancelAsked(self._next_ticket(), OpId(args["id"]), actor))
         return self.submit(self._order(method, args), actor)
 
     def submit(self, order: Order, actor: Actor) -> int:
-        """The same for an order that did not come over the socket (a signal)."""
+        """Does the same as `order`, for an order that came by a signal."""
         return self._ask(Ordered(self._next_ticket(), order, actor))
 
     def answered(self, answer: Opened | Refused) -> None:
-        """The core has answered the order that is being sent."""
+        """Takes the core's answer to the order that is being sent."""
         self._answers.append(answer)
 
     def _next_ticket(self) -> int:
@@ -120,7 +120,7 @@ class DaemonBackend:
             case Kind.SCALE:
                 delta = args.get("delta")
                 size = args["size"] if args.get("size") is not None else delta or 0
-                busy = tuple(str(w.id) for w in self._house.pools[pool].workers() if self._measures.facts(w.id).busy)
+                busy = tuple(str(w.id) for w in self._state.pools[pool].workers() if self._measures.facts(w.id).busy)
                 return order._replace(size=size, relative=delta is not None, reset=args.get("reset", False), busy=busy)
             case Kind.RELOAD:
                 return order._replace(wait_bake=args.get("bake", False))
@@ -138,8 +138,8 @@ class DaemonBackend:
                 return order
 
     def _pool(self, name: str) -> Pool:
-        """The named pool, or the only one."""
-        pools = self._house.pools
+        """Returns the named pool, or the only one. Raises `BadArgs`, `NoSuchPool`."""
+        pools = self._state.pools
         if not name and len(pools) == 1:
             return next(iter(pools.values()))
         known = ", ".join(pools) or "none"
@@ -150,7 +150,7 @@ class DaemonBackend:
         return pools[name]
 
     def _find_worker(self, name: str) -> tuple[Pool, Worker]:
-        for pool in self._house.pools.values():
+        for pool in self._state.pools.values():
             for worker in pool.workers():
                 if name in (str(worker.id), f"{pool.name}/{worker.id.generation}.{worker.id.serial}", str(worker.pid)):
                     return pool, worker
@@ -174,7 +174,7 @@ class DaemonBackend:
             case "why":
                 return self._why(args)
             case "op.list":
-                return {"schema": 1, "operations": [self._operation_map(op) for op in self._house.open_operations]}
+                return {"schema": 1, "operations": [self._operation_map(op) for op in self._state.open_operations]}
             case "op.show" | "op.wait":
                 return {"schema": 1, **self.operation(args["id"])}
             case "history":
@@ -185,14 +185,14 @@ class DaemonBackend:
                 raise UnknownMethod(f"the daemon does not know {method!r}")
 
     def _made_from(self) -> dict[str, Config]:
-        """The configuration that each pool serves with: a reload of one pool leaves the others as they are."""
+        """Maps each pool to the configuration it serves with: a reload of one pool leaves those of others in force."""
         configs = self._configs.configs
-        sources = {name: pool.source for name, pool in self._house.pools.items()}
+        sources = {name: pool.source for name, pool in self._state.pools.items()}
         return {name: configs[one.revision] for name, one in sources.items() if one and one.revision in configs}
 
-    def who_is_left(self) -> str:
-        """Which workers have not left yet although they were told to, and what holds them up; "" for nobody."""
-        found = [one for pool in self._house.pools.values() for one in pool.workers() if one.phase is Phase.DRAINING]
+    def still_draining(self) -> str:
+        """Names the workers that drain, with the requests that hold them up; "" when none drains."""
+        found = [one for pool in self._state.pools.values() for one in pool.workers() if one.phase is Phase.DRAINING]
         named = []
         for worker in found[:3]:
             facts = self._measures.facts(worker.id)
@@ -211,11 +211,11 @@ class DaemonBackend:
     def _subjects(self, args: Map) -> list[Subject]:
         wanted = args.get("worker", "")
         if not wanted:
-            pools = [self._pool(args["pool"])] if args.get("pool") else self._house.pools.values()
+            pools = [self._pool(args["pool"])] if args.get("pool") else self._state.pools.values()
             return self._dumps.subjects(pools)
         if "@" not in wanted:
             return [self._dumps.worker(self._find_worker(wanted)[1])]
-        for pool in self._house.pools.values():
+        for pool in self._state.pools.values():
             for generation in pool.generations.values():
                 if str(generation.id) == wanted:
                     return [self._dumps.zygote(generation)]
@@ -231,22 +231,22 @@ class DaemonBackend:
         }
 
     def _status(self) -> Map:
-        house, now = self._house, time.monotonic()
+        state, now = self._state, time.monotonic()
         pools = []
-        for pool in house.pools.values():
-            entry = view.pool_map(house, pool)
+        for pool in state.pools.values():
+            entry = view.pool_map(state, pool)
             entry["workers"] = [self._brief_worker(worker, now) for worker in view.workers(pool)]
             entry["requests"] = pool.answered + sum(worker["requests"] for worker in entry["workers"])
             pools.append(entry)
-        state = "stopping" if house.stop is not None else "running" if house.started else "starting"
-        daemon = {**self._daemon(), "state": state}
+        stage = "stopping" if state.stop is not None else "running" if state.started else "starting"
+        daemon = {**self._daemon(), "state": stage}
         del daemon["schema"]
         return {
             "schema": 1,
             "daemon": daemon,
             "pools": pools,
             "listeners": [self._listener(entry) for entry in self._described()],
-            "operations": [_brief(self._operation_map(op)) for op in house.open_operations],
+            "operations": [_brief(self._operation_map(op)) for op in state.open_operations],
             "notices": self._notices(),
         }
 
@@ -256,11 +256,11 @@ class DaemonBackend:
         return {**entry, "scheme": "https" if tls else "http", "certificate_expires_at": until or None}
 
     def _notices(self) -> list[Map]:
-        """What is worth a look although the pools serve, as `text`; `at` for what happened at a time."""
-        serving = [pool.source for pool in self._house.pools.values() if pool.source is not None and not pool.removed]
-        texts = view.notices(self._house) + _without_folder(serving)
+        """Returns what an operator should look at although the pools serve: `text`, and `at` if it has a time."""
+        serving = [pool.source for pool in self._state.pools.values() if pool.source is not None and not pool.removed]
+        texts = view.notices(self._state) + _without_folder(serving)
         found: list[Map] = [{"text": text, "at": None} for text in texts]
-        failed = view.last_failed(self._house)
+        failed = view.last_failed(self._state)
         if failed is not None and failed.fault is not None and failed.ended is not None:
             summary = self._operation_map(failed)["summary"]
             text = f"operation {failed.id} ({summary}) failed: {failed.fault.message.partition(chr(10))[0]}"
@@ -287,13 +287,13 @@ class DaemonBackend:
         }
 
     def _workers(self, args: Map) -> Map:
-        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
         found = [worker for pool in pools for worker in view.workers(pool)]
         page = found[args["offset"] : args["offset"] + args["limit"]]
         return {"schema": 1, "workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
 
     def _why(self, args: Map) -> Map:
-        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._house.pools.values())
+        pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
         deaths = [death for pool in pools for death in pool.deaths if not certificates.is_departure(death)]
         if args["all"] or args.get("worker"):
             deaths += [
@@ -305,7 +305,7 @@ class DaemonBackend:
         if wanted:
             deaths = [death for death in deaths if wanted in _names(death)]
             if not deaths and "@" not in wanted:
-                self._find_worker(wanted)  # it lives, then, or there is none of that name
+                self._find_worker(wanted)  # raises if no worker of that name lives either
         deaths.sort(key=lambda death: death.at, reverse=True)
         shown = [view.death_map(death) for death in deaths[: args["limit"]]]
         for entry in shown:
@@ -314,12 +314,12 @@ class DaemonBackend:
         return {"schema": 1, "notices": notices, "deaths": shown}
 
     def _history(self, args: Map) -> Map:
-        ended = [op for op in reversed(self._house.operations.values()) if op.state.ended]
+        ended = [op for op in reversed(self._state.operations.values()) if op.state.ended]
         page = ended[args["offset"] : args["offset"] + args["limit"]]
         return {"schema": 1, "operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
 
     def _operation(self, op: int) -> Operation:
-        found = self._house.operations.get(OpId(op))
+        found = self._state.operations.get(OpId(op))
         if found is None:
             raise NoSuchOperation(f"there is no operation {op}", hint="srvctl op list, srvctl history")
         return found
@@ -331,7 +331,7 @@ class DaemonBackend:
         for step in entry["timeline"]:
             step["at"] = _unix(step["at"])
         if op.order.kind is Kind.ROLLBACK and op.state is OpState.DONE:
-            sources = {name: pool.source for name, pool in self._house.pools.items()}
+            sources = {name: pool.source for name, pool in self._state.pools.items()}
             serving = [one for name, part in op.rollouts.items()
                        if (one := sources.get(name)) is not None and one.id.number == part.generation]  # fmt: skip
             entry["warnings"] += _without_folder(serving)
@@ -339,7 +339,7 @@ class DaemonBackend:
 
 
 def _without_folder(generations: Iterable[Generation]) -> list[str]:
-    """Which of these lack what they have not read yet: their release has been deleted."""
+    """Returns a sentence for each generation whose folder was deleted: files it has not read yet are missing."""
     return [
         f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
         "(`srvctl reload` loads what is there)"
@@ -353,13 +353,13 @@ def _is_gone(folder: str) -> bool:
         os.stat(folder)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except OSError:  # it may be out of the daemon's sight
+    except OSError:  # the daemon's user may not look there
         pass
     return False
 
 
 def _names(death: DeathRecord) -> tuple[str, ...]:
-    """What it can be asked for by."""
+    """The names by which `srvctl why` finds this death."""
     pool, generation, serial = death.worker
     if not serial:
         return (str(GenerationId(pool, generation)),)
@@ -367,7 +367,7 @@ def _names(death: DeathRecord) -> tuple[str, ...]:
 
 
 def _brief(entry: Mapping[str, Any]) -> Map:
-    """Without what makes a list of two hundred too long for one answer."""
+    """Leaves out timeline and traceback: a list of two hundred operations has to fit into one answer."""
     brief = {name: value for name, value in entry.items() if name != "timeline"}
     if brief["error"] is not None:
         detail = {name: value for name, value in brief["error"]["detail"].items() if name != "traceback"}
@@ -376,5 +376,5 @@ def _brief(entry: Mapping[str, Any]) -> Map:
 
 
 def _unix(monotonic: float) -> float:
-    """The wall clock's time of a monotonic one, as the clock stands now."""
+    """Converts a time of the monotonic clock to Unix seconds, by what the wall clock says now."""
     return round(time.time() - time.monotonic() + monotonic, 3)

@@ -1,6 +1,6 @@
 """One timer for all deadlines of the control socket.
 
-Knows none of them: it wakes its owner, which looks.
+Knows no deadline: it calls its owner, which looks for those that have passed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NEVER = math.inf
 
 
 class Clock:
-    """One timer of the loop: the earliest moment that anyone asked for."""
+    """One timer of the loop, set to the earliest moment that was asked for."""
 
     __slots__ = ("_at", "_callback", "_loop", "_timer")
 
@@ -32,7 +32,7 @@ class Clock:
             return
         self.stop()
         self._at = due
-        self._timer = self._loop.call_at(due, self._ring)
+        self._timer = self._loop.call_at(due, self._fire)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -40,7 +40,7 @@ class Clock:
         self._timer = None
         self._at = NEVER
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         self._timer = None
         self._at = NEVER
         self._callback()

@@ -1,6 +1,6 @@
-"""One control connection as a stream: bytes in to maps, frames out, each with its bound and its time.
+"""One control connection as a stream: reads maps, sends frames, both within bounds of size and time.
 
-Understands no message; what a map means is the desk's, whether the connection may stay is the server's.
+Understands no message: `requests.py` reads the maps, and `server.py` decides whether the connection may stay.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ __all__ = ["ControlConnection"]
 
 CHUNK = 64 << 10
 TURN = 16
-"""Requests of one peer that are answered before others, and the supervisor, have their turn."""
+"""Requests of one peer that are answered before other peers, and the supervisor, have their turn."""
 
 HIGH = 256 << 10
-"""Bytes waiting to be read by a peer from which on it gets no more answers until it reads."""
+"""Bytes of unread answers; a peer that lets more wait gets no further answer until it reads."""
 
 
 class Owner(Protocol):
-    """Whom a link tells what happened to it."""
+    """What a connection reports its events to: the server."""
 
-    def received(self, link: ControlConnection, message: Mapping[str, Any]) -> None: ...
-    def garbled(self, link: ControlConnection, problem: BadFrame) -> None: ...
-    def drained(self, link: ControlConnection) -> None: ...
-    def changed(self, link: ControlConnection) -> None: ...
-    def closed(self, link: ControlConnection) -> None: ...
+    def received(self, connection: ControlConnection, message: Mapping[str, Any]) -> None: ...
+    def garbled(self, connection: ControlConnection, problem: BadFrame) -> None: ...
+    def drained(self, connection: ControlConnection) -> None: ...
+    def changed(self, connection: ControlConnection) -> None: ...
+    def closed(self, connection: ControlConnection) -> None: ...
 
 
 class ControlConnection:
-    """One peer's connection, until `end()`."""
+    """The connection of one peer, until `end()`."""
 
-    __slots__ = ("_active_at", "_decoder", "_frame_at", "_loop", "_outbox", "_owner", "_state", "peer", "sock")
+    __slots__ = ("_active_at", "_decoder", "_frame_at", "_loop", "_owner", "_send_queue", "_state", "peer", "sock")
 
     def __init__(self, loop: Loop, sock: socket.socket, peer: Peer, owner: Owner) -> None:
         self.peer = peer
@@ -49,57 +49,57 @@ class ControlConnection:
         self._loop = loop
         self._owner = owner
         self._decoder = Decoder()
-        self._outbox = SendQueue(loop, sock, self._drained)
+        self._send_queue = SendQueue(loop, sock, self._drained)
         self._frame_at = math.inf  # first byte of an unfinished frame
         self._active_at = loop.time()  # the latest request or answer
         self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"
         loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message. Raises `BadFrame` when it is longer than an answer may be; then nothing was sent."""
+        """Sends a message. Raises `BadFrame`, and sends nothing, when it is longer than an answer may be."""
         self._active_at = self._loop.time()
         self.send_frame(encode(message))
 
     def send_frame(self, frame: bytes) -> None:
         if self._state in ("leaving", "ended"):
             return
-        if not self._outbox.put(frame):
+        if not self._send_queue.put(frame):
             self.end()
-        elif self._outbox:
+        elif self._send_queue:
             self._owner.changed(self)
 
     @property
     def has_room(self) -> bool:
         """Whether the peer reads what it is sent."""
-        return len(self._outbox) <= HIGH
+        return len(self._send_queue) <= HIGH
 
     def due(self, limits: Limits, *, engaged: bool) -> float:
-        """When it will have taken too long, if nothing happens; `engaged`: it waits or watches, so may be idle."""
+        """Returns when the peer will be overdue if nothing happens; `engaged`: it waits or watches, so may be idle."""
         return min(self._dues(limits, engaged=engaged).values())
 
     def overdue(self, now: float, limits: Limits, *, engaged: bool) -> str:
-        """For what it took too long: "frame" to end one, "stall" to read, "idle" to ask; "" for nothing."""
+        """Returns what the peer is late with: "frame" (to end one), "stall" (to read), "idle" (to ask); "": nothing."""
         return next((what for what, due in self._dues(limits, engaged=engaged).items() if due <= now), "")
 
     def _dues(self, limits: Limits, *, engaged: bool) -> dict[str, float]:
         return {
             "frame": self._frame_at + limits.frame,
-            "stall": self._outbox.stalled_at + limits.stall,
+            "stall": self._send_queue.stalled_at + limits.stall,
             "idle": math.inf if engaged or self._state == "full" else self._active_at + limits.idle,
         }
 
     def finish(self) -> None:
-        """End when what waits has been sent; nothing more is read or sent."""
+        """Ends the connection once the waiting frames are sent; reads nothing more, and accepts no further frame."""
         if self._state in ("leaving", "ended"):
             return
         self._stop_reading()
         self._state = "leaving"
         self._frame_at = math.inf
-        if not self._outbox:
+        if not self._send_queue:
             self.end()
 
     def end(self) -> None:
-        """Close the connection, whatever waits."""
+        """Closes the connection at once; frames that wait are lost."""
         if self._state == "ended":
             return
         self._release()
@@ -107,13 +107,13 @@ class ControlConnection:
         self._owner.closed(self)
 
     def abandon(self) -> int:
-        """Give the open descriptor away: the process's end will be the connection's."""
+        """Returns the open descriptor, which closes when the process ends."""
         self._release()
         return self.sock.detach()
 
     def _release(self) -> None:
         self._stop_reading()
-        self._outbox.stop()
+        self._send_queue.stop()
         self._state = "ended"
 
     def _stop_reading(self) -> None:
@@ -135,9 +135,9 @@ class ControlConnection:
         self._work()
 
     def _work(self) -> None:
-        """Answer what was asked, a few requests at a time, and only to a peer that reads its answers.
+        """Answers waiting requests, a few at a time, and only while the peer reads its answers.
 
-        What is not answered yet stays in the decoder as bytes, and nothing more is read: a map is many times as large.
+        Requests that are not answered yet stay in the decoder as bytes, since a map is many times as large.
         """
         answered = False
         for _ in range(TURN):
@@ -166,7 +166,7 @@ class ControlConnection:
         self._owner.changed(self)
 
     def _read_on(self, *, answered: bool) -> None:
-        """Every whole frame is answered: wait for more. A frame's time runs from its first byte."""
+        """Waits for more frames, now that all are answered. A frame's time runs from its first byte."""
         if self._state == "full":
             self._loop.add_reader(self.sock.fileno(), self._readable)
         self._state = "reading"
@@ -182,7 +182,7 @@ class ControlConnection:
 
     def _drained(self) -> None:
         if self._state == "leaving":
-            if not self._outbox:
+            if not self._send_queue:
                 self.end()
             return
         self._owner.drained(self)

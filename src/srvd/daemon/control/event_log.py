@@ -1,6 +1,6 @@
-"""The last events, numbered: what a watcher that asks late, or reads slowly, can still get.
+"""The last events, numbered, for subscribers that come late or read slowly.
 
-Knows no watcher and no socket. Pure.
+Knows no subscriber and no socket. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from srvd.record import Record
 from srvd.wire.codec import encode
 from srvd.wire.messages import event
 
-__all__ = ["Entry", "EventLog", "Events"]
+__all__ = ["Entry", "EventLog", "EventLogState"]
 
 MOST_EVENTS = 1000
 MOST_BYTES = 4 << 20
@@ -20,18 +20,18 @@ MOST_BYTES = 4 << 20
 
 class Entry(Record):
     topic: str
-    frame: bytes  # spelled once, however many watch
+    frame: bytes  # encoded once for all subscribers
 
 
-class Events(Record):
-    """The ring as it is handed over: the entries up to `newest`, without a gap."""
+class EventLogState(Record):
+    """The log as it is saved: the entries up to `newest`, without a gap."""
 
     newest: int
     entries: tuple[Entry, ...]
 
 
 class EventLog:
-    """Events from `oldest` to `newest`, without a gap; sequence numbers count from 1."""
+    """EventLogState from `oldest` to `newest`, without a gap; sequence numbers count from 1."""
 
     __slots__ = ("_entries", "_size", "newest", "oldest")
 
@@ -42,7 +42,7 @@ class EventLog:
         self.newest = 0
 
     def add(self, at: float, topic: str, data: Mapping[str, Any]) -> None:
-        """Keep one more event, and forget the oldest beyond the bounds. Raises `BadFrame` when it cannot be spelled.
+        """Appends an event, and drops the oldest beyond the bounds. Raises `BadFrame` when it cannot be encoded.
 
         `at`: Unix time in seconds.
         """
@@ -54,23 +54,23 @@ class EventLog:
             self._size -= len(self._entries.pop(self.oldest).frame)
             self.oldest += 1
 
-    def carry(self) -> Events:
-        """What another program needs to go on with the same events and numbers."""
-        return Events(self.newest, tuple(self._entries.values()))
+    def save(self) -> EventLogState:
+        """Returns what the next program needs to go on with the same events and numbers."""
+        return EventLogState(self.newest, tuple(self._entries.values()))
 
-    def resume(self, events: Events) -> None:
-        """Go on with what `carry` told."""
+    def restore(self, events: EventLogState) -> None:
+        """Takes what `save` returned."""
         self.newest = events.newest
         self.oldest = events.newest - len(events.entries) + 1
         self._entries = dict(enumerate(events.entries, self.oldest))
         self._size = sum(len(entry.frame) for entry in events.entries)
 
     def __getitem__(self, seq: int) -> Entry:
-        """The event with this number, from `oldest` to `newest`."""
+        """Returns the event with this number, from `oldest` to `newest`."""
         return self._entries[seq]
 
     def last_of(self, topics: frozenset[str]) -> int:
-        """The number of the newest event of one of these topics (of any when empty); 0 when there is none."""
+        """Returns the number of the newest event of these topics (empty: of all); 0 when there is none."""
         for seq in range(self.newest, self.oldest - 1, -1):
             if not topics or self._entries[seq].topic in topics:
                 return seq

@@ -1,6 +1,6 @@
-"""Remembers orders by the key their asker gave them: asked twice, done once, answered alike.
+"""Remembers orders by the key that the peer gave them: an order that comes twice is carried out once.
 
-Bounded for each uid and over all; what was forgotten is done anew. Pure.
+Bounded for each uid and in all; an order that was forgotten is carried out again. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST = 256
 
 
 class Remembered:
-    """One order that was accepted."""
+    """An order that was accepted."""
 
     __slots__ = ("args", "method", "op", "outcome")
 
@@ -28,11 +28,11 @@ class Remembered:
         self.method = method
         self.args = _essence(args)
         self.op = op
-        self.outcome: dict[str, Any] | None = None  # the reply, once the operation has ended; its id is the asker's
+        self.outcome: dict[str, Any] | None = None  # the reply without its id, once the operation has ended
 
 
 class SavedKey(Record):
-    """One of them as it is handed over. The outcome is told anew from its operation."""
+    """A remembered order as it is saved. Its outcome is found again by its operation."""
 
     uid: int
     key: str
@@ -48,7 +48,7 @@ class IdempotencyKeys:
         self._entries: dict[tuple[int, str], Remembered] = {}  # the longest unused first
 
     def find(self, uid: int, key: str, method: str, args: Mapping[str, Any]) -> Remembered | None:
-        """What this user asked for under this key. Raises `Conflict` when that was something else."""
+        """Returns the order that this user gave with this key, or None. Raises `Conflict`: it was another order."""
         entry = self._entries.pop((uid, key), None) if key else None
         if entry is None:
             return None
@@ -68,16 +68,16 @@ class IdempotencyKeys:
         elif len(self._entries) > MOST:
             del self._entries[next(iter(self._entries))]
 
-    def carry(self) -> tuple[SavedKey, ...]:
-        """What another program needs to know the same orders again."""
+    def save(self) -> tuple[SavedKey, ...]:
+        """Returns what the next program needs to recognize the same orders."""
         return tuple(
             SavedKey(uid, key, entry.method, msgpack.packb(entry.args), entry.op)
             for (uid, key), entry in self._entries.items()
         )
 
-    def resume(self, kept: Sequence[SavedKey], outcome: Callable[[str, int], dict[str, Any] | None]) -> None:
-        """Go on with what `carry` told; `outcome` is the reply to a method whose operation has ended, else None."""
-        for uid, key, method, args, op in kept:
+    def restore(self, saved: Sequence[SavedKey], outcome: Callable[[str, int], dict[str, Any] | None]) -> None:
+        """Takes what `save` returned; `outcome` gives the reply to an operation that has ended, else None."""
+        for uid, key, method, args, op in saved:
             entry = self._entries[uid, key] = Remembered(method, msgpack.unpackb(args), op)
             entry.outcome = outcome(method, op)
 
@@ -86,5 +86,5 @@ class IdempotencyKeys:
 
 
 def _essence(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether the asker waits makes no other request."""
+    """The arguments without `wait`: the same order, waited for or not, is one order."""
     return {name: value for name, value in args.items() if name != "wait"}

@@ -1,6 +1,6 @@
-"""Bounds of the control socket: what its peers may take of the daemon.
+"""Bounds of the control socket: how much of the daemon its peers may use.
 
-Holds nothing to them: acceptor, admission and connection do.
+Enforces none: acceptor, admission and connection do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Limits(Record):
     frame: float = 5.0  # from a frame's first byte to its last
     idle: float = 60.0  # without a request, unless watching or waiting
     stall: float = 30.0  # without the peer reading, while something waits for it
-    accept_rate: float = 200.0  # connections a second of those below admin that get a seat
+    accept_rate: float = 200.0  # connections a second of those below admin that get a slot
     accept_burst: int = 64
-    look_rate: float = 3000.0  # and of all that are looked at: a full backlog, 128, is an admin's longest queue
-    look_burst: int = 128
+    look_rate: float = 3000.0  # connections a second that are accepted at all
+    look_burst: int = 128  # the backlog: an admin waits behind as many at most

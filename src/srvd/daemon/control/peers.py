@@ -1,6 +1,6 @@
-"""Who is at the other end of a control connection, and which role that gives.
+"""The user at the other end of a control connection, and the role of that user.
 
-Decides by uid and groups, which the kernel vouches for; a pid is only ever written to the log.
+Decides by uid and groups, which the kernel vouches for; the pid is only written to the log.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Roles(Record):
     users: dict[int, str]
     groups: dict[int, str]
     own_uid: int
-    unknown: bool = False  # the overflow uid is nobody's here, and stands for strangers alone
+    unknown: bool = False  # the overflow uid is no user's here, and stands for users the kernel cannot name
 
     @classmethod
     def resolve(cls, roles: Mapping[str, Sequence[str]], own_uid: int) -> Roles:
-        """The roles of the setting `roles`: names or numbers of users, with % of groups. Root and `own_uid` are admin.
+        """Reads the setting `roles`: names or numbers of users, or of groups after a %. Root and `own_uid` are admin.
 
         Asks the user database, which may be a network service: at start and reload only. Raises `ConfigInvalid` for
-        a name that nobody has, and for the overflow uid or gid where it is nobody's.
+        a name that does not exist, and for the overflow uid or gid where it is no user's or group's.
         """
         users: dict[int, str] = {}
         groups: dict[int, str] = {}
-        for role in ROLES:  # in rising order: who is named twice has the higher one
+        for role in ROLES:  # in rising order: a user named twice gets the higher role
             for member in roles.get(role, ()):
                 if member.startswith("%"):
                     groups[_gid(member[1:])] = role
@@ -77,29 +77,29 @@ class Roles(Record):
 
     @property
     def shared(self) -> bool:
-        """Whether anyone but root and the daemon's own user may connect."""
+        """Whether users besides root and the daemon's own may connect."""
         return bool(self.groups) or bool(self.users.keys() - {0, self.own_uid})
 
 
 def identify(sock: socket.socket, roles: Roles) -> Peer:
-    """Who connected. Raises `OSError` when the kernel does not tell."""
+    """Returns the peer of a connection. Raises `OSError` when the kernel does not name it."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     role = roles.of(uid, [gid, *(_groups(sock) if roles.groups else ())])
     return Peer(uid, gid, pid, _user_name(uid) + _behind(uid, pid) if role else f"uid {uid}", role)
 
 
 def _behind(uid: int, pid: int) -> str:
-    """Who became root: with sudo everybody is root, and a history should say who it was. Decides nothing."""
+    """The login name behind root, as " (for alice)": sudo makes every admin root. For the history; decides nothing."""
     login = procfs.login(pid) if uid == 0 and pid else ""
     try:
         person = pwd.getpwuid(int(login)) if login.isdecimal() else pwd.getpwnam(login)
-    except KeyError:  # "" is nobody's name
+    except KeyError:  # also for ""
         return ""
     return f" (for {person.pw_name})" if person.pw_uid else ""
 
 
 def _groups(sock: socket.socket) -> list[int]:
-    """The supplementary groups the peer had when it connected; none when it has more than 256: never too many."""
+    """Returns the peer's supplementary groups when it connected; none if it has more than 256: too few is safe."""
     try:
         packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_OPTION)
     except OSError:
@@ -108,7 +108,7 @@ def _groups(sock: socket.socket) -> list[int]:
 
 
 def _user_name(uid: int) -> str:
-    """For the log. Asked only for those with a role: a stranger cannot make the daemon wait for a directory service."""
+    """The name for the log. Asked only for a peer with a role: no other may make the daemon wait for a directory."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

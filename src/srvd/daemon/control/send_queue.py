@@ -1,6 +1,6 @@
 """Frames that wait until a peer of the control socket reads them.
 
-Knows no request: whoever answers gives whole frames.
+Knows no request: it is given whole frames.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["MOST_WAITING", "SendQueue"]
 
 
 MOST_WAITING = 8 << 20
-"""Bytes waiting to be read by a peer that end its connection; two largest answers fit."""
+"""Bytes of unread frames at which the connection is closed; two of the largest answers fit."""
 
 
 class SendQueue:
-    """Frames on their way to one peer. Never blocks; holds what the kernel does not take yet."""
+    """Frames on their way to one peer. Never blocks: keeps what the kernel does not take yet."""
 
     __slots__ = ("_drained", "_loop", "_sock", "_waiting", "stalled_at")
 
@@ -34,7 +34,7 @@ class SendQueue:
         return len(self._waiting)
 
     def put(self, frame: bytes) -> bool:
-        """Send it, now or when the peer reads. False: the peer is gone, or lets far too much wait."""
+        """Sends the frame now, or when the peer reads. False: the peer is gone, or `MOST_WAITING` is exceeded."""
         if self._waiting:
             self._waiting += frame
             return len(self._waiting) <= MOST_WAITING
@@ -56,7 +56,7 @@ class SendQueue:
         except BlockingIOError:
             return
         except OSError:
-            sent = len(self._waiting)  # the reader finds the end of file, and what waits will never be read
+            sent = len(self._waiting)  # the peer is gone and reads no more; the reader will find the end of file
         del self._waiting[:sent]
         if self._waiting:
             self.stalled_at = self._loop.time()
@@ -65,7 +65,7 @@ class SendQueue:
         self._drained()
 
     def stop(self) -> None:
-        """Forget what waits."""
+        """Drops the waiting frames."""
         if self.stalled_at != math.inf:
             self._loop.remove_writer(self._sock.fileno())
         self.stalled_at = math.inf

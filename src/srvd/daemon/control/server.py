@@ -1,7 +1,7 @@
-"""The control socket's server: who may connect, for how long, and the way between connections and the desk.
+"""The control socket's server: admits peers, ends connections that are late, and hands requests to their handler.
 
-Does not know what a request means (requests.py) nor what becomes of it (the backend's). Raw non-blocking sockets on
-the daemon's loop; one timer, and only while something is to time: an idle daemon is not woken.
+Does not know what a request means (requests.py), nor what becomes of it (backend.py). Raw non-blocking sockets on the
+daemon's loop, and one timer, which is set only while there is a deadline: an idle daemon is not woken.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from srvd.daemon.control.clock import NEVER, Clock
 from srvd.daemon.control.connection import ControlConnection
 from srvd.daemon.control.limits import Limits
 from srvd.daemon.control.peers import Peer, Roles, identify
-from srvd.daemon.control.requests import Backend, Log, Memory, RequestHandler
-from srvd.daemon.control.socket_path import Held, SocketPath
+from srvd.daemon.control.requests import Backend, Log, RequestHandler, RequestsState
+from srvd.daemon.control.socket_path import SocketPath, SocketPathState
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
@@ -37,8 +37,8 @@ class ControlState(Record):
     """The control socket as it is handed over."""
 
     instance: str
-    held: Held
-    memory: Memory
+    held: SocketPathState
+    memory: RequestsState
 
 
 class ControlServer:
@@ -51,184 +51,186 @@ class ControlServer:
             PROTOCOL, __version__, name, f"{os.getpid()}-{os.urandom(4).hex()}", os.getpid(), ""
         )
         self._limits = limits or Limits()
-        self._desk = RequestHandler(backend, log, self._limits.waits)
-        self._door: ControlAcceptor | None = None
-        self._links: dict[ControlConnection, str] = {}  # with the kind of its seat
-        self._seats = ConnectionSlots(self._limits)
-        self._gate = TokenBucket(self._limits.accept_rate, self._limits.accept_burst, loop.time())
+        self._requests = RequestHandler(backend, log, self._limits.waits)
+        self._acceptor: ControlAcceptor | None = None
+        self._connections: dict[ControlConnection, str] = {}  # with the kind of its slot
+        self._slots = ConnectionSlots(self._limits)
+        self._bucket = TokenBucket(self._limits.accept_rate, self._limits.accept_burst, loop.time())
         self._clock = Clock(loop, self._on_time)
-        self._seldom = LogLimiter()
+        self._log_limiter = LogLimiter()
 
     def open(self, path: str, roles: Mapping[str, Sequence[str]]) -> None:
-        """Claim the path and begin to serve. Raises `SystemRefused` and `ConfigInvalid`, leaving nothing behind."""
+        """Makes the socket and serves it. Raises `SystemRefused` and `ConfigInvalid`, and leaves nothing behind."""
         granted = Roles.resolve(roles, os.geteuid())
         self.serve(SocketPath.open(path, shared=granted.shared), granted)
 
-    def serve(self, claim: SocketPath, roles: Roles) -> None:
-        """Begin to serve a path that was claimed before."""
-        self._door = ControlAcceptor(self._loop, claim, roles, self._limits, self)
+    def serve(self, socket_path: SocketPath, roles: Roles) -> None:
+        """Serves a socket that was made before."""
+        self._acceptor = ControlAcceptor(self._loop, socket_path, roles, self._limits, self)
 
-    def carry(self, kept: FdTable) -> ControlState:
-        """What another program needs to serve the same path as the same instance. Connections are not carried."""
-        return ControlState(self._hello.instance, self._opened().claim.carry(kept), self._desk.carry())
+    def save(self, table: FdTable) -> ControlState:
+        """Returns what the next program needs to serve the same path as the same instance. Connections are ended."""
+        return ControlState(self._hello.instance, self._opened().socket_path.save(table), self._requests.save())
 
-    def resume(self, carried: ControlState, roles: Roles, kept: FdTable) -> None:
-        """Serve what `carry` told of. Raises `Unsupported`, `OSError`."""
-        self._hello = self._hello._replace(instance=carried.instance)
-        self._desk.resume(carried.memory)
-        self.serve(SocketPath.resume(carried.held, kept), roles)
+    def restore(self, saved: ControlState, roles: Roles, table: FdTable) -> None:
+        """Serves what `save` returned. Raises `Unsupported`, `OSError`."""
+        self._hello = self._hello._replace(instance=saved.instance)
+        self._requests.restore(saved.memory)
+        self.serve(SocketPath.restore(saved.held, table), roles)
 
     def renew(self) -> str:
-        """Make the path anew if somebody has removed it: the path, or "" if it is there. Raises `SystemRefused`."""
-        return self._opened().claim.path if self._opened().renew() else ""
+        """Makes the path anew if it was removed, and returns it then, else "". Raises `SystemRefused`."""
+        return self._opened().socket_path.path if self._opened().renew() else ""
 
     def dismiss(self, reason: str, message: str) -> None:
-        """Say `bye` to everyone who is connected; the socket stays open, and whoever comes waits in its backlog."""
-        for link in list(self._links):
-            link.send(messages.bye(reason, message))
-            link.end()
+        """Sends `bye` to all peers and closes their connections. The socket stays open, others wait in its backlog."""
+        for connection in list(self._connections):
+            connection.send(messages.bye(reason, message))
+            connection.end()
 
     def permit(self, roles: Mapping[str, Sequence[str]]) -> None:
-        """Take over the roles of a new configuration, also for who is connected. Raises `ConfigInvalid`."""
-        door = self._opened()
-        door.roles = Roles.resolve(roles, os.geteuid())
-        door.claim.share(shared=door.roles.shared)
-        for link in list(self._links):
-            link.peer = link.peer._replace(role=identify(link.sock, door.roles).role)
-            if not link.peer.role:
-                self._dismiss(link, self._no_role(link.peer))
+        """Applies the roles of a new configuration, also to peers that are connected. Raises `ConfigInvalid`."""
+        acceptor = self._opened()
+        acceptor.roles = Roles.resolve(roles, os.geteuid())
+        acceptor.socket_path.share(shared=acceptor.roles.shared)
+        for connection in list(self._connections):
+            connection.peer = connection.peer._replace(role=identify(connection.sock, acceptor.roles).role)
+            if not connection.peer.role:
+                self._dismiss(connection, self._no_role(connection.peer))
 
     def progress(self, op: int, phase: str, done: int = 0, total: int = 0, message: str = "") -> None:
-        """Tell who waits for the operation how far it is."""
-        self._desk.progress(op, phase, done, total, message)
+        """Reports the progress of an operation to the peers that wait for it."""
+        self._requests.progress(op, phase, done, total, message)
 
     def ended(self, op: int) -> None:
-        """The operation has ended, and `Backend.operation` says how: answer who waits for it."""
-        self._desk.settle(op)
-        self._time_links()
+        """Answers the peers that wait for the operation, which has ended; `Backend.operation` says how."""
+        self._requests.settle(op)
+        self._time_connections()
 
     def publish(self, topic: str, data: Mapping[str, Any]) -> None:
-        """Keep an event, and send it to who watches its topic."""
+        """Keeps an event, and sends it to the subscribers of its topic."""
         try:
-            self._desk.watchers.publish(topic, data)
+            self._requests.subscribers.publish(topic, data)
         except SrvdError as problem:
             self._log(Level.ERROR, f"publish an event of {topic}: {problem.message}", {"topic": topic})
 
     def close(self, reason: str) -> list[int]:
-        """Answer who still waits, say `bye` with this reason to everyone, stop listening and give up the path.
+        """Stops listening and removes the path, answers the peers that still wait, and says `bye` to all.
 
-        To be called last, when the daemon has nothing left to do but exit. The descriptors that are returned are left
-        open on purpose: they belong to those who asked for the stop, and their end of file is to be the process's end.
+        Called last, when the daemon has nothing left to do but exit. Returns the descriptors of the peers that ordered
+        the stop. They stay open until the process ends, so that their end of file tells those peers that it has ended.
         """
-        if self._door is not None:
-            self._door.close()
-            self._door = None
-        self._desk.close(reason)
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
+        self._requests.close(reason)
         kept = []
-        for link in list(self._links):
-            link.send(messages.bye(reason, f"srvd {self._hello.name} ends the connection: {reason}"))
-            if link in self._desk.stoppers:
-                kept.append(link.abandon())
-                self.closed(link)
+        for connection in list(self._connections):
+            connection.send(messages.bye(reason, f"srvd {self._hello.name} ends the connection: {reason}"))
+            if connection in self._requests.stoppers:
+                kept.append(connection.abandon())
+                self.closed(connection)
             else:
-                link.end()
+                connection.end()
         self._clock.stop()
         return kept
 
-    # What the door tells.
+    # Reports of the acceptor.
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None:
-        """Give the peer a seat and greet it; or tell it why there is none, without a greeting."""
-        kind = self._seats.take(peer) if peer.role and self._may_enter(peer) else ""
+        """Gives the peer a slot and greets it, or sends `bye` with the reason and no greeting."""
+        kind = self._slots.take(peer) if peer.role and self._may_enter(peer) else ""
         if not kind:
             problem = _full() if peer.role else self._no_role(peer)
-            if self._seldom.may(problem.code, peer.uid, self._loop.time()):
+            if self._log_limiter.may(problem.code, peer.uid, self._loop.time()):
                 self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
             send_and_close(sock, encode(messages.bye(problem.code, problem.message)))
             return
-        link = ControlConnection(self._loop, sock, peer, self)
-        self._links[link] = kind
-        link.send(messages.hello(self._hello._replace(role=peer.role)))
-        self.changed(link)
+        connection = ControlConnection(self._loop, sock, peer, self)
+        self._connections[connection] = kind
+        connection.send(messages.hello(self._hello._replace(role=peer.role)))
+        self.changed(connection)
 
     def _may_enter(self, peer: Peer) -> bool:
-        """Admins wait for nobody; of the others so many a second have a seat."""
-        return peer.role == ADMIN or not self._gate.pass_one(self._loop.time())
+        """Whether the peer may have a slot now: admins always, other roles at a limited rate."""
+        return peer.role == ADMIN or not self._bucket.pass_one(self._loop.time())
 
     def short(self, problem: OSError) -> None:
-        """The kernel could not give us a connection."""
-        if self._seldom.may("short", 0, self._loop.time()):
+        """Logs that the kernel could not give the daemon a connection."""
+        if self._log_limiter.may("short", 0, self._loop.time()):
             self._log(Level.WARNING, f"accept a control connection: {problem.strerror}; it is refused", {})
 
     def wake_by(self, due: float) -> None:
         self._clock.wake_by(due)
 
-    # What a link tells.
+    # What a connection tells.
 
-    def received(self, link: ControlConnection, message: Mapping[str, Any]) -> None:
+    def received(self, connection: ControlConnection, message: Mapping[str, Any]) -> None:
         try:
-            self._desk.receive(link, message, self._loop.time())
+            self._requests.receive(connection, message, self._loop.time())
         except BadFrame as problem:
-            self.garbled(link, problem)
+            self.garbled(connection, problem)
 
-    def garbled(self, link: ControlConnection, problem: BadFrame) -> None:
-        """One error, and the end of that connection, nothing else."""
-        if self._seldom.may("garbled", link.peer.uid, self._loop.time()):
-            text = f"control connection of {link.peer.actor()} closed: {problem.message}"
-            self._log(Level.WARNING, text, _of(link.peer))
-        self._dismiss(link, problem)
+    def garbled(self, connection: ControlConnection, problem: BadFrame) -> None:
+        """Sends one error and ends that connection, nothing else."""
+        if self._log_limiter.may("garbled", connection.peer.uid, self._loop.time()):
+            text = f"control connection of {connection.peer.actor()} closed: {problem.message}"
+            self._log(Level.WARNING, text, _of(connection.peer))
+        self._dismiss(connection, problem)
 
-    def drained(self, link: ControlConnection) -> None:
-        self._desk.watchers.pump(link)
+    def drained(self, connection: ControlConnection) -> None:
+        self._requests.subscribers.pump(connection)
 
-    def changed(self, link: ControlConnection) -> None:
-        if link in self._links:
-            self._clock.wake_by(self._due(link))
+    def changed(self, connection: ControlConnection) -> None:
+        if connection in self._connections:
+            self._clock.wake_by(self._due(connection))
 
-    def closed(self, link: ControlConnection) -> None:
-        kind = self._links.pop(link, "")
+    def closed(self, connection: ControlConnection) -> None:
+        kind = self._connections.pop(connection, "")
         if kind:
-            self._seats.free(link.peer, kind)
-        self._desk.forget(link)
-        if not self._links and (self._door is None or self._door.resume_at == NEVER):
+            self._slots.free(connection.peer, kind)
+        self._requests.forget(connection)
+        if not self._connections and (self._acceptor is None or self._acceptor.paused_until == NEVER):
             self._clock.stop()
 
     # Time.
 
-    def _due(self, link: ControlConnection) -> float:
-        return min(link.due(self._limits, engaged=self._desk.is_engaged(link)), self._desk.due(link))
+    def _due(self, connection: ControlConnection) -> float:
+        return min(
+            connection.due(self._limits, engaged=self._requests.is_engaged(connection)), self._requests.due(connection)
+        )
 
     def _on_time(self) -> None:
         now = self._loop.time()
-        for link in list(self._links):
-            self._desk.expire(link, now)
-            if link in self._links:
-                self._end_if_overdue(link, now)
-        if self._door is not None:
-            self._door.resume(now)
-            self._clock.wake_by(self._door.resume_at)
-        self._time_links()
+        for connection in list(self._connections):
+            self._requests.expire(connection, now)
+            if connection in self._connections:
+                self._end_if_overdue(connection, now)
+        if self._acceptor is not None:
+            self._acceptor.accept_again(now)
+            self._clock.wake_by(self._acceptor.paused_until)
+        self._time_connections()
 
-    def _time_links(self) -> None:
-        self._clock.wake_by(min((self._due(link) for link in self._links), default=NEVER))
+    def _time_connections(self) -> None:
+        self._clock.wake_by(min((self._due(connection) for connection in self._connections), default=NEVER))
 
-    def _end_if_overdue(self, link: ControlConnection, now: float) -> None:
+    def _end_if_overdue(self, connection: ControlConnection, now: float) -> None:
         limits = self._limits
-        match link.overdue(now, limits, engaged=self._desk.is_engaged(link)):
+        match connection.overdue(now, limits, engaged=self._requests.is_engaged(connection)):
             case "frame":
                 self._dismiss(
-                    link, BadFrame(f"read a frame: it did not end within {limits.frame:g} s of its first byte")
+                    connection, BadFrame(f"read a frame: it did not end within {limits.frame:g} s of its first byte")
                 )
             case "stall":
-                link.end()  # whoever reads nothing would not read a farewell
+                connection.end()  # a peer that reads nothing would not read a `bye`
             case "idle":
-                link.send(messages.bye("idle", f"nothing was asked for {limits.idle:g} s"))
-                link.finish()
+                connection.send(messages.bye("idle", f"nothing was asked for {limits.idle:g} s"))
+                connection.finish()
 
-    def _dismiss(self, link: ControlConnection, problem: SrvdError) -> None:
-        link.send(messages.error(0, problem))
-        link.send(messages.bye(problem.code, problem.message))
-        link.finish()
+    def _dismiss(self, connection: ControlConnection, problem: SrvdError) -> None:
+        connection.send(messages.error(0, problem))
+        connection.send(messages.bye(problem.code, problem.message))
+        connection.finish()
 
     def _no_role(self, peer: Peer) -> PermissionRefused:
         if peer.uid == OVERFLOW and self._opened().roles.unknown:
@@ -238,8 +240,8 @@ class ControlServer:
         return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
 
     def _opened(self) -> ControlAcceptor:
-        assert self._door is not None, "the control socket is not open"
-        return self._door
+        assert self._acceptor is not None, "the control socket is not open"
+        return self._acceptor
 
 
 def _full() -> Busy:

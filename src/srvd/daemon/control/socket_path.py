@@ -1,6 +1,6 @@
 """The control socket's place in the file system: its directory, the lock that proves ownership, and the bound socket.
 
-Serves nobody: `server.py` accepts. Never "it exists, so unlink it": only who holds the lock may remove a socket.
+Accepts nothing: `acceptor.py` does. A socket that exists is removed only by the process that holds the lock.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from srvd.linux.socket_files import Access, grant, path_id
 from srvd.record import Record
 from srvd.wire.paths import PATH_LIMIT, lock_path, rundir
 
-__all__ = ["Held", "SocketPath", "answers", "is_ours"]
+__all__ = ["SocketPath", "SocketPathState", "answers", "is_ours"]
 
 BACKLOG = 128
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Held(Record):
-    """A claim as it is handed over: all but its two descriptors."""
+class SocketPathState(Record):
+    """A control socket as it is saved, without its two descriptors."""
 
     path: str
     inode: tuple[int, int] | None
 
 
 class SocketPath:
-    """A path that is ours until `close()`: the listening socket and the lock beside it."""
+    """A path that belongs to this daemon until `close()`: the listening socket and the lock beside it."""
 
     __slots__ = ("_inode", "_lock", "listener", "path")
 
-    def __init__(self, held: Held, listener: socket.socket, lock: int) -> None:
+    def __init__(self, held: SocketPathState, listener: socket.socket, lock: int) -> None:
         self.path = held.path
         self.listener = listener
         self._lock = lock
@@ -46,10 +46,10 @@ class SocketPath:
 
     @classmethod
     def open(cls, path: str, *, shared: bool) -> SocketPath:
-        """Own the path and listen on it; `shared` lets other users connect (the daemon then asks the kernel who).
+        """Locks the path and listens on it; `shared`: other users may connect, with the roles they have.
 
-        Raises `SystemRefused`: a live daemon holds it (named by pid), something that is no socket is there, the path
-        is too long, or the directory cannot be made or is not safe.
+        Raises `SystemRefused`: a live daemon holds the lock (named by pid), something that is no socket is there, the
+        path is too long, or the directory cannot be made or is not safe.
         """
         if len(os.fsencode(path)) > PATH_LIMIT:
             raise SystemRefused(
@@ -62,7 +62,7 @@ class SocketPath:
             try:
                 _clear(path)
                 listener = _bind(path, shared=shared)
-                return cls(Held(path, _inode_at(path)), listener, lock)
+                return cls(SocketPathState(path, _inode_at(path)), listener, lock)
             except BaseException:
                 _unlock(path, lock)
                 raise
@@ -75,14 +75,14 @@ class SocketPath:
 
     @classmethod
     def of_nothing(cls) -> SocketPath:
-        """Of a daemon without a control socket: nobody ever comes."""
+        """Makes a listener on which no connection ever arrives, for a daemon without a control socket."""
         silent, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        # As long as this one is open the other never stirs; its number is the lock's, which it holds on to.
-        return cls(Held("", None), silent, other.detach())
+        # While `other` is open `silent` is never readable. The descriptor takes the place of the lock's.
+        return cls(SocketPathState("", None), silent, other.detach())
 
     @property
-    def told(self) -> str:
-        """What the log of a start says of it."""
+    def description(self) -> str:
+        """The sentence about the control socket in the log of a start."""
         if self.path:
             return f"control socket {self.path}"
         return (
@@ -90,22 +90,22 @@ class SocketPath:
             "SIGTERM stops. Should the daemon die, its workers finish and leave: no other one can adopt them"
         )
 
-    def carry(self, kept: FdTable) -> Held:
-        """What another program needs to hold it. The lock is the open file's: it is held without a gap (flock(2))."""
-        kept.give("control listener", self.listener.fileno())
-        kept.give("control lock", self._lock)
-        return Held(self.path, self._inode)
+    def save(self, table: FdTable) -> SocketPathState:
+        """Returns what the next program needs. The lock belongs to the open file and is never released (flock(2))."""
+        table.give("control listener", self.listener.fileno())
+        table.give("control lock", self._lock)
+        return SocketPathState(self.path, self._inode)
 
     @classmethod
-    def resume(cls, held: Held, kept: FdTable) -> SocketPath:
-        """Hold what `carry` told of. Raises `Unsupported`, `OSError`."""
-        lock = kept.take("control lock")
-        listener = socket.socket(fileno=kept.take("control listener"))
+    def restore(cls, held: SocketPathState, table: FdTable) -> SocketPath:
+        """Takes what `save` returned. Raises `Unsupported`, `OSError`."""
+        lock = table.take("control lock")
+        listener = socket.socket(fileno=table.take("control listener"))
         listener.setblocking(False)
         return cls(held, listener, lock)
 
     def renew(self, *, shared: bool) -> bool:
-        """Bind and lock anew what somebody has tidied away; False: all is in its place.
+        """Binds and locks anew what was removed, by a cleaner of /tmp perhaps; False: all is in its place.
 
         Raises `SystemRefused`: another daemon, or something that is no socket, has the path now.
         """
@@ -132,14 +132,17 @@ class SocketPath:
         return True
 
     def share(self, *, shared: bool) -> None:
-        """Let other users connect, or no longer. Raises `OSError`."""
+        """Lets other users connect, or not. Raises `OSError`."""
         if self.path and self._inode == _inode_at(self.path):
             _admit(self.listener, shared=shared)
             if shared:
                 _let_pass(os.path.dirname(self.path))
 
     def close(self) -> None:
-        """Stop listening, remove the socket if it still is ours, and give up the lock, in this order; once will do."""
+        """Stops listening, removes the socket if it still is this one, and releases the lock, in this order.
+
+        A second call does nothing.
+        """
         if self._lock < 0:
             return
         fds.close_link(self.listener)
@@ -153,14 +156,14 @@ class SocketPath:
 
 
 def _prepare_directory(directory: str, *, shared: bool) -> None:
-    """Make it if it is missing, and refuse one in which others could put a socket of their own in our place."""
+    """Makes the directory if it is missing, and refuses one in which other users could exchange the socket."""
     try:
         os.mkdir(directory, 0o700)
         if shared:
-            os.chmod(directory, 0o755)  # noqa: S103 - not mkdir's mode: the umask must not lock out who has a role
+            os.chmod(directory, 0o755)  # noqa: S103 - by chmod: a umask must not lock out users with a role
     except FileExistsError:
         entry = os.lstat(directory)
-        # In a directory like /tmp anyone may have been here first: a link that is somebody else's leads anywhere.
+        # In a directory like /tmp another user may have made this name first, as a link that leads anywhere.
         if stat.S_ISLNK(entry.st_mode) and is_ours(entry):
             entry = os.stat(directory)
         open_to_all = bool(entry.st_mode & stat.S_IWOTH) and not entry.st_mode & stat.S_ISVTX
@@ -175,13 +178,13 @@ def _prepare_directory(directory: str, *, shared: bool) -> None:
 
 
 def _let_pass(directory: str) -> None:
-    """Let others into the folder that an earlier start, without roles, has made for its user alone.
+    """Lets other users into the folder, which an earlier start, without roles, has made for its user alone.
 
-    Only into srvd's own: a folder of the administrator's making is as it was meant to be. Raises `OSError`.
+    Changes only srvd's own folder: one that the administrator made stays as it is. Raises `OSError`.
     """
     mode = stat.S_IMODE(os.stat(directory).st_mode)
     if directory == rundir(os.geteuid(), os.environ) and mode & 0o055 != 0o055:
-        os.chmod(directory, mode | 0o055)  # noqa: S103 - the sockets in it say who may connect, the daemon who may ask
+        os.chmod(directory, mode | 0o055)  # noqa: S103 - the sockets' modes and the roles decide
 
 
 def is_ours(entry: os.stat_result) -> bool:
@@ -190,7 +193,7 @@ def is_ours(entry: os.stat_result) -> bool:
 
 
 def _lock(path: str) -> int:
-    """The locked lock file, with our pid in it."""
+    """Locks the lock file, and writes the daemon's pid to it."""
     while True:
         lock = os.open(lock_path(path), _LOCK_FLAGS, 0o600)
         try:
@@ -198,9 +201,9 @@ def _lock(path: str) -> int:
             if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
                 raise SystemRefused(f"lock {lock_path(path)}: it is no file of root or of the daemon's user")
             _flock(path, lock)
-            # The former owner may have removed the file between our open and our lock: then we hold a lock on nothing.
+            # The former owner may have removed the file between open and flock: then this lock is worthless.
             if _inode_at(lock_path(path)) == (entry.st_dev, entry.st_ino):
-                with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, and names nobody
+                with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, without a pid
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
                 return lock
@@ -223,7 +226,7 @@ def _flock(path: str, lock: int) -> None:
 
 
 def _unlock(path: str, lock: int) -> None:
-    """Remove the lock file, then close it: who opened it meanwhile sees that its name is gone, and tries again."""
+    """Removes the lock file, then closes it: a daemon that opened it meanwhile sees it is gone, and tries again."""
     entry = os.fstat(lock)
     if _inode_at(lock_path(path)) == (entry.st_dev, entry.st_ino):
         os.unlink(lock_path(path))
@@ -231,7 +234,7 @@ def _unlock(path: str, lock: int) -> None:
 
 
 def _clear(path: str) -> None:
-    """Remove the socket that a dead daemon left. The lock is held."""
+    """Removes the socket that a dead daemon left. The caller holds the lock."""
     try:
         entry = os.lstat(path)
     except FileNotFoundError:
@@ -244,7 +247,7 @@ def _clear(path: str) -> None:
 
 
 def answers(path: str) -> bool:
-    """Whether anyone listens: a program that is no srvd knows nothing of our lock."""
+    """Whether a process listens there: a program that is not srvd does not know of the lock."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         outcome = probe.connect_ex(path)
     # EAGAIN: its backlog is full; EPROTOTYPE: it is a socket of another type.
@@ -254,7 +257,7 @@ def answers(path: str) -> bool:
 def _bind(path: str, *, shared: bool) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        # bind() makes the file with the mode of the socket's own inode: there is no moment in which it is open to all.
+        # bind() makes the file with the mode of the socket's own inode: it is open to others at no moment.
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
         _admit(listener, shared=shared)
@@ -266,14 +269,14 @@ def _bind(path: str, *, shared: bool) -> socket.socket:
 
 
 def _admit(listener: socket.socket, *, shared: bool) -> None:
-    """By a descriptor: what stands at the path may be another file by then."""
+    """Sets the mode by a descriptor: the path may be another file by now."""
     owned = path_id(listener)
     if owned is not None:
         grant(owned, Access(_mode(shared=shared)))
 
 
 def _mode(*, shared: bool) -> int:
-    """Open to all is not open to do: SO_PEERCRED decides that."""
+    """The mode of the socket. With 0666 any user may connect; the role, by SO_PEERCRED, decides what it may ask."""
     return 0o666 if shared else 0o600
 
 

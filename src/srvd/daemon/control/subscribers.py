@@ -1,6 +1,7 @@
-"""The watchers of events: each has a place in the ring, and takes from it as fast as it reads.
+"""The subscribers of events: each has a position in the event log, and is sent the next event when it reads.
 
-There is no queue for a watcher: one that is too slow is overtaken by the ring, and told how much it has lost.
+A subscriber has no queue of its own: if it is too slow, the log has dropped events it has not seen, and it is told how
+many.
 """
 
 from __future__ import annotations
@@ -30,59 +31,62 @@ class Watch:
 
 
 class Subscribers:
-    __slots__ = ("_watches", "ring")
+    __slots__ = ("_watches", "events")
 
     def __init__(self) -> None:
-        self.ring = EventLog()
+        self.events = EventLog()
         self._watches: dict[ControlConnection, Watch] = {}
 
-    def __contains__(self, link: ControlConnection) -> bool:
-        return link in self._watches
+    def __contains__(self, connection: ControlConnection) -> bool:
+        return connection in self._watches
 
-    def begin(self, link: ControlConnection, number: int, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the link watch; the result of its request. `pump` sends what it has missed. Raises `Conflict`."""
-        if link in self._watches:
+    def begin(self, connection: ControlConnection, number: int, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes the peer a subscriber, and returns the answer to its request. Raises `Conflict`.
+
+        `pump` then sends the events that the peer has missed.
+        """
+        if connection in self._watches:
             raise Conflict("watch: this connection watches already", hint="cancel that request first, or connect anew")
-        ring, since = self.ring, args["since"]
+        events, since = self.events, args["since"]
         topics = frozenset(args["topics"])
-        # A number from before a restart of the daemon is in this ring's future: then everything is news.
-        seen = ring.newest if since < 0 else since if since <= ring.newest else 0
-        self._watches[link] = Watch(number, topics, seen)
-        return {"oldest": ring.oldest, "newest": ring.newest, "last": ring.last_of(topics)}
+        # A larger number is from before a restart of the daemon: then the peer is sent all events.
+        seen = events.newest if since < 0 else since if since <= events.newest else 0
+        self._watches[connection] = Watch(number, topics, seen)
+        return {"oldest": events.oldest, "newest": events.newest, "last": events.last_of(topics)}
 
-    def end(self, link: ControlConnection, number: int = 0) -> bool:
-        """Forget the link's watch (if it is the request `number`); whether there was one."""
-        watch = self._watches.get(link)
+    def end(self, connection: ControlConnection, number: int = 0) -> bool:
+        """Ends the peer's subscription, if it has the request id `number` (0: any). Returns whether there was one."""
+        watch = self._watches.get(connection)
         if watch is None or number not in (0, watch.number):
             return False
-        del self._watches[link]
+        del self._watches[connection]
         return True
 
     def publish(self, topic: str, data: Mapping[str, Any]) -> None:
-        """Keep an event and send it to who watches. Raises `BadFrame` when it cannot be spelled."""
-        self.ring.add(time.time(), topic, data)
-        for link in list(self._watches):
-            self.pump(link)
+        """Keeps an event and sends it to subscribers of its topic. Raises `BadFrame` when it cannot be encoded."""
+        self.events.add(time.time(), topic, data)
+        for connection in list(self._watches):
+            self.pump(connection)
 
-    def pump(self, link: ControlConnection) -> None:
-        """Send the watcher what it has not seen, as far as it has room."""
-        ring, watch = self.ring, self._watches.get(link)
+    def pump(self, connection: ControlConnection) -> None:
+        """Sends the subscriber the events it has not seen, until its queue is full."""
+        events, watch = self.events, self._watches.get(connection)
         if watch is None:
             return
-        while watch.seen < ring.newest and link.has_room and link in self._watches:
-            missed = ring.oldest - 1 - watch.seen
+        while watch.seen < events.newest and connection.has_room and connection in self._watches:
+            missed = events.oldest - 1 - watch.seen
             if missed > 0:
                 watch.seen += missed
-                link.send(lost(watch.seen, time.time(), missed))
+                connection.send(lost(watch.seen, time.time(), missed))
                 continue
             watch.seen += 1
-            entry = ring[watch.seen]
+            entry = events[watch.seen]
             if not watch.topics or entry.topic in watch.topics:
-                link.send_frame(entry.frame if link.peer.role != VIEWER else _public(entry.frame))
+                connection.send_frame(entry.frame if connection.peer.role != VIEWER else _public(entry.frame))
 
 
 def _public(frame: bytes) -> bytes:
-    """The same event as a viewer is told it: it is spelled anew only if it quotes an application."""
+    """Returns the frame for a viewer, which is encoded anew only if it quotes an application."""
     if MARK not in frame:
         return frame
     (event,) = Decoder(RESPONSES).feed(frame)

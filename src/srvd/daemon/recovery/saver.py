@@ -16,8 +16,8 @@ from srvd.daemon import handover
 from srvd.daemon.children.commons import BELL
 from srvd.daemon.children.performer import Performer
 from srvd.daemon.components import Parts
-from srvd.daemon.control.event_log import Events
-from srvd.daemon.control.requests import Memory
+from srvd.daemon.control.event_log import EventLogState
+from srvd.daemon.control.requests import RequestsState
 from srvd.daemon.family.callers import Calls, users_of
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.handover import Handover
@@ -128,7 +128,7 @@ class StateSaver:
         }
         # Keys of certificates are read anew by whoever needs them: a file is no place for a second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
-        control = shell.control._replace(memory=Memory(Events(0, ()), ()))
+        control = shell.control._replace(memory=RequestsState(EventLogState(0, ()), ()))
         state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)))
         return envelope.pack(
             envelope.Envelope(self._boot, self._starts, shared, envelope.sums(shell.configs[shell.current]), state)

@@ -98,7 +98,7 @@ def test_a_plain_start_imports_neither_click_nor_what_it_does_not_need() -> None
 
 
 def test_a_zygote_imports_little_before_the_application() -> None:
-    code = "import sys; import srvd.zygote.main; print(*sorted(sys.modules))"
+    code = "import sys; import srvd._zygote_entry; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     unwanted = {"asyncio", "ctypes", "dataclasses", "email", "inspect", "json", "logging", "subprocess", "tempfile"}

@@ -25,7 +25,7 @@ _LINK = 3  # the number of the link in the zygote
 # Not `-m srvd.zygote`: that imports `runpy` first (4 ms), and makes the zygote the application's `__main__`, which
 # multiprocessing would import anew in each process that it spawns. -P: no module of the working directory may pass
 # for one that the zygote is made of.
-_COMMAND = "from srvd.zygote.main import live; live()"
+_COMMAND = "from srvd._zygote_entry import live; live()"
 
 _NOT_FOR_APPLICATIONS = (
     "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",

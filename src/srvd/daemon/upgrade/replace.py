@@ -40,10 +40,11 @@ _MOST = 1 << 20
 _ROUNDS = 4
 """Turns of the loop that a signal needs from its arrival to the order that it stands for, and one more."""
 
-# What the new interpreter runs: a program that cannot even be imported gives way to the former one, by means of the
-# standard library alone. `plan` is emptied by whoever has taken over for good. The alarm is no Exception, and comes
-# again each second: whatever the new program suppresses, it cannot hang. The former interpreter may have gone with its
-# virtual environment; then the new one runs the former program.
+# What the new interpreter runs. A program that cannot even be imported gives way to the former one, by means of the
+# standard library alone. The new program empties `plan` when it has taken over for good. The alarm is no Exception and
+# comes again each second, so a new program that suppresses exceptions cannot hang. The former interpreter may have gone
+# with its virtual environment; then the new one runs the former program. `_upgrade_entry.py` states what the text may
+# rely on in a program of another version.
 BOOT = """\
 import json, os, signal, sys, traceback
 class TookTooLong(BaseException): pass
@@ -57,8 +58,8 @@ try:
         signal.setitimer(signal.ITIMER_REAL, plan["limit"], 1.0)
     if plan["folder"] not in sys.path:
         sys.path.insert(0, plan["folder"])
-    from srvd.daemon.entry.resume import main
-    main(plan)
+    from srvd._upgrade_entry import take_over
+    take_over(plan)
 except BaseException as exc:
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     if not plan or not plan["former"]:

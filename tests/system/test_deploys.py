@@ -277,5 +277,7 @@ def test_a_rollback_to_a_release_that_was_deleted_says_what_is_missing(starter: 
     assert (done.returncode, release(srvd)) == (0, "1")
     assert f"{releases['1']} is gone" in done.stderr
     assert f"{releases['1']} is gone" in srvd.ctl("status").stdout
+    releases["1"].mkdir()  # another folder of that name
+    assert f"{releases['1']} is gone" in srvd.ctl("status").stdout
     reload(srvd)
     assert "is gone" not in srvd.ctl("status").stdout

@@ -96,6 +96,17 @@ def children(pid: int) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal() and parent(int(name)) == pid]
 
 
+def is_in_deleted_folder(pid: int) -> bool:
+    """The working directory of the process has been deleted: proc_pid_cwd(5).
+
+    The kernel answers by itself: neither a dead file server nor a file system of the process's user is asked.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").endswith(" (deleted)")
+    except OSError:
+        return False
+
+
 def is_ending(pid: int) -> bool:
     """It has ended, or SIGKILL has been sent to it."""
     fields = _fields(f"/proc/{pid}/status")

@@ -25,6 +25,7 @@ from srvd.daemon.children.stack_file import PATIENCE
 from srvd.daemon.control.server import Peer
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
 from srvd.ids import GenerationId, WorkerId
+from srvd.linux import procfs
 from srvd.linux.scoreboard import LaneFacts
 
 Map = dict[str, Any]
@@ -344,18 +345,8 @@ def _without_folder(generations: Iterable[Generation]) -> list[str]:
         f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
         "(`srvctl reload` loads what is there)"
         for one in generations
-        if one.folder and _is_gone(one.folder)
+        if any(procfs.is_in_deleted_folder(worker.pid) for worker in one.workers.values() if worker.pid)
     ]
-
-
-def _is_gone(folder: str) -> bool:
-    try:
-        os.stat(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:  # the daemon's user may not look there
-        pass
-    return False
 
 
 def _names(death: DeathRecord) -> tuple[str, ...]:

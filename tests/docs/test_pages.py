@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import re
@@ -10,10 +9,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any
+from types import ModuleType
 
 import click
 import pytest
@@ -27,7 +25,6 @@ from srvd.ctl.main import cli as srvctl
 from srvd.wire.commands import ROLES
 from tests.support.certificates import Authority
 from tests.support.waiting import wait_for
-from tests.support.worker_rig import Client, Rig
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "contrib" / "systemd"
@@ -305,79 +302,7 @@ def test_the_unit_exposes_no_more_than_its_page_says(drop_in: str, words: str, t
     assert float(score[1]) <= float(page[1]), said
 
 
-# -- flows ----------------------------------------------------------------------------------------------------------
-
-BUDGETS = {
-    "A dump": 12,
-    "A request": 8,
-    "An order: scale 8": 15,
-    "A worker's death": 10,
-    "A reload": 25,
-    "A start after a daemon that died": 15,
-    "An upgrade": 14,
-}
-"""Files of our own on each way."""
-
-FLOWS = ROOT / "docs" / "flows.md"
-LINK = re.compile(r"`([\w/]+\.py):([\w.]+)`")
-
-
-def flows() -> dict[str, list[tuple[str, str]]]:
-    """The links of each way in docs/flows.md, in their order, by its heading."""
-    sections = re.split(r"^## (.+)$", FLOWS.read_text(), flags=re.MULTILINE)[1:]
-    return {head: LINK.findall(text) for head, text in zip(sections[::2], sections[1::2], strict=True)}
-
-
-def names_in(path: Path) -> set[str]:
-    """Functions, methods and classes of a file: "function", "Class", "Class.method"."""
-    names = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
-    return names
-
-
-@pytest.mark.parametrize("flow", list(BUDGETS))
-def test_every_step_of_a_flow_exists(flow: str) -> None:
-    steps = flows()[flow]
-    assert len(steps) > 3
-    for path, name in steps:
-        assert name in names_in(ROOT / "src" / "srvd" / path), f"{flow}: {path}:{name}"
-
-
-@pytest.mark.parametrize(("flow", "budget"), BUDGETS.items())
-def test_a_flow_stays_within_its_budget_of_files(flow: str, budget: int) -> None:
-    assert len({path for path, _ in flows()[flow]}) <= budget
-
-
-def test_a_worker_takes_the_steps_of_a_request_as_they_are_written(tmp_path: Path) -> None:
-    """The application itself notes which of our functions are called from one request to the next."""
-    seen: list[str] = []
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        _, ours, path = frame.f_code.co_filename.rpartition("/src/srvd/")
-        if event == "call" and ours:
-            seen.append(f"{path}:{frame.f_code.co_qualname}")
-
-    def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
-        sys.setprofile(note if environ["PATH_INFO"] == "/begin" else None)
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return ["\n".join(seen).encode()]
-
-    with Rig(app, tmp_path) as rig, Client(rig.serving().address) as client:
-        client.get("/begin")
-        called = client.get("/end").body.decode().splitlines()
-    # The order of first calls: what is called again for the next request is not counted twice.
-    steps = [f"{path}:{name}" for path, name in flows()["A request"]]
-    assert set(steps) <= set(called)
-    before = steps[: steps.index("worker/wsgi/exchange.py:Exchange.start") + 1]
-    assert before == [step for step in called if step in before]
-
-
-def test_every_flow_has_a_budget() -> None:
-    assert set(flows()) == set(BUDGETS)
+# -- promises -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", ["reliability", "security"])

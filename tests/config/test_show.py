@@ -57,7 +57,6 @@ def test_secrets_are_shown_to_nobody(tmp_path: Path) -> None:
 def test_the_map_has_plain_values_and_origins(tmp_path: Path) -> None:
     config = load(write(tmp_path, FILE), {}, {})
     shown = as_map(config)
-    assert shown["schema"] == 1
     settings = settings_of(shown)
     origin = f"{config.path}:10"
     boot_timeout = settings["pools.web.boot_timeout"]

@@ -45,7 +45,7 @@ def test_a_full_queue_is_carried_out_to_its_end() -> None:
     operations = list(world.core.house.operations.values())
     assert len(operations) == 1 + QUEUE
     assert {op.state for op in operations} == {OpState.DONE}
-    assert world.core.house.pools["web"].wish == 6
+    assert world.core.house.pools["web"].desired == 6
 
 
 def test_a_full_queue_may_begin_and_end_in_one_turn() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srvd.core import backoff
-from srvd.core.model import Death, Headroom, Phase, PoolSpec, Strategy
+from srvd.core.model import Cause, Death, ExitReason, Headroom, Phase, PoolSpec, Strategy
 from srvd.core.operations.rollout import choose
 from srvd.core.state.model import NEVER, Backoff, Worker
 from srvd.ids import WorkerId
@@ -13,9 +13,9 @@ from srvd.ids import WorkerId
 GIB = 1 << 30
 
 
-def worker(ready_at: float | None = None, leaving: str = "", phase: Phase = Phase.SERVING) -> Worker:
+def worker(ready_at: float | None = None, reason: str = "", phase: Phase = Phase.SERVING) -> Worker:
     made = Worker(WorkerId("web", 1, 1), 100.0, 160.0)
-    made.ready_at, made.leaving, made.phase = ready_at, leaving, phase
+    made.ready_at, made.exit_reason, made.phase = ready_at, ExitReason(reason), phase
     return made
 
 
@@ -118,7 +118,7 @@ FAILED = Death(exit_code=3)
 
 
 @pytest.mark.parametrize(
-    ("ready", "leaving", "phase", "death", "cause"),
+    ("ready", "reason", "phase", "death", "cause"),
     [
         # nobody asked for it
         (False, "", Phase.BOOTING, CLEAN, "boot_failed"),  # an exit code before READY means nothing
@@ -150,13 +150,13 @@ FAILED = Death(exit_code=3)
         (True, "replaced", Phase.DRAINING, Death(signal=9, out_of_memory=True), "out_of_memory"),
     ],
 )
-def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: Death, cause: str) -> None:
-    dead = worker(100.5 if ready else None, leaving, phase)
-    assert backoff.cause(dead, death) == cause
+def test_a_death_has_one_cause(ready: bool, reason: str, phase: Phase, death: Death, cause: str) -> None:
+    dead = worker(100.5 if ready else None, reason, phase)
+    assert backoff.cause(dead, death) is Cause(cause)
 
 
 @pytest.mark.parametrize(
-    ("leaving", "phase", "death", "said"),
+    ("reason", "phase", "death", "said"),
     [
         ("", Phase.SERVING, KILLED, "died by itself; killed by signal 9 (SIGKILL)"),
         ("", Phase.SERVING, Death(), "died by itself; ended in an unknown way"),
@@ -167,8 +167,8 @@ def test_a_death_has_one_cause(ready: bool, leaving: str, phase: Phase, death: D
         ("recycle", Phase.DRAINING, CLEAN, "was replaced as ordered; exited with code 0"),
     ],
 )
-def test_a_death_is_told_in_words(leaving: str, phase: Phase, death: Death, said: str) -> None:
-    assert backoff.summary(worker(100.5, leaving, phase), death) == said
+def test_a_death_is_told_in_words(reason: str, phase: Phase, death: Death, said: str) -> None:
+    assert backoff.summary(worker(100.5, reason, phase), death) == said
 
 
 # -- how ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from srvd.ctl.commands import Asked, _interrupted
 from srvd.ctl.stacks import told
 from srvd.ctl.views import _strength
 from srvd.errors import EXIT
-from srvd.wire.codec import encode
+from srvd.wire.codec import SCHEMA, encode
 from srvd.wire.commands import COMMANDS, Command
 from tests.daemon.control.test_bounds import connected
 from tests.support.fake_daemon import pool
@@ -61,7 +61,7 @@ class Daemon:
         done = self.ctl(*arguments, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         answer = json.loads(done.stdout)
-        assert answer["schema"] == 1
+        assert answer["schema"] == SCHEMA
         return dict(answer)
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ def test_with_json_an_error_is_json_on_stderr(daemon: Daemon, line: str) -> None
     done = daemon.ctl(*line.split(), "--json")
     answer = json.loads(done.stderr)
     assert done.stdout == ""
-    assert answer["schema"] == 1
+    assert answer["schema"] == SCHEMA
     assert set(answer["error"]) == {"code", "message", "hint", "retryable", "detail"}
 
 

@@ -93,7 +93,7 @@ def test_progress_is_quiet_with_json_and_where_no_terminal_is(daemon: Daemon) ->
 
 
 def test_json_for_a_person_is_indented(daemon: Daemon) -> None:
-    assert '{\r\n  "schema": 1,' in on_terminal(daemon, "ping", "--json")
+    assert '{\r\n  "schema": 2,' in on_terminal(daemon, "ping", "--json")
 
 
 def test_a_hostile_text_does_not_reach_the_terminal(daemon: Daemon) -> None:

@@ -77,13 +77,13 @@ def keys(kind: str) -> set[str]:
 
 
 def test_the_client_of_the_page_gives_an_order(srvd: Srvd, tmp_path: Path) -> None:
-    before = srvd.pool()["wish"]
+    before = srvd.pool()["desired"]
     program = tmp_path / "client.py"
     program.write_text(PROGRAM)
     done = subprocess.run([sys.executable, program, srvd.socket], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
     assert done.stderr, "there was no progress"
-    assert srvd.pool()["wish"] == before + 1
+    assert srvd.pool()["desired"] == before + 1
 
 
 def test_the_client_of_the_page_is_told_why_an_order_is_refused(srvd: Srvd) -> None:
@@ -122,10 +122,10 @@ def test_an_order_without_wait_is_answered_as_it_has_begun_and_waited_for_later(
 
 def test_an_order_that_is_sent_twice_with_one_idem_is_done_once(srvd: Srvd, peer: Peer) -> None:
     peer.next()
-    before = srvd.pool()["wish"]
+    before = srvd.pool()["desired"]
     answers = [peer.ask(number, "scale", args={"delta": 1}, idem="a random text")[-1] for number in (1, 2)]
     assert answers[0]["result"] == answers[1]["result"]
-    assert srvd.pool()["wish"] == before + 1
+    assert srvd.pool()["desired"] == before + 1
     assert peer.ask(3, "reload", idem="a random text")[-1]["error"]["code"] == "conflict"
 
 

@@ -204,10 +204,13 @@ def test_reloads_and_scales_on_top_of_each_other_are_all_answered_truly(starter:
         recycle = pool.submit(srvd.ctl, "recycle")
         done = [future.result() for future in (first, second, scale, more, recycle)]
         assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 5
-        fault.repaired(lambda: srvd.pool()["state"] == "ready" and len(srvd.names()) == srvd.pool()["wish"])
+        fault.repaired(lambda: srvd.pool()["state"] == "ready" and len(srvd.names()) == srvd.pool()["desired"])
     assert fault.lost() == []
     assert {death["exit_code"] for death in srvd.deaths()} == {0}  # all of them were told to leave
-    assert srvd.pool()["wish"] in (4, 5)  # 4 and one more, or one more and then 4: which came first is nobody's promise
+    assert srvd.pool()["desired"] in (
+        4,
+        5,
+    )  # 4 and one more, or one more and then 4: either may be the first
     assert not srvd.call("op.list")["operations"]
 
 

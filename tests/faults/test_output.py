@@ -41,7 +41,7 @@ def test_a_full_disk_costs_lines_of_the_logs_and_nothing_else(starter: Starter) 
                 assert srvd.call("reload")["operation"]["state"] == "done"
                 assert log.stat().st_size - before < 4096
             second = fault.kills()
-            fault.replaced(second, srvd.pool()["wish"])
+            fault.replaced(second, srvd.pool()["desired"])
             wait_for(lambda: re.search(r"WARN +\d+ lines of the log were lost", log.read_text()))
         assert fault.lost() == []
         assert "killed by signal 9" in fault.why(victim)

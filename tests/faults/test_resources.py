@@ -125,7 +125,7 @@ def test_an_order_that_needs_forks_which_are_refused_is_given_up_with_the_reason
             scale = srvd.ctl("scale", "4")
             assert scale.returncode == 1
             assert "Resource temporarily unavailable" in scale.stderr
-            assert srvd.pool()["wish"] == 2
+            assert srvd.pool()["desired"] == 2
             assert len(srvd.names()) == 2
         fault.strikes()
         assert srvd.ctl("scale", "4").returncode == 0

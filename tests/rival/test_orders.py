@@ -24,8 +24,8 @@ def test_six_scale_up_orders_in_a_burst(srvd: Srvd) -> None:
     assert [operation["state"] for operation in results] == ["done"] * 6
     assert len({operation["id"] for operation in results}) == 6
     # Each was answered when it was true: they took their turns, and the last one saw eight.
-    assert sorted(operation["result"]["wish"] for operation in results) == [3, 4, 5, 6, 7, 8]
-    assert all(operation["result"]["serving"] == operation["result"]["wish"] for operation in results)
+    assert sorted(operation["result"]["desired"] for operation in results) == [3, 4, 5, 6, 7, 8]
+    assert all(operation["result"]["serving"] == operation["result"]["desired"] for operation in results)
     assert len(srvd.serving()) == 8
 
 
@@ -46,7 +46,7 @@ def test_scale_then_reload(starter: Starter) -> None:
     assert len(srvd.serving()) == 8
     assert srvd.get().startswith("two ")
     pool = srvd.pool()
-    assert (pool["wish"], pool["configured"], pool["override"]) == (8, 4, 8)
+    assert (pool["desired"], pool["configured"], pool["override"]) == (8, 4, 8)
     assert "8 (config 4)" in srvd.ctl("status").stdout
     srvd.configure(toml("workers = 3"))
     assert srvd.ctl("reload").returncode == 0
@@ -87,4 +87,4 @@ def test_scaling_up_while_workers_cannot_boot_restores_the_old_size(starter: Sta
     assert "exited with code 9" in scale.stderr
     assert "back to 2" in scale.stderr
     pool = srvd.pool()
-    assert (pool["wish"], pool["serving"]) == (2, 2)
+    assert (pool["desired"], pool["serving"]) == (2, 2)

@@ -220,7 +220,7 @@ class Soak:
             case "scale":
                 size = 2 + action.dice % 6
                 code, told = self._ctl("scale", str(size))
-                wish = srvd.pool()["wish"]
+                wish = srvd.pool()["desired"]
                 self._claim(action, (wish == size) == (code == 0), f"{code} {told}; {wish} are wished")
             case "recycle":
                 code, told = self._ctl("recycle")

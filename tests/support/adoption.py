@@ -71,7 +71,7 @@ def adopted(srvd: Srvd) -> None:
 
 def is_whole(srvd: Srvd) -> None:
     """Everything that an operator does works, and changes what it shall."""
-    size = srvd.pool()["wish"]
+    size = srvd.pool()["desired"]
     srvd.call("scale", pool="web", size=size + 2)
     assert len(srvd.serving()) == size + 2
     srvd.call("scale", pool="web", reset=True)

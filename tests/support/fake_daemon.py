@@ -49,7 +49,7 @@ def pool(name: str = "web", state: str = "ready", wish: int = 4) -> dict[str, An
         "kind": "wsgi",
         "state": state,
         "generation": 3,
-        "wish": wish,
+        "desired": wish,
         "configured": 4,
         "serving": wish,
         "booting": 0,
@@ -185,7 +185,7 @@ class FakeBackend:
             raise self.raises
         if args["worker"] == "web/3#404":
             raise NoSuchWorker("there is no worker 'web/3#404'")
-        self._later(lambda: reply({"schema": 1, "processes": [PROCESS, STOPPED], "total": 3}))
+        self._later(lambda: reply({"processes": [PROCESS, STOPPED], "total": 3}))
 
     def order(self, method: str, args: dict[str, Any], peer: Peer) -> int:
         self.asked.append((method, args, peer))

@@ -124,7 +124,7 @@ def test_an_override_and_a_pause_are_kept(starter: Starter) -> None:
     die(srvd)
     srvd.start()
     pool = srvd.pool()
-    assert (pool["wish"], pool["configured"], pool["serving"]) == (3, 2, 3)
+    assert (pool["desired"], pool["configured"], pool["serving"]) == (3, 2, 3)
 
 
 @pytest.mark.parametrize("zygote", ["lives", "is gone"])

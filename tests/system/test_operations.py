@@ -33,14 +33,14 @@ def test_status_has_what_scripts_rely_on(srvd: Srvd) -> None:
     for _ in range(5):
         srvd.get()
     status = srvd.ctl_json("status")
-    assert status["schema"] == 1
+    assert status["schema"] == 2
     daemon = status["daemon"]
     assert (daemon["pid"], daemon["state"]) == (srvd.pid, "running")
     assert daemon["uptime_s"] >= 0
     assert daemon["version"]
     (pool,) = status["pools"]
-    assert {name: pool[name] for name in ("name", "kind", "state", "generation", "wish", "configured")} == {
-        "name": "web", "kind": "wsgi", "state": "ready", "generation": 1, "wish": 2, "configured": 2,
+    assert {name: pool[name] for name in ("name", "kind", "state", "generation", "desired", "configured")} == {
+        "name": "web", "kind": "wsgi", "state": "ready", "generation": 1, "desired": 2, "configured": 2,
     }  # fmt: skip
     assert (pool["serving"], pool["booting"], pool["draining"]) == (2, 0, 0)
     for worker in pool["workers"]:
@@ -122,7 +122,7 @@ def test_a_scale_gives_up_after_its_timeout_and_restores_the_size(starter: Start
     scale = srvd.ctl("scale", "3", "--timeout", "0.5s")
     assert scale.returncode == 1
     assert "back to 1" in scale.stderr
-    assert srvd.pool()["wish"] == 1
+    assert srvd.pool()["desired"] == 1
     wait_for(lambda: len(srvd.family()) == 2)  # those that still booted are gone
 
 

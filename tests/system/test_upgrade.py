@@ -607,7 +607,7 @@ def test_an_order_with_a_key_is_carried_out_once_over_an_upgrade(old: Srvd) -> N
         again = client.call("scale", order, idem="one-more")["operation"]
         with pytest.raises(Conflict):
             client.call("scale", {"delta": 2, "pool": "web"}, idem="one-more")
-    assert (again["id"], again["result"]["wish"]) == (first["id"], 3)
+    assert (again["id"], again["result"]["desired"]) == (first["id"], 3)
     assert len(old.serving()) == 3
 
 

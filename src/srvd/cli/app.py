@@ -185,7 +185,7 @@ def check(path: str | None, verbose: bool, **given: Any) -> None:
 def config(path: str | None, as_json: bool, **given: Any) -> None:
     config = Source.find(path, _given(given)).read()
     if as_json:
-        click.echo(json.dumps(show.as_map(config), indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"schema": 1, **show.as_map(config)}, indent=2, ensure_ascii=False))
         return
     _warn(config)
     click.echo(show.as_toml(config), nl=False)

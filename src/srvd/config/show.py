@@ -42,7 +42,6 @@ def as_toml(config: Config) -> str:
 def as_map(config: Config) -> dict[str, Any]:
     """The same as a map; times are in seconds, sizes in bytes."""
     return {
-        "schema": 1,
         "file": config.path,
         "settings": [
             {

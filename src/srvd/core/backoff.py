@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from srvd.core.model import Death, Phase
+from srvd.core.model import Cause, Death, ExitReason, Phase
 from srvd.core.state.model import NEVER, Backoff, Worker
 from srvd.quoting import quoted
 
@@ -25,9 +25,6 @@ RETURN_STRIKES = 3
 REFUSALS = 8
 """Rounds of refused forks – some 12 s – after which an order that needs a process is given up."""
 
-ABANDONED = "trial abandoned"
-"""Why a worker leaves whose generation never came into force."""
-
 NAMED = 8
 """Processes that a sentence names."""
 
@@ -42,9 +39,6 @@ _SIGNALS = {
     11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
 }  # fmt: skip
 """Those that end processes, as x86 and ARM number them (signal(7)); the module of that name is none of the core's."""
-
-_BY_US = ("boot_timeout", "health_timeout", "health_failed", "drain_timeout", "overdue", "silent", "misfit")
-"""Why a worker leaves that does not do what it should."""
 
 BASE = 0.1
 CAP = 30.0
@@ -129,57 +123,74 @@ def left_behind(who: str, processes: Sequence[str]) -> str:
     return f"{who} left {count} behind: {', '.join(processes[:NAMED])}{more}; a stop of srvd ends them"
 
 
-def cause(worker: Worker, death: Death) -> str:
-    """One word for the certificate."""
-    if worker.leaving in (
-        "boot_timeout",
-        "health_timeout",
-        "health_failed",
-        "drain_timeout",
-        "overdue",
-        "silent",
-        "misfit",
-    ):
-        return {"overdue": "request_timeout"}.get(worker.leaving, worker.leaving)
+_CAUSES = {
+    ExitReason.BOOT_TIMEOUT: Cause.BOOT_TIMEOUT,
+    ExitReason.HEALTH_TIMEOUT: Cause.HEALTH_TIMEOUT,
+    ExitReason.HEALTH_FAILED: Cause.HEALTH_FAILED,
+    ExitReason.DRAIN_TIMEOUT: Cause.DRAIN_TIMEOUT,
+    ExitReason.OVERDUE: Cause.REQUEST_TIMEOUT,
+    ExitReason.SILENT: Cause.SILENT,
+    ExitReason.MISFIT: Cause.MISFIT,
+}
+"""Exit reasons of workers that do not what they should: however the process ended, that is its cause."""
+
+_ENDS = {
+    Cause.BOOT_TIMEOUT: "was not ready in time",
+    Cause.HEALTH_TIMEOUT: "did not answer the health probe in time",
+    Cause.HEALTH_FAILED: "did not pass the health probe",
+    Cause.REQUEST_TIMEOUT: "was stuck in a request",
+    Cause.SILENT: "did not answer while clients waited",
+    Cause.MISFIT: "broke the protocol of its link",
+    Cause.OUT_OF_MEMORY: "ran out of memory",
+    Cause.BOOT_FAILED: "could not boot",
+    Cause.ABANDONED: "was ended with its generation, which was given up",
+    Cause.UNKNOWN: "is gone",
+}
+
+
+def cause(worker: Worker, death: Death) -> Cause:
+    """One word for the death record."""
+    reason = worker.exit_reason
+    if reason in _CAUSES:
+        return _CAUSES[reason]
     if death.out_of_memory:
-        return "out_of_memory"
-    if worker.ready_at is None and not worker.leaving:
-        return "boot_failed"
-    if worker.leaving:
+        return Cause.OUT_OF_MEMORY
+    if reason is not ExitReason.NONE:
         if death.exit_code != 0 and not death.unseen and worker.phase is not Phase.KILLED:
-            return "died_leaving"
-        if worker.leaving == ABANDONED:
-            return "abandoned"
-        return "recycled" if worker.leaving in ("worn", "recycle") else "retired"
+            return Cause.DIED_LEAVING
+        if reason is ExitReason.ABANDONED:
+            return Cause.ABANDONED
+        return Cause.RECYCLED if reason in (ExitReason.WORN, ExitReason.RECYCLE) else Cause.RETIRED
+    if worker.ready_at is None:
+        return Cause.BOOT_FAILED
     if death.unseen:
-        return "unknown"
-    return "signal" if death.signal is not None else "exited"
+        return Cause.UNKNOWN
+    return Cause.SIGNAL if death.signal is not None else Cause.EXITED
 
 
 def summary(worker: Worker, death: Death) -> str:
-    """How it ended, in words."""
-    ended = "ended unseen: whoever could have told how had died before" if death.unseen else "ended in an unknown way"
+    """How it ended, in a sentence without its subject."""
+    ended = "ended unseen: the process that reaps it had died before" if death.unseen else "ended in an unknown way"
     if death.signal is not None:
         ended = f"killed by signal {death.signal}"
         if name := _SIGNALS.get(death.signal):
             ended += f" ({name})"
     elif death.exit_code is not None:
         ended = f"exited with code {death.exit_code}"
-    late = "had no requests any more, and did not end: something that runs at its exit waits, maybe for a process"
-    what = {
-        "boot_timeout": "was not ready in time",
-        "health_timeout": "did not answer the health probe in time",
-        "health_failed": "did not pass the health probe",
-        "drain_timeout": late if worker.finished else "did not finish its requests in time",
-        "request_timeout": "was stuck in a request",
-        "silent": "did not answer while clients waited",
-        "misfit": "broke the protocol of its link",
-        "out_of_memory": "ran out of memory",
-        "boot_failed": "could not boot",
-        "recycled": f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered",
-        "abandoned": "was ended with its generation, which was given up",
-        "retired": f"was told to leave ({worker.leaving})",
-        "unknown": "is gone",
-        "died_leaving": f"died while leaving ({worker.leaving})",
-    }.get(cause(worker, death), "died by itself")
-    return f"{what}; {ended}"
+    return f"{_what(worker, cause(worker, death))}; {ended}"
+
+
+def _what(worker: Worker, how: Cause) -> str:
+    match how:
+        case Cause.DRAIN_TIMEOUT if worker.finished:
+            waits = "something that runs at its exit waits, maybe for a process"
+            return f"had no requests any more, and did not end: {waits}"
+        case Cause.DRAIN_TIMEOUT:
+            return "did not finish its requests in time"
+        case Cause.RECYCLED:
+            return f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered"
+        case Cause.RETIRED:
+            return f"was told to leave ({worker.exit_reason.value})"
+        case Cause.DIED_LEAVING:
+            return f"died while leaving ({worker.exit_reason.value})"
+    return _ENDS.get(how, "died by itself")

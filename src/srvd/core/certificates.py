@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core import backoff
 from srvd.core.events import ZygoteGone
-from srvd.core.model import Death
+from srvd.core.model import Cause, Death
 from srvd.core.state.model import CERTIFICATES, DeathRecord, Generation, Pool, Turn, Worker
 from srvd.ids import WorkerId
 
@@ -41,9 +41,9 @@ def certify_zygote(pool: Pool, generation: Generation, event: ZygoteGone, turn: 
     name = WorkerId(pool.name, generation.id.number, 0)
     summary = f"the zygote died; {event.cause}"
     death = Death(stderr=event.stderr)
-    pool.deaths.append(DeathRecord(name, 0, "zygote", summary, death, turn.now, -1.0, generation.preloaded, ""))
+    pool.deaths.append(DeathRecord(name, 0, Cause.ZYGOTE, summary, death, turn.now, -1.0, generation.preloaded, ""))
 
 
 def is_departure(certificate: DeathRecord) -> bool:
     """Did it leave as it was told, with nothing to explain?"""
-    return certificate.cause in ("retired", "recycled", "abandoned") and not certificate.traceback
+    return certificate.cause in (Cause.RETIRED, Cause.RECYCLED, Cause.ABANDONED) and not certificate.traceback

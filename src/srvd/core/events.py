@@ -35,7 +35,7 @@ class Started(Record):
 
 
 class Resumed(Record):
-    """The first event of a daemon that goes on with the facts of one that died, and which of the workers came to it.
+    """The first event of a daemon that goes on with the state of one that died, and which of the workers came to it.
 
     `strangers` are of the family, but not known: they came to be after the state was written, and are sent away.
     """

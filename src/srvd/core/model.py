@@ -52,6 +52,63 @@ class Stage(Enum):
     GONE = "gone"
 
 
+class Replacement(Enum):
+    """Why a worker that serves is replaced: it leaves when its successor serves."""
+
+    NONE = ""  # it stays
+    RECYCLE = "recycle"  # an order
+    WORN = "worn"  # it has served long enough, or is over max_rss
+    OVERDUE = "overdue"  # the application has given nothing to a request for request_timeout
+    SILENT = "silent"  # it does not answer the daemon while clients wait
+
+
+class ExitReason(Enum):
+    """Why a worker was told to leave, or killed. The values are words of the sentence "was told to leave (…)"."""
+
+    NONE = ""  # it was not
+    REPLACED = "replaced"  # its successor serves
+    RECYCLE = "recycle"  # the same, by an order
+    WORN = "worn"  # the same, after it had served long enough
+    OVERDUE = "overdue"  # the same, after a request that was given nothing
+    SILENT = "silent"  # the same, after it had not answered
+    SCALED_DOWN = "scaled down"
+    PAUSED = "paused"
+    POOL_REMOVED = "pool removed"  # a reload has taken its pool out of the configuration
+    STOPPED = "stopped"  # with the daemon
+    STOPPED_NOW = "stopped in a hurry"  # the same, without an end of its requests
+    START_FAILED = "the start failed"
+    ABANDONED = "trial abandoned"  # its generation never came into force
+    DAEMON_DIED = "the daemon died"  # before it had accepted anything
+    LEFT_ALONE = "left alone by a daemon that died"  # and no other daemon came in time
+    BOOT_TIMEOUT = "boot_timeout"  # not ready in time, or not accepting
+    HEALTH_TIMEOUT = "health_timeout"  # the probe was not answered in time
+    HEALTH_FAILED = "health_failed"  # the probe was answered badly
+    DRAIN_TIMEOUT = "drain_timeout"  # its requests were not finished in time
+    MISFIT = "misfit"  # it said what it cannot say in its phase
+
+
+class Cause(Enum):
+    """How a worker ended, in one word; `backoff.summary` says it in a sentence."""
+
+    BOOT_FAILED = "boot_failed"  # it could not boot
+    BOOT_TIMEOUT = "boot_timeout"
+    HEALTH_FAILED = "health_failed"
+    HEALTH_TIMEOUT = "health_timeout"
+    DRAIN_TIMEOUT = "drain_timeout"
+    REQUEST_TIMEOUT = "request_timeout"  # it was stuck in a request
+    SILENT = "silent"  # it did not answer while clients waited
+    MISFIT = "misfit"  # it broke the protocol of its link
+    OUT_OF_MEMORY = "out_of_memory"  # the kernel killed it for memory
+    SIGNAL = "signal"  # a signal that srvd did not send
+    EXITED = "exited"  # by itself
+    UNKNOWN = "unknown"  # its parent had died, and with it the status
+    DIED_LEAVING = "died_leaving"  # told to leave, it ended otherwise
+    RETIRED = "retired"  # told to leave, it left
+    RECYCLED = "recycled"  # the same, to be replaced
+    ABANDONED = "abandoned"  # with its generation, which was given up
+    ZYGOTE = "zygote"  # a zygote that died
+
+
 class Strategy(Enum):
     AUTO = "auto"  # blue-green while the projected memory fits, else rolling
     BLUE_GREEN = "blue-green"
@@ -59,7 +116,7 @@ class Strategy(Enum):
 
 
 class PoolSpec(Record):
-    """What the configuration wishes of one pool. Times in seconds."""
+    """What the configuration says of one pool. Times in seconds."""
 
     name: str
     kind: str = "wsgi"

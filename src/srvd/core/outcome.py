@@ -60,11 +60,11 @@ def of_rollouts(house: SupervisorState, op: Operation) -> str:
 def of_scale(pool: Pool, before: int | None) -> str:
     """`before`: the override that was in force."""
     if pool.paused:
-        return f"{pool.name} is paused; {workers(pool.wish)} will serve"
-    if not pool.wish:
+        return f"{pool.name} is paused; {workers(pool.desired)} will serve"
+    if not pool.desired:
         return nobody(pool)
-    grown = pool.wish > (pool.spec.workers if before is None else before)
-    said = (f"{pool.name} serves with {workers(pool.wish)}", from_disk(pool) if grown else "")
+    grown = pool.desired > (pool.spec.workers if before is None else before)
+    said = (f"{pool.name} serves with {workers(pool.desired)}", from_disk(pool) if grown else "")
     return "; ".join(filter(None, said))
 
 

@@ -9,7 +9,7 @@ from srvd.core import backoff, transitions, warming
 from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.events import WorkerReport, WorkerSaid
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import Fault, Stage
+from srvd.core.model import ExitReason, Fault, Stage
 from srvd.core.state.model import NEVER, Generation, Turn, Worker
 from srvd.ids import WorkerId
 
@@ -76,7 +76,7 @@ def overdue(generation: Generation, turn: Turn) -> None:
     transitions.doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
-        transitions.kill(canary, "health_timeout", turn, dump=True)
+        transitions.kill(canary, ExitReason.HEALTH_TIMEOUT, turn, dump=True)
 
 
 def _tell(generation: Generation, canary: Worker, turn: Turn) -> None:
@@ -94,7 +94,7 @@ def _fail(generation: Generation, turn: Turn) -> None:
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         canary.failure = canary.failure or generation.unwell.partition("\n")[2].strip("\n")
-        transitions.kill(canary, "health_failed", turn)
+        transitions.kill(canary, ExitReason.HEALTH_FAILED, turn)
 
 
 def _sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Wish against fact, for one pool: who is opened, who leaves, how many are asked for.
+"""Brings one pool from its observed to its desired state: which workers are opened, which leave, how many are forked.
 
 Level-triggered: it looks at what is, not at what happened, and may be called after every event. One rule serves
 scaling, recycling, repairs and both ways of changing generations: fresh workers are those of the source generation
@@ -8,11 +8,11 @@ that shall stay; an old one leaves as soon as a fresh one serves in its place. P
 from __future__ import annotations
 
 from srvd.core import transitions
-from srvd.core.model import Phase
+from srvd.core.model import ExitReason, Phase, Replacement
 from srvd.core.state.model import STUCK, Pool, Turn, Worker, Zygote
 
 SURGE = 1
-"""Workers above the wish while old ones are being replaced one by one."""
+"""Workers above the desired number while old ones are being replaced one by one."""
 
 SILENT_SECONDS = 10.0
 """What a worker that does not answer gets to finish its requests, at most. For silence there may be an end: it was
@@ -22,18 +22,18 @@ _LEAVE_FIRST = {Phase.ASKED: 0, Phase.BOOTING: 1, Phase.STANDBY: 2, Phase.OPENIN
 
 
 def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> None:
-    """Moves the pool towards its wish. `busy`: ids of workers that are in a request, as far as known."""
+    """Moves the pool towards its desired size. `busy`: ids of workers that are in a request, as far as known."""
     source = pool.source
     if source is None:
         return
     fresh, old = pool.split()
 
     def leave_order(worker: Worker) -> tuple[int, bool, bool, int]:
-        return (_LEAVE_FIRST[worker.phase], worker.condemned not in STUCK, str(worker.id) in busy, -worker.id.serial)
+        return (_LEAVE_FIRST[worker.phase], worker.replacement not in STUCK, str(worker.id) in busy, -worker.id.serial)
 
     surplus = len(fresh) - pool.target
     if surplus > 0:
-        why = "paused" if pool.paused else "pool removed" if pool.removed else "scaled down"
+        why = ExitReason.PAUSED if pool.paused else ExitReason.POOL_REMOVED if pool.removed else ExitReason.SCALED_DOWN
         for worker in sorted(fresh, key=leave_order)[:surplus]:
             transitions.retire(worker, why, source.spec.drain_timeout, turn)
             fresh.remove(worker)
@@ -45,14 +45,20 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
     if replaced > 0:
         for worker in sorted(old, key=leave_order)[:replaced]:
             spec = pool.generations[worker.id.generation].spec
-            seconds = min(spec.drain_timeout, SILENT_SECONDS) if worker.condemned == "silent" else spec.drain_timeout
-            late = spec.request_timeout if worker.condemned == "overdue" else 0.0
-            transitions.retire(worker, worker.condemned or "replaced", seconds, turn, late=late)
+            silent, late = worker.replacement is Replacement.SILENT, worker.replacement is Replacement.OVERDUE
+            seconds = min(spec.drain_timeout, SILENT_SECONDS) if silent else spec.drain_timeout
+            late_after = spec.request_timeout if late else 0.0
+            transitions.retire(worker, _exit_reason(worker), seconds, turn, late=late_after)
             # Nobody asked for that: a pool whose requests all hang shall not look well.
-            pool.restarts += worker.condemned in STUCK
+            pool.restarts += worker.replacement in STUCK
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):
         transitions.ask(pool, source, turn)
+
+
+def _exit_reason(worker: Worker) -> ExitReason:
+    """The exit reason of a worker whose successor serves."""
+    return ExitReason.REPLACED if worker.stays else ExitReason(worker.replacement.value)
 
 
 def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> int:
@@ -61,7 +67,7 @@ def _may_ask(pool: Pool, now: float, fresh: list[Worker], old: list[Worker]) -> 
         return 0
     count = min(pool.target - len(fresh), transitions.IN_FLIGHT - source.count(Phase.ASKED))
     if old:
-        worn = all(worker.condemned == "worn" and worker.id.generation == source.id.number for worker in old)
+        worn = all(w.replacement is Replacement.WORN and w.id.generation == source.id.number for w in old)
         surge = 0 if worn and now < source.pace.until else SURGE
         count = min(count, pool.target + surge - len(fresh) - len(old))
     if pool.breaker.strikes or pool.breaker.refusals:  # after a failure one attempt at a time

@@ -46,7 +46,7 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, Strategy
+from srvd.core.model import Actor, ExitReason, Fault, Kind, OpId, OpState, Order, Phase, Strategy
 from srvd.core.operations import completion, execute, queue, reopen, rollout, upgrade
 from srvd.core.reconcile import reconcile
 from srvd.core.reports import adoption, workers, zygotes
@@ -57,7 +57,7 @@ SELF = Actor(-1, 0, "srvd")
 
 
 class Supervisor:
-    """Wish and fact of one instance. `handle` is called with events in order of time."""
+    """Desired and observed state of one instance. `handle` is called with events in order of time."""
 
     def __init__(self, limit: int = 1024, house: SupervisorState | None = None) -> None:
         """`house`: what a former supervisor knew (`state/snapshot.py`); its limit holds then."""
@@ -189,7 +189,10 @@ class Supervisor:
     # -- after each event -------------------------------------------------------------------------------------
 
     def _settle(self, turn: Turn) -> None:
-        """Brings wish and fact together as far as it goes now. Repeats while operations begin or end on the way."""
+        """Moves the observed state towards the desired one, as far as it goes now.
+
+        Repeats while operations begin or end on the way.
+        """
         house = self.house
         for _ in range(2 * queue.QUEUE):  # a full queue may begin and end in one turn
             before = house.count, len(house.open_operations)
@@ -282,7 +285,7 @@ class Supervisor:
                 rollout.remove(pool, turn)
                 for worker in list(pool.workers()):
                     if worker.phase not in (Phase.KILLED, Phase.CANCELLED):
-                        transitions.kill(worker, "the start failed", turn)
+                        transitions.kill(worker, ExitReason.START_FAILED, turn)
 
     def _adopt_and_drop(self, turn: Turn) -> None:
         house = self.house

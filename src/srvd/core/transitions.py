@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, WorkerCommand
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger, next_phase, next_stage
-from srvd.core.model import Fault, Phase, PoolSpec, Revision
-from srvd.core.state.model import NEVER, STUCK, Generation, Pool, Turn, Worker, Zygote
+from srvd.core.model import ExitReason, Fault, Phase, PoolSpec, Revision
+from srvd.core.state.model import NEVER, Generation, Pool, Turn, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
 
 FORK_SECONDS = 15.0
@@ -51,13 +51,15 @@ def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
     turn.do(TellWorker(worker.id, WorkerCommand.SERVE))
 
 
-def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0) -> None:
+def retire(
+    worker: Worker, why: ExitReason, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0
+) -> None:
     """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once. It does not
     wait for requests that were given nothing for `late` seconds, unless that is 0.0.
     """
     asked_until = worker.deadline
     step(worker, WorkerTrigger.RETIRE, turn)
-    worker.leaving = worker.leaving or why
+    _excuse(worker, why)
     if worker.phase is Phase.DRAINING:
         worker.deadline = turn.now + seconds
         turn.do(TellWorker(worker.id, WorkerCommand.DRAIN, seconds, late, leaving))
@@ -68,12 +70,18 @@ def retire(worker: Worker, why: str, seconds: float, turn: Turn, *, leaving: boo
         worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until
 
 
-def kill(worker: Worker, why: str, turn: Turn, *, dump: bool = False) -> None:
+def kill(worker: Worker, why: ExitReason, turn: Turn, *, dump: bool = False) -> None:
     step(worker, WorkerTrigger.KILL, turn)
-    worker.leaving = worker.leaving or why
+    _excuse(worker, why)
     worker.deadline = turn.now + LAST_WORDS
     if worker.phase is Phase.KILLED:
         turn.do(KillWorker(worker.id, dump))
+
+
+def _excuse(worker: Worker, why: ExitReason) -> None:
+    """Keeps the first reason."""
+    if worker.exit_reason is ExitReason.NONE:
+        worker.exit_reason = why
 
 
 def overdue(worker: Worker, turn: Turn) -> None:
@@ -81,7 +89,7 @@ def overdue(worker: Worker, turn: Turn) -> None:
     late = worker.phase
     step(worker, WorkerTrigger.OVERDUE, turn)
     if worker.phase is not Phase.KILLED:
-        worker.leaving = worker.leaving or "boot_timeout"
+        _excuse(worker, ExitReason.BOOT_TIMEOUT)
         worker.deadline = NEVER  # it goes with its zygote
         return
     worker.deadline = turn.now + LAST_WORDS
@@ -90,14 +98,15 @@ def overdue(worker: Worker, turn: Turn) -> None:
             Level.ERROR, "worker", f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
         )
     elif late is Phase.DRAINING:
-        worker.leaving = worker.leaving if worker.leaving in STUCK else "drain_timeout"
+        if worker.exit_reason not in (ExitReason.OVERDUE, ExitReason.SILENT):
+            worker.exit_reason = ExitReason.DRAIN_TIMEOUT
         turn.note(
             Level.WARNING,
             "worker",
             f"worker {worker.id} did not {'end' if worker.finished else 'finish'} in time; killing it",
         )
     else:
-        worker.leaving = "boot_timeout"
+        worker.exit_reason = ExitReason.BOOT_TIMEOUT
         turn.note(
             Level.ERROR, "worker", f"worker {worker.id} was not ready in time; its stacks follow, then it is killed"
         )

@@ -10,7 +10,7 @@ from srvd.core import backoff, transitions
 from srvd.core.actions import Level, Teach, TellWorker, WorkerCommand
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import Fault, Stage
+from srvd.core.model import ExitReason, Fault, Stage
 from srvd.core.state.model import NEVER, Generation, SupervisorState, Turn
 
 __all__ = ["begin", "heard", "overdue", "sentence"]
@@ -63,7 +63,7 @@ def overdue(generation: Generation, turn: Turn) -> None:
     transitions.doom(generation, Fault("boot_failed", message, "see where it waits, or raise boot_timeout"), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
-        transitions.kill(canary, "boot_timeout", turn, dump=True)
+        transitions.kill(canary, ExitReason.BOOT_TIMEOUT, turn, dump=True)
 
 
 def _mixed(generation: Generation, file: str, turn: Turn) -> None:

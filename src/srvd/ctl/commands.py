@@ -18,6 +18,7 @@ from srvd.ctl.views import VIEWS, show_event, show_operation
 from srvd.errors import EXIT, NoDaemon, ShuttingDown, SrvdError
 from srvd.excerpt import excerpt
 from srvd.record import Record
+from srvd.wire.codec import SCHEMA
 from srvd.wire.commands import READY, Command, command
 
 __all__ = ["Asked", "Interrupted", "report", "run"]
@@ -110,7 +111,7 @@ def _interrupted(line: ReconnectingClient, asked: Asked) -> Interrupted:
 def _stop(line: ReconnectingClient, asked: Asked) -> int:
     """Done is when the daemon's process is gone, not when it says that it will be."""
     line.client.watch_exit()
-    result: dict[str, Any] = {"schema": 1}
+    result: dict[str, Any] = {"schema": SCHEMA}
     try:
         result = _ask(line, asked)
     except (ShuttingDown, NoDaemon) as exc:
@@ -140,7 +141,7 @@ def _stream(line: ReconnectingClient, asked: Asked) -> int:
             if event["at"] < earliest:
                 continue
             if asked.as_json:
-                put_json({"schema": 1, **event}, compact=True)
+                put_json({"schema": SCHEMA, **event}, compact=True)
             else:
                 show_event(event)
     except KeyboardInterrupt:
@@ -169,7 +170,7 @@ def exit_code(problem: SrvdError) -> int:
 def report(problem: SrvdError, *, as_json: bool, verbose: bool = False) -> int:
     """Say on stderr what went wrong, the application's own words first, all of them if `verbose`; the exit code."""
     if as_json:
-        put_json({"schema": 1, "error": problem.to_wire()}, err=True)
+        put_json({"schema": SCHEMA, "error": problem.to_wire()}, err=True)
         return exit_code(problem)
     traceback = problem.detail.get("traceback")
     if traceback:

@@ -76,9 +76,9 @@ def _pool_row(pool: Map) -> list[object]:
 
 
 def _strength(pool: Map) -> str:
-    """How many serve of how many wished: 8, 3/4, 8 (config 4), and who comes and goes."""
-    serving, wish = pool["serving"], pool["wish"]
-    text = str(wish) if serving == wish else f"{serving}/{wish}"
+    """How many serve of how many desired: 8, 3/4, 8 (config 4), and how many boot and drain."""
+    serving, desired = pool["serving"], pool.get("desired", pool.get("wish"))  # `wish`: a daemon of schema 1
+    text = str(desired) if serving == desired else f"{serving}/{desired}"
     notes = [f"config {pool['configured']}"] if pool["override"] is not None else []
     notes += [f"{pool[phase]} {phase}" for phase in ("booting", "draining") if pool[phase]]
     return f"{text} ({', '.join(notes)})" if notes else text

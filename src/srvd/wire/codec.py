@@ -21,7 +21,7 @@ __all__ = ["DEPTH", "PROTOCOL", "REQUESTS", "RESPONSES", "SCHEMA", "Bounds", "De
 PROTOCOL = 1
 """Changes when a peer that knows only the former number would misunderstand a message."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the results, as `srvctl --json` prints them; fields are added without a new number."""
 
 DEPTH = 16

@@ -25,10 +25,10 @@ TOPICS = ("daemon", "pool", "generation", "worker", "operation")
 """What events are about."""
 
 READY = "ready"
-"""The one state of a pool that `srvctl status` calls good (exit 0): as many workers serve as are wished."""
+"""The one state of a pool that `srvctl status` calls good (exit 0): as many workers serve as are desired."""
 
 POOL_STATES = ("starting", READY, "degraded", "crashing", "paused", "stopping")
-"""starting: never was ready; degraded: fewer workers serve than wished; crashing: new workers die before they are
+"""starting: never was ready; degraded: fewer workers serve than desired; crashing: new workers die before they are
 ready, attempts are rare."""
 
 NAME_LIMIT = 128

@@ -28,7 +28,7 @@ from srvd.errors import (
     SrvdError,
     UnknownMethod,
 )
-from srvd.wire.codec import RESPONSES, Decoder, encode
+from srvd.wire.codec import RESPONSES, SCHEMA, Decoder, encode
 from srvd.wire.commands import COMMANDS, Command, Field
 from tests.support.fake_daemon import Fake
 from tests.support.waiting import wait_for
@@ -126,7 +126,7 @@ def test_a_query_reaches_the_backend_complete_and_its_result_comes_back(fake: Fa
     "entry", [e for e in COMMANDS if not (e.changes or e.streams or e.name.startswith("op."))], ids=named
 )
 def test_every_query_answers_with_the_schema(client: Client, entry: Command) -> None:
-    assert client.call(entry.name, needed(entry))["schema"] == 1
+    assert client.call(entry.name, needed(entry))["schema"] == SCHEMA
 
 
 def test_a_question_that_takes_time_is_asked_once_at_a_time_and_can_be_taken_back(fake: Fake) -> None:
@@ -415,7 +415,7 @@ def test_an_answer_over_the_limit_becomes_an_error_that_says_how_to_ask_for_less
 
 
 def test_an_answer_that_cannot_be_spelled_is_a_bug_and_says_so(fake: Fake, client: Client) -> None:
-    fake.backend.pools = [{"name": "web", "wish": 1 << 70}]
+    fake.backend.pools = [{"name": "web", "desired": 1 << 70}]
     with pytest.raises(InternalError):
         client.call("status")
     assert fake.logged[-1][0] is Level.ERROR

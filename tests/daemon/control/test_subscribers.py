@@ -16,6 +16,7 @@ from srvd.core.actions import Level
 from srvd.daemon.control.event_log import MOST_BYTES, MOST_EVENTS, EventLog
 from srvd.daemon.control.server import Limits
 from srvd.errors import NoDaemon
+from srvd.wire.codec import SCHEMA
 from srvd.wire.commands import command
 from tests.daemon.control.test_requests import Raw
 from tests.support.fake_daemon import Fake
@@ -65,7 +66,7 @@ def test_only_new_events_can_be_asked_for(fake: Fake) -> None:
     publish(fake, 3)
     with Raw(fake.path) as raw:
         raw.say(type="req", id=1, method="watch", args={"since": -1})
-        assert raw.next()["result"] == {"schema": 1, "oldest": 1, "newest": 3, "last": 3}
+        assert raw.next()["result"] == {"schema": SCHEMA, "oldest": 1, "newest": 3, "last": 3}
         publish(fake, 1)
         assert raw.next()["seq"] == 4
 

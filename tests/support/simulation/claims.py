@@ -79,7 +79,7 @@ class Answers(Claims):
 
     def _is_true_of(self, op: Operation, pool: Pool) -> None:
         serving = self.world.serving(pool.name)
-        wish = op.wishes.get(pool.name, 0)  # as it was then: the next order may have begun in the same turn
+        wish = op.desired.get(pool.name, 0)  # as it was then: the next order may have begun in the same turn
         match op.order.kind:
             case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if pool.name in op.rollouts:
                 mine = [c for c in serving if c.id.generation == op.rollouts[pool.name].generation]
@@ -101,7 +101,7 @@ class Answers(Claims):
 
     def _scaled(self, op: Operation) -> None:
         name, order = op.order.pool, op.order
-        wish, former = int(op.result["wish"]), op.before[name]
+        wish, former = int(op.result["desired"]), op.before[name]
         if order.reset:
             self.sizes[name] = None
             return
@@ -117,7 +117,7 @@ class Answers(Claims):
             return
         former = self.sizes.get(pool.name)
         assert op.before[pool.name] == former, f"{op!r} began with {op.before[pool.name]}, {former} was in force"
-        wish = op.wishes[pool.name]
+        wish = op.desired[pool.name]
         assert former is None or wish in (0, former), f"{op!r} failed, the wish is {wish}, not {former} again"
 
 
@@ -219,7 +219,7 @@ def _least_wished(world: World, out: list[act.Action]) -> dict[str, int]:
     least: dict[str, int] = {}
     for action in out:
         if isinstance(action, act.Ended) and (op := world.core.operation(action.op)) is not None:
-            least |= {name: min(wish, least.get(name, wish)) for name, wish in op.wishes.items()}
+            least |= {name: min(wish, least.get(name, wish)) for name, wish in op.desired.items()}
     return least
 
 

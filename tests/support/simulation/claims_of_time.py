@@ -17,7 +17,7 @@ from srvd.core.events import (
     WorkerReport,
     WorkerSaid,
 )
-from srvd.core.model import Death, Kind, OpId, OpState, Phase, Revision, Stage
+from srvd.core.model import Cause, Death, Kind, OpId, OpState, Phase, Revision, Stage
 from srvd.core.probing import LONGEST_PAUSE
 from srvd.core.state.model import DeathRecord, Pool, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
@@ -179,12 +179,12 @@ class Sizes(Claims):
 
     def before(self, event: Event) -> None:
         worker = self._of(event)
-        self.stayed = worker is not None and not worker.condemned
+        self.stayed = worker is not None and worker.stays
         self.serials = 0 if worker is None else self.world.core.house.pools[worker.id.pool].serials
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         worker = self._of(event)
-        if worker is None or not self.stayed or not worker.condemned:
+        if worker is None or not self.stayed or worker.stays:
             return
         generation = GenerationId(worker.id.pool, worker.id.generation)
         newest = self.newest.setdefault(generation, self.serials)
@@ -251,6 +251,6 @@ class Certificates(Claims):
         assert child is not None
         touched = child.killed or child.state == "draining"
         causes = by_itself | sent_away if touched else by_itself
-        assert certificate.cause in causes, f"{child} died of {certificate.cause}"
-        assert certificate.cause != "out_of_memory" or death.out_of_memory
+        assert certificate.cause.value in causes, f"{child} died of {certificate.cause}"
+        assert certificate.cause is not Cause.OUT_OF_MEMORY or death.out_of_memory
         assert certificate.summary

@@ -116,8 +116,8 @@ MUTANTS = (
     Mutant(
         "a worker that is stuck is killed before its replacement serves",
         "reports/replacement.py",
-        "        worker.condemned = why\n",
-        "        worker.condemned = why\n        transitions.kill(worker, why, turn)\n",
+        "        worker.replacement = why\n",
+        "        worker.replacement = why\n        transitions.kill(worker, ExitReason(why.value), turn)\n",
     ),
     Mutant(
         "a worker that was stopped is never continued",

@@ -188,9 +188,9 @@ def _gets_well(world: World) -> None:
     assert list(house.pools) == [spec.name for spec in SHOP]
     for pool in house.pools.values():
         serving = world.serving(pool.name)
-        assert len(serving) == pool.wish, f"{pool.name}: {len(serving)} serve, the wish is {pool.wish}"
+        assert len(serving) == pool.desired, f"{pool.name}: {len(serving)} serve, the wish is {pool.desired}"
         assert {c.id.generation for c in serving} <= {pool.active}, f"{pool.name}: more than one generation serves"
-        assert sum(w.phase in CAPACITY for w in pool.workers()) == pool.wish
+        assert sum(w.phase in CAPACITY for w in pool.workers()) == pool.desired
         assert list(pool.generations) == [pool.active], f"{pool.name} keeps {list(pool.generations)}"
         assert pool.breaker.strikes == 0, f"{pool.name} is not forgiven"
     assert world.core.next_deadline() is None, "all is well, and a deadline is set"

@@ -1,15 +1,15 @@
 """When an operation has come true, when it cannot any more, and how far it is.
 
-Level-triggered, as `reconcile.py`: it looks at the facts and asks nothing else, so that an answer is always true. Pure.
+Level-triggered, as `reconcile.py`: it looks at the observed state and nothing else, so an answer is always true. Pure.
 """
 
 from __future__ import annotations
 
 from srvd.core import baking, outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
-from srvd.core.model import Fault, Kind, OpState, Phase, Stage
+from srvd.core.model import Fault, Kind, OpState, Phase, Replacement, Stage
 from srvd.core.operations import queue, reopen, rollout
-from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Turn
+from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Turn, Zygote
 from srvd.core.status.view import log_problem
 
 _TRIAL_PHASES = {
@@ -56,12 +56,12 @@ def pools_of(house: SupervisorState, op: Operation) -> list[Pool]:
 
 
 def is_full(pool: Pool) -> bool:
-    """The wished number serves, and no old one is left to be replaced.
+    """The desired number serves, and no old one is left to be replaced.
 
     One that is worn counts until its successor does: with a small max_requests there always is one.
     """
     fresh, old = pool.split()
-    worn = [w for w in old if w.condemned == "worn" and w.id.generation == pool.active]
+    worn = [w for w in old if w.replacement is Replacement.WORN and w.id.generation == pool.active]
     serving = sum(w.phase is Phase.SERVING for w in (*fresh, *worn))
     return len(old) == len(worn) and len(fresh) <= pool.target <= serving
 
@@ -126,7 +126,7 @@ def _judge_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
     serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
     queue.report(op, "scale", serving, pool.target, turn)
     if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
-        op.result |= {"wish": pool.wish, "serving": serving, "configured": pool.spec.workers}
+        op.result |= {"desired": pool.desired, "serving": serving, "configured": pool.spec.workers}
         op.result["message"] = outcome.of_scale(pool, op.before[pool.name])
         queue.end(house, op, OpState.DONE, turn)
     elif is_hopeless(pool.breaker):
@@ -134,13 +134,13 @@ def _judge_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
 
 
 def restore(house: SupervisorState, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
-    """The scale could not be made true: the former wish is in force again, and the answer says why."""
+    """The scale could not be made true: the former size is in force again, and the answer says why."""
     pool = house.pools[op.order.pool]
     pool.override = op.before[pool.name]
     pool.breaker.clear()
     proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
     code = "cancelled" if state is OpState.CANCELLED else "boot_failed"
-    fault = Fault(code, f"{reason}; back to {pool.wish}", "srvctl why", "scale", pool.name, proof)
+    fault = Fault(code, f"{reason}; back to {pool.desired}", "srvctl why", "scale", pool.name, proof)
     queue.end(house, op, state, turn, fault)
 
 
@@ -165,8 +165,8 @@ def stop_recycling(
     kept = 0
     for pool in pools_of(house, op):
         for worker in pool.workers():
-            if worker.id in op.targets and worker.condemned == "recycle" and worker.is_capacity:
-                worker.condemned = ""
+            if worker.id in op.targets and worker.replacement is Replacement.RECYCLE and worker.is_capacity:
+                worker.replacement = Replacement.NONE
                 kept += 1
     done = len(op.targets) - kept
     code = "cancelled" if state is OpState.CANCELLED else "partial" if done else "boot_failed"
@@ -213,7 +213,7 @@ def bake_is_spoiled(house: SupervisorState, pool: Pool) -> str:
     if deaths >= max(RETURN_STRIKES, pool.target):
         return f"{deaths} of its workers died while it baked"
     source = pool.source
-    if committing and source is not None and source.zygote.value in ("gone", "leaving"):
+    if committing and source is not None and source.zygote in (Zygote.GONE, Zygote.LEAVING):
         return "its zygote died during the change-over"
     return ""
 

@@ -1,4 +1,4 @@
-"""What each order changes in wish and fact when its operation begins, is cancelled or runs out of time.
+"""What each order changes in the state when its operation begins, is cancelled or runs out of time.
 
 Whether it may begin is `queue.py`'s, whether it has come true `completion.py`'s. Pure.
 """
@@ -8,7 +8,18 @@ from __future__ import annotations
 from srvd.core import backoff, baking, transitions
 from srvd.core.actions import Level, ReadConfig, SealListeners
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Revision, Strategy
+from srvd.core.model import (
+    ExitReason,
+    Fault,
+    Headroom,
+    Kind,
+    OpState,
+    Phase,
+    PoolSpec,
+    Replacement,
+    Revision,
+    Strategy,
+)
 from srvd.core.operations import completion, queue, reopen, rollout, upgrade
 from srvd.core.state.model import NEVER, Operation, Pace, Pool, SupervisorState, Turn, Zygote
 
@@ -60,13 +71,13 @@ def _default_deadline(op: Operation, pools: list[Pool], turn: Turn) -> None:
 
 
 def _begin_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    fault = queue.misfit(house, op.order)  # the wish may have moved while it waited
+    fault = queue.misfit(house, op.order)  # the size may have changed while it waited
     if fault is not None:
         queue.end(house, op, OpState.FAILED, turn, fault)
         return
     pool = house.pools[op.order.pool]
     op.before[pool.name] = pool.override
-    size = op.order.size + (pool.wish if op.order.relative else 0)
+    size = op.order.size + (pool.desired if op.order.relative else 0)
     pool.override = None if op.order.reset else size
     pool.breaker.clear()
     _default_deadline(op, [pool], turn)
@@ -109,7 +120,8 @@ def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
         for worker in pool.workers():
             one = op.order.worker in ("", str(worker.id))
             if one and worker.is_capacity and worker.id.generation == pool.active:
-                worker.condemned = worker.condemned or "recycle"
+                if worker.stays:
+                    worker.replacement = Replacement.RECYCLE
                 chosen.append(worker.id)
     op.targets = frozenset(chosen)
     rounds = len(chosen)
@@ -144,12 +156,13 @@ def config_read(house: SupervisorState, op: Operation, revision: Revision, specs
 
 def _too_many(house: SupervisorState, op: Operation, specs: list[PoolSpec]) -> Fault | None:
     """The configuration alone was checked when it was read; sizes that were ordered since count, too."""
-    wishes = {} if op.order.pool == "" else {name: pool.wish for name, pool in house.pools.items() if not pool.removed}
+    stay = [] if op.order.pool == "" else [pool for pool in house.pools.values() if not pool.removed]
+    sizes = {pool.name: pool.desired for pool in stay}
     for spec in specs:
         known = house.pools.get(spec.name)
         kept = None if known is None or known.removed else known.override
-        wishes[spec.name] = spec.workers if kept is None else kept
-    total = sum(wishes.values())
+        sizes[spec.name] = spec.workers if kept is None else kept
+    total = sum(sizes.values())
     if total <= house.limit:
         return None
     text = f"all pools together would have {total} workers, the limit is {house.limit}; nothing was changed"
@@ -260,12 +273,12 @@ def stop(house: SupervisorState, op: Operation, turn: Turn, *, hurry: bool) -> N
             if worker.phase in (Phase.KILLED, Phase.CANCELLED):
                 continue
             if hurry:
-                transitions.kill(worker, "stopped in a hurry", turn)
+                transitions.kill(worker, ExitReason.STOPPED_NOW, turn)
                 continue
             seconds = op.order.timeout or pool.spec.drain_timeout
             if worker.phase is Phase.DRAINING:  # told once more, because the whole server leaves
                 seconds = max(0.0, min(seconds, worker.deadline - turn.now))
-            transitions.retire(worker, "stopped", seconds, turn, leaving=True)
+            transitions.retire(worker, ExitReason.STOPPED, seconds, turn, leaving=True)
     op.deadline = NEVER
     if hurry:
         turn.note(Level.WARNING, "daemon", "stopping in a hurry: requests in progress are cut off")

@@ -78,8 +78,8 @@ def _check_scale(house: SupervisorState, order: Order) -> Fault | None:
         return Fault("bad_args", "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}")
     if order.reset:
         return None
-    size = order.size + (house.pools[order.pool].wish if order.relative else 0)
-    most = house.limit - sum(pool.wish for name, pool in house.pools.items() if name != order.pool)
+    size = order.size + (house.pools[order.pool].desired if order.relative else 0)
+    most = house.limit - sum(pool.desired for name, pool in house.pools.items() if name != order.pool)
     if not 0 <= size <= most:
         text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
         return Fault("bad_args", text, "max_workers limits all pools together" if size > most else "")
@@ -159,7 +159,7 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
 def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
     """Records the end; the answer to whoever waits follows from it."""
     op.state, op.ended, op.fault = state, turn.now, fault
-    op.wishes = {name: pool.target for name, pool in house.pools.items()}
+    op.desired = {name: pool.target for name, pool in house.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))
     op.timeline.append(Step(turn.now, state.value, message))
     level = Level.INFO if state is OpState.DONE else Level.WARNING

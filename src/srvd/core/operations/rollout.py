@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from srvd.core import baking, probing, transitions
 from srvd.core.actions import Level
-from srvd.core.backoff import ABANDONED
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
+from srvd.core.model import ExitReason, Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
 from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Turn, Zygote
 
 LOSSES = 8
@@ -62,7 +61,7 @@ def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn
     if trial.stage is not Stage.STAGING:
         return False
     whole = rollout.strategy is Strategy.BLUE_GREEN
-    # The size follows the wish while it is staged: a scale order during a reload applies to both generations.
+    # The size follows the desired one while it is staged: a scale order during a reload applies to both generations.
     size = max(1, pool.size(trial.spec)) if whole or first_start else 1
     _fill(pool, trial, size, rollout, turn)
     return trial.count(Phase.STANDBY) >= (1 if first_start else size)
@@ -77,7 +76,7 @@ def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn
     for _ in range(count if may_ask else 0):
         transitions.ask(pool, trial, turn)
     for worker in alive[size:]:
-        transitions.retire(worker, "scaled down", trial.spec.drain_timeout, turn)
+        transitions.retire(worker, ExitReason.SCALED_DOWN, trial.spec.drain_timeout, turn)
 
 
 def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
@@ -145,7 +144,7 @@ def unpark(pool: Pool, turn: Turn) -> None:
 
 
 def remove(pool: Pool, turn: Turn) -> None:
-    """The pool is no longer wished: its workers drain, its zygotes go."""
+    """The pool is no longer desired: its workers drain, its zygotes go."""
     pool.removed = True
     unpark(pool, turn)
     source = pool.source
@@ -166,7 +165,7 @@ def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
             pool.parked = None
         transitions.shift(trial, GenerationTrigger.ABANDON)
         for worker in trial.staged:
-            transitions.kill(worker, ABANDONED, turn)
+            transitions.kill(worker, ExitReason.ABANDONED, turn)
         if not trial.workers:  # else its zygote goes after the last of them, when it has told how they ended
             transitions.dismiss(trial, turn)
 

@@ -1,7 +1,7 @@
 """The order to upgrade: the new program is asked whether it can take over, then it does; whoever then lives tells.
 
-Of no effect on wish and fact: every operation under way, and every worker, is carried over as it is. So an upgrade
-waits for nothing, and nothing waits for it. Pure.
+Changes neither desired nor observed state: every operation under way, and every worker, is carried over as
+it is. So an upgrade waits for nothing, and nothing waits for it. Pure.
 """
 
 from __future__ import annotations

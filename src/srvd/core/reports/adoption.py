@@ -1,4 +1,4 @@
-"""What becomes of the facts when a daemon goes on with those of one that died: who is still there, what is over.
+"""What becomes of the state when a daemon goes on with that of one that died: which workers are there, what is over.
 
 Looks for nobody: who has been found is told by the event, and who is gone is told like any death. Pure.
 """
@@ -9,14 +9,13 @@ from srvd.core import transitions
 from srvd.core.actions import KillWorker, Level
 from srvd.core.events import Resumed
 from srvd.core.lifecycle import WorkerTrigger
-from srvd.core.model import Fault, Kind, OpState, Phase
+from srvd.core.model import ExitReason, Fault, Kind, OpState, Phase
 from srvd.core.operations import completion, execute, queue
 from srvd.core.state.model import Generation, Operation, SupervisorState, Turn, Worker
 
 __all__ = ["lead_out", "resume"]
 
 DIED = "the daemon died while it was under way"
-LEFT_ALONE = "left alone by a daemon that died"
 
 _TO_SERVING = {
     Phase.ASKED: WorkerTrigger.FORKED,
@@ -62,13 +61,13 @@ def _serves(worker: Worker, turn: Turn) -> None:
 def lead_out(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It leaves, because nobody came for it in its time."""
     if worker.phase in (Phase.STANDBY, Phase.OPENING, Phase.SERVING):
-        transitions.retire(worker, LEFT_ALONE, generation.spec.drain_timeout, turn)
+        transitions.retire(worker, ExitReason.LEFT_ALONE, generation.spec.drain_timeout, turn)
     elif worker.phase is Phase.DRAINING:
         _drain_again(worker, turn)
 
 
 def _drain_again(worker: Worker, turn: Turn) -> None:
-    transitions.retire(worker, worker.leaving, max(0.0, worker.deadline - turn.now), turn)
+    transitions.retire(worker, worker.exit_reason, max(0.0, worker.deadline - turn.now), turn)
 
 
 def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
@@ -80,7 +79,7 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
             transitions.step(worker, WorkerTrigger.REFUSED, turn)
             del generation.workers[worker.id.serial]
         case Phase.BOOTING | Phase.STANDBY:
-            transitions.kill(worker, "the daemon died", turn)
+            transitions.kill(worker, ExitReason.DAEMON_DIED, turn)
         case Phase.KILLED:
             worker.deadline = turn.now + transitions.LAST_WORDS
             turn.do(KillWorker(worker.id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core import backoff, transitions
 from srvd.core.actions import Level, TellWorker, WorkerCommand
 from srvd.core.events import RequestOverdue, WorkerOutgrew
-from srvd.core.model import Phase
+from srvd.core.model import ExitReason, Phase, Replacement
 from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Turn, Worker
 
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
@@ -25,29 +25,29 @@ def overdue(generation: Generation, worker: Worker, event: RequestOverdue, turn:
     """The application gives nothing for a request. With one thread nothing else can go on in the worker: once it has
     been replaced for that, there is nothing to wait for.
     """
-    if worker.phase is Phase.DRAINING and worker.leaving == "overdue":
+    if worker.phase is Phase.DRAINING and worker.exit_reason is ExitReason.OVERDUE:
         if generation.spec.threads == 1:
             text = f"worker {worker.id} has nothing else to finish; killing it"
             turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
-            transitions.kill(worker, "overdue", turn, dump=True)
+            transitions.kill(worker, ExitReason.OVERDUE, turn, dump=True)
         return
     text = f"has given nothing to {event.line} for {event.age:.0f} s"
-    stuck(worker, "overdue", text, turn, ("request", event.line))
+    stuck(worker, Replacement.OVERDUE, text, turn, ("request", event.line))
 
 
-def stuck(worker: Worker, why: str, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
+def stuck(worker: Worker, why: Replacement, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
     """It does not get on: it shall say where it is."""
     text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
     turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
     turn.do(TellWorker(worker.id, WorkerCommand.DUMP))
     if worker.is_capacity:
-        worker.condemned = why
+        worker.replacement = why
 
 
 def pardon(worker: Worker, turn: Turn) -> None:
     """It was silent, and has answered: if its replacement does not serve yet, it stays."""
-    if worker.condemned == "silent" and worker.phase is Phase.SERVING:
-        worker.condemned = ""
+    if worker.replacement is Replacement.SILENT and worker.phase is Phase.SERVING:
+        worker.replacement = Replacement.NONE
         text = f"worker {worker.id} answers again, and stays"
         turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
 
@@ -64,7 +64,7 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
     The first of a generation are replaced at once. If a replacement is too large within a minute, too, the limit is
     smaller than the application: that is said once, and the next round waits: 1 min, 2, 4, … up to an hour.
     """
-    if worker.phase is not Phase.SERVING or worker.condemned or generation.id.number != pool.active:
+    if worker.phase is not Phase.SERVING or not worker.stays or generation.id.number != pool.active:
         return
     if not worker.outgrown:
         worker.outgrown = True
@@ -79,7 +79,7 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
 
 def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
     """It serves on until its replacement does, one worker at a time."""
-    worker.condemned, worker.worn = "worn", why_then
+    worker.replacement, worker.worn = Replacement.WORN, why_then
     turn.note(Level.INFO, "worker", f"worker {worker.id} {why}; a replacement boots", ("worker", str(worker.id)))
 
 

@@ -1,4 +1,4 @@
-"""What workers and zygotes report, entered into the facts: deaths become certificates and strikes.
+"""What workers and zygotes report, entered into the state: deaths become certificates and strikes.
 
 Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. Pure.
 """
@@ -24,7 +24,7 @@ from srvd.core.events import (
     WorkerStopped,
 )
 from srvd.core.lifecycle import WorkerTrigger
-from srvd.core.model import Death, Fault, Phase
+from srvd.core.model import Cause, Death, ExitReason, Fault, Phase, Replacement
 from srvd.core.operations import reopen
 from srvd.core.reports import adoption, replacement, stopped
 from srvd.core.reports.trials import find, rollout_of, trial_failed, trial_lost
@@ -40,6 +40,15 @@ from srvd.core.state.model import (
 
 KILLED_FROM_OUTSIDE = 9
 """A SIGKILL we did not send and memory did not cause says nothing about the application."""
+
+_UNASKED = (
+    ExitReason.NONE,
+    ExitReason.BOOT_TIMEOUT,
+    ExitReason.HEALTH_TIMEOUT,
+    ExitReason.HEALTH_FAILED,
+    ExitReason.MISFIT,
+)
+"""Ends that no order and no reload has asked for."""
 
 
 def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
@@ -63,7 +72,8 @@ def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
             replacement.overdue(generation, worker, event, turn)
         case WorkerSilent():
             how = "is stopped by a signal" if event.stopped else "does not answer"
-            replacement.stuck(worker, "silent", f"{how} while clients have waited for {event.seconds:.0f} s", turn)
+            text = f"{how} while clients have waited for {event.seconds:.0f} s"
+            replacement.stuck(worker, Replacement.SILENT, text, turn)
         case WorkerAnswered():
             replacement.pardon(worker, turn)
         case WorkerStopped():
@@ -134,7 +144,7 @@ def _said(
             probing.answered(generation, worker, event, turn)
         case WorkerReport.WORN:
             fits = transitions.step(worker, WorkerTrigger.WORN, turn)
-            if fits and worker.phase is Phase.SERVING and not worker.condemned:
+            if fits and worker.phase is Phase.SERVING and worker.stays:
                 replacement.wears_out(pool, generation, worker, backoff.in_short(event.text), turn)
         case WorkerReport.REOPENED:
             worker.log_problem = backoff.in_short(event.text)  # also said unasked, when its log is lost or found again
@@ -147,7 +157,7 @@ def _said(
         text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
         turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)))
         wasted = backoff.is_strike(worker, turn.now)
-        transitions.kill(worker, "misfit", turn)
+        transitions.kill(worker, ExitReason.MISFIT, turn)
         _lost(pool, generation, worker, "a worker broke the protocol of its link", turn, strike=wasted)
 
 
@@ -170,7 +180,7 @@ def _cannot_boot(
 
 
 def _lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn, *, strike: bool) -> None:
-    """The pool that it served has one worker less than it was wished, and nobody asked for that."""
+    """The pool that it served has one worker less than desired, and no order has asked for that."""
     if generation.id.number != pool.active:
         return
     pool.restarts += 1
@@ -205,12 +215,12 @@ def _gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Wo
     certificate = certify(pool, worker, death, turn)
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
-    unasked = not worker.leaving or worker.leaving in ("boot_timeout", "health_timeout", "health_failed", "misfit")
+    unasked = worker.exit_reason in _UNASKED
     transitions.step(worker, WorkerTrigger.EXITED, turn)
     del generation.workers[worker.id.serial]
-    if unasked or certificate.cause == "died_leaving":
+    if unasked or certificate.cause is Cause.DIED_LEAVING:
         text = f"worker {worker.id} {certificate.summary}"
-        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause))
+        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause.value))
     else:
         turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
     if death.behind:

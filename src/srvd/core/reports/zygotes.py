@@ -1,4 +1,4 @@
-"""What zygotes report, and generations whose time is over, entered into the facts.
+"""What zygotes report, and generations whose time is over, entered into the state.
 
 Starts no other zygote: that is `reconcile.py`'s to say. Pure.
 """

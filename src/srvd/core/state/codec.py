@@ -12,7 +12,7 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -20,7 +20,7 @@ from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_typ
 
 from srvd.record import Record
 
-__all__ = ["Codec", "Misfit", "codec"]
+__all__ = ["Codec", "Formerly", "Misfit", "codec"]
 
 _SCALARS = (bool, int, float, str, bytes, NoneType)
 
@@ -29,6 +29,12 @@ class Misfit(ValueError):
     """A plain value is not what the annotation says. The message begins with the way to the value:
     `SupervisorState.pools: …`.
     """
+
+
+class Formerly(str):
+    """The name that states of former programs have for a field: `Annotated[int, Formerly("old")]`."""
+
+    __slots__ = ()
 
 
 class Codec(Record):
@@ -137,6 +143,7 @@ def _pairs(key: Any, hint: Any) -> Codec:
 def _record(cls: type) -> Codec:
     hints = get_type_hints(cls, include_extras=True)
     inner = {name: codec(hint) for name, hint in hints.items()}
+    former = {str(extra): name for name, hint in hints.items() for extra in get_args(hint) if type(extra) is Formerly}
     fields: frozenset[str] | None = frozenset(cls._fields) if issubclass(cls, tuple) else None  # type: ignore[attr-defined]  # a named tuple
     defaults: Mapping[str, Any] = (
         cls._field_defaults  # type: ignore[attr-defined]
@@ -153,7 +160,8 @@ def _record(cls: type) -> Codec:
 
     def load(plain: Any) -> Any:
         values = dict(defaults)
-        for name, item in _mapped(cls, plain, inner).items():
+        for spelt, item in _mapped(cls, plain, inner.keys() | former.keys()).items():
+            name = former.get(spelt, spelt)
             try:
                 values[name] = inner[name].load(item)
             except Misfit as misfit:
@@ -170,10 +178,10 @@ def _record(cls: type) -> Codec:
     return Codec(dump, load)
 
 
-def _mapped(cls: type, plain: Any, known: Mapping[str, Codec]) -> dict[str, Any]:
+def _mapped(cls: type, plain: Any, known: Set[str]) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise Misfit(f"{type(plain).__name__} instead of {cls.__name__}")
-    unknown = plain.keys() - known.keys()
+    unknown = plain.keys() - known
     if unknown:
         raise Misfit(f"{cls.__name__} knows no {min(map(str, unknown))}")
     return plain

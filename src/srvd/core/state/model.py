@@ -1,4 +1,4 @@
-"""The facts the supervisor keeps: workers, generations, pools, operations. Mutable, few, owned by `Supervisor`.
+"""The state that the supervisor keeps: workers, generations, pools, operations. Mutable, few, owned by `Supervisor`.
 
 Plain classes whose class attributes are the defaults: `dataclasses` and what it imports would cost a start 10 ms. Each
 attribute is declared in the body: `snapshot.py` carries what is declared, and the default is for a state without it.
@@ -18,7 +18,9 @@ from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
     Answers,
+    Cause,
     Death,
+    ExitReason,
     Fault,
     OpId,
     OpState,
@@ -26,10 +28,12 @@ from srvd.core.model import (
     Phase,
     Pid,
     PoolSpec,
+    Replacement,
     Revision,
     Stage,
     Strategy,
 )
+from srvd.core.state.codec import Formerly
 from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
@@ -42,8 +46,8 @@ CERTIFICATES = 100
 """Deaths that are kept for each pool, and as many departures."""
 
 
-STUCK = ("overdue", "silent")
-"""Why a worker is condemned that does not get on: in a request, or whatever else it is in."""
+STUCK = (Replacement.OVERDUE, Replacement.SILENT)
+"""The replacements of workers that do not get on."""
 
 
 class Turn:
@@ -69,11 +73,11 @@ class Worker:
     phase: Phase
     pid: Pid | None
     ready_at: float | None = None
-    condemned: str = ""  # why it is to be replaced while it still serves: "recycle", "worn", or one of STUCK
-    worn: str = ""  # why it is, for its certificate: "had served 1000 requests", "was over max_rss: …"
+    replacement: Annotated[Replacement, Formerly("condemned")] = Replacement.NONE
+    worn: str = ""  # the reason of Replacement.WORN: "had served 1000 requests", "was over max_rss: …"
     outgrown: bool = False  # it was seen over max_rss
     wake_at: float = NEVER  # when it is continued: a signal has stopped it
-    leaving: str = ""  # why it was told to go, for its certificate
+    exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE
     failure: str = ""  # the traceback it sent
     log_problem: str = ""  # why its access log cannot be written
     finished: bool = False  # it has no requests any more, and is about to exit
@@ -90,6 +94,11 @@ class Worker:
     @property
     def is_capacity(self) -> bool:
         return self.phase in CAPACITY
+
+    @property
+    def stays(self) -> bool:
+        """Is no successor to take its place?"""
+        return self.replacement is Replacement.NONE
 
 
 class Zygote(Enum):
@@ -184,7 +193,7 @@ class DeathRecord(Record):
 
     worker: WorkerId
     pid: int
-    cause: str
+    cause: Cause
     summary: str
     death: Death
     at: float
@@ -242,7 +251,7 @@ class Pool:
         return self.spec.name
 
     @property
-    def wish(self) -> int:
+    def desired(self) -> int:
         """How many workers are asked for, paused or not."""
         return self.spec.workers if self.override is None else self.override
 
@@ -281,7 +290,7 @@ class Pool:
         for generation in self.generations.values():
             for worker in generation.workers.values():
                 if worker.phase in CAPACITY and not (generation.is_trial and worker.phase in STAGED):
-                    stays = generation.id.number == self.active and not worker.condemned
+                    stays = generation.id.number == self.active and worker.stays
                     (fresh if stays else old).append(worker)
         return fresh, old
 
@@ -324,7 +333,8 @@ class Operation:
     created: float
     timeline: list[Step]
     result: dict[str, str | int | bool]
-    wishes: dict[str, int]  # how many shall serve in each pool, as it was when it ended
+    # how many workers were desired in each pool when it ended
+    desired: Annotated[dict[str, int], Formerly("wishes")]
     rollouts: dict[str, Rollout]
     before: dict[str, int | None]  # scale: the override to go back to
     state: OpState = OpState.QUEUED
@@ -346,7 +356,7 @@ class Operation:
         self.created = created
         self.timeline = []
         self.result = {}
-        self.wishes = {}
+        self.desired = {}
         self.rollouts = {}
         self.before = {}
 
@@ -362,7 +372,7 @@ class Operation:
 class SupervisorState:
     """All of it."""
 
-    limit: int  # most workers that may be wished of all pools together
+    limit: int  # most workers that may be desired of all pools together
     pools: dict[str, Pool]
     numbers: dict[str, tuple[int, int]]  # of removed pools: identities are never reused
     operations: dict[OpId, Operation]

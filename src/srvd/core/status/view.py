@@ -1,4 +1,4 @@
-"""The facts as plain maps, for status, workers, why, history: what a person or a script is shown of the core.
+"""The observed state as plain maps, for status, workers, why, history: what a person or a script is shown of the core.
 
 Adds nothing that was measured (memory, requests): that is the daemon's. Times are monotonic; whoever shows them to
 people turns them into dates. Pure.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from srvd.core import backoff, outcome, warming
-from srvd.core.model import Fault, Kind, OpState, Phase
+from srvd.core.model import Fault, Kind, OpState, Phase, Replacement
 from srvd.core.operations import queue
 from srvd.core.state.model import DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.ids import GenerationId
@@ -31,7 +31,8 @@ def pool_state(house: SupervisorState, pool: Pool) -> str:
         return "crashing"
     if pool.paused:
         return "paused"
-    serving = sum(w.phase is Phase.SERVING and w.condemned in ("", "worn") for w in pool.workers())
+    well = (Replacement.NONE, Replacement.WORN)
+    serving = sum(w.phase is Phase.SERVING and w.replacement in well for w in pool.workers())
     whole = serving >= pool.target and pool.source.zygote is Zygote.UP
     return "ready" if whole else "degraded" if house.started else "starting"
 
@@ -50,7 +51,7 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
         "preloaded": bool(source and source.preloaded),
         "folder": source.folder if source else "",
         "zygote": source.zygote.value if source else "loading",
-        "wish": pool.wish,
+        "desired": pool.desired,
         "configured": pool.spec.workers,
         "override": pool.override,
         "paused": pool.paused,
@@ -79,7 +80,7 @@ def worker_map(worker: Worker, now: float) -> Map:
         "state": worker.phase.value,
         "generation": worker.id.generation,
         "uptime_s": round(now - worker.asked, 1),
-        "condemned": worker.condemned,
+        "replacement": worker.replacement.value,
     }
 
 
@@ -134,7 +135,7 @@ def notices(house: SupervisorState) -> list[str]:
         if problem := log_problem(pool):
             found.append(f"{pool.name}: {problem}")
         found += mixed(pool)
-        if pool.wish == 0 and not pool.paused:
+        if pool.desired == 0 and not pool.paused:
             found.append(f"{pool.name} has no workers: its clients wait until `srvctl scale`")
         if pool.override is not None and pool.override != pool.spec.workers:
             found.append(
@@ -163,7 +164,7 @@ def death_map(death: DeathRecord) -> Map:
     return {
         "worker": str(death.worker) if death.worker.serial else str(GenerationId(*death.worker[:2])),
         "pid": death.pid,
-        "cause": death.cause,
+        "cause": death.cause.value,
         "summary": death.summary,
         "exit_code": death.death.exit_code,
         "signal": death.death.signal,

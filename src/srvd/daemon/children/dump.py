@@ -158,7 +158,7 @@ class _Dump:
     def _one_less(self) -> None:
         self._missing -= 1
         if not self._missing:
-            self._reply({"schema": 1, "processes": self._entries, "total": self._total})
+            self._reply({"processes": self._entries, "total": self._total})
 
 
 def _of_worker(worker: Worker) -> Subject:

@@ -175,9 +175,9 @@ class DaemonBackend:
             case "why":
                 return self._why(args)
             case "op.list":
-                return {"schema": 1, "operations": [self._operation_map(op) for op in self._state.open_operations]}
+                return {"operations": [self._operation_map(op) for op in self._state.open_operations]}
             case "op.show" | "op.wait":
-                return {"schema": 1, **self.operation(args["id"])}
+                return self.operation(args["id"])
             case "history":
                 return self._history(args)
             case "config":
@@ -224,7 +224,6 @@ class DaemonBackend:
 
     def _daemon(self) -> Map:
         return {
-            "schema": 1,
             "pid": os.getpid(),
             "version": __version__,
             "name": self._configs.config.daemon.name,
@@ -240,11 +239,8 @@ class DaemonBackend:
             entry["requests"] = pool.answered + sum(worker["requests"] for worker in entry["workers"])
             pools.append(entry)
         stage = "stopping" if state.stop is not None else "running" if state.started else "starting"
-        daemon = {**self._daemon(), "state": stage}
-        del daemon["schema"]
         return {
-            "schema": 1,
-            "daemon": daemon,
+            "daemon": {**self._daemon(), "state": stage},
             "pools": pools,
             "listeners": [self._listener(entry) for entry in self._described()],
             "operations": [_brief(self._operation_map(op)) for op in state.open_operations],
@@ -291,7 +287,7 @@ class DaemonBackend:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
         found = [worker for pool in pools for worker in view.workers(pool)]
         page = found[args["offset"] : args["offset"] + args["limit"]]
-        return {"schema": 1, "workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
+        return {"workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
 
     def _why(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
@@ -312,12 +308,12 @@ class DaemonBackend:
         for entry in shown:
             entry["at"] = _unix(entry["at"])
         notices = [{"text": text, "at": None} for pool in pools for text in view.mixed(pool)]
-        return {"schema": 1, "notices": notices, "deaths": shown}
+        return {"notices": notices, "deaths": shown}
 
     def _history(self, args: Map) -> Map:
         ended = [op for op in reversed(self._state.operations.values()) if op.state.ended]
         page = ended[args["offset"] : args["offset"] + args["limit"]]
-        return {"schema": 1, "operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
+        return {"operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
 
     def _operation(self, op: int) -> Operation:
         found = self._state.operations.get(OpId(op))

@@ -80,7 +80,7 @@ class Adoption(Record):
                 f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboards of the "
                 "daemon that died have no more room, and its workers use them; stop srvd and start it to change that"
             )
-        wished = sum(pool.wish for pool in house.pools.values() if not pool.removed)
+        wished = sum(pool.desired for pool in house.pools.values() if not pool.removed)
         if wished > limit:
             say(
                 f"daemon.max_workers is {limit}, and {wished} workers run by orders that were given before; they stay, "

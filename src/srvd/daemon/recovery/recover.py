@@ -1,6 +1,6 @@
 """A start after a daemon that died: who is left of it is adopted, or sent away, and the new daemon goes on from there.
 
-Imported only then. Whom the state names is found by `adopt.py`; what follows for wish and fact the core decides.
+Imported only then. Whom the state names is found by `adopt.py`; what follows for the state the core decides.
 """
 
 from __future__ import annotations

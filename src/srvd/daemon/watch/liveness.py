@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from srvd.core.events import Event, WorkerAnswered, WorkerHeld, WorkerSilent, WorkerStopped
-from srvd.core.model import Phase
+from srvd.core.model import Phase, Replacement
 from srvd.core.state.model import Generation, SupervisorState
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.loop import Loop, Timer
@@ -200,7 +200,7 @@ class LivenessMonitor:
 def _serving(generation: Generation) -> Iterator[WorkerId]:
     """Those that shall stay, or that may be pardoned."""
     for worker in generation.workers.values():
-        if worker.phase is Phase.SERVING and worker.condemned in ("", "silent"):
+        if worker.phase is Phase.SERVING and worker.replacement in (Replacement.NONE, Replacement.SILENT):
             yield worker.id
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from srvd.core.events import Event, RequestOverdue
-from srvd.core.model import Phase
+from srvd.core.model import ExitReason, Phase
 from srvd.core.state.model import NEVER, SupervisorState
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
@@ -142,7 +142,7 @@ class RequestTimeoutMonitor:
                     for worker in generation.workers.values():
                         if worker.phase in (Phase.SERVING, Phase.DRAINING):
                             spec = generation.spec
-                            replaced = worker.phase is Phase.DRAINING and worker.leaving == "overdue"
+                            replaced = worker.phase is Phase.DRAINING and worker.exit_reason is ExitReason.OVERDUE
                             yield worker.id, spec.request_timeout, replaced and spec.threads == 1
 
     def _lives(self, worker: WorkerId) -> bool:

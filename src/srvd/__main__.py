@@ -1,6 +1,6 @@
 """The entry of `srvd` and of `python -m srvd`.
 
-A start waits longest for the first zygote's interpreter: it is started here, before even the command line is parsed.
+A start waits longest for the first zygote's interpreter. So it is started here, before the command line is parsed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 
 
 def main() -> None:
-    """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
+    """Runs `srvd`, and ends the process with a code of docs/reference/exit-codes.md."""
     _fill_standard_streams()
-    _keep_to_ourselves()
+    _close_on_exec()
     words = sys.argv[1:]
     # Not with --daemonize: the daemon is another process then, and the zygote must be a child of its own.
     if words[:1] == ["start"] and not {"--daemonize", "--help", "-h"} & set(words):
@@ -25,27 +25,28 @@ def main() -> None:
 
 
 def _fill_standard_streams() -> None:
-    """What of 0, 1 and 2 was closed (`srvd start >&-`) becomes /dev/null: the next thing that is opened would get its
-    number, and what an application prints would go into a socket or the scoreboard.
+    """Opens /dev/null for each of 0, 1 and 2 that is closed (`srvd start >&-`).
+
+    Else the next socket or scoreboard would get that number, and an application would print into it.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
 
 
-def _keep_to_ourselves() -> None:
-    """Descriptors that were inherited, a socket of systemd's for one, are not for zygotes and what runs in them."""
+def _close_on_exec() -> None:
+    """Makes inherited descriptors, such as sockets of systemd, close-on-exec, so that zygotes do not inherit them."""
     try:
         inherited = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # no /proc: no zygote would get far
+    except OSError:  # without /proc, no zygote can start anyway
         return
     for fd in inherited:
         if fd > 2:
             try:
                 os.set_inheritable(fd, False)
-            except OSError:  # it was the listing's own
+            except OSError:  # the listing's own descriptor, closed by now
                 continue
 
 

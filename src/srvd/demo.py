@@ -1,6 +1,6 @@
-"""The application that is served when none is named: a page that says which worker answered, and paths to try things.
+"""The application that is served when none is named: a page that names the worker that answered, and paths to try.
 
-Not a framework, and nothing to build on: it is here so that a first start shows something.
+Not a framework: it exists so that a first start shows something.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _sleep(text: str, start_response: StartResponse) -> list[bytes]:
 
 
 def _echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Method, target and headers as text, then the body as it came, piece by piece."""
+    """Answers with method, target and headers as text, then the request's body in pieces."""
     lines = [f"{environ['REQUEST_METHOD']} {environ.get('RAW_URI') or environ['PATH_INFO']}"]
     for key, value in sorted(environ.items()):
         if key.startswith("HTTP_"):

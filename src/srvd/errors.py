@@ -1,6 +1,6 @@
 """The one tree of errors: each class carries its wire code and the exit code that `srvctl` or `srvd` ends with.
 
-Not a place for messages: whoever raises writes the sentence (verb, object, cause, what happens next).
+Has no messages: the code that raises writes the sentence (verb, object, cause, what happens next).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class EXIT:
     INTERRUPTED = 130
 
     MEANINGS: ClassVar[tuple[tuple[str, int, str], ...]] = (
-        ("srvctl", DONE, "done; what was asked for is true"),
-        ("srvctl", FAILED, "failed; the former state is still in force (also: the system refused a port, a file)"),
+        ("srvctl", DONE, "done"),
+        ("srvctl", FAILED, "failed; the former state is still in force (also: the system refused a port or a file)"),
         ("srvctl", USAGE, "the command line or an argument is wrong"),
         ("srvctl", NOT_READY, "not running, not ready or degraded (status)"),
         ("srvctl", NOT_FOUND, "no such pool, worker or operation"),
@@ -56,10 +56,11 @@ class EXIT:
 
 
 class SrvdError(Exception):
-    """The root: an error with a sentence for a person and a code for a machine.
+    """The root of all errors: a sentence for people, a code for programs.
 
-    `hint` says what to try, `detail` carries machine-readable facts (a traceback under "traceback", a step under
-    "step"), `retryable` says whether the same request may succeed later without any change.
+    hint: what to try.
+    detail: facts for programs, such as "traceback" and "step".
+    retryable: the same request may succeed later without any change.
     """
 
     code: ClassVar[str] = "internal"
@@ -73,7 +74,7 @@ class SrvdError(Exception):
         self.detail: dict[str, object] = dict(detail or {})
 
     def to_wire(self) -> dict[str, object]:
-        """The error map of the wire: code, message, hint, retryable, detail."""
+        """Returns the error as it is sent: a map of code, message, hint, retryable, detail."""
         return {
             "code": self.code,
             "message": self.message,
@@ -194,7 +195,7 @@ class ShuttingDown(SrvdError):
 
 
 class NoDaemon(SrvdError):
-    """Raised by `srvctl` only: it never travels over the wire."""
+    """No daemon answers. Raised by the client only, never sent."""
 
     code = "no_daemon"
     exit_code = EXIT.NO_DAEMON
@@ -202,7 +203,7 @@ class NoDaemon(SrvdError):
 
 
 class SystemRefused(SrvdError):
-    """The kernel refused something the daemon cannot start without (a port, a lock, a directory)."""
+    """The kernel refused something that the daemon cannot start without (a port, a lock, a directory)."""
 
     code = "system"
     exit_code = EXIT.SYSTEM
@@ -220,7 +221,7 @@ CODES: dict[str, type[SrvdError]] = {
 
 
 def from_wire(error: Mapping[str, object]) -> SrvdError:
-    """The error that a peer's map describes; an unknown code becomes an `InternalError` that names it."""
+    """Returns the error that a peer's map describes; an unknown code becomes an `InternalError` that names it."""
     code = str(error.get("code", "internal"))
     detail = error.get("detail")
     message = str(error.get("message", "no message"))

@@ -1,6 +1,6 @@
-"""What is shown of a long traceback: the application's own frames, and what was raised last.
+"""Shortens a long traceback to the application's own frames and the exception that was raised last.
 
-Reads the text that Python writes; whatever else stands around it stays. Pure.
+Reads the text that Python writes, and keeps other text around it. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 __all__ = ["excerpt"]
 
 SHORT = 20
-"""Lines that are shown as they are."""
+"""Texts of at most so many lines are not shortened."""
 
 _HEAD = "Traceback (most recent call last):"
 _CHAINED = (
@@ -23,10 +23,10 @@ _FOREIGN = re.compile(r"/(?:site|dist)-packages/|/lib/python3[^/]*/|/srvd/(?:wor
 
 
 def excerpt(text: str, whole: str = "-v") -> str:
-    """The text, its traceback cut down to the frames of the application's files; of chained exceptions the last one.
+    """Shortens the traceback in a text to frames of the application's files; of chained exceptions to the last one.
 
-    Frames of installed packages, of the standard library and of srvd are left out. Where nothing else is left, the
-    last frame stays. The last line says how many lines are not shown, and that they would be with `whole`.
+    Leaves out frames of installed packages, of the standard library and of srvd, but keeps the last frame if there is
+    no other. The last line says how many lines are not shown, and that `whole` shows them.
     """
     lines = text.split("\n")
     if _HEAD not in lines or len(lines) <= SHORT:
@@ -42,7 +42,7 @@ def excerpt(text: str, whole: str = "-v") -> str:
 
 
 def _blocks(lines: Sequence[str]) -> list[list[str]]:
-    """One for each exception of a chain, without its first line."""
+    """Returns the lines of each exception of a chain, without the first line."""
     blocks: list[list[str]] = []
     for line in lines:
         if line == _HEAD:
@@ -53,7 +53,7 @@ def _blocks(lines: Sequence[str]) -> list[list[str]]:
 
 
 def _frames(block: Sequence[str]) -> list[list[str]]:
-    """Each frame with its lines of code; the last item is what was raised, with the place of a syntax error."""
+    """Returns the lines of each frame; the last item is the exception, with the place of a syntax error."""
     frames: list[list[str]] = []
     rest: list[str] = []
     for line in block:

@@ -1,6 +1,6 @@
-"""Names of generations and workers, spelt once for the daemon, the zygotes, the workers and `srvctl`.
+"""Names of generations and workers, for the daemon, the zygotes, the workers and `srvctl`.
 
-Counts nothing: the core gives the numbers.
+Counts nothing: the core assigns the numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one logger of the daemon and its workers: a sentence becomes a line, a line one write.
+"""The one logger of the daemon and its workers: a sentence becomes a line, and a line is one write.
 
-Knows no files, no rotation and no hierarchy. It never blocks and never raises: a reader that does not keep up, or a
-full disk, costs lines – counted, and told as soon as it takes lines again – and never a request or a worker's life.
+Knows no files, no rotation and no hierarchy. Never blocks and never raises: when the reader is too slow, or the disk is
+full, lines are lost. They are counted, and the next line that can be written says how many.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["LEVELS", "Fields", "Log", "escape", "priorities"]
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 LONGEST: Final = 8192
-"""The longest line, in bytes with its end."""
+"""The longest line, in bytes with its line break."""
 
 LONGEST_ATOMIC: Final = 4096
-"""The longest line to a pipe: PIPE_BUF. A longer one may be torn, and may block although poll(2) said no."""
+"""The longest line to a pipe: PIPE_BUF. A longer one may be mixed with others', and may block in spite of poll(2)."""
 
 Fields = tuple[tuple[str, str | int | float], ...]
-"""What a machine wants to know about a line; shown in JSON only: the sentence already says it to a person."""
+"""What a program wants to know about a line. Written in JSON only: the sentence tells it to people."""
 
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}  # sd-daemon(3)
@@ -38,7 +38,7 @@ _OWN: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d{3}) (DEBUG|INFO
 
 _UNSEEN: Final = (
     *range(0x20),  # C0
-    *range(0x7F, 0xA0),  # DEL and C1: a terminal obeys these too
+    *range(0x7F, 0xA0),  # DEL and C1, which steer terminals, too
     *range(0x2028, 0x202F),  # separators of lines and paragraphs; changes of the direction of writing
     *range(0x2066, 0x206A),
 )
@@ -51,16 +51,18 @@ _JSON_ESCAPES: Final = {code: f"\\u{code:04x}" for code in _UNSEEN} | {0x22: '\\
 
 
 def escape(text: str) -> str:
-    """The text with everything that a terminal would obey, or that would begin a new line, as \\x1b, \\n, \\u202e."""
+    """Escapes what steers a terminal or begins a new line: \\x1b, \\n, \\u202e."""
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
 class Log:
-    """Writes to one descriptor, which stays its owner's. May be used by several threads; not over a fork.
+    """Writes to one descriptor, which it does not close. For several threads, but not over a fork.
 
-    `format` is "text", "json" or "auto" (text), `level` the least of `LEVELS` that is written. Colour is for terminals
-    whose user has not set NO_COLOR, priorities are for the journal. `shared`: it may be a terminal, or a pipe that
-    applications write to as well.
+    format: "text", "json" or "auto" (text).
+    level: the lowest of `LEVELS` that is written.
+    shared: the descriptor may be a terminal, or a pipe to which applications write as well.
+
+    Lines are coloured on terminals, unless NO_COLOR is set, and have priorities for the journal.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Log:
         clock: Callable[[], int] = time.time_ns,
         shared: bool = False,
     ) -> None:
-        self.lost = 0  # lines since it last took one
+        self.lost = 0  # lines since one was last written
         self._given = fd
         self._own = -1
         self._shared = shared
@@ -85,17 +87,17 @@ class Log:
         self.renew()
         self._second: tuple[int, str] = (-1, "")
         self._torn = False
-        self._lock = RLock()  # not Lock: a signal's handler may log while this thread writes
+        self._lock = RLock()  # not Lock: a signal handler may log while this thread writes
 
     def renew(self) -> None:
-        """Look again at what the descriptor is: it may have become another file."""
+        """Looks again what kind of file the descriptor is: it may have been replaced."""
         if self._own >= 0:
             os.close(self._own)
         self._own = _unblocked(self._given) if self._shared else -1
         self._fd = self._own if self._own >= 0 else self._given
         self._longest, self._poll, terminal = _inspect(self._given)
         if self._own >= 0:
-            self._poll = None  # a write says so itself
+            self._poll = None  # a write to it returns EAGAIN
         self._colours = _COLOURS if terminal and self._coloured else {}
         self._priorities = priorities(self._given, self._journal)
 
@@ -112,7 +114,7 @@ class Log:
         self.write("error", text, fields)
 
     def write(self, level: str, text: str, fields: Fields = ()) -> None:
-        """One line at `level`, one of `LEVELS`; further lines of the text (a traceback) follow it, indented."""
+        """Writes one line at `level`, one of `LEVELS`; further lines of the text (a traceback) follow, indented."""
         if LEVELS.index(level) < self._least:
             return
         if self._json:
@@ -124,9 +126,9 @@ class Log:
             self._put(level, f"    {escape(line)}")
 
     def captured(self, source: object, text: str) -> None:
-        """One line that the process `source` ("web/3#17") printed: `web/3#17 | text`.
+        """Writes a line that the process `source` ("web/3#17") printed: `web/3#17 | text`.
 
-        A worker's own logger writes as this one does; what else looks like it is as urgent as it says.
+        A line in the form of this logger, such as one of a worker's, keeps its level and time.
         """
         own = _OWN.match(text)
         level = _LEVELS_BY_WORD[own[3]] if own else "info"
@@ -140,7 +142,7 @@ class Log:
         self.line(self._priorities.get(level, "") + line)
 
     def line(self, line: str) -> None:
-        """One line that is written as it is, without its end: its writer has escaped it (an access log)."""
+        """Writes a line (without a line break) as it is: the caller has escaped it (an access log)."""
         with self._lock:
             if self.lost and self._wrote(self._told_lost()):
                 self.lost = 0
@@ -158,7 +160,7 @@ class Log:
             if self._poll is not None and not self._poll.poll(0):
                 return False
             written = os.write(self._fd, data)
-        except OSError:  # full (EAGAIN), a full disk (ENOSPC, EDQUOT), nobody there (EPIPE, EBADF, EIO): one line less
+        except OSError:  # full (EAGAIN), a full disk (ENOSPC, EDQUOT), no reader (EPIPE, EBADF, EIO): one line less
             return False
         self._torn = written < len(data)
         return not self._torn
@@ -187,7 +189,7 @@ class Log:
         return line.decode()
 
     def _stamp(self, broken_down: Callable[[int], time.struct_time], separator: str) -> str:
-        """The time of day to the millisecond; the part before the point is spelled once a second."""
+        """Returns the time to the millisecond; the part before the point is formatted once a second."""
         second, nanoseconds = divmod(self._clock(), 1_000_000_000)
         if self._second[0] != second:
             self._second = (second, time.strftime(f"%Y-%m-%d{separator}%H:%M:%S", broken_down(second)))
@@ -195,7 +197,7 @@ class Log:
 
 
 def _utc(stamp: str, fraction: str) -> str:
-    """The stamp of a line in local time as JSON has it; "" if there is no such time."""
+    """Converts the local time of a line to the UTC time of JSON; "" if there is no such time."""
     try:
         at = time.mktime(time.strptime(stamp, "%Y-%m-%d %H:%M:%S"))
     except (ValueError, OverflowError):
@@ -204,11 +206,11 @@ def _utc(stamp: str, fraction: str) -> str:
 
 
 def _inspect(fd: int) -> tuple[int, make_poll | None, bool]:
-    """The longest line for a descriptor, how to ask whether it takes one (`None`: it always does), is it a terminal."""
+    """Returns the longest line for a descriptor, a poll that tells when it takes one (None: always), and isatty()."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
-        return LONGEST, None, False  # closed: each write will say so, and be counted
+        return LONGEST, None, False  # closed: each write will fail, and be counted
     if stat.S_ISREG(mode):
         return LONGEST, None, False
     poll = make_poll()
@@ -217,7 +219,7 @@ def _inspect(fd: int) -> tuple[int, make_poll | None, bool]:
 
 
 def priorities(fd: int, journal: str) -> Mapping[str, str]:
-    """What stands at the head of each line for the journal, by level; empty if `fd` does not lead there.
+    """Returns the prefixes of lines for the journal, by level; empty if `fd` is not connected to the journal.
 
     journal: the value of $JOURNAL_STREAM.
     """
@@ -225,7 +227,10 @@ def priorities(fd: int, journal: str) -> Mapping[str, str]:
 
 
 def _stream(fd: int) -> str:
-    """A descriptor as $JOURNAL_STREAM names it: systemd.exec(5). The variable alone says nothing about who has it."""
+    """Returns device and inode of a descriptor, as $JOURNAL_STREAM has those of the journal's (systemd.exec(5)).
+
+    The variable alone is not enough: a process inherits it also when its output goes elsewhere.
+    """
     try:
         entry = os.fstat(fd)
     except OSError:
@@ -234,10 +239,10 @@ def _stream(fd: int) -> str:
 
 
 def _unblocked(fd: int) -> int:
-    """A way of our own to the terminal or pipe behind a descriptor, on which no write waits; -1: there is none.
+    """Opens the terminal or pipe behind a descriptor again, so that writes do not block; -1: not possible.
 
-    O_NONBLOCK on the descriptor itself would hold for everybody who shares it. Asking poll(2) first is not enough: a
-    terminal takes one byte and says yes, and whoever else writes to a pipe may be faster.
+    O_NONBLOCK on the descriptor itself would hold for all processes that share it. poll(2) before a write is not
+    enough: a terminal with room for one byte is writable, and another process may fill a pipe first.
     """
     try:
         mode = os.fstat(fd).st_mode
@@ -249,7 +254,7 @@ def _unblocked(fd: int) -> int:
 
 
 def _json(value: str | int | float) -> str:
-    # Not json.dumps: the module costs a worker 2 to 10 ms of import, and we write three types.
+    # Not json.dumps: importing json costs a worker 2 to 10 ms, and there are only three types.
     if isinstance(value, str):
         return f'"{value.translate(_JSON_ESCAPES)}"'
-    return repr(value) if abs(value) < float("inf") else "null"  # NaN is less than nothing
+    return repr(value) if abs(value) < float("inf") else "null"  # also null for NaN

@@ -1,4 +1,4 @@
-"""The manual as it was installed with the program: single settings from their declarations, pages as files.
+"""The manual that is installed with the program: settings, from their declarations, and pages, from files.
 
 Prints nothing, and knows no command.
 """
@@ -20,17 +20,17 @@ _TABLES = (("daemon", DaemonSettings), ("listeners", ListenerSettings), ("pools"
 
 
 def pages() -> list[str]:
-    """The names of the pages."""
+    """Returns the names of the pages."""
     return sorted(_pages())
 
 
 def settings() -> list[str]:
-    """The names of the settings."""
+    """Returns the names of the settings."""
     return sorted({name for _, table in _TABLES for name in declared(table)})
 
 
 def explain(topic: str) -> str:
-    """The setting and the page of that name; "" if there is neither. A setting may be named with its table."""
+    """Returns the text about the setting or page of that name; "" if there is none. Accepts TABLE.SETTING as well."""
     name = topic.rpartition(".")[2].removeprefix("SRVD_").lower().replace("-", "_")
     found = [
         _describe(title, name, setting, table._field_defaults[name])
@@ -43,13 +43,13 @@ def explain(topic: str) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """The page without the lines that are for `docs/generate.py`."""
+    """Returns the page without the comments for `docs/generate.py`."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("<!--"))
 
 
 def _pages() -> dict[str, Path]:
     place = next((place for place in _PLACES if place.is_dir()), None)
-    if place is None:  # a program that is no folder: the copy that an upgrade keeps
+    if place is None:  # the program is the archive that an upgrade keeps, and has no pages
         return {}
     found = {path.stem: path for folder in _FOLDERS for path in (place / folder).glob("*.md")}
     return found | {"tutorial": place / "tutorial.md"}

@@ -1,7 +1,6 @@
-"""Words of an application within a sentence of srvd's: in quotes of their own, so that a viewer is told the sentence
-without them.
+"""Quotes words of an application in sentences of srvd, so that they can be removed when a viewer is sent the sentence.
 
-Imported at each start of `srvctl`: needs nothing. Pure.
+Imported at each start of `srvctl`, and imports nothing. Pure.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ __all__ = ["MARK", "quoted", "without_quotes"]
 _BEGIN, _END = "\u201c", "\u201d"
 
 MARK = _BEGIN.encode()
-"""Is in the bytes of each text that quotes words."""
+"""Bytes that each text with quoted words contains."""
 
 
 def quoted(text: str) -> str:
-    """The words as a part of a sentence. Quotes of the same kind in them become plain ones."""
+    """Quotes words for a sentence. Quotes of the same kind in them become plain ones."""
     plain = text.replace(_BEGIN, '"').replace(_END, '"')
     return f"{_BEGIN}{plain}{_END}"
 
 
 def without_quotes(text: str, instead: str) -> str:
-    """The sentence with `instead` for all between its first quote and its last, or its end if that was cut off."""
+    """Replaces all between the first quote and the last (or the end, if that was cut off) by `instead`."""
     head, begins, rest = text.partition(_BEGIN)
     if not begins:
         return text

@@ -1,4 +1,4 @@
-"""What both programs do the same way on a command line: the sentences of wrong words, and `help TOPIC`.
+"""What `srvd` and `srvctl` share on the command line: messages about wrong words, and `help TOPIC`.
 
 Knows no command of either.
 """
@@ -16,15 +16,16 @@ __all__ = ["nearest_option", "sentence", "show_topic", "unknown_command"]
 
 
 def sentence(exc: click.ClickException) -> str:
-    """The error in the form of our own: a small letter first, no full stop, no word of click's types."""
+    """Returns click's message in the form of srvd's: begins with a small letter, has no full stop, names no type."""
     text = f"there is no option {exc.option_name}" if isinstance(exc, click.NoSuchOption) else exc.format_message()
     text = re.sub(r" is not a valid (integer range|integer)\b", " is no whole number", text)
     return text[:1].lower() + text[1:].rstrip(".")
 
 
 def unknown_command(word: str, known: Iterable[str], foreign: Mapping[str, str]) -> str:
-    """The sentence about `word`, which is no command: with what `foreign` says about words of other programs, else with
-    the nearest name in `known`.
+    """Returns the message about `word`, which is no command.
+
+    Ends with what `foreign` says about a command of another program, or else with the nearest name in `known`.
     """
     near = nearest(word, known)
     meant = foreign.get(word, "") or (f"did you mean {near}?" if near else "")
@@ -32,9 +33,9 @@ def unknown_command(word: str, known: Iterable[str], foreign: Mapping[str, str])
 
 
 def nearest_option(option: str, known: Iterable[str]) -> str:
-    """The option of `known` that a slip of the finger made into `option`; "" if none is so near.
+    """Returns the option in `known` of which `option` is a misspelling; "" if there is none.
 
-    click offers whatever shares half of its letters: --threads for --reload.
+    click would offer any option that shares half of its letters: --threads for --reload.
     """
     word = option.lstrip("-")
     for other in known:
@@ -45,7 +46,7 @@ def nearest_option(option: str, known: Iterable[str]) -> str:
 
 
 def _is_slip(one: str, two: str) -> bool:
-    """One letter missing, too many, wrong, or two neighbours swapped."""
+    """Whether one letter is missing, added or wrong, or two neighbours are swapped."""
     if len(one) > len(two):
         one, two = two, one
     at = next((i for i, letter in enumerate(one) if letter != two[i]), len(one))
@@ -56,7 +57,7 @@ def _is_slip(one: str, two: str) -> bool:
 
 
 def show_topic(ctx: click.Context, group: click.Group, words: Sequence[str], other: tuple[str, Iterable[str]]) -> None:
-    """Print the help of a command of this program, a setting or a page of the manual; without `words`, what there is.
+    """Prints the help of a command of this program, a setting or a page of the manual; without `words`, lists them.
 
     other: the other program and its commands. Raises `click.UsageError`: there is no such topic.
     """
@@ -84,7 +85,7 @@ def show_topic(ctx: click.Context, group: click.Group, words: Sequence[str], oth
 
 
 def _find_command(ctx: click.Context, group: click.Group, words: Sequence[str]) -> click.Command | None:
-    """The command that is called by these words, one behind the other."""
+    """Returns the command of these words, such as ("op", "list"); None if there is none."""
     found: click.Command | None = group
     for word in words:
         found = found.get_command(ctx, word) if isinstance(found, click.Group) else None

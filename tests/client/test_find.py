@@ -141,10 +141,10 @@ def test_sockets_in_a_directory_of_somebody_else_are_not_trusted(places: Places)
     with pytest.raises(NoDaemon):
         places.find()
     for name in ("shop", "none"):
-        with pytest.raises(NoDaemon, match=f"{places.directory} belongs to somebody else") as refused:
+        with pytest.raises(NoDaemon, match=f"{places.directory} belongs to another user") as refused:
             places.find(name=name)
         assert refused.value.hint.endswith(f"-s {places.directory}/{name}.sock")
-    with pytest.raises(NoDaemon, match="somebody else"):
+    with pytest.raises(NoDaemon, match="another user"):
         places.find(SRVD_NAME="shop")
 
 

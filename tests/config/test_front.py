@@ -108,7 +108,10 @@ def test_a_key_is_in_no_text_about_the_configuration(tmp_path: Path, authority: 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ("proxy_protocol = true", "proxy_protocol: found true, expected proxy_from to say who may write it"),
+        (
+            "proxy_protocol = true",
+            "proxy_protocol: found true, expected proxy_from with the networks that may write it",
+        ),
         ('proxy_from = ["unix"]', "proxy_from: found networks, expected proxy_protocol = true beside them"),
         ('client_certificates = "required"', "client_certificates: found it alone, expected client_ca"),
         ('client_ca = "ca.pem"', "client_ca: found it alone, expected client_certificates"),

@@ -461,7 +461,7 @@ def test_the_configuration_of_gunicorn_is_said_not_to_be_read(tmp_path: Path, mo
 
 @pytest.mark.parametrize("name", sorted({*gunicorn._NAMES, *gunicorn._SENTENCES}))
 def test_what_gunicorn_calls_otherwise_is_told_by_a_setting_that_exists(name: str) -> None:
-    called, sentence = gunicorn.told(name)
+    called, sentence = gunicorn.translation(name)
     assert bool(called) != bool(sentence)
     tables = (DaemonSettings, ListenerSettings, PoolSettings)
     assert not called or any(called in declared(table) for table in tables)

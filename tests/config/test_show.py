@@ -61,6 +61,6 @@ def test_the_map_has_plain_values_and_origins(tmp_path: Path) -> None:
     origin = f"{config.path}:10"
     boot_timeout = settings["pools.web.boot_timeout"]
     assert (boot_timeout["value"], boot_timeout["unit"], boot_timeout["origin"]) == (300.0, "s", origin)
-    assert "be ready" in boot_timeout["help"]
+    assert "become ready" in boot_timeout["help"]
     assert settings["pools.web.max_body"]["unit"] == "bytes"
     assert settings["control.roles"]["value"] == {"operator": ["root"]}

@@ -21,7 +21,7 @@ from srvd import __version__
 from srvd.client.find import Named
 from srvd.client.reconnecting import ReconnectingClient
 from srvd.ctl.commands import Asked, _interrupted
-from srvd.ctl.stacks import told
+from srvd.ctl.stacks import stack_lines
 from srvd.ctl.views import _strength
 from srvd.errors import EXIT
 from srvd.wire.codec import SCHEMA, encode
@@ -262,7 +262,7 @@ def test_what_leads_to_the_applications_first_line_is_folded_also_where_it_is_im
         '  File "/opt/srvd/worker/application.py", line 48 in import_module\n'
         '  File "/opt/srvd/zygote/main.py", line 66 in live\n'
     )
-    assert list(told(text)) == [
+    assert list(stack_lines(text)) == [
         "thread 0x1, the innermost call first:",
         "  /srv/shop/views.py:2 in <module>",
         "  4 more, of srvd and of Python",

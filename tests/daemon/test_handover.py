@@ -76,7 +76,7 @@ def shell(made: Config) -> Shell:
         version="0.1.0",
         protocol=links.PROTOCOL,
         program=Program(("/usr/bin/srvd",), "/usr/bin/python3", "/usr/lib/python3"),
-        source=Source(None, {"--workers": "2", "--bind": (":80", ":81")}).carry(),
+        source=Source(None, {"--workers": "2", "--bind": (":80", ":81")}).save(),
         daemonized=False,
         began=1.5,
         configs={Revision(1): made},

@@ -1,7 +1,6 @@
-"""The command line of `srvd` as people see it: `start`, `check`, `config`, `version`, their help and their errors.
+"""The command line of `srvd` with all its commands, help and errors: `start`, `check`, `config`, `help`, `version`.
 
-Decides nothing about pools: it reads the configuration, says what is wrong with it, and hands over. Orders to a
-running daemon are `srvctl`'s.
+Reads the configuration, prints its problems, and hands over to the daemon. `srvctl` is the program for running daemons.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from srvd.usage import nearest_option, sentence, show_topic, unknown_command
 
 __all__ = ["cli", "complain", "main"]
 
-_GROUP_HELP = """A pre-fork application server with a control socket and a reload that cannot hurt.
+_GROUP_HELP = """A pre-fork application server for WSGI, with a control socket and safe reloads.
 
 \b
   srvd start                          the built-in demo on http://127.0.0.1:8000
@@ -38,7 +37,7 @@ _GROUP_HELP = """A pre-fork application server with a control socket and a reloa
   srvd config -c shop.toml            every value in force, and where it comes from
   srvd help workers                   what a setting does; `srvd help` lists the manual's pages
 
-Once it runs, srvctl asks and orders: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
+The running daemon is controlled with srvctl: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
 """
 
 _START_HELP = """Start the daemon: APP is MODULE:ATTRIBUTE or MODULE:FACTORY().
@@ -48,23 +47,23 @@ _START_HELP = """Start the daemon: APP is MODULE:ATTRIBUTE or MODULE:FACTORY().
   srvd start "shop:create_app()" --bind unix:/run/shop/web.sock
   srvd start -c /etc/shop/srvd.toml --log-level debug
 
-Without -c, ./srvd.toml is read if it exists. Later ones win: defaults, PORT and WEB_CONCURRENCY, the file, SRVD_
-variables, flags. It stays in the foreground and logs to standard error; with --daemonize it returns as soon as the
-pools serve, or with the reason why they do not. ^C stops it, and the end of its terminal does not: that is a HUP, which
-reloads.
+Without -c, ./srvd.toml is read if it exists. Later sources win: defaults, PORT and WEB_CONCURRENCY, the file, SRVD_
+variables, flags. The daemon stays in the foreground and logs to standard error. With --daemonize, the command returns
+when the pools serve, or with the reason why they do not. ^C stops the daemon. Closing the terminal does not: that sends
+a HUP, which reloads.
 
 Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refused a port or a socket, 78 the
 configuration is wrong.
 """
 
-_CHECK_HELP = """Check the configuration, and start each application with one worker that is thrown away.
+_CHECK_HELP = """Check the configuration, and try to start each application with one worker.
 
 \b
   srvd check -c /etc/shop/srvd.toml && srvctl reload
 
-The worker is asked for its health as a start would ask it, and leaves. Opens no port and touches no running daemon;
-whether the ports are free is not tried. Exit codes: 0 it would start, 1 an application does not come up (with its
-traceback), 71 a file of the daemon cannot be written, 78 the configuration is wrong (all problems at once).
+The worker is probed as at a start, and then ends. No port is opened, so whether the ports are free is not checked. A
+running daemon is not touched. Exit codes: 0 it would start, 1 an application does not come up (with its traceback), 71
+a file of the daemon cannot be written, 78 the configuration is wrong (all problems at once).
 """
 
 _CONFIG_HELP = """Show every setting with its value and where the value comes from.
@@ -73,12 +72,12 @@ _CONFIG_HELP = """Show every setting with its value and where the value comes fr
   srvd config -c shop.toml --workers 8
   srvd config --json | jq '.settings[] | select(.origin != "default")'
 
-What is printed is itself a configuration file. Lines with secrets, which are shown as ***, are comments in it.
+The output is itself a configuration file. Secrets are shown as ***, and their lines are comments.
 """
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds APP, -c and a flag for each setting that declares one; they arrive under their flag, without dashes."""
+    """Adds APP, -c and a flag for each setting that declares one. Each arrives as a parameter of its flag's name."""
     for flag, setting in reversed(flags().items()):
         if flag == "APP":
             continue
@@ -93,7 +92,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, object]:
-    """The parameters that were given, by flag."""
+    """Returns the parameters that were given, by flag."""
     named = {flag: parameters[flag.lstrip("-").replace("-", "_").lower()] for flag in flags()}
     return {flag: value for flag, value in named.items() if value not in (None, ())}
 
@@ -110,15 +109,15 @@ FOREIGN = {
     "run": "did you mean start?",
     "serve": "did you mean start?",
 }
-"""Commands of other servers, and what does the same here."""
+"""Commands of other servers, and what to use here."""
 
 OF_SRVCTL = ("ping", "status", "workers", "scale", "reload", "rollback", "recycle", "pause", "resume", "reopen",
              "upgrade", "stop", "why", "dump", "history", "events", "op")  # fmt: skip
-"""What people type behind the wrong one of the two programs; written out, since this one needs nothing of the wire."""
+"""Commands of `srvctl` that people type after `srvd`. A copy: importing the declarations would slow down `srvd`."""
 
 
 class _Commands(click.Group):
-    """The commands of `srvd`; it knows those that are somebody else's."""
+    """The commands of `srvd`; explains those of `srvctl` and of other servers."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -138,7 +137,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, "--version", "-V", prog_name="srvd", message="%(prog)s %(version)s")
 @click.option("--self-check", is_flag=True, is_eager=True, expose_value=False, callback=_check_itself,
-              help="Import everything and say which version this is: what an upgrade asks first.")  # fmt: skip
+              help="Import everything and print the version, as an upgrade does first.")  # fmt: skip
 def cli() -> None:
     pass
 
@@ -227,7 +226,7 @@ def _say_warning(text: str) -> None:
 
 
 def _say(level: str, text: str) -> None:
-    """On standard error; the journal shows a unit that could not start by the level of what it said."""
+    """Writes to standard error, with the level for the journal, which marks a failed start by it."""
     head = priorities(2, os.environ.get("JOURNAL_STREAM", "")).get(level, "")
     click.echo("\n".join(head + line for line in text.split("\n")), err=True)
 
@@ -237,7 +236,7 @@ def _say_line(source: str, line: str) -> None:
 
 
 def complain(error: SrvdError, *, verbose: bool = True) -> None:
-    """The error, its traceback and its hint on standard error; in colour only there where it is a terminal."""
+    """Writes the error, its traceback and its hint to standard error, in colour if that is a terminal."""
     _say("error", f"{_marked('error', 'red')}: {_printable(error.message)}")
     traceback = str(error.detail.get("traceback", "")).rstrip()
     if traceback:
@@ -247,11 +246,11 @@ def complain(error: SrvdError, *, verbose: bool = True) -> None:
 
 
 def _about_option(option: str) -> str:
-    """Where to say what was meant by an option that is none."""
+    """Says what an unknown option was probably meant to be, and where to set it."""
     name = option.lstrip("-").replace("-", "_")
-    called, told = gunicorn.told(name)
-    if told:
-        return told
+    called, sentence = gunicorn.translation(name)
+    if sentence:
+        return sentence
     if called:
         flag = next((flag for table in TABLES for known, one in declared(table).items() if known == called
                      for flag in [one.flag] if flag), "")  # fmt: skip
@@ -263,7 +262,7 @@ def _about_option(option: str) -> str:
 
 
 def _where_to_say(name: str) -> str:
-    """For a setting without a flag; "" for anything else."""
+    """Says where a setting without a flag is set; "" for anything else."""
     for table in TABLES:
         setting = declared(table).get(name)
         if setting is not None and not setting.flag:
@@ -277,7 +276,7 @@ def _marked(word: str, colour: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Lines stay lines; whatever else a terminal would obey came from a file or an application, and is escaped."""
+    """Escapes what steers a terminal, except line breaks: the text may come from a file or an application."""
     return "\n".join(escape(line) for line in text.split("\n"))
 
 
@@ -288,7 +287,7 @@ def _complain_of_usage(exc: click.ClickException) -> None:
 
 
 def main() -> None:
-    """Whatever `srvd` was asked. Never returns."""
+    """Runs a command of `srvd`, and ends the process with its exit code."""
     try:
         cli.main(prog_name="srvd", standalone_mode=False)
         code = EXIT.DONE

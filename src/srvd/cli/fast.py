@@ -1,7 +1,7 @@
-"""What `srvd` was asked: a plain `srvd start …` goes straight to the daemon, everything else to `app.py`.
+"""Starts the daemon for a plain `srvd start …` without importing click; passes everything else to `app.py`.
 
-Explains nothing and refuses nothing itself. It exists because importing click takes 18 ms, and the first zygote of a
-start would wait for it (of some 80 ms); a test holds both readers of the command line to the same result.
+Importing click takes 18 ms of a start of some 80 ms. Explains nothing and refuses nothing itself. A test compares both
+readers of the command line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["main", "read_plain"]
 
 
 def read_plain(arguments: Sequence[str]) -> Asked | None:
-    """What `start` with these arguments asks for; `None` for anything that has to be looked at more closely."""
+    """Reads the arguments of a plain `start`; None for anything else, which `app.py` reads."""
     known = {flag: setting for flag, setting in flags().items() if flag != "APP"}
     path: str | None = None
     given: dict[str, object] = {}
@@ -52,13 +52,13 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
 
 
 def main() -> None:
-    """Never returns; the exit codes are those of docs/reference/exit-codes.md."""
+    """Runs `srvd`, and ends the process with a code of docs/reference/exit-codes.md."""
     asked = read_plain(sys.argv[1:])
     try:
         if asked is not None:
             sys.exit(start(asked))
     except SrvdError as error:
-        from srvd.cli.app import complain  # the slow way is good enough for bad news
+        from srvd.cli.app import complain  # an error may take longer
 
         complain(error)
         sys.exit(error.exit_code)

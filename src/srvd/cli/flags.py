@@ -1,4 +1,4 @@
-"""The flags of `srvd start`, as the settings declare them, and what a command line says by them.
+"""The flags of `srvd start`, as the settings declare them, and the values that a command line gives them.
 
 Reads no command line: `fast.py` and `app.py` do.
 """
@@ -11,11 +11,11 @@ from srvd.record import Record
 __all__ = ["SHORT", "Asked", "flags"]
 
 SHORT = {"-b": "--bind", "-w": "--workers", "-n": "--name"}
-"""What fingers know from other servers, and from srvctl."""
+"""Short flags, the same as those of other servers and of srvctl."""
 
 
 class Asked(Record):
-    """What the command line of `srvd start` says; `given` by flag, as `config/settings.py` declares it."""
+    """The command line of `srvd start`. `given`: values by flag, as `config/settings.py` declares it."""
 
     path: str | None
     given: dict[str, object]
@@ -23,5 +23,5 @@ class Asked(Record):
 
 
 def flags() -> dict[str, Setting]:
-    """The settings that have a flag, by flag; the application is "APP"."""
+    """Returns the settings that have a flag, by flag; the application's is "APP"."""
     return {one.flag: one for table in TABLES for one in declared(table).values() if one.flag}

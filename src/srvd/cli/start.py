@@ -1,6 +1,6 @@
-"""`srvd start`: from what the command line says to a running daemon.
+"""`srvd start`: reads the configuration and runs the daemon.
 
-Knows no flags: what they said is in `Asked`.
+Parses no flags: it is given their values as `Asked`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["start"]
 
 
 def start(asked: Asked) -> int:
-    """Run the daemon; its exit code. Raises `SrvdError` when it cannot even begin."""
+    """Runs the daemon and returns its exit code. Raises `SrvdError` when it cannot begin."""
     source = Source.find(asked.path, asked.given)
     config = source.read()
-    # Here, because the daemon is what makes a start slow: no other command should wait for it.
+    # Here, because importing the daemon is slow, and bad news on the command line should not wait for it.
     from srvd.daemon.entry.start import run
 
     return run(config, source, daemonize=asked.daemonize)

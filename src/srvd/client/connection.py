@@ -1,7 +1,7 @@
 """A client of the control socket: connects, asks, waits for the answer. Blocking, one request at a time.
 
-Prints nothing and knows no command line; usable from any program. Errors are those of `srvd.errors`, as the daemon sent
-them, or `NoDaemon` when there is none.
+Prints nothing and knows no command line: any program can use it. Raises the errors of `srvd.errors` that the daemon
+sent, or `NoDaemon` when there is none.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from srvd.wire.codec import PROTOCOL, REQUESTS, RESPONSES, Decoder, encode
 __all__ = ["Client", "OnProgress"]
 
 OnProgress = Callable[[Mapping[str, Any]], None]
-"""Called with each progress message: operation, phase, done, total, message."""
+"""Called with each progress message: a map of operation, phase, done, total, message."""
 
 PATIENCE = 20.0
-"""Seconds of silence after which the daemon is asked for a sign of life, and again until it is given up."""
+"""Seconds of silence after which the client sends a ping; after as many more without an answer it gives up."""
 
 CHUNK = 64 << 10
 _TIMEVAL = struct.Struct("@ll")
 
 
 class Client:
-    """One connection. After an error of the connection (`NoDaemon`, `BadFrame`, …) it is of no more use."""
+    """One connection. After an error of the connection (`NoDaemon`, `BadFrame`, …), make a new one."""
 
     __slots__ = ("_bye", "_decoder", "_inbox", "_last_id", "_pidfd", "_sock", "ended", "hello", "operation", "path",
                  "position")  # fmt: skip
 
     def __init__(self, sock: socket.socket, path: str) -> None:
         self.path = path
-        self.operation = 0  # the one that the latest call waits or waited for
-        self.position = -1  # the number of the last event that a watch has seen or passed over; -1: it has not begun
-        self.ended = False  # by the daemon
+        self.operation = 0  # the operation that the latest call waits or waited for
+        self.position = -1  # number of the last event that `watch` has seen or skipped; -1: it has not begun
+        self.ended = False  # the daemon has closed the connection
         self._sock = sock
         self._decoder = Decoder(RESPONSES)
         self._inbox: deque[dict[str, Any]] = deque()
@@ -66,14 +66,14 @@ class Client:
 
     @classmethod
     def connect(cls, path: str, timeout: float = 5.0) -> Client:
-        """Connect, and read the daemon's greeting, within about `timeout` seconds each.
+        """Connects, and reads the daemon's greeting, within about `timeout` seconds each.
 
         Raises `NoDaemon`, `Busy`, `PermissionRefused`, `ProtocolMismatch`, `BadFrame`, and `BadArgs` for a path that is
         too long.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            # While the daemon's backlog is full, connect() waits for as long as a send may (unix(7)).
+            # While the daemon's backlog is full, connect() waits up to SO_SNDTIMEO (unix(7)).
             limit = _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             _connect(sock, path)
@@ -104,17 +104,19 @@ class Client:
         idem: str = "",
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """The result of one request.
+        """Sends a request and returns its result.
 
-        `deadline`: seconds after which the daemon answers `Deadline` instead; what was begun goes on. `idem`: see
-        `messages.Request`. Raises the error that the daemon answered, or `NoDaemon` when it is gone or silent.
+        deadline: seconds after which the daemon answers `Deadline`; the operation goes on. 0: no limit.
+        idem: see `messages.Request`.
+
+        Raises the error that the daemon answered, or `NoDaemon` when it is gone or silent.
         """
         self.operation = 0
         number = self._request(method, args or {}, deadline, idem)
         return self._reply(number, on_progress)
 
     def watch(self, topics: Sequence[str] = (), since: int = 0, *, follow: bool = True) -> Iterator[dict[str, Any]]:
-        """Events as they come: maps of seq, at, topic, data, lost. Without `follow`, those that the daemon has kept."""
+        """Yields events: maps of seq, at, topic, data, lost. Without `follow`, only those that the daemon has kept."""
         number = self._request("watch", {"topics": list(topics), "since": since}, 0.0, "")
         begun = self._reply(number, None)
         self.position = begun["newest"] if since < 0 else since
@@ -126,16 +128,19 @@ class Client:
                 yield message
 
     def watch_exit(self) -> None:
-        """Keep hold of the daemon's process, so that `wait_gone` can tell its end."""
+        """Opens a pidfd of the daemon, with which `wait_gone` sees its process end."""
         pid = listener_pid(self._sock)
         if pid and self._pidfd < 0:
             try:
                 self._pidfd = os.pidfd_open(pid)
-            except OSError:  # it has just gone, or is not to be seen from here: the end of file has to do
+            except OSError:  # it has ended, or is in another pid namespace: wait for the end of file only
                 return
 
     def wait_gone(self, timeout: float) -> bool:
-        """Whether the daemon has closed the connection, and its process (if `watch_exit` found it) ended, in time."""
+        """Waits until the daemon has closed the connection and its process has ended. Returns False after `timeout`.
+
+        Without `watch_exit`, waits for the connection only.
+        """
         until = time.monotonic() + timeout
         try:
             while self._next(max(0.001, until - time.monotonic())) is not None:
@@ -175,7 +180,7 @@ class Client:
         try:
             self._sock.sendall(frame)
         except OSError:
-            # The daemon closed the connection: why, it may have said before.
+            # The daemon closed the connection, perhaps after a `bye` with the reason.
             while self._next(PATIENCE) is not None:
                 continue
             raise NoDaemon(f"call {method}: {self.path} takes no requests") from None
@@ -207,7 +212,7 @@ class Client:
                         on_progress(message)
 
     def _next(self, patience: float | None) -> dict[str, Any] | None:
-        """The next message; None after so many seconds of silence. Raises why the connection ended, when it does."""
+        """Returns the next message; None after `patience` seconds of silence. Raises why the connection has ended."""
         self._sock.settimeout(patience)
         while not self._inbox:
             try:
@@ -228,7 +233,7 @@ class Client:
         return message
 
     def _farewell(self) -> SrvdError:
-        """Why the connection ended, as its last message said."""
+        """Returns the error for the end of the connection, by its last message."""
         reason, text = str(self._bye.get("reason", "")), str(self._bye.get("message", ""))
         if reason in CODES:
             return from_wire({"code": reason, "message": f"connect to {self.path}: {text}"})

@@ -1,6 +1,6 @@
-"""Which control socket is meant: the one that was named, or the only one there is.
+"""Finds the control socket: the one that was named, or the only one there is.
 
-The rules of where sockets are live in wire/paths.py; here they meet the file system.
+Looks into the folders that wire/paths.py names.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ __all__ = ["Named", "find", "listener_pid", "start_hint"]
 _UCRED = struct.Struct("3i")
 
 _TITLE = b"srvd: daemon "
-"""What the command line of a daemon begins with, as `ps` shows it."""
+"""The beginning of a daemon's command line, as `ps` shows it."""
 
 
 class Named(Record):
-    """What the command line says; "" for nothing."""
+    """The socket and the name that the command line gave; "" for none."""
 
     socket: str = ""
     name: str = ""
 
 
 class Place(Record):
-    """A directory that may have control sockets, and the user whose it has to be, if it is not root's."""
+    """A directory that may have control sockets, and the uid that must own it unless root does."""
 
     directory: str
     owner: int
 
 
 def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
-    """The path of the control socket: -s, -n, SRVD_SOCKET, SRVD_NAME, in this order, else the only daemon.
+    """Returns the path of the control socket: by -s, -n, SRVD_SOCKET or SRVD_NAME, in this order, else the only one.
 
-    A user's daemon may be in several places; root looks at those of all users, if it has none of its own. Raises
-    `BadArgs` when that is no choice, or too many; `NoDaemon` when there is none.
+    A user's daemon may be in several directories. Root, without a daemon of its own, finds those of all users. Raises
+    `BadArgs` when both -s and -n are given, or several daemons are found; `NoDaemon` when none is.
     """
     if named.socket and named.name:
         raise BadArgs("find the daemon: both a socket and a name were given", hint="choose one of -s and -n")
@@ -76,7 +76,7 @@ def find(named: Named, environ: Mapping[str, str], uid: int) -> str:
 
 
 def start_hint() -> str:
-    """What to do if there is no socket: daemons that live are named, by their sockets, or by pid without one."""
+    """Says what to do if there is no socket, with the sockets of running daemons, and pids of those without one."""
     hint = "start one with `srvd start`, or name another with -n NAME or -s SOCKET"
     uid = os.getuid()
     known = [Place(directory, uid) for directory in rundirs(uid, os.environ)] + (_of_users() if uid == 0 else [])
@@ -93,7 +93,7 @@ def start_hint() -> str:
 
 
 def _daemons() -> list[tuple[int, str]]:
-    """Pid and title of the daemons of all users, as far as /proc shows them."""
+    """Returns pid and title of the daemons of all users that /proc shows."""
     found = []
     try:
         pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
@@ -111,7 +111,7 @@ def _daemons() -> list[tuple[int, str]]:
 
 
 def _of_users() -> list[Place]:
-    """The places of all users, for root."""
+    """Returns the directories of all users, for root."""
     return [
         Place(pattern.format(uid), int(uid))
         for folder, prefix, pattern in (
@@ -124,7 +124,7 @@ def _of_users() -> list[Place]:
 
 
 def _named(name: str, own: Sequence[Place], others: Sequence[Place]) -> str:
-    """The socket of this name where it is, or else where it would be. Raises `NoDaemon`, `BadArgs`."""
+    """Returns the socket of this name; if there is none, the path where it would be. Raises `NoDaemon`, `BadArgs`."""
     for known in (own, others):
         found = [
             path for place in known if os.path.exists(path := socket_path(name, place.directory)) and _is_trusted(place)
@@ -139,19 +139,18 @@ def _named(name: str, own: Sequence[Place], others: Sequence[Place]) -> str:
     for place in own:
         path = socket_path(name, place.directory)
         if _is_barred(place.directory):
-            # Asked there, the kernel says that the user may not; elsewhere it would only say that there is none.
+            # Connecting there says that the user may not; elsewhere it would say that there is no daemon.
             return path
         if os.path.exists(place.directory) and not _is_trusted(place):
             raise NoDaemon(
-                f"find the daemon {name}: {place.directory} belongs to somebody else, "
-                "who could have put anything there",
-                hint=f"if you trust them: -s {path}",
+                f"find the daemon {name}: {place.directory} belongs to another user, and is not searched for sockets",
+                hint=f"if you trust that user: -s {path}",
             )
     return socket_path(name, own[0].directory)
 
 
 def _living(known: Sequence[Place]) -> list[str]:
-    """The sockets in these places; without those of dead daemons, if there are any others."""
+    """Returns the sockets in these directories; without those of dead daemons, unless all are."""
     return _listening([path for place in known for path in _sockets(place)])
 
 
@@ -160,17 +159,17 @@ def _listening(found: list[str]) -> list[str]:
 
 
 def _is_trusted(place: Place) -> bool:
-    """Whether it is root's or the user's own, and not only a link to such a one. Raises `OSError`."""
+    """Whether root or the user owns the directory and, if it is a link, the link. Raises `OSError`."""
     return all(entry.st_uid in (0, place.owner) for entry in (os.lstat(place.directory), os.stat(place.directory)))
 
 
 def _is_barred(directory: str) -> bool:
-    """Whether the directory is there, and this user cannot see what is in it."""
+    """Whether the directory exists and this user may not list it."""
     return os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK)
 
 
 def _sockets(place: Place) -> list[str]:
-    """The sockets in a directory; none in one of somebody else, who could have put anything there."""
+    """Returns the sockets in a directory; none if another user owns it, and could have made them."""
     try:
         names = os.listdir(place.directory) if _is_trusted(place) else []
     except OSError:
@@ -190,7 +189,7 @@ def _or(words: Sequence[str]) -> str:
 
 
 def _listener(path: str) -> int:
-    """Pid of the process that listens there; 0 without one, and where the kernel does not tell at once."""
+    """Returns the pid of the process that listens there; 0 without one, or when it cannot be connected to at once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         if probe.connect_ex(path):
             return 0
@@ -198,14 +197,15 @@ def _listener(path: str) -> int:
 
 
 def listener_pid(connected: socket.socket) -> int:
-    """Pid of the process that listens at the other end of a Unix socket (unix(7), SO_PEERCRED); 0: it is of another pid
-    namespace.
+    """Returns the pid of the process that listens at the other end of a Unix socket (unix(7), SO_PEERCRED).
+
+    0: the process is in another pid namespace.
     """
     pid: int = _UCRED.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
     return pid
 
 
 def _listens(path: str) -> bool:
-    """Whether someone listens, or might: only a refusal is a clear no."""
+    """Whether a process listens there. True also in doubt: only a refused connection is a clear no."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)

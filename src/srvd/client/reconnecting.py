@@ -1,6 +1,6 @@
-"""A connection to the daemon that outlives the daemon's program: after an upgrade it is made anew, and nothing is lost.
+"""A connection that outlives the daemon's program: connects again after an upgrade, and goes on with the request.
 
-Prints nothing. What one connection can do is in connection.py.
+Prints nothing. `connection.py` is a single connection.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from srvd.wire.commands import Command
 __all__ = ["ReconnectingClient"]
 
 RECONNECT = 60.0
-"""Seconds that the next program has to greet us: it is a matter of milliseconds, but one that hangs gives way to the
-former one only after half of this."""
+"""Seconds for the next program to greet the client. A program that hangs is replaced by the former one after half of
+this; others need milliseconds."""
 
 MOST = 100
-"""Upgrades during one request: more are a loop."""
+"""Most upgrades during one request; more are taken for an endless loop."""
 
 
 class ReconnectingClient:
-    """Connects at once. Raises what `Client.connect` does."""
+    """Connects when it is made. Raises what `Client.connect` raises."""
 
     def __init__(self, path: str) -> None:
         self.client = Client.connect(path)
@@ -38,8 +38,11 @@ class ReconnectingClient:
         self.client.close()
 
     def ask(self, entry: Command, args: Mapping[str, Any], deadline: float, on_progress: OnProgress) -> dict[str, Any]:
-        """The answer, whichever program gives it. An order has a key, so that it is carried out once even if nobody can
-        say whether the former program had read it. Raises what `Client.call` does."""
+        """Returns the answer, also if an upgrade replaces the daemon's program meanwhile.
+
+        Orders are sent with a key: an order that is sent again, because the former program may not have read it, is
+        carried out once. Raises what `Client.call` raises.
+        """
         idem = os.urandom(8).hex() if entry.changes else ""
 
         def note(progress: Mapping[str, Any]) -> None:
@@ -57,7 +60,7 @@ class ReconnectingClient:
         raise ShuttingDown(f"{entry.name}: the daemon's program was replaced {MOST} times meanwhile")
 
     def watch(self, topics: Sequence[str], since: int, *, follow: bool) -> Iterator[dict[str, Any]]:
-        """Events as `Client.watch` has them, each once."""
+        """Yields events as `Client.watch` does, each once over all connections."""
         while True:
             try:
                 yield from self.client.watch(topics, since, follow=follow)
@@ -69,10 +72,10 @@ class ReconnectingClient:
                 return
 
     def _renew(self, goodbye: ShuttingDown | NoDaemon) -> None:
-        """Connect to the next program. Raises `goodbye` if there is none to come.
+        """Connects to the next program. Raises `goodbye` if the daemon is not being upgraded.
 
-        Whoever had not read all that he was sent has not got the farewell either. Then it is the same daemon if the one
-        that is there by now says so.
+        The `bye` of an upgrade is lost if the client had not read all before it. Then the daemon that answers now is
+        the same one if it greets with the same instance.
         """
         told = goodbye.detail.get("reason") == "upgrade"
         if not told and (isinstance(goodbye, ShuttingDown) or not self.client.ended):

@@ -1,6 +1,6 @@
-"""Checks a configuration against itself and the machine: addresses, folders, programs, users, how many workers.
+"""Checks a configuration against itself and the machine: addresses, folders, programs, users, numbers of workers.
 
-Opens no socket and changes nothing; what only binding can tell is told by binding.
+Opens no socket and changes nothing: whether an address is free is found out when it is bound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Findings(Record):
 
 
 def anchor(kind: str, value: Any, folder: str) -> Any:
-    """The value with relative paths made absolute, starting from `folder`; a program's bare name is looked up later."""
+    """Returns the value with relative paths made absolute, from `folder`; `find_program` looks up bare names later."""
     if kind in ("path", "folder") or (kind == "program" and "/" in value):
         return _absolute(folder, value) if value else value
     if kind == "path or off":
@@ -51,9 +51,9 @@ def anchor(kind: str, value: Any, folder: str) -> Any:
 
 
 def _absolute(folder: str, path: str) -> str:
-    """The path from `folder`, or from the working directory if that is "" (then `FileNotFoundError` if it is gone)."""
+    """Returns `path` from `folder`; "" is the working directory, which raises `FileNotFoundError` if it is gone."""
     if ".." in path.split("/") and not os.path.isabs(path) and os.path.realpath(folder) != os.path.abspath(folder):
-        # Behind a link the kernel's ".." is not the name's: `current/..` is the folder of the releases.
+        # If `folder` is a link, `..` means the parent of its target to the kernel, which abspath would not know.
         return os.path.join(folder, path)
     return os.path.abspath(os.path.join(folder, path))
 
@@ -66,7 +66,7 @@ def _anchor_address(address: str, folder: str) -> str:
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str:
-    """The path of a program that was named without a slash, looked up on PATH; `name` itself when there is none."""
+    """Looks up a program that was named without a slash on PATH; returns `name` itself when there is none."""
     if not name or "/" in name:
         return name
     # Not shutil.which: importing shutil brings in every archive format. Not realpath: a virtual environment's
@@ -80,7 +80,7 @@ def _is_program(path: str) -> bool:
 
 
 def check(config: Config) -> Findings:
-    """All that is wrong with, or odd about, a configuration whose values each fit their setting."""
+    """Returns all problems of a configuration whose values each fit their setting, and warnings about it."""
     checker = _Checker(config)
     checker.check_socket()
     checker.check_roles()
@@ -112,7 +112,7 @@ class _Checker:
             )
 
     def check_roles(self) -> None:
-        """A stranger is only a warning: one file may serve machines that do not have the same users."""
+        """An unknown user is only a warning: one file may serve machines that do not have the same users."""
         for role, members in self.config.daemon.roles.items():
             for member in members:
                 known = _group(member[1:]) if member.startswith("%") else _user(member)
@@ -124,8 +124,8 @@ class _Checker:
                 if known == OVERFLOW and not is_mapped(f"{kind[0]}id", OVERFLOW):
                     self._refuse(
                         "control.roles",
-                        f"{kind} {OVERFLOW} is nobody's in this user namespace: the kernel names every {kind} so "
-                        f"that it does not know (/proc/self/{kind[0]}id_map)",
+                        f"this user namespace has no {kind} {OVERFLOW}: the kernel shows that number for every {kind} "
+                        f"that the namespace does not know (/proc/self/{kind[0]}id_map)",
                     )
 
     def check_listeners(self) -> None:
@@ -147,7 +147,7 @@ class _Checker:
         self._check_wildcards()
 
     def _check_wildcards(self) -> None:
-        """An address that another `bind` has already, with every address of the machine."""
+        """Refuses an address that another `bind` covers already, by 0.0.0.0 or [::]."""
         listeners = self.config.listeners.items()
         texts = [
             (name, text, address)
@@ -165,10 +165,10 @@ class _Checker:
                     self._refuse(f"listeners.{name}.bind", f'found "{text}", which {whose} has with "{everywhere}"')
 
     def check_front(self, listener: ListenerSettings) -> None:
-        """What stands between a listener's socket and HTTP: the PROXY protocol, TLS."""
+        """Checks what a connection passes before HTTP: the PROXY protocol, TLS."""
         key = f"listeners.{listener.name}"
         if listener.proxy_protocol and not listener.proxy_from:
-            self._refuse(f"{key}.proxy_protocol", "found true, expected proxy_from to say who may write it")
+            self._refuse(f"{key}.proxy_protocol", "found true, expected proxy_from with the networks that may write it")
         if listener.proxy_from and not listener.proxy_protocol:
             self._refuse(f"{key}.proxy_from", "found networks, expected proxy_protocol = true beside them")
         if listener.key and len(listener.key) != len(listener.certificate):
@@ -181,7 +181,7 @@ class _Checker:
             return
         verifying = listener.client_certificates != "none"
         if verifying != bool(listener.client_ca):
-            wanted = "client_ca to say who signs them" if verifying else 'client_certificates "optional" or "required"'
+            wanted = "client_ca with their authority" if verifying else 'client_certificates "optional" or "required"'
             name = "client_certificates" if verifying else "client_ca"
             self._refuse(f"{key}.{name}", f"found it alone, expected {wanted}")
             return
@@ -224,12 +224,12 @@ class _Checker:
             self._refuse(f"{key}.{name}", text)
         if not pool.workers:
             where = self.config.origins[f"{key}.workers"]
-            self.warnings.append(f"{where}: pool {pool.name} has 0 workers: it serves nobody, its clients wait")
+            self.warnings.append(f"{where}: pool {pool.name} has 0 workers: its clients wait until it has some")
         self._check_owner(key, pool)
         self._check_access_log(key, pool)
 
     def _check_access_log(self, key: str, pool: PoolSettings) -> None:
-        """Whether the file can be opened is the worker's to see, who may be another user."""
+        """Does not try to open the file: the worker will, perhaps as another user."""
         folder = os.path.dirname(pool.access_log)
         if folder and not os.path.isdir(folder):
             self._refuse(f"{key}.access_log", f'found "{pool.access_log}", expected a file in a folder that exists')
@@ -239,7 +239,7 @@ class _Checker:
             self._refuse(f"{key}.access_log_format", problem, near)
 
     def check_owner(self, listener: ListenerSettings) -> None:
-        """Of its Unix sockets."""
+        """Checks owner and group of the listener's Unix sockets."""
         key = f"listeners.{listener.name}"
         if listener.owner and _user(listener.owner) is None:
             near = nearest(listener.owner, (entry.pw_name for entry in pwd.getpwall()))
@@ -249,7 +249,7 @@ class _Checker:
             self._refuse(f"{key}.group", f'found "{listener.group}", expected a group of this machine', near)
 
     def _check_owner(self, key: str, pool: PoolSettings) -> None:
-        """Names and numbers, as `linux/identity.py` takes them; without root only what the daemon already is."""
+        """Checks user and group of a pool, names or numbers; without root only the daemon's own are allowed."""
         user = _user(pool.user)
         if pool.user and user is None:
             near = nearest(pool.user, (entry.pw_name for entry in pwd.getpwall()))
@@ -267,7 +267,7 @@ class _Checker:
                 )
 
     def check_shares(self) -> None:
-        """How the pools share the slots of the scoreboard and the listeners."""
+        """Checks what pools share: the most workers in all, and the listeners."""
         pools = self.config.pools.values()
         total, most = sum(pool.workers for pool in pools), self.config.daemon.max_workers
         if total > most:

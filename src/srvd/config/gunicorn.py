@@ -1,4 +1,4 @@
-"""What the settings and flags of gunicorn, and a few of uvicorn, are called here: for the hints of errors.
+"""The settings and flags of gunicorn, and a few of uvicorn, and what srvd calls them: for hints of errors.
 
 Converts no file. Pure.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["told"]
+__all__ = ["translation"]
 
 _NAMES: Final[Mapping[str, str]] = {
     "access_log_file": "access_log",
@@ -81,6 +81,6 @@ _SENTENCES: Final[Mapping[str, str]] = dict.fromkeys(
 )  # fmt: skip
 
 
-def told(name: str) -> tuple[str, str]:
-    """For a name that srvd does not know: the setting of srvd that does the same ("": none), or a sentence ("")."""
+def translation(name: str) -> tuple[str, str]:
+    """Returns the setting of srvd that does the same as gunicorn's, or "", and a sentence that explains, or ""."""
     return _NAMES.get(name, ""), _SENTENCES.get(name, "")

@@ -1,6 +1,6 @@
-"""The URL that the health probe asks for: as a client's request would look to the application.
+"""Makes the URL of the health probe, so that it looks to the application like a client's request.
 
-Asks nothing. Pure but for what the configuration was read from.
+Sends nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _STATUS = re.compile("[1-5][0-9]{2}(?:-[1-5][0-9]{2})?")
 
 
 def probe_url(config: Config, pool: str, path: str = "") -> str:
-    """SCHEME://HOST/PATH for a pool; `path` is another one than `health`.
+    """Returns SCHEME://HOST/PATH for a pool. `path`: another path than the setting `health`.
 
-    The scheme is https if clients may come over TLS, or by a proxy that is believed to have spoken it: an application
-    that redirects everything else to https would never be reached otherwise.
+    The scheme is https if a listener speaks TLS or trusts proxies: else an application that redirects http to https
+    would answer the probe with the redirect.
     """
     settings = config.pools[pool]
     listeners = [config.listeners[name] for name in settings.listeners if name in config.listeners]
@@ -35,7 +35,7 @@ def probe_url(config: Config, pool: str, path: str = "") -> str:
 
 
 def misfits(pool: PoolSettings) -> Iterator[tuple[str, str]]:
-    """Settings that no probe could be asked with, and what is wrong with each."""
+    """Yields the health settings that make no valid request, and what is wrong with each."""
     if pool.health_host and not _HOST.fullmatch(pool.health_host):
         yield "health_host", f'found "{pool.health_host}", expected a host, with or without its port: "shop.example"'
     wrong = next((text for text in pool.health_status if not _STATUS.fullmatch(text)), "")
@@ -44,7 +44,7 @@ def misfits(pool: PoolSettings) -> Iterator[tuple[str, str]]:
 
 
 def _name(bind: str) -> str:
-    """The host that an address names; "" for a number, a Unix socket, a descriptor."""
+    """Returns the host name in an address; "" for an IP address, a Unix socket or a descriptor."""
     try:
         address = parse_address(bind)
     except ConfigInvalid:

@@ -1,4 +1,4 @@
-"""What of a new configuration can come into force while the daemon runs: all but most of its own settings.
+"""Applies a new configuration to a running daemon: all of it but most settings of the daemon itself.
 
 Reads and changes nothing. Pure.
 """
@@ -15,12 +15,12 @@ _CHANGEABLE = ("roles",)
 
 
 def with_lasting(running: Config, fresh: Config) -> Config:
-    """`fresh`, but the daemon's own settings are those it was started with, and a warning names each that differs.
+    """Returns `fresh` with the daemon settings of `running`, and a warning for each that differs.
 
-    So what `srvctl config` shows is what is in force, and nobody waits for a setting that was read and has no effect.
+    So `srvctl config` shows what is in force, and a setting that was read without effect is named.
 
-    Raises `ConfigInvalid` when the file, which said something, says nothing any more: whoever meant that can restart,
-    and mostly it is a file that is being written.
+    Raises `ConfigInvalid` when the file had settings and now has none: mostly it is just being written. An operator
+    who wants an empty file restarts the daemon.
     """
     if _says_something(running) and not _says_something(fresh):
         raise ConfigInvalid(

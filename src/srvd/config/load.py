@@ -1,7 +1,7 @@
-"""Puts the configuration together: defaults < the platform's variables < file < SRVD_ variables < flags.
+"""Reads the configuration: defaults < PORT and WEB_CONCURRENCY < file < SRVD_ variables < flags (later ones win).
 
-Changes nothing and starts nothing. Every problem is found before any is raised, each with its place, what was found,
-what is expected and the nearest thing that would do.
+Changes nothing and starts nothing. All problems are collected before they are raised together, each with its place,
+what was found, what is expected, and the nearest value that fits.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ def load(
     folder: str = "",
     again: bool = False,
 ) -> Config:
-    """The configuration from the file at `path` (`None`: no file), the flags of `srvd start` and the environment.
+    """Reads the configuration from the file at `path` (None: no file), the flags of `srvd start` and the environment.
 
-    `flags` maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; `None` and () mean
-    that it was not given. Relative paths in the file start from its folder, others from `folder`, the working directory
-    without one. `again`: it was read before, and nothing is waited for.
+    flags: maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; None and () mean that
+        it was not given.
+    folder: where relative paths in flags and variables begin; "": the working directory. Those in the file begin in
+        the file's folder.
+    again: the file was read before; a pipe in its place is refused and not waited for.
 
     Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
     """
@@ -74,7 +76,7 @@ def load(
 
 
 def variables() -> dict[str, tuple[str, str]]:
-    """The title of its table and the name of the setting behind each SRVD_ variable."""
+    """Maps each SRVD_ variable to the table and the name of its setting."""
     return {
         f"SRVD_{name.upper()}": (title, name)
         for title, settings in (("daemon", _DAEMON), *_NAMED.items())
@@ -84,7 +86,7 @@ def variables() -> dict[str, tuple[str, str]]:
 
 
 class _Layers:
-    """The values as they are laid over each other, and what was wrong with them on the way."""
+    """The values, as later sources replace those of earlier ones, and the problems found on the way."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder  # of relative paths in flags and variables
@@ -131,13 +133,13 @@ class _Layers:
                 self._unknown(where(key), key, values.nearest(name, known) or _home_of(name))
 
     def complete_names(self) -> None:
-        """One listener and one pool, each called "web", unless the file names others."""
+        """Adds one listener and one pool, each called "web", unless the file names others."""
         self.names_pools = bool(self.names["pools"])
         for names in self.names.values():
             names[:] = names or ["web"]
 
     def add_platform(self, environ: Mapping[str, str]) -> None:
-        """PORT and WEB_CONCURRENCY, which hosting platforms set: they fill in what the file leaves open."""
+        """Applies PORT and WEB_CONCURRENCY, which hosting platforms set, where the file sets nothing."""
         for variable, title, name, spelled in _PLATFORM:
             key = (title, self.names[title][0], name)
             if environ.get(variable) and len(self.names[title]) == 1 and key not in self.origins:
@@ -151,7 +153,7 @@ class _Layers:
             if variable in known:
                 self._put_single(*known[variable], environ[variable], f"environment {variable}")
                 continue
-            # A warning only: orchestrators make up SRVD_SERVICE_HOST and the like for a service called srvd.
+            # A warning only: Kubernetes sets SRVD_SERVICE_HOST and others for a service called srvd.
             foreign = _foreign(variable.removeprefix("SRVD_").lower())
             near = values.nearest(variable, known)
             meant = f": {foreign}" if foreign else f"; did you mean {near}?" if near else ""
@@ -165,8 +167,11 @@ class _Layers:
                     self._put_single(title, name, given, f"flag {setting.flag}")
 
     def require_apps(self, file: str, where: Callable[[Key], str]) -> None:
-        """Each pool's application must be named. The demo is for a start without a file: were it the default with one,
-        a file that was emptied or cut short would replace the application that serves, and succeed."""
+        """Refuses a pool of the file without an application.
+
+        The demo is only for a start without a file: as a default with a file, it would replace the real application
+        at the reload of a file that was emptied or cut short.
+        """
         told = {problem.key for problem in self.problems}
         for name in self.names["pools"]:
             key = ("pools", name, "app")
@@ -179,7 +184,7 @@ class _Layers:
                 self.problems.append(Problem(file, "pools", text))
 
     def _put_single(self, title: str, name: str, given: object, origin: str) -> None:
-        """A value for the daemon, or for the only pool or listener there is."""
+        """Sets a value of the daemon, or of the only pool or listener."""
         setting = _DAEMON[name] if title == "daemon" else _NAMED[title][name]
         if title in _NAMED and len(self.names[title]) > 1:
             tables = " and ".join(f"[{title}.{single}]" for single in self.names[title])
@@ -243,20 +248,20 @@ def _settings_of(title: str) -> dict[str, Setting]:
 
 
 def _unread(path: str | None, environ: Mapping[str, str]) -> list[str]:
-    """Warnings for the configuration of gunicorn, where its users expect that it is read."""
+    """Warns of a configuration of gunicorn, which srvd does not read."""
     hint = "`srvd help gunicorn` says how to move it"
     found = [] if path or not os.path.exists("gunicorn.conf.py") else [f"gunicorn.conf.py is not read: {hint}"]
     return found + ([f"environment GUNICORN_CMD_ARGS is not read: {hint}"] if environ.get("GUNICORN_CMD_ARGS") else [])
 
 
 def _foreign(name: str) -> str:
-    """What a setting of gunicorn is called here; "" for a name that is none of gunicorn's."""
-    called, sentence = gunicorn.told(name)
+    """Says what a setting of gunicorn is called here; "" for a name that gunicorn does not have."""
+    called, sentence = gunicorn.translation(name)
     return f"it is called {_home_of(called)} here" if called else sentence
 
 
 def _home_of(name: str) -> str:
-    """Where a setting that was written into the wrong table belongs, or ""."""
+    """Names the table of a setting that was written into another one; "": there is no such setting."""
     if name in _DAEMON:
         return f"{name} in [{_DAEMON[name].table or 'daemon'}]"
     return next((f"{name} in [{title}.NAME]" for title, settings in _NAMED.items() if name in settings), "")

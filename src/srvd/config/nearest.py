@@ -1,4 +1,4 @@
-"""Which of the known words a word was probably meant to be.
+"""Finds the known word that a misspelt word was probably meant to be.
 
 Knows no setting and no command.
 """
@@ -11,14 +11,14 @@ __all__ = ["nearest"]
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The one of `words` that `word` was probably meant to be, or "" when none is near."""
+    """Returns the one of `words` that `word` was probably meant to be; "" when none is near."""
     allowed = max(1, len(word) // 3)
     best = min(((_distance(word.lower(), other.lower()), other) for other in words), default=(allowed + 1, ""))
     return best[1] if best[0] <= allowed else ""
 
 
 def _distance(one: str, two: str) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours from one word to the other."""
+    """Counts insertions, deletions, replacements and swaps of neighbours from one word to the other."""
     before: list[int] = []
     row = list(range(len(two) + 1))
     for i, char in enumerate(one, start=1):

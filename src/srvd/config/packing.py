@@ -1,6 +1,6 @@
-"""Settings as the plain maps that travel to zygotes and workers, and back.
+"""Turns settings into the plain maps that are sent to zygotes and workers, and back.
 
-Declares none (`settings.py`).
+Declares no setting: `settings.py` does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["pack", "pack_front", "unpack"]
 
 
 def pack(pool: PoolSettings) -> dict[str, Any]:
-    """The settings as a plain map, for `Load.settings`. `env` stays behind: it went along with the exec."""
+    """Returns the settings as a plain map, for `Load.settings`. Leaves out `env`, which the exec passes."""
     packed = {name: list(value) if isinstance(value, tuple) else value for name, value in pool._asdict().items()}
     del packed["env"]
     packed["rlimits"] = {name: list(pair) for name, pair in pool.rlimits.items()}
@@ -23,7 +23,7 @@ def pack(pool: PoolSettings) -> dict[str, Any]:
 
 
 def pack_front(listener: ListenerSettings) -> dict[str, Any]:
-    """What a worker has to know of a listener before it reads HTTP, as a plain map; {}: nothing."""
+    """Returns what a worker has to know of a listener before it reads HTTP, as a plain map; {}: nothing."""
     if not (listener.certificate or listener.proxy_protocol or listener.trusted_proxies):
         return {}
     return {
@@ -35,7 +35,7 @@ def pack_front(listener: ListenerSettings) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> PoolSettings:
-    """The settings of a map that `pack` made; `BadFrame` for anything else."""
+    """Returns the settings from a map that `pack` made. Raises `BadFrame` for anything else."""
     defaults = pack(PoolSettings(""))
     wrong = [name for name, default in defaults.items() if type(packed.get(name)) is not type(default)]
     wrong += [name for name in packed if name not in defaults]

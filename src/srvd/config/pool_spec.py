@@ -1,4 +1,4 @@
-"""What the core is told of a pool's settings.
+"""Takes from a pool's settings what the core decides by.
 
 Reads no file: `load.py` and `source.py` do.
 """
@@ -12,7 +12,7 @@ __all__ = ["spec_of"]
 
 
 def spec_of(pool: PoolSettings) -> PoolSpec:
-    """What the core has to know of a pool's settings."""
+    """Returns the part of a pool's settings that the core decides by."""
     return PoolSpec(
         pool.name,
         workers=pool.workers,

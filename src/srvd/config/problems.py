@@ -14,7 +14,7 @@ __all__ = ["Problem", "raise_for"]
 
 
 class Problem(Record):
-    """`where` is "FILE:LINE", "environment NAME", "flag --NAME" or "default"; `near` is the nearest that would do."""
+    """One problem. `where`: "FILE:LINE", "environment NAME", "flag --NAME" or "default"; `near`: a value that fits."""
 
     where: str
     key: str
@@ -31,7 +31,7 @@ class Problem(Record):
 
 
 def spell(value: object) -> str:
-    """A value as the file has it, cut to 60 characters."""
+    """Writes a value as the file has it, cut to 60 characters."""
     if isinstance(value, str):
         text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     elif isinstance(value, bool):
@@ -48,7 +48,7 @@ def spell(value: object) -> str:
 
 
 def raise_for(problems: Sequence[Problem]) -> None:
-    """Raises `ConfigInvalid` with all of them; does nothing when there are none."""
+    """Raises `ConfigInvalid` with all problems; returns when there are none."""
     if not problems:
         return
     problems = sorted(problems, key=_place)
@@ -62,6 +62,6 @@ def raise_for(problems: Sequence[Problem]) -> None:
 
 
 def _place(problem: Problem) -> tuple[bool, int]:
-    """The file's problems first, in the order of its lines."""
+    """Sorts the file's problems first, by line."""
     file, _, line = problem.where.rpartition(":")
     return not file, int(line) if line.isdigit() else 0

@@ -1,5 +1,5 @@
-"""Every setting, declared once: the TOML key, the flag, the SRVD_ variable, `srvd config` and the reference page
-all come from these fields. Reading and checking them is `load.py`'s.
+"""Every setting, declared once: the TOML key, the flag, the SRVD_ variable, `srvd config` and the reference page all
+come from these fields. `load.py` reads and checks them.
 
 They are named tuples whose fields say what they are in `Annotated[type, Setting(…)]`. A dataclass would read the same,
 but `dataclasses` imports `inspect`, and each zygote would wait ten milliseconds for it. The annotations are evaluated
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple
 
+from srvd.config.declaration import Setting, declared
 from srvd.tls.material import Material
 
 __all__ = [
@@ -28,22 +29,8 @@ _NO_LIMITS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 _NO_LISTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
-class Setting(NamedTuple):
-    """What is said about one setting: `help` is one sentence without a full stop.
-
-    `kind` names a reader of `values.py` (`values.KINDS` has them all). `flag` names the flag of `srvd start` that sets
-    it. `table` is the TOML table it stands in, where that is not told by its class. A `secret` is never shown.
-    """
-
-    help: str
-    kind: str
-    flag: str = ""
-    table: str = ""
-    secret: bool = False
-
-
 class DaemonSettings(NamedTuple):
-    """[daemon] and [control]: of the daemon itself."""
+    """[daemon] and [control]: settings of the daemon itself."""
 
     name: Annotated[str, Setting("Name of this instance; it names the control socket", "name", "--name")] = "srvd"
     socket: Annotated[
@@ -72,7 +59,7 @@ class DaemonSettings(NamedTuple):
     roles: Annotated[
         Mapping[str, tuple[str, ...]],
         Setting(
-            "Who may do what besides root and the daemon's own user, as in "
+            "Roles of users and groups besides root and the daemon's own user, which are admins, as in "
             '{operator = ["deploy"], viewer = ["%monitoring"]}; a % marks a group. A viewer may ask, '
             "but is not shown what applications wrote or held; an operator sees it, and may change what runs; an admin "
             "may stop and upgrade the daemon, too",
@@ -98,13 +85,11 @@ class ListenerSettings(NamedTuple):
     backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
     mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
     owner: Annotated[
-        str, Setting("User whose the Unix sockets are, a name or a number; empty: the daemon's own", "user")
+        str, Setting("Owner of the Unix sockets, a user's name or number; empty: the daemon's own user", "user")
     ] = ""
     group: Annotated[
         str,
-        Setting(
-            "Group whose the Unix sockets are, such as the proxy's; empty: the daemon's own, or the folder's", "group"
-        ),
+        Setting("Group of the Unix sockets, such as the proxy's; empty: the daemon's own, or the folder's", "group"),
     ] = ""
     reuse_port: Annotated[
         bool,
@@ -117,8 +102,8 @@ class ListenerSettings(NamedTuple):
     certificate: Annotated[
         tuple[str, ...],
         Setting(
-            "Speak TLS with this certificate (PEM, its chain behind it); several: one is chosen by the name that the "
-            "client asks for, else the first",
+            "Speak TLS with this certificate (PEM, followed by its chain). Of several, the one with the name that the "
+            "client asks for is used, else the first",
             "files",
             "--certificate",
         ),
@@ -139,8 +124,8 @@ class ListenerSettings(NamedTuple):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Setting(
-            "Networks whose forwarding headers are believed; the word unix stands for peers on Unix sockets. Empty: no "
-            "peer's are, and they reach the application as they came",
+            "Networks whose forwarding headers are believed; the word unix stands for peers on Unix sockets. Empty: "
+            "none are believed, and the headers reach the application unchanged",
             "networks",
         ),
     ] = ()
@@ -148,7 +133,7 @@ class ListenerSettings(NamedTuple):
         str,
         Setting(
             "Which headers trusted proxies write: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded (RFC 7239). "
-            "Where trusted_proxies names networks, all others are taken out, and from any other peer all of them",
+            "Where trusted_proxies names networks, other forwarding headers are removed, and from other peers all are",
             "choice:x-forwarded|forwarded",
         ),
     ] = "x-forwarded"
@@ -158,7 +143,8 @@ class ListenerSettings(NamedTuple):
     proxy_from: Annotated[
         tuple[str, ...],
         Setting(
-            "Networks that may write it, or the word unix; connections of all others are closed at once", "networks"
+            "Networks that may write the PROXY header, or the word unix; connections from others are closed at once",
+            "networks",
         ),
     ] = ()
 
@@ -171,9 +157,11 @@ class PoolSettings(NamedTuple):
         "srvd.demo:app"
     )
     listeners: Annotated[
-        tuple[str, ...], Setting("Names of the listeners it accepts on; empty: all of them", "names")
+        tuple[str, ...], Setting("Names of the listeners that the pool accepts on; empty: all of them", "names")
     ] = ()
-    workers: Annotated[int, Setting("Number of workers (max_workers limits all)", "count:0..65536", "--workers")] = 2
+    workers: Annotated[
+        int, Setting("Number of workers; max_workers limits all pools together", "count:0..65536", "--workers")
+    ] = 2
     threads: Annotated[
         int,
         Setting(
@@ -187,7 +175,8 @@ class PoolSettings(NamedTuple):
     preload: Annotated[
         str,
         Setting(
-            "Load the application once, in the zygote; auto: unless it starts threads or connects sockets",
+            "Load the application once, in the zygote, and fork workers from it; auto: unless loading starts threads "
+            "or connects sockets",
             "choice:auto|on|off",
         ),
     ] = "auto"
@@ -197,7 +186,8 @@ class PoolSettings(NamedTuple):
         Mapping[str, str], Setting("Environment variables added for the application", "variables", secret=True)
     ] = _NO_TEXT
     user: Annotated[
-        str, Setting("User the application runs as, a name or a number (needs root); HOME and USER follow it", "user")
+        str,
+        Setting("User that the application runs as, a name or a number (needs root); sets HOME and USER, too", "user"),
     ] = ""
     group: Annotated[str, Setting("Group the application runs as; empty: the user's", "group")] = ""
     umask: Annotated[str, Setting("File mode creation mask; empty: the daemon's", "mask")] = ""
@@ -209,16 +199,18 @@ class PoolSettings(NamedTuple):
     ] = ""
     health_host: Annotated[
         str,
-        Setting("Host the health probe asks for; empty: a name in its listeners' addresses, else localhost", "words"),
+        Setting(
+            "Host header of the health probe; empty: a host name in the listeners' addresses, else localhost", "words"
+        ),
     ] = ""
     health_status: Annotated[
-        tuple[str, ...], Setting("Statuses that the health probe takes for healthy, codes and ranges", "statuses")
+        tuple[str, ...], Setting("Statuses with which a health probe succeeds, codes and ranges", "statuses")
     ] = ("200-299",)
     warm: Annotated[
         tuple[str, ...],
         Setting(
-            "Paths that the first worker of a generation is asked besides, to import what they need before the others "
-            "are forked; their answers are not judged",
+            "Paths that the first worker of a new generation is asked for, so that what they import is loaded before "
+            "the other workers are forked; the answers do not matter",
             "url paths",
         ),
     ] = ()
@@ -229,24 +221,38 @@ class PoolSettings(NamedTuple):
             "choice:auto|blue-green|rolling",
         ),
     ] = "auto"
-    boot_timeout: Annotated[float, Setting("To load the application, and for a worker to be ready", "duration")] = 60.0
-    drain_timeout: Annotated[float, Setting("For a leaving worker to finish its requests", "duration")] = 30.0
+    boot_timeout: Annotated[
+        float, Setting("Time to load the application, and time for each worker to become ready", "duration")
+    ] = 60.0
+    drain_timeout: Annotated[
+        float, Setting("Time for a worker that leaves to finish its requests; then it is killed", "duration")
+    ] = 30.0
     request_timeout: Annotated[
         float,
         Setting(
-            "For the application to give something: the first block of a response, or the next one; then its worker is "
-            "replaced, and has drain_timeout to finish its other requests; 0: no limit",
+            "Time for the application to produce the first block of a response, and each further one. A worker that is "
+            "late is replaced, and has drain_timeout to finish its other requests; 0: no limit",
             "duration or 0",
         ),
     ] = 60.0  # fmt: skip
     health_timeout: Annotated[
-        float, Setting("For the health probe to be answered well; until then it is repeated", "duration")
+        float, Setting("Time for the health probe to succeed; until then it is repeated", "duration")
     ] = 5.0
     bake: Annotated[
-        float, Setting("How long crash loops and worse answers after a reload switch back; 0: never", "duration or 0")
+        float,
+        Setting(
+            "Time after a reload in which a crash loop, or more errors than before, brings the former generation back "
+            "by itself; 0: never",
+            "duration or 0",
+        ),
     ] = 10.0
     bake_errors: Annotated[
-        int, Setting("Percentage points of 5xx more than before that switch back in that time; 0: any", "count:0..100")
+        int,
+        Setting(
+            "Percentage points of 5xx answers above the former share that bring the former generation back during the "
+            "bake; 0: any increase",
+            "count:0..100",
+        ),
     ] = 5
     rollback_window: Annotated[
         float,
@@ -255,37 +261,39 @@ class PoolSettings(NamedTuple):
     orphan_timeout: Annotated[
         float,
         Setting(
-            "How long workers serve on when the daemon has died, for a new start to adopt them; 0: they leave at once",
+            "How long workers go on serving after the daemon has died, so that the next start can adopt them; 0: they "
+            "leave at once",
             "duration or 0",
         ),
     ] = 60.0
-    keepalive_timeout: Annotated[float, Setting("For the next request on an idle connection", "duration")] = 15.0
-    header_timeout: Annotated[float, Setting("For a request's head, from its first byte", "duration")] = 15.0
-    body_timeout: Annotated[float, Setting("For more of a request's body to arrive", "duration")] = 60.0
-    send_timeout: Annotated[float, Setting("For a client to take more of a response", "duration")] = 60.0
+    keepalive_timeout: Annotated[float, Setting("Time for the next request on an idle connection", "duration")] = 15.0
+    header_timeout: Annotated[float, Setting("Time for a request's head, from its first byte", "duration")] = 15.0
+    body_timeout: Annotated[float, Setting("Time for more of a request's body to arrive", "duration")] = 60.0
+    send_timeout: Annotated[float, Setting("Time for a client to read more of a response", "duration")] = 60.0
     max_body: Annotated[int, Setting("Longest request body; 0: no limit", "size or 0")] = 1 << 30
     body_memory: Annotated[
         int,
         Setting(
-            "Memory of a worker for all bodies that wait: of requests until they are whole, of responses until they "
-            "are read. Of each, at most 1 MiB; the rest is in unnamed files in $TMPDIR, else in /var/tmp; 0: all of it",
+            "Memory of a worker for all bodies it buffers: requests until they are complete, responses until the "
+            "client has read them. Each takes at most 1 MiB; the rest is in unnamed files in $TMPDIR, else in "
+            "/var/tmp; 0: all of it is in files",
             "size or 0",
         ),
     ] = 64 << 20
     max_buffered_response: Annotated[
         int,
         Setting(
-            "How much of one response is kept for a client that reads more slowly than the application gives; beyond "
-            "it, or when the disk is full, the application waits for the client; 0: it always does",
+            "How much of one response is buffered for a client that reads more slowly than the application writes. "
+            "Beyond that, or when the disk is full, the application waits for the client; 0: it always waits",
             "size or 0",
         ),
     ] = 1 << 30
     stream_bodies: Annotated[
         bool,
         Setting(
-            "Call the application when a request's head is here, and read the body when the application does; a slow "
-            "upload then occupies a thread, which it does not otherwise, and counts towards request_timeout. "
-            "A chunked body has no length then, and Django, for one, takes it for empty",
+            "Call the application as soon as a request's head has arrived, and read the body when the application "
+            "does. A slow upload then occupies a thread, which it does not otherwise, and counts towards "
+            "request_timeout; a chunked body has no length, and Django, for one, takes it for empty",
             "yes or no",
         ),
     ] = False
@@ -296,16 +304,16 @@ class PoolSettings(NamedTuple):
     underscore_headers: Annotated[
         str,
         Setting(
-            "What is done with a request's headers whose names have an underscore, which applications cannot tell from "
-            "those with a hyphen; refuse: the request is answered with 400",
+            "What happens to request headers with an underscore in their names, which applications cannot tell from "
+            "those with a hyphen; drop: they are removed, refuse: the request is answered with 400",
             "choice:drop|refuse",
         ),
     ] = "drop"
     max_connections: Annotated[
         int,
         Setting(
-            "Connections one worker holds at a time. While clients wait for room, those that have been silent for "
-            "longest are closed",
+            "Most connections of one worker at a time. When more clients wait, the connections that have been silent "
+            "for longest are closed",
             "count:1..65535",
         ),
     ] = 1000
@@ -319,7 +327,7 @@ class PoolSettings(NamedTuple):
     ] = ""
     access_log_format: Annotated[
         str,
-        Setting("How its lines look: common, combined, json, or a text with atoms such as %(h)s", "log format"),
+        Setting("Format of the access log: common, combined, json, or a text with atoms such as %(h)s", "log format"),
     ] = "combined"
     hooks: Annotated[
         str,
@@ -334,7 +342,10 @@ class PoolSettings(NamedTuple):
     ] = 0  # fmt: skip
     max_requests_jitter: Annotated[
         int,
-        Setting("Up to so many requests more, by chance, so that workers do not leave together", "count:0..1000000000"),
+        Setting(
+            "Add a random number up to this to max_requests, so that workers are not replaced all at once",
+            "count:0..1000000000",
+        ),
     ] = 0
     max_age: Annotated[
         float, Setting("Replace a worker that has served for this time; 0: never", "duration or 0")
@@ -342,7 +353,7 @@ class PoolSettings(NamedTuple):
     max_rss: Annotated[
         int,
         Setting(
-            "Replace a worker with more resident memory, shared pages included; looked at every 5 s; 0: never",
+            "Replace a worker with more resident memory than this, shared pages included, as seen every 5 s; 0: never",
             "size or 0",
         ),
     ] = 0
@@ -386,13 +397,3 @@ class Config(NamedTuple):
 
 
 TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)
-
-
-def declared(table: type[NamedTuple]) -> dict[str, Setting]:
-    """The settings of one of `TABLES` by name, in order of declaration; the name of a pool or listener is none."""
-    return {
-        name: extra
-        for name, annotation in table.__annotations__.items()
-        for extra in getattr(annotation, "__metadata__", ())
-        if isinstance(extra, Setting)
-    }

@@ -1,4 +1,4 @@
-"""Shows a configuration: each value with its origin, secrets left out; as TOML for people, as a map for machines.
+"""Writes a configuration with the origin of each value and without secrets: as TOML for people, as a map for programs.
 
 Reads nothing and decides nothing. Pure.
 """
@@ -26,12 +26,12 @@ class _Shown(Record):
 
 
 def as_toml(config: Config) -> str:
-    """A file that says the same, with the origin of each value behind it; lines with secrets are comments."""
+    """Returns a file that sets the same, each value with its origin in a comment; lines with secrets are comments."""
     lines = [f"# in force with {config.path}" if config.path else "# in force without a file"]
     for table, settings in _tables(config):
         lines += ["", f"[{table}]"]
         pairs = [(f"{one.name} = {values.show(one.setting.kind, one.value)}", one.origin) for one in settings]
-        # A secret is no value that a file could have.
+        # As a comment: *** is not the value.
         pairs = [(f"# {text}" if HIDDEN in text and one.setting.secret else text, origin)
                  for (text, origin), one in zip(pairs, settings, strict=True)]  # fmt: skip
         width = min(40, max(len(text) for text, _ in pairs))
@@ -40,7 +40,7 @@ def as_toml(config: Config) -> str:
 
 
 def as_map(config: Config) -> dict[str, Any]:
-    """The same as a map; times are in seconds, sizes in bytes."""
+    """Returns the same as a map; times are in seconds, sizes in bytes."""
     return {
         "file": config.path,
         "settings": [
@@ -59,9 +59,9 @@ def as_map(config: Config) -> dict[str, Any]:
 
 
 def in_force(current: Config, pools: Mapping[str, Config]) -> Config:
-    """`current`, but each pool has the settings of the configuration that its workers were made from.
+    """Returns `current`, with the settings that the workers of each pool were started with.
 
-    A setting of a pool that differs from the file says so in its origin.
+    The origin of a setting says so if the file has another value.
     """
     settings, origins = dict(current.pools), dict(current.origins)
     for name, made_from in pools.items():

@@ -1,6 +1,6 @@
-"""Where a configuration comes from: a file, flags, an environment. Reads the same ones each time.
+"""The sources of a configuration: a file, flags, an environment. Each reload reads the same ones.
 
-Knows nothing of command lines: `cli/` has taken them apart.
+Knows no command line: `cli/` has parsed it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ __all__ = ["Source", "Spelled"]
 
 
 class Spelled(Record):
-    """A source as it is handed over; the environment goes with the process."""
+    """A source as it is saved for the next program. The environment stays with the process."""
 
     file: str | None
     texts: dict[str, str]  # flags with one value
     lists: dict[str, tuple[str, ...]]  # flags that may be repeated
-    folder: str = ""  # both were not carried before
-    python: str = ""
+    folder: str = ""  # "" in states of older versions
+    python: str = ""  # likewise
 
 
 class Source:
-    """`given` by flag, as `config/settings.py` declares it; `file` absolute, or None for none at all.
+    """What a configuration is read from.
 
-    `folder` and `python` are the working directory and the interpreter by the names that they were called by at the
-    start. Names with a link in them lead to another release after a deploy, also when the daemon's program was
-    replaced by then.
+    file: the absolute path of the file; None: without a file.
+    given: values by flag, as `config/settings.py` declares it.
+    folder, python: working directory and interpreter, by the names they had at the start. With a link in the name,
+        such as `current`, they are those of the new release after a deploy, also after an upgrade of the daemon.
     """
 
     __slots__ = ("_environ", "_read", "file", "folder", "given", "python")
@@ -45,17 +46,17 @@ class Source:
         self.folder = folder or named_folder(os.environ)
         self.python = python or typed_interpreter(self.folder)
         self._environ = dict(os.environ)
-        self._read = False  # before: then nothing is waited for
+        self._read = False  # was it read before? then a pipe is not waited for
 
     @classmethod
     def find(cls, path: str | None, given: Mapping[str, object]) -> Source:
-        """The file at `path`; `./srvd.toml` without one, if it exists now. Raises `ConfigInvalid`."""
+        """Returns the source with the file at `path`; None: with `./srvd.toml` if it exists. Raises `ConfigInvalid`."""
         if path is None and os.path.exists(DEFAULT_FILE):
             path = DEFAULT_FILE
             owner = os.stat(path).st_uid
             if os.geteuid() == 0 and owner != 0:
                 raise ConfigInvalid(
-                    f"read ./{path}: it belongs to uid {owner}, and root would do what it says; nothing was started",
+                    f"read ./{path}: it belongs to uid {owner}, and root would run what it names; nothing was started",
                     hint=f"name it to have it read all the same: -c {path}",
                 )
         source = cls(None, given)
@@ -70,7 +71,7 @@ class Source:
         return source
 
     def read(self) -> Config:
-        """The configuration as it is now. Raises `ConfigInvalid`."""
+        """Reads the configuration as it is now. Raises `ConfigInvalid`."""
         again, self._read = self._read, True
         config = load(self.file, self.given, self._environ, folder=self.folder, again=again)
         pools = {
@@ -78,15 +79,15 @@ class Source:
         }
         return config._replace(pools=pools, folder=self.folder)
 
-    def carry(self) -> Spelled:
-        """What another program needs to read the same."""
+    def save(self) -> Spelled:
+        """Returns what the next program needs to read the same configuration."""
         texts = {flag: value for flag, value in self.given.items() if isinstance(value, str)}
         lists = {flag: value for flag, value in self.given.items() if isinstance(value, tuple)}
         return Spelled(self.file, texts, lists, self.folder, self.python)
 
     @classmethod
-    def resume(cls, spelled: Spelled) -> Source:
-        """Read on what `carry` told."""
+    def restore(cls, spelled: Spelled) -> Source:
+        """Makes a source of what `save` returned."""
         source = cls(spelled.file, {**spelled.texts, **spelled.lists}, spelled.folder, spelled.python)
         source._read = True
         return source

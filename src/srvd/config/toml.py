@@ -1,7 +1,7 @@
 """Reads one TOML file into its values and the line each key stands on.
 
-Not a parser of TOML: `tomllib` is. It gives no line numbers, so a scanner goes over the text that `tomllib` has
-accepted, and only skips what it need not understand. Imported only when there is a file to read.
+`tomllib` parses, and gives no line numbers: so a scanner looks for the keys in the text that `tomllib` has accepted.
+Imported only when there is a file to read.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ _TEXT = re.compile(
 
 
 class Document(Record):
-    """A file that was read: `lines` maps a key's path to its line, counted from 1; tables are keys as well."""
+    """A file that was read. `lines` maps the path of a key or a table to its line, counted from 1."""
 
     path: str
     values: dict[str, Any]
     lines: dict[Path, int]
 
     def where(self, key: Path) -> str:
-        """ "FILE:LINE" of the key, or of the nearest table around it."""
+        """Returns "FILE:LINE" of the key, or of the nearest table around it."""
         while key and key not in self.lines:
             key = key[:-1]
         return f"{self.path}:{self.lines[key]}" if key else self.path
 
 
 def read_document(path: str, *, again: bool = False) -> Document:
-    """The file at `path`. Raises `ConfigInvalid` when it cannot be read or is not TOML.
+    """Reads the file at `path`. Raises `ConfigInvalid` when it cannot be read or is not TOML.
 
-    The first time it may be a pipe, as in `-c <(…)`, and is waited for. `again`: a daemon that serves reads it, and
-    waits for nobody; what is no file is refused.
+    again: a daemon that serves reads it, and must not wait: anything but a file is refused. The first time it may be a
+        pipe, as in `-c <(…)`.
     """
     path = os.path.abspath(path)
     try:
@@ -98,14 +98,14 @@ def _open_again(path: str, flags: int) -> int:
 
 
 def find_lines(text: str) -> dict[Path, int]:
-    """The line, counted from 1, of each key and table in a valid TOML text; keys inside of arrays are left out."""
+    """Returns the line, counted from 1, of each key and table in a valid TOML text, without keys inside of arrays."""
     scanner = _Scanner(text)
     scanner.scan()
     return scanner.lines
 
 
 class _Scanner:
-    """Goes once over a valid text; `at` is the place of the next character."""
+    """Reads a valid text once; `at` is the position of the next character."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -133,7 +133,7 @@ class _Scanner:
         self._value(key if table is not None else None)
 
     def _key(self, table: Path | None) -> Path:
-        """A dotted key, and the line of each of its steps unless an earlier line has it; `None`: within an array."""
+        """Reads a dotted key, and notes the first line of each of its parts; `table` None: within an array."""
         key = table or ()
         while True:
             self._skip(_BLANK)

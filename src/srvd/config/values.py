@@ -1,6 +1,6 @@
 """Reads and writes the values of settings: durations, sizes, modes, choices, names, lists.
 
-Touches no file, no user database and no network: whether a folder or a user exists is `check.py`'s. Pure.
+Touches no file, no user database and no network: `check.py` looks whether a folder or a user exists. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest"
 ROLES: Final = ("viewer", "operator", "admin")
 
 LONGEST: Final = 7 * 86_400.0
-"""The longest duration, in seconds: more than this is a slip of the pen, and fits no timer of the kernel's in ms."""
+"""The longest duration, in seconds. More is a typing error, and does not fit the kernel's timers in milliseconds."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _SIZES: Final = {"B": 1} | {
@@ -35,8 +35,8 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 class Unfit(ValueError):
-    """A value that a setting cannot have: what would fit, and the nearest that does, as TOML ("": nothing is near).
-    `found`: the part of a table or list that does not fit, where it is not the whole value.
+    """A value that a setting cannot have. `expected`: what would fit; `nearest`: the nearest value that fits, as TOML;
+    `found`: the part of a table or list that does not fit, or None for the whole value.
     """
 
     def __init__(self, expected: str, nearest: str = "", *, found: object = None) -> None:
@@ -47,7 +47,7 @@ class Unfit(ValueError):
 
 
 class Kind(Record):
-    """How the values of one kind are read. `read` gets the value as TOML has it and what stands after the colon."""
+    """How the values of one kind are read. `read` is given the value of TOML, and the text after the kind's colon."""
 
     expected: str  # for a person: "a time of at most …"
     read: Callable[[object, str], Any]
@@ -56,7 +56,7 @@ class Kind(Record):
 
 
 def read(kind: str, value: object) -> Any:
-    """The setting's value, from a value of TOML; `Unfit` when it does not fit."""
+    """Returns the setting's value from a value of TOML. Raises `Unfit`."""
     base, _, argument = kind.partition(":")
     try:
         return KINDS[base].read(value, argument)
@@ -66,7 +66,7 @@ def read(kind: str, value: object) -> Any:
 
 
 def describe(kind: str) -> str:
-    """What a setting of this kind expects, for a person."""
+    """Says in words what a setting of this kind expects."""
     base, _, argument = kind.partition(":")
     if base == "choice":
         return "one of " + ", ".join(f'"{word}"' for word in argument.split("|"))
@@ -76,13 +76,13 @@ def describe(kind: str) -> str:
 
 
 def unit(kind: str) -> str:
-    """The unit of the values of this kind as `read` gives them."""
+    """Returns the unit of the values that `read` returns for this kind; "": none."""
     base = kind.partition(" ")[0]
     return {"duration": "s", "size": "bytes"}.get(base, "")
 
 
 def from_text(kind: str, text: str) -> object:
-    """The TOML value that the text of a flag or an environment variable stands for; what is no number stays text."""
+    """Returns the TOML value that the text of a flag or an environment variable means; text if it is no number."""
     base = kind.partition(":")[0]
     if KINDS[base].listed:
         return [item.strip() for item in text.split(",") if item.strip()]
@@ -95,7 +95,7 @@ def from_text(kind: str, text: str) -> object:
 
 
 def show(kind: str, value: Any) -> str:
-    """A setting's value as TOML, in the spelling that a person would choose: "90s", "512MiB"."""
+    """Writes a setting's value as TOML, in the spelling that a person would choose: "90s", "512MiB"."""
     base = kind.partition(":")[0]
     if base.startswith("duration"):
         return _quote(_show_duration(value))
@@ -131,11 +131,11 @@ def _choice(value: object, argument: str) -> str:
 def _count(value: object, argument: str) -> int:
     least, most = (int(end) for end in argument.split(".."))
     if isinstance(value, str) and value.isascii() and value.isdigit():
-        raise Unfit("", value)  # right but for its quotes
+        raise Unfit("", value)  # a number in quotes
     if isinstance(value, bool) or not isinstance(value, int):
         raise Unfit("")
     if not least <= value <= most:
-        raise Unfit("")  # the range says it: its end is seldom what was meant
+        raise Unfit("")  # no nearest value: the end of the range is seldom what was meant
     return value
 
 
@@ -161,7 +161,7 @@ def _seconds(value: object, _: str = "") -> float:
 def _show_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s", "ms"):
         count = seconds / _UNITS[unit]
-        # 60 s stays "60s": a number and its unit are only changed when the next unit says it shorter
+        # a larger unit only if there are two of it: "60s" and not "1m"
         if count == int(count) and (count >= 2 or unit in ("d", "s", "ms")) and (count or unit == "s"):
             return f"{int(count)}{unit}"
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
@@ -200,7 +200,7 @@ def _mode(value: object, _: str) -> str:
     if isinstance(value, str) and not value:
         return value
     if not isinstance(value, str) or not _MODE.fullmatch(value):
-        raise Unfit("")  # a number is no help: 0o660 arrives here as 432, and is as good a mode as "0432"
+        raise Unfit("")  # no nearest for a number: 0o660 arrives here as 432, which could mean "0432" as well
     return value.zfill(4)
 
 
@@ -219,7 +219,7 @@ def _app(value: object, _: str) -> str:
     if text.endswith(".toml"):
         raise Unfit('"MODULE:ATTRIBUTE"; -c FILE names a configuration file')
     module = module.removesuffix(".py").replace("/", ".").strip(".")
-    # The names that the generators of Django and the pages of Flask use; which one a module has is seen by loading it.
+    # A guess: Django's generator says `application`, Flask's pages say `app`.
     called = called if _is_dotted(called) else "application" if module.endswith("wsgi") else "app"
     raise Unfit("", f"{module}:{called}{'()' if attribute.endswith('()') else ''}" if _is_dotted(module) else "")
 
@@ -256,7 +256,7 @@ def _files(value: object, _: str) -> tuple[str, ...]:
 
 
 def _networks(value: object, _: str) -> tuple[str, ...]:
-    # Here, because it costs 2 ms, and hardly anybody trusts a network.
+    # Here, because it costs 2 ms, and few configurations name networks.
     import ipaddress
 
     networks = _texts(value, _)

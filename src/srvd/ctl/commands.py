@@ -1,6 +1,6 @@
-"""Runs one command: asks the daemon, shows the answer, and says with which code to exit.
+"""Runs one command: asks the daemon, prints the answer, and returns the exit code.
 
-What can be typed is in options.py, what is shown in views.py, which errors exist in srvd.errors.
+options.py has the arguments, views.py prints answers, srvd.errors has the errors.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from srvd.wire.commands import READY, Command, command
 __all__ = ["Asked", "Interrupted", "report", "run"]
 
 GONE_PATIENCE = 10.0
-"""Seconds between the daemon's last word and the end of its process."""
+"""Seconds to wait for the end of the daemon's process after its last message."""
 
 _ENDED = ("done", "failed", "rolled_back", "cancelled")
 
 
 class Asked(Record):
-    """One command as it was typed."""
+    """One command with its arguments."""
 
     entry: Command
     args: dict[str, Any]  # of the wire
     named: Named
     as_json: bool
-    patience: float = 0.0  # seconds to wait for the answer; 0: as long as it takes
+    patience: float = 0.0  # seconds to wait for the answer; 0: no limit
     follow: bool = False
 
 
@@ -48,7 +48,7 @@ class Interrupted(SrvdError):
 
 
 def run(asked: Asked) -> int:
-    """The exit code. Raises `SrvdError`."""
+    """Runs the command and returns the exit code. Raises `SrvdError`."""
     entry = asked.entry
     try:
         with ReconnectingClient(find(asked.named, os.environ, os.getuid())) as line:
@@ -80,7 +80,7 @@ def _ask(line: ReconnectingClient, asked: Asked) -> dict[str, Any]:
 
 
 def _follow(line: ReconnectingClient, asked: Asked) -> None:
-    """Until the operation has ended, however."""
+    """Waits until the operation has ended, with or without success."""
     try:
         _ask(line, asked._replace(entry=command("op.wait")))
     except SrvdError as exc:
@@ -99,7 +99,7 @@ def _interrupted(line: ReconnectingClient, asked: Asked) -> Interrupted:
     name, op = " ".join(asked.entry.words), line.operation
     if not op:
         return Interrupted(f"{name}: interrupted before the daemon answered")
-    # A stop cannot be taken back.
+    # A stop cannot be cancelled.
     end = "hurry it with `srvctl stop --now`" if name == "stop" else f"end it with `srvctl op cancel {op}`"
     return Interrupted(
         f"{name}: interrupted; operation {op} goes on",
@@ -109,13 +109,13 @@ def _interrupted(line: ReconnectingClient, asked: Asked) -> Interrupted:
 
 
 def _stop(line: ReconnectingClient, asked: Asked) -> int:
-    """Done is when the daemon's process is gone, not when it says that it will be."""
+    """Orders the stop, and waits until the daemon's process has ended, not only its answer."""
     line.client.watch_exit()
     result: dict[str, Any] = {"schema": SCHEMA}
     try:
         result = _ask(line, asked)
     except (ShuttingDown, NoDaemon) as exc:
-        # It may go before its answer has left: what was asked for is true all the same, if it really is gone.
+        # The daemon may end before it has sent its answer: if its process has ended, the stop is done.
         gone = exc
         if not line.client.wait_gone(GONE_PATIENCE):
             raise gone from None
@@ -155,20 +155,21 @@ def _verdict(status: dict[str, Any]) -> int:
 
 
 def exit_code(problem: SrvdError) -> int:
-    """Of the error; two errors say more in their detail than in their class.
+    """Returns the exit code of an error: that of its class, except for two.
 
-    What the system refused to the daemon (a port that is in use) is a failed order like any other: nothing has changed.
+    An error of the system in the daemon (a port in use) is a failed order for `srvctl`. An operation that gave up at
+    its own --timeout has failed, too, while an expired --wait has not.
     """
     if problem.code == "system":
         return EXIT.FAILED
     if problem.code == "deadline" and problem.detail.get("state") in _ENDED:
-        return EXIT.FAILED  # the operation's own limit: it gave up, and restored what was
+        return EXIT.FAILED  # the operation's own limit: it gave up and restored the former state
     forced = problem.detail.get("exit_code")
     return forced if isinstance(forced, int) else problem.exit_code
 
 
 def report(problem: SrvdError, *, as_json: bool, verbose: bool = False) -> int:
-    """Say on stderr what went wrong, the application's own words first, all of them if `verbose`; the exit code."""
+    """Prints an error on stderr, the application's traceback first (all of it if `verbose`). Returns the exit code."""
     if as_json:
         put_json({"schema": SCHEMA, "error": problem.to_wire()}, err=True)
         return exit_code(problem)
@@ -180,7 +181,7 @@ def report(problem: SrvdError, *, as_json: bool, verbose: bool = False) -> int:
     first, *more = escape(problem.message, lines=True).split("\n")
     put(f"{click.style('error', fg='red')}: {first}" + (f" (step: {escape(step)})" if step else ""), err=True)
     for line in more:
-        put(f"  {line}", err=True)  # indented: no line of a message passes for one of srvctl's own
+        put(f"  {line}", err=True)  # indented: no line of a message looks like one of srvctl's own
     if problem.hint:
         put(f"{click.style('hint', fg='cyan')}: {escape(problem.hint)}", err=True)
     return exit_code(problem)

@@ -1,6 +1,6 @@
-"""The progress of an operation, live on stderr while a person watches; silent otherwise.
+"""Shows the progress of an operation on stderr, if that is a terminal.
 
-Only shows: what the operation came to is printed by `commands.py`.
+`commands.py` prints the result.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _CLEAR = "\r\x1b[2K"
 
 
 class Follower:
-    """One line a phase; the line of the present phase is written anew with each step, and at its end with its time."""
+    """One line for each phase; the current line is rewritten at each step, and at the phase's end with its duration."""
 
     __slots__ = ("_began", "_last", "_live")
 
     def __init__(self, *, quiet: bool) -> None:
         self._live = not quiet and is_terminal(sys.stderr)
         self._began = 0.0
-        self._last: Mapping[str, Any] | None = None  # whose line is on the screen, without its end
+        self._last: Mapping[str, Any] | None = None  # the progress on the current line, which has no line break yet
 
     def show(self, progress: Mapping[str, Any]) -> None:
         if not self._live:
             return
         if self._last is not None and progress["phase"] != self._last["phase"]:
-            self.end(done=True)  # the next phase begins when this one has come true
+            self.end(done=True)  # a phase begins when the one before is done
         if self._last is None:
             self._began = time.monotonic()
         else:
@@ -45,7 +45,7 @@ class Follower:
         sys.stderr.flush()
 
     def end(self, *, done: bool) -> None:
-        """Leave the cursor below the last line: full and with its time if it was `done`, else as far as it came."""
+        """Ends the last line, with a full bar and the duration if the phase was `done`, else as it is."""
         if self._last is None:
             return
         if done:
@@ -64,7 +64,7 @@ def _line(progress: Mapping[str, Any], columns: int) -> str:
         filled = BAR * min(done, total) // total
         parts.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {done}/{total}")
     parts.append(escape(progress["message"]))
-    return " ".join(parts).rstrip()[: columns - 1]  # a line that wraps cannot be written anew
+    return " ".join(parts).rstrip()[: columns - 1]  # a line that wraps cannot be rewritten
 
 
 def _columns() -> int:

@@ -1,6 +1,6 @@
-"""The entry of `srvctl`: the tree of commands, and the way from every error to its exit code.
+"""The entry of `srvctl`: builds the tree of commands, and turns every error into its exit code.
 
-Says nothing to the daemon itself; each command is declared in wire/commands.py and run by commands.py.
+Does not talk to the daemon: each command is declared in wire/commands.py and run by commands.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from srvd.wire import commands as wire
 
 __all__ = ["cli", "main"]
 
-HELP = """Ask a running srvd: what it does, and to do something else.
+HELP = """Show and control a running srvd.
 
-Finds the only daemon by itself; with several, choose one with -n or -s, or set SRVD_NAME or SRVD_SOCKET. Each command
-returns when what was asked for is true, or says why it is not; the exit code says the same to a script. A TIME is
+A single daemon is found without options. With several, choose one with -n or -s, or set SRVD_NAME or SRVD_SOCKET. Each
+command returns when its effect is complete, or says why it failed; the exit code tells a script the same. A TIME is
 written 30s, 5m or 500ms; a number alone is seconds.
 
 \b
@@ -40,15 +40,15 @@ Examples:
 
 FOREIGN = {
     "kill": "`srvctl recycle WORKER` replaces a worker, `srvctl stop --now` ends the daemon",
-    "logs": "`srvctl events -f` follows what happens; the log is in log_file, or where the daemon's standard error is",
+    "logs": "`srvctl events -f` follows what happens; the log is in log_file, else on the daemon's standard error",
     "restart": "`srvctl reload` loads new code; to begin anew, `srvctl stop` and `srvd start`",
     "start": "srvd starts daemons: `srvd start`",
     "top": "`srvctl workers` shows what each worker does; `watch srvctl workers` shows it again",
 }
-"""Commands that are typed by habit, and what does the same here."""
+"""Commands that are typed by habit, and what to use here."""
 
 OF_SRVD = ("start", "check")
-"""What only the other one of the two programs has."""
+"""Commands of `srvd` that `srvctl` does not have."""
 
 EPILOG = """\b
 Exit codes:
@@ -66,7 +66,7 @@ class Wired(click.Command):
     def __init__(self, entry: wire.Command) -> None:
         examples = "\n".join(f"  {example}" for example in entry.examples)
         text = "\n\n".join(part for part in (f"{entry.summary}.", entry.help, f"\b\nExamples:\n{examples}") if part)
-        # `-2` is a SIZE; what is no option of ours is looked at as an argument.
+        # `-2` is a SIZE: unknown options are taken for arguments.
         settings = {"ignore_unknown_options": True} if entry.name == "scale" else {}
         super().__init__(
             entry.words[-1], params=options(entry), help=text, short_help=entry.summary, context_settings=settings
@@ -87,9 +87,9 @@ class Wired(click.Command):
 
 
 class Tree(click.Group):
-    """A group of declared commands, in the order of their declaration; it knows what was probably meant.
+    """A group of declared commands, in the order of their declaration. Suggests the nearest one for an unknown word.
 
-    A command is made when it is asked for: making all of them takes longer than to ask the daemon.
+    A command is made when it is called: making all of them takes longer than asking the daemon.
     """
 
     def __init__(self, name: str, entries: Mapping[str, wire.Command], summary: str) -> None:
@@ -131,7 +131,7 @@ def _help_command(top: Tree) -> click.Command:
 
 
 def _tree() -> Tree:
-    codes = "\n".join(f"  {code:<4} {text}" for who, code, text in EXIT.MEANINGS if who == "srvctl")
+    codes = "\n".join(f"  {code:<4} {text}" for program, code, text in EXIT.MEANINGS if program == "srvctl")
     top = Tree("srvctl", {entry.words[0]: entry for entry in wire.COMMANDS if len(entry.words) == 1}, HELP)
     of_op = {entry.words[1]: entry for entry in wire.COMMANDS if entry.words[0] == "op"}
     top.add_command(Tree("op", of_op, "List, show, follow and cancel operations"))
@@ -160,7 +160,7 @@ cli = _tree()
 
 
 def main() -> None:
-    """Run `srvctl` with the arguments of the process, and end it with the exit code."""
+    """Runs `srvctl` with the arguments of the process, and ends it with the exit code."""
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -184,7 +184,7 @@ def _run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return report(Interrupted("interrupted"), as_json=as_json)
     except BrokenPipeError:
-        # Whoever read us has left; so has the wish to know more. The interpreter must not flush into it at its end.
+        # The reader of the pipe has left. The interpreter must not flush to it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT.FAILED
     except Exception:

@@ -1,6 +1,6 @@
 """The options and arguments of each command, made from its declaration in wire/commands.py.
 
-Asks nothing, but for completion: that asks the daemon for the names of its pools.
+Asks the daemon only to complete names of pools.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["JSON", "arguments", "options"]
 JSON = "as_json"
 
 _COMPLETION_PATIENCE = 0.5
-"""Seconds: whoever pressed the tab key waits."""
+"""Seconds that a completion waits for the daemon."""
 
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _CLOCKS = ("%H:%M", "%H:%M:%S", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", 
 
 
 class Moment(ParamType):
-    """A time that is past, as Unix seconds: 14:00, 2026-11-30, or 1h, which is an hour ago."""
+    """A time in the past, as Unix seconds: 14:00, 2026-11-30, or 1h for an hour ago."""
 
     name = "moment"
 
@@ -84,7 +84,7 @@ class EventsSince(Moment):
 
 
 def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of pools; none when no daemon answers, since a completion has nowhere to complain."""
+    """Completes names of pools; returns none when no daemon answers, since a completion cannot show errors."""
     top = ctx.find_root().params
     try:
         path = find(Named(top.get("socket") or "", top.get("name") or ""), os.environ, os.getuid())
@@ -96,7 +96,7 @@ def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def options(entry: Command) -> list[click.Parameter]:
-    """What can be typed after the command."""
+    """Returns the parameters of the command."""
     names = {field.name for field in entry.fields}
     made: list[click.Parameter] = []
     if entry.name == "scale":
@@ -112,7 +112,7 @@ def options(entry: Command) -> list[click.Parameter]:
         about = "Show all of a traceback, not only the application's own lines"
         made.append(click.Option(["--verbose", "-v"], is_flag=True, help=about))
     if entry.streams:
-        follow = "Go on with what happens from now on, until interrupted"
+        follow = "Go on with new events, until interrupted"
         made.append(click.Option(["--follow", "-f", "follow"], is_flag=True, help=follow))
     if entry.name == "op.show":
         made.append(
@@ -128,7 +128,7 @@ def _of_field(field: Field) -> list[click.Parameter]:
         case _ if field.name == "id":
             return [click.Argument(["id"], type=click.IntRange(int(field.least)))]
         case _ if field.name == "wait":
-            patience = "Wait at most so long, then exit with 124; the operation goes on"
+            patience = "Wait at most this long, then exit with 124; the operation goes on"
             return [
                 click.Option(["--wait", "patience"], type=Duration(), metavar="TIME", help=patience),
                 click.Option(["--no-wait", "no_wait"], is_flag=True, help="Return as soon as the operation has begun"),
@@ -157,7 +157,7 @@ def _of_field(field: Field) -> list[click.Parameter]:
 
 
 def arguments(entry: Command, ctx: click.Context) -> dict[str, Any]:
-    """The arguments of the wire, from what was typed; what was not typed is not sent. Raises `click.UsageError`."""
+    """Returns the arguments to send, without those that were not given. Raises `click.UsageError`."""
     args: dict[str, Any] = {}
     given = ctx.params
     for field in entry.fields:
@@ -177,7 +177,7 @@ def arguments(entry: Command, ctx: click.Context) -> dict[str, Any]:
 
 
 def _scale(ctx: click.Context, size: str | None, pool: str | None) -> dict[str, Any]:
-    """SIZE is a number or a signed difference; with --reset there is none, and the first word is the pool."""
+    """Reads SIZE, a number or a signed difference. With --reset there is none, and the first word is the pool."""
     said: dict[str, Any] = {}
     if ctx.params["reset"]:
         if pool:

@@ -1,6 +1,6 @@
-"""Text for people: escaped, aligned, coloured where a terminal is; and JSON for programs.
+"""Writes text for people – escaped, aligned, coloured on a terminal – and JSON for programs.
 
-Knows no command: `views.py` says what is shown of which result.
+Knows no command: `views.py` chooses what to print of each result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "table",
 ]
 
-# C0, DEL and C1 steer terminals; the others turn the direction of text, which makes a line say what it does not.
+# C0, DEL and C1 steer terminals; the others change the direction of text, and could disguise what a line says.
 _STEERING = [*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in (*_STEERING, 0x2028, 0x2029)}
 _ESCAPES[0x0A] = "\\n"
@@ -48,12 +48,12 @@ _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
 def escape(text: object, *, lines: bool = False) -> str:
-    """The text without anything that steers a terminal; with `lines`, its line breaks and tabs stay."""
+    """Escapes characters that steer a terminal; with `lines`, line breaks and tabs stay."""
     return str(text).translate(_LINES if lines else _ESCAPES)
 
 
 def instance(name: object) -> str:
-    """A daemon among others: "srvd blog"; the one without a name of its own is called "srvd" already."""
+    """Returns how a daemon is called in a sentence: "srvd blog", or only "srvd" for one with the default name."""
     return "srvd" if name == "srvd" else f"srvd {escape(name)}"
 
 
@@ -62,28 +62,27 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def put(text: str = "", *, err: bool = False) -> None:
-    """One line on stdout (or stderr); colours only reach a terminal, and not if NO_COLOR is set (no-color.org)."""
+    """Prints one line on stdout (or stderr), in colour on a terminal unless NO_COLOR is set (no-color.org)."""
     stream = sys.stderr if err else sys.stdout
     click.echo(text, err=err, color=is_terminal(stream) and not os.environ.get("NO_COLOR"))
 
 
 def put_json(value: Mapping[str, Any], *, err: bool = False, compact: bool = False) -> None:
-    """One JSON text; indented for a person who looks at it, one line for a program. ASCII: nothing steers anything."""
+    """Prints JSON, indented on a terminal, else as one line. All of it is ASCII: nothing in it steers a terminal."""
     indent = None if compact or not (sys.stderr if err else sys.stdout).isatty() else 2
     click.echo(json.dumps(value, indent=indent), err=err)
 
 
 def marked(state: object) -> str:
-    """A state in its colour."""
+    """Returns a state in its colour."""
     colour = _COLOURS.get(str(state))
     return click.style(escape(state), fg=colour) if colour else escape(state)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: str = "") -> None:
-    """Print rows under their heads, in columns also where no terminal is: `watch`, `ssh` and `less` show them to
-    people. Programs ask for JSON.
+    """Prints rows in columns under their heads, also without a terminal: `watch` and `less` are read by people, too.
 
-    `numbers`: heads, with blanks between them, of columns that are aligned to the right.
+    numbers: heads, separated by blanks, of columns that are aligned to the right.
     """
     cells = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -104,7 +103,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -
 
 
 def seconds(value: float) -> str:
-    """A length of time, two units at most: 41 ms, 1.4 s, 12 s, 2 h 5 min."""
+    """Writes a length of time in at most two units: 41 ms, 1.4 s, 12 s, 2 h 5 min."""
     if value < 1:
         return f"{max(1, value * 1000) if value > 0 else 0:.0f} ms"
     if value < 10:
@@ -121,7 +120,7 @@ def seconds(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes, as 21.0 MiB."""
+    """Writes a number of bytes: 21.0 MiB."""
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
@@ -130,12 +129,12 @@ def size(value: float) -> str:
 
 
 def number(value: object) -> str:
-    """A count; "-" when it is not known."""
+    """Writes a count; "-" when it is not known."""
     return str(value) if isinstance(value, int) else "-"
 
 
 def clock(at: float) -> str:
-    """The time of day; with its date if that is not today's."""
+    """Writes a time of day, with its date unless that is today."""
     there, now = time.localtime(at), time.localtime()
     return time.strftime("%H:%M:%S" if there[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", there)
 

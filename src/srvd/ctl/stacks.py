@@ -1,6 +1,6 @@
-"""How the stacks of a dump are shown: the application's calls, and of srvd's own only as much as helps.
+"""Prints the stacks of a dump: the calls of the application, without most of srvd's own.
 
-Decides nothing about what is asked; everything that was told is in the JSON.
+The JSON has all frames.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import click
 from srvd.ctl.render import escape, marked, put, seconds
 from srvd.wire.stacks import threads_of
 
-__all__ = ["show_dump", "told"]
+__all__ = ["show_dump", "stack_lines"]
 
 Map = Mapping[str, Any]
 
-_ZYGOTE = "zygote/main.py"  # in the stack of each main thread: tells where srvd is installed
-_STARTS = ("run", "_bootstrap_inner", "_bootstrap")  # of threading.py: the beginning of each thread
+_ZYGOTE = "zygote/main.py"  # in the stack of each main thread: shows where srvd is installed
+_STARTS = ("run", "_bootstrap_inner", "_bootstrap")  # functions of threading.py at the bottom of each thread's stack
 
 
 def show_dump(result: Map) -> None:
@@ -44,13 +44,13 @@ def _show_process(process: Map) -> None:
     put()
 
 
-def told(text: str) -> Iterator[str]:
-    """The lines for stacks as the interpreter wrote them."""
+def stack_lines(text: str) -> Iterator[str]:
+    """Yields the lines to print for stacks as faulthandler wrote them."""
     return _stacks(threads_of(text))
 
 
 def _stacks(threads: Sequence[Map]) -> Iterator[str]:
-    """Threads that are in the same place stand together; those without a call of the application come last."""
+    """Yields the lines to print. Threads with the same stack are shown once; those outside of the application last."""
     home = _home(threads)
     alike: dict[tuple[str, ...], list[str]] = {}
     idle: dict[str, int] = {}
@@ -72,13 +72,13 @@ def _stacks(threads: Sequence[Map]) -> Iterator[str]:
 
 
 def _home(threads: Sequence[Map]) -> str:
-    """The folder of srvd in the interpreter of that process, with a slash at its end; "" if nothing tells."""
+    """Returns the folder of srvd in the process's interpreter, with a slash at its end; "" if no frame shows it."""
     files = (str(frame["file"]) for thread in threads for frame in thread["frames"])
     return next((file.removesuffix(_ZYGOTE) for file in files if file.endswith(f"/srvd/{_ZYGOTE}")), "")
 
 
 def _split(frames: Sequence[Map], home: str) -> tuple[Sequence[Map], Sequence[Map]]:
-    """The application's part of a stack, and what called it."""
+    """Returns the application's part of a stack, and the frames that called it."""
     end = len(frames)
     while end and _is_ours(frames[end - 1], home):
         end -= 1

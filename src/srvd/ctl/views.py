@@ -1,4 +1,4 @@
-"""What people are shown of each result. Every text of the daemon is escaped on its way (render.py).
+"""Prints each result for people. All texts of the daemon are escaped (render.py).
 
 Asks nothing and decides no exit code: `commands.py` does.
 """
@@ -13,14 +13,14 @@ import click
 
 from srvd.config import values
 from srvd.ctl.render import ago, clock, date, escape, instance, marked, number, put, seconds, size, table
-from srvd.ctl.stacks import show_dump, told
+from srvd.ctl.stacks import show_dump, stack_lines
 
 __all__ = ["VIEWS", "show_event", "show_operation", "summary"]
 
 Map = Mapping[str, Any]
 
 _NAMED = 8
-"""Workers that left alike and are named; the others are counted."""
+"""Most workers that are named in a line about several that left in the same way; the others are counted."""
 
 
 def _show_ping(result: Map) -> None:
@@ -51,13 +51,13 @@ def _show_status(result: Map) -> None:
 
 
 def _trouble(listener: Map) -> str:
-    """Why no client finds it, and what helps; a daemon of another version may say the former only."""
+    """Says why clients do not reach a listener, and what helps. An older daemon sends no remedy."""
     remedy = listener.get("remedy", "`srvctl reload` opens it anew")
     return f" – {escape(listener['problem'])}: {escape(remedy)}" if listener.get("problem") else ""
 
 
 def _tls(listener: Map) -> str:
-    until = listener.get("certificate_expires_at")  # a daemon of another version may not say it
+    until = listener.get("certificate_expires_at")  # an older daemon does not send it
     return f" (https, the certificate expires on {time.strftime('%Y-%m-%d', time.gmtime(until))})" if until else ""
 
 
@@ -76,7 +76,7 @@ def _pool_row(pool: Map) -> list[object]:
 
 
 def _strength(pool: Map) -> str:
-    """How many serve of how many desired: 8, 3/4, 8 (config 4), and how many boot and drain."""
+    """Writes how many workers serve of how many desired, with those that boot or drain: 8, 3/4, 8 (config 4)."""
     serving, desired = pool["serving"], pool.get("desired", pool.get("wish"))  # `wish`: a daemon of schema 1
     text = str(desired) if serving == desired else f"{serving}/{desired}"
     notes = [f"config {pool['configured']}"] if pool["override"] is not None else []
@@ -85,7 +85,7 @@ def _strength(pool: Map) -> str:
 
 
 def _total(workers: Iterable[Map], key: str) -> int:
-    """Figures that could not be measured are None."""
+    """Adds up a figure of the workers; one that could not be measured is None and counts as 0."""
     return sum(int(worker.get(key) or 0) for worker in workers)
 
 
@@ -119,12 +119,12 @@ def _show_deaths(result: Map) -> None:
 
 
 def _is_plain(death: Map) -> bool:
-    """As it should be: nothing more to ask."""
+    """Whether the worker left as ordered, and there is nothing more to show than its summary."""
     return death["cause"] in ("retired", "recycled") and not death["traceback"] and not death.get("left_behind")
 
 
 def _alike(deaths: Iterable[Map]) -> list[list[Map]]:
-    """Workers that left one after the other in the same way stand together: a reload must not hide who died before."""
+    """Groups successive workers that left in the same way, so that those of a reload do not fill the screen."""
     runs: list[list[Map]] = []
     for death in deaths:
         if runs and _is_plain(death) and _manner(death) == _manner(runs[-1][0]):
@@ -143,8 +143,9 @@ def _show_plain(deaths: Sequence[Map]) -> None:
     names = [f"#{str(death['worker']).partition('#')[2]}" for death in others]
     shown = "".join(f", {escape(name)}" for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    who = f"{escape(first['worker'])}{shown}{more}" if others else f"{escape(first['worker'])} (pid {first['pid']})"
-    put(f"{who}: {escape(first['summary'])}, {ago(first['at'], time.time())}")
+    name = escape(first["worker"])
+    workers = f"{name}{shown}{more}" if others else f"{name} (pid {first['pid']})"
+    put(f"{workers}: {escape(first['summary'])}, {ago(first['at'], time.time())}")
 
 
 def _show_death(death: Map) -> None:
@@ -164,14 +165,16 @@ def _show_death(death: Map) -> None:
     _text("traceback", death["traceback"])
     if death.get("stacks"):
         put("  stacks:")
-        for line in told(death["stacks"]):
+        for line in stack_lines(death["stacks"]):
             put(f"    {line}")
     _text("last output", death["stderr"])
     _text("left behind", "\n".join(death.get("left_behind", [])))
 
 
 def _causes(death: Map) -> list[str]:
-    causes = [str(death["cause"])] if death["cause"] not in ("exited", "signal") else []  # the number says as much
+    causes = (
+        [str(death["cause"])] if death["cause"] not in ("exited", "signal") else []
+    )  # the code or signal says the same
     if death["exit_code"] is not None:
         causes.append(f"exit code {death['exit_code']}")
     if death["signal"] is not None:
@@ -223,7 +226,7 @@ def _took(op: Map) -> str:
 
 
 def summary(op: Map) -> str:
-    """What an operation does, in a few words: "scale web"."""
+    """Says what an operation does in a few words: "scale web"."""
     return str(op.get("summary") or f"{op['kind']} {op.get('pool') or ''}".strip())
 
 
@@ -251,7 +254,7 @@ def _show_one_operation(result: Map) -> None:
 
 
 def show_operation(result: Map) -> None:
-    """The one line after an order: what is true now."""
+    """Prints one line about the outcome of an order."""
     op = result["operation"]
     what = f"{escape(summary(op))}: {marked(op['state'])}"
     if op.get("ended_at"):
@@ -275,9 +278,9 @@ def _value(setting: Map) -> str:
 
 
 def show_event(event: Map) -> None:
-    """One line: when, about what, and what happened."""
+    """Prints one line: time, topic and what happened."""
     if event["lost"]:
-        put(f"{clock(event['at'])}  {event['lost']} events are lost: forgotten, or faster than they were read")
+        put(f"{clock(event['at'])}  {event['lost']} events are lost: no longer kept, or not read in time")
         return
     data = event["data"]
     text = data.get("text") or " ".join(f"{name}={value}" for name, value in data.items())

@@ -249,7 +249,7 @@ class Daemon:
             version=__version__,
             protocol=links.PROTOCOL,
             program=self._parts.program,
-            source=self._source.carry(),
+            source=self._source.save(),
             daemonized=self._daemonized,
             began=self._answers.began,
             configs=dict(self.engine.configs),
@@ -281,7 +281,7 @@ class Daemon:
             StoreCopy.resume(shell.bond.rendezvous, shell.unit, kept),
             Log(2, settings.log_format, settings.log_level, shared=True),
         )
-        daemon = cls(settings, Source.resume(shell.source), parts, StartReport(None), daemonized=shell.daemonized)
+        daemon = cls(settings, Source.restore(shell.source), parts, StartReport(None), daemonized=shell.daemonized)
         daemon._answers.began = shell.began
         daemon.overdue.resume(shell.overdue)
         daemon._herald.resume(shell.stored)

@@ -1,6 +1,6 @@
-"""From certificates and keys to contexts of OpenSSL: built anew each time, tried by a handshake in memory, then used.
+"""Makes OpenSSL contexts of certificates and keys, and tries them by a handshake in memory before they are used.
 
-Changes no context that is in use: a `load_cert_chain` that fails on a live one breaks every later handshake.
+Changes no context that is in use: if `load_cert_chain` failed on it, all later handshakes would fail.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from srvd.tls.material import Identity, Material, chosen
 __all__ = ["Examined", "build", "examine"]
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2). Those of 1.3 are all good."""
+"""Ciphers of TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2). All of TLS 1.3 have both."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
-# X509_V_FLAG_PARTIAL_CHAIN: the certificate itself is the authority. X509_V_FLAG_NO_CHECK_TIME: one that has expired
-# is bad news, but a server that does not start is worse. Both of X509_VERIFY_PARAM_set_flags(3).
+# X509_VERIFY_PARAM_set_flags(3). X509_V_FLAG_PARTIAL_CHAIN: the certificate itself is the authority.
+# X509_V_FLAG_NO_CHECK_TIME: a server with an expired certificate is better than none.
 _TRIAL_FLAGS = 0x80000 | 0x200000
 _MOST_TURNS = 10  # a handshake takes three
 _SOON = 14 * 86_400.0
 
 
 class Examined(Record):
-    """The material with the names of its certificates, and what is odd about them."""
+    """The material with the names of its certificates filled in, and warnings about them."""
 
     material: Material
     warnings: tuple[str, ...]
 
 
 def build(material: Material) -> ssl.SSLContext:
-    """The context for new connections; it changes to the one of the name that a client asks for.
+    """Returns the context for new connections, which selects the certificate by the name that a client asks for.
 
-    Raises `ConfigInvalid` for certificates, keys or ciphers that OpenSSL does not take.
+    Raises `ConfigInvalid` for certificates, keys or ciphers that OpenSSL refuses.
     """
     contexts = [_context(identity, material) for identity in material.identities]
     names: dict[str, ssl.SSLContext] = {}
@@ -59,14 +59,14 @@ def build(material: Material) -> ssl.SSLContext:
 
 
 def examine(material: Material) -> Examined:
-    """Tries every certificate by a handshake with a client of ours. Raises `ConfigInvalid`.
+    """Tries every certificate by a handshake in memory. Raises `ConfigInvalid`.
 
-    The warnings tell of certificates that have expired, or will soon.
+    Warns of certificates that have expired, or will within two weeks.
     """
     identities, warnings = [], []
     for identity in material.identities:
         context = _context(identity, material)
-        context.verify_mode = ssl.CERT_NONE  # the client of the trial has no certificate
+        context.verify_mode = ssl.CERT_NONE  # the trying client has no certificate
         told = _shake_hands(context, identity)
         names = tuple(str(name).lower() for kind, name in _pairs(told.get("subjectAltName")) if kind == "DNS")
         until = ssl.cert_time_to_seconds(str(told["notAfter"]))
@@ -97,7 +97,7 @@ def _context(identity: Identity, material: Material) -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, identity: Identity) -> None:
-    # Python's ssl reads keys from files only: this one is in memory, and has no name that others could open.
+    # Python's ssl reads keys from files only. A memfd has no name by which other users could open it.
     fd = memfd("srvd-tls", identity.pem)
     try:
         context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_passphrase)
@@ -122,7 +122,7 @@ def _no_passphrase() -> str:
 
 
 def _shake_hands(context: ssl.SSLContext, identity: Identity) -> dict[str, object]:
-    """The certificate, as a client sees it that trusts nothing else."""
+    """Returns the certificate, as a client that trusts only this one decodes it."""
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags = ssl.VerifyFlags(_TRIAL_FLAGS)
@@ -141,7 +141,7 @@ def _shake_hands(context: ssl.SSLContext, identity: Identity) -> dict[str, objec
 
 
 def _is_done(side: ssl.SSLObject) -> bool:
-    """Has it take its next step; again, when it is done, does nothing."""
+    """Takes one step of a side's handshake. Returns whether that side is done."""
     try:
         side.do_handshake()
     except ssl.SSLWantReadError:
@@ -154,7 +154,7 @@ def _pairs(value: object) -> Iterable[tuple[object, object]]:
 
 
 def _reason(exc: Exception) -> str:
-    """OpenSSL's words without where in its source they come from."""
+    """Returns OpenSSL's reason, without its place in OpenSSL's source."""
     verify = getattr(exc, "verify_message", "")
     reason = getattr(exc, "reason", "") or str(exc)
     return "it is malformed" if "PEM" in reason else str(verify or reason.replace("_", " ").lower())

@@ -1,7 +1,7 @@
-"""What a listener needs to speak TLS, as bytes: certificates, keys, the authorities of clients, what is allowed.
+"""What a listener needs to speak TLS, as bytes: certificates, keys, the authorities of clients, allowed ciphers.
 
-Read by the daemon, which may read keys, and handed to the zygote in memory. Understands none of it; `context.py` does.
-Imports no `ssl`: that costs 11 ms, and most listeners speak plain HTTP.
+The daemon, which may read the keys, reads the files and hands the bytes to the zygote in memory. `context.py` gives
+them to OpenSSL. Does not import `ssl`, which costs 11 ms: most listeners speak plain HTTP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY = b"PRIVATE KEY-----"
 
 
 class Identity(Record):
-    """One certificate with its key: who the server is, to clients that ask for one of `names`."""
+    """One certificate with its key, for clients that ask for one of `names`."""
 
     path: str  # of the certificate, for messages
     pem: bytes  # the chain, then the key
@@ -35,7 +35,7 @@ class Identity(Record):
 
 
 class Material(Record):
-    """All of one listener. The first identity is shown to clients that name no server, or one that is not known."""
+    """The material of one listener. Clients that name no server, or an unknown one, get the first identity."""
 
     identities: tuple[Identity, ...]
     client_ca: bytes  # PEM
@@ -45,9 +45,10 @@ class Material(Record):
 
 
 def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, demands: tuple[str, str, str]) -> Material:
-    """The files' contents. `keys` in the order of `certificates`, or none: the keys stand in the certificates' files.
+    """Reads the files. Raises `ConfigInvalid`.
 
-    `demands`: client_certificates, ciphers and minimum of `Material`. Raises `ConfigInvalid`.
+    keys: in the order of `certificates`; none: the keys are in the certificates' files.
+    demands: client_certificates, ciphers and minimum of `Material`.
     """
     identities = []
     for at, path in enumerate(certificates):
@@ -68,7 +69,7 @@ def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, deman
 
 def _content(path: str, what: str) -> bytes:
     try:
-        # A pipe would wait for its writer.
+        # O_NONBLOCK: opening a pipe would wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -84,14 +85,15 @@ def _content(path: str, what: str) -> bytes:
 
 
 def pack(material: Material) -> list[Any]:
-    """As plain lists, for msgpack, without what the daemon alone needs. It holds keys: it may go through a memfd, and
-    nowhere else.
+    """Returns the material as plain lists for msgpack, without the paths and dates that only the daemon needs.
+
+    Holds the keys: write it to a memfd only.
     """
     return [[[one.path, one.pem, list(one.names)] for one in material.identities], *material[1:]]
 
 
 def unpack(packed: object) -> Material:
-    """What `pack` made; `BadFrame` for anything else."""
+    """Reads what `pack` returned. Raises `BadFrame` for anything else."""
     match packed:
         case [list(identities), bytes(authorities), str(clients), str(ciphers), str(minimum)]:
             return Material(tuple(_identity(one) for one in identities), authorities, clients, ciphers, minimum)
@@ -106,9 +108,9 @@ def _identity(packed: object) -> Identity:
 
 
 def chosen(names: Mapping[str, Any], asked: str | None) -> Any:
-    """What `names` has for the server name that a client asked for (RFC 6066 section 3); None: nothing.
+    """Looks up the server name that a client asked for (RFC 6066 section 3) in `names`; None: not found.
 
-    A name as it is, or a wildcard for its first label (RFC 6125 section 6.4.3).
+    Finds the exact name, or a wildcard for its first label (RFC 6125 section 6.4.3).
     """
     if not asked:
         return None

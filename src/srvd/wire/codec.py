@@ -2,9 +2,8 @@
 
 Knows no socket, no clock and no command. Pure.
 
-Whole frames are decoded with `msgpack.unpackb`, never with its streaming `Unpacker`: that one keeps a buffer of its own
-(68 MB held for 5 KB sent). Nothing is allocated from a length that a peer claims: a frame is only ever as large as
-the bytes that really came.
+Whole frames are decoded with `msgpack.unpackb`. msgpack's streaming `Unpacker` keeps a buffer of its own, of 68 MB for
+5 KB received. No memory is allocated for the length that a peer claims, only for bytes that have arrived.
 """
 
 from __future__ import annotations
@@ -19,41 +18,41 @@ from srvd.record import Record
 __all__ = ["DEPTH", "PROTOCOL", "REQUESTS", "RESPONSES", "SCHEMA", "Bounds", "Decoder", "encode"]
 
 PROTOCOL = 1
-"""Changes when a peer that knows only the former number would misunderstand a message."""
+"""Version of the messages. Raised when a peer of the former version would misunderstand one."""
 
 SCHEMA = 2
-"""Of the results, as `srvctl --json` prints them; fields are added without a new number."""
+"""Version of the results, as `srvctl --json` prints them. New fields do not raise it."""
 
 DEPTH = 16
-"""Most maps and lists inside each other, the frame's own map included."""
+"""Greatest depth of nested maps and lists, the frame's own map included."""
 
 PREFIX = 4
 
 
 class Bounds(Record):
-    """What one frame may hold. Bytes for `frame` and `text`, counts for the others."""
+    """Limits of one frame: bytes for `frame` and `text`, counts for the others."""
 
     frame: int
     items: int  # of one list
     keys: int  # of one map
     text: int  # one string, in bytes of UTF-8
-    strict: bool = True  # look at every map and number: keys twice, depth, numbers that JSON cannot say
+    strict: bool = True  # refuse keys that come twice, too great a depth, and numbers that JSON does not have
 
 
 REQUESTS = Bounds(frame=64 << 10, items=1024, keys=256, text=16 << 10)
-"""What a peer may send to the daemon: decoding the worst of it takes 5 MB and 9 ms."""
+"""Limits of what a peer sends to the daemon: decoding the worst frame takes 5 MB and 9 ms."""
 
 RESPONSES = Bounds(frame=4 << 20, items=64 << 10, keys=16 << 10, text=1 << 20, strict=False)
-"""What the daemon may answer. It made that itself, and looking at every map of a long answer takes ten times as long as
-decoding it."""
+"""Limits of what the daemon answers. Not strict: the daemon encoded the answer itself, and the checks take ten times as
+long as decoding it."""
 
 
 def encode(message: dict[str, Any], bounds: Bounds = RESPONSES) -> bytes:
-    """The frame of a message.
+    """Returns the frame of a message.
 
     Text that is not valid Unicode (a lone surrogate, from undecodable bytes of another program) is sent with
-    backslashes. Raises `BadFrame` when the message is longer than `bounds.frame`, and `InternalError` when it cannot be
-    spelled: a number of more than 64 bits, a value that msgpack does not know.
+    backslashes. Raises `BadFrame` when the message is longer than `bounds.frame`, and `InternalError` when msgpack
+    cannot encode it: a number of more than 64 bits, a value of another type.
     """
     try:
         body: bytes = msgpack.packb(message)
@@ -67,7 +66,7 @@ def encode(message: dict[str, Any], bounds: Bounds = RESPONSES) -> bytes:
 
 
 class Decoder:
-    """Turns a stream of bytes into maps. After `BadFrame` the stream has no meaning any more: close it."""
+    """Turns a stream of bytes into maps. After `BadFrame` the rest of the stream cannot be read: close it."""
 
     __slots__ = ("_bounds", "_buffer")
 
@@ -77,15 +76,15 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes that were pushed and not popped."""
+        """Bytes that were pushed and not yet popped."""
         return len(self._buffer)
 
     def push(self, chunk: bytes) -> None:
-        """Take more of the stream. Whoever pushes bounds how much waits to be popped."""
+        """Appends bytes of the stream. The caller limits how many wait to be popped."""
         self._buffer += chunk
 
     def pop(self) -> dict[str, Any] | None:
-        """The next map, None when its frame has not ended.
+        """Returns the next map; None while its frame is incomplete.
 
         Raises `BadFrame` as soon as the frame is known to be wrong, which may be at its first byte.
         """
@@ -98,7 +97,7 @@ class Decoder:
         return self._decode(body)
 
     def feed(self, chunk: bytes) -> list[dict[str, Any]]:
-        """The maps that `chunk` completes, in their order. Raises `BadFrame`; the maps before it are lost then."""
+        """Returns the maps that `chunk` completes, in their order. Raises `BadFrame`, and drops the maps before it."""
         self.push(chunk)
         maps = []
         while (message := self.pop()) is not None:
@@ -106,9 +105,9 @@ class Decoder:
         return maps
 
     def _length(self) -> int:
-        """The length of the frame at the front, -1 when it is not known yet."""
+        """Returns the length of the first frame; -1 while it is not known."""
         buffer, limit = self._buffer, self._bounds.frame
-        # The unread rest counts as zeros: whatever it is, the length can only be larger.
+        # Missing bytes of the length count as zeros: the true length is at least this.
         least = int.from_bytes(bytes(buffer[:PREFIX]).ljust(PREFIX, b"\0"), "big")
         if least > limit:
             raise BadFrame(f"read a frame: it claims {least} bytes or more, and {limit} is the limit")
@@ -150,7 +149,7 @@ def _opens_map(byte: int) -> bool:
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    """A map of pairs whose keys are texts, each once: two readers must never see two meanings."""
+    """Makes a map of pairs. Refuses keys that are no text or come twice: two programs could read them differently."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a key comes twice in one map")
@@ -161,12 +160,12 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 def _no_ext(code: int, data: bytes) -> None:
-    """Refuses the one length that `max_ext_len=0` lets through."""
+    """Refuses an extension without bytes, which `max_ext_len=0` lets through."""
     raise ValueError(f"extension type {code} with {len(data)} bytes")
 
 
 def _check(value: object, room: int) -> None:
-    """Refuses what is nested deeper than `room`, and numbers that JSON cannot say."""
+    """Refuses a value that is nested deeper than `room`, and numbers that JSON does not have."""
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise ValueError("a number is not finite")

@@ -1,7 +1,8 @@
-"""The messages between daemon, zygote and worker: one msgpack map a datagram on a SOCK_SEQPACKET link.
+"""The messages between daemon, zygote and worker: one msgpack list in each datagram of a SOCK_SEQPACKET link.
 
-Pure spelling: bytes to a known message or `BadFrame`; file descriptors travel beside the bytes and are named here
-only in the docstrings. The worker's vocabulary is tiny on purpose: a worker that goes bad can say nothing else.
+Encodes and reads only: bytes become a known message, or `BadFrame`. File descriptors travel beside the bytes, and are
+named only in the docstrings here. A worker has few messages on purpose: one that is compromised can send no others.
+Pure.
 """
 
 from __future__ import annotations
@@ -15,34 +16,36 @@ from srvd.errors import BadFrame
 from srvd.record import Record
 
 PROTOCOL = 3
-"""Of these messages, and of the scoreboards. Workers outlive the daemon's program (an upgrade), so it changes when a
-message changes, also by a field more; a program takes over only workers of its own number."""
+"""Version of these messages and of the scoreboards. Raised when a message changes, also by a new field: workers outlive
+the daemon's program in an upgrade, and a program takes over only workers of its own version."""
 
 ALONE = 69
-"""The exit code of a worker that was told to leave with all others, and has lost its daemon since: its zygote need not
-wait for another one."""
+"""Exit code of a worker that was told to leave in a stop, and whose daemon has died since: its zygote does not wait for
+another daemon then."""
 
 LIMIT = 1 << 17
-"""The longest datagram, in bytes; a traceback is cut to TEXT_LIMIT characters before it is sent."""
+"""The longest datagram, in bytes. Tracebacks are cut to TEXT_LIMIT characters before they are sent."""
 
 Modules = list[str]
-"""Names of modules, "shop.views": said by a worker, and imported by its zygote; no more than MODULES_LIMIT, and none
-longer than NAME_LIMIT characters."""
+"""Names of modules, "shop.views", which a worker has imported and its zygote imports, too: at most MODULES_LIMIT, each
+of at most NAME_LIMIT characters."""
 
 MODULES_LIMIT = 2048
 NAME_LIMIT = 200
 NAMES_LIMIT = LIMIT - (1 << 14)
-"""Bytes of all names together: there is room left for what stands between them."""
+"""Most bytes of all names together, less than LIMIT to leave room for msgpack's own."""
 
 TEXT_LIMIT = 12_288
-"""Characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
+"""Most characters of a reason or a traceback: two such texts of four bytes a character fit into one datagram."""
 
 
 class Load(Record):
-    """daemon → zygote, first message; fds: its generation's scoreboard, the file for its stacks, the bell, the lifeline
-    of its workers, to be held, the listeners in the order of `listeners`; then, if there is a rendezvous, the family's
-    lock and the end of its own stderr that is read; then, if any listener speaks TLS, a memfd with the map of their
-    names to what `tls.material.pack` made.
+    """daemon → zygote, the first message.
+
+    fds: the generation's scoreboard, the file for the zygote's stacks, the bell, the write end of its workers' deadman
+    pipe, the listeners in the order of `listeners`; then, if there is a rendezvous, the family's lock and the read end
+    of the zygote's stderr; then, if any listener speaks TLS, a memfd with a map of their names to what
+    `tls.material.pack` returned.
     """
 
     pool: str
@@ -55,17 +58,19 @@ class Load(Record):
     user: str  # "" : leave
     group: str
     listeners: list[dict[str, Any]]  # {"name", "address", "family": "inet"|"inet6"|"unix", "front": {…}}
-    settings: dict[str, Any]  # the worker's own settings (timeouts, limits), made by config.packing.pack
-    rendezvous: str = ""  # where orphans meet the next daemon; "": they need not wait for one
-    uid: int = 0  # the daemon's, by which the next one is known
-    settled: bool = False  # it has the pool's limits, and runs as its user
-    environ: dict[str, Any] = {}  # noqa: RUF012 - variables to be set once it does
-    protocol: int = PROTOCOL  # that the daemon speaks: what the zygote is has been read from disk just now
+    settings: dict[str, Any]  # the pool's settings, made by config.packing.pack
+    rendezvous: str = ""  # the address at which zygotes and workers of a dead daemon meet the next one; "": none
+    uid: int = 0  # the daemon's, which the next daemon must have, too
+    settled: bool = False  # the zygote already has the pool's limits and runs as the pool's user
+    environ: dict[str, Any] = {}  # noqa: RUF012 - variables to set when the zygote runs as the pool's user
+    protocol: int = PROTOCOL  # that the daemon speaks; the zygote's program may be newer, on disk
 
 
 class Fork(Record):
-    """daemon → zygote; fds: the worker's end of its link, the pipe that becomes its stderr, the file for its stacks,
-    the other end of that pipe, the worker's end of the lifeline.
+    """daemon → zygote: fork a worker; answered by `Forked` or `ForkFailed`.
+
+    fds: the worker's end of its link, the write end of its stderr, the file for its stacks, the read end of its
+    stderr, the read end of the deadman pipe.
     """
 
     serial: int
@@ -73,20 +78,20 @@ class Fork(Record):
 
 
 class Leave(Record):
-    """daemon → zygote: leave; the workers stay. A link that ends without it is a daemon that died."""
+    """daemon → zygote: exit; the workers stay. A link that ends without this message means that the daemon died."""
 
 
 class Loaded(Record):
-    """zygote → daemon: the application is loaded (or, not preloaded, will be in each worker)."""
+    """zygote → daemon: the application is loaded; if not preloaded: each worker will load it."""
 
     preloaded: bool
     notes: list[str]
     seconds: float
-    folder: str  # the real path of where it was loaded
+    folder: str  # the real path of its working directory at the load
 
 
 class LoadFailed(Record):
-    """zygote → daemon; it exits right after."""
+    """zygote → daemon: the application cannot be loaded. The zygote exits right after."""
 
     reason: str  # one line
     hint: str
@@ -94,7 +99,7 @@ class LoadFailed(Record):
 
 
 class Forked(Record):
-    """zygote → daemon: it has a child, which it does not reap before it has said so."""
+    """zygote → daemon: a worker was forked. The zygote does not reap it before it has sent this."""
 
     serial: int
     pid: int
@@ -106,7 +111,7 @@ class ForkFailed(Record):
 
 
 class Reaped(Record):
-    """zygote → daemon: a child ended; exactly one of the two is not None."""
+    """zygote → daemon: a worker ended; exactly one of `exit_code` and `signal` is not None."""
 
     serial: int
     exit_code: int | None
@@ -114,27 +119,28 @@ class Reaped(Record):
 
 
 class Stopped(Record):
-    """zygote → daemon: a signal has stopped a child; a debugger's stops are not told."""
+    """zygote → daemon: a signal has stopped a worker. Stops by a debugger are not reported."""
 
     serial: int
 
 
 class Continued(Record):
-    """zygote → daemon: a child that was stopped goes on."""
+    """zygote → daemon: a worker that was stopped runs again."""
 
     serial: int
 
 
 class Serve(Record):
-    """daemon → worker: leave standby, accept; answered by `Serving`."""
+    """daemon → worker: leave standby and accept; answered by `Serving`."""
 
 
 class Drain(Record):
-    """daemon → worker: stop accepting, finish, exit. `leaving`: empty the backlog first, idle clients get 1 s.
+    """daemon → worker: stop accepting, finish the requests, exit.
 
-    `late`: requests that the application has given nothing for so many seconds are not waited for; 0.0: all are.
-
-    `left_over` are the positions, in `Load.listeners`, of those whose backlog is for the next daemon.
+    seconds: time to finish.
+    leaving: all of the server stops: answer the backlog first, and close idle connections after 1 s.
+    left_over: positions in `Load.listeners` of listeners whose backlog is left to the next daemon.
+    late: do not wait for a request for which the application has produced nothing for so many seconds; 0.0: wait.
     """
 
     seconds: float
@@ -157,13 +163,13 @@ class Warm(Record):
 
 
 class Learn(Record):
-    """daemon → zygote: import these before the next fork, as a worker did to answer; answered by `Learned`."""
+    """daemon → zygote: import these modules before the next fork; answered by `Learned`."""
 
     modules: Modules
 
 
 class Learned(Record):
-    """zygote → daemon: it has imported them; the notes say what is left to each worker, and why."""
+    """zygote → daemon: the modules are imported; `notes` say which are left to each worker, and why."""
 
     notes: list[str]
 
@@ -173,7 +179,7 @@ class Reopen(Record):
 
 
 class Ping(Record):
-    """daemon → worker: answer with `Pong`. Asked only when there is reason to doubt that it would."""
+    """daemon → worker: answer with `Pong`. Sent only to a worker that seems to be stuck."""
 
 
 class Ready(Record):
@@ -185,39 +191,42 @@ class Serving(Record):
 
 
 class Failed(Record):
-    """worker → daemon: could not boot; it exits right after."""
+    """worker → daemon: the worker cannot boot. It exits right after."""
 
     reason: str
     traceback: str
 
 
 class Probed(Record):
+    """worker → daemon: the application has answered the probe."""
+
     healthy: bool
     text: str  # "GET /healthz: 200 OK", or what went wrong
 
 
 class Warmed(Record):
-    """worker → daemon: the paths were asked; the modules that it has imported from files since it was ready."""
+    """worker → daemon: the paths were called; `modules` were imported from files since the worker was ready."""
 
     modules: Modules
 
 
 class Mixed(Record):
-    """worker or zygote → daemon: it has imported a file that is newer than its generation's load. Said once."""
+    """worker or zygote → daemon: it has imported a file that is newer than its generation's load. Sent once."""
 
     file: str
 
 
 class Reopened(Record):
-    """worker → daemon: the access log is open, or, with a problem, it is not, or still the former file. Answers
-    `Reopen`; said unasked when lines begin to be lost, and when they are no longer.
+    """worker → daemon: the access log is open; with a problem: it is not, or is still the former file.
+
+    Answers `Reopen`; also sent when lines begin to be lost, and when they are written again.
     """
 
     problem: str
 
 
 class Expired(Record):
-    """worker → daemon: it has served long enough, and serves on until it is told to drain. Said once."""
+    """worker → daemon: it has reached max_requests or max_age, and serves until it is told to drain. Sent once."""
 
     reason: str  # "served 1000 requests"
 
@@ -227,35 +236,34 @@ class Pong(Record):
 
 
 class WatchBell(Record):
-    """worker → daemon: a request began while the scoreboard said that nobody watches."""
+    """worker → daemon: a request began while the bell said that the daemon does not watch the scoreboards."""
 
 
 class Bye(Record):
-    """worker → daemon: drained, about to exit."""
+    """worker → daemon: the worker has drained, and is about to exit."""
 
 
 class Introduce(Record):
-    """the next daemon → who calls at the rendezvous and runs as a user of the family: say who you are."""
+    """the next daemon → a process that calls at the rendezvous and runs as a user of the pools: introduce yourself."""
 
 
 class CallHome(Record):
-    """orphan → the next daemon, its answer to `Introduce` on what becomes its link; fds: the end of its stderr that is
-    read, the file for its stacks, the bell, its generation's scoreboard, of a zygote the lifeline of its workers, its
-    listeners.
+    """zygote or worker of a dead daemon → the next daemon: answers `Introduce`. The connection becomes its link.
 
-    Answered by `Adopted`, or by the order to leave.
+    fds: the read end of its stderr, the file for its stacks, the bell, its generation's scoreboard, of a zygote the
+    write end of its workers' deadman pipe, its listeners. Answered by `Adopted`, or by the order to leave.
     """
 
     pool: str
     generation: int
     serial: int  # 0: the zygote
     draining: bool
-    children: list[list[int]]  # of a zygote: serial and pid of each
-    ended: list[list[int]]  # and of those that ended unheard: serial, exit code and signal, -1 for the one it was not
+    children: list[list[int]]  # of a zygote: serial and pid of each worker
+    ended: list[list[int]]  # of its workers that ended meanwhile: serial, exit code, signal; -1 for the one it was not
 
 
 class Adopted(Record):
-    """daemon → orphan: it is one no more."""
+    """the next daemon → a process that called: it is adopted."""
 
 
 Message = (
@@ -294,8 +302,10 @@ _BY_NAME: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The datagram of a message. A name of a file that is not UTF-8 stays the same name in what the daemon says; in
-    what it is told, which only is shown, it gets backslashes.
+    """Returns the datagram of a message.
+
+    Text that is not UTF-8, such as a file's name, stays the same in `Load`. In messages to the daemon, which are only
+    shown, it is written with backslashes.
     """
     plain = [type(message).__name__, *message]
     try:
@@ -306,9 +316,9 @@ def encode(message: Message) -> bytes:
 
 
 def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
-    """The message of a datagram, if it is one that this side may say.
+    """Reads the message in a datagram, one of the classes that are `allowed`.
 
-    Raises `BadFrame` for anything else: the link ends then, nothing more.
+    Raises `BadFrame` for anything else; the caller closes the link then.
     """
     try:
         errors = "surrogateescape" if allowed == (Load,) else "strict"
@@ -326,7 +336,7 @@ def decode(datagram: bytes, allowed: tuple[type[Message], ...]) -> Message:
 
 
 def _fits(value: object, kind: str) -> bool:
-    if isinstance(value, bool) and kind != "bool":  # bool is an int to Python, not to us
+    if isinstance(value, bool) and kind != "bool":  # Python takes a bool for an int
         return False
     if kind == "Modules" and isinstance(value, list):
         return fitting_modules(value) == value
@@ -340,7 +350,7 @@ def _fits(value: object, kind: str) -> bool:
 
 
 def fitting_modules(names: Iterable[Any]) -> Modules:
-    """Those of the names that a message may carry: what may follow `import`, and no more than there is room for."""
+    """Returns the names that a message may carry: those that may follow `import`, as many as there is room for."""
     fitting: Modules = []
     room = NAMES_LIMIT
     for name in names:
@@ -353,7 +363,7 @@ def fitting_modules(names: Iterable[Any]) -> Modules:
 
 
 def clip(text: str) -> str:
-    """The text, cut in its middle to TEXT_LIMIT characters: a traceback's first and last lines tell most."""
+    """Cuts the middle of a text, to TEXT_LIMIT characters: a traceback's first and last lines tell most."""
     text = text.encode("utf-8", "backslashreplace").decode()  # here, because backslashes are longer
     if len(text) <= TEXT_LIMIT:
         return text

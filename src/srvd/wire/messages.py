@@ -1,11 +1,11 @@
 """The messages of the control socket: what each frame's map holds, in both directions.
 
-Spelling and reading only: what a request means, and who may send it, is decided by the daemon. Pure.
+Encodes and reads only: the daemon decides what a request means, and which roles may send it. Pure.
 
-The server speaks first: `hello`, or `bye` to whom it does not let in. Then `req` is answered by one `ok` or `err` with
-the same id, `progress` may come before it, `ev` after the `ok` of a watch. `cancel` takes a request back: its `err
-cancelled` comes at once, the operation it began goes on. `bye` is the last frame before the server ends the connection,
-and says why.
+The server speaks first: `hello`, or `bye` to a peer that it refuses. Each `req` is answered by one `ok` or `err` with
+the same id. `progress` may come before the answer, and `ev` after the `ok` of a watch. `cancel` takes a request back:
+its `err cancelled` comes at once, and the operation that it began goes on. `bye` is the last frame before the server
+closes the connection, and says why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_ID = 2**53
-"""Ids are what a double holds exactly, so that any language can speak to the socket."""
+"""The largest id: every integer up to it is exact in a double, which is the only number of some languages."""
 
 WITHHELD = "(operators are shown it)"
 _OF_OPERATORS = frozenset({"traceback", "stderr", "stacks"})
@@ -48,8 +48,8 @@ class Request(Record):
     id: int
     method: str
     args: dict[str, Any]
-    deadline: float  # seconds from now that the peer waits; 0: as long as it takes
-    idem: str  # the same text with the same request: one effect, the same reply; "": none
+    deadline: float  # seconds that the peer waits from now; 0: no limit
+    idem: str  # a key: the same request with the same key has one effect, and the same answer; "": none
 
 
 class Cancel(Record):
@@ -79,7 +79,7 @@ def ok(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def error(number: int, problem: SrvdError) -> dict[str, Any]:
-    """The `err` of a request; `number` 0 when the error is the connection's and no request's."""
+    """Returns the `err` of a request; `number` 0: an error of the connection."""
     return {"type": "err", "id": number, "error": problem.to_wire()}
 
 
@@ -101,17 +101,17 @@ def event(seq: int, at: float, topic: str, data: Mapping[str, Any]) -> dict[str,
 
 
 def lost(seq: int, at: float, count: int) -> dict[str, Any]:
-    """Stands for `count` events up to `seq` that the peer was too slow to read."""
+    """Returns what is sent in place of `count` events up to `seq`, which the peer was too slow to read."""
     return {"type": "ev", "seq": seq, "at": at, "topic": "lost", "data": {}, "lost": count}
 
 
 def bye(reason: str, message: str) -> dict[str, Any]:
-    """`reason` for a machine (a code of `errors.CODES`, "stopped", "upgrade"), `message` for a person."""
+    """Returns a `bye`. `reason`: a code of `errors.CODES`, "stopped" or "upgrade"; `message`: the same for people."""
     return {"type": "bye", "reason": reason, "message": message}
 
 
 def read_message(message: Mapping[str, Any]) -> Request | Cancel:
-    """What a peer of the daemon said. Raises `BadFrame`: such a peer does not speak our language."""
+    """Reads a message to the daemon. Raises `BadFrame`: the message is none of this protocol."""
     kind = message.get("type")
     number = message.get("id")
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST_ID:
@@ -155,7 +155,7 @@ def _idem(value: object) -> str:
 
 
 def read_hello(message: Mapping[str, Any]) -> Hello:
-    """What the server said first. Raises `BadFrame` when that is no greeting of any version of this protocol."""
+    """Reads the server's greeting. Raises `BadFrame` when it is no greeting of any version of this protocol."""
     protocol = message.get("protocol")
     if message.get("type") != "hello" or isinstance(protocol, bool) or not isinstance(protocol, int):
         raise BadFrame("read the daemon's greeting: that is none")
@@ -170,9 +170,9 @@ def read_hello(message: Mapping[str, Any]) -> Hello:
 
 
 def public(value: Any) -> Any:
-    """The same without the words of the application, wherever they are: as a viewer is told it.
+    """Returns the value without the application's words, for a viewer.
 
-    Tracebacks, stacks and what a process wrote may hold anything that it had: a cookie, a password, a line of a table.
+    Tracebacks, stacks and output of a process may hold any data that it had: a cookie, a password, a row of a table.
     """
     if isinstance(value, str):
         return without_quotes(value, WITHHELD)

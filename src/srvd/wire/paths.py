@@ -1,6 +1,6 @@
 """Where the control socket of an instance is: rules that the daemon and `srvctl` share.
 
-Looks at no file: text in, paths out. Who may be trusted there is decided by whoever opens them. Pure.
+Looks at no file: text in, paths out. The code that opens a path checks its owner. Pure.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ __all__ = [
 
 SYSTEM_RUNDIR = "/run/srvd"
 USERS_RUNDIR = "/run/user"
-TEMPORARY = "/tmp"  # noqa: S108 - who may be trusted there is checked when it is opened
+TEMPORARY = "/tmp"  # noqa: S108 - its owner is checked when it is opened
 SUFFIX = ".sock"
 
 OFF = "off"
-"""In the place of a control socket's path: there is none."""
+"""The value of the setting `socket` for a daemon without a control socket."""
 
 PATH_LIMIT = 107
-"""Bytes of a Unix socket's path: sun_path has 108 with the closing NUL (unix(7))."""
+"""Most bytes of a Unix socket's path: sun_path has 108 with the closing NUL (unix(7))."""
 
 NAME_LIMIT = 64
 
 
 def check_name(name: str) -> str:
-    """The name of an instance, if it can be one: it becomes a file's name. Raises `BadArgs`."""
+    """Returns the name of an instance if it is valid: it becomes a file's name. Raises `BadArgs`."""
     fits = 0 < len(name) <= NAME_LIMIT and name.isascii() and name[0].isalnum()
     if not fits or not all(char.isalnum() or char in "-_." for char in name):
         raise BadArgs(
@@ -52,7 +52,7 @@ def check_name(name: str) -> str:
 
 
 def rundir(uid: int, environ: Mapping[str, str]) -> str:
-    """The directory in which a daemon of this user puts its control socket."""
+    """Returns the directory in which a daemon of this user puts its control socket."""
     if uid == 0:
         return SYSTEM_RUNDIR
     runtime = environ.get("XDG_RUNTIME_DIR", "")
@@ -61,8 +61,9 @@ def rundir(uid: int, environ: Mapping[str, str]) -> str:
 
 
 def own_rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """All directories in which a daemon of this user may have put it: the daemon's environment may have been another
-    one (a login, cron, a system service).
+    """Returns all directories in which a daemon of this user may have put its socket.
+
+    The daemon may have had another environment than this process (a login, cron, a system service).
     """
     if uid == 0:
         return (SYSTEM_RUNDIR,)
@@ -70,25 +71,25 @@ def own_rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def rundirs(uid: int, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Where `srvctl` looks, in this order: a user may also have a role with the system's daemon."""
+    """Returns the directories that `srvctl` searches, in order. A user may have a role with the system's daemon."""
     return tuple(dict.fromkeys((*own_rundirs(uid, environ), SYSTEM_RUNDIR)))
 
 
 def socket_path(name: str, directory: str) -> str:
-    """The control socket of the instance `name`. Raises `BadArgs` when that is no name."""
+    """Returns the path of the control socket of the instance `name`. Raises `BadArgs` for an invalid name."""
     return f"{directory}/{check_name(name)}{SUFFIX}"
 
 
 def lock_path(socket: str) -> str:
-    """The file whose lock proves that a daemon owns the socket."""
+    """Returns the path of the file whose lock proves that a daemon owns the socket."""
     return f"{socket}.lock"
 
 
 def family_path(socket: str) -> str:
-    """The file whose lock proves that somebody of the daemon's family lives, the daemon or not."""
+    """Returns the path of the file whose lock the daemon, its zygotes and its workers share: one of them lives."""
     return f"{socket}.family"
 
 
 def state_path(socket: str) -> str:
-    """The file with what the next daemon has to know to adopt the family of this one."""
+    """Returns the path of the state file, with which the next daemon adopts the processes of this one."""
     return f"{socket}.state"

@@ -1,6 +1,6 @@
 """How the interpreter spells the stacks of its threads (faulthandler), read into maps.
 
-Asks nobody for stacks and shows none: text in, maps out. Pure.
+Collects no stacks and prints none: text in, maps out. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 
 def threads_of(text: str) -> list[dict[str, Any]]:
-    """The threads in what faulthandler wrote: maps of id, name, and frames (file, line, function), the innermost first.
+    """Reads the threads in faulthandler's text: maps of id, name, and frames (file, line, function), innermost first.
 
-    A line that is no frame – "  ..." where a stack was cut, "<no Python frame>" – becomes one without a file. What
-    wrote it may have been anybody: whatever the text is, it is taken line by line.
+    A line that is no frame – "  ..." where a stack was cut, "<no Python frame>" – becomes a frame without a file. The
+    application may have written the text: any text is accepted.
     """
     threads: list[dict[str, Any]] = []
     for line in text.splitlines():

@@ -1,6 +1,6 @@
-"""The arguments of a request, held against the declaration of its command.
+"""Checks the arguments of a request against the declaration of its command.
 
-Declares nothing: that is `commands.py`'s. Pure.
+Declares nothing: `commands.py` does. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["check"]
 
 
 def check(entry: Command, args: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the command, those that were not sent with their defaults.
+    """Returns all arguments of the command, with defaults for those that were not sent.
 
-    Raises `BadArgs` naming the argument: unknown, missing, of the wrong type, out of bounds, or a combination that
-    says nothing or two things.
+    Raises `BadArgs` with the argument's name: it is unknown, missing, of the wrong type, out of bounds, or does not go
+    together with another one.
     """
     known = {field.name for field in entry.fields}
     for name in args:
@@ -43,7 +43,7 @@ def check(entry: Command, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(entry: Command, args: Mapping[str, Any]) -> None:
-    """What no field can say alone."""
+    """Checks arguments that depend on each other."""
     if entry.name == "scale":
         said = (args["size"] is not None) + (args["delta"] is not None) + args["reset"]
         if said != 1:
@@ -56,7 +56,7 @@ def _check_together(entry: Command, args: Mapping[str, Any]) -> None:
 
 
 def _refuse(field: Field, value: object) -> str:
-    """Why this value does not fit, "" if it does. A bool is an int to Python, not to us."""
+    """Says why this value does not fit; "" if it does. A bool, which Python takes for an int, is no number here."""
     match field.kind:
         case "flag":
             return "" if isinstance(value, bool) else "is neither true nor false"

@@ -60,4 +60,4 @@ def _import_everything() -> None:
 def _read_state() -> None:
     with open(0, "rb", closefd=False) as file:
         found = handover.read(file.read())
-    Source.resume(found.shell.source).read()
+    Source.restore(found.shell.source).read()

@@ -75,10 +75,8 @@ else:
         """Returns a value for each field, given by position, by name or by default. Raises `TypeError`."""
         rest = cls._fields[len(values) :]
         known = cls._field_defaults | named
-        missing = [name for name in rest if name not in known]
-        wrong = [name for name in named if name not in rest]
-        if len(values) > len(cls._fields) or missing or wrong:
+        if len(values) > len(cls._fields) or not known.keys() >= set(rest) or not named.keys() <= set(rest):
             said = f"{len(values)} values" + (f" and {', '.join(named)}" if named else "")
             msg = f"{cls.__name__} takes {', '.join(cls._fields)}; given were {said}"
             raise TypeError(msg)
-        return [*values, *(known[name] for name in rest)]
+        return [*values, *map(known.__getitem__, rest)]

@@ -14,8 +14,9 @@ from typing import Any
 import msgpack
 import pytest
 
+from srvd.core.actions import Ended
 from srvd.core.events import Event
-from srvd.core.model import Death, Kind, Order, Phase
+from srvd.core.model import Death, Kind, OpId, Order, Phase
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
 from srvd.core.state.model import CERTIFICATES, Generation, Operation, Pool, SupervisorState, Worker
@@ -30,9 +31,9 @@ STATES = Path(__file__).parent.parent / "states"
 SEEDS = range(24)
 
 
-def carried(house: SupervisorState) -> SupervisorState:
+def carried(house: SupervisorState, ended: dict[OpId, Any] | None = None) -> SupervisorState:
     """The same state, after it was bytes."""
-    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house)), strict_map_key=False))
+    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house, ended)), strict_map_key=False))
 
 
 class Transplanted(Claims):
@@ -42,14 +43,19 @@ class Transplanted(Claims):
         super().__init__(world)
         self.chance = random.Random(world.seed + 1)
         self.count = 0
+        self.ended: dict[OpId, Any] = {}
 
     def before(self, event: Event) -> None:
         if self.chance.random() < 0.05:
-            former, self.world.core = self.world.core, Supervisor(house=carried(self.world.core.house))
+            former = self.world.core
+            assert snapshot.dump(former.house, dict(self.ended)) == snapshot.dump(former.house), "it changed when ended"
+            self.world.core = Supervisor(house=carried(former.house, self.ended))
             _spoil(former.house)
             self.count += 1
 
     def after(self, event: Event, out: list[Any]) -> None:
+        if any(isinstance(action, Ended) for action in out):
+            snapshot.dump(self.world.core.house, self.ended)
         if self.world.exited is not None:
             assert self.count or self.world.events < 200, "nobody was transplanted"
 

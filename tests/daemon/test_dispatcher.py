@@ -40,7 +40,8 @@ class Stage:
         self.engine.headroom = lambda names: ()
         self.engine.on_ready = lambda: None
         self.engine.on_turned = lambda: None
-        self.engine.before_answer = lambda: None
+        self.engine.on_change = lambda: None
+        self.engine.persist = lambda: None
         self.engine.adopt(Revision(1), load(None, {"--bind": ("127.0.0.1:0",)}, {}))
 
     def answered(self, answer: object) -> None:

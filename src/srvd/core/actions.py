@@ -128,6 +128,10 @@ class Progress(Record):
     message: str = ""
 
 
+class Persist(Record):
+    """Write the state down for a next daemon: the answers that follow are not to be lost with this one."""
+
+
 class Opened(Record):
     """The order with this ticket is (or has joined) this operation."""
 
@@ -171,6 +175,6 @@ class Exit(Record):
 
 Action = (
     ReadConfig | Adopt | DropRevision | StartZygote | StopZygote | KillZygote | Teach | Fork | TellWorker | KillWorker
-    | CountAnswers | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Opened | Refused | Ended
-    | Note | Exit
+    | CountAnswers | ReopenLog | CheckProgram | ReplaceProgram | SealListeners | Progress | Persist | Opened | Refused
+    | Ended | Note | Exit
 )  # fmt: skip

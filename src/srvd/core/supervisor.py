@@ -10,9 +10,13 @@ from srvd.core.actions import (
     Action,
     Adopt,
     DropRevision,
+    Ended,
     Exit,
     Level,
+    Note,
     Opened,
+    Persist,
+    Progress,
     Refused,
 )
 from srvd.core.events import (
@@ -70,7 +74,7 @@ class Supervisor:
         self._busy = frozenset()
         self._take(event, turn)
         self._settle(turn)
-        return turn.out
+        return _with_persist(turn.out)
 
     def next_deadline(self) -> float | None:
         """When to come back with a `Tick` if nothing else happens; None: never."""
@@ -304,6 +308,26 @@ class Supervisor:
         for revision in sorted(house.revisions - used - set(house.adopted)):
             house.revisions.discard(revision)
             turn.do(DropRevision(revision))
+
+
+def _with_persist(actions: list[Action]) -> list[Action]:
+    """The same with `Persist` before answers, so that a next daemon knows what a client was told. An order is answered
+    when all that it changes at once has been done, so that this is written once. A refusal tells of no change.
+    """
+    out: list[Action] = []
+    is_written = False
+    for action in sorted(actions, key=_place):
+        is_answer = isinstance(action, (Opened, Ended))
+        if is_answer and not is_written:
+            out.append(Persist())
+        is_written = is_answer or (is_written and isinstance(action, (Note, Progress)))
+        out.append(action)
+    return out
+
+
+def _place(action: Action) -> int:
+    """Answers to orders come behind everything but the end of the daemon."""
+    return 2 if isinstance(action, Exit) else 1 if isinstance(action, Opened) else 0
 
 
 def _told(fault: Fault) -> str:

@@ -71,7 +71,8 @@ class Dispatcher:
         self.reopen_log: Callable[[], str]  # why it could not be opened anew, "" if it was
         self.on_adopted: Callable[[], None]
         self.on_turned: Callable[[], None]
-        self.before_answer: Callable[[], None]  # what was made true has to outlive us
+        self.on_change: Callable[[], None]
+        self.persist: Callable[[], None]
         self.check_program: Callable[[OpId], None]
         self.replace_program: Callable[[OpId], None]
         self.trace: Trace | None = None
@@ -126,6 +127,7 @@ class Dispatcher:
     def _turn(self, event: Event) -> None:
         if self.trace is not None:
             self.trace(">", event)
+        self.on_change()
         for action in self._core.handle(event, time.monotonic()):
             if self.trace is not None and not isinstance(action, act.Note):
                 self.trace("<", action)
@@ -139,10 +141,9 @@ class Dispatcher:
                 if self.control is not None:
                     left = self.answers.still_draining() if phase == "drain" and done else ""
                     self.control.progress(op, phase, done, total, left or message)
-            case act.Opened():
-                self.before_answer()
-                self.answers.answered(action)
-            case act.Refused():
+            case act.Persist():
+                self.persist()
+            case act.Opened() | act.Refused():
                 self.answers.answered(action)
             case act.Ended(op):
                 self._ended(op)
@@ -163,6 +164,7 @@ class Dispatcher:
                 all_of_it = self.trace is not None
                 self.on_exit(action if all_of_it else action._replace(text=excerpt(action.text, "--log-level debug")))
             case _:
+                self.on_change()  # also if `Persist` came before, in the same turn
                 self._performer.perform(action)
 
     def _drop(self, revision: Revision) -> None:
@@ -180,7 +182,6 @@ class Dispatcher:
         control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
 
     def _ended(self, op: OpId) -> None:
-        self.before_answer()
         if self.control is not None:
             self.control.ended(op)
         if op == 1:

@@ -6,11 +6,13 @@ else's. Whoever has the bytes and the descriptors makes a daemon of them with `m
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 
 from srvd.config.settings import Config
 from srvd.config.source import Spelled
-from srvd.core.model import Revision
+from srvd.core.model import OpId, Revision
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
 from srvd.core.state.model import SupervisorState
@@ -60,11 +62,11 @@ class Handover(Record):
     shell: Shell
 
 
-def pack(handover: Handover) -> bytes:
-    """To be read by `read`, of this version or a later one."""
+def pack(handover: Handover, ended: dict[OpId, Any] | None = None) -> bytes:
+    """To be read by `read`, of this version or a later one. `ended` as for `snapshot.dump`."""
     plain = {
         "version": VERSION,
-        "core": snapshot.dump(handover.house),
+        "core": snapshot.dump(handover.house, ended),
         "shell": codec(Shell).dump(handover.shell),
     }
     return bytes(msgpack.packb(plain, unicode_errors="surrogateescape"))

@@ -105,8 +105,9 @@ class Daemon:
         engine.on_exit = self._leave
         engine.on_ready = self._started
         engine.reopen_log = self._reopen
-        engine.on_turned = self._turned
-        engine.before_answer = lambda: self._heritage and self._heritage.save()
+        engine.on_turned = self._herald.look
+        engine.on_change = lambda: self._heritage and self._heritage.touch()
+        engine.persist = lambda: self._heritage and self._heritage.save()
         engine.on_adopted = self._adopted
         if settings.log_level == "debug":
             engine.trace = tracer(self._log)
@@ -375,11 +376,6 @@ class Daemon:
         urls = self._parts.listeners.urls(self.engine.config.tls)
         detach.say_where(self._log, urls)
         return self._verdict.ready(detach.greeting(self._settings, urls))
-
-    def _turned(self) -> None:
-        self._herald.look()
-        if self._heritage is not None:
-            self._heritage.touch()
 
     def _handle_signals(self) -> None:
         Signals(self._core.house, self._answers, self._log).attach(

@@ -25,6 +25,30 @@ def spin(loop: Loop, seconds: float) -> None:
     loop.run()
 
 
+def test_a_state_that_did_not_change_is_neither_encoded_nor_written_again(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "control.sock.state"
+    encoded: list[bytes] = []
+
+    def content() -> bytes:
+        encoded.append(b"%d" % len(encoded))
+        return encoded[-1]
+
+    file = StateFile(str(path), StoreCopy(""), content, list[str]().append)
+    file.attach(loop)
+    file.save()
+    file.save()  # a second answer in the same turn
+    spin(loop, 0.05)
+    assert encoded == [b"0"]
+    file.touch()
+    file.save()
+    spin(loop, 0.05)
+    assert encoded == [b"0", b"1"]
+    written = state_file.read(str(path))
+    assert written is not None
+    assert written.data == b"1"
+    file.close(remove=True)
+
+
 def test_a_state_that_could_not_be_written_is_when_it_can_though_nothing_happens(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

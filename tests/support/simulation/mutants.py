@@ -302,8 +302,8 @@ MUTANTS = (
     Mutant(
         "an upgrade forgets who is waited for",
         "state/codec.py",
-        "        lambda value: [inner.dump(item) for item in (sorted(value) if unordered else value)],\n",
-        "        lambda value: [] if unordered else [inner.dump(item) for item in value],\n",
+        "        return Codec(sorted if inner.dump is _same else",
+        "        return Codec((lambda value: []) if inner.dump is _same else",
     ),
     Mutant(
         "an upgrade forgets when a generation has to have loaded",

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Set
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
 
@@ -65,7 +66,7 @@ def codec(hint: Any) -> Codec:
     if origin in (dict, Mapping):
         return _texts(args[1]) if args[0] is str else _pairs(*args)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return Codec(lambda value: value.value, lambda plain: _member(hint, plain))
+        return Codec(attrgetter("_value_"), lambda plain: _member(hint, plain))  # `value` takes two calls in Python
     if isinstance(hint, type) and "__annotations__" in vars(hint):
         return _record(hint)
     msg = f"{hint!r} cannot be carried: it is no scalar, enum, record or collection"
@@ -82,7 +83,12 @@ def _scalars(kinds: tuple[type, ...]) -> Codec:
             raise Misfit(f"{type(plain).__name__} instead of {names}")
         return plain
 
-    return Codec(lambda value: value, load)
+    return Codec(_same, load)
+
+
+def _same(value: Any) -> Any:
+    """A value that is plain. Records and collections know it, and copy such values without a call for each."""
+    return value
 
 
 def _union(args: tuple[Any, ...]) -> Codec:
@@ -99,27 +105,36 @@ def _union(args: tuple[Any, ...]) -> Codec:
 
 def _many(make: Callable[[list[Any]], Any], hint: Any) -> Codec:
     inner = codec(hint)
-    unordered = make in (frozenset, set)
-    return Codec(
-        lambda value: [inner.dump(item) for item in (sorted(value) if unordered else value)],
-        lambda plain: make([inner.load(item) for item in _listed(plain)]),
-    )
+
+    def load(plain: Any) -> Any:
+        return make([inner.load(item) for item in _listed(plain)])
+
+    if make in (frozenset, set):
+        return Codec(sorted if inner.dump is _same else lambda value: list(map(inner.dump, sorted(value))), load)
+    return Codec(list if inner.dump is _same else lambda value: list(map(inner.dump, value)), load)
 
 
 def _bounded(hint: Any, most: int | None) -> Codec:
     inner = codec(list[get_args(hint)[0]])  # type: ignore[misc]  # the parameter is known at run time only
-    return Codec(lambda value: inner.dump(list(value)), lambda plain: deque(inner.load(plain), maxlen=most))
+    return Codec(inner.dump, lambda plain: deque(inner.load(plain), maxlen=most))
 
 
 def _tuple(args: tuple[Any, ...]) -> Codec:
     inner = [codec(arg) for arg in args]
+    others = [(index, one.dump) for index, one in enumerate(inner) if one.dump is not _same]
+
+    def dump(value: tuple[Any, ...]) -> list[Any]:
+        plain = list(value)
+        for index, one in others:
+            plain[index] = one(plain[index])
+        return plain
 
     def load(plain: Any) -> tuple[Any, ...]:
         if len(_listed(plain)) != len(inner):
             raise Misfit(f"{len(plain)} items instead of {len(inner)}")
         return tuple(one.load(item) for one, item in zip(inner, plain, strict=True))
 
-    return Codec(lambda value: [one.dump(item) for one, item in zip(inner, value, strict=True)], load)
+    return Codec(dump if others else list, load)
 
 
 def _texts(hint: Any) -> Codec:
@@ -131,13 +146,15 @@ def _texts(hint: Any) -> Codec:
             raise Misfit(f"{type(plain).__name__} instead of a map")
         return {key: inner.load(item) for key, item in plain.items()}
 
-    return Codec(lambda value: {key: inner.dump(item) for key, item in value.items()}, load)
+    if inner.dump is _same:
+        return Codec(dict, load)
+    return Codec(lambda value: dict(zip(value, map(inner.dump, value.values()), strict=True)), load)
 
 
 def _pairs(key: Any, hint: Any) -> Codec:
     """Any other map becomes a list of pairs."""
     inner = codec(list[tuple[key, hint]])
-    return Codec(lambda value: inner.dump(list(value.items())), lambda plain: dict(inner.load(plain)))
+    return Codec(lambda value: inner.dump(value.items()), lambda plain: dict(inner.load(plain)))
 
 
 def _record(cls: type) -> Codec:
@@ -151,12 +168,15 @@ def _record(cls: type) -> Codec:
         else {name: vars(cls)[name] for name in inner if name in vars(cls)}
     )
 
+    names = tuple(inner)
+    others = [(name, one.dump) for name, one in inner.items() if one.dump is not _same]
+
     def dump(value: Any) -> dict[str, Any]:
-        if fields is None and not vars(value).keys() <= inner.keys():
-            msg = f"{cls.__name__} does not declare {', '.join(sorted(vars(value).keys() - inner.keys()))}"
-            raise TypeError(msg)
         # Also what is as by default: the reader's default may be another one.
-        return {name: one.dump(getattr(value, name)) for name, one in inner.items()}
+        plain = dict(zip(names, value, strict=True)) if fields is not None else _attributes(cls, value, names, defaults)
+        for name, one in others:
+            plain[name] = one(plain[name])
+        return plain
 
     def load(plain: Any) -> Any:
         values = dict(defaults)
@@ -176,6 +196,18 @@ def _record(cls: type) -> Codec:
         return made
 
     return Codec(dump, load)
+
+
+def _attributes(cls: type, value: Any, names: tuple[str, ...], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the class declares, in that order. Raises `TypeError`: an attribute is not declared, or has no value."""
+    plain: dict[str, Any] = {**dict.fromkeys(names), **defaults, **vars(value)}
+    if len(plain) > len(names):
+        msg = f"{cls.__name__} does not declare {', '.join(sorted(plain.keys() - set(names)))}"
+        raise TypeError(msg)
+    if len(vars(value).keys() | defaults.keys()) < len(names):
+        msg = f"{cls.__name__} has no {min(set(names) - vars(value).keys() - defaults.keys())}"
+        raise TypeError(msg)
+    return plain
 
 
 def _mapped(cls: type, plain: Any, known: Set[str]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from srvd.core.model import OpId
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import SupervisorState
+from srvd.core.state.model import Operation, SupervisorState
 from srvd.errors import Unsupported
 
 __all__ = ["VERSION", "dump", "load"]
@@ -20,9 +21,23 @@ its own and the former one. A new field with a default needs no new number to be
 that does not know the field refuses the state by the field's name."""
 
 
-def dump(house: SupervisorState) -> dict[str, Any]:
-    """Maps, lists, texts, numbers (`inf` among them) and None; nothing in it is shared with the core."""
-    return {"version": VERSION, "house": codec(SupervisorState).dump(house)}
+def dump(house: SupervisorState, ended: dict[OpId, Any] | None = None) -> dict[str, Any]:
+    """Maps, lists, texts, numbers (`inf` among them) and None; nothing in it is shared with the core.
+
+    `ended`: operations that had ended when the same state was dumped before. They do not change, and are not encoded
+    again; the table is brought up to date.
+    """
+    former = {} if ended is None else ended
+    one = codec(Operation)
+    operations = {op.id: former.get(op.id) or one.dump(op) for op in house.operations.values()}
+    if ended is not None:
+        ended.clear()
+        ended.update((number, plain) for number, plain in operations.items() if plain["ended"] is not None)
+    bare: Any = object.__new__(SupervisorState)
+    vars(bare).update(vars(house), operations={})
+    plain = codec(SupervisorState).dump(bare)
+    plain["operations"] = [[number, operation] for number, operation in operations.items()]
+    return {"version": VERSION, "house": plain}
 
 
 def load(state: Any) -> SupervisorState:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from srvd.config.settings import Config
 from srvd.core.events import Event
+from srvd.core.model import OpId
 from srvd.core.state.model import SupervisorState
 from srvd.daemon import handover
 from srvd.daemon.children.commons import BELL
@@ -55,6 +56,7 @@ class StateSaver:
         self._warn = warn
         self._file = StateFile(path, parts.deposit, self._will, warn)
         self._starts: dict[str, int] = {}
+        self._ended: dict[OpId, Any] = {}  # operations, as they were encoded
         self._boot = envelope.boot_id()
         self._latecomers: LateCallers | None = None
         if bond.path and not bond.rendezvous:
@@ -96,11 +98,11 @@ class StateSaver:
         self._latecomers.attach(loop)
 
     def touch(self) -> None:
-        """Something may have changed."""
+        """Something changes in this turn of the loop: it is written at the end of it, unless that is done before."""
         self._file.touch()
 
     def save(self) -> None:
-        """Write what is the case now: somebody is about to be told of it."""
+        """Write at once what has changed: a client is about to be told of it."""
         self._file.save()
 
     def close(self, *, remove: bool) -> None:
@@ -129,7 +131,7 @@ class StateSaver:
         # Keys of certificates are read anew by whoever needs them: a file is no place for a second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
         control = shell.control._replace(memory=RequestsState(EventLogState(0, ()), ()))
-        state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)))
+        state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)), self._ended)
         return envelope.pack(
             envelope.Envelope(self._boot, self._starts, shared, envelope.sums(shell.configs[shell.current]), state)
         )

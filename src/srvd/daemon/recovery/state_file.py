@@ -114,10 +114,9 @@ class StateFile:
             self._timer = self._loop.call_later(max(0.0, self._not_before - time.monotonic()), self._write)
 
     def save(self) -> None:
-        """Write at once what has happened."""
-        if self._loop is not None:
-            if self._timer is not None:
-                self._timer.cancel()
+        """Write at once what has happened; nothing, if nothing has since the last time."""
+        if self._timer is not None:
+            self._timer.cancel()
             self._write()
 
     def close(self, *, remove: bool) -> None:

@@ -6,7 +6,6 @@ Other ways to start are in system/test_start.py.
 from __future__ import annotations
 
 import os
-import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 from tests.conftest import Starter
 from tests.support import apps
 from tests.support.daemon import toml
+from tests.support.users import own_name
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -54,7 +54,7 @@ def test_daemon_mode_with_a_busy_port(starter: Starter) -> None:
     assert done.returncode == 71
     assert done.stderr.count("Address already in use") == 1
     assert "error: listen on" in done.stderr
-    assert f"pid {first.pid} (srvd: daemon srvd, user {pwd.getpwuid(os.geteuid()).pw_name}) has it" in done.stderr
+    assert f"pid {first.pid} (srvd: daemon srvd, user {own_name('{uid}')}) has it" in done.stderr
     assert not second.socket.exists()
 
 

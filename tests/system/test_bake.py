@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import Starter
 from tests.support.daemon import Srvd, toml
 from tests.support.django_project import shop
+from tests.support.users import own_name
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -58,7 +59,7 @@ def test_a_release_that_fails_each_request_is_taken_back_under_load(starter: Sta
     reloaded = srvd.call("history")["operations"]
     assert [(op["kind"], op["state"], op["actor"]["name"]) for op in reloaded[:2]] == [
         ("rollback", "done", "srvd"),
-        ("reload", "rolled_back", "root"),
+        ("reload", "rolled_back", own_name("uid {uid}")),
     ]
     assert "web@2 was taken back: " in srvd.ctl("status").stdout
     assert "web@2 is taken back: " in srvd.ctl("events").stdout

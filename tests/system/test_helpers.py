@@ -5,8 +5,6 @@ They have every descriptor of the worker that started them: its listener, and th
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Iterator
 
 import psutil
@@ -16,6 +14,7 @@ from tests.conftest import Starter
 from tests.support import apps
 from tests.support.adoption import is_written, state
 from tests.support.daemon import BOOT, Srvd, free_port, toml
+from tests.support.users import own_name
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -57,7 +56,7 @@ def left(starter: Starter) -> Iterator[tuple[Srvd, psutil.Process]]:
 
 
 def named(helper: psutil.Process) -> str:
-    return f"pid {helper.pid} (sleep 777, user {pwd.getpwuid(os.geteuid()).pw_name})"
+    return f"pid {helper.pid} (sleep 777, user {own_name('{uid}')})"
 
 
 def test_a_helper_that_has_the_port_is_named_by_the_next_start(left: tuple[Srvd, psutil.Process]) -> None:

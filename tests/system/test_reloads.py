@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,11 +12,12 @@ from srvd.errors import BootFailed, LoadFailed, SrvdError
 from tests.conftest import Starter
 from tests.support import apps
 from tests.support.daemon import BOOT, Srvd, free_port, toml
+from tests.support.users import own_name
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
-USER = pwd.getpwuid(os.getuid()).pw_name
+USER = own_name("uid {uid}")
 
 GAP = 1.0
 """Seconds in which nobody at all is answered: the bench asks for 0.1; here the machine may be busy with other tests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -134,10 +135,11 @@ def test_a_log_that_has_become_a_pipe_nobody_reads_holds_up_nobody(starter: Star
     assert refused.returncode == 10
     assert "open the log" in refused.stderr
     reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
     try:
         assert srvd.ctl("reopen", timeout=10).returncode == 0
         with srvd.client() as client:
-            for _ in range(600):  # of some 200 bytes in the log each: more than a pipe holds
+            for _ in range(60):  # of some 200 bytes in the log each: more than the pipe holds
                 client.call("scale", {"size": 1})
     finally:
         os.close(reader)

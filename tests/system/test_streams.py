@@ -53,11 +53,12 @@ def database() -> Iterator[str]:
         print("without PostgreSQL: apt-get install postgresql, pip install psycopg2-binary")  # noqa: T201
         yield ""
         return
-    user = pwd.getpwnam("postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
     folder = Path(tempfile.mkdtemp(prefix="srvd-postgres-"))
-    if os.geteuid() == 0:
+    as_user: dict[str, object] = {}
+    if os.geteuid() == 0:  # as whom it does not run
+        user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
-    as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def run(name: str, *arguments: str) -> None:
         subprocess.run(

@@ -198,7 +198,7 @@ def test_upgrades_while_stacks_are_dumped_under_load_lose_neither(old: Srvd) -> 
     with old.under_load(4) as load, ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(ask) for _ in range(2)]
         try:
-            for _ in range(8):
+            for _ in range(4):
                 upgraded(old)
                 load.more(10)
         finally:

@@ -81,7 +81,7 @@ def test_as_long_as_daemon_or_zygote_live_a_worker_has_no_limit(starter: Starter
     die(srvd)
     assert stays(lambda: left_of(srvd) == 0.0, 0.5)
     srvd.start()
-    (zygote,) = [one for one in srvd.family() if one.pid not in pids(srvd).values()]
+    zygote = srvd.only_zygote()
     held = hold(srvd)
     zygote.kill()
     srvd.wait_logged("died")

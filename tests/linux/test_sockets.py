@@ -17,6 +17,7 @@ from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux import socket_files, sockets
 from srvd.linux.socket_files import Access
 from srvd.linux.sockets import Address, parse_address
+from tests.support.daemon import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +211,7 @@ def test_a_listener_can_be_sealed_without_a_privilege(text: str) -> None:
 
 
 def test_what_was_sealed_can_be_opened_again() -> None:
-    with listen("127.0.0.1:0") as listener:
+    with listen(f"127.0.0.1:{free_port()}") as listener:  # which no client is given while it is sealed
         sockets.seal(listener, None)
         assert sockets.unseal(listener)
         socket.create_connection(listener.getsockname(), timeout=10).close()

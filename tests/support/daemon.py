@@ -193,6 +193,11 @@ class Srvd:
             if process.pid not in workers and process.is_running() and process.ppid() not in family
         ]
 
+    def only_zygote(self) -> psutil.Process:
+        """The one that is there, once those that a start or a failed load has left are gone."""
+        (zygote,) = wait_for(lambda: found if len(found := self.zygotes()) == 1 else [], within=BOOT)
+        return zygote
+
     def fds(self) -> int:
         """How many descriptors the daemon has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -24,7 +24,7 @@ from srvd.worker.main import Boot, serve
 from srvd.worker.net.front import Front
 from tests.support.waiting import wait_for
 
-_WITHIN = 10.0
+_WITHIN = 60.0
 
 
 class Answer(NamedTuple):

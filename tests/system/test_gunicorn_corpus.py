@@ -158,10 +158,11 @@ LAXER: dict[str, Laxer] = {
 
 
 @pytest.fixture(scope="module")
-def cases(request: pytest.FixtureRequest) -> list[Case]:
-    assert request.config.cache is not None
+def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    cache = getattr(request.config, "cache", None)  # there is none with `-p no:cacheprovider`
+    folder = tmp_path_factory.mktemp("corpus") if cache is None else cache.mkdir("gunicorn-corpus")
     try:
-        return gunicorn_corpus.cases(gunicorn_corpus.fetch(request.config.cache.mkdir("gunicorn-corpus")))
+        return gunicorn_corpus.cases(gunicorn_corpus.fetch(folder))
     except gunicorn_corpus.CorpusMissing as missing:
         pytest.skip(f"the corpus could not be fetched: {missing}")
 

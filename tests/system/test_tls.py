@@ -287,7 +287,7 @@ def test_what_only_a_dead_daemon_had_the_keys_of_serves_on_and_is_not_forked_in_
     (reload,) = [op for op in wait_ended(srvd) if op["kind"] == "reload"]
     assert reload["state"] == "failed"
     assert serial(srvd, authority) == seen
-    (zygote,) = srvd.zygotes()
+    zygote = srvd.only_zygote()
     zygote.kill()
     srvd.wait_logged("the keys of web went with the former daemon; nothing was loaded")
     repair = next(op for op in wait_ended(srvd) if op["kind"] == "repair")

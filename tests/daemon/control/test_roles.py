@@ -67,7 +67,7 @@ def test_root_and_the_daemons_own_user_are_admins_and_nobody_else_is() -> None:
 
 
 def test_names_and_numbers_of_users_and_groups_get_roles() -> None:
-    user, group = next(user for user in pwd.getpwall() if user.pw_uid), grp.getgrall()[0]
+    user, group = next(user for user in pwd.getpwall() if user.pw_uid > 1), grp.getgrall()[0]
     roles = Roles.resolve({"viewer": ["%77", f"%{group.gr_name}"], "operator": ["88", user.pw_name]}, 1)
     assert (roles.of(88, []), roles.of(99, [5, 77])) == ("operator", "viewer")
     assert roles.of(user.pw_uid, []) == "operator"

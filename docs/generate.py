@@ -62,7 +62,7 @@ env = { DJANGO_SETTINGS_MODULE = "shop.settings" }"""
 
 _TABLES = (
     ("[daemon]", "Of the daemon itself.", DaemonSettings, "", ""),
-    ("[control]", "The control socket, and who may do what.", DaemonSettings, "control", ""),
+    ("[control]", "The control socket, and the roles of users.", DaemonSettings, "control", ""),
     (
         "[listeners.NAME]",
         'Addresses that pools accept on. Without any in the file there is one, called "web".',

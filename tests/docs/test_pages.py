@@ -292,7 +292,7 @@ def test_the_page_explains_each_directive_that_is_relaxed(drop_in: str, tmp_path
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-@pytest.mark.parametrize(("drop_in", "words"), [("", "gives `srvd.service`"), ("change-user.conf", "The score is")])
+@pytest.mark.parametrize(("drop_in", "words"), [("", "rates `srvd.service`"), ("change-user.conf", "The rating is")])
 def test_the_unit_exposes_no_more_than_its_page_says(drop_in: str, words: str, tmp_path: Path) -> None:
     said = _security(drop_in, tmp_path)
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)

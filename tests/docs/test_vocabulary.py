@@ -21,10 +21,6 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
-    "contrib/systemd": 6.0,
-    "docs": 1.8,
-    "docs/explain": 1.8,
-    "docs/howto": 2.1,
     "src/srvd/core": 5.2,
     "src/srvd/core/operations": 8.9,
     "src/srvd/core/reports": 14.5,

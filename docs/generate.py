@@ -19,6 +19,8 @@ from srvd.cli import app
 from srvd.config import values
 from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+from srvd.core.event_names import EVENTS
+from srvd.core.model import Cause, Kind
 from srvd.ctl import main as ctl
 from srvd.daemon.control.limits import Limits
 from srvd.errors import CODES, EXIT, NoDaemon
@@ -109,6 +111,55 @@ take these arguments is refused when it is loaded; a name that begins like a hoo
 """
 
 
+_EVENTS_HEAD = f"""{_MADE}
+# Events
+
+`srvctl events` shows what has happened, `srvctl events --follow` also what happens, `--json` as one map a line. The
+daemon keeps the last 1000 events, over upgrades and over its own death. [The control protocol](wire.md#events) has the
+frames.
+
+An event has a `name` that stays the same from version to version, a `topic` to choose by (`--topic`), a time `at`, a
+number `seq`, and `data`: a `level`, a `text` for people, and the fields of its name. Words of a `text` may change,
+names and fields do not; new names and fields may be added. With `log_format = "json"` the log has the name, too, as
+`event`.
+
+Every role may read events. What an application said, as the last line of a traceback, is quoted within a text, and a
+viewer is told that text without the quoted words. The column *viewer* says where this may happen.
+"""
+
+_EVENTS_OPERATIONS = """
+## Operations
+
+The topic is `operation`, and the name begins with the kind of the operation instead of `KIND`: {kinds}. So
+`reload.failed` is a reload that failed. `op` is the number of the operation, `actor` the user that gave the order.
+"""
+
+_EVENTS_TOPICS = {
+    "daemon": "The daemon",
+    "pool": "Pools",
+    "generation": "Generations",
+    "worker": "Workers",
+    "operation": _EVENTS_OPERATIONS.format(kinds=", ".join(f"`{kind.value}`" for kind in Kind)),
+}
+
+_EVENTS_FIELDS = """
+## Fields
+
+| field | type | meaning |
+|---|---|---|
+| `actor` | text | the user that gave the order |
+| `cause` | text | how the process ended: {causes} |
+| `desired`, `serving`, `workers` | integer | numbers of workers |
+| `file` | text | the path of a file |
+| `generation`, `former` | text | a generation, `web@3` |
+| `kind`, `state` | text | of the operation |
+| `op` | integer | the number of the operation |
+| `pool` | text | the name of a pool |
+| `request` | text | method and path of a request |
+| `worker` | text | a worker, `web/3#17` |
+"""
+
+
 class Page(NamedTuple):
     name: str
     text: str
@@ -122,8 +173,28 @@ def pages() -> list[Page]:
         Page("exit-codes.md", exit_codes_page()),
         Page("access-log.md", access_log_page()),
         Page("hooks.md", hooks_page()),
+        Page("events.md", events_page()),
         Page("wire.md", filled((REFERENCE / "wire.md").read_text())),
     ]
+
+
+def events_page() -> str:
+    lines = [_EVENTS_HEAD.rstrip()]
+    for topic, title in _EVENTS_TOPICS.items():
+        lines += [
+            title.rstrip() if "##" in title else f"\n## {title}",
+            "",
+            "| event | level | | fields | viewer |",
+            "|---|---|---|---|---|",
+        ]
+        for name, about in EVENTS.items():
+            if name.topic == topic:
+                shown = name.value.replace("operation.", "KIND.")
+                fields = ", ".join(f"`{field}`" for field in about.fields.split())
+                viewer = "without quoted words" if about.quotes else ""
+                lines.append(f"| `{shown}` | {about.level.value} | {about.meaning} | {fields} | {viewer} |")
+    causes = ", ".join(f"`{cause.value}`" for cause in Cause if cause is not Cause.ZYGOTE)
+    return "\n".join([*lines, _EVENTS_FIELDS.format(causes=causes)])
 
 
 def settings_page() -> str:

@@ -91,7 +91,7 @@ def test_text_is_quoted_only_where_it_could_be_misread() -> None:
 
 
 def test_a_number_in_a_note_stays_a_number_and_its_text_a_text() -> None:
-    note = read('Note level=info topic=worker text=x fields=[[a, 1], [b, "1"], [c, 1.5], [d, one]]')
+    note = read('Note name=worker.ready text=x fields=[[a, 1], [b, "1"], [c, 1.5], [d, one]]')
     assert isinstance(note, Note)
     assert note.fields == (("a", 1), ("b", "1"), ("c", 1.5), ("d", "one"))
     assert [type(value) for _, value in note.fields] == [int, str, float, str]

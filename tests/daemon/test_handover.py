@@ -69,7 +69,7 @@ def shell(made: Config) -> Shell:
     generation, first = GenerationId("web", 1), WorkerId("web", 1, 1)
     keys = Key(Address("inet", "127.0.0.1", 0), "web.0"), Key(Address("unix", "/run/shop.sock"))
     ring = EventLog()
-    ring.add(1.0, "worker", {"text": "web/1#1 is there"})
+    ring.add(1.0, "worker", "worker.ready", {"text": "web/1#1 is there"})
     idems = IdempotencyKeys()
     idems.remember(0, "a key", Remembered("scale", {"size": 3, "wait": True}, 2))
     return Shell(
@@ -196,11 +196,11 @@ def test_descriptors_are_taken_by_name_and_close_on_exec() -> None:
 def test_a_ring_goes_on_with_its_numbers() -> None:
     ring, again = EventLog(), EventLog()
     for number in range(1100):
-        ring.add(float(number), "pool" if number % 2 else "worker", {"text": str(number)})
+        ring.add(float(number), "pool" if number % 2 else "worker", "worker.ready", {"text": str(number)})
     again.restore(ring.save())
     assert (again.oldest, again.newest) == (ring.oldest, ring.newest) == (101, 1100)
     assert [again[seq] for seq in range(101, 1101)] == [ring[seq] for seq in range(101, 1101)]
-    again.add(0.0, "worker", {})
+    again.add(0.0, "worker", "worker.ready", {})
     assert (again.oldest, again.newest) == (102, 1101)
     assert again.last_of(frozenset({"pool"})) == 1100
     empty = EventLog()

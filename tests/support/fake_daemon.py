@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.daemon.control.server import ControlServer, Limits, Peer
 from srvd.daemon.loop import Loop
 from srvd.errors import CODES, Busy, ConfigInvalid, NoSuchOperation, NoSuchPool, NoSuchWorker, SrvdError
@@ -242,7 +242,7 @@ class FakeBackend:
         assert self.server is not None
         for done in range(3):
             self.server.progress(op, "boot", done, 3, "worker web/4#1 is ready")
-        self.server.publish("operation", {"text": f"operation {op} ended", "operation": op})
+        self.server.publish("operation", "scale.done", {"text": f"operation {op} ended", "operation": op})
         if name == "broken":
             self.finish(
                 op,
@@ -358,8 +358,8 @@ def _serve(path: str, name: str, roles: Mapping[str, list[str]]) -> None:
     backend.server = server
     server.open(path, roles)
     loop.on_signal(signal.SIGTERM, loop.stop)
-    server.publish("worker", {"text": "worker web/3#1 ready after 0.8 s\x1b[31m", "worker": "web/3#1"})
-    server.publish("daemon", {"text": "srvd fake is ready"})
+    server.publish("worker", "worker.ready", {"text": "worker web/3#1 ready after 0.8 s\x1b[31m", "worker": "web/3#1"})
+    server.publish("daemon", "daemon.ready", {"text": "srvd fake is ready"})
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     loop.run()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core.model import Fault, OpId, Revision
+from srvd.core.event_names import EVENTS, EventName
+from srvd.core.model import Fault, Level, OpId, Revision
 from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
@@ -150,20 +151,22 @@ class Ended(Record):
     op: OpId
 
 
-class Level(Enum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 class Note(Record):
-    """One sentence for the log and, with its fields, one event for the watchers of `topic`."""
+    """One sentence for the log and, with its fields, one event for the watchers of its topic."""
 
-    level: Level
-    topic: str  # "worker", "generation", "pool", "operation", "daemon"
+    name: EventName
     text: str
     fields: tuple[tuple[str, str | int | float], ...] = ()
+
+    @property
+    def level(self) -> Level:
+        return EVENTS[self.name].level
+
+    @property
+    def public_name(self) -> str:
+        """As watchers are told: `worker.ready`; an operation's by its kind, `reload.failed`."""
+        topic, _, what = self.name.value.partition(".")
+        return f"{dict(self.fields)['kind']}.{what}" if topic == "operation" else self.name.value
 
 
 class Exit(Record):

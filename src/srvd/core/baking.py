@@ -9,7 +9,8 @@ from __future__ import annotations
 from math import sqrt
 
 from srvd.core import outcome
-from srvd.core.actions import CountAnswers, Level
+from srvd.core.actions import CountAnswers
+from srvd.core.event_names import EventName
 from srvd.core.events import AnswersCounted
 from srvd.core.model import Answers
 from srvd.core.state.model import NEVER, Bake, Pool, Turn
@@ -130,7 +131,8 @@ def _end(pool: Pool, turn: Turn) -> None:
     if bake is not None and bake.former_answers is not None:
         said += f", {bake.answers.failed} of {bake.answers.total} answers were 5xx"
     note = outcome.not_probed(pool)
-    turn.note(Level.INFO, "generation", f"{said}; {note}" if note else said)
+    text = f"{said}; {note}" if note else said
+    turn.note(EventName.GENERATION_BAKED, text, generation=f"{pool.name}@{pool.active}")
 
 
 def _sum(event: AnswersCounted, generation: int, before: dict[WorkerId, Answers]) -> Answers:

@@ -23,6 +23,26 @@ Revision = NewType("Revision", int)
 """Counts configurations as they were read; the daemon keeps the settings behind it, the core only the number."""
 
 
+class Level(Enum):
+    """How grave a sentence of the log is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class PoolState(Enum):
+    """How a pool is, in one word of `srvctl status`."""
+
+    STARTING = "starting"  # it has never been ready
+    READY = "ready"  # as many workers serve as are desired
+    DEGRADED = "degraded"  # fewer do
+    CRASHING = "crashing"  # new workers die again and again
+    PAUSED = "paused"  # by an order
+    STOPPING = "stopping"  # with the daemon, or out of the configuration
+
+
 class Phase(Enum):
     """A worker's life."""
 

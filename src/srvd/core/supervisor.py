@@ -12,13 +12,13 @@ from srvd.core.actions import (
     DropRevision,
     Ended,
     Exit,
-    Level,
     Note,
     Opened,
     Persist,
     Progress,
     Refused,
 )
+from srvd.core.event_names import EventName
 from srvd.core.events import (
     AnswersCounted,
     CancelAsked,
@@ -55,6 +55,7 @@ from srvd.core.operations import completion, execute, queue, reopen, rollout, up
 from srvd.core.reconcile import reconcile
 from srvd.core.reports import adoption, workers, zygotes
 from srvd.core.state.model import NEVER, Operation, Pool, SupervisorState, Turn, Zygote
+from srvd.core.status import changes
 
 SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""
@@ -74,6 +75,7 @@ class Supervisor:
         self._busy = frozenset()
         self._take(event, turn)
         self._settle(turn)
+        changes.tell(self.house, turn)
         return _with_persist(turn.out)
 
     def next_deadline(self) -> float | None:
@@ -236,7 +238,7 @@ class Supervisor:
             execute.begin(self.house, repair, turn)
         if pool.serving >= pool.target and backoff.forgiven_at(pool.breaker) <= turn.now:
             if backoff.is_crashing(pool.breaker):
-                turn.note(Level.INFO, "pool", f"pool {pool.name} is no longer crashing", ("pool", pool.name))
+                turn.note(EventName.POOL_RECOVERED, f"pool {pool.name} is no longer crashing", pool=pool.name)
             pool.breaker.clear()
         if not pool.is_lost and backoff.forgiven_at(pool.mender) <= turn.now:
             pool.mender.clear()
@@ -281,7 +283,7 @@ class Supervisor:
     def _start_ended(self, op: Operation, turn: Turn) -> None:
         house = self.house
         if op.state is OpState.DONE:
-            turn.note(Level.INFO, "daemon", f"ready: {op.result['message']}")
+            turn.note(EventName.DAEMON_READY, f"ready: {op.result['message']}")
         elif house.stop is None and not op.committed:
             house.doomed = op.fault
             execute.break_off(house, "the daemon could not start and leaves", turn)

@@ -5,7 +5,8 @@ Chooses nobody: `reconcile.py` and `operations/rollout.py` say who is moved. Pur
 
 from __future__ import annotations
 
-from srvd.core.actions import Fork, KillWorker, KillZygote, Level, StartZygote, StopZygote, TellWorker, WorkerCommand
+from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZygote, TellWorker, WorkerCommand
+from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger, next_phase, next_stage
 from srvd.core.model import ExitReason, Fault, Phase, PoolSpec, Revision
 from srvd.core.state.model import NEVER, Generation, Pool, Turn, Worker, Zygote
@@ -94,22 +95,17 @@ def overdue(worker: Worker, turn: Turn) -> None:
         return
     worker.deadline = turn.now + LAST_WORDS
     if late is Phase.KILLED:
-        turn.note(
-            Level.ERROR, "worker", f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
-        )
+        text = f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
+        turn.note(EventName.WORKER_KILLED_AGAIN, text, worker=str(worker.id))
     elif late is Phase.DRAINING:
         if worker.exit_reason not in (ExitReason.OVERDUE, ExitReason.SILENT):
             worker.exit_reason = ExitReason.DRAIN_TIMEOUT
-        turn.note(
-            Level.WARNING,
-            "worker",
-            f"worker {worker.id} did not {'end' if worker.finished else 'finish'} in time; killing it",
-        )
+        text = f"worker {worker.id} did not {'end' if worker.finished else 'finish'} in time; killing it"
+        turn.note(EventName.WORKER_DRAIN_TIMEOUT, text, worker=str(worker.id))
     else:
         worker.exit_reason = ExitReason.BOOT_TIMEOUT
-        turn.note(
-            Level.ERROR, "worker", f"worker {worker.id} was not ready in time; its stacks follow, then it is killed"
-        )
+        text = f"worker {worker.id} was not ready in time; its stacks follow, then it is killed"
+        turn.note(EventName.WORKER_BOOT_TIMEOUT, text, worker=str(worker.id))
     turn.do(KillWorker(worker.id, dump=late is not Phase.KILLED))
 
 

@@ -7,7 +7,8 @@ there then. The canary has been probed, and so has imported most of them: its zy
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.actions import Level, Teach, TellWorker, WorkerCommand
+from srvd.core.actions import Teach, TellWorker, WorkerCommand
+from srvd.core.event_names import EventName
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import ExitReason, Fault, Stage
@@ -47,7 +48,8 @@ def heard(house: SupervisorState, event: WorkerWarmed | ZygoteLearned | CodeMixe
                 _end(generation)
         case ZygoteLearned() if generation.stage is Stage.WARMING:
             for note in event.notes:
-                turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
+                text = f"generation {generation.id}: {note}"
+                turn.note(EventName.GENERATION_WARNED, text, generation=str(generation.id))
             _end(generation)
 
 
@@ -70,8 +72,7 @@ def _mixed(generation: Generation, file: str, turn: Turn) -> None:
     if generation.mixed:
         return
     generation.mixed = file
-    fields = ("generation", str(generation.id)), ("file", file)
-    turn.note(Level.WARNING, "generation", sentence(generation), *fields)
+    turn.note(EventName.GENERATION_MIXED, sentence(generation), generation=str(generation.id), file=file)
 
 
 def sentence(generation: Generation) -> str:

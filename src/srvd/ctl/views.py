@@ -278,15 +278,16 @@ def _value(setting: Map) -> str:
 
 
 def show_event(event: Map) -> None:
-    """Prints one line: time, topic and what happened."""
+    """Prints one line: time, name and what happened."""
     if event["lost"]:
         put(f"{clock(event['at'])}  {event['lost']} events are lost: no longer kept, or not read in time")
         return
     data = event["data"]
+    name = event.get("name") or event["topic"]  # a daemon of schema 1 names no events
     text = data.get("text") or " ".join(f"{name}={value}" for name, value in data.items())
     colour = {"warning": "yellow", "error": "red"}.get(str(data.get("level")))
     shown = click.style(escape(text), fg=colour) if colour else escape(text)
-    put(f"{clock(event['at'])}  {escape(event['topic']):<10} {shown}")
+    put(f"{clock(event['at'])}  {escape(name):<22} {shown}")
 
 
 VIEWS: dict[str, Callable[[Map], None]] = {

@@ -172,14 +172,15 @@ class Dispatcher:
             self.configs.pop(revision, None)
 
     def _note(self, note: act.Note) -> None:
-        self._log.write(note.level.value, note.text, note.fields)
+        self._log.write(note.level.value, note.text, (("event", note.public_name), *note.fields))
         if self.control is not None:
             self._publish(self.control, note)
         else:
             self._untold.append(note)
 
     def _publish(self, control: ControlServer, note: act.Note) -> None:
-        control.publish(note.topic, {"level": note.level.value, "text": note.text, **dict(note.fields)})
+        data = {"level": note.level.value, "text": note.text, **dict(note.fields)}
+        control.publish(note.name.topic, note.public_name, data)
 
     def _ended(self, op: OpId) -> None:
         if self.control is not None:

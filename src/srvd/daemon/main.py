@@ -16,9 +16,9 @@ from srvd import __version__
 from srvd.config.pool_spec import spec_of
 from srvd.config.settings import Config, DaemonSettings
 from srvd.config.source import Source
-from srvd.core.actions import Exit, Level
+from srvd.core.actions import Exit
 from srvd.core.events import Event, ProgramReplaced, Started
-from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Revision
+from srvd.core.model import Actor, Fault, Kind, Level, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import detach, handover
 from srvd.daemon.children.commons import Commons

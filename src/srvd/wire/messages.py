@@ -95,14 +95,14 @@ def progress(number: int, operation: int, phase: str, done: int, total: int, mes
     }
 
 
-def event(seq: int, at: float, topic: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """`at`: Unix time in seconds."""
-    return {"type": "ev", "seq": seq, "at": at, "topic": topic, "data": dict(data), "lost": 0}
+def event(seq: int, at: float, topic: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`at`: Unix time in seconds. `name`: as docs/reference/events.md lists them."""
+    return {"type": "ev", "seq": seq, "at": at, "topic": topic, "name": name, "data": dict(data), "lost": 0}
 
 
 def lost(seq: int, at: float, count: int) -> dict[str, Any]:
     """Returns what is sent in place of `count` events up to `seq`, which the peer was too slow to read."""
-    return {"type": "ev", "seq": seq, "at": at, "topic": "lost", "data": {}, "lost": count}
+    return {"type": "ev", "seq": seq, "at": at, "topic": "lost", "name": "lost", "data": {}, "lost": count}
 
 
 def bye(reason: str, message: str) -> dict[str, Any]:

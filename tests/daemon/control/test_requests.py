@@ -12,7 +12,7 @@ import pytest
 
 from srvd import __version__
 from srvd.client.connection import Client
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.errors import (
     BadArgs,
     BadFrame,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.daemon.control.peers import Roles
 from srvd.errors import ConfigInvalid
 from srvd.linux.identity import OVERFLOW

@@ -12,7 +12,7 @@ import pytest
 
 from srvd.client.connection import Client
 from srvd.client.reconnecting import ReconnectingClient
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.daemon.control.event_log import MOST_BYTES, MOST_EVENTS, EventLog
 from srvd.daemon.control.server import Limits
 from srvd.errors import NoDaemon
@@ -34,7 +34,7 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
 def publish(fake: Fake, count: int, topic: str = "worker", text: str = "") -> None:
     def all_of_them() -> None:
         for number in range(count):
-            fake.server.publish(topic, {"n": number, "text": text})
+            fake.server.publish(topic, f"{topic}.happened", {"n": number, "text": text})
 
     fake.do(all_of_them)
 
@@ -150,7 +150,7 @@ def farewell(fake: Fake, *, cut: bool) -> None:
                 link.end()
         else:
             fake.server.dismiss("upgrade", "connect again")
-        fake.server.publish("worker", {"text": "between"})
+        fake.server.publish("worker", "worker.ready", {"text": "between"})
 
     fake.do(leave)
 
@@ -180,7 +180,7 @@ def test_a_line_that_is_cut_by_another_daemon_says_so(fake: Fake) -> None:
 
 
 def test_an_event_that_cannot_be_spelled_is_logged_and_leaves_no_gap(fake: Fake) -> None:
-    fake.do(lambda: fake.server.publish("worker", {"what": object()}))
+    fake.do(lambda: fake.server.publish("worker", "worker.ready", {"what": object()}))
     assert fake.logged[-1][0] is Level.ERROR
     publish(fake, 1)
     with Client.connect(fake.path) as client:
@@ -190,9 +190,9 @@ def test_an_event_that_cannot_be_spelled_is_logged_and_leaves_no_gap(fake: Fake)
 def test_the_ring_is_bounded_in_events_and_in_bytes() -> None:
     ring = EventLog()
     for _ in range(MOST_EVENTS + 5):
-        ring.add(0.0, "worker", {})
+        ring.add(0.0, "worker", "worker.ready", {})
     assert (ring.oldest, ring.newest, len(ring._entries)) == (6, MOST_EVENTS + 5, MOST_EVENTS)
     for _ in range(10):
-        ring.add(0.0, "worker", {"text": "x" * (1 << 20)})
+        ring.add(0.0, "worker", "worker.ready", {"text": "x" * (1 << 20)})
     assert sum(len(entry.frame) for entry in ring._entries.values()) == ring._size <= MOST_BYTES
     assert ring.last_of(frozenset({"pool"})) == 0

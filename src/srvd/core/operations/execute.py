@@ -6,7 +6,8 @@ Whether it may begin is `queue.py`'s, whether it has come true `completion.py`'s
 from __future__ import annotations
 
 from srvd.core import backoff, baking, transitions
-from srvd.core.actions import Level, ReadConfig, SealListeners
+from srvd.core.actions import ReadConfig, SealListeners
+from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import (
     ExitReason,
@@ -281,4 +282,4 @@ def stop(house: SupervisorState, op: Operation, turn: Turn, *, hurry: bool) -> N
             transitions.retire(worker, ExitReason.STOPPED, seconds, turn, leaving=True)
     op.deadline = NEVER
     if hurry:
-        turn.note(Level.WARNING, "daemon", "stopping in a hurry: requests in progress are cut off")
+        turn.note(EventName.DAEMON_STOP_HURRIED, "stopping in a hurry: requests in progress are cut off")

@@ -5,7 +5,8 @@ What an order changes is in `execute.py`, when it has come true in `completion.p
 
 from __future__ import annotations
 
-from srvd.core.actions import Ended, Level, Progress
+from srvd.core.actions import Ended, Progress
+from srvd.core.event_names import EventName
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
 from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState, Turn
 
@@ -22,6 +23,13 @@ _LANES = {
     Kind.UPGRADE: "program",
 }
 """Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
+
+_ENDS = {
+    OpState.DONE: EventName.OPERATION_DONE,
+    OpState.FAILED: EventName.OPERATION_FAILED,
+    OpState.ROLLED_BACK: EventName.OPERATION_ROLLED_BACK,
+    OpState.CANCELLED: EventName.OPERATION_CANCELLED,
+}
 
 QUEUE = 64
 """Operations that may wait or run at a time; one more is refused as busy."""
@@ -115,14 +123,14 @@ def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> O
     house.operations[op.id] = op
     op.timeline.append(Step(turn.now, "queued"))
     text = f"operation {op.id}: {describe(order)}, asked by {actor}"
-    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", order.kind.value), ("actor", actor.name))
+    turn.note(EventName.OPERATION_ASKED, text, op=op.id, kind=order.kind.value, actor=actor.name)
     return op
 
 
 def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
     """Somebody has ordered the same: that is in the log, too, and the operation stays one."""
     text = f"operation {op.id}: {describe(op.order)}, asked by {actor} as well"
-    turn.note(Level.INFO, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("actor", actor.name))
+    turn.note(EventName.OPERATION_JOINED, text, op=op.id, kind=op.order.kind.value, actor=actor.name)
     return op
 
 
@@ -146,6 +154,13 @@ def held_by(house: SupervisorState, op: Operation) -> Operation | None:
     return None
 
 
+def committed(op: Operation, turn: Turn) -> None:
+    """Records the commit: from here on the new generation is the one that serves."""
+    op.state = OpState.COMMITTING
+    text = f"operation {op.id}: {describe(op.order)}: committed"
+    turn.note(EventName.OPERATION_COMMITTED, text, op=op.id, kind=op.order.kind.value)
+
+
 def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None:
     """Tells the watchers of the operation where it is, if that has changed."""
     if op.progress == (phase, done, total):
@@ -162,9 +177,8 @@ def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault
     op.desired = {name: pool.target for name, pool in house.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))
     op.timeline.append(Step(turn.now, state.value, message))
-    level = Level.INFO if state is OpState.DONE else Level.WARNING
     text = f"operation {op.id}: {describe(op.order)}: {state.value.replace('_', ' ')}{': ' if message else ''}{message}"
-    turn.note(level, "operation", text, ("op", op.id), ("kind", op.order.kind.value), ("state", state.value))
+    turn.note(_ENDS[state], text, op=op.id, kind=op.order.kind.value, state=state.value)
     turn.do(Ended(op.id))
     ended = [other.id for other in house.operations.values() if other.state.ended]
     for old in ended[: max(0, len(ended) - HISTORY)]:

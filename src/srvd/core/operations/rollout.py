@@ -1,15 +1,16 @@
 """Changing generations as a transaction: canary, staging, commit for all pools of an operation together, bake, return.
 
 Before the commit a failure abandons the trial and the former generation has noticed nothing; after it, a crash loop
-while the new generation bakes switches back. Knows nothing of queues and answers (`queue.py`). Pure.
+while the new generation bakes switches back. Waits for nothing and answers nothing (`queue.py`). Pure.
 """
 
 from __future__ import annotations
 
 from srvd.core import baking, probing, transitions
-from srvd.core.actions import Level
+from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import ExitReason, Fault, Headroom, Kind, OpState, Phase, PoolSpec, Stage, Strategy
+from srvd.core.model import ExitReason, Fault, Headroom, Kind, Phase, PoolSpec, Stage, Strategy
+from srvd.core.operations import queue
 from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Turn, Zygote
 
 LOSSES = 8
@@ -80,7 +81,7 @@ def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn
 
 
 def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    op.state = OpState.COMMITTING
+    queue.committed(op, turn)
     op.deadline = turn.now + max(
         time_to_serve(house.pools[name], part, wait_bake=op.order.wait_bake) for name, part in op.rollouts.items()
     )
@@ -102,7 +103,7 @@ def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
             rollout.former = former.id.number
             former.returned_from = op.order.kind is Kind.ROLLBACK
             _put_aside(op, pool, former, turn)
-        turn.note(Level.INFO, "generation", f"generation {trial.id} takes over", ("generation", str(trial.id)))
+        turn.note(EventName.GENERATION_ACTIVE, f"generation {trial.id} takes over", generation=str(trial.id))
     if op.order.kind is Kind.RELOAD and not op.order.pool:
         for pool in house.pools.values():
             if pool.name not in op.rollouts and not pool.removed:
@@ -149,7 +150,7 @@ def remove(pool: Pool, turn: Turn) -> None:
     unpark(pool, turn)
     source = pool.source
     if source is not None:
-        turn.note(Level.INFO, "pool", f"pool {pool.name} leaves", ("pool", pool.name))
+        turn.note(EventName.POOL_REMOVED, f"pool {pool.name} leaves", pool=pool.name)
 
 
 def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
@@ -192,7 +193,5 @@ def go_back(pool: Pool, fault: Fault, turn: Turn) -> None:
     pool.active, pool.spec, pool.parked, pool.bake = former.id.number, former.spec, None, None
     pool.breaker.clear()
     pool.taken_back = f"{bad.id} was taken back: {fault.message}"
-    turn.note(
-        Level.ERROR, "generation", f"generation {bad.id} is taken back: {fault.message}; {former.id} serves again",
-        ("generation", str(bad.id)), ("former", str(former.id)),
-    )  # fmt: skip
+    text = f"generation {bad.id} is taken back: {fault.message}; {former.id} serves again"
+    turn.note(EventName.GENERATION_TAKEN_BACK, text, generation=str(bad.id), former=str(former.id))

@@ -6,7 +6,8 @@ Looks for nobody: who has been found is told by the event, and who is gone is to
 from __future__ import annotations
 
 from srvd.core import transitions
-from srvd.core.actions import KillWorker, Level
+from srvd.core.actions import KillWorker
+from srvd.core.event_names import EventName
 from srvd.core.events import Resumed
 from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import ExitReason, Fault, Kind, OpState, Phase
@@ -46,7 +47,7 @@ def resume(house: SupervisorState, event: Resumed, turn: Turn) -> None:
         _end(house, op, turn)
     came = len(serving) + len(leaving)
     text = f"the former daemon died; {came} worker{'s' * (came != 1)} came to this one"
-    turn.note(Level.WARNING, "daemon", text, ("workers", came))
+    turn.note(EventName.DAEMON_ADOPTED, text, workers=came)
 
 
 def _serves(worker: Worker, turn: Turn) -> None:

@@ -6,7 +6,8 @@ Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.actions import Level, TellWorker, WorkerCommand
+from srvd.core.actions import TellWorker, WorkerCommand
+from srvd.core.event_names import EventName
 from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import ExitReason, Phase, Replacement
 from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Turn, Worker
@@ -28,17 +29,18 @@ def overdue(generation: Generation, worker: Worker, event: RequestOverdue, turn:
     if worker.phase is Phase.DRAINING and worker.exit_reason is ExitReason.OVERDUE:
         if generation.spec.threads == 1:
             text = f"worker {worker.id} has nothing else to finish; killing it"
-            turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+            turn.note(EventName.WORKER_DRAIN_TIMEOUT, text, worker=str(worker.id))
             transitions.kill(worker, ExitReason.OVERDUE, turn, dump=True)
         return
     text = f"has given nothing to {event.line} for {event.age:.0f} s"
-    stuck(worker, Replacement.OVERDUE, text, turn, ("request", event.line))
+    stuck(worker, Replacement.OVERDUE, text, turn, request=event.line)
 
 
-def stuck(worker: Worker, why: Replacement, text: str, turn: Turn, *fields: tuple[str, str]) -> None:
+def stuck(worker: Worker, why: Replacement, text: str, turn: Turn, **fields: str) -> None:
     """It does not get on: it shall say where it is."""
     text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
-    turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), *fields)
+    name = EventName.WORKER_SILENT if why is Replacement.SILENT else EventName.WORKER_REQUEST_TIMEOUT
+    turn.note(name, text, worker=str(worker.id), **fields)
     turn.do(TellWorker(worker.id, WorkerCommand.DUMP))
     if worker.is_capacity:
         worker.replacement = why
@@ -49,7 +51,7 @@ def pardon(worker: Worker, turn: Turn) -> None:
     if worker.replacement is Replacement.SILENT and worker.phase is Phase.SERVING:
         worker.replacement = Replacement.NONE
         text = f"worker {worker.id} answers again, and stays"
-        turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+        turn.note(EventName.WORKER_ANSWERED, text, worker=str(worker.id))
 
 
 def wears_out(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
@@ -80,7 +82,7 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
 def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
     """It serves on until its replacement does, one worker at a time."""
     worker.replacement, worker.worn = Replacement.WORN, why_then
-    turn.note(Level.INFO, "worker", f"worker {worker.id} {why}; a replacement boots", ("worker", str(worker.id)))
+    turn.note(EventName.WORKER_WORN, f"worker {worker.id} {why}; a replacement boots", worker=str(worker.id))
 
 
 def _pace(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
@@ -100,7 +102,7 @@ def _pace(pool: Pool, generation: Generation, worker: Worker, reason: str, turn:
     if strikes == backoff.CRASHING_STRIKES:
         text += f": workers of pool {pool.name} are worn as soon as they serve, and are replaced ever more rarely, "
         text += f"every {backoff.CAP:.0f} s at last. Raise max_age or max_requests"
-        turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
+        turn.note(EventName.POOL_WORN_AT_ONCE, text, pool=pool.name, worker=str(worker.id))
 
 
 def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
@@ -119,7 +121,7 @@ def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutg
                 f"replacing does not help. Raise max_rss of pool {pool.name}, or load less; the next attempt in "
                 f"{wait:.0f} s, then ever more rarely"
             )
-            turn.note(Level.ERROR, "pool", text, ("pool", pool.name), ("worker", str(worker.id)))
+            turn.note(EventName.POOL_OUTGROWN, text, pool=pool.name, worker=str(worker.id))
 
 
 def _lived(worker: Worker, now: float) -> float:

@@ -6,7 +6,8 @@ nothing, so it needs no replacement and no proof that somebody waits. Pure.
 
 from __future__ import annotations
 
-from srvd.core.actions import Level, TellWorker, WorkerCommand
+from srvd.core.actions import TellWorker, WorkerCommand
+from srvd.core.event_names import EventName
 from srvd.core.model import Phase
 from srvd.core.state.model import NEVER, Turn, Worker
 
@@ -30,11 +31,11 @@ def wake(worker: Worker, turn: Turn) -> None:
     text = (
         f"worker {worker.id} was stopped by a signal; it is continued. To hold one for longer, attach a debugger to it"
     )
-    turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+    turn.note(EventName.WORKER_CONTINUED, text, worker=str(worker.id))
     turn.do(TellWorker(worker.id, WorkerCommand.WAKE))
 
 
 def held(worker: Worker, turn: Turn) -> None:
     """By a debugger, while clients wait. A person has it, and knows: nothing is done to it."""
     text = f"worker {worker.id} is held by a debugger; it is left alone, and its clients wait"
-    turn.note(Level.WARNING, "worker", text, ("worker", str(worker.id)))
+    turn.note(EventName.WORKER_TRACED, text, worker=str(worker.id))

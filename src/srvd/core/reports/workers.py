@@ -6,8 +6,9 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 from __future__ import annotations
 
 from srvd.core import backoff, probing, transitions
-from srvd.core.actions import KillWorker, Level
+from srvd.core.actions import KillWorker
 from srvd.core.certificates import certify
+from srvd.core.event_names import EventName
 from srvd.core.events import (
     ForkRefused,
     OfWorker,
@@ -110,8 +111,8 @@ def _refused(
     del generation.workers[worker.id.serial]
     if cancelled:
         return
-    turn.note(Level.WARNING, "worker", f"worker {worker.id} was not forked: {reason}; trying again",
-              ("worker", str(worker.id)))  # fmt: skip
+    text = f"worker {worker.id} was not forked: {reason}; trying again"
+    turn.note(EventName.WORKER_NOT_FORKED, text, worker=str(worker.id))
     found = rollout_of(house, generation)
     if generation.id.number == pool.active:
         backoff.refusal(pool.breaker, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
@@ -133,9 +134,8 @@ def _said(
             fits = transitions.step(worker, WorkerTrigger.READY, turn)
             if fits and worker.phase is Phase.STANDBY:
                 worker.ready_at = turn.now
-                turn.note(
-                    Level.INFO, "worker", f"worker {worker.id} ready, pid {worker.pid}", ("worker", str(worker.id))
-                )
+                text = f"worker {worker.id} ready, pid {worker.pid}"
+                turn.note(EventName.WORKER_READY, text, worker=str(worker.id))
         case WorkerReport.SERVING:
             fits = transitions.step(worker, WorkerTrigger.CONFIRMED, turn)
         case WorkerReport.FAILED:
@@ -155,7 +155,7 @@ def _said(
             worker.finished = True
     if not fits:
         text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
-        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)))
+        turn.note(EventName.WORKER_MISFIT, text, worker=str(worker.id))
         wasted = backoff.is_strike(worker, turn.now)
         transitions.kill(worker, ExitReason.MISFIT, turn)
         _lost(pool, generation, worker, "a worker broke the protocol of its link", turn, strike=wasted)
@@ -190,7 +190,7 @@ def _lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn:
     backoff.strike(pool.breaker, worker.asked, turn.now, worker.id.serial, reason)
     if pool.breaker.strikes == backoff.CRASHING_STRIKES != before:
         text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
-        turn.note(Level.ERROR, "pool", text, ("pool", pool.name))
+        turn.note(EventName.POOL_CRASHING, text, pool=pool.name)
 
 
 def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
@@ -205,7 +205,7 @@ def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Tur
         _lost(pool, generation, worker, "a new worker was not ready in time", turn, strike=True)
     if deaf and generation.zygote is Zygote.UP:
         text = f"the zygote of {generation.id} does not fork"
-        turn.note(Level.ERROR, "generation", f"{text}; killing it")
+        turn.note(EventName.GENERATION_ZYGOTE_STUCK, f"{text}; killing it", generation=str(generation.id))
         if generation.is_trial:
             generation.fault = generation.fault or Fault("boot_failed", text)
         transitions.zygote_overdue(generation, turn)
@@ -220,12 +220,13 @@ def _gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Wo
     del generation.workers[worker.id.serial]
     if unasked or certificate.cause is Cause.DIED_LEAVING:
         text = f"worker {worker.id} {certificate.summary}"
-        turn.note(Level.ERROR, "worker", text, ("worker", str(worker.id)), ("cause", certificate.cause.value))
+        turn.note(EventName.WORKER_DIED, text, worker=str(worker.id), cause=certificate.cause.value)
     else:
-        turn.note(Level.INFO, "worker", f"worker {worker.id} left ({certificate.summary})", ("worker", str(worker.id)))
+        text = f"worker {worker.id} left ({certificate.summary})"
+        turn.note(EventName.WORKER_LEFT, text, worker=str(worker.id), cause=certificate.cause.value)
     if death.behind:
         left = backoff.left_behind(f"worker {worker.id}", death.behind)
-        turn.note(Level.WARNING, "worker", left, ("worker", str(worker.id)))
+        turn.note(EventName.WORKER_LEFT_PROCESSES, left, worker=str(worker.id))
     if generation.is_trial and unasked and not accepted:
         trial_lost(house, generation, worker, certificate, turn)
     elif missed:  # else its loss was counted when it was decided

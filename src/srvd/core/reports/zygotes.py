@@ -6,8 +6,8 @@ Starts no other zygote: that is `reconcile.py`'s to say. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, probing, transitions, warming
-from srvd.core.actions import Level
 from srvd.core.certificates import certify_zygote
+from srvd.core.event_names import EventName
 from srvd.core.events import (
     ZygoteFailed,
     ZygoteGone,
@@ -56,9 +56,10 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
     generation.learns = event.preloaded and generation.learns
     how = "loaded" if event.preloaded else "ready to fork, not preloaded"
     where = f" from {event.folder}" if event.folder else ""
-    turn.note(Level.INFO, "generation", f"generation {generation.id} {how}{where}", ("generation", str(generation.id)))
+    name = str(generation.id)
+    turn.note(EventName.GENERATION_LOADED, f"generation {name} {how}{where}", generation=name)
     for note in event.notes:
-        turn.note(Level.WARNING, "generation", f"generation {generation.id}: {note}")
+        turn.note(EventName.GENERATION_WARNED, f"generation {name}: {note}", generation=name)
     if generation.stage is Stage.LOADING:
         transitions.shift(generation, GenerationTrigger.LOADED)
 
@@ -70,7 +71,8 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
     if unasked and not pool.removed:
         certify_zygote(pool, generation, event, turn)
     if event.behind:
-        turn.note(Level.WARNING, "generation", backoff.left_behind(f"the zygote of {generation.id}", event.behind))
+        text = backoff.left_behind(f"the zygote of {generation.id}", event.behind)
+        turn.note(EventName.GENERATION_LEFT_PROCESSES, text, generation=str(generation.id))
     for worker in list(generation.workers.values()):  # nobody will answer for these
         if worker.phase in (Phase.ASKED, Phase.CANCELLED):
             transitions.step(worker, WorkerTrigger.REFUSED, turn)
@@ -83,9 +85,10 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
     elif generation.id.number == pool.active and not pool.removed:
         backoff.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
         text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
-        turn.note(Level.ERROR, "generation", text, ("generation", str(generation.id)))
+        turn.note(EventName.GENERATION_ZYGOTE_DIED, text, generation=str(generation.id))
     elif generation.id.number == pool.parked:
-        turn.note(Level.WARNING, "generation", f"the parked zygote of {generation.id} died; no rollback to it")
+        text = f"the parked zygote of {generation.id} died; no rollback to it"
+        turn.note(EventName.GENERATION_FORMER_LOST, text, generation=str(generation.id))
         rollout.unpark(pool, turn)
 
 
@@ -96,7 +99,8 @@ def generation_overdue(house: SupervisorState, pool: Pool, generation: Generatio
         limit = generation.spec.boot_timeout
         message = f"the application of {generation.id} was not loaded within {limit:g} s"
         generation.fault = Fault("load_failed", message, "raise boot_timeout, or see where it waits", "load", pool.name)
-        turn.note(Level.ERROR, "generation", f"{message}; its stacks follow, then it is killed")
+        text = f"{message}; its stacks follow, then it is killed"
+        turn.note(EventName.GENERATION_LOAD_TIMEOUT, text, generation=str(generation.id))
         transitions.zygote_overdue(generation, turn)
     elif generation.zygote is Zygote.LEAVING:
         transitions.zygote_overdue(generation, turn)
@@ -107,5 +111,6 @@ def generation_overdue(house: SupervisorState, pool: Pool, generation: Generatio
     elif generation.stage is Stage.WARMING:
         warming.overdue(generation, turn)
     elif generation.stage is Stage.PARKED:
-        turn.note(Level.INFO, "generation", f"generation {generation.id} is no longer kept for a rollback")
+        text = f"generation {generation.id} is no longer kept for a rollback"
+        turn.note(EventName.GENERATION_EXPIRED, text, generation=str(generation.id))
         rollout.unpark(pool, turn)

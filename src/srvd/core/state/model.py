@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated
 
-from srvd.core.actions import Action, Level, Note
+from srvd.core.actions import Action, Note
+from srvd.core.event_names import EventName
 from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
@@ -28,6 +29,7 @@ from srvd.core.model import (
     Phase,
     Pid,
     PoolSpec,
+    PoolState,
     Replacement,
     Revision,
     Stage,
@@ -62,8 +64,9 @@ class Turn:
     def do(self, action: Action) -> None:
         self.out.append(action)
 
-    def note(self, level: Level, topic: str, text: str, *fields: tuple[str, str | int | float]) -> None:
-        self.out.append(Note(level, topic, text, fields))
+    def note(self, name: EventName, text: str, **fields: str | int | float) -> None:
+        """Logs the text and tells it to watchers. `fields`: those that `EVENTS` has for the name."""
+        self.out.append(Note(name, text, tuple(fields.items())))
 
 
 class Worker:
@@ -231,6 +234,7 @@ class Pool:
     removed: bool = False  # by a committed reload, or the whole daemon stops
     active: int | None = None
     parked: int | None = None
+    told: PoolState = PoolState.STARTING  # its state as watchers know it
     bake: Bake | None = None
     counted: tuple[tuple[WorkerId, Answers], ...] = ()  # of all workers, when the reload under way began
     taken_back: str = ""  # which generation was, and why, until the next one takes over

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from srvd.core import backoff, outcome
-from srvd.core.model import Fault, Kind, OpState, Phase
+from srvd.core.model import Fault, Kind, OpState, Phase, PoolState
 from srvd.core.state.model import Operation, Pool, SupervisorState
 from srvd.core.status import view
 from srvd.quoting import without_quotes
@@ -65,7 +65,7 @@ def _stopping(house: SupervisorState) -> str:
 
 def _pool(house: SupervisorState, pool: Pool) -> str:
     state = view.pool_state(house, pool)
-    if state == "paused":
+    if state is PoolState.PAUSED:
         return f"{pool.name} is paused"
     if not pool.target:
         text = outcome.nobody(pool).replace(";", ",")
@@ -73,7 +73,7 @@ def _pool(house: SupervisorState, pool: Pool) -> str:
         text = f"{pool.name}: {_workers(pool.serving)} {'serves' if pool.serving == 1 else 'serve'}"
     else:
         text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"
-    if state == "crashing":
+    if state is PoolState.CRASHING:
         return f"{text}, it is crashing: {_line(pool.breaker.reason)}"
     if pool.is_lost:
         text = f"{text}, its zygote is being replaced"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from srvd.core import backoff, outcome, warming
-from srvd.core.model import Fault, Kind, OpState, Phase, Replacement
+from srvd.core.model import Fault, Kind, OpState, Phase, PoolState
 from srvd.core.operations import queue
-from srvd.core.state.model import DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
+from srvd.core.state.model import STUCK, DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.ids import GenerationId
 
 Map = dict[str, Any]
@@ -21,20 +21,24 @@ _MENDED = "; it has been loaded anew"
 """What became of a trouble with the zygote that is over, and is still remembered."""
 
 
-def pool_state(house: SupervisorState, pool: Pool) -> str:
-    """One word: starting, ready, degraded, crashing, paused, stopping."""
+def pool_state(house: SupervisorState, pool: Pool) -> PoolState:
     if pool.removed or house.stop is not None:
-        return "stopping"
+        return PoolState.STOPPING
     if pool.source is None:
-        return "starting"
+        return PoolState.STARTING
     if backoff.is_crashing(pool.breaker):
-        return "crashing"
+        return PoolState.CRASHING
     if pool.paused:
-        return "paused"
-    well = (Replacement.NONE, Replacement.WORN)
-    serving = sum(w.phase is Phase.SERVING and w.replacement in well for w in pool.workers())
-    whole = serving >= pool.target and pool.source.zygote is Zygote.UP
-    return "ready" if whole else "degraded" if house.started else "starting"
+        return PoolState.PAUSED
+    whole = getting_on(pool) >= pool.target and pool.source.zygote is Zygote.UP
+    if whole:
+        return PoolState.READY
+    return PoolState.DEGRADED if house.started else PoolState.STARTING
+
+
+def getting_on(pool: Pool) -> int:
+    """How many workers serve, without those that are stuck."""
+    return sum(worker.phase is Phase.SERVING and worker.replacement not in STUCK for worker in pool.workers())
 
 
 def pool_map(house: SupervisorState, pool: Pool) -> Map:
@@ -45,7 +49,7 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
     return {
         "name": pool.name,
         "kind": pool.spec.kind,
-        "state": state,
+        "state": state.value,
         "generation": source.id.number if source else 0,
         "former": pool.parked,
         "preloaded": bool(source and source.preloaded),
@@ -63,7 +67,7 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
         "mixed": source.mixed if source else "",
         "notes": outcome.notes(pool),
         "trouble": pool.breaker.reason
-        or (pool.mender.reason and pool.mender.reason + (_MENDED if state == "ready" else ""))
+        or (pool.mender.reason and pool.mender.reason + (_MENDED if state is PoolState.READY else ""))
         or (source.weight.reason or source.pace.reason if source else ""),
     }
 

@@ -41,12 +41,12 @@ class EventLog:
         self.oldest = 1
         self.newest = 0
 
-    def add(self, at: float, topic: str, data: Mapping[str, Any]) -> None:
+    def add(self, at: float, topic: str, name: str, data: Mapping[str, Any]) -> None:
         """Appends an event, and drops the oldest beyond the bounds. Raises `BadFrame` when it cannot be encoded.
 
         `at`: Unix time in seconds.
         """
-        frame = encode(event(self.newest + 1, at, topic, data))
+        frame = encode(event(self.newest + 1, at, topic, name, data))
         self.newest += 1
         self._entries[self.newest] = Entry(topic, frame)
         self._size += len(frame)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.daemon.control import event_log, idempotency
 from srvd.daemon.control.connection import ControlConnection
 from srvd.daemon.control.idempotency import IdempotencyKeys, Remembered

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srvd import __version__
-from srvd.core.actions import Level
+from srvd.core.model import Level
 from srvd.daemon.control.acceptor import ControlAcceptor, send_and_close
 from srvd.daemon.control.admission import ConnectionSlots, LogLimiter, TokenBucket
 from srvd.daemon.control.clock import NEVER, Clock
@@ -107,12 +107,12 @@ class ControlServer:
         self._requests.settle(op)
         self._time_connections()
 
-    def publish(self, topic: str, data: Mapping[str, Any]) -> None:
+    def publish(self, topic: str, name: str, data: Mapping[str, Any]) -> None:
         """Keeps an event, and sends it to the subscribers of its topic."""
         try:
-            self._requests.subscribers.publish(topic, data)
+            self._requests.subscribers.publish(topic, name, data)
         except SrvdError as problem:
-            self._log(Level.ERROR, f"publish an event of {topic}: {problem.message}", {"topic": topic})
+            self._log(Level.ERROR, f"publish the event {name}: {problem.message}", {"topic": topic})
 
     def close(self, reason: str) -> list[int]:
         """Stops listening and removes the path, answers the peers that still wait, and says `bye` to all.

@@ -62,9 +62,9 @@ class Subscribers:
         del self._watches[connection]
         return True
 
-    def publish(self, topic: str, data: Mapping[str, Any]) -> None:
+    def publish(self, topic: str, name: str, data: Mapping[str, Any]) -> None:
         """Keeps an event and sends it to subscribers of its topic. Raises `BadFrame` when it cannot be encoded."""
-        self.events.add(time.time(), topic, data)
+        self.events.add(time.time(), topic, name, data)
         for connection in list(self._watches):
             self.pump(connection)
 

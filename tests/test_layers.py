@@ -132,6 +132,36 @@ def test_imports_go_the_way_the_table_says(path: Path) -> None:
     assert found == []
 
 
+def narrow_parts() -> dict[str, frozenset[str]]:
+    """The second table: what a part of a folder may import of the program, by its path."""
+    rows = {}
+    for line in (ROOT / "docs" / "explain" / "architecture.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0].startswith("`") and "/" in cells[0].strip("`/"):
+            rows[cells[0].strip("`/")] = frozenset(cells[2].replace(" ", "").split(","))
+    return rows
+
+
+@pytest.mark.parametrize(("part", "allowed"), narrow_parts().items())
+def test_parts_of_a_folder_import_only_what_they_may(part: str, allowed: frozenset[str]) -> None:
+    files = [path for path in FILES if path.is_relative_to(SOURCE / part)]
+    assert files
+    found = [
+        f"{path}:{one.line} imports {one.module}"
+        for path in files
+        for one in imports_of(path)
+        for steps in [one.module.split(".")]
+        if steps[0] == "srvd" and not {steps[1], ".".join(steps[1:3])} & allowed
+    ]
+    assert found == []
+
+
+def test_connections_and_http_are_narrow_parts() -> None:
+    """No connection knows a calling convention: `worker/wsgi/` is above `worker/net/`."""
+    assert not {"worker", "worker.wsgi"} & narrow_parts()["worker/net"]
+    assert not {"worker"} & TABLE["http"].own
+
+
 @pytest.mark.parametrize("part", [part for part, row in TABLE.items() if row.pure])
 def test_pure_folders_touch_nothing(part: str) -> None:
     found = [

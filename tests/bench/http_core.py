@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,14 @@ from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.reader import Inbound
 from srvd.http.h1.response import check_fields, check_status, open_response
+from srvd.http.h1.sink import Ends
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.worker.context import WorkerContext
 from srvd.worker.loop import Loop
+from srvd.worker.net.responder import Responder
 from srvd.worker.observe.recorder import Recorder
-from srvd.worker.wsgi.environ import base_environ
+from srvd.worker.wsgi.environ import EnvironSink
 from srvd.worker.wsgi.exchange import Exchange
 from tests.support.worker_rig import Client, Rig
 
@@ -82,7 +83,7 @@ def show(what: str, cost: float | str) -> None:
     sys.stdout.write(f"{what:20} {cost if isinstance(cost, str) else f'{cost:6.2f}'}\n")
 
 
-def _nobody(exchange: Exchange, data: bytes) -> None:
+def _nobody(exchange: Responder, data: bytes) -> None:
     """Where write() would go."""
 
 
@@ -99,8 +100,8 @@ def timed(call: Callable[[], object], rounds: int = 20_000) -> float:
 
 def core() -> None:
     limits = Limits()
-    template = base_environ("web/1#1", multithread=False) | {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "50000"}
-    inbound = Inbound(HeadReader(limits), template)
+    sink = EnvironSink("web/1#1", multithread=False)
+    inbound = Inbound(HeadReader(limits, sink), sink.connection(Ends("127.0.0.1", "50000")))
     parser = HttpRequestParser(Parts())
     several = cycle(NEW)
     show("2 fields, llhttp", timed(lambda: parser.feed_data(TWO)))
@@ -115,13 +116,12 @@ def core() -> None:
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
     meter = Recorder(board.lane(0), lambda: True)
-    service = WorkerContext(hello, PoolSettings(name="web"), Loop(), meter, Log(2))
+    service = WorkerContext(hello, PoolSettings(name="web"), Loop(), meter, Log(2), sink)
     request = inbound.receive(TWO)
     assert isinstance(request, Request)
-    request.environ["wsgi.input"] = BytesIO()
-    exchange = Exchange(service, request, _nobody)
+    exchange = Exchange(service, request, None, _nobody)
     show("scoreboard", timed(lambda: meter.begin(1.0, b"GET /")) + timed(lambda: meter.end(1.1, exchange, 1.0)))
-    show("exchange, response", timed(lambda: Exchange(service, request, _nobody).start()))
+    show("exchange, response", timed(lambda: Exchange(service, request, None, _nobody).start()))
     board.close()
 
 

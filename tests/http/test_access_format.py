@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srvd.http.access_format import ATOMS, LONGEST, PRESETS, Place, Record, compile_format, explain_problem
+from srvd.worker.wsgi.environ import LOG_NAMES
 
-PLACE = Place(4711, lambda at: 3600)
+PLACE = Place(4711, lambda at: 3600, LOG_NAMES)
 AT = 1_767_362_645.25  # 2026-01-02 14:04:05.25 UTC
 
 
@@ -110,7 +111,7 @@ def test_json_is_one_object_with_numbers_as_numbers() -> None:
 
 
 def test_a_time_zone_west_of_greenwich_has_a_minus() -> None:
-    place = Place(1, lambda at: -12_600)
+    place = Place(1, lambda at: -12_600, LOG_NAMES)
     assert line("%(t)s", place=place) == "[02/Jan/2026:10:34:05 -0330]"
 
 

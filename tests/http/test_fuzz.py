@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from srvd.http.h1.head import HeadReader
-from srvd.http.h1.limits import Limits
 from tests.support import h11_reading, http_feed, http_streams
 from tests.support.h11_reading import Reading
 from tests.support.http_feed import Outcome
@@ -40,7 +38,7 @@ def test_srvd_and_h11_find_the_same_requests_in_the_same_bytes(capsys: pytest.Ca
     reasons: Counter[str] = Counter()
     unexplained = []
     served = 0
-    warm = HeadReader(Limits())  # it remembers lines and sections of all streams
+    warm = http_feed.reader()  # it remembers lines and sections of all streams
     for number in range(STREAMS):
         seed = f"{SEED}/{number}"
         data = http_streams.stream(seed)

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srvd.http.h1 import guard
-from srvd.http.h1.head import HeadReader
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.reader import Inbound
 from srvd.http.h1.refusal import Refusal
 from tests.http.test_guard import ACCEPTED, REFUSED
-from tests.support.http_feed import TEMPLATE, feed, request, whole
+from tests.support.http_feed import TEMPLATE, feed, reader, request, whole
 
 STREAM = (
     request(line="GET /1 HTTP/1.1")
@@ -43,7 +42,7 @@ def test_how_a_stream_is_cut_up_changes_nothing(cuts: list[int]) -> None:
 
 def test_one_reader_of_heads_serves_many_connections_whatever_they_do_to_it() -> None:
     """The parser is shared: no connection may leave it in a state that another one sees."""
-    heads = HeadReader(Limits())
+    heads = reader()
     good = request(line="GET /good HTTP/1.1")
     for _, data, status in REFUSED:
         assert feed([data], heads=heads).refused == status
@@ -54,7 +53,7 @@ def test_one_reader_of_heads_serves_many_connections_whatever_they_do_to_it() ->
 
 
 def test_what_is_remembered_is_not_shared_between_requests() -> None:
-    heads = HeadReader(Limits())
+    heads = reader()
     for _ in range(3):
         message = feed([request("X: 1", "Content-Length: 2") + b"ab"], heads=heads).messages[0]
         assert (message.environ.pop("HTTP_X"), message.body) == ("1", b"ab")
@@ -63,7 +62,7 @@ def test_what_is_remembered_is_not_shared_between_requests() -> None:
 
 
 def test_a_section_that_was_good_is_judged_again_after_another_kind_of_line() -> None:
-    heads = HeadReader(Limits())
+    heads = reader()
     chunked = b"\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     plain = b"\r\nHost: a\r\n\r\n"
     for _ in range(2):
@@ -80,7 +79,7 @@ def test_a_section_that_was_good_is_judged_again_after_another_kind_of_line() ->
 
 
 def test_only_so_many_short_heads_are_remembered() -> None:
-    heads = HeadReader(Limits())
+    heads = reader()
     for number in range(3_000):
         line = f"GET /{number}{'x' * (number % 500)} HTTP/1.{number % 2}"
         data = request(f"X: {'y' * (number * 7 % 4_000)}{number}", line=line, host=f"h{number}")
@@ -107,20 +106,20 @@ def _is_taken(line: str) -> bool:
 
 
 def test_the_template_is_copied_for_every_request() -> None:
-    inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+    inbound = Inbound(reader(), TEMPLATE)
     first = inbound.receive(request("X: 1"))
     assert first is not None
-    first.environ["SCRIPT_NAME"] = first.environ["PATH_INFO"] = "changed"
+    first.scope["SCRIPT_NAME"] = first.scope["PATH_INFO"] = "changed"
     second = inbound.receive(request())
     assert second is not None
-    assert (second.environ["SCRIPT_NAME"], second.environ["PATH_INFO"]) == ("", "/")
-    assert "HTTP_X" not in second.environ
+    assert (second.scope["SCRIPT_NAME"], second.scope["PATH_INFO"]) == ("", "/")
+    assert "HTTP_X" not in second.scope
     assert TEMPLATE["SCRIPT_NAME"] == ""
 
 
 def test_empty_lines_alone_are_not_the_beginning_of_a_request() -> None:
     """RFC 9112 section 2.2: they are ignored, and so they prolong nothing."""
-    inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+    inbound = Inbound(reader(), TEMPLATE)
     for _ in range(1000):
         assert inbound.receive(b"\r\n\r") is None
         assert not inbound.begun
@@ -131,7 +130,7 @@ def test_empty_lines_alone_are_not_the_beginning_of_a_request() -> None:
 
 def test_an_expectation_is_told_only_if_a_body_will_come() -> None:
     """RFC 9110 section 10.1.1."""
-    heads = HeadReader(Limits())
+    heads = reader()
 
     def expects(data: bytes) -> bool:
         found = Inbound(heads, TEMPLATE).receive(data)
@@ -150,7 +149,7 @@ def test_an_expectation_is_told_only_if_a_body_will_come() -> None:
 )
 def test_rfc9110_9_3_2_it_is_known_that_a_refused_request_is_a_head(rest: bytes) -> None:
     for method in (b"HEAD", b"GET"):
-        inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+        inbound = Inbound(reader(), TEMPLATE)
         with suppress(Refusal):
             if inbound.receive(method + b" / HTTP/1.1\r\n" + rest):
                 inbound.read_body(b"")
@@ -161,7 +160,7 @@ def test_rfc9110_9_3_2_it_is_known_that_a_refused_request_is_a_head(rest: bytes)
 @pytest.mark.parametrize("begun", [b" / HTTP/1.1\r\nHo", b" /\x00", b" / HTTP/1.1\r\nX: " + b"x" * 70_000])
 def test_rfc9110_9_3_2_it_is_known_that_a_head_that_never_ends_is_one(begun: bytes) -> None:
     for method in (b"HEAD", b"GET"):
-        inbound = Inbound(HeadReader(Limits()), TEMPLATE)
+        inbound = Inbound(reader(), TEMPLATE)
         with suppress(Refusal):
             inbound.receive(method + begun)
         assert inbound.is_head == (method == b"HEAD")

@@ -9,7 +9,9 @@ from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.reader import Inbound
 from srvd.http.h1.refusal import Refusal
+from srvd.worker.wsgi.environ import EnvironSink
 
+SINK = EnvironSink("web/1#1", multithread=False)
 TEMPLATE: dict[str, Any] = {"wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
@@ -29,9 +31,14 @@ class Outcome(NamedTuple):
     pending: bool  # a part of a request is still here
 
 
+def reader(limits: Limits | None = None) -> HeadReader:
+    """A reader of heads whose requests have environs."""
+    return HeadReader(limits or Limits(), SINK)
+
+
 def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReader | None = None) -> Outcome:
     """As a connection does it: after a message that closes, and after a refusal, nothing more is read."""
-    inbound = Inbound(heads or HeadReader(limits or Limits()), TEMPLATE)
+    inbound = Inbound(heads or reader(limits), TEMPLATE)
     messages: list[Message] = []
     body = bytearray()
     try:
@@ -66,7 +73,7 @@ def feed(pieces: Iterable[bytes], limits: Limits | None = None, heads: HeadReade
 
 
 def _message(request: Request, body: bytes, trailers: list[tuple[bytes, bytes]]) -> Message:
-    environ = request.environ
+    environ = request.scope
     return Message(f"{request.method} {environ['RAW_URI']}", environ, body, request.keep_alive, trailers)
 
 

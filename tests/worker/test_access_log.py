@@ -22,6 +22,7 @@ from srvd.wire import links
 from srvd.worker.loop import Loop
 from srvd.worker.observe.access_buffer import ROOM, AccessBuffer
 from srvd.worker.observe.access_log import AccessLog, rescue
+from srvd.worker.wsgi.environ import LOG_NAMES
 from tests.support.waiting import stays, wait_for
 from tests.support.worker_rig import Rig
 
@@ -251,7 +252,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
         if not pid:
             code = 1
             try:
-                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2), AccessBuffer())
+                log = AccessLog(str(path), f"%(U)s {str(number) * 80}", Loop(), Log(2), AccessBuffer(), LOG_NAMES)
                 for index in range(count):
                     log.add(Record({"PATH_INFO": f"/{index}"}, 200, "", 0, 0.0, 0.0))
                 log.close()
@@ -272,7 +273,7 @@ def test_eight_processes_write_one_file_and_tear_no_line(tmp_path: Path) -> None
 
 def test_threads_of_one_worker_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    log = AccessLog(str(path), "%(U)s", Loop(), Log(2), AccessBuffer())
+    log = AccessLog(str(path), "%(U)s", Loop(), Log(2), AccessBuffer(), LOG_NAMES)
 
     def write(number: int) -> None:
         for index in range(5000):
@@ -293,7 +294,7 @@ def test_lines_of_a_process_that_was_killed_are_written_by_the_one_that_forked_i
     pid = os.fork()
     if not pid:
         try:
-            log = AccessLog(str(path), "%(U)s", Loop(), Log(2), waiting)
+            log = AccessLog(str(path), "%(U)s", Loop(), Log(2), waiting, LOG_NAMES)
             for index in range(20_000):  # some batches are written, and a rest is not
                 log.add(Record({"PATH_INFO": f"/{index}"}, 200, "", 0, 0.0, 0.0))
         finally:

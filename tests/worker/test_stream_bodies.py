@@ -16,11 +16,9 @@ from wsgiref.validate import validator
 
 import pytest
 
-from srvd.http.h1.head import HeadReader
-from srvd.http.h1.limits import Limits
 from srvd.http.h1.reader import Inbound
 from srvd.worker.net.body_stream import BodyStream
-from tests.support.http_feed import TEMPLATE, request
+from tests.support.http_feed import TEMPLATE, reader, request
 from tests.support.waiting import wait_for
 from tests.support.worker_rig import Client, Rig
 
@@ -257,10 +255,10 @@ class Wire:
 
 
 def test_a_thread_that_still_reads_when_the_request_is_over_takes_nothing_of_the_next() -> None:
-    inbound, wire = Inbound(HeadReader(Limits()), TEMPLATE), Wire()
+    inbound, wire = Inbound(reader(), TEMPLATE), Wire()
     head = inbound.receive(request("Content-Length: 10"))
     assert head is not None
-    stream = BodyStream(head, inbound, wire, 10.0, lambda: None)
+    stream = BodyStream(head, inbound, wire, 10.0)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(stream.read, 10)
         wait_for(lambda: wire.asked)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from srvd.http.h1.date import MONTHS
 
-__all__ = ["ATOMS", "LONGEST", "PRESETS", "Format", "Place", "Record", "compile_format", "explain_problem"]
+__all__ = ["ATOMS", "LONGEST", "PRESETS", "Format", "Names", "Place", "Record", "compile_format", "explain_problem"]
 
 LONGEST = 8192
 """The longest line in bytes, with its end."""
@@ -60,9 +60,9 @@ _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _UNSEEN}
 
 
 class Record(NamedTuple):
-    """One request that has ended. A request that was refused has the environ of its connection only."""
+    """One request that has ended. A request that was refused has what is known of its connection only."""
 
-    environ: Mapping[str, Any]
+    scope: Mapping[str, Any]  # the environ, or what another calling convention has in its place
     code: int
     fields: str  # of the response, "Name: value\r\n" …
     sent: int  # bytes of the response without its head
@@ -70,11 +70,25 @@ class Record(NamedTuple):
     took: float  # seconds
 
 
+class Names(NamedTuple):
+    """The keys of a scope, in one calling convention, of what lines tell."""
+
+    address: str
+    method: str
+    target: str  # as received
+    path: str  # decoded
+    query: str
+    protocol: str
+    worker: str
+    field: Callable[[str], str]  # the key of a request's field, by its name
+
+
 class Place(NamedTuple):
     """Where lines are made: the worker's pid, and the offset of its time zone from UTC in seconds at a given time."""
 
     pid: int
     zone: Callable[[int], int]
+    names: Names
     longest: int = LONGEST  # of a line with its end
 
 
@@ -150,6 +164,9 @@ class _Speller:
     def __init__(self, place: Place) -> None:
         self._zone = place.zone
         self._pid = place.pid
+        self._names = names = place.names
+        self._referer, self._agent = names.field("referer"), names.field("user-agent")
+        self._host, self._authorization = names.field("host"), names.field("authorization")
         self._field = place.longest // 8
         self._target = place.longest - 2 * self._field - 900
         self._second: tuple[int, str] = (-1, "")  # one store: a thread sees both or neither
@@ -159,6 +176,7 @@ class _Speller:
         """What spells one atom."""
         if name[0] == "{":
             return self._named(name[1:-2], name[-1])
+        names = self._names
         simple: dict[str, _Atom] = {
             "h": self._address,
             "l": lambda record: "-",
@@ -166,14 +184,14 @@ class _Speller:
             "t": lambda record: self._time(record.at),
             "r": self._request_line,
             "s": lambda record: str(record.code),
-            "m": self._variable("REQUEST_METHOD", self._field),
-            "U": self._variable("PATH_INFO", self._target),
-            "q": self._variable("QUERY_STRING", self._target, missing=""),
-            "H": self._variable("SERVER_PROTOCOL", self._field),
+            "m": self._variable(names.method, self._field),
+            "U": self._variable(names.path, self._target),
+            "q": self._variable(names.query, self._target, missing=""),
+            "H": self._variable(names.protocol, self._field),
             "B": lambda record: str(record.sent),
             "b": lambda record: str(record.sent) if record.sent else "-",
-            "f": self._variable("HTTP_REFERER", self._field),
-            "a": self._variable("HTTP_USER_AGENT", self._field),
+            "f": self._variable(self._referer, self._field),
+            "a": self._variable(self._agent, self._field),
             "T": lambda record: str(int(record.took)),
             "D": lambda record: str(int(record.took * 1e6)),
             "M": lambda record: str(int(record.took * 1e3)),
@@ -184,7 +202,7 @@ class _Speller:
 
     def common(self, record: Record) -> str:
         """The Common Log Format."""
-        user = self._user(record) if "HTTP_AUTHORIZATION" in record.environ else "-"
+        user = self._user(record) if self._authorization in record.scope else "-"
         return (
             f"{self._address(record)} - {user} {self._time(record.at)} "
             f'"{self._request_line(record)}" {record.code} {record.sent or "-"}'
@@ -192,13 +210,13 @@ class _Speller:
 
     def combined(self, record: Record) -> str:
         """The same with Referer and User-Agent."""
-        environ, most = record.environ, self._field
-        referer, agent = environ.get("HTTP_REFERER") or "-", environ.get("HTTP_USER_AGENT") or "-"
+        scope, most = record.scope, self._field
+        referer, agent = scope.get(self._referer) or "-", scope.get(self._agent) or "-"
         return f'{self.common(record)} "{_escaped(referer, most)}" "{_escaped(agent, most)}"'
 
     def json(self, record: Record) -> str:
         """One object. A byte outside of printable ASCII is the code point of the same number."""
-        get = record.environ.get
+        get, names = record.scope.get, self._names
         second = int(record.at)
         kept, day, offset = self._stamp
         if kept != second:
@@ -207,11 +225,11 @@ class _Speller:
             day = f"{year}-{month:02}-{mday:02}T{hour:02}:{minute:02}:{sec:02}"
             offset = _zone(seconds, ":")
             self._stamp = (second, day, offset)
-        method, protocol = get("REQUEST_METHOD", ""), get("SERVER_PROTOCOL", "")
-        remote = _json(get("REMOTE_ADDR", ""), 100)
-        host, target = _json(get("HTTP_HOST", ""), 260), _json(get("RAW_URI", ""), self._target)
-        referer, agent = _json(get("HTTP_REFERER", ""), self._field), _json(get("HTTP_USER_AGENT", ""), self._field)
-        worker, micro = get("srvd.worker", ""), int(record.at % 1 * 1e6)
+        method, protocol = get(names.method, ""), get(names.protocol, "")
+        remote = _json(get(names.address, ""), 100)
+        host, target = _json(get(self._host, ""), 260), _json(get(names.target, ""), self._target)
+        referer, agent = _json(get(self._referer, ""), self._field), _json(get(self._agent, ""), self._field)
+        worker, micro = get(names.worker, ""), int(record.at % 1 * 1e6)
         return (
             f'{{"time": "{day}.{micro:06}{offset}", "remote": "{remote}", "host": "{host}", "method": "{method}", '
             f'"target": "{target}", "protocol": "{protocol}", "referer": "{referer}", "user_agent": "{agent}", '
@@ -225,30 +243,29 @@ class _Speller:
         if kind == "o":
             start, most = f"{name.lower()}: ", self._field
             return lambda record: _response_field(record.fields, start, most)
-        key = name.upper().replace("-", "_")
-        return self._variable(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}", self._field)
+        return self._variable(self._names.field(name), self._field)
 
     def _variable(self, key: str, most: int, missing: str = "-") -> _Atom:
         def spell(record: Record) -> str:
-            value = record.environ.get(key)
+            value = record.scope.get(key)
             return missing if value is None else _escaped(value if type(value) is str else str(value), most)
 
         return spell
 
     def _address(self, record: Record) -> str:
         # Of the kernel, or of a trusted proxy, which may say anything.
-        return _escaped(record.environ.get("REMOTE_ADDR") or "-", 100)
+        return _escaped(record.scope.get(self._names.address) or "-", 100)
 
     def _request_line(self, record: Record) -> str:
-        environ = record.environ
-        target = environ.get("RAW_URI")
+        scope, names = record.scope, self._names
+        target = scope.get(names.target)
         if target is None:
             return "-"
-        return f"{environ['REQUEST_METHOD']} {_escaped(target, self._target)} {environ['SERVER_PROTOCOL']}"
+        return f"{scope[names.method]} {_escaped(target, self._target)} {scope[names.protocol]}"
 
     def _user(self, record: Record) -> str:
         """RFC 7617: what stands before the first colon of the credentials."""
-        scheme, _, credentials = record.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        scheme, _, credentials = record.scope.get(self._authorization, "").partition(" ")
         if scheme.lower() != "basic":
             return "-"
         try:

@@ -13,7 +13,7 @@ from types import FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
 from srvd.errors import LoadFailed
-from srvd.http.h1.head import Environ
+from srvd.http.h1.sink import Scope
 from srvd.linux.identity import closed_folder
 from srvd.quoting import quoted
 from srvd.worker import urlconf
@@ -21,7 +21,7 @@ from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Application", "import_module", "load", "refuse_patched"]
 
-Application = Callable[[Environ, Any], Iterable[bytes]]
+Application = Callable[[Scope, Any], Iterable[bytes]]
 """The calling convention of PEP 3333: environ, start_response; the blocks of the body."""
 
 _IS_COROUTINE = 0x80

@@ -59,7 +59,6 @@ class Commands:
         self._service = service
         self._gate = gate
         self._link = link
-        self._worker = str(name)
         self._name = name
         self._patience = patience
         self._dismissed = False  # by the order to leave with all others: no daemon will come
@@ -127,10 +126,10 @@ class Commands:
                         self._service.wear.begin(now)
             case links.Probe(path, _):  # the daemon keeps its time
                 self._modules = self._modules or warming.modules()
-                self._link.say(probe(self._service, self._worker, path), wait=True)
+                self._link.say(probe(self._service, path), wait=True)
             case links.Warm(paths):
                 self._modules = self._modules or warming.modules()
-                warming.ask(self._service, self._worker, paths)
+                warming.ask(self._service, paths)
                 self._link.say(links.Warmed(warming.imported_since(self._modules)), wait=True)
             case links.Reopen():
                 access = self._service.access

@@ -12,8 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from srvd.http.h1.date import Stamp
-from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.limits import Limits
+from srvd.http.h1.sink import Ends, Sink
 from srvd.worker.connections import Connections
 from srvd.worker.net.budget import Budget
 from srvd.worker.net.sender import Sender
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from srvd.worker.connections import Peer
     from srvd.worker.deadman import Lifeline
     from srvd.worker.loop import Loop
+    from srvd.worker.net.responder import Body, Push, Responder
     from srvd.worker.net.transport import Transport
     from srvd.worker.observe.access_log import AccessLog
     from srvd.worker.observe.recorder import Recorder
@@ -37,20 +39,23 @@ __all__ = ["WorkerContext"]
 class WorkerContext:
     """Owned by `base.serve`; the connections, the gate and the orders hold it."""
 
-    connection: Callable[[WorkerContext, Transport, Environ, float, HeadReader], Peer]
-    """Makes a connection of a socket that was accepted: the service, the socket, what its requests have in common, the
-    time, the reader of their heads.
+    connection: Callable[[WorkerContext, Transport, Ends, float, HeadReader], Peer]
+    """Makes a connection of a socket that was accepted: the context, the socket, its ends, the time, the reader of
+    heads.
     """
+    responder: Callable[[WorkerContext, Request, Body, Push], Responder]
+    """Makes what answers a request: the context, the request, its body, what sends beside the response."""
 
-    def __init__(self, app: Application, settings: PoolSettings, loop: Loop, meter: Recorder, log: Log) -> None:
+    def __init__(
+        self, app: Application, settings: PoolSettings, loop: Loop, meter: Recorder, log: Log, sink: Sink
+    ) -> None:
         self.app = app
-        self.multithread = settings.threads > 1
         self.streams = settings.stream_bodies
         self.health_status = settings.health_status
         self.loop = loop
         self.meter = meter
         self.log = log
-        self.heads = HeadReader(_limits(settings))
+        self.heads = HeadReader(_limits(settings), sink)
         self.crowd = Connections(meter)
         self.times = Times(settings)
         self.budget = Budget(settings.body_memory)

@@ -15,7 +15,7 @@ from srvd.worker.app_loader import Application, import_module, refuse_patched
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:
-    from srvd.http.h1.head import Environ
+    from srvd.http.h1.sink import Scope
     from srvd.log import Log
 
 __all__ = ["ABOUT", "PROBE", "Hooks", "call", "load", "with_before_request"]
@@ -123,7 +123,7 @@ def with_before_request(app: Application, hook: Hook | None, log: Log) -> Applic
     if hook is None:
         return app
 
-    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def application(environ: Scope, start_response: Any) -> Iterable[bytes]:
         if PROBE not in environ:
             call(hook, "before_request", log, environ)
         return app(environ, start_response)

@@ -36,6 +36,7 @@ from srvd.worker.reconnect import Home
 from srvd.worker.recycling import Recycling
 from srvd.worker.releases import Watch
 from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi.environ import LOG_NAMES, EnvironSink
 from srvd.worker.wsgi.exchange import Exchange
 from srvd.worker.wsgi.scheduler import Threads
 from srvd.worker.wsgi.threaded import CalledConnection, SharedLoop, SharedService
@@ -121,26 +122,28 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     access = None
     if settings.access_log:
         access = AccessLog(
-            settings.access_log, settings.access_log_format, loop, log, boot.lines or AccessBuffer(),
+            settings.access_log, settings.access_log_format, loop, log, boot.lines or AccessBuffer(), LOG_NAMES,
             lambda problem: link.say(links.Reopened(problem)),
         )  # fmt: skip
     witness = Completion.needed(access, hooked.after_request, wear, log)
     meter = Recorder(boot.board.lane(boot.slot), link.ring, witness)
     app = hooks.with_before_request(app, hooked.before_request, log)
+    sink = EnvironSink(name, multithread=settings.threads > 1)
     if isinstance(loop, SharedLoop):
         seats = [Recorder(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
-        shared = SharedService(app, settings, loop, meter, log, seats)
+        shared = SharedService(app, settings, loop, meter, log, sink, seats)
         service: WorkerContext = shared
         connection: type[Connection] = CalledConnection
         run = Threads(shared, name).run
     else:
-        service = WorkerContext(app, settings, loop, meter, log)
+        service = WorkerContext(app, settings, loop, meter, log, sink)
         service.connection = connection = Connection
         run = loop.run
+    service.responder = Exchange
     service.access, service.wear = access, wear
     if boot.lifeline >= 0:
         service.lifeline = Lifeline(loop, boot.lifeline)
-    gate = Acceptor(service, boot.listeners, name, settings.max_connections, boot.fronts, boot.nudge)
+    gate = Acceptor(service, boot.listeners, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
     orders = Commands(service, gate, link, boot.id, patience, boot.home)
     kinds = (Exchange, connection, type(loop), Recorder, Link, AccessLog)
@@ -148,7 +151,7 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
     service.context = copy_context()
     if boot.warms:
-        warming.ask(service, name, [*settings.warm, *([settings.health] if settings.health else [])])
+        warming.ask(service, [*settings.warm, *([settings.health] if settings.health else [])])
     fds.kill_at_end(boot.link, on=False)
     link.say(links.Ready(), wait=True)
     try:

@@ -21,10 +21,10 @@ _FINE = ("100-399",)
 __all__ = ["ask", "imported_since", "modules"]
 
 
-def ask(service: WorkerContext, worker: str, paths: Iterable[str]) -> None:
+def ask(service: WorkerContext, paths: Iterable[str]) -> None:
     """GET on each path, in this order."""
     for path in paths:
-        answer = probe(service, worker, path, _FINE)
+        answer = probe(service, path, _FINE)
         if not answer.healthy:
             service.log.warning(f"warming: {answer.text}")
 

@@ -1,4 +1,4 @@
-"""Turns the bytes of one request head into a `Request`, whose environ is built while llhttp reads the fields.
+"""Turns the bytes of one request head into a `Request`, whose scope is made by the sink of a calling convention.
 
 Knows neither the connection nor the body. One `HeadReader` a thread: it owns a parser, and some memory of request
 lines and hosts that were seen. Pure.
@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from srvd.http.h1 import guard
 from srvd.http.h1.limits import Limits
-from srvd.http.h1.names import KEYS, environ_key
+from srvd.http.h1.names import FieldNames
 from srvd.http.h1.refusal import Refusal
+from srvd.http.h1.sink import Client, Fields, Scope, Sink
 
-__all__ = ["Environ", "HeadReader", "Request"]
+__all__ = ["HeadReader", "Request"]
 
-Environ = dict[str, Any]
-
-_ONCE = frozenset({"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"})
 _MOST_LINES = 512
 _LONGEST_LINE = 256
 _MOST_SECTIONS = 256
@@ -40,10 +38,10 @@ _TRAILING_SPACE = re.compile(rb"(?<=[^\r\n\t ])[\t ]+(?=\r\n)")
 class Request:
     """A head that was accepted. `length` is the body's in bytes, or `guard.CHUNKED`."""
 
-    __slots__ = ("environ", "expects", "keep_alive", "label", "length", "line", "method", "minor", "whole")
+    __slots__ = ("expects", "keep_alive", "label", "length", "line", "method", "minor", "scope", "whole")
 
-    def __init__(self, environ: Environ, line: _Line, section: _Section) -> None:
-        self.environ = environ
+    def __init__(self, scope: Scope, line: _Line, section: _Section) -> None:
+        self.scope = scope
         self.method = line.method
         self.label = line.label
         """Method and path, for messages: without the query, in which a token may be."""
@@ -63,16 +61,10 @@ class Request:
 class _Line:
     """What one request line comes to."""
 
-    __slots__ = ("authority", "base", "label", "line", "method", "minor", "scheme", "sections")
+    __slots__ = ("authority", "label", "line", "method", "minor", "scheme", "scope", "sections")
 
-    def __init__(self, parts: guard.Line, sections: dict[bytes, _Section]) -> None:
-        self.base: Environ = {
-            "REQUEST_METHOD": parts.method,
-            "PATH_INFO": parts.path,
-            "QUERY_STRING": parts.query,
-            "RAW_URI": parts.target,
-            "SERVER_PROTOCOL": f"HTTP/1.{parts.minor}",
-        }
+    def __init__(self, parts: guard.Line, scope: Scope, sections: dict[bytes, _Section]) -> None:
+        self.scope = scope
         self.method = parts.method
         self.label = f"{parts.method} {parts.target.partition('?')[0]}"
         self.line = self.label.encode("ascii")  # for the scoreboard
@@ -84,43 +76,48 @@ class _Line:
 class _Section(NamedTuple):
     """What one header section comes to, after a line of one version."""
 
-    fields: Environ  # the keys of the environ that it gives
+    scope: Scope
     length: int
     keep_alive: bool
     expects: bool
+    client: Client | None  # None: no proxy speaks for a client
+
+
+Introduce = Callable[[Fields], tuple[Fields, Client | None]]
+"""Separates what a proxy says of its client from the other fields. Raises `Refusal`."""
 
 
 class HeadReader:
     """Reads heads, one after another, of any connection: each comes whole, so one parser serves them all.
 
-    `introduce` is given each environ before the request is complete, to put the client in the place of a proxy.
+    `sink` makes the scopes; `introduce` is given the fields of each section before the sink.
 
     A client says the same with each request on its connection, but for the request line. What a header section comes
     to follows from its bytes and the version alone, so it is kept, and so is what a line comes to: llhttp and the guard
     look at what was not seen before.
     """
 
-    def __init__(self, limits: Limits, introduce: Callable[[Environ], None] | None = None) -> None:
+    def __init__(self, limits: Limits, sink: Sink, introduce: Introduce | None = None) -> None:
         self.limits = limits
+        self.sink = sink
         self._introduce = introduce
         self._surely_fits = min(limits.head, limits.field)
+        self._names = FieldNames(underscores=limits.underscores)
         self._parser = HttpRequestParser(self)
-        self._fields: Environ = {}
+        self._fields: list[tuple[bytes, bytes]] = []
         self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
-        self._refusal: Refusal | None = None
-        self._unlisted = 0  # fields that did not become an entry of the environ: dropped, or joined to one
         self._lines: dict[bytes, _Line] = {}
         self._sections: tuple[dict[bytes, _Section], ...] = ({}, {})  # by the version's minor
-        self._hosts: set[str] = set()
+        self._hosts: set[bytes] = set()
 
     def check_line(self, line: bytes) -> None:
         """Refuses a request line that will be refused anyway, before the fields have come."""
         guard.request_line(line, self.limits)
 
-    def read(self, head: bytes, template: Environ) -> Request:
+    def read(self, head: bytes, template: Scope) -> Request:
         """The request of `head`, which ends with its empty line. Raises `Refusal`.
 
-        `template` is what every request of the connection has in its environ; it is copied.
+        `template` is what every request of the connection has in its scope (`Sink.connection`); it is copied.
         """
         end = head.index(b"\r\n")
         text = head[:end]
@@ -136,20 +133,19 @@ class HeadReader:
                 if len(known) >= _MOST_SECTIONS:
                     known.clear()
                 known[text] = section
-        environ = {**template, **line.base, **section.fields}
+        scope = {**template, **line.scope, **section.scope}
         if line.authority:
-            environ["HTTP_HOST"] = line.authority  # RFC 9112 section 3.2.2
-        if self._introduce is not None:
-            self._introduce(environ)
+            self.sink.put_host(scope, line.authority)  # RFC 9112 section 3.2.2
+        if section.client is not None:
+            self.sink.put_client(scope, section.client)
         # Only now: the client may speak https to a proxy that is trusted to say so.
-        if line.scheme and line.scheme != environ["wsgi.url_scheme"]:
+        if line.scheme and line.scheme != self.sink.scheme(scope):
             raise Refusal(421, "the target's scheme is not the connection's")
-        return Request(environ, line, section)
+        return Request(scope, line, section)
 
     def _parse(self, text: bytes, minor: int) -> _Section:
         """The section of a head that was not seen before: all that is behind the request line."""
-        fields = self._fields = {}
-        self._unlisted = 0
+        fields = self._fields = []
         self._reusable = None
         if b" \r\n" in text or b"\t\r\n" in text:
             text = _TRAILING_SPACE.sub(b"", text)
@@ -160,92 +156,67 @@ class HeadReader:
             # request; llhttp would take it for another protocol.
             self._reusable = False
         except HttpParserError as exc:
-            raise self._broken(exc) from None
-        if self._reusable is None:
-            raise self._broken(None)
-        if len(fields) + self._unlisted > self.limits.fields:
-            self._refusal = Refusal(431, f"more than {self.limits.fields} fields")
-            raise self._broken(None)
-        if not self._reusable or "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
+            self._parser = HttpRequestParser(self)
+            raise Refusal(400, str(exc)) from None
+        try:
+            allowed, control = self._names.sort(fields)
+        except Refusal:
+            self._parser = HttpRequestParser(self)
+            raise
+        if not self._reusable or b"content-length" in control or b"transfer-encoding" in control:
             # This parser waits for a body (which does not go through it), or for nothing more.
             self._parser = HttpRequestParser(self)
-        return self._judge(fields, minor)
+        if self._reusable is None:
+            raise Refusal(400, "malformed fields")
+        if len(fields) > self.limits.fields:
+            raise Refusal(431, f"more than {self.limits.fields} fields")
+        return self._judge(allowed, control, minor)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by llhttp for each field."""
-        key = KEYS.get(name)
-        if key is None:
-            key = environ_key(name)
-            if key is None:
-                if b"_" in name and not self.limits.underscores:
-                    self._refusal = Refusal(400, "a field name with an underscore")
-                    raise self._refusal
-                self._unlisted += 1
-                return
-        fields = self._fields
-        if key in fields:
-            self._repeated(key, value)
-        else:
-            fields[key] = value.decode("latin-1")
+    def on_header(self, *field: bytes) -> None:
+        """Called by llhttp for each field, with name and value."""
+        self._fields.append(field)  # type: ignore[arg-type]  # a pair; unpacking it would cost more than the rest
 
     def on_headers_complete(self) -> None:
         """Called by llhttp after the empty line."""
         # Asked here because llhttp forgets it right after.
         self._reusable = self._parser.should_keep_alive()
 
-    def _repeated(self, key: str, value: bytes) -> None:
-        if key in _ONCE:
-            self._refusal = Refusal(400, f"{key} more than once")
-            raise self._refusal
-        self._unlisted += 1
-        # RFC 9110 section 5.3; cookies are the exception of RFC 9113 section 8.2.3.
-        comma = "; " if key == "HTTP_COOKIE" else ","
-        self._fields[key] = f"{self._fields[key]}{comma}{value.decode('latin-1')}"
-
-    def _broken(self, exc: Exception | None) -> Refusal:
-        self._parser = HttpRequestParser(self)
-        refusal, self._refusal = self._refusal, None
-        if refusal is not None:
-            return refusal
-        return Refusal(400, "malformed fields" if exc is None else str(exc))
-
     def _see(self, text: bytes) -> _Line:
         parts = guard.request_line(text, self.limits)
-        line = _Line(parts, self._sections[parts.minor])
+        line = _Line(parts, self.sink.line(parts), self._sections[parts.minor])
         if len(text) <= _LONGEST_LINE:
             if len(self._lines) >= _MOST_LINES:
                 self._lines.clear()
             self._lines[text] = line
         return line
 
-    def _judge(self, fields: Environ, minor: int) -> _Section:
+    def _judge(self, fields: Fields, control: dict[bytes, bytes], minor: int) -> _Section:
         """The rules on the values of fields, in the order in which they are worth an answer."""
-        host = fields.get("HTTP_HOST")
-        if host == "":
-            # RFC 9110 section 7.2: what a client says that knows no name, as health checks do. An application then
-            # finds what it finds without the field, SERVER_NAME; an empty name is none that a framework allows.
-            del fields["HTTP_HOST"]
-        elif host not in self._hosts:
+        host = control.get(b"host")
+        if host not in self._hosts and host != b"":
             self._check_host(host, minor)
         length = 0
         expects = False
         keep_alive = minor == 1
-        if (value := fields.get("CONTENT_LENGTH")) is not None:
-            length = guard.content_length(value, self.limits)
-        if (value := fields.get("HTTP_TRANSFER_ENCODING")) is not None:
-            length = guard.transfer_coding(value, minor, lengthy="CONTENT_LENGTH" in fields)
-        if (value := fields.get("HTTP_CONNECTION")) is not None:
-            keep_alive = guard.persistent(value, minor)
-        if (value := fields.get("HTTP_EXPECT")) is not None:
-            expects = guard.expects_continue(value, minor) and length != 0
-        return _Section(fields, length, keep_alive, expects)
+        if (value := control.get(b"content-length")) is not None:
+            length = guard.content_length(value.decode("latin-1"), self.limits)
+        if (value := control.get(b"transfer-encoding")) is not None:
+            length = guard.transfer_coding(value.decode("latin-1"), minor, lengthy=b"content-length" in control)
+        if (value := control.get(b"connection")) is not None:
+            keep_alive = guard.persistent(value.decode("latin-1"), minor)
+        if (value := control.get(b"expect")) is not None:
+            expects = guard.expects_continue(value.decode("latin-1"), minor) and length != 0
+        client = None
+        if self._introduce is not None:
+            fields, client = self._introduce(fields)
+        return _Section(self.sink.fields(fields), length, keep_alive, expects, client)
 
-    def _check_host(self, host: str | None, minor: int) -> None:
+    def _check_host(self, host: bytes | None, minor: int) -> None:
         if host is None:
             if minor == 1:
                 raise Refusal(400, "no Host")
             return
-        guard.check_host(host)
+        guard.check_host(host.decode("latin-1"))
         if len(self._hosts) >= _MOST_HOSTS:
             self._hosts.clear()
         self._hosts.add(host)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from srvd.http.h1 import guard
 from srvd.http.h1.body import Body, ChunkedBody, CountedBody
-from srvd.http.h1.head import Environ, HeadReader, Request
+from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.refusal import Refusal
+from srvd.http.h1.sink import Scope
 
 __all__ = ["Inbound"]
 
@@ -23,7 +24,7 @@ class Inbound:
         "_heads", "_limits", "_line_checked", "_refused_head", "_searched", "_template", "body", "request", "rest",
     )  # fmt: skip
 
-    def __init__(self, heads: HeadReader, template: Environ) -> None:
+    def __init__(self, heads: HeadReader, template: Scope) -> None:
         self._heads = heads
         self._template = template
         self._limits = heads.limits
@@ -48,9 +49,9 @@ class Inbound:
         return self.rest.startswith(b"HEAD ") if self._refused_head is None else self._refused_head
 
     @property
-    def environ(self) -> Environ:
+    def scope(self) -> Scope:
         """Of the request whose body is being read; before that, what all of the connection have."""
-        return self._template if self.request is None else self.request.environ
+        return self._template if self.request is None else self.request.scope
 
     def receive(self, data: bytes) -> Request | None:
         """Takes what came; the next request, once its head is whole. Raises `Refusal`: nothing more is read then.

@@ -9,7 +9,20 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Fields", "Framing", "Opening", "ResponseInvalid", "Status", "check_fields", "check_status", "open_response"]
+__all__ = [
+    "CONTINUE",
+    "Fields",
+    "Framing",
+    "Opening",
+    "ResponseInvalid",
+    "Status",
+    "check_fields",
+    "check_status",
+    "open_response",
+]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Asks a client for the body that it keeps back (RFC 9110 section 10.1.1)."""
 
 # RFC 9112 section 4: three digits, a space, a reason phrase that may be empty.
 _STATUS = re.compile(r"([2-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")

@@ -1,6 +1,6 @@
 """What trusted proxies say about a client – address, scheme, host, prefix – put in the place of the proxy's own.
 
-Believes nobody by itself: whether the connection's peer is trusted is decided by its owner, once. Pure.
+Believes no peer by itself: whether the connection's peer is trusted is decided by its owner, once. Pure.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from functools import partial
 from typing import NamedTuple
 
 from srvd.http.h1 import guard
-from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.h1.head import HeadReader
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.refusal import Refusal
+from srvd.http.h1.sink import Client, Fields, Sink, joined
 from srvd.http.proxies.networks import Networks, plain_number
 
 __all__ = ["FIELDS", "FORWARDED", "X_FORWARDED", "ForwardedReader", "believe", "disbelieve"]
@@ -23,26 +24,25 @@ X_FORWARDED = "x-forwarded"
 FORWARDED = "forwarded"
 """The families of fields: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded of RFC 7239."""
 
-_FOR, _PROTO, _HOST, _PREFIX = (f"HTTP_X_FORWARDED_{name}" for name in ("FOR", "PROTO", "HOST", "PREFIX"))
-_ELEMENTS = "HTTP_FORWARDED"
+_FOR, _PROTO, _HOST, _PREFIX = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix"
+_ELEMENTS = b"forwarded"
 _OF_FAMILY = {X_FORWARDED: frozenset({_FOR, _PROTO, _HOST, _PREFIX}), FORWARDED: frozenset({_ELEMENTS})}
 
 # Fields that say whether the client's connection was encrypted, in other words than X-Forwarded-Proto. They are not
-# believed, but whoever contradicts them is not either.
+# believed, but a proxy that contradicts them is not either.
 _OTHER_SCHEMES = (
-    _PROTO, "HTTP_X_FORWARDED_PROTOCOL", "HTTP_X_FORWARDED_SCHEME", "HTTP_X_FORWARDED_SSL", "HTTP_X_URL_SCHEME",
-    "HTTP_X_SCHEME", "HTTP_FRONT_END_HTTPS",
+    _PROTO, b"x-forwarded-protocol", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-url-scheme", b"x-scheme",
+    b"front-end-https",
 )  # fmt: skip
 
 FIELDS = frozenset({
     _FOR, _PROTO, _HOST, _PREFIX, _ELEMENTS, *_OTHER_SCHEMES,
-    "HTTP_X_FORWARDED", "HTTP_X_FORWARDED_BY", "HTTP_X_FORWARDED_PATH", "HTTP_X_FORWARDED_PORT",
-    "HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_URI", "HTTP_FORWARDED_FOR", "HTTP_X_ORIGINAL_FORWARDED_FOR",
-    "HTTP_X_ORIGINAL_HOST", "HTTP_X_HOST", "HTTP_X_SCRIPT_NAME", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP",
-    "HTTP_X_CLUSTER_CLIENT_IP", "HTTP_CLIENT_IP", "HTTP_TRUE_CLIENT_IP", "HTTP_CF_CONNECTING_IP",
-    "HTTP_FASTLY_CLIENT_IP", "HTTP_X_REMOTE_ADDR", "HTTP_X_REMOTE_IP",
+    b"x-forwarded", b"x-forwarded-by", b"x-forwarded-path", b"x-forwarded-port", b"x-forwarded-server",
+    b"x-forwarded-uri", b"forwarded-for", b"x-original-forwarded-for", b"x-original-host", b"x-host", b"x-script-name",
+    b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"client-ip", b"true-client-ip", b"cf-connecting-ip",
+    b"fastly-client-ip", b"x-remote-addr", b"x-remote-ip",
 })  # fmt: skip
-"""Every field that is known to speak of the client in the words of a proxy, by its key in the environ."""
+"""Every field that is known to speak of the client in the words of a proxy."""
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https", "on": "https", "off": "http"}
 _OWS = " \t"
@@ -71,70 +71,67 @@ class _Hop(NamedTuple):
     host: str
 
 
+_Values = dict[bytes, str]
+
+
 class ForwardedReader(HeadReader):
     """Reads heads as its parent does, and then lets the proxy speak: for the connections of one listener whose peers
     are all trusted, or all not.
     """
 
-    def __init__(self, limits: Limits, family: str, networks: Networks, *, trusted: bool) -> None:
+    def __init__(self, limits: Limits, sink: Sink, family: str, networks: Networks, *, trusted: bool) -> None:
         introduce = partial(believe, family=family, networks=networks) if trusted else disbelieve
-        super().__init__(limits, introduce)
+        super().__init__(limits, sink, introduce)
 
 
-def disbelieve(environ: Environ) -> None:
-    """Takes out what anybody could have written."""
-    for key in FIELDS & environ.keys():
-        del environ[key]
+def disbelieve(fields: Fields) -> tuple[Fields, None]:
+    """Takes out what any client could have written."""
+    return [field for field in fields if field[0].lower() not in FIELDS], None
 
 
-def believe(environ: Environ, family: str, networks: Networks) -> None:
-    """Puts the client in the place of the proxy: REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTP_HOST, SCRIPT_NAME.
+def believe(fields: Fields, family: str, networks: Networks) -> tuple[Fields, Client | None]:
+    """The other fields, and the client as the proxy describes it.
 
     The peer is trusted. Of the fields, those of `family` stay, cut to what trusted proxies wrote: they are read from
     the right, and what is left of the client's address is not looked at. Raises `Refusal` with 400 for what a trusted
     proxy wrote and cannot mean, or what contradicts itself.
     """
-    told = FIELDS & environ.keys()
+    told = [field for field in fields if field[0].lower() in FIELDS]
     if not told:
-        return
-    kept = {key: environ[key] for key in _OF_FAMILY[family] & told}
-    others = [_scheme(environ[key]) for key in _OTHER_SCHEMES if key in told and key not in kept]
-    for key in told:
-        del environ[key]
-    scheme = (_believe_x_forwarded if family == X_FORWARDED else _believe_forwarded)(environ, kept, networks)
-    if scheme:
-        if any(other not in (scheme, "") for other in others):
-            raise Refusal(400, "forwarding fields contradict each other about the scheme")
-        environ["wsgi.url_scheme"] = scheme
+        return fields, None
+    values = {name: value.decode("latin-1") for name, value in joined(told).items()}
+    kept = {name: value for name, value in values.items() if name in _OF_FAMILY[family]}
+    others = [_scheme(values[name]) for name in _OTHER_SCHEMES if name in values and name not in kept]
+    stay: _Values = {}
+    client = (_believe_x_forwarded if family == X_FORWARDED else _believe_forwarded)(stay, kept, networks)
+    if client.scheme and any(other not in (client.scheme, "") for other in others):
+        raise Refusal(400, "forwarding fields contradict each other about the scheme")
+    plain, _ = disbelieve(fields)
+    return [*plain, *((name, value.encode("latin-1")) for name, value in stay.items())], client
 
 
-def _believe_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
-    """Forwarded of RFC 7239; the scheme it tells, or ""."""
+def _believe_forwarded(stay: _Values, kept: _Values, networks: Networks) -> Client:
+    """Forwarded of RFC 7239."""
     hops = _walk(_from_the_right(kept.get(_ELEMENTS, "")), _element, networks)
     if not hops:
-        return ""
+        return Client(None, "", "", "", "")
     client = hops[-1]
-    environ[_ELEMENTS] = _spell(hops)
-    _put_address(environ, client)
-    if client.host:
-        environ["HTTP_HOST"] = client.host
-    return client.scheme
+    stay[_ELEMENTS] = _spell(hops)
+    return Client(client.address, client.port, client.scheme, client.host, "")
 
 
-def _believe_x_forwarded(environ: Environ, kept: Environ, networks: Networks) -> str:
-    """X-Forwarded-For, -Proto, -Host, -Prefix; the scheme they tell, or ""."""
+def _believe_x_forwarded(stay: _Values, kept: _Values, networks: Networks) -> Client:
+    """X-Forwarded-For, -Proto, -Host, -Prefix."""
     addresses = _values(kept, _FOR)
     hops = _walk(reversed(addresses), _hop, networks)
+    address, port = None, ""
     if hops:
-        environ[_FOR] = _spell(hops)
-        _put_address(environ, hops[-1])
+        stay[_FOR] = _spell(hops)
+        address, port = hops[-1].address, hops[-1].port
     places = len(addresses), len(hops)
-    scheme = _told(environ, kept, _PROTO, places, _known_scheme)
-    host = _told(environ, kept, _HOST, places, _host)
-    if host:
-        environ["HTTP_HOST"] = host
-    environ["SCRIPT_NAME"] += _told(environ, kept, _PREFIX, places, _prefix)
-    return scheme
+    scheme = _told(stay, kept, _PROTO, places, _known_scheme)
+    host = _told(stay, kept, _HOST, places, _host)
+    return Client(address, port, scheme, host, _told(stay, kept, _PREFIX, places, _prefix))
 
 
 def _walk(texts: Iterable[str], read: Callable[[str], _Hop], networks: Networks) -> list[_Hop]:
@@ -157,21 +154,14 @@ def _spell(hops: list[_Hop]) -> str:
     return ", ".join(hop.text for hop in reversed(hops))
 
 
-def _put_address(environ: Environ, hop: _Hop) -> None:
-    environ["REMOTE_ADDR"] = hop.address
-    environ.pop("REMOTE_PORT", None)
-    if hop.port:
-        environ["REMOTE_PORT"] = hop.port
-
-
-def _told(environ: Environ, kept: Environ, key: str, places: tuple[int, int], read: Callable[[str], str]) -> str:
+def _told(stay: _Values, kept: _Values, name: bytes, places: tuple[int, int], read: Callable[[str], str]) -> str:
     """The value of a field that proxies either set or add to; "" if there is none.
 
     One value, or several that are equal, are the client's. Several are if they stand beside the addresses of
     X-Forwarded-For, one for one. All else could be the client's own invention. `places`: how many addresses there are,
     and the client's among them, counted from the right.
     """
-    values = _values(kept, key)
+    values = _values(kept, name)
     if not values:
         return ""
     addresses, client = places
@@ -180,14 +170,14 @@ def _told(environ: Environ, kept: Environ, key: str, places: tuple[int, int], re
     elif len({read(text) for text in values}) == 1:
         value = read(values[0])
     else:
-        raise Refusal(400, f"{key}: which value is the client's cannot be told")
-    environ[key] = value
+        raise Refusal(400, f"{name.decode()}: which value is the client's cannot be told")
+    stay[name] = value
     return value
 
 
-def _values(kept: Environ, key: str) -> list[str]:
+def _values(kept: _Values, name: bytes) -> list[str]:
     # RFC 9110 section 5.6.1: empty elements are ignored.
-    return [word for value in kept.get(key, "").split(",") if (word := value.strip(_OWS))]
+    return [word for value in kept.get(name, "").split(",") if (word := value.strip(_OWS))]
 
 
 def _hop(text: str) -> _Hop:

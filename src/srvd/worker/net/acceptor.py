@@ -15,10 +15,9 @@ from itertools import zip_longest
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
 from typing import TYPE_CHECKING, Any
 
-from srvd.http.h1.head import Environ
+from srvd.http.h1.sink import Ends
 from srvd.worker.context import WorkerContext
 from srvd.worker.loop import NEVER
-from srvd.worker.wsgi.environ import base_environ
 
 if TYPE_CHECKING:
     from srvd.worker.connections import Peer
@@ -48,16 +47,14 @@ class Acceptor:
         self,
         service: WorkerContext,
         listeners: list[socket.socket],
-        worker: str,
         most: int,
         fronts: Sequence[Front | None] = (),
         nudge: int = -1,
     ) -> None:
         """`fronts` has one for each listener, or none for any; `nudge` is an eventfd that all workers have, or -1."""
         self._service = service
-        self.multithread = service.multithread
         self._doors = [
-            _Door(self, listener, worker, front.reception(service) if front else None)
+            _Door(self, listener, front.reception(service) if front else None)
             for listener, front in zip_longest(listeners, fronts)
         ]
         self._waiting: list[_Door] = []  # those that are emptied before the end
@@ -216,11 +213,11 @@ class Acceptor:
                 self._refused(exc, now)
             return False
         sock.setblocking(False)
-        template = door.template(sock, peer)
+        ends = door.ends(sock, peer)
         if door.reception is None:
-            self._service.connection(self._service, sock, template, now, self._service.heads)
+            self._service.connection(self._service, sock, ends, now, self._service.heads)
         else:
-            door.reception.welcome(sock, template, now)
+            door.reception.welcome(sock, ends, now)
         return True
 
     def accept(self, door: _Door, now: float) -> None:
@@ -321,12 +318,12 @@ class _Pressure:
 
 
 class _Door:
-    """One listener, and what the environ of every request that comes through it has."""
+    """One listener, and the ends of the connections that come through it."""
 
-    def __init__(self, gate: Acceptor, listener: socket.socket, worker: str, reception: Reception | None) -> None:
+    def __init__(self, gate: Acceptor, listener: socket.socket, reception: Reception | None) -> None:
         listener.setblocking(False)
         self._gate = gate
-        self._base: Environ = base_environ(worker, gate.multithread)
+        self._base = Ends()
         self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
         self._any = False
         self.listener = listener
@@ -335,7 +332,7 @@ class _Door:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
             host, port = listener.getsockname()[:2]
             self._any = host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
-            self._base |= {"SERVER_NAME": host, "SERVER_PORT": str(port)}
+            self._base = Ends(server=host, server_port=str(port))
 
     def on_ready(self, mask: int, now: float) -> None:
         self._gate.later(self)
@@ -343,14 +340,12 @@ class _Door:
     def accept(self, now: float) -> None:
         self._gate.accept(self, now)
 
-    def template(self, sock: socket.socket, peer: Any) -> Environ:
-        """What all requests of the accepted connection have in common."""
+    def ends(self, sock: socket.socket, peer: Any) -> Ends:
+        """The two ends of an accepted connection."""
         if not self._inet:
             return self._base
-        base = self._base | {"REMOTE_ADDR": _plain(peer[0]), "REMOTE_PORT": str(peer[1])}
-        if self._any:
-            base["SERVER_NAME"] = _plain(sock.getsockname()[0])
-        return base
+        server = _plain(sock.getsockname()[0]) if self._any else self._base.server
+        return Ends(_plain(peer[0]), str(peer[1]), server, self._base.server_port)
 
 
 def _plain(address: str) -> str:

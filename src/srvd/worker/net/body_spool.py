@@ -1,6 +1,6 @@
 """Holds a request's body until all of it is here: in memory while it is short and there is room, else in a file.
 
-Reads no socket and checks no length: the bounds are kept by whoever feeds it.
+Reads no socket and checks no length: the bounds are kept by `http/h1/body.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from io import BufferedReader, BytesIO, FileIO
 
-from srvd.http.h1.head import Environ
 from srvd.worker.net.budget import IN_MEMORY, Budget
 from srvd.worker.net.pieces import SHORT, append_short
 
@@ -20,9 +19,9 @@ _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that any
 
 
 class BodySpool:
-    """`add` until the body is complete, then `give` it; `close` in the end."""
+    """`add` until the body is complete, then `open`; `let_go` in the end."""
 
-    __slots__ = ("_budget", "_file", "_pieces", "_taken", "size")
+    __slots__ = ("_budget", "_file", "_pieces", "_taken", "size", "trailers")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -30,6 +29,7 @@ class BodySpool:
         self._pieces: list[bytes | bytearray] = []
         self._file: FileIO | None = None
         self.size = 0
+        self.trailers: list[tuple[bytes, bytes]] = []
 
     def add(self, pieces: Sequence[bytes | bytearray]) -> None:
         """Raises `OSError` when there is no room for it."""
@@ -66,22 +66,22 @@ class BodySpool:
         self._budget.give(self._taken)
         self._taken = 0
 
-    def give(self, environ: Environ, trailers: list[tuple[bytes, bytes]]) -> None:
-        """Puts all of it, to be read from its beginning, where the application finds it."""
+    def open(self) -> BytesIO | BufferedReader:
+        """All of it, to be read from its beginning; once."""
         if self._file is None:
-            environ["wsgi.input"] = BytesIO(b"".join(self._pieces))
+            data = b"".join(self._pieces)
             self._pieces.clear()
-        else:
-            self._file.seek(0)
-            environ["wsgi.input"] = BufferedReader(self._file)
-        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-            # RFC 9112 section 7.1.3: decoded, it has a length and is not chunked any more.
-            environ["CONTENT_LENGTH"] = str(self.size)
-        if trailers:
-            environ["srvd.trailers"] = trailers
+            return BytesIO(data)
+        self._file.seek(0)
+        return BufferedReader(self._file)
 
-    def close(self) -> None:
-        """Let go of the file, if there is one; what was in memory stays readable for whoever kept the environ."""
+    def finish(self) -> bool:
+        """The request is over; always True, for all of the body was read from the connection."""
+        self.let_go()
+        return True
+
+    def let_go(self) -> None:
+        """Closes the file, if there is one; what was in memory stays readable for an application that kept it."""
         self._give_back()
         if self._file is not None:
             self._file.close()

@@ -1,4 +1,4 @@
-"""`wsgi.input` of a body that is still coming: read from the connection when the application asks for it.
+"""A body that is still coming: read from the connection when the application asks for it.
 
 Blocks the thread that reads, for a bounded time. Knows nothing of the loop, and calls no application.
 """
@@ -31,21 +31,20 @@ _UNWANTED = 65_536
 
 
 class BodyStream(RawIOBase):
-    """The body of `request`, whose head `inbound` has just read. `proceed` asks a client that keeps it back to send it.
+    """The body of `request`, whose head `inbound` has just read.
 
     Reading raises `BodyBroken` for what breaks the framing (RFC 9112 section 7), for a connection that ends before the
     body does, and when nothing came for `limit` seconds. After `finish` the connection is not touched any more, by
     whatever thread the application may have left behind: the next bytes on it are another request's.
     """
 
-    def __init__(
-        self, request: Request, inbound: Inbound, transport: Transport, limit: float, proceed: Callable[[], object]
-    ) -> None:
-        self._environ = request.environ
+    def __init__(self, request: Request, inbound: Inbound, transport: Transport, limit: float) -> None:
         self._inbound = inbound
         self._transport = transport
         self._limit = limit
-        self._proceed = proceed if request.expects else None
+        self._kept_back = request.expects  # by the client, until it is asked for
+        self._proceed: Callable[[], object] = _ignore
+        self._on_trailers: Callable[[list[tuple[bytes, bytes]]], object] = _ignore
         self._waited = 0.0  # seconds that were spent on waiting for the client
         self._pieces: deque[memoryview] = deque()
         self._refusal: Refusal | None = None
@@ -53,14 +52,23 @@ class BodyStream(RawIOBase):
         self._finished = False
         self._lock = Lock()  # of what is said about a read: it is done whole, or not at all
 
+    def tell_to(
+        self, proceed: Callable[[], object], on_trailers: Callable[[list[tuple[bytes, bytes]]], object]
+    ) -> None:
+        """`proceed` is called before the first read if the client keeps the body back, to ask for it; `on_trailers`
+        with the fields behind the body, if there are any.
+        """
+        self._proceed = proceed
+        self._on_trailers = on_trailers
+
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
         """As `io.RawIOBase.readinto`: `buffer` is anything that can be written to; 0 is the body's end."""
-        if self._proceed is not None:
-            proceed, self._proceed = self._proceed, None
-            proceed()
+        if self._kept_back:
+            self._kept_back = False
+            self._proceed()
         while True:
             with self._lock:
                 if self._finished:
@@ -70,7 +78,7 @@ class BodyStream(RawIOBase):
             self._wait()
 
     def finish(self) -> bool:
-        """Nobody reads on. True: the body is over, and the connection can take another request.
+        """The request is over. True: the body is, too, and the connection can take another request.
 
         What is left of it and here already is thrown away, within bounds.
         """
@@ -78,7 +86,7 @@ class BodyStream(RawIOBase):
         unwanted = 0
         try:
             # Who keeps its body back has had its answer; whether the body still comes cannot be known.
-            while not self._over and self._refusal is None and self._proceed is None and unwanted < _UNWANTED:
+            while not self._over and self._refusal is None and not self._kept_back and unwanted < _UNWANTED:
                 unwanted += self._take(b"")
                 if not self._over:
                     unwanted += self._take(self._transport.recv(READ)) or _UNWANTED
@@ -93,7 +101,7 @@ class BodyStream(RawIOBase):
         with self._lock:
             self._finished = True
             self._pieces.clear()
-            self._environ = {}  # which has this object: a circle, if it stayed
+            self._proceed = self._on_trailers = _ignore  # they hold this object: a circle, if they stayed
         self.close()
 
     def _fill(self) -> bool:
@@ -138,7 +146,7 @@ class BodyStream(RawIOBase):
             self._over = True
             inbound.end_body()
             if body.trailers:
-                self._environ["srvd.trailers"] = body.trailers
+                self._on_trailers(body.trailers)
         return sum(map(len, pieces))
 
     def _wait(self) -> None:
@@ -158,3 +166,7 @@ class BodyStream(RawIOBase):
     def _broken(self, refusal: Refusal) -> BodyBroken:
         self._refusal = refusal
         return BodyBroken(refusal)
+
+
+def _ignore(*_: object) -> None:
+    """The request is over, or the application has not got it yet."""

@@ -1,28 +1,28 @@
 """One client's connection: its socket, what is read from it, what is still to be sent, and its deadline.
 
-Knows no rule of HTTP (`http/` does) and no convention of an application (`wsgi/exchange.py` does): it moves bytes
-between them.
+Knows no rule of HTTP (`http/` does) and no calling convention (a responder does): it moves bytes between them.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from io import BufferedReader, BytesIO
 from select import EPOLLIN, EPOLLOUT
 from typing import NamedTuple
 
-from srvd.http.h1.head import Environ, HeadReader, Request
+from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.reader import Inbound
 from srvd.http.h1.refusal import Refusal, answer
+from srvd.http.h1.response import CONTINUE
+from srvd.http.h1.sink import Ends
 from srvd.worker.context import WorkerContext
 from srvd.worker.net.body_spool import BodySpool
 from srvd.worker.net.body_stream import LEAST_RATE, BodyStream
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
+from srvd.worker.net.responder import Body, Responder
 from srvd.worker.net.transport import READ, Transport, abort
 from srvd.worker.tracebacks import blame, format_traceback
-from srvd.worker.wsgi.exchange import CONTINUE, Exchange
 
 __all__ = ["Connection"]
 
@@ -40,7 +40,7 @@ _answer = Delivery.answer
 
 
 class _Ending(NamedTuple):
-    """What is still to be known of an exchange when its application is through with it."""
+    """What is still to be known of a responder when its application is through with it."""
 
     keep_alive: bool
     must_reset: bool
@@ -51,21 +51,29 @@ class Connection:
     """Lives from accept to close, in the loop of its service."""
 
     __slots__ = (
-        "_delivery", "_ending", "_exchange", "_fd", "_inbound", "_linger_left", "_service", "_since", "_sock", "_spool",
-        "_stream", "deadline", "phase", "served",
+        "_body",
+        "_delivery",
+        "_ending",
+        "_fd",
+        "_inbound",
+        "_linger_left",
+        "_responder",
+        "_service",
+        "_since",
+        "_sock",
+        "deadline",
+        "phase",
+        "served",
     )  # fmt: skip
 
-    def __init__(
-        self, service: WorkerContext, sock: Transport, template: Environ, now: float, heads: HeadReader
-    ) -> None:
+    def __init__(self, service: WorkerContext, sock: Transport, ends: Ends, now: float, heads: HeadReader) -> None:
         self._service = service
         self._sock = sock
         self._fd = sock.fileno()
-        self._inbound = Inbound(heads, template)
+        self._inbound = Inbound(heads, heads.sink.connection(ends))
         self._delivery = Delivery(service, sock)
-        self._spool: BodySpool | None = None  # the body of the request that is being read or answered
-        self._stream: BodyStream | None = None  # or it is read by the application
-        self._exchange: Exchange | None = None  # while its application has it
+        self._body: Body = None  # of the request that is being read or answered
+        self._responder: Responder | None = None  # while its application has it
         self._ending: _Ending | None = None  # of the response whose rest is in the outbox
         self._since = now  # when the body, or the response, began
         self._linger_left = _LINGER_BYTES
@@ -171,7 +179,7 @@ class Connection:
                 self._fail(exc, now)
 
     def _next_request(self, data: bytes, now: float) -> Request | None:
-        """The next request if all of it is here; `wsgi.input` is in its environ."""
+        """The next request, once the application can be called for it."""
         inbound = self._inbound
         if inbound.body is None:
             request = inbound.receive(data)
@@ -181,16 +189,12 @@ class Connection:
                     self._set_deadline(now + self._service.times.head)
                 return None
             if len(request.whole) == request.length:
-                request.environ["wsgi.input"] = BytesIO(request.whole)
                 return request
             if self._service.streams:
-                # RFC 9112 section 7.1.3: what the application reads is decoded.
-                request.environ.pop("HTTP_TRANSFER_ENCODING", None)
-                self._stream = BodyStream(request, inbound, self._sock, self._service.times.body, self._proceed)
-                request.environ["wsgi.input"] = BufferedReader(self._stream)
+                self._body = BodyStream(request, inbound, self._sock, self._service.times.body)
                 return request
             self._since = now
-            self._spool = BodySpool(self._service.budget)
+            self._body = BodySpool(self._service.budget)
             if request.expects:
                 request.expects = False
                 self._delivery.say(CONTINUE)
@@ -198,11 +202,11 @@ class Connection:
         return self._read_body(data, now)
 
     def _read_body(self, data: bytes, now: float) -> Request | None:
-        inbound, spool = self._inbound, self._spool
+        inbound, spool = self._inbound, self._body
         request, body = inbound.request, inbound.body
         assert request is not None
         assert body is not None
-        assert spool is not None
+        assert isinstance(spool, BodySpool)
         try:
             spool.add(inbound.read_body(data))
         except OSError as exc:
@@ -215,18 +219,13 @@ class Connection:
             self._set_deadline(min(now + limit, slowest))
             return None
         inbound.end_body()
-        spool.give(request.environ, body.trailers)
+        spool.trailers = body.trailers
         return request
-
-    def _proceed(self) -> None:
-        """The application reads a body that the client keeps back."""
-        if self._exchange is not None:
-            self._exchange.proceed()
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection: nothing more of it is read."""
         data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
-        self._service.meter.refused(now, refusal.status, len(data), self._inbound.environ)
+        self._service.meter.refused(now, refusal.status, len(data), self._inbound.scope)
         self._drop_body()
         self._delivery.say(data)
         self._linger(now)
@@ -238,23 +237,23 @@ class Connection:
         self._since = now
         service, delivery = self._service, self._delivery
         service.meter.begin(now, request.line)
-        exchange = self._exchange = Exchange(service, request, delivery.push)
+        responder = self._responder = service.responder(service, request, self._body, delivery.push)
         outbox = delivery.outbox
         # Not the bound method, which costs run() a copy of the arguments: 0.2 µs.
-        now = service.context.copy().run(_answer, delivery, exchange, service.meter, now)
+        now = service.context.copy().run(_answer, delivery, responder, service.meter, now)
         if outbox.items or outbox.broken:
-            self._await_reader(exchange, now)
+            self._await_reader(responder, now)
             return False
-        return self._finish(exchange, now)
+        return self._finish(responder, now)
 
-    def _await_reader(self, exchange: Exchange, now: float) -> None:
+    def _await_reader(self, responder: Responder, now: float) -> None:
         """The application is through with it, the reader is not, or is gone."""
         if self._delivery.outbox.broken:
             self.reset(now)
             return
-        # Not the exchange: it holds the environ, and that the body.
-        self._ending = _Ending(exchange.keep_alive, exchange.must_reset, exchange.request.label)
-        self._exchange = None
+        # Not the responder: it holds the scope, and that the body.
+        self._ending = _Ending(responder.keep_alive, responder.must_reset, responder.request.label)
+        self._responder = None
         self._drop_body()
         self.phase = _ANSWERING
         self._service.loop.want(self._fd, EPOLLOUT)
@@ -284,17 +283,15 @@ class Connection:
     def _mute(self) -> None:
         """Something came while the application has the connection; only with several threads."""
 
-    def _finish(self, exchange: Exchange | _Ending, now: float) -> bool:
+    def _finish(self, responder: Responder | _Ending, now: float) -> bool:
         """The response is out; True: the connection can take the next request."""
-        self._exchange = None
-        if self._spool is not None:
-            self._drop_body()
+        self._responder = None
         self.served += 1
-        if exchange.must_reset:
+        if responder.must_reset:
             self.reset(now)
             return False
-        stream, self._stream = self._stream, None
-        if (stream is not None and not stream.finish()) or not exchange.keep_alive:
+        body, self._body = self._body, None
+        if (body is not None and not body.finish()) or not responder.keep_alive:
             if self._delivery.armed:
                 self._delivery.disarm()
             self._linger(now)
@@ -343,11 +340,8 @@ class Connection:
         self.close(now)
 
     def _drop_body(self) -> None:
-        spool, self._spool = self._spool, None
-        if spool is not None:
-            spool.close()
-        if self._stream is not None:
-            self._stream.let_go()
+        if self._body is not None:
+            self._body.let_go()
 
     def _set_deadline(self, deadline: float) -> None:
         self.deadline = deadline

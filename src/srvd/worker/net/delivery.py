@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from srvd.worker.context import WorkerContext
 from srvd.worker.net.errors import ReaderGone
+from srvd.worker.net.responder import Responder
 from srvd.worker.net.send_queue import SendQueue
 from srvd.worker.net.transport import Transport, abort, calm
-from srvd.worker.wsgi.exchange import Exchange
 
 if TYPE_CHECKING:
     from srvd.worker.net.sender import Sending
@@ -32,28 +32,28 @@ _SIGN_OF_LIFE = 0.25
 class Delivery:
     """One connection's. `answer` and what it calls run on the thread of the call, which has the connection then."""
 
-    __slots__ = ("_exchange", "_meter", "_sending", "_service", "_sock", "armed", "outbox")
+    __slots__ = ("_meter", "_responder", "_sending", "_service", "_sock", "armed", "outbox")
 
     def __init__(self, service: WorkerContext, sock: Transport) -> None:
         self._service = service
         self._sock = sock
-        self._exchange: Exchange | None = None
+        self._responder: Responder | None = None
         self._meter = service.meter  # of the thread of the call
         self._sending: Sending | None = None  # the sender empties the outbox meanwhile
         self.outbox = SendQueue(service.budget, service.most_kept)
         self.armed = False
         """The close of the socket would be a reset."""
 
-    def answer(self, exchange: Exchange, meter: Recorder, since: float) -> float:
+    def answer(self, responder: Responder, meter: Recorder, since: float) -> float:
         """Has the application answer the request, which came at `since`; the time then."""
-        self._exchange = exchange
+        self._responder = responder
         self._meter = meter
         outbox = self.outbox
         try:
-            data = exchange.start()
-            if exchange.ended and exchange.keep_alive and not outbox.items and not outbox.broken:
+            data = responder.start()
+            if responder.ended and responder.keep_alive and not outbox.items and not outbox.broken:
                 # Nearly always: all of the response at once. What follows comes to the same.
-                exchange.sent += len(data)
+                responder.sent += len(data)
                 try:
                     sent = self._sock.send(data)
                 except BlockingIOError:
@@ -64,26 +64,26 @@ class Delivery:
                     if sent != len(data):
                         self._give(memoryview(data)[sent:])
             else:
-                self._take_all(exchange, data)
+                self._take_all(responder, data)
         finally:
-            self._exchange = None
+            self._responder = None
             if self._sending is not None:
                 self._stop_sending()
-            if not exchange.ended:
-                exchange.abandon()
+            if not responder.ended:
+                responder.abandon()
             now = time.monotonic()
-            meter.end(now, exchange, since)
+            meter.end(now, responder, since)
         return now
 
-    def push(self, exchange: Exchange, data: bytes) -> None:
+    def push(self, responder: Responder, data: bytes) -> None:
         """What write() of PEP 3333 gives, or an interim response. Raises `ReaderGone`."""
-        if exchange is not self._exchange:
+        if responder is not self._responder:
             raise ReaderGone
-        if exchange.endless and not self.armed:
+        if responder.endless and not self.armed:
             self._arm()
         if not self._give(data):
             raise ReaderGone
-        exchange.sent += len(data)
+        responder.sent += len(data)
         self._meter.gave(time.monotonic())
         if self.outbox.items and self._sending is None:
             self._sending = self._service.sender.begin(self._sock, self.outbox)
@@ -105,26 +105,26 @@ class Delivery:
         with suppress(OSError):  # it is gone already
             calm(self._sock)
 
-    def _take_all(self, exchange: Exchange, data: bytes) -> None:
+    def _take_all(self, responder: Responder, data: bytes) -> None:
         outbox = self.outbox
         while True:
             if data:
-                exchange.sent += len(data)
-                if exchange.endless and not self.armed:
+                responder.sent += len(data)
+                if responder.endless and not self.armed:
                     self._arm()
                 if not self._give(data):
                     return
-            if exchange.ended:
+            if responder.ended:
                 return
-            if exchange.span is not None:
-                self._give_file(exchange)
+            if responder.span is not None:
+                self._give_file(responder)
             elif outbox.items and self._sending is None:
                 # PEP 3333, "Buffering and Streaming": what was given must not wait for what comes next.
                 self._sending = self._service.sender.begin(self._sock, outbox)
-            data = exchange.more()
+            data = responder.more()
             if data:
                 self._meter.gave(time.monotonic())
-            elif not exchange.ended and self._hung_up():
+            elif not responder.ended and self._hung_up():
                 return
 
     def _give(self, data: bytes | memoryview) -> bool:
@@ -160,21 +160,21 @@ class Delivery:
             return None
         return None if sent == len(data) else outbox.add(memoryview(data)[sent:] if sent else data)
 
-    def _give_file(self, exchange: Exchange) -> None:
+    def _give_file(self, responder: Responder) -> None:
         """As far as the socket takes it; the rest goes when the application is through."""
         if self._sending is not None:  # of an interim response
             self._stop_sending()
-        span, exchange.span = exchange.span, None
+        span, responder.span = responder.span, None
         assert span is not None
         outbox = self.outbox
         outbox.add_file(span)
-        exchange.sent += span.length
+        responder.sent += span.length
         try:
             outbox.flush(self._sock)
         except (OSError, EOFError) as exc:
             outbox.broken = True
             if isinstance(exc, EOFError):
-                self._service.log.error(f"{exchange.request.label}: the file became shorter while it was sent")
+                self._service.log.error(f"{responder.request.label}: the file became shorter while it was sent")
 
     def _await_room(self, rest: memoryview | None) -> None:
         """No more may be kept: the thread waits for the reader, which is not the application's time."""

@@ -11,7 +11,8 @@ from select import EPOLLIN
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import BadFrame
-from srvd.http.h1.head import Environ, HeadReader
+from srvd.http.h1.head import HeadReader
+from srvd.http.h1.sink import Ends
 from srvd.http.proxies.forwarded import ForwardedReader
 from srvd.http.proxies.networks import Networks
 from srvd.http.proxies.proxy_protocol import ProxyReader
@@ -69,45 +70,45 @@ class Reception:
         self._front = front
         self._service = service
         self._complained: dict[str, tuple[float, int]] = {}  # kind → when, and how often it was kept back since
-        limits = service.heads.limits
+        limits, sink = service.heads.limits, service.heads.sink
         self._heads: dict[bool, HeadReader] = {}
         if front.trusted is not None:
             self._heads = {
-                trusted: ForwardedReader(limits, front.forwarded, front.trusted, trusted=trusted)
+                trusted: ForwardedReader(limits, sink, front.forwarded, front.trusted, trusted=trusted)
                 for trusted in (True, False)
             }
         proxied = _proxied if front.proxy_from is not None else None
         secure = front.tls.wrap if front.tls is not None else None
         self._steps = Steps(proxied, secure, self._become, self._failed)
 
-    def welcome(self, sock: socket.socket, template: Environ, now: float) -> None:
-        """A connection was accepted; `template` is what its requests have in common."""
+    def welcome(self, sock: socket.socket, ends: Ends, now: float) -> None:
+        """A connection was accepted; `ends` are the socket's."""
         front = self._front
-        if front.proxy_from is not None and template["REMOTE_ADDR"] not in front.proxy_from:
+        if front.proxy_from is not None and ends.client not in front.proxy_from:
             sock.close()
-            self._complain("PROXY header", f"{template['REMOTE_ADDR'] or 'unix'} may not write one", now)
+            self._complain("PROXY header", f"{ends.client or 'unix'} may not write one", now)
         elif front.proxy_from is not None or front.tls is not None:
-            Handshake(self._service, self._steps, sock, template, now)
+            Handshake(self._service, self._steps, sock, ends, now)
         else:
-            self._begin(sock, template, now)
+            self._begin(sock, ends, now)
 
-    def _become(self, sock: socket.socket, encrypted: Encrypted | None, template: Environ, now: float) -> None:
+    def _become(self, sock: socket.socket, encrypted: Encrypted | None, ends: Ends, now: float) -> None:
         if encrypted is None or self._front.tls is None:
-            self._begin(sock, template, now)
+            self._begin(sock, ends, now)
             return
-        template = template | self._front.tls.environ(encrypted)
+        ends = self._front.tls.introduce(encrypted, ends)
         # The first request may have come with the handshake's end: epoll knows nothing of it.
-        self._begin(encrypted, template, now).on_ready(EPOLLIN, now)
+        self._begin(encrypted, ends, now).on_ready(EPOLLIN, now)
 
-    def _begin(self, transport: Transport, template: Environ, now: float) -> Peer:
+    def _begin(self, transport: Transport, ends: Ends, now: float) -> Peer:
         trusted = self._front.trusted
-        heads = self._service.heads if trusted is None else self._heads[template["REMOTE_ADDR"] in trusted]
-        return self._service.connection(self._service, transport, template, now, heads)
+        heads = self._service.heads if trusted is None else self._heads[ends.client in trusted]
+        return self._service.connection(self._service, transport, ends, now, heads)
 
-    def _failed(self, kind: str, exc: Exception, template: Environ, now: float) -> None:
+    def _failed(self, kind: str, exc: Exception, ends: Ends, now: float) -> None:
         # The first two are of ssl.SSLError.
         reason = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or str(exc)
-        self._complain(kind, f"{template['REMOTE_ADDR'] or 'unix'}: {reason}", now)
+        self._complain(kind, f"{ends.client or 'unix'}: {reason}", now)
 
     def _complain(self, kind: str, text: str, now: float) -> None:
         last, kept_back = self._complained.get(kind, (-_COMPLAINT_GAP, 0))
@@ -119,14 +120,16 @@ class Reception:
         self._service.log.warning(f"a connection was refused for its {kind}{before}: {text}")
 
 
-def _proxied(template: Environ, reader: ProxyReader) -> Environ:
-    """The same with the client's ends in the place of the balancer's; its own if it asks for itself."""
-    ends = reader.endpoints
-    if ends is None:
-        return template
-    told = template | {"REMOTE_ADDR": ends.source}
-    if not ends.source:
-        told.pop("REMOTE_PORT", None)
-        return told
-    ports = {"REMOTE_PORT": str(ends.source_port), "SERVER_PORT": str(ends.destination_port)}
-    return told | ports | {"SERVER_NAME": ends.destination}
+def _proxied(ends: Ends, reader: ProxyReader) -> Ends:
+    """The client's ends in the place of the balancer's; its own if it asks for itself."""
+    told = reader.endpoints
+    if told is None:
+        return ends
+    if not told.source:
+        return ends._replace(client="", client_port="")
+    return ends._replace(
+        client=told.source,
+        client_port=str(told.source_port),
+        server=told.destination,
+        server_port=str(told.destination_port),
+    )

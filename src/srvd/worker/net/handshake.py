@@ -11,8 +11,8 @@ from contextlib import suppress
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
-from srvd.http.h1.head import Environ
 from srvd.http.h1.refusal import answer
+from srvd.http.h1.sink import Ends
 from srvd.http.proxies.proxy_protocol import LONGEST, ProxyInvalid, ProxyReader
 from srvd.worker.context import WorkerContext
 from srvd.worker.net.phase import Phase
@@ -30,10 +30,10 @@ class Steps:
 
     def __init__(
         self,
-        proxied: Callable[[Environ, ProxyReader], Environ] | None,
+        proxied: Callable[[Ends, ProxyReader], Ends] | None,
         secure: Callable[[socket.socket], Encrypted] | None,
-        become: Callable[[socket.socket, Encrypted | None, Environ, float], None],
-        complain: Callable[[str, Exception, Environ, float], None],
+        become: Callable[[socket.socket, Encrypted | None, Ends, float], None],
+        complain: Callable[[str, Exception, Ends, float], None],
     ) -> None:
         self.proxied = proxied
         self.secure = secure
@@ -46,25 +46,23 @@ class Handshake:
 
     __slots__ = (
         "_encrypted",
+        "_ends",
         "_fd",
         "_proxy",
         "_service",
         "_sock",
         "_steps",
-        "_template",
         "deadline",
         "phase",
         "served",
     )
 
-    def __init__(
-        self, service: WorkerContext, steps: Steps, sock: socket.socket, template: Environ, now: float
-    ) -> None:
+    def __init__(self, service: WorkerContext, steps: Steps, sock: socket.socket, ends: Ends, now: float) -> None:
         self._service = service
         self._steps = steps
         self._sock = sock
         self._fd = sock.fileno()
-        self._template = template
+        self._ends = ends
         self._proxy = ProxyReader() if steps.proxied else None
         self._encrypted: Encrypted | None = None
         self.phase = Phase.IDLE
@@ -86,7 +84,7 @@ class Handshake:
         except EOFError:
             self.close(now)
         except (OSError, ProxyInvalid) as exc:  # OSError: of TLS, too
-            self._steps.complain("PROXY header" if self._proxy else "TLS handshake", exc, self._template, now)
+            self._steps.complain("PROXY header" if self._proxy else "TLS handshake", exc, self._ends, now)
             if getattr(exc, "reason", "") == "HTTP_REQUEST":  # of ssl.SSLError: it speaks HTTP, and can be told
                 with suppress(OSError):
                     self._sock.send(answer(400, self._service.stamp()))
@@ -123,7 +121,7 @@ class Handshake:
         if self._proxy is None:
             self.phase = Phase.CLOSED
             self._let_go()
-            self._steps.become(self._sock, self._encrypted, self._template, now)
+            self._steps.become(self._sock, self._encrypted, self._ends, now)
             # Only now: the worker must not find itself empty in between.
             self._service.crowd.leave(self, now)
 
@@ -135,7 +133,7 @@ class Handshake:
         self._sock.recv(reader.take(data))
         if reader.complete:
             assert self._steps.proxied is not None
-            self._template = self._steps.proxied(self._template, reader)
+            self._ends = self._steps.proxied(self._ends, reader)
             self._proxy = None
 
     def _let_go(self) -> None:

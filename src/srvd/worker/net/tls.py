@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from srvd.http.h1.head import Environ
+from srvd.http.h1.sink import Certificate, Ends
 from srvd.tls.context import build
 from srvd.tls.material import Material
 from srvd.worker.net.transport import READ, RESET
@@ -43,12 +43,9 @@ class Secure:
     def wrap(self, sock: socket.socket) -> Encrypted:
         return Encrypted(sock, self._context)
 
-    def environ(self, encrypted: Encrypted) -> Environ:
-        """What the requests of the connection have in common beside those over plain HTTP: the client's certificate
-        in the names that Apache's mod_ssl gave it.
-        """
-        common: Environ = {"wsgi.url_scheme": "https"}
-        return common | encrypted.client() if self._asks else common
+    def introduce(self, encrypted: Encrypted, ends: Ends) -> Ends:
+        """The ends of the connection over TLS, with the client's certificate if one was asked for."""
+        return ends._replace(scheme="https", certificate=encrypted.client() if self._asks else None)
 
 
 class Encrypted:
@@ -89,9 +86,18 @@ class Encrypted:
             self._flush()  # an alert, too
         return True
 
-    def client(self) -> Environ:
-        """What the application is told of the client's certificate."""
-        return _client_environ(self._tls)
+    def client(self) -> Certificate:
+        """The client's certificate, which is verified: with any other there is no connection."""
+        der = self._tls.getpeercert(binary_form=True)
+        if der is None:
+            return Certificate()
+        told: dict[str, Any] = self._tls.getpeercert() or {}
+        return Certificate(
+            _distinguished(told.get("subject", ())),
+            _distinguished(told.get("issuer", ())),
+            str(told.get("serialNumber", "")),
+            ssl.DER_cert_to_PEM_cert(der),
+        )
 
     @property
     def blocked(self) -> bool:
@@ -197,24 +203,10 @@ class Encrypted:
         return True
 
 
-def _client_environ(tls: ssl.SSLObject) -> Environ:
-    certificate: dict[str, Any] = tls.getpeercert() or {}
-    der = tls.getpeercert(binary_form=True)
-    if der is None:
-        return {"SSL_CLIENT_VERIFY": "NONE"}
-    return {
-        "SSL_CLIENT_VERIFY": "SUCCESS",  # with any other result there is no connection
-        "SSL_CLIENT_S_DN": _distinguished(certificate.get("subject", ())),
-        "SSL_CLIENT_I_DN": _distinguished(certificate.get("issuer", ())),
-        "SSL_CLIENT_M_SERIAL": str(certificate.get("serialNumber", "")),
-        "SSL_CLIENT_CERT": ssl.DER_cert_to_PEM_cert(der),
-    }
-
-
 def _distinguished(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """A distinguished name as RFC 4514 spells it, the most specific part first; one character a byte (PEP 3333)."""
+    """A distinguished name as RFC 4514 spells it, the most specific part first."""
     parts = ("+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in part) for part in reversed(name))
-    return ",".join(parts).encode("utf-8", "replace").decode("latin-1")
+    return ",".join(parts)
 
 
 def _escaped(value: str) -> str:

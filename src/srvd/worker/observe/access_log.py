@@ -17,7 +17,7 @@ from select import poll as make_poll
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from srvd.http.access_format import LONGEST, Place, Record, compile_format
+from srvd.http.access_format import LONGEST, Names, Place, Record, compile_format
 from srvd.linux import output
 from srvd.worker.loop import NEVER
 from srvd.worker.observe.access_buffer import AccessBuffer
@@ -51,6 +51,7 @@ class AccessLog:
         loop: Loop,
         log: Log,
         lines: AccessBuffer,
+        names: Names,
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
         """`lines` are empty, and its own from now on. `report` is called, on any thread, with the reason why lines are
@@ -64,7 +65,8 @@ class AccessLog:
         self._lock = Lock()
         self._lines = lines
         self._sink: _Sink | None = None
-        self._spell = compile_format(format, Place(os.getpid(), _zone))
+        self._names = names
+        self._spell = compile_format(format, Place(os.getpid(), _zone, names))
         self._torn = False
         self._missed = 0  # lines since the last that was taken
         self.lost = 0  # lines ever
@@ -119,7 +121,7 @@ class AccessLog:
             os.close(self._sink.fd)
         self._sink = sink
         self._torn = False
-        self._spell = compile_format(self._format, Place(os.getpid(), _zone, sink.longest))
+        self._spell = compile_format(self._format, Place(os.getpid(), _zone, self._names, sink.longest))
         return ""
 
     def _flush(self) -> None:

@@ -13,7 +13,8 @@ from srvd.http.h1.refusal import REASONS
 from srvd.worker.hooks import Hook, call
 
 if TYPE_CHECKING:
-    from srvd.http.h1.head import Environ, Request
+    from srvd.http.h1.head import Request
+    from srvd.http.h1.sink import Scope
     from srvd.log import Log
     from srvd.worker.observe.access_log import AccessLog
     from srvd.worker.recycling import Recycling
@@ -59,16 +60,16 @@ class Completion:
         """The response of the application has ended, or was given up."""
         sent = max(response.sent - response.head_size, 0)
         took = now - began
-        environ = response.request.environ
+        scope = response.request.scope
         if self._access is not None:
-            self._access.add(Record(environ, response.code, response.fields, sent, time.time() - took, took))
+            self._access.add(Record(scope, response.code, response.fields, sent, time.time() - took, took))
         if self._after is not None:
-            call(self._after, "after_request", self._log, environ, response.code, sent, took)
+            call(self._after, "after_request", self._log, scope, response.code, sent, took)
         if self._wear is not None:
             self._wear.served(now)
 
-    def refused(self, environ: Environ, status: int) -> None:
+    def refused(self, scope: Scope, status: int) -> None:
         """A request never reached the application; no hook and no count knows of it."""
         if self._access is not None:
             sent = len(f"{status} {REASONS[status]}\n")
-            self._access.add(Record(environ, status, "", sent, time.time(), 0.0))
+            self._access.add(Record(scope, status, "", sent, time.time(), 0.0))

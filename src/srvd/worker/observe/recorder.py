@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from srvd.linux.scoreboard import Lane
 
 if TYPE_CHECKING:
-    from srvd.http.h1.head import Environ
+    from srvd.http.h1.sink import Scope
     from srvd.worker.observe.completion import Completion, Response
 
 __all__ = ["Recorder"]
@@ -53,11 +53,11 @@ class Recorder:
         if self._witness is not None:
             self._witness.ended(response, began, now)
 
-    def refused(self, now: float, status: int, sent: int, environ: Environ) -> None:
-        """A request was answered without the application; `environ` is what is known of it."""
+    def refused(self, now: float, status: int, sent: int, scope: Scope) -> None:
+        """A request was answered without the application; `scope` is what is known of it."""
         self._lane.end(now, status, sent, now)
         if self._witness is not None:
-            self._witness.refused(environ, status)
+            self._witness.refused(scope, status)
 
     def connections(self, count: int) -> None:
         self._lane.connections(count)

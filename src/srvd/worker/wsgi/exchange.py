@@ -9,29 +9,39 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from types import TracebackType
 from typing import Any
 
 from srvd.http.h1.head import Request
 from srvd.http.h1.refusal import REASONS
-from srvd.http.h1.response import Fields, Framing, ResponseInvalid, Status, check_fields, check_status, open_response
+from srvd.http.h1.response import (
+    CONTINUE,
+    Fields,
+    Framing,
+    ResponseInvalid,
+    Status,
+    check_fields,
+    check_status,
+    open_response,
+)
 from srvd.worker.context import WorkerContext
 from srvd.worker.net.errors import BodyBroken, ReaderGone
 from srvd.worker.net.file_span import Span
+from srvd.worker.net.responder import Body, Push
 from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi.environ import put_body
 from srvd.worker.wsgi.files import FileWrapper
 
-__all__ = ["CONTINUE", "Exchange", "ResponseOver", "Write"]
+__all__ = ["Exchange", "ResponseOver", "Write"]
 
 Write = Callable[[bytes], None]
-Push = Callable[["Exchange", bytes], None]
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _OVER = object()
 # Head and body go in one send, unless copying the body costs more than another send.
 _LONGEST_JOINED = 65_536
 EARLY_HINTS = "wsgi.early_hints"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = check_status("500 Internal Server Error")
 _FAILED_BODY = b"500 Internal Server Error\n"
 _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
@@ -42,19 +52,14 @@ class ResponseOver(RuntimeError):
 
 
 class Exchange:
-    """From the application's call to the end of its response.
-
-    `start()`, then `more()` until `ended`; each gives bytes to send, maybe none. Then `keep_alive` says whether the
-    connection can be used again. `abandon()` if nobody reads it. All of them are called by one thread, in one context.
-    `push` sends what the application gives by other ways than these; raises `ReaderGone`.
-    """
+    """A `Responder`, from the application's call to the end of its response."""
 
     __slots__ = (
         "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status",
         "_writing", "code", "ended", "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
     )  # fmt: skip
 
-    def __init__(self, service: WorkerContext, request: Request, push: Push) -> None:
+    def __init__(self, service: WorkerContext, request: Request, body: Body, push: Push) -> None:
         self._service = service
         self._push = push
         self._status: Status | None = None
@@ -65,7 +70,12 @@ class Exchange:
         self._close: Callable[[], object] | None = None
         self._writing = 0  # threads that are in write() or the like
         self.request = request
-        request.environ[EARLY_HINTS] = self.early_hints
+        environ = request.scope
+        environ[EARLY_HINTS] = self.early_hints
+        if body is None:
+            environ["wsgi.input"] = BytesIO(request.whole)
+        else:
+            put_body(environ, body, self.proceed)
         # RFC 9110 section 10.1.1: who answers before the body was asked for says that it will not be read.
         self.keep_alive = request.keep_alive and not service.closing and not request.expects
         self.ended = False
@@ -103,7 +113,7 @@ class Exchange:
     def start(self) -> bytes:
         """Calls the application; the first bytes of its response."""
         try:
-            result: Any = self._service.app(self.request.environ, self.start_response)
+            result: Any = self._service.app(self.request.scope, self.start_response)
             if type(result) is list and len(result) == 1 and self._framing is None and self._fields is not None:
                 return self._whole(result[0])
             return self._begin(result)
@@ -318,7 +328,7 @@ class Exchange:
             self._await_writers()
         close, self._close = self._close, None
         # It holds this object, which holds the environ: a circle for each request, if it stayed.
-        self.request.environ.pop(EARLY_HINTS, None)
+        self.request.scope.pop(EARLY_HINTS, None)
         self._iterator = None
         if close is not None:
             try:

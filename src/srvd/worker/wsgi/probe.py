@@ -9,13 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from io import BytesIO
 
 from srvd.http.h1.refusal import Refusal
+from srvd.http.h1.sink import Ends
 from srvd.wire.links import Probed, clip
 from srvd.worker.context import WorkerContext
 from srvd.worker.hooks import PROBE
-from srvd.worker.wsgi.environ import base_environ
+from srvd.worker.net.responder import Responder
 from srvd.worker.wsgi.exchange import Exchange
 
 __all__ = ["is_among", "probe"]
@@ -27,7 +27,7 @@ _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
 _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def probe(service: WorkerContext, worker: str, target: str, statuses: Sequence[str] = ()) -> Probed:
+def probe(service: WorkerContext, target: str, statuses: Sequence[str] = ()) -> Probed:
     """Whether the application answers GET `target` with one of these statuses; none: those that `health_status` names.
 
     `target` is a URL, whose scheme and host the application sees as those of a client's request (`config/health.py`
@@ -36,19 +36,13 @@ def probe(service: WorkerContext, worker: str, target: str, statuses: Sequence[s
     scheme, host, path = (found or "" for found in _URL.fullmatch(target).groups())  # type: ignore[union-attr]  # it takes any text
     scheme, host = scheme or "http", host or "localhost"
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: srvd-probe\r\nConnection: close\r\n\r\n"
-    template = base_environ(worker, service.multithread) | {
-        "REMOTE_ADDR": "127.0.0.1",
-        "REMOTE_PORT": "0",
-        "SERVER_PORT": "443" if scheme == "https" else "80",
-        "wsgi.url_scheme": scheme,
-        PROBE: True,
-    }
+    ends = Ends("127.0.0.1", "0", server_port="443" if scheme == "https" else "80", scheme=scheme)
+    template = service.heads.sink.connection(ends) | {PROBE: True}
     try:
         request = service.heads.read(head.encode("utf-8"), template)
     except Refusal as refusal:
         return Probed(False, f"GET {path}: this is no request: {refusal.why}")
-    request.environ["wsgi.input"] = BytesIO()
-    exchange = Exchange(service, request, _unread)
+    exchange = Exchange(service, request, None, _unread)
     service.context.copy().run(_ask, exchange)
     if exchange.failure:
         return Probed(False, clip(f"GET {path}: the application failed\n{exchange.failure}"))
@@ -99,5 +93,5 @@ def _ask(exchange: Exchange) -> None:
             exchange.abandon()
 
 
-def _unread(exchange: Exchange, data: bytes) -> None:
+def _unread(exchange: Responder, data: bytes) -> None:
     """Where write() goes."""

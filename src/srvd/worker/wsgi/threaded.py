@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 from srvd.http.h1.head import Request
 from srvd.worker.context import WorkerContext
 from srvd.worker.loop import Loop
+from srvd.worker.net.body_stream import BodyStream
 from srvd.worker.net.connection import Connection
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
 from srvd.worker.tracebacks import blame, format_traceback
-from srvd.worker.wsgi.exchange import Exchange
 
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
+    from srvd.http.h1.sink import Sink
     from srvd.log import Log
     from srvd.worker.app_loader import Application
     from srvd.worker.observe.recorder import Recorder
@@ -113,9 +114,10 @@ class SharedService(WorkerContext):
         loop: SharedLoop,
         meter: Recorder,
         log: Log,
+        sink: Sink,
         seats: list[Recorder],
     ) -> None:
-        super().__init__(app, settings, loop, meter, log)
+        super().__init__(app, settings, loop, meter, log, sink)
         self.connection = CalledConnection
         self.calls: deque[CalledConnection] = deque()
         self.seats = seats
@@ -173,7 +175,7 @@ class CalledConnection(Connection):
         """Has the application called; False: the next request waits until it has answered."""
         self._since = now
         service = self._service
-        self._exchange = Exchange(service, request, self._delivery.push)
+        self._responder = service.responder(service, request, self._body, self._delivery.push)
         self.phase = _CALLING
         service.calls.append(self)
         return False
@@ -194,17 +196,17 @@ class CalledConnection(Connection):
 
     def settle(self, now: float) -> None:
         """The call is over, and the connection the loop's again."""
-        exchange = self._exchange
-        assert exchange is not None
+        responder = self._responder
+        assert responder is not None
         try:
             outbox = self._delivery.outbox
             if outbox.items or outbox.broken:
                 self.phase = _IDLE
-                self._await_reader(exchange, now)
+                self._await_reader(responder, now)
             else:
                 # ANSWERING: what follows asks the loop for the descriptor.
                 self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
-                if self._finish(exchange, now) and self._inbound.begun:
+                if self._finish(responder, now) and self._inbound.begun:
                     self._take(b"", now)
         except Exception as exc:  # the connection ends here, as in on_ready
             self._fail(exc, now)
@@ -213,11 +215,11 @@ class CalledConnection(Connection):
 
     def work(self, meter: Recorder, now: float) -> float:
         """Has the application answer; the time then. After it either `settle` or `hand_back` must be called."""
-        exchange, service = self._exchange, self._service
-        assert exchange is not None
-        meter.begin(now, exchange.request.line)
+        responder, service = self._responder, self._service
+        assert responder is not None
+        meter.begin(now, responder.request.line)
         try:
-            return service.context.copy().run(_answer, self._delivery, exchange, meter, self._since)
+            return service.context.copy().run(_answer, self._delivery, responder, meter, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
             service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
             self._delivery.outbox.broken = True
@@ -227,19 +229,21 @@ class CalledConnection(Connection):
         """The call is over, and another thread has the loop. Mostly nothing has to be done there, and it need not wake
         up: the descriptor is where it was, and the deadline is not before those that it knows of.
         """
-        exchange, service, fd, outbox = self._exchange, self._service, self._fd, self._delivery.outbox
+        responder, service, fd, outbox = self._responder, self._service, self._fd, self._delivery.outbox
         if (
-            exchange is None
+            responder is None
             or outbox.broken
             or outbox.items
-            or not exchange.keep_alive
+            or not responder.keep_alive
             or self._inbound.begun
-            or self._stream is not None
+            or isinstance(self._body, BodyStream)
         ):
             service.loop.post(self.settle)
             return
-        self._exchange = None
-        self._drop_body()
+        self._responder = None
+        body, self._body = self._body, None
+        if body is not None:
+            body.finish()
         self.served += 1
         self.deadline = deadline = now + service.times.idle
         self.phase = _IDLE

@@ -31,7 +31,7 @@ def wait_for(claim: Callable[[], T], within: float = 10.0, every: float = 0.01) 
         every = min(every * 1.1, most)
 
 
-def stays(claim: Callable[[], object], seconds: float, every: float = 0.01) -> bool:
+def stays(claim: Callable[[], object], seconds: float, every: float = 0.03) -> bool:
     """True if the claim is true all along: for what must not happen, looked at until the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -19,6 +19,10 @@ class GenerationId(Record):
     def __str__(self) -> str:
         return f"{self.pool}@{self.number}"
 
+    def worker(self, serial: int) -> WorkerId:
+        """The worker of this generation with the serial."""
+        return WorkerId(self.pool, self.number, serial)
+
 
 class WorkerId(Record):
     """One worker: "web/3#17" is the 17th of the daemon, forked for generation 3 of the pool. A `serial` is never used
@@ -31,3 +35,8 @@ class WorkerId(Record):
 
     def __str__(self) -> str:
         return f"{self.pool}/{self.generation}#{self.serial}"
+
+    @property
+    def generation_id(self) -> GenerationId:
+        """The generation that the worker was forked for."""
+        return GenerationId(self.pool, self.generation)

@@ -107,8 +107,9 @@ class Stage:
         address: tuple[str, int] = self.listeners.of(self._revision, ())[0][1].getsockname()
         return address
 
-    def board(self, generation: tuple[str, int]) -> Board:
-        return self.commons.of(generation[:2]).board
+    def board(self, subject: GenerationId | WorkerId) -> Board:
+        generation = subject.generation_id if isinstance(subject, WorkerId) else subject
+        return self.commons.of(generation).board
 
     def kill(self, worker: WorkerId, *, dump: bool = False) -> WorkerGone:
         self.performer.perform(KillWorker(worker, dump))
@@ -132,8 +133,8 @@ class Stage:
         for revision, config in former._configs.items():
             self.performer.settle(revision, config)
         self.performer.resume(carried, kept)
-        left = [one.process for one in former.workers._workers.values()]
-        for process in (*left, *(one.process for one in former.zygotes._zygotes.values())):
+        left = [one.process for one in former.workers._entries.values()]
+        for process in (*left, *(one.process for one in former.zygotes._entries.values())):
             if process.link is not None:
                 process.link.detach()
 
@@ -173,13 +174,13 @@ class Stage:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        generations = set(self.performer.zygotes._zygotes)
+        generations = set(self.performer.zygotes.pids().values())
         for worker in list(self.performer.workers.pids().values()):
             self.kill(worker)
         for generation in generations:
             self.performer.perform(StopZygote(generation))
         self.spin(0.05)
-        for generation in generations & set(self.performer.zygotes._zygotes):
+        for generation in generations & set(self.performer.zygotes.pids().values()):
             self.performer.perform(KillZygote(generation))
         for generation in generations:
             self.gone(generation)

@@ -106,7 +106,7 @@ def test_a_worker_that_boots_is_ended_with_its_link_and_by_no_order(stage: Stage
     hanging = "import time\nopen('began', 'a').close()\nwhile True: time.sleep(1)\n"
     hung = stage.fork(stage.load(hanging, preload="off"), 1, ready=False)
     stage.until((stage.folder / "began").exists)
-    process = stage.performer.workers._workers[hung].process
+    process = stage.performer.workers._entries[hung].process
     process.close_link(stage.loop)
     assert stage.gone(hung).death.signal == signal.SIGKILL
 
@@ -214,11 +214,11 @@ def _stacks_of(stage: Stage, generation: GenerationId) -> str:
 def test_the_last_order_of_a_worker_that_is_away_is_its_order_in_the_next_program_as_well(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1, ready=False)
     held = links.Drain(5.0, leaving=False, left_over=[])
-    known = stage.performer.workers._workers[worker]
+    known = stage.performer.workers._entries[worker]
     stage.until(lambda: known.ready)
-    known.held = held  # as for one that was adopted, and has not come
+    known.pending = held  # as for one that was adopted, and has not come
     stage.hand_over()
-    assert stage.performer.workers._workers[worker].held == held
+    assert stage.performer.workers._entries[worker].pending == held
 
 
 def test_a_worker_that_takes_no_signal_is_killed_all_the_same(stage: Stage) -> None:

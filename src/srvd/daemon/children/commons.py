@@ -107,9 +107,9 @@ class Commons:
             found.hold = deadman.make()
         return found
 
-    def of(self, generation: tuple[str, int]) -> Common:
+    def of(self, generation: GenerationId) -> Common:
         """Of a generation that has a zygote or a worker."""
-        return self._of[GenerationId(*generation)]
+        return self._of[generation]
 
     def hold(self, generation: GenerationId, hold: int) -> None:
         """Keep the end of a lifeline that a zygote has brought, which is ours from now on."""

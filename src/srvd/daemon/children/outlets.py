@@ -1,4 +1,4 @@
-"""The way out of the performing side: events for the core, lines for the log, the doorbell, and the loop.
+"""What the code of child processes may call: emit an event, log a line, wake the watcher, use the loop.
 
 Holds no state of its own.
 """
@@ -12,13 +12,13 @@ from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
 
-__all__ = ["Voice"]
+__all__ = ["Outlets"]
 
 
-class Voice(Record):
-    """`emit` may be called while an action is performed: it queues, it does not answer."""
+class Outlets(Record):
+    """`emit` may be called while an action is performed: the event is queued, not handled at once."""
 
     loop: Loop
     emit: Callable[[Event], None]
-    woke: Callable[[], None]  # a request began while nobody watched the scoreboard
-    line: Callable[[WorkerId | GenerationId, str], None]  # written to stderr
+    woke: Callable[[], None]  # a request began while the scoreboard was not watched
+    line: Callable[[WorkerId | GenerationId, str], None]  # a line that the process wrote to stderr

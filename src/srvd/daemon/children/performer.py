@@ -32,7 +32,7 @@ from srvd.daemon.children import worker as employed
 from srvd.daemon.children import zygotes
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.leftovers import Leftovers
-from srvd.daemon.children.outlets import Voice
+from srvd.daemon.children.outlets import Outlets
 from srvd.daemon.children.spawn import Fronts
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.children.zygotes import Zygotes
@@ -92,10 +92,10 @@ class Performer:
         self._loop = loop
         self._listeners = listeners
         self._emit = emit
-        voice = Voice(loop, self._pass_on, woke, line)
+        outlets = Outlets(loop, self._pass_on, woke, line)
         self._commons = commons
-        self.workers = Workers(voice, commons)
-        self.zygotes = Zygotes(voice, commons, self.workers, bond)
+        self.workers = Workers(outlets, commons)
+        self.zygotes = Zygotes(outlets, commons, self.workers, bond)
         self.leftovers = Leftovers(self._known)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
@@ -130,7 +130,7 @@ class Performer:
             case Teach(generation, modules):
                 self.zygotes.teach(generation, modules)
             case Fork(worker):
-                self.workers.order(worker, self.zygotes.process(_generation(worker)))
+                self.workers.order(worker, self.zygotes.process(worker.generation_id))
             case TellWorker():
                 self._tell(action)
             case KillWorker(worker, dump):
@@ -151,7 +151,7 @@ class Performer:
 
     def settings(self, worker: WorkerId) -> PoolSettings:
         """The settings that the worker was made with."""
-        return self._pool(_generation(worker))
+        return self._pool(worker.generation_id)
 
     def listeners(self, generation: GenerationId) -> Sequence[socket]:
         """The sockets that its workers accept from; none when it is not known (any more)."""
@@ -208,17 +208,21 @@ class Performer:
 
     def welcome(self, orphan: Orphan) -> bool:
         """One that was adopted, and comes late; False if it is not expected."""
-        welcomed = self.workers.welcome(orphan) if orphan.here.serial else self.zygotes.welcome(orphan)
+        match orphan.id:
+            case WorkerId() as worker:
+                generation, welcomed = worker.generation_id, self.workers.welcome(worker, orphan)
+            case GenerationId() as generation:
+                welcomed = self.zygotes.welcome(generation, orphan)
         if welcomed:
             os.close(orphan.pidfd)
-            common = self._commons.of(GenerationId(orphan.here.pool, orphan.here.generation))
+            common = self._commons.of(generation)
             taken = {orphan.board} if common.bring(orphan.board) else set()
             fds.discard(fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0 and fd not in taken)
         return welcomed
 
     def missing(self) -> list[WorkerId | GenerationId]:
         """Who runs and was adopted, but has not come; also somebody whose link ended just now, and who ends as well."""
-        return [*self.zygotes.missing(), *self.workers.pids(missing=True).values()]
+        return [*self.zygotes.missing(), *self.workers.missing()]
 
     def close(self, *, dismiss: bool = True) -> None:
         """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they
@@ -247,7 +251,7 @@ class Performer:
             case WorkerCommand.PROBE:
                 self.workers.tell(action.worker, links.Probe(self._probe_url(action.worker), action.seconds))
             case WorkerCommand.WARM:
-                self.workers.tell(action.worker, links.Warm(list(self._addressed(_generation(action.worker)).warm)))
+                self.workers.tell(action.worker, links.Warm(list(self._addressed(action.worker.generation_id).warm)))
             case WorkerCommand.REOPEN:
                 self.workers.tell(action.worker, links.Reopen())
             case WorkerCommand.WAKE:
@@ -274,11 +278,11 @@ class Performer:
         return tuple(found)
 
     def _probe_url(self, worker: WorkerId) -> str:
-        return probe_url(self._configs[self._revisions[_generation(worker)]], worker.pool)
+        return probe_url(self._configs[self._revisions[worker.generation_id]], worker.pool)
 
     def _left_over(self, worker: WorkerId) -> list[int]:
         """Which of its listeners it must not empty."""
-        return self._listeners.left_over(self._revisions[_generation(worker)], self.settings(worker).listeners)
+        return self._listeners.left_over(self._revisions[worker.generation_id], self.settings(worker).listeners)
 
     def _drop(self, revision: Revision) -> None:
         self._listeners.drop(revision)
@@ -287,7 +291,3 @@ class Performer:
 
     def _pool(self, generation: GenerationId) -> PoolSettings:
         return self._configs[self._revisions[generation]].pools[generation.pool]
-
-
-def _generation(worker: WorkerId) -> GenerationId:
-    return GenerationId(worker.pool, worker.generation)

@@ -1,20 +1,20 @@
-"""One worker as the daemon has it: ordered, running, and handed over to the next program.
+"""One worker in the daemon's table: ordered, running, and handed over to the next program.
 
-Orders nothing and hears nothing; `workers.py` does.
+Sends no order and reads no message; `workers.py` does.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from srvd.core.model import Death
 from srvd.daemon.children.output import NOTHING, Output, Read
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import Trace
+from srvd.daemon.children.table import Entry
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
 from srvd.linux import process
 from srvd.linux.process import Ended
@@ -22,30 +22,30 @@ from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["Expected", "Worker", "WorkerState", "death_of", "reap_own", "told"]
+__all__ = ["Expected", "TalkLimit", "Worker", "WorkerState", "death_of", "reap_own", "request_lines"]
 
 
 MOST_SAID = 200
-"""Messages in a second. A worker says a handful in its life, and rings when a request begins while nobody looks: after
+"""Messages in a second. A worker says a handful in its life, and rings when a request begins that is not watched: after
 that the daemon looks.
 """
 
 MOST_LOUD = 10
-"""Seconds in a row in which a worker may say more, before it is ended: what it costs by then is a hundredth of one."""
+"""Seconds in a row in which a worker may say more before it is ended; by then it has cost a hundredth of a second."""
 
 
 class Expected(Record):
-    """A worker that was ordered and has no pid yet: our ends of what it will have."""
+    """A worker that was ordered and has no pid yet: the daemon's ends of its descriptors."""
 
     id: WorkerId
     slot: int
     link: socket.socket
     output: Output
-    stacks: int  # descriptor of the file for them
+    stacks: int  # descriptor of the file for its stacks
 
 
 class WorkerState(Record):
-    """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that it has not been told."""
+    """One worker as it is handed over. `pid` 0: ordered, not forked yet. `owed`: an order that was not sent yet."""
 
     id: WorkerId
     slot: int
@@ -54,92 +54,93 @@ class WorkerState(Record):
     killed: bool = False
     owed: bool = False
     read: Read = NOTHING
-    stacks: str = ""  # that it has told
-    drain: links.Drain | None = None  # what it is owed, if it is that
+    stacks: str = ""  # that were dumped
+    drain: links.Drain | None = None  # the owed order, if it is this one
 
 
-class Worker:
-    """One worker. `ended` is how, as soon as anybody knows; `held` is for when it is ready; `trace` has its stacks."""
+class TalkLimit:
+    """Limit of the messages of one worker: a worker that sends more is not listened to for the rest of the second."""
 
-    __slots__ = (
-        "_loud", "_since", "ended", "heard", "held", "id", "killed", "leaves", "process", "ready", "said", "slot",
-        "timer", "trace",
-    )  # fmt: skip
+    __slots__ = ("_loud", "_said", "_since")
 
-    def __init__(self, identity: WorkerId, slot: int, born: Process) -> None:
-        self.id = identity
-        self.slot = slot
-        self.process = born
-        self.ended: Ended | None = None
-        self.killed = False
-        self.ready = False
-        self.leaves = False  # it has said goodbye
-        self.heard = 0.0
-        self.held: links.Message | None = None
-        self.timer: Timer | None = None
-        self.trace: Trace | None = None
-        self.said = 0  # messages, in this second
-        self._since = 0.0
-        self._loud = 0  # seconds in a row in which it said too much
+    def __init__(self) -> None:
+        self._said = 0  # messages in this second
+        self._since = 0.0  # beginning of this second, monotonic
+        self._loud = 0  # seconds in a row with too many messages
 
-    def may_talk(self, loop: Loop, hear: Callable[[Worker], None]) -> bool:
-        """To be asked when it was heard. One that says more than a worker has to say is not listened to for the rest of
-        the second; False: it does not end.
+    def count(self) -> None:
+        """Count one message."""
+        self._said += 1
+
+    def pause(self, now: float) -> float | None:
+        """Seconds in which the worker is not to be listened to; 0.0 to go on listening; None if it talks without end.
+
+        now: monotonic time. Asked after each batch of messages.
         """
-        now, link = time.monotonic(), self.process.link
-        if self.said < MOST_SAID or now - self._since >= 1.0:
-            if now - self._since >= 1.0:
-                self.said, self._since, self._loud = 0, now, 0
-            return True
+        if now - self._since >= 1.0:
+            self._said, self._since, self._loud = 0, now, 0
+        if self._said < MOST_SAID:
+            return 0.0
         self._loud += 1
-        if self._loud > MOST_LOUD:
-            return False
-        if link is not None:
-            loop.remove_reader(link.fileno())
-            loop.call_later(self._since + 1.0 - now, self._listen, loop, link, hear)
-        return True
+        return None if self._loud > MOST_LOUD else self._since + 1.0 - now
 
-    def _listen(self, loop: Loop, link: socket.socket, hear: Callable[[Worker], None]) -> None:
-        self.said, self._since = 0, time.monotonic()
-        if self.process.link is link:
-            loop.add_reader(link.fileno(), hear, self)
+    def resume(self, now: float) -> None:
+        """Begin a new second, after a pause."""
+        self._said, self._since = 0, now
 
-    def cancel(self) -> None:
-        """What was to happen to it later does not."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+
+class Worker(Entry[WorkerId]):
+    """One worker that runs.
+
+    ready: it has said `Ready`. leaves: it has said `Bye`.
+    heard: monotonic time of its last answer to a `Ping`; 0.0: none yet.
+    pending: the order that is sent as soon as the worker can take it.
+    """
+
+    __slots__ = ("heard", "leaves", "pending", "ready", "slot", "talk")
+
+    def __init__(self, identity: WorkerId, slot: int, started: Process) -> None:
+        super().__init__(identity, started)
+        self.slot = slot
+        self.ready = False
+        self.leaves = False
+        self.heard = 0.0
+        self.pending: links.Message | None = None
+        self.talk = TalkLimit()
+
+    def say_pending(self) -> None:
+        """Send the order that has waited."""
+        if self.pending is not None:
+            self.process.say(self.pending)
+            self.pending = None
 
     def carry(self, kept: FdTable) -> WorkerState:
-        """What another program needs to go on with it; its descriptors go to `kept`."""
-        read, told = self.process.carry(f"worker {self.id}", kept), "" if self.trace is None else self.trace.text
-        owed, drain = self.held is not None, self.held if isinstance(self.held, links.Drain) else None
+        """The state for the next program; the descriptors go to `kept`."""
+        read, stacks = self.process.carry(f"worker {self.id}", kept), "" if self.trace is None else self.trace.text
+        owed, drain = self.pending is not None, self.pending if isinstance(self.pending, links.Drain) else None
         return WorkerState(
-            self.id, self.slot, self.process.pid, self.ready, self.killed, owed, read, links.clip(told), drain
+            self.id, self.slot, self.process.pid, self.ready, self.killed, owed, read, links.clip(stacks), drain
         )  # fmt: skip
 
     @classmethod
-    def resume(cls, one: WorkerState, born: Process) -> Worker:
-        """The worker that `carry` told of."""
-        worker = cls(one.id, one.slot, born)
-        worker.ready, worker.killed = one.ready, one.killed
-        worker.held = one.drain or (links.Reopen() if one.owed else None)
-        worker.trace = Trace(one.stacks) if one.stacks else None
+    def resume(cls, state: WorkerState, started: Process) -> Worker:
+        """The worker that `carry` described."""
+        worker = cls(state.id, state.slot, started)
+        worker.ready, worker.killed = state.ready, state.killed
+        worker.pending = state.drain or (links.Reopen() if state.owed else None)
+        worker.trace = Trace(state.stacks) if state.stacks else None
         return worker
 
 
-def told(requests: Iterable[Request], trace: Trace) -> Iterator[str]:
-    """The lines for the log about what it is in."""
+def request_lines(requests: Iterable[Request]) -> Iterator[str]:
+    """The lines for the log about the requests that a worker is in."""
     now = time.monotonic()
     for request in requests:
         yield f"srvd: in {request.line} for {now - request.began:.1f} s"
-    if trace.problem:
-        yield f"srvd: its stacks: {trace.problem}"
-    yield from trace.text.splitlines()
 
 
 def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_of_memory: bool, unseen: bool) -> Death:
-    """What is kept of its end. `unseen`: there was nobody to be told how."""
+    """The record of a worker's end. `unseen`: its zygote was gone, so the daemon was not told how the worker ended."""
     return Death(
         exit_code=ended.exit_code,
         signal=ended.signal,
@@ -154,7 +155,7 @@ def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_o
 
 
 def reap_own(pidfd: int) -> Ended | None:
-    """How it ended, if it is a child of ours; None: it is its zygote's to tell."""
+    """How the process ended, if it is a child of the daemon; None: its zygote tells."""
     try:
         return process.reap(pidfd)
     except OSError:  # ECHILD; EBADF: it is the one of `process.over`

@@ -1,6 +1,6 @@
-"""The workers that run: orders, tells and kills them, and tells the core what each of them says and how it ends.
+"""The workers that run: has them forked, sends them orders, and tells the core what each one says and how it ends.
 
-Chooses nothing. A worker is reaped by its zygote, or, when that is gone, by the daemon: the subreaper of all.
+Decides nothing. A worker is reaped by its zygote or, if the zygote has ended, by the daemon, which is the subreaper.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from functools import partial
 
 from srvd.core.events import CodeMixed, ForkRefused, WorkerForked, WorkerGone, WorkerReport, WorkerSaid, WorkerWarmed
 from srvd.core.model import Pid
 from srvd.daemon.children.commons import Common, Commons
 from srvd.daemon.children.fork import order_fork
-from srvd.daemon.children.outlets import Voice
-from srvd.daemon.children.output import Output
+from srvd.daemon.children.outlets import Outlets
 from srvd.daemon.children.process import Process
-from srvd.daemon.children.stack_file import PATIENCE, Trace
-from srvd.daemon.children.worker import Expected, Worker, WorkerState, death_of, reap_own, told
+from srvd.daemon.children.table import LINK_PAUSE, Table
+from srvd.daemon.children.worker import Expected, Worker, WorkerState, death_of, reap_own, request_lines
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId, WorkerId
@@ -33,43 +32,38 @@ from srvd.wire import links
 __all__ = ["Workers"]
 
 STATUS_PAUSE = 1.0
-"""Seconds for a zygote to tell how a worker ended, after the kernel told that it has."""
+"""Seconds for a zygote to tell how a worker ended, after the kernel has told that it ended."""
 
-KILL_PATIENCE = 1.0
-"""Seconds that a worker has to write its stacks before it is killed."""
-
-_LINK_PAUSE = 0.3  # seconds between the end of a worker's link and the kill, if it is not over by then
 _LAST_SECONDS = 30.0  # for a worker's requests when the daemon itself cannot go on
 
 _FULL = "the scoreboard has no free slot: max_workers are running"
 
 
-class Workers:
-    """Owns the workers; each one forked is answered by exactly one `WorkerGone`, the last event about it."""
+class Workers(Table[WorkerId, Worker]):
+    """Owns the workers. Each `WorkerForked` is followed by exactly one `WorkerGone`, the last event of that worker."""
 
-    def __init__(self, voice: Voice, commons: Commons) -> None:
-        self._voice = voice
+    def __init__(self, outlets: Outlets, commons: Commons) -> None:
+        super().__init__(outlets, links.FROM_WORKER)
         self._commons = commons
         self._oom = OomWatch()
         self._expected: dict[WorkerId, Expected] = {}
-        self._workers: dict[WorkerId, Worker] = {}
-        self._bereft: set[tuple[str, int]] = set()  # generations that have workers, and no zygote any more
+        self._without_zygote: set[GenerationId] = set()  # generations that have workers
 
     # -- orders -----------------------------------------------------------------------------------------------
 
     def order(self, worker: WorkerId, zygote: Process | None) -> None:
-        """Have the zygote fork it; answered by `WorkerForked` or `ForkRefused`, or by the zygote's end."""
+        """Have the zygote fork the worker; `WorkerForked` or `ForkRefused` follows, or the zygote's end."""
         if zygote is None:
             refusal = "no zygote of it forks"
         else:
-            common = self._commons.of(worker[:2])
+            common = self._commons.of(worker.generation_id)
             refusal = self._order(worker, common, zygote) if common.free else _FULL
         if refusal:
-            self._voice.emit(ForkRefused(worker, refusal))
+            self._outlets.emit(ForkRefused(worker, refusal))
 
     def _order(self, worker: WorkerId, common: Common, zygote: Process) -> str:
-        """Why it cannot be; "" when the zygote was told."""
-        made = order_fork(worker, common, zygote, partial(self._voice.line, worker))
+        """The reason of a refusal; "" if the order was sent to the zygote."""
+        made = order_fork(worker, common, zygote, partial(self._outlets.line, worker))
         if isinstance(made, str):
             return made
         common.free.remove(made.slot)
@@ -77,324 +71,259 @@ class Workers:
         return ""
 
     def tell(self, worker: WorkerId, message: links.Message) -> None:
-        """Say something on its link. One that does not listen is the core's to notice: each order has a deadline.
+        """Send a message. A worker that does not react is the core's to notice: each order has a deadline.
 
-        One that still boots hears it when it is ready: before, it would be killed by it (`fds.kill_at_end`). The only
-        order that the core has for such a worker is to reopen its log, and one of these is as good as two. So does one
-        that was adopted and has not come yet; to leave is then its last order.
+        Messages to a booting worker wait until it reports READY, because traffic on the link would kill it
+        (`fds.kill_at_end`). The core has one order for such a worker, to reopen its log, and needs it once. Messages to
+        an adopted worker wait until it calls; `Drain` is the last order then.
         """
-        found = self._workers.get(worker)
+        found = self.find(worker)
         if found is None:
             return
-        if found.ready and found.process.link is not None:
+        if found.ready and not found.is_away:
             found.process.say(message)
-        elif not isinstance(found.held, links.Drain) and not isinstance(message, links.Ping):
-            found.held = message
+        elif not isinstance(found.pending, links.Drain) and not isinstance(message, links.Ping):
+            found.pending = message
 
     def wake(self, worker: WorkerId) -> None:
-        """Continue it, should somebody have stopped it: it would hear nothing. To all others this means nothing."""
-        found = self._workers.get(worker)
-        if found is not None and procfs.state(found.process.pid) != procfs.TRACED:  # for a debugger to decide
+        """Continue a worker that was stopped, so that it reads its orders. A worker that runs is not affected."""
+        found = self.find(worker)
+        if found is not None and procfs.state(found.process.pid) != procfs.TRACED:  # a debugger continues it
             found.process.signal(signal.SIGCONT)
-
-    def kill(self, worker: WorkerId, *, dump: bool) -> None:
-        """SIGKILL to it and to what it started; with `dump`, its stacks and requests go to the log first."""
-        found = self._workers.get(worker)
-        if found is None:
-            return
-        found.killed = True
-        if dump:
-            # Not SIGABRT, whose handler would do the same: it may leave a core file, and the application may catch it.
-            found.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log, found))
-        else:
-            found.process.kill()
-
-    def log_stacks(self, worker: WorkerId) -> None:
-        """Have its stacks and requests written to the log."""
-        found = self._workers.get(worker)
-        if found is not None:
-            found.process.stacks.take(self._voice.loop, PATIENCE, partial(self._log, found))
-
-    def ask_stacks(self, worker: WorkerId, seconds: float, done: Callable[[Trace], None]) -> bool:
-        """Have its stacks told, within about `seconds`; False if it does not run."""
-        found = self._workers.get(worker)
-        if found is not None:
-            found.process.stacks.take(self._voice.loop, seconds, done)
-        return found is not None
-
-    def _log(self, worker: Worker, trace: Trace) -> None:
-        if trace.text or worker.trace is None:  # the second one, before the kill, may find it on its way out
-            worker.trace = trace
-        for line in told(self._commons.of(worker.id[:2]).board.requests(worker.slot), trace):
-            self._voice.line(worker.id, line)
-        if worker.killed:  # with a dump: now that there is one
-            worker.process.kill()
-
-    def greet(self) -> None:
-        """Tell all that have come that they are adopted."""
-        for worker in self._workers.values():
-            worker.process.say(links.Adopted())
-
-    def welcome(self, orphan: Orphan) -> bool:
-        """One that was adopted comes late; its descriptors are ours then. False: it is not expected, or brings what it
-        should not.
-        """
-        worker = self._workers.get(WorkerId(orphan.here.pool, orphan.here.generation, orphan.here.serial))
-        if worker is None or worker.process.pid != orphan.pid or worker.process.link is not None or orphan.stderr < 0:
-            return False
-        output, loop = Output(orphan.stderr, partial(self._voice.line, worker.id)), self._voice.loop
-        worker.process.meet(loop, orphan.link, output, orphan.stacks)
-        loop.add_reader(orphan.link.fileno(), self._hear, worker)
-        worker.process.watch_output(loop)
-        worker.process.say(links.Adopted())
-        if worker.held is not None:
-            worker.process.say(worker.held)
-            worker.held = None
-        return True
 
     # -- what zygotes tell ------------------------------------------------------------------------------------
 
-    def forked(self, generation: GenerationId, serial: int, pid: int, zygote: int) -> str:
-        """The zygote, of this pid, has forked it; from here on it is listened to. Else why it cannot be true: what is
-        no child of the zygote's may be anybody, and would be signalled.
+    def forked(self, worker: WorkerId, pid: int, zygote: int) -> str:
+        """Watch a worker that the zygote with the pid `zygote` has forked.
+
+        Returns the reason if that cannot be true, else "". Only a child of the zygote is accepted, because the daemon
+        will signal the process.
         """
-        worker_id = WorkerId(*generation, serial)
-        if worker_id not in self._expected:
-            return f"it tells of a worker {worker_id} that was not ordered"
+        if worker not in self._expected:
+            return f"it tells of a worker {worker} that was not ordered"
         try:
             pidfd = process.open_pidfd(pid)
-        except ProcessLookupError:  # over, and buried by the zygote, which is about to tell how
+        except ProcessLookupError:  # it has ended, and its zygote, which has reaped it, is about to tell how
             pidfd = process.over()
         except (OSError, OverflowError) as exc:
-            self.refused(generation, serial, f"open its pidfd: {exc}")  # it sees the end of its link and leaves
+            self.refused(worker, f"open its pidfd: {exc}")  # the worker sees the end of its link and leaves
             return ""
-        if procfs.parent(pid) == zygote or process.is_over(pidfd):  # in this order: what ends in between is over
-            self._born(self._expected.pop(worker_id), pid, pidfd)
+        if procfs.parent(pid) == zygote or process.is_over(pidfd):  # in this order: it may end in between
+            self._born(self._expected.pop(worker), pid, pidfd)
             return ""
         os.close(pidfd)
-        return f"it tells of a worker {worker_id} with pid {pid}, which is no child of its own"
+        return f"it tells of a worker {worker} with pid {pid}, which is no child of its own"
 
     def _born(self, expected: Expected, pid: int, pidfd: int) -> None:
-        born = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
-        worker = self._workers[expected.id] = Worker(expected.id, expected.slot, born)
-        self._watch(worker)
-        self._voice.emit(WorkerForked(worker.id, Pid(pid)))
+        started = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
+        self._add(Worker(expected.id, expected.slot, started))
+        self._outlets.emit(WorkerForked(expected.id, Pid(pid)))
 
-    def _watch(self, worker: Worker) -> None:
-        loop, born = self._voice.loop, worker.process
-        if born.link is not None:
-            loop.add_reader(born.link.fileno(), self._hear, worker)
-        loop.add_reader(born.pidfd, self._over, worker)
-        born.watch_output(loop)
-
-    def refused(self, generation: GenerationId, serial: int, reason: str) -> None:
-        expected = self._expected.pop(WorkerId(*generation, serial), None)
+    def refused(self, worker: WorkerId, reason: str) -> None:
+        """The zygote could not fork the worker."""
+        expected = self._expected.pop(worker, None)
         if expected is not None:
             self._release(expected)
-            self._voice.emit(ForkRefused(expected.id, reason))
+            self._outlets.emit(ForkRefused(worker, reason))
 
-    def reaped(self, generation: GenerationId, serial: int, ended: Ended) -> None:
-        worker = self._workers.get(WorkerId(*generation, serial))
-        if worker is not None:
-            self._finish(worker, ended)
+    def reaped(self, worker: WorkerId, ended: Ended) -> None:
+        """The zygote has reaped the worker."""
+        found = self.find(worker)
+        if found is not None:
+            self._finish(found, ended)
 
     def zygote_gone(self, generation: GenerationId) -> None:
-        """Forget what it will not fork any more (the core does, too), and ask the kernel about what it did not tell."""
-        for expected in [e for e in self._expected.values() if e.id[:2] == generation]:
+        """Forget the workers that were ordered (the core does, too), and reap those whose end was not told."""
+        for expected in [e for e in self._expected.values() if e.id.generation_id == generation]:
             del self._expected[expected.id]
             self._release(expected)
-        known = [worker for worker in self._workers.values() if worker.id[:2] == generation]
+        known = [worker for worker in self._entries.values() if worker.id.generation_id == generation]
         if known:
-            self._bereft.add(generation)
+            self._without_zygote.add(generation)
         for worker in known:
             if process.is_over(worker.process.pidfd):
                 self._finish(worker, reap_own(worker.process.pidfd) or Ended())
 
     # -- what is known ----------------------------------------------------------------------------------------
 
-    def pids(self, *, missing: bool = False) -> dict[int, WorkerId]:
-        """Of all, or of those alone that were adopted and have not come."""
-        return {one.process.pid: one.id for one in self._workers.values() if not missing or one.process.link is None}
-
     def generations(self) -> set[GenerationId]:
-        """Those of which a worker runs, or is ordered."""
-        return {GenerationId(*worker[:2]) for worker in (*self._workers, *self._expected)}
-
-    def pid(self, worker: WorkerId) -> int:
-        """0 if it does not run."""
-        found = self._workers.get(worker)
-        return 0 if found is None else found.process.pid
+        """The generations that have a worker, running or ordered."""
+        return {worker.generation_id for worker in (*self._entries, *self._expected)}
 
     def facts(self, worker: WorkerId) -> LaneFacts:
-        """What it is doing, by the scoreboard; all zero if it does not run."""
-        found = self._workers.get(worker)
-        return LaneFacts() if found is None else self._commons.of(found.id[:2]).board.read(found.slot)
+        """What the scoreboard says of the worker; all zero if it does not run."""
+        found = self.find(worker)
+        return LaneFacts() if found is None else self._common(found).board.read(found.slot)
 
     def requests(self, worker: WorkerId) -> list[Request]:
-        """Those that it is in, the oldest first."""
-        found = self._workers.get(worker)
-        return [] if found is None else self._commons.of(found.id[:2]).board.requests(found.slot)
+        """The requests that the worker is in, the oldest first."""
+        found = self.find(worker)
+        return [] if found is None else self._common(found).board.requests(found.slot)
 
     def tally(self, worker: WorkerId) -> tuple[int, int]:
-        """Requests it has answered, and how many it is in."""
-        found = self._workers.get(worker)
-        return (0, 0) if found is None else self._commons.of(found.id[:2]).board.tally(found.slot)
+        """How many requests the worker has answered, and how many it is in."""
+        found = self.find(worker)
+        return (0, 0) if found is None else self._common(found).board.tally(found.slot)
 
     def heard(self, worker: WorkerId) -> float:
-        """When it last answered a `Ping`, in monotonic seconds; 0.0: never."""
-        found = self._workers.get(worker)
+        """Monotonic time of the last answer to a `Ping`; 0.0: never."""
+        found = self.find(worker)
         return 0.0 if found is None else found.heard
 
     def state(self, worker: WorkerId) -> str:
-        """What the kernel says of it, in the words of `procfs`; "" if it does not run."""
-        found = self._workers.get(worker)
+        """The kernel's state of the process, in the words of `procfs`; "" if the worker does not run."""
+        found = self.find(worker)
         return "" if found is None else procfs.state(found.process.pid)
 
     def rss(self, worker: WorkerId) -> int:
-        """Its resident bytes; 0 when they cannot be read."""
-        found = self._workers.get(worker)
+        """Resident bytes; 0 when they cannot be read."""
+        found = self.find(worker)
         return 0 if found is None else found.process.rss()
 
-    def check(self, worker: WorkerId) -> None:
-        """A child with this worker's pid waits to be reaped."""
-        found = self._workers.get(worker)
-        if found is not None and process.is_over(found.process.pidfd):
-            self._over(found)
+    # -- over programs ----------------------------------------------------------------------------------------
 
     def carry(self, kept: FdTable) -> tuple[WorkerState, ...]:
-        """What another program needs to go on with them; they notice nothing."""
+        """The state for the next program; the descriptors go to `kept`. The workers notice nothing."""
         carried = []
         for expected in self._expected.values():
             kept.give(f"worker {expected.id} link", expected.link.fileno())
             kept.give(f"worker {expected.id} stderr", expected.output.fd)
             kept.give(f"worker {expected.id} stacks", expected.stacks)
             carried.append(WorkerState(expected.id, expected.slot))
-        return (*carried, *(worker.carry(kept) for worker in self._workers.values()))
+        return (*carried, *(worker.carry(kept) for worker in self._entries.values()))
 
-    def resume(self, carried: Sequence[WorkerState], zygotes: Set[tuple[str, int]], kept: FdTable) -> None:
-        """Go on with what `carry` told; `zygotes` are those there are. Raises `Unsupported`, `OSError`."""
-        self._bereft = {one.id[:2] for one in carried} - zygotes
-        for one in carried:
-            self._commons.of(one.id[:2]).free.remove(one.slot)
-            if one.pid:
-                self._resume_one(one, kept)
+    def resume(self, carried: Sequence[WorkerState], zygotes: Set[GenerationId], kept: FdTable) -> None:
+        """Go on with the workers that `carry` described.
+
+        zygotes: the generations whose zygotes run. Raises `Unsupported`, `OSError`.
+        """
+        self._without_zygote = {state.id.generation_id for state in carried} - zygotes
+        for state in carried:
+            name = f"worker {state.id}"
+            self._commons.of(state.id.generation_id).free.remove(state.slot)
+            if state.pid:
+                output = partial(self._output, state.id, read=state.read)
+                self._restore(Worker.resume(state, Process.resume(name, state.pid, kept, output)))
                 continue
-            link = socket.socket(fileno=kept.take(f"worker {one.id} link"))
-            output = self._output(one, kept.take(f"worker {one.id} stderr"))
-            stacks = kept.take(f"worker {one.id} stacks")
-            self._expected[one.id] = Expected(one.id, one.slot, link, output, stacks)
-
-    def _resume_one(self, one: WorkerState, kept: FdTable) -> None:
-        born = Process.resume(f"worker {one.id}", one.pid, kept, partial(self._output, one))
-        worker = self._workers[one.id] = Worker.resume(one, born)
-        self._watch(worker)
-        if worker.killed:  # its stacks may have been waited for
-            self._voice.loop.call_later(0, partial(self.kill, one.id, dump=True))
-
-    def _output(self, one: WorkerState, fd: int) -> Output:
-        return Output(fd, partial(self._voice.line, one.id), one.read)
+            link = socket.socket(fileno=kept.take(f"{name} link"))
+            output_of = self._output(state.id, kept.take(f"{name} stderr"), state.read)
+            self._expected[state.id] = Expected(state.id, state.slot, link, output_of, kept.take(f"{name} stacks"))
 
     def close(self, *, dismiss: bool) -> None:
-        """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one.
-
-        One that still boots is killed by either: it asked the kernel for it.
-        """
+        """As `Table.close`. A booting worker is killed in both cases: it has asked the kernel for that."""
         for expected in self._expected.values():
             self._release(expected)
-        for worker in self._workers.values():
-            worker.cancel()
-            if dismiss:
-                worker.process.say(links.Drain(_LAST_SECONDS, leaving=True, left_over=[]))
-            worker.process.finish(self._voice.loop)
         self._expected.clear()
-        self._workers.clear()
+        super().close(dismiss=dismiss)
 
-    # -- what they do -----------------------------------------------------------------------------------------
+    # -- one worker -------------------------------------------------------------------------------------------
 
     def _hear(self, worker: Worker, *, last: bool = False) -> None:
-        for heard in worker.process.hear(links.FROM_WORKER, last=last):
-            if heard.message is None:
-                worker.process.close_link(self._voice.loop)
-                if heard.nonsense:
-                    self._strike(worker, heard.nonsense)
-                elif not last and not worker.leaves:  # a process that ends closes its link a moment before
-                    worker.timer = self._voice.loop.call_later(_LINK_PAUSE, self._strike, worker)
-                return
-            self._take(worker, heard.message)
-            worker.said += 1
-        if not last and not worker.may_talk(self._voice.loop, self._hear):
+        super()._hear(worker, last=last)
+        link = worker.process.link
+        if last or link is None:
+            return
+        pause = worker.talk.pause(time.monotonic())
+        if pause is None:
             self._strike(worker, "it talks without end")
+        elif pause:
+            self._outlets.loop.remove_reader(link.fileno())
+            self._outlets.loop.call_later(pause, self._hear_again, worker, link)
+
+    def _hear_again(self, worker: Worker, link: socket.socket) -> None:
+        worker.talk.resume(time.monotonic())
+        if worker.process.link is link:
+            self._outlets.loop.add_reader(link.fileno(), self._hear, worker)
+
+    def _link_ended(self, worker: Worker, nonsense: str, *, last: bool) -> None:
+        if nonsense:
+            self._strike(worker, nonsense)
+        elif not last and not worker.leaves:  # a process that ends closes its link a moment before
+            worker.timer = self._outlets.loop.call_later(LINK_PAUSE, self._strike, worker)
 
     def _strike(self, worker: Worker, why: str = "") -> None:
-        """End one that cannot be told anything any more; without a reason it has closed its link."""
+        """Kill a worker that cannot be told anything any more; without a reason it has closed its link."""
         if not process.is_over(worker.process.pidfd):
             why = why or f"it has closed its link, and runs on as {procfs.described(worker.process.pid)}"
-            self._voice.line(worker.id, f"srvd: killed: {why}")
+            self._outlets.line(worker.id, f"srvd: killed: {why}")
             self.kill(worker.id, dump=False)
 
     def _take(self, worker: Worker, message: links.Message) -> None:
-        emit = self._voice.emit
+        worker.talk.count()
         match message:
             case links.Ready():
                 worker.ready = True
-                if worker.held is not None:
-                    worker.process.say(worker.held)
-                    worker.held = None
-                emit(WorkerSaid(worker.id, WorkerReport.READY))
+                worker.say_pending()
+                self._report(worker, WorkerReport.READY)
             case links.Serving():
-                emit(WorkerSaid(worker.id, WorkerReport.SERVING))
+                self._report(worker, WorkerReport.SERVING)
             case links.Failed(reason, traceback):
-                emit(WorkerSaid(worker.id, WorkerReport.FAILED, links.clip(traceback or reason)))
+                self._report(worker, WorkerReport.FAILED, links.clip(traceback or reason))
             case links.Probed(healthy, text):
-                emit(
-                    WorkerSaid(worker.id, WorkerReport.HEALTHY if healthy else WorkerReport.UNHEALTHY, links.clip(text))
-                )
+                self._report(worker, WorkerReport.HEALTHY if healthy else WorkerReport.UNHEALTHY, links.clip(text))
             case links.Warmed(modules):
-                emit(WorkerWarmed(worker.id, tuple(modules)))
+                self._outlets.emit(WorkerWarmed(worker.id, tuple(modules)))
             case links.Mixed(file):
-                emit(CodeMixed(GenerationId(*worker.id[:2]), links.clip(file)))
+                self._outlets.emit(CodeMixed(worker.id.generation_id, links.clip(file)))
             case links.Expired(reason):
-                emit(WorkerSaid(worker.id, WorkerReport.WORN, reason))
+                self._report(worker, WorkerReport.WORN, reason)
             case links.Reopened(problem):
-                emit(WorkerSaid(worker.id, WorkerReport.REOPENED, problem))
+                self._report(worker, WorkerReport.REOPENED, problem)
             case links.Pong():
                 worker.heard = time.monotonic()
             case links.Bye():
                 worker.leaves = True
-                emit(WorkerSaid(worker.id, WorkerReport.BYE))
+                self._report(worker, WorkerReport.BYE)
             case links.WatchBell():
-                self._voice.woke()
+                self._outlets.woke()
+
+    def _report(self, worker: Worker, report: WorkerReport, text: str = "") -> None:
+        self._outlets.emit(WorkerSaid(worker.id, report, text))
 
     def _over(self, worker: Worker) -> None:
-        """The kernel says that it has ended; how, its parent knows: we, or its zygote, which is about to tell."""
+        """The parent of the worker knows how it ended: the daemon, or the zygote, which is about to tell."""
         ended = reap_own(worker.process.pidfd)
         if ended is not None:
             self._finish(worker, ended)
-            return
-        if worker.id[:2] in self._bereft:
+        elif worker.id.generation_id in self._without_zygote:
             self._finish(worker, Ended())
-            return
-        self._voice.loop.remove_reader(worker.process.pidfd)
-        worker.cancel()
-        worker.timer = self._voice.loop.call_later(STATUS_PAUSE, self._finish, worker, Ended())
+        else:
+            self._outlets.loop.remove_reader(worker.process.pidfd)
+            worker.cancel()
+            worker.timer = self._outlets.loop.call_later(STATUS_PAUSE, self._finish, worker, Ended())
 
     def _finish(self, worker: Worker, ended: Ended) -> None:
-        """Its last words, its stderr, its certificate."""
-        if self._workers.pop(worker.id, None) is None:
+        """Take the last messages and the rest of stderr, free the slot, and tell the core of the death."""
+        if self._entries.pop(worker.id, None) is None:
             return
         worker.cancel()
         self._hear(worker, last=True)
-        if worker.killed:  # what it started may have outlived it
+        if worker.killed:  # processes that it started may have outlived it
             worker.process.kill()
-        tail = worker.process.finish(self._voice.loop)
-        common = self._commons.of(worker.id[:2])
+        tail = worker.process.finish(self._outlets.loop)
+        common = self._common(worker)
         facts = common.board.read(worker.slot)
         common.free.append(worker.slot)
         oom = ended.signal == signal.SIGKILL and not worker.killed and self._oom.struck()
-        death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=worker.id[:2] in self._bereft)
-        self._voice.emit(WorkerGone(worker.id, death))
+        unseen = worker.id.generation_id in self._without_zygote
+        death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=unseen)
+        self._outlets.emit(WorkerGone(worker.id, death))
+
+    def _welcomed(self, worker: Worker, caller: Orphan) -> None:
+        worker.process.say(links.Adopted())
+        worker.say_pending()
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.process.say(links.Drain(_LAST_SECONDS, leaving=True, left_over=[]))
+
+    def _requests(self, worker: Worker) -> Iterable[str]:
+        return request_lines(self._common(worker).board.requests(worker.slot))
+
+    def _common(self, worker: Worker) -> Common:
+        return self._commons.of(worker.id.generation_id)
 
     def _release(self, expected: Expected) -> None:
+        """Close the daemon's ends of a worker that will not be forked, and free its slot."""
         fds.close_link(expected.link)
         fds.close_all([expected.output.fd, expected.stacks])
-        self._commons.of(expected.id[:2]).free.append(expected.slot)
+        self._commons.of(expected.id.generation_id).free.append(expected.slot)

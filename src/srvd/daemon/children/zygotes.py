@@ -1,13 +1,13 @@
-"""The zygotes that run: starts, stops and kills them, and tells the core what each of them says and how it ends.
+"""The zygotes that run: starts and stops them, and tells the core what each one says and how it ends.
 
-Chooses nothing. What a zygote says about workers goes on to `workers.py`.
+Decides nothing. What a zygote says about workers goes on to `workers.py`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from srvd import __version__
@@ -23,18 +23,18 @@ from srvd.core.events import (
 )
 from srvd.core.model import Fault
 from srvd.daemon.children.commons import Commons
-from srvd.daemon.children.outlets import Voice
-from srvd.daemon.children.output import Output, Read
+from srvd.daemon.children.outlets import Outlets
+from srvd.daemon.children.output import Read
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.spawn import NO_FRONTS, Fronts, Named, Shared, interpreter, keyless, start_zygote
-from srvd.daemon.children.stack_file import Trace
+from srvd.daemon.children.table import KILL_PATIENCE, LINK_PAUSE, Entry, Table
+from srvd.daemon.children.worker import reap_own
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.loop import Timer
 from srvd.errors import EXIT, LoadFailed
-from srvd.ids import GenerationId, WorkerId
+from srvd.ids import GenerationId
 from srvd.linux import process
 from srvd.linux.interpreter import REFUSED
 from srvd.linux.process import Ended
@@ -44,33 +44,45 @@ from srvd.wire import links
 
 __all__ = ["ZygoteState", "Zygotes"]
 
-LINK_PAUSE = 0.3
-"""Seconds between the end of a zygote's link and the kill: it leaves by itself if it can."""
-
 _SHORTAGE = ("Too many open files", "Cannot allocate", "MemoryError", "unavailable", "File too large", "new thread")
 """In the last line of a process that was short of something."""
 
-KILL_PATIENCE = 1.0
-"""Seconds that a zygote has to write its stacks before it is killed."""
 
+class Zygote(Entry[GenerationId]):
+    """One zygote.
 
-class Zygote:
-    """One zygote. `told`: it has said how loading went, or was told to end. `forks`: it has loaded. `dismissed`: it was
-    told to leave, or will be when it comes. `killed`: it is, as soon as it has told its stacks.
+    told: it has said how loading went, or was told to leave. forks: it has loaded.
+    dismissed: it was told to leave, or will be when it calls.
     """
 
-    __slots__ = ("dismissed", "forks", "id", "killed", "pool", "process", "timer", "told", "trace")
+    __slots__ = ("dismissed", "forks", "pool", "told")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
-        self.id = generation
+        super().__init__(generation, started)
         self.pool = pool
-        self.process = started
-        self.timer: Timer | None = None
-        self.trace: Trace | None = None  # its last stacks
         self.told = False
         self.forks = False
         self.dismissed = False
-        self.killed = False
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the zygote was adopted and has not called yet; one whose link has ended is killed soon."""
+        return super().is_away and self.timer is None
+
+    def carry(self, kept: FdTable) -> ZygoteState:
+        """The state for the next program; the descriptors go to `kept`."""
+        read = self.process.carry(f"zygote {self.id}", kept)
+        return ZygoteState(
+            self.id, self.process.pid, self.told, self.forks, self.timer is not None, read, self.dismissed, self.killed
+        )  # fmt: skip
+
+    @classmethod
+    def resume(cls, state: ZygoteState, pool: PoolSettings, started: Process) -> Zygote:
+        """The zygote that `carry` described."""
+        zygote = cls(state.id, pool, started)
+        zygote.told, zygote.forks = state.told, state.forks
+        zygote.dismissed, zygote.killed = state.dismissed, state.killed
+        return zygote
 
 
 class ZygoteState(Record):
@@ -86,15 +98,14 @@ class ZygoteState(Record):
     killed: bool = False
 
 
-class Zygotes:
-    """Owns the zygotes; each started one is answered by exactly one `ZygoteGone`, the last event about it."""
+class Zygotes(Table[GenerationId, Zygote]):
+    """Owns the zygotes. Each start is followed by exactly one `ZygoteGone`, the last event of that zygote."""
 
-    def __init__(self, voice: Voice, commons: Commons, workers: Workers, bond: FamilyLock | None = None) -> None:
-        self._voice = voice
+    def __init__(self, outlets: Outlets, commons: Commons, workers: Workers, bond: FamilyLock | None = None) -> None:
+        super().__init__(outlets, links.FROM_ZYGOTE)
         self._commons = commons
         self._bond = bond
         self._workers = workers
-        self._zygotes: dict[GenerationId, Zygote] = {}
 
     def start(
         self,
@@ -108,7 +119,7 @@ class Zygotes:
 
         `folder`: where a pool without `chdir` is loaded, entered by its name each time.
         """
-        line = partial(self._voice.line, generation)
+        line = partial(self._outlets.line, generation)
         if names := keyless(listeners, fronts):
             reason = (
                 f"start {generation}: the keys of {', '.join(names)} went with the former daemon; nothing was loaded"
@@ -136,221 +147,124 @@ class Zygotes:
             self.let_go()
             self._never_started(generation, failed.message, failed.hint)
             return
-        zygote = self._zygotes[generation] = Zygote(generation, pool, started)
-        self._watch(zygote)
+        self._add(Zygote(generation, pool, started))
 
     def _never_started(self, generation: GenerationId, reason: str, hint: str) -> None:
-        self._voice.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
-        self._voice.emit(ZygoteGone(generation, "never started"))
+        self._outlets.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
+        self._outlets.emit(ZygoteGone(generation, "never started"))
 
     def let_go(self) -> None:
         """Of what those have in common who are all gone."""
-        self._commons.keep(self._zygotes.keys() | self._workers.generations())
-
-    def _watch(self, zygote: Zygote) -> None:
-        loop, started = self._voice.loop, zygote.process
-        if started.link is not None:
-            loop.add_reader(started.link.fileno(), self._hear, zygote)
-        loop.add_reader(started.pidfd, self._over, zygote)
-        started.watch_output(loop)
+        self._commons.keep(self._entries.keys() | self._workers.generations())
 
     def process(self, generation: GenerationId) -> Process | None:
-        """The zygote's process, if it forks. One that still loads must not be told anything: it would be killed."""
-        zygote = self._zygotes.get(generation)
+        """The process of a zygote that forks. A message to one that still loads would kill it."""
+        zygote = self.find(generation)
         return zygote.process if zygote is not None and zygote.forks and zygote.process.link is not None else None
 
-    def pids(self) -> dict[int, GenerationId]:
-        return {zygote.process.pid: generation for generation, zygote in self._zygotes.items()}
-
     def teach(self, generation: GenerationId, modules: Iterable[str]) -> None:
-        """Have it import these; answered by `ZygoteLearned`, unless it does not listen, which its deadline tells."""
+        """Have the zygote import the modules. `ZygoteLearned` follows, or the core's deadline passes."""
         found = self.process(generation)
         if found is not None:
             found.say(links.Learn(list(modules)))
 
     def stop(self, generation: GenerationId) -> None:
-        """Tell it to leave. One that still loads is killed by that: it asked the kernel for it."""
-        zygote = self._zygotes.get(generation)
+        """Tell the zygote to leave. One that still loads is killed by the end of its link, as it asked the kernel."""
+        zygote = self.find(generation)
         if zygote is not None:
             zygote.told = zygote.dismissed = True
-            _dismiss(zygote)
-            zygote.process.close_link(self._voice.loop)
-
-    def kill(self, generation: GenerationId, *, dump: bool) -> None:
-        """SIGKILL to it and to what it started; its workers have left its group. With `dump`, its stacks first."""
-        zygote = self._zygotes.get(generation)
-        if zygote is None:
-            return
-        zygote.told = zygote.killed = True
-        if dump:
-            zygote.process.stacks.take(self._voice.loop, KILL_PATIENCE, partial(self._log_and_kill, zygote))
-        else:
-            zygote.process.kill()
-
-    def ask_stacks(self, generation: GenerationId, seconds: float, done: Callable[[Trace], None]) -> bool:
-        """Have its stacks told, within about `seconds`; False if it does not run."""
-        zygote = self._zygotes.get(generation)
-        if zygote is not None:
-            zygote.process.stacks.take(self._voice.loop, seconds, done)
-        return zygote is not None
-
-    def _log_and_kill(self, zygote: Zygote, trace: Trace) -> None:
-        zygote.trace = trace
-        if trace.problem:
-            self._voice.line(zygote.id, f"srvd: its stacks: {trace.problem}")
-        for line in trace.text.splitlines():
-            self._voice.line(zygote.id, line)
-        zygote.process.kill()
-
-    def check(self, generation: GenerationId) -> None:
-        """A child with this zygote's pid waits to be reaped."""
-        zygote = self._zygotes.get(generation)
-        if zygote is not None and process.is_over(zygote.process.pidfd):
-            self._over(zygote)
+            self._dismiss(zygote)
+            zygote.process.close_link(self._outlets.loop)
 
     def missing(self) -> list[GenerationId]:
-        """Those that were adopted, and have not come."""
-        return [
-            one.id
-            for one in self._zygotes.values()
-            if one.process.link is None and not one.dismissed and one.timer is None
-        ]
-
-    def greet(self) -> None:
-        """Tell all that have come, after a daemon that died, that they are adopted."""
-        for zygote in self._zygotes.values():
-            zygote.process.say(links.Adopted())
-
-    def welcome(self, orphan: Orphan) -> bool:
-        """One that was adopted comes late; its descriptors are ours then. False: it is not expected, or brings what it
-        should not.
-        """
-        zygote = self._zygotes.get(GenerationId(orphan.here.pool, orphan.here.generation))
-        if zygote is None or zygote.process.pid != orphan.pid or zygote.process.link is not None or zygote.timer:
-            return False
-        if orphan.stderr < 0:
-            return False
-        self._commons.hold(zygote.id, orphan.lifeline)
-        output = Output(orphan.stderr, partial(self._voice.line, zygote.id))
-        zygote.process.meet(self._voice.loop, orphan.link, output, orphan.stacks)
-        self._voice.loop.add_reader(orphan.link.fileno(), self._hear, zygote)
-        zygote.process.watch_output(self._voice.loop)
-        if zygote.dismissed:  # while it was away
-            _dismiss(zygote)
-            zygote.process.close_link(self._voice.loop)
-        else:
-            zygote.process.say(links.Adopted())
-        return True
+        """As `Table.missing`, without those that leave as soon as they call."""
+        return [zygote.id for zygote in self._entries.values() if zygote.is_away and not zygote.dismissed]
 
     def carry(self, kept: FdTable) -> tuple[ZygoteState, ...]:
-        """What another program needs to go on with them; they notice nothing."""
-        return tuple(
-            ZygoteState(one.id, one.process.pid, one.told, one.forks, one.timer is not None,
-                    one.process.carry(f"zygote {one.id}", kept), one.dismissed, one.killed)
-            for one in self._zygotes.values()
-        )  # fmt: skip
+        """The state for the next program; the descriptors go to `kept`. The zygotes notice nothing."""
+        return tuple(zygote.carry(kept) for zygote in self._entries.values())
 
-    def resume(self, one: ZygoteState, pool: PoolSettings, kept: FdTable) -> None:
-        """Go on with one that `carry` told of. Raises `Unsupported`, `OSError`."""
-        line = partial(self._voice.line, one.id)
-        found = Process.resume(f"zygote {one.id}", one.pid, kept, lambda fd: Output(fd, line, one.read))
-        zygote = self._zygotes[one.id] = Zygote(one.id, pool, found)
-        zygote.told, zygote.forks, zygote.dismissed = one.told, one.forks, one.dismissed
-        self._watch(zygote)
-        if one.killed:  # its stacks may have been waited for
-            self._voice.loop.call_later(0, partial(self.kill, one.id, dump=True))
-        elif one.doomed:
-            zygote.timer = self._voice.loop.call_later(KILL_PATIENCE, found.kill)
+    def resume(self, state: ZygoteState, pool: PoolSettings, kept: FdTable) -> None:
+        """Go on with a zygote that `carry` described. Raises `Unsupported`, `OSError`."""
+        output = partial(self._output, state.id, read=state.read)
+        started = Process.resume(f"zygote {state.id}", state.pid, kept, output)
+        zygote = self._restore(Zygote.resume(state, pool, started))
+        if state.doomed and not state.killed:
+            zygote.timer = self._outlets.loop.call_later(KILL_PATIENCE, started.kill)
 
-    def close(self, *, dismiss: bool) -> None:
-        """Let go of all of them: the daemon ends. Told to leave, or, if it ends by a bug, left for the next one."""
-        for zygote in self._zygotes.values():
-            _cancel(zygote)
-            if dismiss:
-                _dismiss(zygote)
-            zygote.process.finish(self._voice.loop)
-        self._zygotes.clear()
-
-    def _hear(self, zygote: Zygote, *, last: bool = False) -> None:
-        for heard in zygote.process.hear(links.FROM_ZYGOTE, last=last):
-            if heard.message is None:
-                self._link_ended(zygote, heard.nonsense)
-                return
-            self._take(zygote, heard.message)
+    # -- one zygote -------------------------------------------------------------------------------------------
 
     def _take(self, zygote: Zygote, message: links.Message) -> None:
         match message:
             case links.Loaded(preloaded, notes, _, folder):
                 zygote.told = zygote.forks = True
-                self._voice.emit(
+                self._outlets.emit(
                     ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M"), folder)
                 )
             case links.Learned(notes):
-                self._voice.emit(ZygoteLearned(zygote.id, tuple(notes)))
+                self._outlets.emit(ZygoteLearned(zygote.id, tuple(notes)))
             case links.Mixed(file):
-                self._voice.emit(CodeMixed(zygote.id, links.clip(file)))
+                self._outlets.emit(CodeMixed(zygote.id, links.clip(file)))
             case links.LoadFailed(reason, hint, traceback):
                 self._fail(zygote, _fault(zygote.id, reason, hint, traceback))
             case links.Forked(serial, pid):
                 self._forked(zygote, serial, pid)
             case links.ForkFailed(serial, reason):
-                self._workers.refused(zygote.id, serial, reason)
+                self._workers.refused(zygote.id.worker(serial), reason)
             case links.Reaped(serial, exit_code, number):
-                self._workers.reaped(zygote.id, serial, Ended(exit_code, number))
+                self._workers.reaped(zygote.id.worker(serial), Ended(exit_code, number))
             case links.Stopped(serial):
-                self._voice.emit(WorkerStopped(WorkerId(*zygote.id, serial)))
+                self._outlets.emit(WorkerStopped(zygote.id.worker(serial)))
             case links.Continued(serial):
-                self._voice.emit(WorkerContinued(WorkerId(*zygote.id, serial)))
+                self._outlets.emit(WorkerContinued(zygote.id.worker(serial)))
 
     def _forked(self, zygote: Zygote, serial: int, pid: int) -> None:
-        if process.is_over(zygote.process.pidfd):  # whose children are ours now: what was ordered is told of as lost
+        if process.is_over(zygote.process.pidfd):  # its children are the daemon's now; ordered workers count as lost
             return
-        nonsense = self._workers.forked(zygote.id, serial, pid, zygote.process.pid)
+        nonsense = self._workers.forked(zygote.id.worker(serial), pid, zygote.process.pid)
         if nonsense:
-            self._voice.line(zygote.id, f"srvd: killed: {nonsense}")
+            self._outlets.line(zygote.id, f"srvd: killed: {nonsense}")
             zygote.process.kill()
 
     def _fail(self, zygote: Zygote, fault: Fault) -> None:
-        if not zygote.told:
+        if not zygote.told and not zygote.killed:
             zygote.told = True
-            self._voice.emit(ZygoteFailed(zygote.id, fault))
+            self._outlets.emit(ZygoteFailed(zygote.id, fault))
 
-    def _link_ended(self, zygote: Zygote, nonsense: str) -> None:
-        """Without its link a zygote is of no use. If it ended by itself, it is over already and its exit code stays."""
-        zygote.process.close_link(self._voice.loop)
+    def _link_ended(self, zygote: Zygote, nonsense: str, *, last: bool) -> None:
+        """A zygote without a link is of no use. One that has ended by itself is over already: its exit code stays."""
         if nonsense:
             self._fail(zygote, _strange(zygote, nonsense))
         if not process.is_over(zygote.process.pidfd) and zygote.timer is None:
-            zygote.timer = self._voice.loop.call_later(LINK_PAUSE, zygote.process.kill)
+            zygote.timer = self._outlets.loop.call_later(LINK_PAUSE, zygote.process.kill)
 
     def _over(self, zygote: Zygote) -> None:
-        """Its end: first what it said before, then who of its workers is lost, then its end."""
+        """Tell first what the zygote has said before, then which of its workers are lost, then its end."""
         self._hear(zygote, last=True)
-        del self._zygotes[zygote.id]
-        _cancel(zygote)
-        try:
-            ended = process.reap(zygote.process.pidfd) or Ended()
-        except ChildProcessError:
-            ended = Ended()
-        tail = zygote.process.finish(self._voice.loop)
+        del self._entries[zygote.id]
+        zygote.cancel()
+        ended = reap_own(zygote.process.pidfd) or Ended()
+        tail = zygote.process.finish(self._outlets.loop)
         self._fail(zygote, _unsaid(zygote, ended, tail))
         self._workers.zygote_gone(zygote.id)
         self.let_go()
         stacks = zygote.trace.text if zygote.trace is not None else ""
-        self._voice.emit(ZygoteGone(zygote.id, str(ended), links.clip(tail + stacks)))
+        self._outlets.emit(ZygoteGone(zygote.id, str(ended), links.clip(tail + stacks)))
 
+    def _welcomed(self, zygote: Zygote, caller: Orphan) -> None:
+        self._commons.hold(zygote.id, caller.lifeline)
+        if zygote.dismissed:  # while it was away
+            self._dismiss(zygote)
+            zygote.process.close_link(self._outlets.loop)
+        else:
+            zygote.process.say(links.Adopted())
 
-def _dismiss(zygote: Zygote) -> None:
-    """The end of its link alone would make it wait for another daemon. One that does not listen is ended."""
-    if zygote.process.link is None:  # it was told before
-        return
-    if not zygote.process.say(links.Leave()) and not process.is_over(zygote.process.pidfd):
-        zygote.process.kill()
-
-
-def _cancel(zygote: Zygote) -> None:
-    if zygote.timer is not None:
-        zygote.timer.cancel()
+    def _dismiss(self, zygote: Zygote) -> None:
+        """Without `Leave` the zygote would wait for another daemon. One that does not listen is killed."""
+        if zygote.process.link is None:  # it was told before
+            return
+        if not zygote.process.say(links.Leave()) and not process.is_over(zygote.process.pidfd):
+            zygote.process.kill()
 
 
 def _fault(generation: GenerationId, message: str, hint: str, traceback: str = "") -> Fault:

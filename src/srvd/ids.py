@@ -19,6 +19,12 @@ class GenerationId(Record):
     def __str__(self) -> str:
         return f"{self.pool}@{self.number}"
 
+    @classmethod
+    def parse(cls, name: str) -> GenerationId:
+        """The generation with the name. Raises `ValueError`."""
+        pool, _, number = name.rpartition("@")
+        return cls(pool, int(number))
+
     def worker(self, serial: int) -> WorkerId:
         """The worker of this generation with the serial."""
         return WorkerId(self.pool, self.number, serial)
@@ -35,6 +41,13 @@ class WorkerId(Record):
 
     def __str__(self) -> str:
         return f"{self.pool}/{self.generation}#{self.serial}"
+
+    @classmethod
+    def parse(cls, name: str) -> WorkerId:
+        """The worker with the name. Raises `ValueError`."""
+        generation, _, serial = name.rpartition("#")
+        pool, _, number = generation.rpartition("/")
+        return cls(pool, int(number), int(serial))
 
     @property
     def generation_id(self) -> GenerationId:

@@ -214,7 +214,7 @@ def test_half_a_line_is_continued() -> None:
     first = Output(read, lines.append)
     os.write(write, b"one\ntw")
     first.read()
-    again = Output(read, lines.append, first.carry())
+    again = Output(read, lines.append, first.save())
     os.write(write, b"o\n")
     again.read()
     assert (lines, again.tail) == (["one", "two"], "one\ntwo\n")

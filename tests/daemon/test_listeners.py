@@ -254,8 +254,8 @@ def test_the_line_of_a_fatal_error_is_kept_however_long_the_stacks_are(pipe: Pip
     output.finish()
     assert output.tail.startswith("Fatal Python error: Aborted\n  File x\n")
     assert "before" not in output.tail
-    assert output.carry().fatal == b"Fatal Python error: Aborted"
-    taken = Output(os.open("/dev/null", os.O_RDONLY), print, output.carry())
+    assert output.save().fatal == b"Fatal Python error: Aborted"
+    taken = Output(os.open("/dev/null", os.O_RDONLY), print, output.save())
     assert taken.tail == output.tail
     os.close(taken.fd)
 

@@ -27,7 +27,6 @@ STILL_VAGUE: dict[str, float] = {
     "src/srvd/core/state": 5.3,
     "src/srvd/core/status": 13.3,
     "src/srvd/daemon": 10.5,
-    "src/srvd/daemon/children": 6.0,
     "src/srvd/daemon/entry": 4.3,
     "src/srvd/daemon/family": 37.9,
     "src/srvd/daemon/recovery": 26.9,
@@ -40,7 +39,6 @@ STILL_VAGUE: dict[str, float] = {
     "src/srvd/worker/net": 5.5,
     "src/srvd/worker/observe": 4.7,
     "src/srvd/worker/wsgi": 8.8,
-    "src/srvd/zygote": 5.6,
 }
 """Folders that are not there yet, and the most vague words in 1,000 that each may have. A figure only ever falls."""
 

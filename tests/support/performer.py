@@ -123,7 +123,7 @@ class Stage:
     def hand_over(self) -> None:
         """Another program goes on with these processes, as after an exec: what was under way in this one is lost."""
         former, kept = self.performer, FdTable()
-        carried = former.carry(kept)
+        carried = former.save(kept)
         self.commons = Commons(self.bell, self.slots)
         self.loop.close()
         self.loop = Loop()
@@ -132,7 +132,7 @@ class Stage:
         )  # fmt: skip
         for revision, config in former._configs.items():
             self.performer.settle(revision, config)
-        self.performer.resume(carried, kept)
+        self.performer.restore(carried, kept)
         left = [one.process for one in former.workers._entries.values()]
         for process in (*left, *(one.process for one in former.zygotes._entries.values())):
             if process.link is not None:

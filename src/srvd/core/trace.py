@@ -144,11 +144,9 @@ def _atom(hint: Any, text: str) -> Any:
         return None
     hint = getattr(hint, "__supertype__", hint)
     if hint is WorkerId:
-        pool, generation, serial = re.fullmatch(r"(.+)/(\d+)#(\d+)", text).groups()  # type: ignore[union-attr]  # a typo stops here
-        return WorkerId(pool, int(generation), int(serial))
+        return WorkerId.parse(text)
     if hint is GenerationId:
-        pool, number = text.rsplit("@", 1)
-        return GenerationId(pool, int(number))
+        return GenerationId.parse(text)
     if hint is bool:
         return {"yes": True, "no": False}[text]
     return hint(text)

@@ -256,7 +256,7 @@ class Daemon:
             configs=dict(self.engine.configs),
             current=self.engine.current,
             listening=self._parts.listeners.carry(kept),
-            family=self.performer.carry(kept),
+            family=self.performer.save(kept),
             overdue=self.overdue.carry(),
             control=self._control.save(kept),
             unit=self._parts.unit,
@@ -287,7 +287,7 @@ class Daemon:
         daemon.overdue.resume(shell.overdue)
         daemon._herald.resume(shell.stored)
         daemon.engine.resume(shell.configs, shell.current)
-        daemon.performer.resume(shell.family, kept)
+        daemon.performer.restore(shell.family, kept)
         daemon._complete()
         daemon._heritage.resume(shell.strays, shell.configs.values(), kept, daemon.performer, house, daemon._loop)
         daemon._control.restore(shell.control, daemon._roles(), kept)

@@ -1,6 +1,6 @@
-"""What a fork of the zygote does before it is a worker: its own session, stderr, stacks, title. Then it serves.
+"""Makes a fork of the zygote a worker: own session, stderr, file for stacks, title. Then the worker serves.
 
-Runs once a process and never returns.
+Runs once in a process and never returns.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ STACKS = 2
 _BUG = 70
 
 
-def become(stock: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None, passed: list[int]) -> NoReturn:
-    """Turn this fresh child into the worker that was ordered, serve, and end with the result of serving.
+def become(template: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None, passed: list[int]) -> NoReturn:
+    """Turn this new child into the worker that was ordered, serve, and exit with the result of serving.
 
-    `passed` came with the order; `lines` are those of its access log, if it has one.
+    lines: buffer of the worker's access log, if the pool has one.
+    passed: the descriptors that came with the order, `PASSED` of them.
     """
     link, stderr, trace, stderr_read, end = passed
     code = _BUG
@@ -44,22 +45,22 @@ def become(stock: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None,
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(stock.stacks)  # its own are told to `trace` since before the fork
-        os.close(stock.hold)
-        # A session of its own: no terminal's signal reaches it, and the daemon can end all that it starts.
+        os.close(template.stacks)  # the worker's go to `trace` since before the fork
+        os.close(template.hold)
+        # A session of its own: no terminal's signal reaches the worker, and the daemon can kill its whole group.
         os.setsid()
         process.reset_signals(stacks.ASK)
-        dispositions.put_back(stock.dispositions)
-        limits.set_oom_score(stock.pool.oom_score_adj)  # the zygote has the same, or less: then it is allowed
-        if stock.pool.nice:
+        dispositions.put_back(template.dispositions)
+        limits.set_oom_score(template.pool.oom_score_adj)  # not less than the zygote's, so it is allowed
+        if template.pool.nice:
             limits.set_session_nice()
-        set_title(f"srvd: worker {WorkerId(stock.wanted.pool, stock.wanted.generation, order.serial)}")
-        boot = _boot(stock, order, link, stderr_read, trace)
-        code = main.serve(boot._replace(lines=lines, lifeline=_own(stock, end)))
-        # What applications and libraries do at their end (flush, deregister), as they would under sys.exit – which
-        # would also wait for threads that an application forgot. Python has no public name for it.
+        set_title(f"srvd: worker {WorkerId(template.wanted.pool, template.wanted.generation, order.serial)}")
+        boot = _boot(template, order, link, stderr_read, trace)
+        code = main.serve(boot._replace(lines=lines, lifeline=_own(template, end)))
+        # Handlers of the application's end (flush, deregister), as sys.exit would run them; but sys.exit would also
+        # wait for threads that an application forgot. Python has no public name for this function.
         atexit._run_exitfuncs()  # noqa: SLF001
-    except BaseException as exc:  # the process ends here; sys.exit is no way for an application to end a worker
+    except BaseException as exc:  # the process ends here, also by an application's sys.exit
         sys.__excepthook__(type(exc), exc, exc.__traceback__)
     finally:
         try:
@@ -69,25 +70,25 @@ def become(stock: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None,
             os._exit(code)
 
 
-def _boot(stock: WorkerTemplate, order: links.Fork, link: int, stderr_read: int, trace: int) -> main.Boot:
-    home = stock.home
+def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: int, trace: int) -> main.Boot:
+    home = template.home
     return main.Boot(
-        pool=stock.wanted.pool,
-        generation=stock.wanted.generation,
+        pool=template.wanted.pool,
+        generation=template.wanted.generation,
         serial=order.serial,
         slot=order.slot,
         link=socket.socket(fileno=link),
-        listeners=stock.listeners,
-        board=stock.board,
-        app=stock.app,
-        load=partial(_load, stock.wanted.app),
-        settings=stock.pool,
-        hooks=stock.hooks,
-        fronts=stock.fronts,
-        nudge=stock.nudge,
+        listeners=template.listeners,
+        board=template.board,
+        app=template.app,
+        load=partial(_load, template.wanted.app),
+        settings=template.pool,
+        hooks=template.hooks,
+        fronts=template.fronts,
+        nudge=template.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
-        warms=stock.warms or stock.app is None,
-        watch=stock.watch,
+        warms=template.warms or template.app is None,
+        watch=template.watch,
     )
 
 
@@ -99,9 +100,9 @@ def _load(app: str) -> object:
     return app_loader.load(app)
 
 
-def _own(stock: WorkerTemplate, end: int) -> int:
-    """This worker's end of the lifeline; -1: it has none."""
-    if not stock.has_lifeline:  # without its handler the signal would end this process
+def _own(template: WorkerTemplate, end: int) -> int:
+    """This worker's end of the lifeline; -1 if it has none."""
+    if not template.has_lifeline:  # without its handler the signal would end this process
         os.close(end)
         return -1
     deadman.own(end)

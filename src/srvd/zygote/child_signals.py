@@ -1,6 +1,6 @@
-"""Hears which children a signal has stopped, and which go on: SIGCHLD as a descriptor for an epoll.
+"""Reports which children a signal has stopped or continued: SIGCHLD as a descriptor for an epoll.
 
-A debugger's stops are not heard: the kernel tells them to the debugger. Knows no worker by name, and continues nobody.
+Stops by a debugger are not seen: the kernel reports them to the debugger. Knows pids only, and sends no signal.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import Iterator
 
 from srvd.linux import process
 
-__all__ = ["Stops"]
+__all__ = ["ChildSignals"]
 
 
-class Stops:
-    """One a process, in its main thread. Owns the pipe and the handler of SIGCHLD."""
+class ChildSignals:
+    """At most one in a process, made in the main thread. Owns a pipe and the handler of SIGCHLD."""
 
     def __init__(self) -> None:
-        # Not a handler that writes: one that is due between Python's look and epoll_wait(2) would run after the wait.
+        # Not a Python handler that writes: if due just before epoll_wait(2), it would run only after the wait.
         self.fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _heard)
         signal.siginterrupt(signal.SIGCHLD, False)
 
     def read(self) -> Iterator[process.Halt]:
-        """What has happened since the last time. The ends of children stay to be read by their pidfds."""
-        os.read(self.fd, 65_536)  # other signals write there, too; a pipe holds no more
+        """The stops and continuations since the last call. Ends of children are left to be read by their pidfds."""
+        os.read(self.fd, 65_536)  # all that a pipe holds; other signals write there, too
         yield from process.halts()
 
     def close(self) -> None:
-        """In a child, which has no children yet: give all of it back. The handler is reset with all others."""
+        """Release the pipe, in a forked child, which has no children yet. The handler is reset with all others."""
         signal.set_wakeup_fd(-1)
         os.close(self.fd)
         os.close(self._writer)
 
 
 def _heard(number: int, frame: object) -> None:
-    """The pipe has it; without a handler there would be nothing in the pipe."""
+    """Do nothing: the wakeup descriptor has written to the pipe, as it does only for signals with a handler."""

@@ -1,7 +1,7 @@
-"""Finds what loading an application left in the process: what a fork would break, and what it would share.
+"""Finds what loading an application left in the process: resources that a fork would break or share.
 
-Judges nothing by name: a thread is a task of the kernel, a connection a stream socket with a peer, a timer what the
-kernel lists.
+Recognizes nothing by name: a thread is a task of the kernel, a connection is a stream socket with a peer, a timer is
+what the kernel lists.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ _COMM = 15  # characters of the kernel's name for a process
 
 
 class Inventory(Record):
-    """What is there before something is loaded."""
+    """The resources of the process before something is loaded."""
 
-    tasks: frozenset[int]  # without the main thread: srvd has no other, so the interpreter's start has left them
-    sockets: frozenset[str]  # "socket:[12345]": kernel's names, unlike numbers never mean another socket
+    tasks: frozenset[int]  # without the main thread; srvd starts none, so the interpreter's start has left them
+    sockets: frozenset[str]  # "socket:[12345]", by the kernel; unlike a descriptor's number, a name is not used again
     children: frozenset[int]
     dispositions: Dispositions
-    wakeup: int  # the descriptor that signals are written to; -1: there is none
+    wakeup: int  # the descriptor that signals are written to (signal.set_wakeup_fd); -1: none
 
 
 class Residue(Record):
-    """What is there afterwards, in words: "2 threads (Thread-1 (poll), …)"."""
+    """The resources that were left, in words: "2 threads (Thread-1 (poll), …)"."""
 
-    loaded: list[str]  # left by what was loaded, and lost to a fork
-    started: list[str]  # left by the start of the interpreter, and lost as well
-    children: list[tuple[int, str]]  # processes that run, which a fork leaves alone
+    loaded: list[str]  # by what was loaded; a forked child does not have them
+    started: list[str]  # by the start of the interpreter; a forked child does not have them either
+    children: list[tuple[int, str]]  # pid and description of processes that run; a fork leaves them alone
 
 
 def take() -> Inventory:
-    """What is there now."""
+    """The resources of the process now."""
     tasks = frozenset(map(int, os.listdir("/proc/self/task"))) - {os.getpid()}
     children = frozenset(procfs.children(os.getpid()))
     return Inventory(tasks, frozenset(_sockets()), children, dispositions.current(), _wakeup())
 
 
 def compare(before: Inventory) -> Residue:
-    """What has come since `before` was taken. It may be called again after more was loaded.
+    """The resources that have been added since `before` was taken. May be called again after more was loaded.
 
-    Forks once if there are threads: only then it is seen which of them are lost.
+    Forks once if there are threads, to see which of them a child lacks.
     """
     threads = trial_fork.stranded()
     names = {task: native.name_of(task) for task in threads}
@@ -69,8 +69,9 @@ def compare(before: Inventory) -> Residue:
 
 
 def settle(before: Inventory) -> Dispositions:
-    """Put away what would disturb a process that forks workers: timers, handlers, blocked signals. What workers get
-    back is the answer.
+    """Remove what would disturb a process that forks workers: timers, signal handlers, blocked signals.
+
+    Returns the dispositions that the workers are given back.
     """
     dispositions.clear_timers()
     signal.set_wakeup_fd(before.wakeup, warn_on_full_buffer=False)
@@ -81,7 +82,7 @@ def settle(before: Inventory) -> Dispositions:
 
 def _wakeup() -> int:
     fd = signal.set_wakeup_fd(-1)
-    with suppress(ValueError):  # it was closed meanwhile
+    with suppress(ValueError):  # the descriptor was closed meanwhile
         signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
     return fd
 
@@ -103,7 +104,7 @@ def _sockets() -> dict[str, int]:
 
 
 def _peer(fd: int) -> str | None:
-    """Whom a stream socket is connected to; None if it is not, or carries datagrams (syslog, statsd: safe to share)."""
+    """The peer of a stream socket; None if there is none. Datagrams (syslog, statsd) are safe to share: None."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
@@ -122,7 +123,7 @@ def _peer(fd: int) -> str | None:
 
 
 def _described(pid: int) -> str:
-    """A child that is about to become a program still looks like this process."""
+    """The description of a child. Until a child has become another program it looks like this process."""
     own = _title(procfs.described(os.getpid()))
     deadline = time.monotonic() + _GRACE
     while _title(what := procfs.described(pid)) == own:
@@ -137,13 +138,13 @@ def _title(described: str) -> str:
 
 
 def _listed(kind: str, names: list[str]) -> list[str]:
-    """A list of one text, or of none."""
+    """The text about all names, as a list; empty if there are no names."""
     if not names:
         return []
     return [f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({some_of(sorted(names))})"]
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

@@ -1,7 +1,7 @@
-"""The nursery: forks a worker for each order on the link, and tells of each one's end.
+"""Forks a worker for each order on the link, and reports the end of each worker.
 
-What the child does is `child.py`. An epoll over the link, the children's pidfds and what `child_signals.py` hears, and
-no timer while there is a daemon. What a zygote does without one is `orphan_clock.py`.
+Runs no code of a worker; `child.py` does. Waits by an epoll over the link, the pidfds of the children and the pipe of
+`child_signals.py`, without a timer while there is a daemon. `orphan_clock.py` has the times of a zygote without one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from srvd.worker import forked
 from srvd.worker.observe import access_log
 from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.reconnect import call_home, introduce
-from srvd.zygote import child, learning
-from srvd.zygote.child_signals import Stops
-from srvd.zygote.orphan_clock import Orphanhood
+from srvd.zygote import learning
+from srvd.zygote.child import PASSED, STACKS, become
+from srvd.zygote.child_signals import ChildSignals
+from srvd.zygote.orphan_clock import OrphanClock
 from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["ForkServer"]
@@ -36,72 +37,77 @@ _STDERR = 2
 
 
 _ENDS = 1024
-"""Ends of workers that are remembered for the next daemon; max_workers may be more, but they seldom all die."""
+"""Ends of workers that are kept for the next daemon. max_workers may be more, but seldom do all of them die."""
+
+
+_ORDERS = (links.Fork, links.Learn, links.Leave, links.Introduce, links.Adopted)
 
 
 class Child(Record):
+    """One worker that this zygote has forked."""
+
     serial: int
     pid: int
-    lines: AccessBuffer | None  # of its access log, that are not written yet
+    lines: AccessBuffer | None  # of its access log, not written yet
 
 
 class ForkServer:
-    """Owns the link and the children's pidfds; `run` returns when the daemon lets go."""
+    """Owns the link and the pidfds of the children. `run` returns when the zygote is to exit."""
 
-    def __init__(self, link: socket.socket, stock: WorkerTemplate) -> None:
+    def __init__(self, link: socket.socket, template: WorkerTemplate) -> None:
         self._link = link
-        self._stock = stock
+        self._template = template
         self._children: dict[int, Child] = {}
-        self._orphanhood: Orphanhood | None = None
-        self._parted = False  # a worker was told to leave with all others, and has left
-        # The latest, always: what was told to a daemon that died, it may have taken with it.
+        self._orphaned: OrphanClock | None = None
+        self._parted = False  # a worker has left as all others were told to
+        # Kept even if reported: a daemon that died may not have saved the report.
         self._ended: deque[links.Reaped] = deque(maxlen=_ENDS)
-        self._stops = Stops()
-        self._stopped: set[int] = set()  # pids of children that stand still
+        self._signals = ChildSignals()
+        self._stopped: set[int] = set()  # pids of children that a signal has stopped
         self._epoll = epoll()
         self._epoll.register(link, EPOLLIN)
-        self._epoll.register(self._stops.fd, EPOLLIN)
+        self._epoll.register(self._signals.fd, EPOLLIN)
 
     def run(self) -> None:
-        """Fork and bury until told to leave. Workers stay behind: the daemon takes them over."""
+        """Fork and reap until told to leave. Workers stay: they become children of the daemon."""
         while self._turn():
             pass
 
     def _turn(self) -> bool:
-        orphanhood = self._orphanhood
-        if orphanhood is None:
+        clock = self._orphaned
+        if clock is None:
             events = self._epoll.poll()
         else:
             heard, children = self._link.fileno() >= 0, bool(self._children)
-            events = self._epoll.poll(orphanhood.wait(time.monotonic(), heard=heard, children=children))
-            if not self._wait_for_daemon(orphanhood, time.monotonic()):
+            events = self._epoll.poll(clock.wait(time.monotonic(), heard=heard, children=children))
+            if not self._wait_for_daemon(clock, time.monotonic()):
                 return False
         return all(self._attend(fd) for fd, _ in events) and not (self._parted and not self._children)
 
     def _attend(self, fd: int) -> bool:
-        """False: the daemon let go."""
-        if fd == self._stops.fd:
-            self._look_after()
+        """Handle one descriptor that is ready. False: the zygote is to exit."""
+        if fd == self._signals.fd:
+            self._report_stops()
             return True
-        return self._bury(fd) if fd in self._children else self._hear()
+        return self._reap(fd) if fd in self._children else self._hear()
 
-    def _look_after(self) -> None:
-        """Tell who was stopped and who goes on."""
-        for halt in self._stops.read():
-            newborn = next((one for one in self._children.values() if one.pid == halt.pid), None)
-            if newborn is None:  # what the application started while it was loaded
+    def _report_stops(self) -> None:
+        """Report the workers that were stopped or continued."""
+        for halt in self._signals.read():
+            child = next((one for one in self._children.values() if one.pid == halt.pid), None)
+            if child is None:  # a process that the application started while it was loaded
                 continue
             if halt.stopped:
                 self._stopped.add(halt.pid)
             else:
                 self._stopped.discard(halt.pid)
-            if self._orphanhood is None:  # else the next daemon is told who still stands when it has come
-                self._say(links.Stopped(newborn.serial) if halt.stopped else links.Continued(newborn.serial))
+            if self._orphaned is None:  # else the next daemon is told when it has adopted this zygote
+                self._say(links.Stopped(child.serial) if halt.stopped else links.Continued(child.serial))
 
     def _hear(self) -> bool:
-        """One message of the daemon; False: there will be no more."""
+        """Handle one message of the daemon. False: the zygote is to exit."""
         try:
-            received = fds.receive(self._link, links.LIMIT, child.PASSED)
+            received = fds.receive(self._link, links.LIMIT, PASSED)
         except OSError:
             received = b"", []
         if received is None:
@@ -109,97 +115,101 @@ class ForkServer:
         datagram, passed = received
         if not datagram:
             return self._lose_daemon()
-        order = links.decode(datagram, (links.Fork, links.Learn, links.Leave, links.Introduce, links.Adopted))
-        if isinstance(order, links.Learn):
-            fds.close_all(passed)
-            self._learn(order.modules)
-            return True
-        if isinstance(order, links.Adopted):
-            self._orphanhood, self._parted = None, False
-            for newborn in self._children.values():
-                if newborn.pid in self._stopped:
-                    self._say(links.Stopped(newborn.serial))
-            return True
-        if isinstance(order, links.Introduce):
-            self._introduce()
-            return True
-        if not isinstance(order, links.Fork):
-            fds.close_all(passed)
-            return False
-        if len(passed) == child.PASSED:
+        return self._perform(links.decode(datagram, _ORDERS), passed)
+
+    def _perform(self, order: links.Message, passed: list[int]) -> bool:
+        """Carry out one order; `passed` are the descriptors that came with it. False: the zygote is to exit."""
+        if isinstance(order, links.Fork) and len(passed) == PASSED:
             self._fork(order, passed)
-        else:
-            fds.close_all(passed)
-            self._say(links.ForkFailed(order.serial, "descriptors were lost on the way"))
+            return True
+        fds.close_all(passed)  # only a fork needs any
+        match order:
+            case links.Fork(serial):
+                self._say(links.ForkFailed(serial, "descriptors were lost on the way"))
+            case links.Learn(modules):
+                self._learn(modules)
+            case links.Adopted():
+                self._adopted()
+            case links.Introduce():
+                self._introduce()
+            case _:
+                return False
         return True
 
+    def _adopted(self) -> None:
+        """A daemon has adopted this zygote: report the workers that are stopped, which it does not know."""
+        self._orphaned, self._parted = None, False
+        for child in self._children.values():
+            if child.pid in self._stopped:
+                self._say(links.Stopped(child.serial))
+
     def _lose_daemon(self) -> bool:
-        """The link has ended. False: nobody will come, and the workers see to themselves."""
-        home, pool = self._stock.home, self._stock.pool
+        """The link has ended. False: no other daemon will come, so the zygote exits; workers leave by themselves."""
+        home, pool = self._template.home, self._template.pool
         if home is None or pool.orphan_timeout == 0:
             return False
         self._epoll.unregister(self._link)
         self._link.close()
-        if self._orphanhood is None:
-            self._orphanhood = Orphanhood(time.monotonic(), pool.orphan_timeout, pool.drain_timeout)
+        if self._orphaned is None:
+            self._orphaned = OrphanClock(time.monotonic(), pool.orphan_timeout, pool.drain_timeout)
         return True
 
-    def _wait_for_daemon(self, orphanhood: Orphanhood, now: float) -> bool:
-        """Call if it is time to, and end those who did not leave in time. False: it is over."""
-        if orphanhood.is_over(now, children=bool(self._children)):
-            for pidfd, newborn in self._children.items():
-                process.send_group_signal(pidfd, newborn.pid, signal.SIGKILL)
+    def _wait_for_daemon(self, clock: OrphanClock, now: float) -> bool:
+        """Call a daemon if it is time. False: the zygote gives up and has killed the workers that have not left."""
+        if clock.is_over(now, children=bool(self._children)):
+            for pidfd, child in self._children.items():
+                process.send_group_signal(pidfd, child.pid, signal.SIGKILL)
                 process.send_signal(pidfd, signal.SIGKILL)
             return False
-        if self._link.fileno() >= 0 or not orphanhood.may_call(now):
+        if self._link.fileno() >= 0 or not clock.may_call(now):
             return True
-        assert self._stock.home is not None
-        link = call_home(self._stock.home)
+        assert self._template.home is not None
+        link = call_home(self._template.home)
         if link is not None:
             self._link = link
             self._epoll.register(link, EPOLLIN)
         return True
 
     def _learn(self, modules: Sequence[str]) -> None:
-        stock = self._stock
-        fds.kill_at_end(self._link)  # as at the load, this may never come back
+        template = self._template
+        fds.kill_at_end(self._link)  # as at the load: the import may never return
         with forked.guarded(lambda: [self._link.fileno()]):
-            lesson = learning.learn(modules, preload=stock.wanted.preload, seconds=stock.pool.boot_timeout / 2)
+            imported = learning.learn(modules, preload=template.wanted.preload, seconds=template.pool.boot_timeout / 2)
         gc.collect()
         gc.freeze()
         fds.kill_at_end(self._link, on=False)
-        dispositions = stock.dispositions.joined(lesson.dispositions)
-        self._stock = stock._replace(warms=stock.warms or not lesson.whole, dispositions=dispositions)
-        self._say(links.Learned([links.clip(note) for note in lesson.notes]))
+        dispositions = template.dispositions.joined(imported.dispositions)
+        self._template = template._replace(warms=template.warms or not imported.whole, dispositions=dispositions)
+        self._say(links.Learned([links.clip(note) for note in imported.notes]))
 
     def _introduce(self) -> None:
-        """Tell a daemon that took the call who we are. If it cannot be told it ends the link, and the next call may."""
-        home, wanted, orphanhood = self._stock.home, self._stock.wanted, self._orphanhood
-        if home is None or orphanhood is None:
+        """Tell a daemon that took the call which zygote this is. If that fails the link ends, and calls go on."""
+        home, wanted, clock = self._template.home, self._template.wanted, self._orphaned
+        if home is None or clock is None:
             return
-        children = [[newborn.serial, newborn.pid] for newborn in self._children.values()]
+        children = [[child.serial, child.pid] for child in self._children.values()]
         ended = [[-1 if value is None else value for value in reaped] for reaped in self._ended]
-        late = orphanhood.is_late(time.monotonic())
+        late = clock.is_late(time.monotonic())
         introduce(self._link, home, links.CallHome(wanted.pool, wanted.generation, 0, late, children, ended))
 
     def _fork(self, order: links.Fork, passed: list[int]) -> None:
-        # Before the fork: what the application has registered to run in each child comes first there, and may hang.
-        stacks.tell_to(passed[child.STACKS])
+        # Before the fork, because handlers of the application run first in the child and may hang.
+        stacks.tell_to(passed[STACKS])
         try:
-            lines = AccessBuffer() if self._stock.pool.access_log else None
+            lines = AccessBuffer() if self._template.pool.access_log else None
             pid = os.fork()
-        except OSError as exc:  # EAGAIN, ENOMEM: transient, and the daemon's to wait out
+        except OSError as exc:  # EAGAIN, ENOMEM: transient; the daemon tries again
             self._say(links.ForkFailed(order.serial, f"fork: {exc.strerror}"))
             pid = -1
         if pid == 0:
             self._forget()
-            child.become(self._stock, order, lines, passed)
-        stacks.tell_to(self._stock.stacks)
+            become(self._template, order, lines, passed)
+        stacks.tell_to(self._template.stacks)
         fds.close_all(passed)
         if pid < 0:
             return
         try:
-            # At once: a child that nobody has reaped yet cannot be mistaken for another process.
+            # At once: while the child is not reaped its pid cannot belong to another process.
             pidfd = process.open_pidfd(pid)
         except OSError as exc:
             os.kill(pid, signal.SIGKILL)
@@ -211,43 +221,43 @@ class ForkServer:
         self._say(links.Forked(order.serial, pid))
 
     def _forget(self) -> None:
-        """In the child: close what is the zygote's. Its descriptors would keep links and siblings from ending."""
-        self._stops.close()
+        """In the child: close the zygote's descriptors, which would keep links and siblings from ending."""
+        self._signals.close()
         self._epoll.close()
         self._link.close()
         fds.close_all(self._children)
         for sibling in self._children.values():
             if sibling.lines is not None:
                 sibling.lines.close()
-        if self._stock.home is not None:
-            os.close(self._stock.home.stderr)
+        if self._template.home is not None:
+            os.close(self._template.home.stderr)
 
-    def _bury(self, pidfd: int) -> bool:
-        newborn = self._children.pop(pidfd)
-        self._stopped.discard(newborn.pid)
+    def _reap(self, pidfd: int) -> bool:
+        child = self._children.pop(pidfd)
+        self._stopped.discard(child.pid)
         self._epoll.unregister(pidfd)
         try:
             ended = process.reap(pidfd) or Ended()
-        except ChildProcessError:  # an application that waits for any child got here first
+        except ChildProcessError:  # an application that waits for any child has reaped it
             ended = Ended()
         os.close(pidfd)
-        reaped = links.Reaped(newborn.serial, ended.exit_code, ended.signal)
+        reaped = links.Reaped(child.serial, ended.exit_code, ended.signal)
         self._ended.append(reaped)
-        self._parted |= self._orphanhood is not None and ended.exit_code == links.ALONE
+        self._parted |= self._orphaned is not None and ended.exit_code == links.ALONE
         self._say(reaped)
-        if newborn.lines is not None:
-            self._rescue(newborn.lines)
+        if child.lines is not None:
+            self._rescue(child.lines)
         return True
 
     def _rescue(self, lines: AccessBuffer) -> None:
-        """Write what a worker that was killed has not written."""
-        path = self._stock.pool.access_log
+        """Write the lines of the access log that a killed worker has left in its buffer."""
+        path = self._template.pool.access_log
         lost, problem = access_log.rescue(path, lines)
         lines.close()
         if lost:
             Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 
     def _say(self, message: links.Message) -> None:
-        """What nobody hears any more is lost, but for the ends of workers: the next call tells of them."""
-        with contextlib.suppress(OSError):  # its end will be read from the link, or has been
+        """Send a message. Without a daemon it is lost, except for the ends of workers, which the next call reports."""
+        with contextlib.suppress(OSError):  # the end of the link will be read, or has been
             fds.send(self._link, links.encode(message), wait=True)

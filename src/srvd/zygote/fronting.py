@@ -1,6 +1,6 @@
-"""Makes what stands before HTTP on each listener, out of what the daemon says: once, before any worker is forked.
+"""Makes the fronts of listeners (TLS, PROXY protocol, trusted proxies): once, before any worker is forked.
 
-Reads no file: certificates and keys come in a memfd, which only the daemon could fill, and which is closed after it.
+Reads no file: certificates and keys come in a memfd that the daemon has filled; it is closed after reading.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["make"]
 
 
 def make(wanted: links.Load, rest: list[int]) -> list[Front | None]:
-    """One for each listener; None for those that speak plain HTTP, and believe nobody.
+    """The front of each listener; None for a listener of plain HTTP without trusted proxies.
 
-    `rest`: the descriptors behind those of the listeners; they are closed. Raises `LoadFailed`, `BadFrame`.
+    rest: the descriptors that follow those of the listeners; they are closed. Raises `LoadFailed`, `BadFrame`.
     """
     if not any(listener.get("front") for listener in wanted.listeners):
         return [None] * len(wanted.listeners)
-    # Here, because most listeners have none of it.
+    # Imported here, because most listeners have no front.
     from srvd.worker.net.front import make_front
 
     secrets = _secrets(rest)
@@ -42,7 +42,7 @@ def make(wanted: links.Load, rest: list[int]) -> list[Front | None]:
 
 
 def _secrets(rest: list[int]) -> dict[str, Any]:
-    """The packed material by the names of listeners."""
+    """The packed certificates and keys, by the name of the listener. Raises `BadFrame`."""
     if not rest:
         return {}
     try:

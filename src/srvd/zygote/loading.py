@@ -1,6 +1,6 @@
-"""Makes the process the application's place, loads it, and tells whether it survives a fork.
+"""Enters the application's folder, loads the application, and judges whether it survives a fork.
 
-Forks nothing. What it changes – folder, path, environment by the application itself – is for good.
+Forks no worker. Changes of the folder and of sys.path are never undone.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _NAMED = 8  # processes; the rest is counted
 
 
 class Outcome(Record):
-    """`app` None: not preloaded. `tainted`: this process cannot fork workers, a fresh one has to."""
+    """app: None if not preloaded. tainted: this process cannot fork workers; a fresh one has to be started."""
 
     app: object | None
     notes: list[str]
     tainted: bool = False
-    hooks: Hooks | None = None  # None: not preloaded either
-    dispositions: Dispositions = NOTHING  # what workers are given back
-    unsited: bool = False  # the fresh one leaves to its workers what the module `site` does
-    children: Sequence[int] = ()  # that a fresh one has no use for
+    hooks: Hooks | None = None  # None: not preloaded
+    dispositions: Dispositions = NOTHING  # that workers are given back
+    unsited: bool = False  # the workers of the fresh process run the module `site`, not the process itself
+    children: Sequence[int] = ()  # pids of processes that loading has started and that a fresh process does not use
 
 
 def enter(wanted: links.Load) -> str:
-    """Change to the application's folder, whose real path is returned, and put its folders before all others.
+    """Change to the application's folder, and put that folder and `pythonpath` first into sys.path.
 
-    Raises `LoadFailed`.
+    Returns the real path of the folder. Raises `LoadFailed`.
     """
     if wanted.chdir:
         try:
@@ -56,8 +56,8 @@ def enter(wanted: links.Load) -> str:
             "loaded",
             hint="set `chdir` to where the application is; a path with a link in it may stay the same over releases",
         ) from exc
-    # The working directory first, as users of a WSGI server expect; -P kept the interpreter from doing so itself,
-    # which would have let a module of that folder pass for one that the zygote is made of.
+    # The working directory first, as users of a WSGI server expect. The interpreter was started with -P, so that no
+    # module of that folder is imported in place of one of the zygote's own.
     # Real paths: behind a link that is switched later, a late import would find another release's modules.
     sys.path[:0] = [here, *(os.path.realpath(folder) for folder in wanted.pythonpath)]
     sys.argv[1:] = []
@@ -65,7 +65,7 @@ def enter(wanted: links.Load) -> str:
 
 
 def load(wanted: links.Load) -> Outcome:
-    """Load the application and its hooks as far as `preload` asks for. Raises `LoadFailed`."""
+    """Load the application and its hooks, unless `preload` is off. Raises `LoadFailed`."""
     before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)
@@ -82,7 +82,7 @@ def load(wanted: links.Load) -> Outcome:
 
 
 def _without(wanted: links.Load, before: fork_safety.Inventory) -> Outcome:
-    """Each worker loads the application, and the interpreter's start has left nothing that it would lack."""
+    """The outcome with `preload` off: each worker loads. Only the start of the interpreter may have left threads."""
     if sys.flags.no_site or not before.tasks:
         return Outcome(None, [])
     left = fork_safety.compare(before)
@@ -90,7 +90,7 @@ def _without(wanted: links.Load, before: fork_safety.Inventory) -> Outcome:
 
 
 def _judge(wanted: links.Load, left: fork_safety.Residue, outcome: Outcome) -> Outcome:
-    """Something would not survive a fork."""
+    """The outcome when threads or connections would not survive a fork, by the setting `preload`."""
     causes = []
     if left.loaded:
         causes.append(f"loading {wanted.app} left {' and '.join(left.loaded)} behind")

@@ -1,7 +1,6 @@
-"""A zygote's life up to its first fork: hear what to load, load it, tell how it went, or begin anew without it.
+"""A zygote up to its first fork: reads what to load, loads, reports, or begins anew without the application.
 
-Does not fork; that is `fork_server.py`. A fresh interpreter, blocking, one thread, no asyncio; the daemon watches the
-time.
+Does not fork; `fork_server.py` does. A fresh interpreter with one thread that blocks; the daemon limits the time.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import msgpack
 from srvd.config import packing
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
-from srvd.linux import deadman as lifelines
-from srvd.linux import dispositions, fds, identity, limits, output, process, stacks
+from srvd.ids import GenerationId
+from srvd.linux import deadman, dispositions, fds, identity, limits, output, process, stacks
 from srvd.linux.proctitle import set_title
 from srvd.linux.scoreboard import Board, lanes_of
 from srvd.record import Record
@@ -39,23 +38,23 @@ from srvd.zygote.template import WorkerTemplate
 __all__ = ["live"]
 
 BOARD, STACKS, BELL, HOLD = range(4)
-"""Where what every zygote is given is among the descriptors of `Load`; then come the listeners."""
+"""Positions among the descriptors of `Load`; the listeners follow."""
 
 _SHARED = 4
 
 
 class LoadJob(Record):
-    """What a zygote was started for: the datagram of `Load` with its descriptors, and what a former life left."""
+    """What to load: the datagram of `Load` with its descriptors, and the notes from before an exec of the zygote."""
 
     datagram: bytes
     fds: list[int]
     notes: list[str]
-    seconds: float  # spent in a former life
-    fresh: bool  # no former life
+    seconds: float  # spent loading before the exec
+    fresh: bool  # there was no exec
 
 
 class Origin(Record):
-    """What the process began with, which an application may change while it is loaded."""
+    """The process at its start; an application may change all of it while it is loaded."""
 
     environ: dict[str, str]
     folder: str
@@ -64,7 +63,7 @@ class Origin(Record):
 
 
 def live() -> NoReturn:
-    """Be a zygote, as linux/interpreter.py starts it: with LINK_FD, and ERRAND_FD after an exec of its own."""
+    """Be a zygote. `_zygote_entry.py` has the arguments and descriptors."""
     arguments = list(sys.argv)
     born = time.monotonic()
     code = 70
@@ -74,11 +73,11 @@ def live() -> NoReturn:
         link.set_inheritable(False)
         output.inherit(over_exec=False)
         _print_by_lines()
-        # It imports ctypes (2 ms, 0.7 MiB that workers share): here, since a start's interpreter waits for its errand.
-        lifelines.prepare()
-        process.raise_open_files()  # here, too: an interpreter that was prepared is older than the daemon's own limit
-        errand = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
-        code = 0 if errand is None else _serve(link, errand, born)
+        # Imports ctypes (2 ms, 0.7 MiB that workers share): here, while a start's interpreter waits for its job.
+        deadman.prepare()
+        process.raise_open_files()  # here, too: a prepared interpreter is older than the daemon's limit
+        job = _unpack(int(arguments[2])) if len(arguments) > 2 else _hear(link)
+        code = 0 if job is None else _serve(link, job, born)
     except BaseException as exc:  # the process ends here
         sys.__excepthook__(type(exc), exc, exc.__traceback__)  # not `import traceback`: 5 ms that a start need not wait
     finally:
@@ -87,14 +86,14 @@ def live() -> NoReturn:
 
 
 def _print_by_lines() -> None:
-    """A line that is printed is in the log when it was printed, and with those of standard error in their order."""
+    """Flush after each line, so that the log has printed lines in order with those of standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, with what it printed."""
+    """Exit at once, after flushing what was printed."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -110,27 +109,27 @@ def _hear(link: socket.socket) -> LoadJob | None:
     return LoadJob(received[0], received[1], [], 0.0, fresh=True)
 
 
-def _serve(link: socket.socket, errand: LoadJob, born: float) -> int:
+def _serve(link: socket.socket, job: LoadJob, born: float) -> int:
     """Load and fork until the daemon lets go; the exit code."""
     origin = Origin(dict(os.environ), _folder(), os.umask(0), list(sys.path))
     os.umask(origin.umask)
     try:
-        wanted = _understand(errand.datagram)
-        # An application that hangs while it is loaded can be made to say where.
-        stacks.tell_to(errand.fds[STACKS])
-        set_title(f"srvd: zygote {wanted.pool}@{wanted.generation}")
+        wanted = _understand(job.datagram)
+        # From here on an application that hangs while it is loaded can be asked for its stacks.
+        stacks.tell_to(job.fds[STACKS])
+        set_title(f"srvd: zygote {GenerationId(wanted.pool, wanted.generation)}")
         pool = packing.unpack(wanted.settings)
-        if errand.fresh and pool.access_log != STANDARD_OUTPUT:
+        if job.fresh and pool.access_log != STANDARD_OUTPUT:
             output.close()
-        _become(wanted, pool, fresh=errand.fresh)
+        _become(wanted, pool, fresh=job.fresh)
         folder = loading.enter(wanted)
         watch = Watch(folder)
         watch.begin()
         fds.kill_at_end(link)
-        with forked.guarded(lambda: (link.fileno(), *errand.fds)):
-            outcome = loading.load(wanted if errand.fresh else wanted._replace(preload="off"))
+        with forked.guarded(lambda: (link.fileno(), *job.fds)):
+            outcome = loading.load(wanted if job.fresh else wanted._replace(preload="off"))
         fds.kill_at_end(link, on=False)
-        home, rest = _home(wanted, errand.fds)
+        home, rest = _home(wanted, job.fds)
         fronts = [] if outcome.tainted else fronting.make(wanted, rest)
     except LoadFailed as failed:
         _say_failed(link, failed)
@@ -138,32 +137,32 @@ def _serve(link: socket.socket, errand: LoadJob, born: float) -> int:
     except BadFrame as bad:
         _say_failed(link, _misunderstood(bad))
         return 1
-    seconds = errand.seconds + time.monotonic() - born
-    notes = [*errand.notes, *outcome.notes]
+    seconds = job.seconds + time.monotonic() - born
+    notes = [*job.notes, *outcome.notes]
     if outcome.tainted:
-        _begin_anew(link, errand._replace(notes=notes, seconds=seconds), origin, outcome)
-    board = Board.attach(errand.fds[BOARD], lanes_of(pool.threads), errand.fds[BELL])
-    has_lifeline = lifelines.prepare()  # again: an application may have had a handler of its own for the signal
+        _begin_anew(link, job._replace(notes=notes, seconds=seconds), origin, outcome)
+    board = Board.attach(job.fds[BOARD], lanes_of(pool.threads), job.fds[BELL])
+    has_lifeline = deadman.prepare()  # again: an application may have had a handler of its own for the signal
     loaded = links.Loaded(outcome.app is not None, notes, seconds, links.clip(folder))
     fds.send(link, links.encode(loaded), wait=True)
     watch.tell_to(lambda file: fds.send(link, links.encode(links.Mixed(file))))
-    # After the answer, which the daemon need not wait for: no garbage is left that a collection in a worker would
-    # find, and no object is touched by its collector: those pages stay shared.
+    # After the answer, so that the daemon need not wait. No garbage is left for a collection in a worker, and the
+    # collector of a worker touches none of these objects: their pages stay shared.
     gc.collect()
     gc.freeze()
-    listeners = [socket.socket(fileno=fd) for fd in errand.fds[_SHARED : _SHARED + len(wanted.listeners)]]
+    listeners = [socket.socket(fileno=fd) for fd in job.fds[_SHARED : _SHARED + len(wanted.listeners)]]
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    trace, hold = errand.fds[STACKS], errand.fds[HOLD]
-    stock = WorkerTemplate(
+    trace, hold = job.fds[STACKS], job.fds[HOLD]
+    template = WorkerTemplate(
         wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, has_lifeline, hold, home, nudge,
         outcome.dispositions, watch=watch,
     )  # fmt: skip
-    ForkServer(link, stock).run()
+    ForkServer(link, template).run()
     return 0
 
 
 def _folder() -> str:
-    """Where we are; "." if that has been removed, and `chdir` may lead somewhere else."""
+    """The working directory; "." if it has been removed, since `chdir` may lead somewhere else."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -171,7 +170,7 @@ def _folder() -> str:
 
 
 def _home(wanted: links.Load, passed: list[int]) -> tuple[Home | None, list[int]]:
-    """The way back to a daemon, if there is one, and what remains of the descriptors. Raises `BadFrame`."""
+    """The way to a next daemon, None if there is none, and the remaining descriptors. Raises `BadFrame`."""
     board, stacks, bell, hold, *rest = passed
     listeners, rest = rest[: len(wanted.listeners)], rest[len(wanted.listeners) :]
     if not wanted.rendezvous:
@@ -183,13 +182,14 @@ def _home(wanted: links.Load, passed: list[int]) -> tuple[Home | None, list[int]
 
 
 def _become(wanted: links.Load, pool: PoolSettings, *, fresh: bool) -> None:
-    """Take on the pool's limits while we may – its user may not raise any –, then its user, group and umask, before any
-    code of the application runs. Raises `LoadFailed`.
+    """Take on the pool's limits, then its user, group and umask, before any code of the application runs.
 
-    A worker keeps them from us. A `fresh` process has not done it in a former life; one that has settled, before it
-    became this interpreter.
+    Limits come first, because the pool's user may not raise any. Workers inherit all of it. Raises `LoadFailed`.
+
+    fresh: False after an exec of the zygote, which keeps the nice value; `wanted.settled`: limits and user were set
+    before the process became this interpreter.
     """
-    who = None if wanted.settled else identity.resolve(wanted.user, wanted.group)
+    user = None if wanted.settled else identity.resolve(wanted.user, wanted.group)
     if wanted.settled:
         limits.set_limits(pool.rlimits)  # `raise_open_files` has lifted one
     else:
@@ -199,12 +199,12 @@ def _become(wanted: links.Load, pool: PoolSettings, *, fresh: bool) -> None:
             pool.oom_score_adj,
             wished=pool.oom_score_adj != PoolSettings("").oom_score_adj,
         )
-    if who is not None:
-        # Here: it needs ctypes, which not every Python has. Without it /proc/self would be closed to ourselves.
+    if user is not None:
+        # Imported here: needs ctypes, which not every Python has. Without this call /proc/self could not be read.
         from srvd.linux.prctl import stay_readable
 
         try:
-            identity.assume(who)
+            identity.assume(user)
             stay_readable()
         except OSError as exc:
             raise LoadFailed(f"run as {wanted.user}:{wanted.group}: {exc}; the application was not loaded") from exc
@@ -216,7 +216,7 @@ def _become(wanted: links.Load, pool: PoolSettings, *, fresh: bool) -> None:
 def _understand(datagram: bytes) -> links.Load:
     wanted = links.decode(datagram, (links.Load,))
     assert isinstance(wanted, links.Load)
-    if wanted.protocol != links.PROTOCOL:  # of the scoreboard, too, which would be read and written otherwise
+    if wanted.protocol != links.PROTOCOL:  # also of the scoreboard's layout
         raise BadFrame(f"read what to load: the daemon speaks version {wanted.protocol}, this zygote {links.PROTOCOL}")
     return wanted
 
@@ -233,39 +233,41 @@ def _say_failed(link: socket.socket, failed: LoadFailed) -> None:
     fds.send(link, links.encode(links.LoadFailed(links.clip(failed.message), failed.hint, proof)), wait=True)
 
 
-def _begin_anew(link: socket.socket, errand: LoadJob, origin: Origin, outcome: loading.Outcome) -> NoReturn:
-    """Become a fresh interpreter without the application; threads, connections and timers end with this one.
+def _begin_anew(link: socket.socket, job: LoadJob, origin: Origin, outcome: loading.Outcome) -> NoReturn:
+    """Become a fresh interpreter without the application, so that threads, connections and timers end.
 
-    The pid, the link and the descriptors stay, so the daemon notices nothing. Raises `OSError`.
+    The pid, the link and the descriptors stay: the daemon notices nothing. Raises `OSError`.
     """
-    for child in outcome.children:  # unreaped, so the pid is still its own; each worker starts another
+    for child in outcome.children:  # not reaped, so the pid is still its own; each worker starts another
         os.kill(child, signal.SIGTERM)
-    load = _understand(errand.datagram)
-    packed = msgpack.packb([errand.datagram, errand.fds, errand.notes, errand.seconds])
-    note = fds.memfd(f"srvd-errand-{load.generation}", packed)
-    for fd in (link.fileno(), note, *errand.fds):
+    load = _understand(job.datagram)
+    packed = msgpack.packb([job.datagram, job.fds, job.notes, job.seconds])
+    note = fds.memfd(f"srvd-load-{load.generation}", packed)
+    for fd in (link.fileno(), note, *job.fds):
         os.set_inheritable(fd, True)
     if load.settings.get("access_log") == STANDARD_OUTPUT:
         output.inherit(over_exec=True)
-    dispositions.clear_timers()  # an exec leaves them
+    dispositions.clear_timers()  # they would survive the exec
     process.reset_signals()
-    # Without their handlers these would end us; until there are some again, they wait.
+    # Without handlers these signals would end the process; they stay blocked until there are handlers again.
     signal.pthread_sigmask(signal.SIG_BLOCK, [stacks.ASK, stacks.DUMP])
-    with contextlib.suppress(PermissionError):  # the pool's user may not enter it; then it is where we still are
+    with contextlib.suppress(
+        PermissionError
+    ):  # the pool's user may not enter the folder; then the process stays where it is
         os.chdir(origin.folder)
     os.umask(origin.umask)
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = list(sys.orig_argv)
     if outcome.unsited:
-        # -S: neither sitecustomize nor a .pth file is run. What they would do to sys.path is known, and needed.
+        # -S: neither sitecustomize nor a .pth file is run. Their changes of sys.path are known, and needed.
         code = arguments.index("-c")
         arguments[code : code + 2] = ["-S", "-c", f"import sys; sys.path[:] = {origin.path!r}; {arguments[code + 1]}"]
     os.execve(sys.executable, [*arguments, str(note)], origin.environ)  # noqa: S606 - no shell is wanted
 
 
 def _unpack(fd: int) -> LoadJob:
-    """What `_begin_anew` packed."""
+    """The job that `_begin_anew` has packed."""
     with open(fd, "rb") as file:
         datagram, passed, notes, seconds = msgpack.unpackb(file.read())
     for inherited in passed:

@@ -1,4 +1,4 @@
-"""Names a thread for a person: by Python's name, else by the library whose code it began in, else by its kernel name.
+"""Names a thread for a person: by Python's name, by the library whose code the thread began in, or by the kernel's.
 
 Ends no thread, and judges none.
 """
@@ -16,12 +16,12 @@ from srvd.record import Record
 
 __all__ = ["name_of", "python_threads"]
 
-_HASH = re.compile(r"-[0-9a-f]{8}(?=\.so)")  # auditwheel puts one into the names of libraries in wheels
+_HASH = re.compile(r"-[0-9a-f]{8}(?=\.so)")  # auditwheel adds a hash to the names of libraries in wheels
 _LIBC = re.compile(r"(libc|libpthread|ld-linux[\w-]*|ld-musl[\w-]*|libstdc\+\+|libgcc_s|libc\+\+)\b")
-"""Where threads begin whichever library made them."""
+"""Libraries in which threads of all other libraries begin."""
 
 _MOST = 1 << 20
-"""Bytes of a stack that are looked through, from its end."""
+"""Bytes of a stack that are searched, from the end."""
 
 
 class _Area(Record):
@@ -43,12 +43,12 @@ def python_threads() -> dict[int, str]:
 
 
 def name_of(task: int) -> str:
-    """What to call it: "poller", "of libgomp", "grpc_timer of cygrpc", "of C code"."""
+    """The name of a thread, by its kernel id: "poller", "of libgomp", "grpc_timer of cygrpc", "of C code"."""
     named = python_threads().get(task)
     if named is not None:
         return named
     comm, inherited = _comm(task), _comm(os.getpid())
-    own = "" if comm == inherited else f"{comm} "  # a library has given it that name
+    own = "" if comm == inherited else f"{comm} "  # given by a library
     return f"{own}of {_library(task) or 'C code'}"
 
 
@@ -61,11 +61,11 @@ def _comm(task: int) -> str:
 
 
 def _library(task: int) -> str:
-    """The library whose function the thread was started with; "" if that cannot be told.
+    """The library whose function the thread was started with; "" if unknown.
 
     A waiting thread's stack pointer is in /proc/self/task/TASK/syscall (proc_pid_syscall(5)). At the other end of that
-    stack the C library keeps the function that the thread began with, and the frames of what it called come next: the
-    first word from there that points into the code of a library, other than the C library, names it.
+    stack the C library keeps the address of the function that the thread began with, and the first frames follow. The
+    first word from that end that points into the code of a library, other than the C library, names the library.
     """
     try:
         with open(f"/proc/self/task/{task}/syscall", encoding="utf-8") as file:
@@ -78,7 +78,7 @@ def _library(task: int) -> str:
             start = max(pointer & ~7, stack.end - _MOST)
             memory.seek(start)
             words = memory.read(stack.end - start)
-    except (OSError, ValueError, IndexError):  # it runs just now, or the kernel does not tell
+    except (OSError, ValueError, IndexError):  # the thread runs just now, or the kernel does not tell
         return ""
     code = [area for area in areas if area.runs and area.path.startswith("/")]
     return _first_library(words, code)

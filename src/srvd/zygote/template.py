@@ -1,6 +1,6 @@
-"""What the workers of a generation are made of.
+"""Template of the workers of a generation: application, settings, listeners and descriptors, made once.
 
-Makes none of them: `fork_server.py` does.
+Makes no worker: `fork_server.py` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["WorkerTemplate"]
 
 
 class WorkerTemplate(Record):
-    """What each worker is made of, made once."""
+    """The parts that all workers of a generation share."""
 
     wanted: links.Load
     app: object | None
@@ -34,11 +34,11 @@ class WorkerTemplate(Record):
     pool: PoolSettings
     hooks: Hooks | None = None  # None: each worker loads them
     fronts: Sequence[Front | None] = ()  # one for each listener
-    stacks: int = -1  # the file for the zygote's own stacks
-    has_lifeline: bool = False  # whether the signal of its end has a handler here
-    hold: int = -1  # the end of it to hold, which the daemon has, too
-    home: Home | None = None  # None: it leaves when its link ends
+    stacks: int = -1  # descriptor of the file for the zygote's own stacks
+    has_lifeline: bool = False  # whether the signal of its end has a handler
+    hold: int = -1  # the lifeline's end that the zygote holds; the daemon has it, too
+    home: Home | None = None  # None: a worker leaves when its link ends
     nudge: int = -1  # the eventfd by which its workers wake each other, see worker/net/acceptor.py
-    dispositions: Dispositions = NOTHING  # what the application does about signals, put away in the zygote
-    warms: bool = False  # each worker is asked its paths before it is ready
+    dispositions: Dispositions = NOTHING  # the application's handling of signals, which the zygote has put away
+    warms: bool = False  # each worker calls the paths of `warm` before it is ready
     watch: Watch | None = None

@@ -1,7 +1,7 @@
-"""Forks once, to see which threads cope with a fork: those that end before it, and those that begin anew in the child.
+"""Forks once, to see which threads cope with a fork: threads that end before, and threads that a child starts again.
 
 OpenBLAS (numpy, scipy) ends its threads in a handler of pthread_atfork(3) and starts them again when it needs them;
-exporters of OpenTelemetry start theirs again in the child. Libraries are not known by name: what they do is looked at.
+exporters of OpenTelemetry start theirs again in the child. Libraries are not known by name; only threads are seen.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from srvd.zygote.native import python_threads
 __all__ = ["stranded"]
 
 _PATIENCE = 5.0
-"""Seconds for the child, in which handlers of the application run; it is killed after that."""
+"""Seconds for the child, in which handlers of the application run; then the child is killed."""
 
 _GRACE = 0.1
-"""Seconds for threads that were joined to end in the kernel, too: `Thread.join` returns a moment before."""
+"""Seconds for threads that were joined to end in the kernel, too: `Thread.join` returns a moment earlier."""
 
 _LONGEST = 4096  # bytes of names; a pipe takes them without waiting
 
 
 def stranded() -> set[int]:
-    """The threads of this process, other than its main one, that a forked child would lack."""
+    """The threads of this process, other than the main thread, that a forked child would lack."""
     if not _others():
         return set()
     names = _names_in_child() if _gone(_others()) else set()
-    # After the fork: threads may have ended for it, and a handler may have started others in their place.
+    # After the fork, because threads may have ended for it and a handler may have started others.
     left = _gone(_others())
     here = python_threads()
     return {task for task in left if here.get(task) not in names}
@@ -42,7 +42,7 @@ def _others() -> set[int]:
 
 
 def _gone(tasks: set[int]) -> set[int]:
-    """Those that are still there after the grace."""
+    """The tasks that have not ended within the grace."""
     deadline = time.monotonic() + _GRACE
     left = tasks & _others()
     while left and time.monotonic() < deadline:
@@ -64,7 +64,7 @@ def _names_in_child() -> set[str]:
         _wait(pid)
         try:
             told = os.read(read, _LONGEST)
-        except BlockingIOError:  # it has told nothing
+        except BlockingIOError:  # the child has written nothing
             told = b""
         return set(told.decode("utf-8", "ignore").split("\0"))
     finally:

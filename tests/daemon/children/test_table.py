@@ -224,7 +224,7 @@ def test_a_worker_that_says_too_much_is_not_heard_for_the_rest_of_each_second_an
         now += 0.25
         assert talk.pause(now) == pytest.approx(0.75)
         now += 0.75
-        talk.resume(now)
+        talk.restart(now)
     for _ in range(MOST_SAID):
         talk.count()
     assert talk.pause(now + 0.25) is None

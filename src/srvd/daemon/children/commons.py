@@ -1,6 +1,6 @@
-"""What the zygote and the workers of one generation have in common, and no other one has: scoreboard and lifeline.
+"""What the zygote and the workers of one generation share: scoreboard and lifeline.
 
-Reads no scoreboard and starts nobody. Both are there as long as anybody of the generation is.
+Reads no scoreboard and starts no process. Both exist as long as the generation has a process.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from srvd.record import Record
 __all__ = ["BELL", "SCOREBOARD", "SPARE_SLOTS", "Common", "Commons", "CommonsState", "slots_for"]
 
 BELL = "bell"
-"""What the bell is called that is handed over."""
+"""Name of the bell in an `FdTable`."""
 
 SCOREBOARD = "scoreboard"
-"""Begins the names of scoreboards that are handed over."""
+"""Prefix of the names of scoreboards in an `FdTable`."""
 
 SPARE_SLOTS = 64
-"""Slots beyond twice the most workers: a reload doubles the workers, and leaving ones keep theirs for a while."""
+"""Slots beyond twice `max_workers`: a reload doubles the workers, and draining workers keep their slots."""
 
 
 def slots_for(max_workers: int) -> int:
-    """Of a scoreboard."""
+    """The number of slots of a scoreboard."""
     return 2 * max_workers + SPARE_SLOTS
 
 
 class CommonsState(Record):
-    """One generation's, as it is handed over: the form of its scoreboard is known from here, not from itself."""
+    """What one generation shares, as it is handed over. The scoreboard itself does not tell its slots and lanes."""
 
     generation: GenerationId
     slots: int
     lanes: int
-    inode: int  # of the scoreboard that the workers have
+    inode: int  # of the workers' scoreboard
 
     @property
     def name(self) -> str:
@@ -44,19 +44,25 @@ class CommonsState(Record):
 
 
 class Common:
-    """Of one generation. Owns both descriptors."""
+    """What one generation shares. Owns both descriptors."""
 
     __slots__ = ("board", "free", "hold", "inode")
 
     def __init__(self, board: Board, hold: int, inode: int) -> None:
-        """`inode`: of the scoreboard that its workers have, for which `board` may stand in until one of them calls."""
+        """inode: of the workers' scoreboard. `board` may be an empty substitute for it until one of the workers calls.
+
+        hold: the lifeline's end to hold; -1 if a zygote has it that has not called yet.
+        """
         self.board = board
         self.inode = inode
-        self.hold = hold  # -1: it came with a zygote, which has not called yet
+        self.hold = hold
         self.free = list(range(board.slots - 1, -1, -1))  # slots
 
     def bring(self, fd: int) -> bool:
-        """A worker has brought its scoreboard; False: it is no other one than there is, or not the right one."""
+        """Replace a substitute by the scoreboard that a worker has brought.
+
+        Returns False, and leaves `fd` to the caller, if there is no substitute or the scoreboard is another one.
+        """
         if fds.inode(self.board.fd) == self.inode or fds.inode(fd) != self.inode:
             return False
         size = size_of(self.board.slots, self.board.lanes)
@@ -72,29 +78,30 @@ class Common:
 
 
 class Commons:
-    """Of all generations, and the bell, which is one for all: only the daemon can write it."""
+    """What the generations share, by generation, and the bell of all, which only the daemon can write."""
 
     def __init__(self, bell: Bell, slots: int) -> None:
-        """`slots` of each new scoreboard."""
+        """slots: number of slots of each new scoreboard."""
         self.bell = bell
         self._slots = slots
         self._of: dict[GenerationId, Common] = {}
 
     @classmethod
     def made(cls, max_workers: int) -> Commons:
-        """With a new bell. Raises `SystemRefused`."""
+        """Make one with a new bell. Raises `SystemRefused`."""
         return cls(Bell.create(), slots_for(max_workers))
 
     @classmethod
-    def taken(cls, kept: FdTable, max_workers: int, *, brought: bool = False) -> Commons:
-        """With the bell of a former program; `brought`: by a worker of it, which could not write it. Raises
-        `Unsupported`, `OSError`.
+    def taken(cls, fd_table: FdTable, max_workers: int, *, brought: bool = False) -> Commons:
+        """Make one with the bell of a former program. Raises `Unsupported`, `OSError`.
+
+        brought: a worker has brought the bell; its descriptor cannot write.
         """
-        fd = kept.take(BELL)
+        fd = fd_table.take(BELL)
         return cls(Bell.adopt(fd) if brought else Bell(fd), slots_for(max_workers))
 
     def open(self, generation: GenerationId, lanes: int) -> Common:
-        """What is there, or new. Raises `OSError`."""
+        """Return what the generation shares; make it if there is none. Raises `OSError`."""
         found = self._of.get(generation)
         if found is None:
             board = Board.create(self._slots, lanes)
@@ -103,43 +110,43 @@ class Commons:
             except OSError:
                 board.close()
                 raise
-        elif found.hold < 0:  # the zygote that had it is gone
+        elif found.hold < 0:  # the zygote that had the lifeline's end is gone
             found.hold = deadman.make()
         return found
 
     def of(self, generation: GenerationId) -> Common:
-        """Of a generation that has a zygote or a worker."""
+        """Return what the generation shares; it has a zygote or a worker."""
         return self._of[generation]
 
     def hold(self, generation: GenerationId, hold: int) -> None:
-        """Keep the end of a lifeline that a zygote has brought, which is ours from now on."""
+        """Take the end of a lifeline that a zygote has brought. The descriptor belongs to this object from now on."""
         common = self._of[generation]
         fds.close_all([common.hold] if common.hold >= 0 else [])
         common.hold = hold
 
     def keep(self, living: Set[GenerationId]) -> None:
-        """Close those of all others."""
+        """Close what all other generations shared."""
         for generation in self._of.keys() - living:
             self._of.pop(generation).close()
 
-    def carry(self, kept: FdTable) -> tuple[CommonsState, ...]:
-        """What another program needs to go on with them."""
-        kept.give(BELL, self.bell.fd)
-        carried = []
+    def save(self, fd_table: FdTable) -> tuple[CommonsState, ...]:
+        """The state for the next program; the descriptors go to `fd_table`."""
+        fd_table.give(BELL, self.bell.fd)
+        states = []
         for generation, common in self._of.items():
             one = CommonsState(generation, common.board.slots, common.board.lanes, common.inode)
-            kept.give(one.name, common.board.fd)
+            fd_table.give(one.name, common.board.fd)
             if common.hold >= 0:
-                kept.give(f"lifeline {generation}", common.hold)
-            carried.append(one)
-        return tuple(carried)
+                fd_table.give(f"lifeline {generation}", common.hold)
+            states.append(one)
+        return tuple(states)
 
-    def resume(self, carried: Sequence[CommonsState], kept: FdTable) -> None:
-        """Go on with what `carry` told. A scoreboard that nobody has brought yet gets a stand-in. Raises `OSError`."""
-        for one in carried:
-            fd = kept.find(one.name)
+    def restore(self, states: Sequence[CommonsState], fd_table: FdTable) -> None:
+        """Go on with what `save` described. A scoreboard that is missing yet gets a substitute. Raises `OSError`."""
+        for one in states:
+            fd = fd_table.find(one.name)
             board = Board.create(one.slots, one.lanes) if fd < 0 else Board(fd, one.slots, one.lanes)
-            self._of[one.generation] = Common(board, kept.find(f"lifeline {one.generation}"), one.inode)
+            self._of[one.generation] = Common(board, fd_table.find(f"lifeline {one.generation}"), one.inode)
 
     def close(self) -> None:
         self.keep(set())

@@ -1,7 +1,7 @@
 """What every thread of workers and loading zygotes is doing, and the requests they are in: the answer of `srvctl dump`.
 
-Signals nobody and reads no file itself (stacks.py does), and changes nothing. The answer is bounded in time and size,
-and says of each process that did not tell why.
+Changes nothing, and signals no process itself: `stack_file.py` does. The answer is bounded in time and size, and names
+the reason for each process without stacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from srvd.wire.stacks import threads_of
 __all__ = ["Asker", "Dumps"]
 
 MOST = 8
-"""Dumps under way: each holds a little of every process that it has asked."""
+"""Dumps at a time: each keeps some memory for every process that it has asked."""
 
 MOST_TEXT = 3 << 20
 """Characters of all stacks in one answer: a frame of the control socket holds 4 MiB."""
@@ -34,15 +34,15 @@ Told = Callable[[Trace], None]
 
 
 class Asker(Protocol):
-    """Who can have stacks written: the workers or the zygotes."""
+    """A table of processes that can be asked for their stacks."""
 
-    def ask_stacks(self, whom: Any, seconds: float, done: Told, /) -> bool:
-        """`done` is called once, later, within about `seconds`; False: it does not run, and nothing is called."""
+    def ask_stacks(self, identity: Any, seconds: float, done: Told, /) -> bool:
+        """Call `done` once, later, within about `seconds`. False: the process does not run, and nothing is called."""
 
 
 class Workers(Asker, Protocol):
     def requests(self, worker: WorkerId) -> list[Request]:
-        """Those that it is in."""
+        """The requests that the worker is in."""
 
 
 class Zygotes(Asker, Protocol):
@@ -50,15 +50,15 @@ class Zygotes(Asker, Protocol):
 
 
 class Subject(Record):
-    """One process that is asked."""
+    """One process that is to be asked."""
 
-    whom: WorkerId | GenerationId
+    identity: WorkerId | GenerationId
     pid: int
     state: str
 
 
 class Dumps:
-    """Asks processes, and answers when the last has told, or cannot."""
+    """Asks processes, and answers when each has told its stacks or cannot."""
 
     def __init__(self, workers: Workers, zygotes: Zygotes) -> None:
         self._workers = workers
@@ -66,7 +66,7 @@ class Dumps:
         self._under_way = 0
 
     def subjects(self, pools: Iterable[Pool]) -> list[Subject]:
-        """Every worker with a pid, and zygotes that do something: one that only waits for orders says nothing new."""
+        """All workers with a pid, and the zygotes that load. The stacks of a zygote that waits for orders are known."""
         found = []
         for pool in pools:
             found += [_of_worker(worker) for worker in view.workers(pool)]
@@ -81,15 +81,15 @@ class Dumps:
         return _of_worker(worker)
 
     def zygote(self, generation: Generation) -> Subject:
-        """One zygote, whatever it does. Raises `NoSuchWorker` if it has gone."""
+        """One zygote, in any state. Raises `NoSuchWorker` if it has gone."""
         if generation.zygote is Zygote.GONE:
             raise NoSuchWorker(f"the zygote of {generation.id} is gone", hint="srvctl status")
         return self._of_zygote(generation)
 
     def begin(self, subjects: list[Subject], seconds: float, reply: Reply, *, total: int) -> None:
-        """Ask all of them at once; `reply` is called when all have told, after about `seconds` at the latest.
+        """Ask all at once; `reply` is called when all have told their stacks, after about `seconds` at the latest.
 
-        Raises `Busy`: too many others are asking.
+        total: number of all processes; `subjects` may be a part. Raises `Busy` if `MOST` dumps are under way.
         """
         if self._under_way >= MOST:
             raise Busy(f"ask for stacks: {MOST} others are doing so", hint="try again in a second")
@@ -106,7 +106,7 @@ class Dumps:
 
 
 class _Dump:
-    """One answer in the making."""
+    """One answer that is not complete yet."""
 
     def __init__(self, workers: Workers, zygotes: Zygotes, reply: Reply, total: int) -> None:
         self._workers = workers
@@ -122,19 +122,19 @@ class _Dump:
         for subject in subjects:
             entry = self._begin(subject)
             self._entries.append(entry)
-            asker: Asker = self._workers if isinstance(subject.whom, WorkerId) else self._zygotes
+            asker: Asker = self._workers if isinstance(subject.identity, WorkerId) else self._zygotes
             self._missing += 1
-            if not asker.ask_stacks(subject.whom, seconds, partial(self._told, entry)):
+            if not asker.ask_stacks(subject.identity, seconds, partial(self._told, entry)):
                 self._told(entry, Trace("", "it has ended", "ended"))
         self._one_less()
 
     def _begin(self, subject: Subject) -> Map:
-        whom, now = subject.whom, time.monotonic()
-        running = self._workers.requests(whom) if isinstance(whom, WorkerId) else []
+        identity, now = subject.identity, time.monotonic()
+        running = self._workers.requests(identity) if isinstance(identity, WorkerId) else []
         return {
-            "id": str(whom),
-            "kind": "worker" if isinstance(whom, WorkerId) else "zygote",
-            "pool": whom.pool,
+            "id": str(identity),
+            "kind": "worker" if isinstance(identity, WorkerId) else "zygote",
+            "pool": identity.pool,
             "pid": subject.pid,
             "state": subject.state,
             "process": "",

@@ -1,6 +1,6 @@
-"""The order to fork one worker, with the descriptors that it is given and those that stay here.
+"""Order to fork one worker: makes its descriptors, sends one end of each to the zygote and keeps the other.
 
-Forks nothing: the zygote does. What becomes of the worker is `workers.py`'s.
+Forks nothing: the zygote does. `workers.py` follows the worker from then on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from srvd.wire import links
 __all__ = ["order_fork"]
 
 _STEPS = ("link", "", "stderr", "", "stderr", "file for stacks", "lifeline", "slot")
-"""What could not be made, by how many descriptors were."""
+"""Names of the descriptors, in the order in which they are made; names the one that failed."""
 
 
 def order_fork(worker: WorkerId, common: Common, zygote: Process, line: Callable[[str], None]) -> Expected | str:
-    """What stays here of a worker that the zygote was told to fork, in a slot that is free; or why it cannot be.
+    """Tell the zygote to fork a worker into a free slot. Returns the daemon's ends, or the reason of the failure.
 
-    Both sides read its stderr, each by an open file of its own: flags that a worker sets are not the daemon's.
+    The worker has an end of its stderr pipe to read, too, for the next daemon. Each side has an open file of its own,
+    so that flags that the worker sets do not change the daemon's.
+
+    line: called with each line that the worker writes to stderr.
     """
     slot = common.free[-1]
     made: list[int] = []

@@ -1,7 +1,7 @@
-"""Processes that workers and zygotes leave behind: found when one of these has ended, and ended with the daemon.
+"""Processes that workers and zygotes leave behind: found when a worker or zygote ends, ended with the daemon.
 
-They are the daemon's children then, for it is the subreaper of all: so a process that made itself a session of its own
-is found, too. Ends nothing at a reload: what still runs may be at work for the application.
+Ends none of them at a reload: they may be at work for the application. They become children of the daemon, which is the
+subreaper, so a process with a session of its own is found, too.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ TERM_PATIENCE = 2.0
 """Seconds between SIGTERM and SIGKILL at the end of the daemon."""
 
 KILL_PATIENCE = 1.0
-"""And for SIGKILL to be obeyed; what hangs in the kernel is left to it."""
+"""Seconds after SIGKILL. A process that hangs in the kernel is left behind."""
 
 _LOOK = 0.02
 
 
 class Leftovers:
-    """Knows those that it has told of."""
+    """Remembers which processes it has reported."""
 
     def __init__(self, known: Callable[[], Collection[int]]) -> None:
-        """`known` gives the pids of the zygotes and workers that run."""
+        """known: returns the pids of the zygotes and workers that run."""
         self._known = known
         self._told: set[int] = set()
 
     def new(self) -> tuple[str, ...]:
-        """Those that were not there, or not alone, when this was asked last: "sleep 777 (pid 4711)"."""
+        """The processes that were left behind since the last call: "sleep 777 (pid 4711)"."""
         found = self._all()
         self._told &= found.keys()
         new = sorted(found.keys() - self._told)
@@ -41,8 +41,9 @@ class Leftovers:
         return tuple(found[pid] for pid in new)
 
     def end(self, say: Callable[[str], None]) -> None:
-        """SIGTERM to all there are, and SIGKILL to those that are still there some time later, and so to what these
-        leave. Returns when there are none, or after the time for both.
+        """Send SIGTERM to all, SIGKILL to those that remain, and the same to the processes that these leave behind.
+
+        Returns when none is left, at the latest after `TERM_PATIENCE` and `KILL_PATIENCE`.
         """
         ended: set[int] = set()
         began = time.monotonic()
@@ -63,7 +64,7 @@ class Leftovers:
                 continue
 
     def _all(self) -> dict[int, str]:
-        """Children that are neither zygotes nor workers, nor the daemon's own: those are of its session."""
+        """The children that are no zygote or worker, and not in the daemon's own session, by pid."""
         known = set(self._known())
         found = {}
         for pid in procfs.children(os.getpid()):
@@ -76,8 +77,8 @@ class Leftovers:
 
 
 def _signal(pid: int, number: int) -> None:
-    """To a child of ours, which nobody else reaps: the pid is its own."""
+    """Signal a child. Only this process reaps it, so the pid cannot belong to another process."""
     try:
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):  # the latter: it has become another user's
+    except (ProcessLookupError, PermissionError):  # EPERM: the process has become another user's
         return

@@ -1,6 +1,6 @@
-"""The stderr of one zygote or worker: complete lines as they come, and the last of it for a certificate of death.
+"""The stderr of one zygote or worker: complete lines as they come, and the tail for the record of the death.
 
-Blocks on nothing, keeps a bounded amount, and never waits for the end of file: a grandchild may hold the pipe for ever.
+Never blocks, keeps a bounded amount, and does not wait for the end of file: a grandchild may hold the pipe for ever.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from srvd.record import Record
 __all__ = ["NOTHING", "Output", "Read"]
 
 TAIL = 4096
-"""Bytes kept of what was written last."""
+"""Bytes that are kept of the end of the output."""
 
 LINE = 8192
-"""Bytes of the longest line; what is longer comes in pieces of this size."""
+"""Bytes of the longest line; a longer one comes in pieces of this size."""
 
 _CHUNK = 4096
-"""Bytes taken in one turn of the loop. Each line of them is logged, some 7 µs: empty ones would otherwise keep the
-daemon from everything else for half a second. Whoever writes faster than that waits."""
+"""Bytes read in one turn of the loop. A process that writes faster waits. Each line takes some 7 µs to be logged, so a
+larger chunk of empty lines could keep the daemon from everything else for half a second."""
 
 _FLOOD = 256
-"""Lines in one chunk after which only so many bytes are taken in the next turn."""
+"""If one chunk had so many lines, only so many bytes are read in the next turn."""
 
 _FATAL = b"Fatal Python error: "
-"""How faulthandler and the interpreter begin their last report. The stacks of several threads that follow it are
-longer than the tail, so the line is kept beside it, with the stack of the thread that met the error.
+"""Beginning of the last report of faulthandler and of the interpreter. The stacks of several threads that follow are
+longer than the tail, so this line is kept separately, with the stack of the thread that met the error.
 """
 
 _CURRENT = b"Current thread "
 _LONGEST_FATAL = 2048  # bytes
 
-_DRAIN = 16  # chunks read at a process's end: what a pipe holds; a grandchild could write faster than we read
+_DRAIN = (
+    16  # chunks read at a process's end, as much as a pipe holds; a grandchild may write faster than the daemon reads
+)
 
 
 class Read(Record):
-    """What was read and not told yet, and the last that was read."""
+    """The output that was read: the beginning of an incomplete line, the tail, and the report of a fatal error."""
 
     partial: bytes
     tail: bytes
@@ -61,8 +63,8 @@ class Output:
 
     @property
     def tail(self) -> str:
-        """The last that was written, from the beginning of a line where that is possible. If the interpreter's line
-        about a fatal error came before that, it is put in front, with the stack of the thread that met the error.
+        """The end of the output, from the beginning of a line if possible. A report of a fatal error that came earlier
+        is put in front: the line, and the stack of the thread that met the error.
         """
         text = self._tail.decode("utf-8", "replace")
         if len(self._tail) == TAIL:
@@ -70,16 +72,16 @@ class Output:
         fatal = self._fatal.decode("utf-8", "replace")
         return text if fatal.partition("\n")[0] in text else f"{fatal}\n{text}"
 
-    def carry(self) -> Read:
-        """What another program needs to go on reading."""
+    def save(self) -> Read:
+        """The state for the next program."""
         return Read(self._partial, self._tail, self._fatal)
 
     def read(self) -> bool:
-        """Take what is there, at most one chunk; False at the end of file."""
+        """Read at most one chunk. False at the end of file."""
         return self._take(self._taken) != 0
 
     def finish(self) -> None:
-        """Take what is left, tell a last line without an end, and close."""
+        """Read the rest, log a last line without an end, and close."""
         for _ in range(_DRAIN):
             if not self._take(_CHUNK):
                 break
@@ -89,7 +91,7 @@ class Output:
         os.close(self.fd)
 
     def _take(self, most: int) -> int | None:
-        """How many bytes were read; None: there are none now; 0: there never will be."""
+        """Read at most `most` bytes. Returns their number; None: there are none now; 0: end of file."""
         try:
             data = os.read(self.fd, most)
         except BlockingIOError:
@@ -106,7 +108,7 @@ class Output:
         return len(data)
 
     def _in_current_stack(self) -> bool:
-        """Whether the stack goes on: an empty line ends it."""
+        """Whether the stack of the thread that met the error goes on; an empty line ends it."""
         return _CURRENT in self._fatal and not self._fatal.endswith(b"\n")
 
     def _emit(self, line: bytes) -> None:

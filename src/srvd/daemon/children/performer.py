@@ -1,6 +1,6 @@
-"""Performs what the core decided about zygotes, workers and listeners; results come back as events.
+"""Performs the actions of the core on zygotes, workers and listeners; results come back as events.
 
-Makes no choice of its own and waits for nothing: the first zygote loads before the loop turns.
+Decides nothing and never blocks. May be used before the loop runs: the first zygote loads meanwhile.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ PERFORMED = (StartZygote, StopZygote, KillZygote, Teach, Fork, TellWorker, KillW
 """The actions that `perform` takes."""
 
 _HANDSHAKES = 1.0
-"""Seconds that a handshake may take which was under way when the listeners were sealed."""
+"""Seconds for handshakes that were under way when the listeners were sealed."""
 
 _LOOK = 0.1
-"""Seconds from one look at the backlogs to the next, until they are empty."""
+"""Seconds between two looks at the backlogs, until these are empty."""
 
 _ZOMBIES = 256
-"""Strangers reaped in one go; SIGCHLD comes again for the next ones."""
+"""Strangers that are reaped in one call; SIGCHLD comes again for the others."""
 
 
 class Family(Record):
-    """The processes as they are handed over. `revisions`: the configuration that each generation was made from."""
+    """The processes as they are handed over. revisions: the configuration that each generation was made from."""
 
     revisions: dict[GenerationId, Revision]
     zygotes: tuple[zygotes.ZygoteState, ...]
@@ -77,7 +77,7 @@ class Family(Record):
 
 
 class Performer:
-    """The effects of the daemon. Usable at once; what it waits for comes when the loop turns."""
+    """Owns the workers, the zygotes and what they share."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Performer:
         emit: Callable[[Event], None],
         woke: Callable[[], None],
         line: Callable[[WorkerId | GenerationId, str], None],
-        bond: FamilyLock | None = None,
+        family_lock: FamilyLock | None = None,
     ) -> None:
         self._loop = loop
         self._listeners = listeners
@@ -95,13 +95,13 @@ class Performer:
         outlets = Outlets(loop, self._pass_on, woke, line)
         self._commons = commons
         self.workers = Workers(outlets, commons)
-        self.zygotes = Zygotes(outlets, commons, self.workers, bond)
+        self.zygotes = Zygotes(outlets, commons, self.workers, family_lock)
         self.leftovers = Leftovers(self._known)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
     def _known(self) -> set[int]:
-        """The processes of ours that are nobody's leftovers."""
+        """The pids of workers, zygotes and prepared interpreters, which are no leftovers."""
         return self.workers.pids().keys() | self.zygotes.pids().keys() | interpreter.prepared()
 
     def _pass_on(self, event: Event) -> None:
@@ -115,11 +115,11 @@ class Performer:
             self.zygotes.let_go()
 
     def settle(self, revision: Revision, config: Config) -> None:
-        """The settings behind a revision; before any action names it. Its listeners were prepared."""
+        """Give the settings of a revision, before any action names it. Its listeners were prepared."""
         self._configs[revision] = config
 
     def perform(self, action: Performed) -> None:
-        """Do it, or have it begun. What cannot be done is told by the event that answers the action."""
+        """Perform or begin the action. A failure is told by the event that answers the action."""
         match action:
             case StartZygote(generation, revision):
                 self._start(generation, revision)
@@ -150,11 +150,11 @@ class Performer:
             self._loop.call_later(_LOOK, self._close_emptied)
 
     def settings(self, worker: WorkerId) -> PoolSettings:
-        """The settings that the worker was made with."""
+        """The settings that the worker was forked with."""
         return self._pool(worker.generation_id)
 
     def listeners(self, generation: GenerationId) -> Sequence[socket]:
-        """The sockets that its workers accept from; none when it is not known (any more)."""
+        """The sockets that workers of the generation accept from; none if the generation is not known."""
         revision = self._revisions.get(generation)
         if revision is None:
             return []
@@ -162,10 +162,10 @@ class Performer:
         return [sock for _, sock in self._listeners.of(revision, names)]
 
     def reap_strangers(self) -> list[int]:
-        """Reap children that nobody waits for – orphans of workers, which are ours as the subreaper; their pids.
+        """Reap children that are no worker or zygote: processes that workers left to the subreaper. Returns their pids.
 
-        To be called on SIGCHLD. A worker or zygote found on the way ends as it does by its pidfd: its status is not
-        taken from it. One that was stopped, or goes on, is told of.
+        Called on SIGCHLD. A worker or zygote that has ended is handled as if its pidfd had told. Also reports workers
+        without a zygote that a signal has stopped or continued.
         """
         for halt in process.halts():
             adopted = self.workers.pids().get(halt.pid)  # whose zygote is gone
@@ -186,28 +186,34 @@ class Performer:
                 reaped.append(pid)
         return reaped
 
-    def carry(self, kept: FdTable) -> Family:
-        """What another program needs to go on with these processes; they notice nothing."""
+    def save(self, fd_table: FdTable) -> Family:
+        """The state for the next program; the descriptors go to `fd_table`. The processes notice nothing."""
         return Family(
-            dict(self._revisions), self.zygotes.carry(kept), self.workers.carry(kept), self._commons.carry(kept)
+            dict(self._revisions),
+            self.zygotes.save(fd_table),
+            self.workers.save(fd_table),
+            self._commons.save(fd_table),
         )
 
-    def resume(self, found: Family, kept: FdTable) -> None:
-        """Go on with what `carry` told; the settings of every revision are there. Raises `Unsupported`, `OSError`."""
+    def restore(self, found: Family, fd_table: FdTable) -> None:
+        """Go on with what `save` described. Raises `Unsupported`, `OSError`.
+
+        The settings of every revision were given before.
+        """
         self._revisions = dict(found.revisions)
-        self._commons.resume(found.commons, kept)
+        self._commons.restore(found.commons, fd_table)
         for zygote in found.zygotes:
-            self.zygotes.resume(zygote, self._pool(zygote.id), kept)
-        self.workers.resume(found.workers, {zygote.id for zygote in found.zygotes}, kept)
+            self.zygotes.restore(zygote, self._pool(zygote.id), fd_table)
+        self.workers.restore(found.workers, {zygote.id for zygote in found.zygotes}, fd_table)
         self.zygotes.let_go()
 
     def greet(self) -> None:
-        """Tell those who have come, after a daemon that died, that they are adopted."""
+        """Tell the processes that have called, after the death of a daemon, that they are adopted."""
         self.workers.greet()
         self.zygotes.greet()
 
     def welcome(self, orphan: Orphan) -> bool:
-        """One that was adopted, and comes late; False if it is not expected."""
+        """Take in an adopted process that calls late. Returns False if no table waits for it."""
         match orphan.id:
             case WorkerId() as worker:
                 generation, welcomed = worker.generation_id, self.workers.welcome(worker, orphan)
@@ -221,12 +227,13 @@ class Performer:
         return welcomed
 
     def missing(self) -> list[WorkerId | GenerationId]:
-        """Who runs and was adopted, but has not come; also somebody whose link ended just now, and who ends as well."""
+        """The processes that were adopted and have not called yet, and those whose link has just ended."""
         return [*self.zygotes.missing(), *self.workers.missing()]
 
     def close(self, *, dismiss: bool = True) -> None:
-        """Let go of every process: the daemon ends. Told to, zygotes leave, and workers drain and leave; else they
-        wait for another daemon.
+        """Let go of all processes at the end of the daemon.
+
+        dismiss: tell zygotes to leave, and workers to drain and leave. Else they wait for the next daemon.
         """
         self.workers.close(dismiss=dismiss)
         self.zygotes.close(dismiss=dismiss)
@@ -260,7 +267,7 @@ class Performer:
                 self.workers.log_stacks(action.worker)
 
     def _addressed(self, generation: GenerationId) -> PoolSettings:
-        """The pool's settings with URLs for its paths, as a worker asks them of itself."""
+        """The settings of the generation's pool, with URLs in place of paths, as a worker calls them."""
         config, name = self._configs[self._revisions[generation]], generation.pool
         pool = config.pools[name]
         return pool._replace(
@@ -269,7 +276,7 @@ class Performer:
         )
 
     def _answers(self, pool: str) -> tuple[tuple[WorkerId, Answers], ...]:
-        """What each worker of the pool has answered; a request that was not answered at all is none."""
+        """The answers of each worker of the pool, by class; requests without an answer do not count."""
         found = []
         for worker in self.workers.pids().values():
             if worker.pool == pool:
@@ -281,7 +288,7 @@ class Performer:
         return probe_url(self._configs[self._revisions[worker.generation_id]], worker.pool)
 
     def _left_over(self, worker: WorkerId) -> list[int]:
-        """Which of its listeners it must not empty."""
+        """The listeners whose backlog the worker must not empty."""
         return self._listeners.left_over(self._revisions[worker.generation_id], self.settings(worker).listeners)
 
     def _drop(self, revision: Revision) -> None:

@@ -1,6 +1,6 @@
-"""Starts a zygote: an interpreter of the pool's choice that is told what to load, with everything that it needs for it.
+"""Starts a zygote: the pool's interpreter, and the message `Load` with all descriptors that it needs.
 
-Knows no events; what becomes of the process is `zygotes.py`'s.
+Emits no event; `zygotes.py` follows the process from then on.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ Named = Sequence[tuple[str, socket.socket]]
 
 
 class Shared(Record):
-    """What a zygote has in common with others: of its generation, the bell of all."""
+    """The descriptors that a zygote shares with the workers of its generation, and the bell of all generations."""
 
     board: int
     bell: Bell
-    hold: int  # the lifeline's end
+    hold: int  # the lifeline's end to hold
 
 
 class Fronts(Record):
-    """What stands before HTTP, by the name of a listener."""
+    """Settings and certificates of listeners, by name: TLS, PROXY protocol, trusted proxies."""
 
     settings: Mapping[str, ListenerSettings]
     tls: Mapping[str, Material]
@@ -69,10 +69,13 @@ def start_zygote(
     listeners: Named,
     line: Callable[[str], None],
     fronts: Fronts = NO_FRONTS,
-    bond: FamilyLock | None = None,
+    family_lock: FamilyLock | None = None,
 ) -> Process:
-    """Start it and tell it what to load. Raises `OSError`: no such interpreter, no process or descriptor to be had;
-    `LoadFailed`: no such user.
+    """Start a zygote and tell it what to load.
+
+    Raises `OSError`: no such interpreter, no process or descriptor to be had. Raises `LoadFailed`: no such user.
+
+    line: called with each line that the zygote writes to stderr.
     """
     pool = pool._replace(env={**identity.environment(pool.user), **pool.env})
     stacks = make_file()
@@ -88,17 +91,17 @@ def start_zygote(
         fds.refuse_rights(started.link)
         opened.append(shared.bell.reader())
         passed = [shared.board, stacks, opened[0], shared.hold, *(sock.fileno() for _, sock in listeners)]
-        if bond is not None:
-            opened += [bond.share(), os.open(f"/proc/self/fd/{started.stderr}", os.O_RDONLY | os.O_CLOEXEC)]
+        if family_lock is not None:
+            opened += [family_lock.share(), os.open(f"/proc/self/fd/{started.stderr}", os.O_RDONLY | os.O_CLOEXEC)]
             passed += opened[1:]
         secrets = _secrets(listeners, fronts)
         if secrets >= 0:
             passed.append(secrets)
-        # A link that nothing was sent on yet has room: LIMIT is less than half of the smallest default buffer.
-        load = _load(generation, pool, listeners, fronts, bond)
+        # The link has room, since nothing was sent yet: LIMIT is less than half of the smallest default buffer.
+        load = _load(generation, pool, listeners, fronts, family_lock)
         fds.send(started.link, links.encode(load._replace(settled=started.settled, environ=_later(pool))), passed)
     except BrokenPipeError:
-        return child  # it is over already; its end will be told like any other
+        return child  # the process has ended already; its end will be reported as any other
     except BaseException:
         process.send_signal(child.pidfd, signal.SIGKILL)
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
@@ -110,55 +113,59 @@ def start_zygote(
 
 
 def keyless(listeners: Named, fronts: Fronts) -> list[str]:
-    """Names of listeners that speak TLS and whose keys are not known: those of a configuration that a daemon before
-    this one had read, and took with it. Served as they are they would speak in the clear.
+    """The names of listeners that speak TLS and whose keys are not known.
+
+    The keys of a configuration that a daemon has read are lost when that daemon dies. Without keys such a listener
+    would serve unencrypted.
     """
     secured = {name for name, listener in fronts.settings.items() if listener.certificate}
     return sorted({name for name, _ in listeners if name in secured and name not in fronts.tls})
 
 
 def _secrets(listeners: Named, fronts: Fronts) -> int:
-    """A memfd with the certificates and keys of these listeners, -1 if none speaks TLS.
+    """A memfd with the certificates and keys of the listeners; -1 if none speaks TLS.
 
-    Only a descriptor that is passed on opens it: the application's user may not read the files that they come from.
+    The zygote reads it by the descriptor that is passed: the application's user may not read the files themselves.
     """
     packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
     return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
 
 
 def _start(pool: PoolSettings) -> Started:
-    """What is the user's own – its interpreter, what its variables let an interpreter load – is never run as root: the
-    process becomes that user first. Our own interpreter with our own variables may begin as we are, which is quicker,
-    and possible where the user cannot read it; it becomes the user before it touches anything else.
+    """Start the interpreter of the pool, as the pool's user where that is necessary.
+
+    The pool's own interpreter, and code that its variables let an interpreter load, never run as root: the process
+    becomes the user first. The daemon's interpreter with the daemon's variables starts as the daemon's user, which is
+    quicker and needs no permission to read it; it becomes the pool's user before it touches anything else.
     """
-    program, who = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
-    if who is None:
+    program, user = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
+    if user is None:
         return take(program, pool.env)
     if _later(pool) == pool.env and program == pinned(sys.executable):
         return take(program, {})
-    return start(program, pool.env, partial(_settle, pool, who))
+    return start(program, pool.env, partial(_settle, pool, user))
 
 
 def _later(pool: PoolSettings) -> dict[str, str]:
-    """Variables that may be set when the interpreter runs already: all but those by which it, and the loader before it,
-    find code.
+    """The variables that may be set while the interpreter runs already: those by which neither the interpreter nor the
+    dynamic loader finds code.
     """
     return {name: value for name, value in pool.env.items() if not name.startswith(("LD_", "PYTHON"))}
 
 
-def _settle(pool: PoolSettings, who: Identity) -> None:
-    """In the new process, before anything of its user's is touched. Raises `LoadFailed`."""
+def _settle(pool: PoolSettings, user: Identity) -> None:
+    """Take on limits and user, in the new process, before it touches anything of the user's. Raises `LoadFailed`."""
     limits.take_on(
         pool.rlimits, pool.nice, pool.oom_score_adj, wished=pool.oom_score_adj != PoolSettings("").oom_score_adj
     )
     try:
-        identity.assume(who)
+        identity.assume(user)
     except OSError as exc:
         raise LoadFailed(f"run as {pool.user}:{pool.group}: {exc}; the application was not loaded") from exc
 
 
 def _load(
-    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, bond: FamilyLock | None
+    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, family_lock: FamilyLock | None
 ) -> links.Load:
     return links.Load(
         pool=generation.pool,
@@ -180,6 +187,6 @@ def _load(
             for name, sock in listeners
         ],
         settings=packing.pack(pool),
-        rendezvous=bond.rendezvous if bond is not None else "",
+        rendezvous=family_lock.rendezvous if family_lock is not None else "",
         uid=os.geteuid(),
     )

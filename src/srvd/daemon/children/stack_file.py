@@ -1,13 +1,13 @@
-"""The stacks of one process: the file that it writes them to, and the asking for them.
+"""Asks one process for the stacks of its threads, and reads them from a file that the process writes.
 
-Knows neither what a process is nor what becomes of its stacks. First it is asked for a polite answer, then for one at
-any price (linux/stacks.py says what the difference is): so one that hangs, holds the interpreter's lock or has not even
-loaded its application answers, too.
+Does not log or keep the stacks. The process is asked twice: first by a signal that Python handles, then by one that C
+code handles at any price (linux/stacks.py). So a process that hangs, holds the interpreter's lock or still loads its
+application answers, too.
 
-Not stderr: that pipe carries what the application writes at the same time, its reader may be behind, and nothing on it
-says where a dump ends. The file is a memfd of a fixed size: who writes never waits for anybody, and cannot fill the
-memory. The end of a polite answer is written; that of the other is told by the kernel: the signal is no longer pending,
-and no thread has it blocked, as the one in the handler has.
+The file is not stderr: the application writes to that pipe at the same time, the reader may be behind, and nothing
+marks the end of a dump. The file is a memfd of a fixed size, so the writer never waits and cannot fill the memory. The
+first kind of answer has a line at its end. The second has ended when the signal is no longer pending and no thread
+blocks it, as the thread in the handler does.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from srvd.record import Record
 __all__ = ["PATIENCE", "Stacks", "Trace", "make_file"]
 
 SIZE = 512 << 10
-"""Bytes of the file: 64 threads of 80 frames. What does not fit is lost, and that is told."""
+"""Bytes of the file: 64 threads of 80 frames. The rest of a longer dump is lost, and the trace says so."""
 
 PATIENCE = 2.0
-"""Seconds a process has to write its stacks: it takes milliseconds, and the machine may be short of everything."""
+"""Seconds that a process has to write its stacks. It takes milliseconds on a machine that is not overloaded."""
 
 _POLITE = 0.3
-"""Seconds of them, or a half if they are fewer, in which only the polite answer is waited for."""
+"""Seconds for the polite answer, at most half of the time that there is."""
 
 _SHORT = 0.5
-"""A process that runs and gets less than so much of a processor is short of it, not deaf: asking it at any price can
-crash it, so it has a half of the time to be polite."""
+"""Share of a processor. A process that runs and gets less is short of it, and has half of the time for the polite
+answer, because the second signal can crash it."""
 
 _STOPPED_PATIENCE = 0.2
-_SILENT_PATIENCE = 0.1  # for a handler that has ended without a word: another one than ours
+_SILENT_PATIENCE = 0.1  # for a handler that has ended and written nothing: not srvd's
 _FIRST_LOOK = 0.002
 _LAST_LOOK = 0.05
-_LINE = 2048  # longer than the longest line of a dump: so near to its end, the file is full
+_LINE = 2048  # bytes, more than the longest line of a dump; a file with less room is full
 
 
 class Trace(Record):
-    """What a process wrote when it was asked for its stacks."""
+    """The stacks that a process wrote."""
 
     text: str
-    problem: str = ""  # why there are none, or not all; a sentence about "it"
+    problem: str = ""  # why stacks are missing; a sentence about "it"; "" if none are
     state: str = ""  # of the process: running, sleeping, stopped, uninterruptible, …
 
 
@@ -57,11 +57,11 @@ Done = Callable[[Trace], None]
 
 
 def make_file() -> int:
-    """A descriptor of a new file for stacks, for a process that is about to be. Raises `OSError`."""
+    """A descriptor of a new file for the stacks of a process to be started. Raises `OSError`."""
     fd = os.memfd_create("srvd-stacks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, SIZE)
-        # Whoever writes cannot make it larger; nor smaller, or nothing could be written any more.
+        # A process cannot make the file larger, nor smaller, after which nothing could be written any more.
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
@@ -70,7 +70,7 @@ def make_file() -> int:
 
 
 class Stacks:
-    """Owns the file. One request is under way at a time; who asks meanwhile gets the same answer."""
+    """Owns the file. One request is under way at a time; callers that ask meanwhile get the same answer."""
 
     __slots__ = ("_before", "_had", "_loop", "_pause", "_pid", "_pidfd", "_sent", "_signal", "_timer", "_until",
                  "_waiting", "fd")  # fmt: skip
@@ -78,18 +78,18 @@ class Stacks:
     def __init__(self, pid: int, pidfd: int, fd: int) -> None:
         self._pid = pid
         self._pidfd = pidfd
-        self.fd = fd  # its offset is shared with the process: it says how much was written
+        self.fd = fd  # its offset, shared with the process, tells how much was written
         self._waiting: list[Done] = []
         self._timer: Timer | None = None
         self._loop: Loop
-        self._before: Reach | None = None  # what it did with the signal before that was sent
-        self._signal = 0  # that was sent last
+        self._before: Reach | None = None  # how the process treated the signal before it was sent
+        self._signal = 0  # number of the signal that was sent last
         self._sent = self._until = 0.0
-        self._had = 0.0  # seconds of a processor, by then
+        self._had = 0.0  # seconds of a processor that the process had used by then
         self._pause = _FIRST_LOOK
 
     def take(self, loop: Loop, seconds: float, done: Done) -> None:
-        """Have the process write its stacks; `done` is called once, later, and within about `seconds`."""
+        """Ask the process for its stacks; `done` is called once, later, within about `seconds`."""
         self._waiting.append(done)
         if len(self._waiting) == 1:
             self._loop = loop
@@ -97,7 +97,7 @@ class Stacks:
             self._send(stacks.ASK)
 
     def close(self) -> None:
-        """The process is over: whoever waits gets what it has written by now."""
+        """Close the file at the end of the process. Callers that wait get what the process has written by now."""
         if self._timer is not None:
             self._timer.cancel()
         if self._waiting:
@@ -110,7 +110,7 @@ class Stacks:
         self._pause = _FIRST_LOOK
         self._had = procfs.processor_time(self._pid)
         self._before = procfs.reach(self._pid, number)
-        if self._before is not None and self._before.caught:  # without a handler it would end the process
+        if self._before is not None and self._before.caught:  # without a handler the signal would end the process
             os.lseek(self.fd, 0, os.SEEK_SET)
             if not self._before.pending:  # a real-time signal queues: once is enough for one that is stopped
                 process.send_signal(self._pidfd, number)
@@ -143,11 +143,11 @@ class Stacks:
         return os.pread(self.fd, size, 0)
 
     def _is_writing(self, seen: Reach) -> bool:
-        """A thread that has the signal blocked and had not before is in the handler, for all we can know."""
+        """Whether a thread seems to be in the handler: it blocks the signal, and did not before."""
         return self._before is not None and bool(seen.blocked - self._before.blocked)
 
     def _patience(self, seen: Reach) -> float:
-        """Seconds from the sending of the signal."""
+        """Seconds that the process has, from the sending of the signal."""
         if self._before is None or not self._before.caught:
             return 0.0
         if seen.pending and seen.state == procfs.STOPPED:
@@ -193,7 +193,7 @@ class Stacks:
             done(trace)
 
     def _give_back(self) -> None:
-        """The pages that were written: each process keeps its file for life."""
+        """Free the pages that were written: the file stays open as long as the process runs."""
         os.lseek(self.fd, 0, os.SEEK_SET)
         with mmap.mmap(self.fd, SIZE) as pages:
             pages.madvise(mmap.MADV_REMOVE)

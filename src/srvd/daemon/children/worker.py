@@ -84,7 +84,7 @@ class TalkLimit:
         self._loud += 1
         return None if self._loud > MOST_LOUD else self._since + 1.0 - now
 
-    def resume(self, now: float) -> None:
+    def restart(self, now: float) -> None:
         """Begin a new second, after a pause."""
         self._said, self._since = 0, now
 
@@ -114,17 +114,17 @@ class Worker(Entry[WorkerId]):
             self.process.say(self.pending)
             self.pending = None
 
-    def carry(self, kept: FdTable) -> WorkerState:
-        """The state for the next program; the descriptors go to `kept`."""
-        read, stacks = self.process.carry(f"worker {self.id}", kept), "" if self.trace is None else self.trace.text
+    def save(self, fd_table: FdTable) -> WorkerState:
+        """The state for the next program; the descriptors go to `fd_table`."""
+        read, stacks = self.process.save(f"worker {self.id}", fd_table), "" if self.trace is None else self.trace.text
         owed, drain = self.pending is not None, self.pending if isinstance(self.pending, links.Drain) else None
         return WorkerState(
             self.id, self.slot, self.process.pid, self.ready, self.killed, owed, read, links.clip(stacks), drain
         )  # fmt: skip
 
     @classmethod
-    def resume(cls, state: WorkerState, started: Process) -> Worker:
-        """The worker that `carry` described."""
+    def restore(cls, state: WorkerState, started: Process) -> Worker:
+        """The worker that `save` described."""
         worker = cls(state.id, state.slot, started)
         worker.ready, worker.killed = state.ready, state.killed
         worker.pending = state.drain or (links.Reopen() if state.owed else None)

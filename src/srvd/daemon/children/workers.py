@@ -182,32 +182,32 @@ class Workers(Table[WorkerId, Worker]):
 
     # -- over programs ----------------------------------------------------------------------------------------
 
-    def carry(self, kept: FdTable) -> tuple[WorkerState, ...]:
-        """The state for the next program; the descriptors go to `kept`. The workers notice nothing."""
-        carried = []
+    def save(self, fd_table: FdTable) -> tuple[WorkerState, ...]:
+        """The state for the next program; the descriptors go to `fd_table`. The workers notice nothing."""
+        states = []
         for expected in self._expected.values():
-            kept.give(f"worker {expected.id} link", expected.link.fileno())
-            kept.give(f"worker {expected.id} stderr", expected.output.fd)
-            kept.give(f"worker {expected.id} stacks", expected.stacks)
-            carried.append(WorkerState(expected.id, expected.slot))
-        return (*carried, *(worker.carry(kept) for worker in self._entries.values()))
+            fd_table.give(f"worker {expected.id} link", expected.link.fileno())
+            fd_table.give(f"worker {expected.id} stderr", expected.output.fd)
+            fd_table.give(f"worker {expected.id} stacks", expected.stacks)
+            states.append(WorkerState(expected.id, expected.slot))
+        return (*states, *(worker.save(fd_table) for worker in self._entries.values()))
 
-    def resume(self, carried: Sequence[WorkerState], zygotes: Set[GenerationId], kept: FdTable) -> None:
-        """Go on with the workers that `carry` described.
+    def restore(self, states: Sequence[WorkerState], zygotes: Set[GenerationId], fd_table: FdTable) -> None:
+        """Go on with the workers that `save` described.
 
         zygotes: the generations whose zygotes run. Raises `Unsupported`, `OSError`.
         """
-        self._without_zygote = {state.id.generation_id for state in carried} - zygotes
-        for state in carried:
+        self._without_zygote = {state.id.generation_id for state in states} - zygotes
+        for state in states:
             name = f"worker {state.id}"
             self._commons.of(state.id.generation_id).free.remove(state.slot)
             if state.pid:
                 output = partial(self._output, state.id, read=state.read)
-                self._restore(Worker.resume(state, Process.resume(name, state.pid, kept, output)))
+                self._restore(Worker.restore(state, Process.restore(name, state.pid, fd_table, output)))
                 continue
-            link = socket.socket(fileno=kept.take(f"{name} link"))
-            output_of = self._output(state.id, kept.take(f"{name} stderr"), state.read)
-            self._expected[state.id] = Expected(state.id, state.slot, link, output_of, kept.take(f"{name} stacks"))
+            link = socket.socket(fileno=fd_table.take(f"{name} link"))
+            output_of = self._output(state.id, fd_table.take(f"{name} stderr"), state.read)
+            self._expected[state.id] = Expected(state.id, state.slot, link, output_of, fd_table.take(f"{name} stacks"))
 
     def close(self, *, dismiss: bool) -> None:
         """As `Table.close`. A booting worker is killed in both cases: it has asked the kernel for that."""
@@ -231,7 +231,7 @@ class Workers(Table[WorkerId, Worker]):
             self._outlets.loop.call_later(pause, self._hear_again, worker, link)
 
     def _hear_again(self, worker: Worker, link: socket.socket) -> None:
-        worker.talk.resume(time.monotonic())
+        worker.talk.restart(time.monotonic())
         if worker.process.link is link:
             self._outlets.loop.add_reader(link.fileno(), self._hear, worker)
 

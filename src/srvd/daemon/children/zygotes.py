@@ -45,7 +45,7 @@ from srvd.wire import links
 __all__ = ["ZygoteState", "Zygotes"]
 
 _SHORTAGE = ("Too many open files", "Cannot allocate", "MemoryError", "unavailable", "File too large", "new thread")
-"""In the last line of a process that was short of something."""
+"""Texts in the last line of a process that had run short of something."""
 
 
 class Zygote(Entry[GenerationId]):
@@ -69,16 +69,16 @@ class Zygote(Entry[GenerationId]):
         """Whether the zygote was adopted and has not called yet; one whose link has ended is killed soon."""
         return super().is_away and self.timer is None
 
-    def carry(self, kept: FdTable) -> ZygoteState:
-        """The state for the next program; the descriptors go to `kept`."""
-        read = self.process.carry(f"zygote {self.id}", kept)
+    def save(self, fd_table: FdTable) -> ZygoteState:
+        """The state for the next program; the descriptors go to `fd_table`."""
+        read = self.process.save(f"zygote {self.id}", fd_table)
         return ZygoteState(
             self.id, self.process.pid, self.told, self.forks, self.timer is not None, read, self.dismissed, self.killed
         )  # fmt: skip
 
     @classmethod
-    def resume(cls, state: ZygoteState, pool: PoolSettings, started: Process) -> Zygote:
-        """The zygote that `carry` described."""
+    def restore(cls, state: ZygoteState, pool: PoolSettings, started: Process) -> Zygote:
+        """The zygote that `save` described."""
         zygote = cls(state.id, pool, started)
         zygote.told, zygote.forks = state.told, state.forks
         zygote.dismissed, zygote.killed = state.dismissed, state.killed
@@ -101,10 +101,12 @@ class ZygoteState(Record):
 class Zygotes(Table[GenerationId, Zygote]):
     """Owns the zygotes. Each start is followed by exactly one `ZygoteGone`, the last event of that zygote."""
 
-    def __init__(self, outlets: Outlets, commons: Commons, workers: Workers, bond: FamilyLock | None = None) -> None:
+    def __init__(
+        self, outlets: Outlets, commons: Commons, workers: Workers, family_lock: FamilyLock | None = None
+    ) -> None:
         super().__init__(outlets, links.FROM_ZYGOTE)
         self._commons = commons
-        self._bond = bond
+        self._family_lock = family_lock
         self._workers = workers
 
     def start(
@@ -115,9 +117,10 @@ class Zygotes(Table[GenerationId, Zygote]):
         fronts: Fronts = NO_FRONTS,
         folder: str = "",
     ) -> None:
-        """Start one; answered by `ZygoteLoaded` or `ZygoteFailed`, perhaps before this returns.
+        """Start a zygote; `ZygoteLoaded` or `ZygoteFailed` follows, perhaps before this returns.
 
-        `folder`: where a pool without `chdir` is loaded, entered by its name each time.
+        fronts: the settings and certificates of the listeners.
+        folder: where a pool without `chdir` is loaded. It is entered by its name each time, so a link may have moved.
         """
         line = partial(self._outlets.line, generation)
         if names := keyless(listeners, fronts):
@@ -128,7 +131,7 @@ class Zygotes(Table[GenerationId, Zygote]):
             return
         if folder and not pool.chdir:
             try:
-                os.chdir(folder)  # the zygote inherits it, whether or not the pool's user could go there
+                os.chdir(folder)  # the zygote inherits the folder, even if the pool's user may not enter it
             except OSError as exc:
                 reason = f"enter {folder}, where srvd was started: {exc.strerror}; nothing was loaded"
                 self._never_started(generation, reason, "make the folder again, or set `chdir` to where the code is")
@@ -136,7 +139,7 @@ class Zygotes(Table[GenerationId, Zygote]):
         try:
             common = self._commons.open(generation, lanes_of(pool.threads))
             shared = Shared(common.board.fd, self._commons.bell, common.hold)
-            started = start_zygote(generation, pool, shared, listeners, line, fronts, self._bond)
+            started = start_zygote(generation, pool, shared, listeners, line, fronts, self._family_lock)
         except OSError as exc:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
@@ -154,7 +157,7 @@ class Zygotes(Table[GenerationId, Zygote]):
         self._outlets.emit(ZygoteGone(generation, "never started"))
 
     def let_go(self) -> None:
-        """Of what those have in common who are all gone."""
+        """Close the scoreboards and lifelines of generations whose zygote and workers are all gone."""
         self._commons.keep(self._entries.keys() | self._workers.generations())
 
     def process(self, generation: GenerationId) -> Process | None:
@@ -180,15 +183,15 @@ class Zygotes(Table[GenerationId, Zygote]):
         """As `Table.missing`, without those that leave as soon as they call."""
         return [zygote.id for zygote in self._entries.values() if zygote.is_away and not zygote.dismissed]
 
-    def carry(self, kept: FdTable) -> tuple[ZygoteState, ...]:
-        """The state for the next program; the descriptors go to `kept`. The zygotes notice nothing."""
-        return tuple(zygote.carry(kept) for zygote in self._entries.values())
+    def save(self, fd_table: FdTable) -> tuple[ZygoteState, ...]:
+        """The state for the next program; the descriptors go to `fd_table`. The zygotes notice nothing."""
+        return tuple(zygote.save(fd_table) for zygote in self._entries.values())
 
-    def resume(self, state: ZygoteState, pool: PoolSettings, kept: FdTable) -> None:
-        """Go on with a zygote that `carry` described. Raises `Unsupported`, `OSError`."""
+    def restore(self, state: ZygoteState, pool: PoolSettings, fd_table: FdTable) -> None:
+        """Go on with a zygote that `save` described. Raises `Unsupported`, `OSError`."""
         output = partial(self._output, state.id, read=state.read)
-        started = Process.resume(f"zygote {state.id}", state.pid, kept, output)
-        zygote = self._restore(Zygote.resume(state, pool, started))
+        started = Process.restore(f"zygote {state.id}", state.pid, fd_table, output)
+        zygote = self._restore(Zygote.restore(state, pool, started))
         if state.doomed and not state.killed:
             zygote.timer = self._outlets.loop.call_later(KILL_PATIENCE, started.kill)
 
@@ -278,14 +281,14 @@ def _strange(zygote: Zygote, nonsense: str) -> Fault:
 
 
 def _missing() -> str:
-    """What of the system a start needs and does not name when it is not there."""
+    """The hint if a part of the system is missing that a start needs; "" if all are there."""
     if not os.path.exists("/proc/self"):
         return "srvd needs /proc: mount it (mount -t proc proc /proc)"
     return "" if os.path.exists(os.devnull) else f"{os.devnull} is not there: make it (mknod {os.devnull} c 1 3)"
 
 
 def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
-    """Why a zygote ended without a word: mostly an interpreter that cannot run srvd at all."""
+    """The reason why a zygote ended without a message: mostly an interpreter that cannot run srvd."""
     program = interpreter(zygote.pool)
     if REFUSED in tail:
         reason = tail.partition(REFUSED)[2].strip()
@@ -296,7 +299,7 @@ def _unsaid(zygote: Zygote, ended: Ended, tail: str) -> Fault:
     elif "nknown option" in tail and "-P" in tail:
         reason = f"load {zygote.pool.app} with {program}: it is older than Python 3.11"
         hint = "srvd needs Python 3.11 or newer for the application, too"
-    elif ended.exit_code == EXIT.BUG and tail.strip():  # what the application raises would have been told
+    elif ended.exit_code == EXIT.BUG and tail.strip():  # an exception of the application would have been reported
         reason = f"load {zygote.pool.app}: the process ended while it was loaded: {tail.strip().splitlines()[-1]}"
         last = tail.strip().splitlines()[-1]
         short = any(word in last for word in _SHORTAGE)

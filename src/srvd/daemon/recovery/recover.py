@@ -121,7 +121,7 @@ def go_on(heir: Heir, found: Adoption, fresh: Config) -> bool:
     former = shell.configs[shell.current]
     heir.overdue.resume(shell.overdue)
     heir.engine.resume({revision: _with_keys(one, fresh) for revision, one in shell.configs.items()}, shell.current)
-    heir.performer.resume(shell.family, found.kept)
+    heir.performer.restore(shell.family, found.kept)
     heir.performer.greet()
     for one in found.events:
         if isinstance(one, ZygoteGone):

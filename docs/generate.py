@@ -1,17 +1,19 @@
 """Writes docs/reference/ from the declarations in the code: `python docs/generate.py`; `--check` only compares.
 
 Holds no text of its own beyond headings: what is said about a setting, a command or an exit code is said where it is
-declared. The picture of the layers is drawn from the table in docs/explain/architecture.md.
+declared. The picture of the layers is drawn from the table in docs/explain/architecture.md, those of the lives
+of a worker and a generation from the tables in core/lifecycle.py.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from inspect import cleandoc
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,7 +22,8 @@ from srvd.config import values
 from srvd.config.load import variables
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
 from srvd.core.event_names import EVENTS
-from srvd.core.model import Cause, Kind
+from srvd.core.lifecycle import GENERATION, WORKER, WorkerTrigger
+from srvd.core.model import Cause, Kind, Phase, Stage
 from srvd.ctl import main as ctl
 from srvd.daemon.control.limits import Limits
 from srvd.errors import CODES, EXIT, NoDaemon
@@ -458,9 +461,82 @@ def _arrow(upper: tuple[int, int], lower: tuple[int, int]) -> str:
     return line + f'<circle cx="{x2}" cy="{y2}" r="3" fill="#888"/>'
 
 
+# -- the pictures of the two lives -------------------------------------------------------------------------------------
+
+_LIFE_ROW = 78
+_WORKER_PLACES = {
+    Phase.ASKED: (0, 0), Phase.BOOTING: (1, 0), Phase.STANDBY: (2, 0), Phase.OPENING: (3, 0), Phase.SERVING: (4, 0),
+    Phase.CANCELLED: (0, 2), Phase.KILLED: (1, 2), Phase.DRAINING: (4, 2), Phase.GONE: (2, 3),
+}  # fmt: skip
+_GENERATION_PLACES = {
+    Stage.LOADING: (0, 0), Stage.BOOTING: (1, 0), Stage.PROBING: (2, 0), Stage.WARMING: (3, 0), Stage.STAGING: (4, 0),
+    Stage.FAILED: (1, 2), Stage.PARKED: (3, 2), Stage.ACTIVE: (4, 2), Stage.RETIRING: (4, 3), Stage.GONE: (2, 3),
+}  # fmt: skip
+_ARROW_HEAD = (
+    '<defs><marker id="end" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+    '<path d="M0 0 L8 4 L0 8 z" fill="#666"/></marker></defs>'
+)
+_EVERYWHERE_POSSIBLE = {WorkerTrigger.KILL, WorkerTrigger.EXITED}
+_EXPECTED = {(phase, WorkerTrigger.EXITED) for phase in (Phase.DRAINING, Phase.KILLED)}
+"""Kills and deaths are possible in nearly every phase: drawn are those that are expected."""
+
+
+def life_picture(title: str, table: Mapping[Any, Any], places: Mapping[Any, tuple[int, int]]) -> str:
+    """An SVG of a table of `lifecycle.py`: a line for each pair of states, with the triggers that lead along it."""
+    ways: dict[tuple[Enum, Enum], list[str]] = {}
+    for (state, trigger), after in table.items():
+        shown = trigger not in _EVERYWHERE_POSSIBLE or (state, trigger) in _EXPECTED
+        if shown and isinstance(after, type(state)) and after is not state:
+            ways.setdefault((state, after), []).append(trigger.value)
+    across = 178
+    at = {state: (_LEFT + x * across, _LEFT + y * _LIFE_ROW) for state, (x, y) in places.items()}
+    width = max(x for x, _ in at.values()) + _BOX[0] + _LEFT
+    height = max(y for _, y in at.values()) + _BOX[1] + _LEFT
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {_FONT}>',
+        _MADE.strip(),
+        f"<title>{title}</title>",
+        _ARROW_HEAD,
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    lines += [_way(at[one], at[other], ", ".join(triggers)) for (one, other), triggers in ways.items()]
+    lines += [_box(state.value, *place, "#f5f5f5") for state, place in at.items()]
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _way(one: tuple[int, int], other: tuple[int, int], text: str) -> str:
+    """An arrow from box to box, along the shorter side, with its triggers beside its middle."""
+    (x1, y1), (x2, y2), (wide, high) = one, other, _BOX
+    below = 0
+    if y1 == y2:
+        below = 8 if x1 > x2 else -8  # there and back are two lines
+        x1, x2 = (x1 + wide, x2) if x1 < x2 else (x1, x2 + wide)
+        y1 = y2 = y1 + high // 2 + below
+    else:
+        x1, x2 = x1 + wide // 2, x2 + wide // 2
+        y1, y2 = (y1 + high, y2) if y1 < y2 else (y1, y2 + high)
+    line = f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#888" marker-end="url(#end)"/>'
+    place = f'x="{(x1 + x2) // 2}" y="{(y1 + y2) // 2 + (12 if below > 0 else -4)}" text-anchor="middle" font-size="10"'
+    return f'{line}<text {place} stroke="white" stroke-width="3" paint-order="stroke">{text}</text>'
+
+
+def pictures() -> dict[Path, str]:
+    lives = (
+        ("The life of a worker", WORKER, _WORKER_PLACES),
+        ("The life of a generation", GENERATION, _GENERATION_PLACES),
+    )
+    worker, generation = (life_picture(*life) for life in lives)
+    folder = PICTURE.parent
+    return {
+        PICTURE: layers_picture(),
+        folder / "worker-life.svg": worker,
+        folder / "generation-life.svg": generation,
+    }
+
+
 def files() -> dict[Path, str]:
     """Everything that is made, with its text."""
-    return {REFERENCE / page.name: page.text for page in pages()} | {PICTURE: layers_picture()}
+    return {REFERENCE / page.name: page.text for page in pages()} | pictures()
 
 
 def main() -> int:

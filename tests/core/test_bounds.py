@@ -7,7 +7,8 @@ from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
 from srvd.core.model import Death, Kind, OpState, Order
 from srvd.core.operations.queue import QUEUE
-from srvd.core.state.model import CERTIFICATES, HISTORY, Turn, Worker
+from srvd.core.state.model import CERTIFICATES, HISTORY, Worker
+from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 from tests.support.simulation.processes import ROOT
 from tests.support.simulation.world import World

@@ -66,6 +66,13 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
         assert found[name] == text, f"docs/reference/{name}: run python docs/generate.py"
 
 
+@pytest.mark.parametrize(("name", "states"), [("worker", Phase), ("generation", Stage)])
+def test_the_picture_of_a_life_is_that_of_its_table(name: str, states: type[Phase | Stage]) -> None:
+    file = ROOT / "docs" / "explain" / f"{name}-life.svg"
+    assert file.read_text() == generator().pictures()[file], f"{file}: run python docs/generate.py"
+    assert [state for state in states if f">{state.value}</text>" not in file.read_text()] == []
+
+
 def test_the_picture_of_the_layers_shows_each_part_of_the_table() -> None:
     made = generator()
     picture = (ROOT / "docs" / "explain" / "layers.svg").read_text()
@@ -217,11 +224,11 @@ def test_the_lives_are_told_in_full() -> None:
         .partition("The life of a worker:")[2]
         .partition("The core is tested")[0]
     )
-    told = re.findall(r"^\| (\w+) \|", life, re.MULTILINE)
-    assert told == ["phase", *told[1:]]
-    assert sorted(told[1:]) == sorted(phase.value for phase in Phase)
-    generation = life.partition("The life of a generation:")[2]
-    assert all(stage.value in generation for stage in Stage)
+    worker, _, generation = life.partition("The life of a generation:")
+    for part, head, states in ((worker, "phase", Phase), (generation, "stage", Stage)):
+        told = re.findall(r"^\| (\w+) \|", part, re.MULTILINE)
+        assert told[0] == head
+        assert sorted(told[1:]) == sorted(state.value for state in states)
 
 
 def test_the_version_is_the_same_everywhere() -> None:

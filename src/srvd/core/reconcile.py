@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from srvd.core import transitions
 from srvd.core.model import ExitReason, Phase, Replacement
-from srvd.core.state.model import STUCK, Pool, Turn, Worker, Zygote
+from srvd.core.state.model import STUCK, Pool, Worker, Zygote
+from srvd.core.turn import Turn
 
 SURGE = 1
 """Workers above the desired number while old ones are being replaced one by one."""

@@ -1,11 +1,27 @@
 """The supervisor: one event in, the actions that follow out. The only door of the core.
 
 No clock, no fd, no log, no random inside: time is an argument, results of effects are events. Pure.
+
+Theory of operation. `handle` does three things, in this order.
+
+1. It enters the event into the observed state (`_take`): a worker is forked, ready, dead; an order has come; a deadline
+   has passed. An event moves only the worker, generation or operation that it names. It comes from a process that may
+   be wrong, late or gone, so a report about something that is no longer there is dropped.
+2. It moves the observed state towards the desired one (`_settle`): rollouts advance, each pool is reconciled, what is
+   empty is swept, operations that have come true or cannot any more are ended, and queued ones begin. These rules look
+   at the state and not at the event. A lost, doubled or late event therefore cannot put them out of step, and `_settle`
+   repeats them until no operation begins or ends: the next event finds nothing that could have been done before.
+3. It tells what has changed (`changes.tell`, `_with_persist`): events for watchers, and the state for a next daemon
+   before each answer.
+
+A decision is entered when it is made: with `Fork` the worker is ASKED, with `KillWorker` it is KILLED. Nothing is asked
+of the performing side, and an action that fails comes back as an event. Every wait has a deadline in the state, and
+`next_deadline` is the least of them; so nothing waits for ever, and no timer has to be carried over to a next program.
 """
 
 from __future__ import annotations
 
-from srvd.core import backoff, baking, sweep, transitions, warming
+from srvd.core import backoff, sweep, transitions
 from srvd.core.actions import (
     Action,
     Adopt,
@@ -51,11 +67,12 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.model import Actor, ExitReason, Fault, Kind, OpId, OpState, Order, Phase, Strategy
-from srvd.core.operations import completion, execute, queue, reopen, rollout, upgrade
+from srvd.core.operations import baking, completion, execute, queue, reopen, rollout, upgrade, warming
 from srvd.core.reconcile import reconcile
 from srvd.core.reports import adoption, workers, zygotes
-from srvd.core.state.model import NEVER, Operation, Pool, SupervisorState, Turn, Zygote
+from srvd.core.state.model import NEVER, Operation, Pool, SupervisorState, Zygote
 from srvd.core.status import changes
+from srvd.core.turn import Turn
 
 SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""

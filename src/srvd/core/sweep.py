@@ -5,18 +5,15 @@ Decides nothing that the reports would not. Pure.
 
 from __future__ import annotations
 
-from srvd.core import probing, transitions
+from srvd.core import transitions
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import OpState, Stage
+from srvd.core.operations import probing
 from srvd.core.reports import stopped
 from srvd.core.reports.workers import worker_overdue
 from srvd.core.reports.zygotes import generation_overdue
-from srvd.core.state.model import (
-    Pool,
-    SupervisorState,
-    Turn,
-    Zygote,
-)
+from srvd.core.state.model import Pool, SupervisorState, Zygote
+from srvd.core.turn import Turn
 
 __all__ = ["deadlines", "sweep"]
 

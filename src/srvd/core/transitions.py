@@ -9,7 +9,8 @@ from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZyg
 from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger, next_phase, next_stage
 from srvd.core.model import ExitReason, Fault, Phase, PoolSpec, Revision
-from srvd.core.state.model import NEVER, Generation, Pool, Turn, Worker, Zygote
+from srvd.core.state.model import NEVER, Generation, Pool, Worker, Zygote
+from srvd.core.turn import Turn
 from srvd.ids import GenerationId, WorkerId
 
 FORK_SECONDS = 15.0

@@ -18,7 +18,7 @@ from srvd.core.events import (
     WorkerSaid,
 )
 from srvd.core.model import Cause, Death, Kind, OpId, OpState, Phase, Revision, Stage
-from srvd.core.probing import LONGEST_PAUSE
+from srvd.core.operations.probing import LONGEST_PAUSE
 from srvd.core.state.model import DeathRecord, Pool, Worker, Zygote
 from srvd.ids import GenerationId, WorkerId
 from tests.support.simulation.processes import CHANGES, Claims

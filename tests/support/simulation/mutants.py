@@ -172,14 +172,14 @@ MUTANTS = (
     ),
     Mutant(
         "a probe that was not passed is not repeated",
-        "probing.py",
+        "operations/probing.py",
         "        generation.ask_at = again\n",
         "        pass\n",
         first=2,
     ),
     Mutant(
         "the health probe is left out",
-        "probing.py",
+        "operations/probing.py",
         "    if not generation.spec.health:\n",
         "    if generation.spec.workers:\n",
     ),
@@ -261,7 +261,7 @@ MUTANTS = (
     ),
     Mutant(
         "the end of a bake is forgotten",
-        "baking.py",
+        "operations/baking.py",
         "    return NEVER if pool.bake is None else min(pool.bake.until, pool.bake.look_at)\n",
         "    return NEVER\n",
     ),

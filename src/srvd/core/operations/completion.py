@@ -5,12 +5,13 @@ Level-triggered, as `reconcile.py`: it looks at the observed state and nothing e
 
 from __future__ import annotations
 
-from srvd.core import baking, outcome
+from srvd.core import outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
 from srvd.core.model import Fault, Kind, OpState, Phase, Replacement, Stage
-from srvd.core.operations import queue, reopen, rollout
-from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Turn, Zygote
+from srvd.core.operations import baking, queue, reopen, rollout
+from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Zygote
 from srvd.core.status.view import log_problem
+from srvd.core.turn import Turn
 
 _TRIAL_PHASES = {
     Stage.LOADING: "load",

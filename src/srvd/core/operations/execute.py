@@ -5,7 +5,7 @@ Whether it may begin is `queue.py`'s, whether it has come true `completion.py`'s
 
 from __future__ import annotations
 
-from srvd.core import backoff, baking, transitions
+from srvd.core import backoff, transitions
 from srvd.core.actions import ReadConfig, SealListeners
 from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger
@@ -21,8 +21,9 @@ from srvd.core.model import (
     Revision,
     Strategy,
 )
-from srvd.core.operations import completion, queue, reopen, rollout, upgrade
-from srvd.core.state.model import NEVER, Operation, Pace, Pool, SupervisorState, Turn, Zygote
+from srvd.core.operations import baking, completion, queue, reopen, rollout, upgrade
+from srvd.core.state.model import NEVER, Operation, Pace, Pool, SupervisorState, Zygote
+from srvd.core.turn import Turn
 
 SCALE_GRACE = 5.0
 """Seconds beyond boot_timeout that a scale, resume or recycle may take for each round of boots."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from srvd.core.actions import Ended, Progress
 from srvd.core.event_names import EventName
 from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
-from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState, Turn
+from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState
+from srvd.core.turn import Turn
 
 _LANES = {
     Kind.START: "generation",

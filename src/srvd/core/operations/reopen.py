@@ -8,7 +8,8 @@ from __future__ import annotations
 from srvd.core.actions import ReopenLog, TellWorker, WorkerCommand
 from srvd.core.model import Fault, OpState, Phase
 from srvd.core.operations import queue
-from srvd.core.state.model import NEVER, Operation, SupervisorState, Turn, Worker
+from srvd.core.state.model import NEVER, Operation, SupervisorState, Worker
+from srvd.core.turn import Turn
 
 SECONDS = 5.0
 """How long workers may take if the order does not say: opening a file is a matter of microseconds, but a worker whose

@@ -2,16 +2,36 @@
 
 Before the commit a failure abandons the trial and the former generation has noticed nothing; after it, a crash loop
 while the new generation bakes switches back. Waits for nothing and answers nothing (`queue.py`). Pure.
+
+Theory of operation. A start, reload, rollback or repair gives each of its pools one `Rollout`: a generation on trial
+beside the one that serves. The trial goes from stage to stage (`lifecycle.GENERATION`):
+
+    LOADING   its zygote imports the application      a failure: FAILED, nothing has changed
+    BOOTING   one worker boots, the canary            "
+    PROBING   the canary answers the health path      "
+    WARMING   the zygote imports what that took       "
+    STAGING   the others boot, up to STANDBY          "
+    ACTIVE    all of them accept, old ones drain      a crash loop while it bakes: the former one serves again
+
+No worker accepts before STAGING is over in all pools of the operation: `advance` calls `_commit` when each trial could
+commit, and `_commit` moves all of them in one turn. So a reload of two pools is in force in both or in none. A worker
+of a trial is no capacity of its pool, and its death is no strike against the pool.
+
+`_commit` only changes which generation is the active one. The workers are moved by `reconcile.py`, as for any other
+reason: those of the active generation are opened, and each that serves lets one of another generation leave. That is
+an overlap and never a gap, and the same rule brings the former generation back (`go_back`). The former generation is
+parked: without workers, its zygote kept for `bake` and `rollback_window`, so that a return takes as long as a fork.
 """
 
 from __future__ import annotations
 
-from srvd.core import baking, probing, transitions
+from srvd.core import transitions
 from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import ExitReason, Fault, Headroom, Kind, Phase, PoolSpec, Stage, Strategy
-from srvd.core.operations import queue
-from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Turn, Zygote
+from srvd.core.operations import baking, probing, queue
+from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Zygote
+from srvd.core.turn import Turn
 
 LOSSES = 8
 """Ready workers of a trial that may die before it is abandoned."""

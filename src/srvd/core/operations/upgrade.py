@@ -10,7 +10,8 @@ from srvd.core.actions import CheckProgram, ReplaceProgram
 from srvd.core.events import ProgramChecked, ProgramReplaced
 from srvd.core.model import Fault, OpState
 from srvd.core.operations import queue
-from srvd.core.state.model import Operation, SupervisorState, Turn
+from srvd.core.state.model import Operation, SupervisorState
+from srvd.core.turn import Turn
 
 CHECK_SECONDS = 90.0
 """What the self-check may take: longer than its own limit in the daemon, which names what it was at."""

@@ -12,7 +12,8 @@ from srvd.core.events import Resumed
 from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import ExitReason, Fault, Kind, OpState, Phase
 from srvd.core.operations import completion, execute, queue
-from srvd.core.state.model import Generation, Operation, SupervisorState, Turn, Worker
+from srvd.core.state.model import Generation, Operation, SupervisorState, Worker
+from srvd.core.turn import Turn
 
 __all__ = ["lead_out", "resume"]
 

@@ -10,7 +10,8 @@ from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.event_names import EventName
 from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import ExitReason, Phase, Replacement
-from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Turn, Worker
+from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Worker
+from srvd.core.turn import Turn
 
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
 

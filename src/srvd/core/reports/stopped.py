@@ -9,7 +9,8 @@ from __future__ import annotations
 from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.event_names import EventName
 from srvd.core.model import Phase
-from srvd.core.state.model import NEVER, Turn, Worker
+from srvd.core.state.model import NEVER, Worker
+from srvd.core.turn import Turn
 
 __all__ = ["held", "stopped", "wake"]
 

@@ -15,9 +15,9 @@ from srvd.core.state.model import (
     Pool,
     Rollout,
     SupervisorState,
-    Turn,
     Worker,
 )
+from srvd.core.turn import Turn
 
 __all__ = ["find", "rollout_of", "trial_failed", "trial_lost"]
 

@@ -5,7 +5,7 @@ Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. 
 
 from __future__ import annotations
 
-from srvd.core import backoff, probing, transitions
+from srvd.core import backoff, transitions
 from srvd.core.actions import KillWorker
 from srvd.core.certificates import certify
 from srvd.core.event_names import EventName
@@ -26,7 +26,7 @@ from srvd.core.events import (
 )
 from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import Cause, Death, ExitReason, Fault, Phase, Replacement
-from srvd.core.operations import reopen
+from srvd.core.operations import probing, reopen
 from srvd.core.reports import adoption, replacement, stopped
 from srvd.core.reports.trials import find, rollout_of, trial_failed, trial_lost
 from srvd.core.state.model import (
@@ -34,10 +34,10 @@ from srvd.core.state.model import (
     Generation,
     Pool,
     SupervisorState,
-    Turn,
     Worker,
     Zygote,
 )
+from srvd.core.turn import Turn
 
 KILLED_FROM_OUTSIDE = 9
 """A SIGKILL we did not send and memory did not cause says nothing about the application."""

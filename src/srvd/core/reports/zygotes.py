@@ -5,7 +5,7 @@ Starts no other zygote: that is `reconcile.py`'s to say. Pure.
 
 from __future__ import annotations
 
-from srvd.core import backoff, probing, transitions, warming
+from srvd.core import backoff, transitions
 from srvd.core.certificates import certify_zygote
 from srvd.core.event_names import EventName
 from srvd.core.events import (
@@ -15,16 +15,10 @@ from srvd.core.events import (
 )
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger
 from srvd.core.model import Fault, Phase, Stage
-from srvd.core.operations import rollout
+from srvd.core.operations import probing, rollout, warming
 from srvd.core.reports.trials import find, trial_failed
-from srvd.core.state.model import (
-    NEVER,
-    Generation,
-    Pool,
-    SupervisorState,
-    Turn,
-    Zygote,
-)
+from srvd.core.state.model import NEVER, Generation, Pool, SupervisorState, Zygote
+from srvd.core.turn import Turn
 
 __all__ = ["generation_overdue", "of_zygote"]
 

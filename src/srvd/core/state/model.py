@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated
 
-from srvd.core.actions import Action, Note
-from srvd.core.event_names import EventName
 from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
@@ -52,38 +50,23 @@ STUCK = (Replacement.OVERDUE, Replacement.SILENT)
 """The replacements of workers that do not get on."""
 
 
-class Turn:
-    """One call of `handle`: the time it has and the actions it has decided so far."""
-
-    __slots__ = ("now", "out")
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.out: list[Action] = []
-
-    def do(self, action: Action) -> None:
-        self.out.append(action)
-
-    def note(self, name: EventName, text: str, **fields: str | int | float) -> None:
-        """Logs the text and tells it to watchers. `fields`: those that `EVENTS` has for the name."""
-        self.out.append(Note(name, text, tuple(fields.items())))
-
-
 class Worker:
-    id: WorkerId
+    """One worker. It is in `Generation.workers` from the decision to fork it until its death has been reported."""
+
+    id: WorkerId  # its generation's pool and number; the serial is never given again
     asked: float  # when it was decided on
-    deadline: float
-    phase: Phase
-    pid: Pid | None
-    ready_at: float | None = None
-    replacement: Annotated[Replacement, Formerly("condemned")] = Replacement.NONE
-    worn: str = ""  # the reason of Replacement.WORN: "had served 1000 requests", "was over max_rss: …"
-    outgrown: bool = False  # it was seen over max_rss
-    wake_at: float = NEVER  # when it is continued: a signal has stopped it
-    exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE
-    failure: str = ""  # the traceback it sent
-    log_problem: str = ""  # why its access log cannot be written
-    finished: bool = False  # it has no requests any more, and is about to exit
+    deadline: float  # NEVER while nothing is waited for: in STANDBY and SERVING
+    phase: Phase  # moved by `transitions.step` alone; never GONE here
+    pid: Pid | None  # None exactly while ASKED or CANCELLED
+    ready_at: float | None = None  # set once, when BOOTING becomes STANDBY
+    replacement: Annotated[Replacement, Formerly("condemned")] = Replacement.NONE  # NONE unless it was SERVING once
+    worn: str = ""  # "had served 1000 requests"; set with Replacement.WORN, and kept if it gets stuck later
+    outgrown: bool = False  # it was seen over max_rss; never unset
+    wake_at: float = NEVER  # when it is continued; NEVER unless a signal has stopped it
+    exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE  # not NONE if DRAINING or CANCELLED
+    failure: str = ""  # the traceback that it sent; the first one stays
+    log_problem: str = ""  # why its access log cannot be written; "" if it can
+    finished: bool = False  # it has no requests any more, and is about to exit; never unset
 
     def __init__(
         self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None
@@ -117,41 +100,43 @@ class MemoryPolicy(Record):
     """What is known of a generation's workers that are over max_rss: does it help to replace them?"""
 
     since: int = 0  # the pool's last serial when the first of them was replaced; 0: none was
-    strikes: int = 0  # rounds of replacements that were too large at once
+    strikes: int = 0  # rounds of replacements that were too large at once; 0 if `since` is
     until: float = -NEVER  # none is replaced before
-    reason: str = ""
+    reason: str = ""  # "" exactly if there is no strike
 
 
 class Pace(Record):
     """What is known of a generation's workers that are worn as soon as they serve: how fast they may be replaced."""
 
     strikes: int = 0  # rounds of them, one after another
-    last: float = -NEVER  # when the last of them was heard of
+    last: float = -NEVER  # when the last of them was heard of; -NEVER if there is no strike
     until: float = -NEVER  # no replacement is asked for before
-    reason: str = ""
+    reason: str = ""  # "" below two strikes
 
 
 class Generation:
-    id: GenerationId
-    spec: PoolSpec
-    revision: Revision
-    workers: dict[int, Worker]
-    stage: Stage = Stage.LOADING
-    zygote: Zygote = Zygote.LOADING
-    deadline: float = NEVER  # of the zygote: to load, to leave; of the probe; of the parking
-    preloaded: bool = False
-    loaded: str = ""  # when it was, as people write it
-    returned_from: bool = False  # by a rollback, which a second one must not undo
-    folder: str = ""  # where it was loaded: the real path, whatever a link leads to by now
-    canary: int = 0  # the serial of the worker that is probed
-    tries: int = 0  # how often it was
-    ask_at: float = NEVER  # when it is probed again; NEVER while it has not answered
-    unwell: str = ""  # what it answered last, if that was not healthy
-    learns: bool = False  # what its canary imports to answer is to be imported by its zygote
-    mixed: str = ""  # a file of another release that one of its processes has imported
+    """One load of a pool's code. It is in `Pool.generations` until neither its zygote nor a worker is left."""
+
+    id: GenerationId  # its pool, and a number that is never given again
+    spec: PoolSpec  # of its revision; never changed
+    revision: Revision  # one of `SupervisorState.revisions`
+    workers: dict[int, Worker]  # by serial
+    stage: Stage = Stage.LOADING  # moved by `transitions.shift` alone; ACTIVE exactly if `Pool.active` names it
+    zygote: Zygote = Zygote.LOADING  # LOADING, UP, LEAVING, GONE: in this order, never back
+    deadline: float = NEVER  # of its zygote (to load, to leave), of the probe, of warming, or of the parking
+    preloaded: bool = False  # known when the zygote is UP
+    loaded: str = ""  # the time of the load, as people write it; "" before
+    returned_from: bool = False  # by a rollback, which a second one must not undo; only if parked
+    folder: str = ""  # the real path of where it was loaded, whatever a link leads to by now; "" before
+    canary: int = 0  # the serial of the worker that is probed, or was last; 0 before the first probe
+    tries: int = 0  # how often it was probed in this trial
+    ask_at: float = NEVER  # when it is probed again; NEVER while a probe is out
+    unwell: str = ""  # its last answer that was not healthy
+    learns: bool = False  # its zygote imports what the canary has imported to answer; unset when WARMING begins
+    mixed: str = ""  # a file of another release that one of its processes has imported; the first one stays
     weight: MemoryPolicy = MemoryPolicy()
     pace: Pace = Pace()
-    fault: Fault | None = None  # why it failed, while its zygote is still on its way out
+    fault: Fault | None = None  # why its trial fails, while the proof is waited for; only in a trial, or FAILED
 
     def __init__(self, identity: GenerationId, spec: PoolSpec, revision: Revision) -> None:
         self.id = identity
@@ -181,11 +166,11 @@ class Bake(Record):
     """After the commit: until when a crash loop or worse answers switch back, and to what."""
 
     until: float
-    former: int
+    former: int  # the generation that was parked for the return; `Pool.parked` as long as it is there
     deaths: int = 0  # of workers that had been ready, not counting kills from outside
-    former_answers: Answers | None = None  # what the new one's are held against; None: not counted
+    former_answers: Answers | None = None  # of the former generation, to compare with; None: not counted yet
     answers: Answers = Answers()  # of the new generation, when they were counted last
-    look_at: float = NEVER  # when they are counted next
+    look_at: float = NEVER  # when they are counted next; NEVER until the former ones are
     over: bool = False  # they are counted for the last time
 
 
@@ -208,11 +193,11 @@ class DeathRecord(Record):
 class Backoff:
     """Counts strikes – deaths before a second of readiness – and refused forks, and holds back the next attempt."""
 
-    strikes: int = 0
+    strikes: int = 0  # in a row: none is older than the former one by FORGIVEN_AFTER
     refusals: int = 0  # rounds of forks that were refused, since the last that was not
     last: float = -NEVER  # when the last strike fell
-    until: float = -NEVER  # no attempt before
-    reason: str = ""  # of the last strike or refusal
+    until: float = -NEVER  # no attempt before; -NEVER if nothing is held back
+    reason: str = ""  # of the last strike or refusal; "" if there is neither
 
     def clear(self) -> None:
         self.strikes = self.refusals = 0
@@ -221,25 +206,27 @@ class Backoff:
 
 
 class Pool:
-    spec: PoolSpec
-    numbers: int  # the last generation's number
-    serials: int  # the last worker's serial
-    breaker: Backoff
-    mender: Backoff  # the same for loading a lost zygote anew
-    generations: dict[int, Generation]
+    """One pool. It is in `SupervisorState.pools` until it was removed and its last generation is gone."""
+
+    spec: PoolSpec  # of the active generation, or of the first one that is tried
+    numbers: int  # the last generation's number; only grows
+    serials: int  # the last worker's serial; only grows
+    breaker: Backoff  # for workers of the active generation
+    mender: Backoff  # for loading a lost zygote anew
+    generations: dict[int, Generation]  # by number; at most one of them is a trial
     deaths: Annotated[deque[DeathRecord], CERTIFICATES]  # of what went wrong, zygotes' among them
     departures: tuple[DeathRecord, ...] = ()  # of workers that left as they were told: no deploy displaces a death
-    override: int | None = None
-    paused: bool = False
-    removed: bool = False  # by a committed reload, or the whole daemon stops
-    active: int | None = None
-    parked: int | None = None
+    override: int | None = None  # the size that was ordered; None: the configured one
+    paused: bool = False  # by an order
+    removed: bool = False  # by a committed reload, or the whole daemon stops; its workers drain
+    active: int | None = None  # a key of `generations`; None before the first commit, and when it was removed
+    parked: int | None = None  # a key of `generations`, and not the active one
     told: PoolState = PoolState.STARTING  # its state as watchers know it
-    bake: Bake | None = None
+    bake: Bake | None = None  # only while a former generation is parked
     counted: tuple[tuple[WorkerId, Answers], ...] = ()  # of all workers, when the reload under way began
     taken_back: str = ""  # which generation was, and why, until the next one takes over
-    restarts: int = 0
-    answered: int = 0  # requests, by workers that have ended
+    restarts: int = 0  # workers lost that no order has asked for; only grows
+    answered: int = 0  # requests, by workers that have ended; only grows
 
     def __init__(self, spec: PoolSpec, numbers: int = 0, serials: int = 0) -> None:
         self.spec = spec
@@ -314,14 +301,14 @@ class Step(Record):
 class Rollout:
     """One pool's part in an operation that changes generations."""
 
-    pool: str
-    generation: int
-    strategy: Strategy
+    pool: str  # the key of `Operation.rollouts`
+    generation: int  # a key of the pool's generations until it has failed or was replaced
+    strategy: Strategy  # never AUTO: it was chosen
     former: int = 0  # the generation that it took over from; 0: none, or not yet
-    committed: bool = False
-    finished: bool = False
+    committed: bool = False  # all parts of an operation at once; never unset
+    finished: bool = False  # all of its workers serve and no old one is left; only if committed
     losses: int = 0  # ready workers of the trial that died
-    refusals: int = 0  # rounds of forks that were refused
+    refusals: int = 0  # rounds of forks that were refused, since the last that was not
     retry_at: float = -NEVER  # no fork before
 
     def __init__(self, pool: str, generation: int, strategy: Strategy) -> None:
@@ -331,26 +318,28 @@ class Rollout:
 
 
 class Operation:
-    id: OpId
-    order: Order
-    actor: Actor
-    created: float
-    timeline: list[Step]
-    result: dict[str, str | int | bool]
-    # how many workers were desired in each pool when it ended
+    """One order under way, or one that has ended and is kept for `srvctl history`."""
+
+    id: OpId  # counts from 1
+    order: Order  # never changed
+    actor: Actor  # the peer that gave the order first
+    created: float  # monotonic
+    timeline: list[Step]  # in order of time; the first is "queued", the last is the state it ended in
+    result: dict[str, str | int | bool]  # what became true; shown only if DONE
+    # how many workers were desired in each pool when it ended; empty before
     desired: Annotated[dict[str, int], Formerly("wishes")]
-    rollouts: dict[str, Rollout]
+    rollouts: dict[str, Rollout]  # by pool; empty unless it changes generations
     before: dict[str, int | None]  # scale: the override to go back to
-    state: OpState = OpState.QUEUED
-    ended: float | None = None
-    deadline: float = NEVER
-    progress: tuple[str, int, int] = ("", 0, 0)
-    fault: Fault | None = None
-    targets: frozenset[WorkerId] = frozenset()  # recycle: whom
+    state: OpState = OpState.QUEUED  # QUEUED, RUNNING, COMMITTING, then an end; never back
+    ended: float | None = None  # not None exactly if the state is an end
+    deadline: float = NEVER  # when it is given up; NEVER: its parts have their own limits
+    progress: tuple[str, int, int] = ("", 0, 0)  # step, done, total: as its client was told last
+    fault: Fault | None = None  # None if DONE; set if it ended otherwise
+    targets: frozenset[WorkerId] = frozenset()  # recycle: the workers to replace
     revision: Revision | None = None  # reload: what was read
-    asked: int = 0  # reopen: how many workers
-    unanswered: frozenset[str] = frozenset()  # reopen: who is waited for
-    complaints: tuple[str, ...] = ()  # reopen: who could not, and why
+    asked: int = 0  # reopen: how many workers were told to
+    unanswered: frozenset[str] = frozenset()  # reopen: names of those that have not answered, the daemon among them
+    complaints: tuple[str, ...] = ()  # reopen: one sentence for each that could not
     warnings: tuple[str, ...] = ()  # what its answer says beside what came true
 
     def __init__(self, number: OpId, order: Order, actor: Actor, created: float) -> None:
@@ -374,18 +363,18 @@ class Operation:
 
 
 class SupervisorState:
-    """All of it."""
+    """All that the supervisor knows."""
 
     limit: int  # most workers that may be desired of all pools together
-    pools: dict[str, Pool]
+    pools: dict[str, Pool]  # by name
     numbers: dict[str, tuple[int, int]]  # of removed pools: identities are never reused
-    operations: dict[OpId, Operation]
-    revisions: set[Revision]  # those that are known
-    count: int = 0  # operations ever
-    adopted: tuple[Revision, ...] = ()  # those in force
-    started: bool = False  # the first operation has ended, well or not
-    stop: OpId | None = None
-    doomed: Fault | None = None  # the first start failed: exit with this when everybody is gone
+    operations: dict[OpId, Operation]  # all that are open, and the last HISTORY that ended
+    revisions: set[Revision]  # those that are known: each that a generation has, and those in force
+    count: int = 0  # operations ever: the last one's id
+    adopted: tuple[Revision, ...] = ()  # those in force, ascending
+    started: bool = False  # the first operation has ended, well or not; never unset
+    stop: OpId | None = None  # the stop under way; nothing else is taken then
+    doomed: Fault | None = None  # the first start failed: exit with this when the last process is gone
 
     def __init__(self, limit: int = 1024) -> None:
         self.limit = limit

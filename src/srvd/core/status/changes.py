@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from srvd.core.event_names import EventName
 from srvd.core.model import Kind, OpState, PoolState
-from srvd.core.state.model import Pool, SupervisorState, Turn
+from srvd.core.state.model import Pool, SupervisorState
 from srvd.core.status.view import getting_on, pool_state
+from srvd.core.turn import Turn
 
 __all__ = ["tell"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from srvd.core import backoff, outcome, warming
+from srvd.core import backoff, outcome
 from srvd.core.model import Fault, Kind, OpState, Phase, PoolState
-from srvd.core.operations import queue
+from srvd.core.operations import queue, warming
 from srvd.core.state.model import STUCK, DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.ids import GenerationId
 

@@ -5,12 +5,14 @@ Knows nothing of statuses: what is healthy was said by the worker. Pure.
 
 from __future__ import annotations
 
-from srvd.core import backoff, transitions, warming
+from srvd.core import backoff, transitions
 from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.events import WorkerReport, WorkerSaid
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import ExitReason, Fault, Stage
-from srvd.core.state.model import NEVER, Generation, Turn, Worker
+from srvd.core.operations import warming
+from srvd.core.state.model import NEVER, Generation, Worker
+from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 
 __all__ = ["answered", "ask", "ask_again", "overdue"]

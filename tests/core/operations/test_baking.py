@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from srvd.core.baking import is_worse
 from srvd.core.model import Answers
+from srvd.core.operations.baking import is_worse
 
 POINTS = 5
 

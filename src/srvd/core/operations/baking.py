@@ -13,7 +13,8 @@ from srvd.core.actions import CountAnswers
 from srvd.core.event_names import EventName
 from srvd.core.events import AnswersCounted
 from srvd.core.model import Answers
-from srvd.core.state.model import NEVER, Bake, Pool, Turn
+from srvd.core.state.model import NEVER, Bake, Pool
+from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 
 __all__ = ["LEAST_FAILED", "begin", "counted", "deadline", "is_watched", "is_worse", "look_before", "spoiled", "tick"]

@@ -1,0 +1,100 @@
+"""Claims about the state between events: each field is as `core/state/model.py` says, in whatever the world does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from srvd.core.events import Event
+from srvd.core.model import ExitReason, OpState, Phase, Replacement, Stage, Strategy
+from srvd.core.state.model import NEVER, Generation, Operation, Pool, SupervisorState, Worker, Zygote
+from tests.support.simulation.processes import Claims
+from tests.support.simulation.walk import one_walk
+from tests.support.simulation.world import World
+
+
+class Invariants(Claims):
+    """Looks at the whole state after each event."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.looks = 0
+
+    def after(self, event: Event, out: list[Any]) -> None:
+        self.looks += 1
+        check(self.world.core.house)
+
+
+def check(house: SupervisorState) -> None:
+    known = {revision for pool in house.pools.values() for revision in _revisions(pool)} | set(house.adopted)
+    assert known <= house.revisions
+    assert list(house.adopted) == sorted(house.adopted)
+    for name, pool in house.pools.items():
+        assert pool.name == name
+        _pool(pool)
+    for op in house.operations.values():
+        assert 1 <= op.id <= house.count
+        _operation(house, op)
+
+
+def _revisions(pool: Pool) -> set[Any]:
+    return {generation.revision for generation in pool.generations.values()}
+
+
+def _pool(pool: Pool) -> None:
+    assert pool.active is None or pool.active in pool.generations
+    assert pool.parked is None or (pool.parked in pool.generations and pool.parked != pool.active)
+    assert sum(generation.is_trial for generation in pool.generations.values()) <= 1
+    assert pool.bake is None or pool.parked == pool.bake.former
+    for number, generation in pool.generations.items():
+        assert generation.id == (pool.name, number)
+        assert number <= pool.numbers
+        assert (generation.stage is Stage.ACTIVE) == (pool.active == number)
+        _generation(generation)
+        for serial, worker in generation.workers.items():
+            assert worker.id == (pool.name, number, serial)
+            assert serial <= pool.serials
+            _worker(worker)
+
+
+def _generation(generation: Generation) -> None:
+    assert generation.fault is None or generation.is_trial or generation.stage is Stage.FAILED
+    assert generation.ask_at == NEVER or generation.stage in (Stage.PROBING, Stage.FAILED)
+    assert not generation.loaded or generation.zygote is not Zygote.LOADING
+    assert generation.stage is not Stage.LOADING or generation.canary == 0
+    assert not generation.weight.strikes or generation.weight.since
+    assert bool(generation.weight.reason) == bool(generation.weight.strikes)
+
+
+def _worker(worker: Worker) -> None:
+    assert worker.phase is not Phase.GONE
+    assert (worker.pid is None) == (worker.phase in (Phase.ASKED, Phase.CANCELLED))
+    if worker.phase in (Phase.STANDBY, Phase.SERVING):
+        assert worker.deadline == NEVER
+        assert worker.ready_at is not None
+    if worker.phase in (Phase.DRAINING, Phase.CANCELLED):
+        assert worker.exit_reason is not ExitReason.NONE
+    assert worker.worn or worker.replacement is not Replacement.WORN
+
+
+def _operation(house: SupervisorState, op: Operation) -> None:
+    assert op.state.ended == (op.ended is not None)
+    assert op.fault is None or op.state.ended
+    if op.state is OpState.DONE:
+        assert op.fault is None
+    elif op.state.ended:
+        assert op.fault is not None
+        assert op.timeline[-1].phase == op.state.value
+    assert op.timeline[0].phase == "queued"
+    assert [step.at for step in op.timeline] == sorted(step.at for step in op.timeline)
+    for name, part in op.rollouts.items():
+        assert part.pool == name
+        assert part.strategy is not Strategy.AUTO
+        assert part.committed or not part.finished
+    assert len({part.committed for part in op.rollouts.values()}) <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_field_is_as_its_declaration_says(seed: int) -> None:
+    one_walk(seed, more=(Invariants,))

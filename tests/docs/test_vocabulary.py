@@ -131,7 +131,6 @@ STILL_USED: dict[str, set[str]] = {
     "resume": {"config", "core", "daemon", "worker"},
     "seats": {"worker"},
     "silence": {"daemon"},
-    "voice": {"daemon"},
     "wear": {"worker"},
     "weight": {"core", "worker"},
     "will": {"daemon"},

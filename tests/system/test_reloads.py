@@ -234,7 +234,7 @@ def test_stop_during_a_reload_that_hangs_in_import(srvd: Srvd) -> None:
         began = time.monotonic()
         assert srvd.ctl("stop").returncode == 0
         assert srvd.wait() == 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < BOOT  # less than boot_timeout, which the load would have
         done = reload.result()
     assert done.returncode == 1
     assert "stopped" in done.stderr

@@ -20,5 +20,5 @@ class Outlets(Record):
 
     loop: Loop
     emit: Callable[[Event], None]
-    woke: Callable[[], None]  # a request began while the scoreboard was not watched
+    wake_watcher: Callable[[], None]  # a request began while the scoreboard was not watched
     line: Callable[[WorkerId | GenerationId, str], None]  # a line that the process wrote to stderr

@@ -85,14 +85,14 @@ class Performer:
         commons: Commons,
         listeners: Listeners,
         emit: Callable[[Event], None],
-        woke: Callable[[], None],
+        wake_watcher: Callable[[], None],
         line: Callable[[WorkerId | GenerationId, str], None],
         family_lock: FamilyLock | None = None,
     ) -> None:
         self._loop = loop
         self._listeners = listeners
         self._emit = emit
-        outlets = Outlets(loop, self._pass_on, woke, line)
+        outlets = Outlets(loop, self._pass_on, wake_watcher, line)
         self._commons = commons
         self.workers = Workers(outlets, commons)
         self.zygotes = Zygotes(outlets, commons, self.workers, family_lock)

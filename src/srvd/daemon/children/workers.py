@@ -275,7 +275,7 @@ class Workers(Table[WorkerId, Worker]):
                 worker.leaves = True
                 self._report(worker, WorkerReport.BYE)
             case links.WatchBell():
-                self._outlets.woke()
+                self._outlets.wake_watcher()
 
     def _report(self, worker: Worker, report: WorkerReport, text: str = "") -> None:
         self._outlets.emit(WorkerSaid(worker.id, report, text))

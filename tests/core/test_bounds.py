@@ -5,7 +5,7 @@ from __future__ import annotations
 from srvd.core import certificates
 from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
-from srvd.core.model import Death, Kind, OpState, Order
+from srvd.core.model import Death, ErrorCode, Kind, OpState, Order
 from srvd.core.operations.queue import QUEUE
 from srvd.core.state.model import CERTIFICATES, HISTORY, Worker
 from srvd.core.turn import Turn
@@ -34,7 +34,7 @@ def test_a_full_queue_refuses_the_next_order_as_busy_but_never_a_stop() -> None:
     for number in range(QUEUE):
         assert any(isinstance(a, Opened) for a in ordered(world, Order(Kind.SCALE, "web", 5 + number % 2)))
     refused = [a for a in ordered(world, Order(Kind.SCALE, "web", 7)) if isinstance(a, Refused)]
-    assert refused[0].fault.code == "busy"
+    assert refused[0].fault.code is ErrorCode.BUSY
     assert any(isinstance(a, Opened) for a in ordered(world, Order(Kind.STOP)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
+from srvd.core.model import Actor, ErrorCode, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
 from srvd.core.state.model import Generation, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.core.status.summary import Bulletin, Condition, bulletin
 from srvd.ids import GenerationId, WorkerId
@@ -27,7 +27,7 @@ def operation(found: SupervisorState, kind: Kind, state: OpState, message: str =
     found.count += 1
     op = Operation(OpId(found.count), Order(kind), Actor(0, 1, "root"), 0.0)
     op.state = state
-    op.fault = Fault("load_failed", message) if message else None
+    op.fault = Fault(ErrorCode.LOAD_FAILED, message) if message else None
     op.ended = 1.0 if state.ended else None
     found.operations[op.id] = op
     return op
@@ -86,7 +86,7 @@ def test_a_stop_counts_who_is_left() -> None:
     assert bulletin(found) == Bulletin(Condition.STOPPING, "stopping: 2 workers to finish")
     found.pools.clear()
     assert bulletin(found).sentence == "stopping"
-    found.doomed = Fault("load_failed", "importing app raised")
+    found.doomed = Fault(ErrorCode.LOAD_FAILED, "importing app raised")
     assert bulletin(found) == Bulletin(Condition.STOPPING, "could not start: importing app raised")
 
 

@@ -74,7 +74,7 @@ class Replay:
             op = self.core.operation(action.op)
             assert op is not None
             said = str(op.result.get("message", "")) if op.fault is None else op.fault.message
-            why = "" if op.fault is None else f" {op.fault.code}" + (op.fault.step and f" at {op.fault.step}")
+            why = "" if op.fault is None else f" {op.fault.code.value}" + (op.fault.step and f" at {op.fault.step}")
             proof = " (with its traceback)" if op.fault is not None and op.fault.traceback else ""
             self.lines.append(f"       = {op.state.value}{why}: {said}{proof}")
 

@@ -10,7 +10,7 @@ import pytest
 from srvd.config.load import load
 from srvd.config.settings import Config
 from srvd.core.events import Ordered, Tick
-from srvd.core.model import Actor, Kind, OpId, OpState, Order, Revision
+from srvd.core.model import Actor, ErrorCode, Kind, OpId, OpState, Order, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import Performer
@@ -73,7 +73,7 @@ def test_a_reload_that_meets_a_bug_ends_and_the_next_one_is_not_kept_waiting(sta
         ended = stage.core.operation(op)
         assert ended is not None
         assert ended.fault is not None
-        assert (ended.state, ended.fault.code) == (OpState.FAILED, "internal")
+        assert (ended.state, ended.fault.code) == (OpState.FAILED, ErrorCode.INTERNAL)
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
 
 

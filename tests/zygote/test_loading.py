@@ -12,7 +12,7 @@ import pytest
 
 from srvd.core.actions import KillZygote, StopZygote
 from srvd.core.events import WorkerReport, ZygoteFailed, ZygoteLoaded
-from srvd.core.model import Fault
+from srvd.core.model import ErrorCode, Fault
 from srvd.ids import GenerationId
 from tests.support.performer import GOOD, Stage
 from tests.support.waiting import wait_for
@@ -43,7 +43,7 @@ def test_a_good_application_is_preloaded_without_a_word(stage: Stage) -> None:
 
 def test_an_import_that_raises_is_told_with_its_traceback(stage: Stage) -> None:
     found = fault(stage, stage.start("import json\n1 / 0\n"))
-    assert (found.code, found.step, found.pool) == ("load_failed", "load", "web")
+    assert (found.code, found.step, found.pool) == (ErrorCode.LOAD_FAILED, "load", "web")
     assert "ZeroDivisionError: division by zero" in found.message
     assert "1 / 0" in found.traceback
 

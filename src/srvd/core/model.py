@@ -227,10 +227,39 @@ class OpState(Enum):
         return self not in (OpState.QUEUED, OpState.RUNNING, OpState.COMMITTING)
 
 
+class ErrorCode(Enum):
+    """The codes of `errors.py`, one for each class, as a fault names them; a test compares the two."""
+
+    INTERNAL = "internal"
+    BAD_FRAME = "bad_frame"
+    PROTOCOL_MISMATCH = "protocol_mismatch"
+    BAD_ARGS = "bad_args"
+    UNKNOWN_METHOD = "unknown_method"
+    PERMISSION = "permission"
+    NO_SUCH_POOL = "no_such_pool"
+    NO_SUCH_WORKER = "no_such_worker"
+    NO_SUCH_OPERATION = "no_such_operation"
+    CONFLICT = "conflict"
+    BUSY = "busy"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    LOAD_FAILED = "load_failed"
+    BOOT_FAILED = "boot_failed"
+    HEALTH_FAILED = "health_failed"
+    CRASHING = "crashing"
+    ROLLED_BACK = "rolled_back"
+    PARTIAL = "partial"
+    CONFIG_INVALID = "config_invalid"
+    UNSUPPORTED = "unsupported"
+    SHUTTING_DOWN = "shutting_down"
+    NO_DAEMON = "no_daemon"
+    SYSTEM = "system"
+
+
 class Fault(Record):
     """Why something failed: an error code of the wire, a sentence, and what proves it."""
 
-    code: str
+    code: ErrorCode
     message: str
     hint: str = ""
     step: str = ""

@@ -66,7 +66,7 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import Actor, ExitReason, Fault, Kind, OpId, OpState, Order, Phase, Strategy
+from srvd.core.model import Actor, ErrorCode, ExitReason, Fault, Kind, OpId, OpState, Order, Phase, Strategy
 from srvd.core.operations import baking, completion, execute, queue, reopen, rollout, upgrade, warming
 from srvd.core.reconcile import reconcile
 from srvd.core.reports import adoption, workers, zygotes
@@ -187,7 +187,7 @@ class Supervisor:
     def _cancel(self, ticket: int, op_id: OpId, actor: Actor, turn: Turn) -> None:
         op = self.operation(op_id)
         if op is None:
-            turn.do(Refused(ticket, Fault("no_such_operation", f"there is no operation {op_id}")))
+            turn.do(Refused(ticket, Fault(ErrorCode.NO_SUCH_OPERATION, f"there is no operation {op_id}")))
             return
         fault = execute.cancel(self.house, op, actor.name, turn)
         turn.do(Opened(ticket, op.id) if fault is None else Refused(ticket, fault))
@@ -276,7 +276,9 @@ class Supervisor:
         hint = (
             "srvctl why" if died else "what the application has logged of its errors; bake_errors says how many may be"
         )
-        fault = Fault("rolled_back", f"{reason}; the former generation serves again", hint, "bake", pool.name, proof)
+        fault = Fault(
+            ErrorCode.ROLLED_BACK, f"{reason}; the former generation serves again", hint, "bake", pool.name, proof
+        )
         op = next(
             (o for o in self.house.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None
         )

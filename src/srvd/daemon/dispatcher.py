@@ -15,7 +15,7 @@ from srvd.config.pool_spec import spec_of
 from srvd.config.settings import Config
 from srvd.core import actions as act
 from srvd.core.events import ConfigRead, ConfigRefused, Event, LogReopened, Tick
-from srvd.core.model import Fault, Headroom, OpId, Revision
+from srvd.core.model import ErrorCode, Fault, Headroom, OpId, Revision
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.performer import Performer
 from srvd.daemon.control.backend import DaemonBackend
@@ -197,12 +197,14 @@ class Dispatcher:
         except SrvdError as exc:
             exc = named(exc)
             proof = str(exc.detail.get("traceback", ""))
-            self.emit(ConfigRefused(op, Fault(exc.code, exc.message, exc.hint, "config", traceback=proof)))
+            self.emit(ConfigRefused(op, Fault(ErrorCode(exc.code), exc.message, exc.hint, "config", traceback=proof)))
             return
         except Exception as exc:  # the operation ends here: left open, it would keep every later reload waiting
             self._log.error(f"read the configuration: a bug in srvd: {exc!r}\n{traceback.format_exc()}")
             self.emit(
-                ConfigRefused(op, Fault("internal", f"read the configuration: {exc!r}; see the log", step="config"))
+                ConfigRefused(
+                    op, Fault(ErrorCode.INTERNAL, f"read the configuration: {exc!r}; see the log", step="config")
+                )
             )
             return
         for warning in (*config.warnings, *warnings):

@@ -23,7 +23,7 @@ MUTANTS = (
     Mutant(
         "whoever waits for a reload is told that all is well when the daemon is stopped",
         "operations/execute.py",
-        'queue.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))',
+        "queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.SHUTTING_DOWN, reason))",
         'op.result["message"] = "done"\n            queue.end(house, op, OpState.DONE, turn)',
     ),
     Mutant(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from srvd.core.lifecycle import CAPACITY
-from srvd.core.model import Death, Kind, OpId, Order
+from srvd.core.model import Death, ErrorCode, Kind, OpId, Order
 from tests.support.simulation.claims import watch
 from tests.support.simulation.processes import NEW_CONFIGS, SHOP, Broken, Claims, Weather
 from tests.support.simulation.world import World
@@ -56,7 +56,7 @@ def _walk(world: World, steps: int) -> None:
 
 
 def _something_happens(world: World) -> None:
-    half_done = any(op.fault is not None and op.fault.code == "partial" and (op.ended or 0.0) > world.now - 5
+    half_done = any(op.fault is not None and op.fault.code is ErrorCode.PARTIAL and (op.ended or 0.0) > world.now - 5
                     for op in world.core.house.operations.values())  # fmt: skip
     if half_done and world.random.random() < 0.7:  # a reload that came true in part: that is when people go back
         world.order(Order(Kind.ROLLBACK))

@@ -43,7 +43,7 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import Answers, Death, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
+from srvd.core.model import Answers, Death, ErrorCode, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
 from srvd.core.state import snapshot
 from srvd.core.state.model import NEVER
 from srvd.core.supervisor import Supervisor
@@ -191,7 +191,7 @@ class World:
             case act.ReadConfig(op):
                 self._read_config(op)
             case act.CheckProgram(op):
-                fault = Fault("load_failed", "a syntax error") if self.random.random() < 0.3 else None
+                fault = Fault(ErrorCode.LOAD_FAILED, "a syntax error") if self.random.random() < 0.3 else None
                 self.later(ProgramChecked(op, "1.0", "1.1", fault), 0.1, 1.0)
             case act.ReplaceProgram(op):
                 self.later(lambda: self._replace_program(op), 0.001, 0.02)
@@ -220,7 +220,9 @@ class World:
 
     def _load_fails(self, mother: Mother) -> None:
         if not mother.dead:
-            self._report(mother, ZygoteFailed(mother.id, Fault("load_failed", "ImportError", traceback="Trace")), 0.002)
+            self._report(
+                mother, ZygoteFailed(mother.id, Fault(ErrorCode.LOAD_FAILED, "ImportError", traceback="Trace")), 0.002
+            )
             self.later(lambda: self._zygote_dies(mother, "exit 1"), 0.0, 0.1)
 
     def _load_succeeds(self, mother: Mother) -> None:
@@ -380,12 +382,12 @@ class World:
         if found is None or found.state.ended:
             return
         self.core = Supervisor(house=snapshot.load(snapshot.dump(self.core.house)))
-        fault = Fault("rolled_back", "the new program failed") if self.random.random() < 0.3 else None
+        fault = Fault(ErrorCode.ROLLED_BACK, "the new program failed") if self.random.random() < 0.3 else None
         self.later(ProgramReplaced(op, fault), 0.1, 0.5)
 
     def _read_config(self, op: OpId) -> None:
         if self.random.random() < self.weather.config_refused:
-            self.later(ConfigRefused(op, Fault("config_invalid", "a port is busy")), 0.0, 0.01)
+            self.later(ConfigRefused(op, Fault(ErrorCode.CONFIG_INVALID, "a port is busy")), 0.0, 0.01)
             return
         self.revision += 1
         headroom = (("web", Headroom(100, self.random.choice([1, 80]))),)

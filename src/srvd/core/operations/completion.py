@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core import outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
-from srvd.core.model import Fault, Kind, OpState, Phase, Replacement, Stage
+from srvd.core.model import ErrorCode, Fault, Kind, OpState, Phase, Replacement, Stage
 from srvd.core.operations import baking, queue, reopen, rollout
 from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Zygote
 from srvd.core.status.view import log_problem
@@ -30,7 +30,7 @@ def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case Kind.START | Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
             _judge_rollouts(house, op, turn)
         case Kind.SCALE | Kind.RECYCLE | Kind.PAUSE | Kind.RESUME if op.order.pool and not pools_of(house, op):
-            fault = Fault("conflict", f"pool {op.order.pool} has left the configuration meanwhile")
+            fault = Fault(ErrorCode.CONFLICT, f"pool {op.order.pool} has left the configuration meanwhile")
             queue.end(house, op, OpState.FAILED, turn, fault)
         case Kind.SCALE:
             _judge_scale(house, op, turn)
@@ -74,7 +74,7 @@ def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
         if part.committed and pool.active != part.generation:
             now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
             text = f"another generation of {pool.name} has taken over meanwhile; {now}"
-            queue.end(house, op, OpState.FAILED, turn, Fault("conflict", text, "srvctl history"))
+            queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.CONFLICT, text, "srvctl history"))
             return
         part.finished = part.committed and is_full(pool)
         phase, done, total = _rollout_progress(pool, part)
@@ -90,7 +90,9 @@ def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
         if lost:  # it must be loaded anew before anything else can come true
             name = f"{lost[0].pool}@{lost[0].generation}"
             text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
-            queue.end(house, op, OpState.FAILED, turn, Fault("partial", text, "srvctl why", "commit", lost[0].pool))
+            queue.end(
+                house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, text, "srvctl why", "commit", lost[0].pool)
+            )
         return
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
@@ -140,7 +142,7 @@ def restore(house: SupervisorState, op: Operation, reason: str, turn: Turn, stat
     pool.override = op.before[pool.name]
     pool.breaker.clear()
     proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
-    code = "cancelled" if state is OpState.CANCELLED else "boot_failed"
+    code = ErrorCode.CANCELLED if state is OpState.CANCELLED else ErrorCode.BOOT_FAILED
     fault = Fault(code, f"{reason}; back to {pool.desired}", "srvctl why", "scale", pool.name, proof)
     queue.end(house, op, state, turn, fault)
 
@@ -170,7 +172,8 @@ def stop_recycling(
                 worker.replacement = Replacement.NONE
                 kept += 1
     done = len(op.targets) - kept
-    code = "cancelled" if state is OpState.CANCELLED else "partial" if done else "boot_failed"
+    code = ErrorCode.PARTIAL if done else ErrorCode.BOOT_FAILED
+    code = ErrorCode.CANCELLED if state is OpState.CANCELLED else code
     proof = next(
         (d.traceback or d.death.stderr for p in pools_of(house, op) for d in reversed(p.deaths) if not d.ready), ""
     )
@@ -186,7 +189,7 @@ def _judge_resume(house: SupervisorState, op: Operation, turn: Turn) -> None:
         op.result["message"] = f"{serving} serving"
         queue.end(house, op, OpState.DONE, turn)
     elif any(is_hopeless(pool.breaker) for pool in pools):
-        fault = Fault("crashing", f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
+        fault = Fault(ErrorCode.CRASHING, f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
         queue.end(house, op, OpState.FAILED, turn, fault)
 
 

@@ -10,6 +10,7 @@ from srvd.core.actions import ReadConfig, SealListeners
 from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import (
+    ErrorCode,
     ExitReason,
     Fault,
     Headroom,
@@ -139,7 +140,9 @@ def config_read(house: SupervisorState, op: Operation, revision: Revision, specs
     chosen = [spec for spec in specs if op.order.pool in ("", spec.name)]
     fault = _too_many(house, op, chosen)
     if not chosen:
-        fault = Fault("no_such_pool", f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed")
+        fault = Fault(
+            ErrorCode.NO_SUCH_POOL, f"the configuration no longer has a pool {op.order.pool!r}; nothing was changed"
+        )
     if fault is not None:
         queue.end(house, op, OpState.FAILED, turn, fault)
         return
@@ -168,7 +171,9 @@ def _too_many(house: SupervisorState, op: Operation, specs: list[PoolSpec]) -> F
     if total <= house.limit:
         return None
     text = f"all pools together would have {total} workers, the limit is {house.limit}; nothing was changed"
-    return Fault("config_invalid", text, "srvctl scale POOL --reset, or raise max_workers and restart", "config")
+    return Fault(
+        ErrorCode.CONFIG_INVALID, text, "srvctl scale POOL --reset, or raise max_workers and restart", "config"
+    )
 
 
 def fail(house: SupervisorState, op: Operation, fault: Fault, turn: Turn, state: OpState = OpState.FAILED) -> None:
@@ -188,15 +193,15 @@ def is_moot(house: SupervisorState, op: Operation, turn: Turn) -> bool:
     gone = [name for name in op.rollouts if house.pools[name].removed]
     if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK) or not gone:
         return False
-    fail(house, op, Fault("conflict", f"pool {gone[0]} has left the configuration meanwhile"), turn)
+    fail(house, op, Fault(ErrorCode.CONFLICT, f"pool {gone[0]} has left the configuration meanwhile"), turn)
     return True
 
 
 def cancel(house: SupervisorState, op: Operation, actor: str, turn: Turn) -> Fault | None:
     """Takes the operation back if that is still possible; else says why not."""
     if op.state.ended:
-        return Fault("conflict", f"operation {op.id} has ended already ({op.state.value})")
-    fault = Fault("cancelled", f"cancelled by {actor}; the former state is in force")
+        return Fault(ErrorCode.CONFLICT, f"operation {op.id} has ended already ({op.state.value})")
+    fault = Fault(ErrorCode.CANCELLED, f"cancelled by {actor}; the former state is in force")
     if op.state is OpState.QUEUED:
         queue.end(house, op, OpState.CANCELLED, turn, fault)
         return None
@@ -211,10 +216,12 @@ def cancel(house: SupervisorState, op: Operation, actor: str, turn: Turn) -> Fau
             queue.end(house, op, OpState.CANCELLED, turn, fault)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
             return Fault(
-                "conflict", f"operation {op.id} has committed", "srvctl rollback returns to the former generation"
+                ErrorCode.CONFLICT,
+                f"operation {op.id} has committed",
+                "srvctl rollback returns to the former generation",
             )
         case _:
-            return Fault("conflict", f"operation {op.id} ({op.order.kind.value}) cannot be cancelled")
+            return Fault(ErrorCode.CONFLICT, f"operation {op.id} ({op.order.kind.value}) cannot be cancelled")
     return None
 
 
@@ -224,7 +231,7 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     if op.state is OpState.QUEUED:
         other = queue.held_by(house, op)
         whom = f", waited for operation {other.id} ({queue.describe(other.order)})" if other else ""
-        fault = Fault("busy", f"not begun after {took}{whom}; nothing was changed", "srvctl op list", "queued")
+        fault = Fault(ErrorCode.BUSY, f"not begun after {took}{whom}; nothing was changed", "srvctl op list", "queued")
         queue.end(house, op, OpState.FAILED, turn, fault)
         return
     match op.order.kind:
@@ -235,7 +242,7 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
             completion.stop_recycling(house, op, f"not finished after {took}", turn)
         case Kind.RESUME:
             message = f"not all workers serve after {took}; the pool stays resumed and goes on trying"
-            queue.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why"))
+            queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, message, "srvctl why"))
         case Kind.REOPEN:
             reopen.expire(house, op, turn)
         case Kind.UPGRADE:
@@ -245,12 +252,12 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case _ if op.state is OpState.RUNNING:
             phase = op.progress[0] or "config"
             fault = Fault(
-                "boot_failed", f"not committed after {took}, still in {phase}; nothing was changed", step=phase
+                ErrorCode.BOOT_FAILED, f"not committed after {took}, still in {phase}; nothing was changed", step=phase
             )
             fail(house, op, fault, turn)
         case _:
             message = f"committed, but not all workers serve after {took}; the new generation stays in force"
-            queue.end(house, op, OpState.FAILED, turn, Fault("partial", message, "srvctl why", "commit"))
+            queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, message, "srvctl why", "commit"))
 
 
 def break_off(house: SupervisorState, reason: str, turn: Turn) -> None:
@@ -258,7 +265,7 @@ def break_off(house: SupervisorState, reason: str, turn: Turn) -> None:
     for op in house.open_operations:
         if op.id != house.stop:
             rollout.abandon(house, op, turn)
-            queue.end(house, op, OpState.FAILED, turn, Fault("shutting_down", reason))
+            queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.SHUTTING_DOWN, reason))
 
 
 def stop(house: SupervisorState, op: Operation, turn: Turn, *, hurry: bool) -> None:

@@ -9,7 +9,7 @@ from srvd.core import backoff, transitions
 from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.events import WorkerReport, WorkerSaid
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import ExitReason, Fault, Stage
+from srvd.core.model import ErrorCode, ExitReason, Fault, Stage
 from srvd.core.operations import warming
 from srvd.core.state.model import NEVER, Generation, Worker
 from srvd.core.turn import Turn
@@ -75,7 +75,9 @@ def overdue(generation: Generation, turn: Turn) -> None:
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
     if generation.unwell:
         message += f"; before that, {_sentence(generation.unwell)}"
-    transitions.doom(generation, Fault("health_failed", message, "see where it waits, or raise health_timeout"), turn)
+    transitions.doom(
+        generation, Fault(ErrorCode.HEALTH_FAILED, message, "see where it waits, or raise health_timeout"), turn
+    )
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         transitions.kill(canary, ExitReason.HEALTH_TIMEOUT, turn, dump=True)
@@ -92,7 +94,7 @@ def _fail(generation: Generation, turn: Turn) -> None:
     message = f"the health probe failed: {_sentence(generation.unwell)}{times}"
     generation.ask_at = NEVER
     hint = f"`srvctl why {WorkerId(*generation.id, generation.canary)}` has all of it"
-    transitions.doom(generation, Fault("health_failed", message, hint), turn)
+    transitions.doom(generation, Fault(ErrorCode.HEALTH_FAILED, message, hint), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         canary.failure = canary.failure or generation.unwell.partition("\n")[2].strip("\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core.actions import Ended, Progress
 from srvd.core.event_names import EventName
-from srvd.core.model import Actor, Fault, Kind, OpId, OpState, Order
+from srvd.core.model import Actor, ErrorCode, Fault, Kind, OpId, OpState, Order
 from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState
 from srvd.core.turn import Turn
 
@@ -39,9 +39,9 @@ QUEUE = 64
 def check(house: SupervisorState, order: Order) -> Fault | None:
     """Why the order cannot be taken now, if so; nothing has changed then."""
     if (house.stop is not None or house.doomed is not None) and order.kind is not Kind.STOP:
-        return Fault("shutting_down", "the daemon is stopping; nothing was changed")
+        return Fault(ErrorCode.SHUTTING_DOWN, "the daemon is stopping; nothing was changed")
     if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
-        return Fault("busy", f"{QUEUE} operations are under way; try again when one has ended")
+        return Fault(ErrorCode.BUSY, f"{QUEUE} operations are under way; try again when one has ended")
     return misfit(house, order)
 
 
@@ -49,15 +49,19 @@ def misfit(house: SupervisorState, order: Order) -> Fault | None:
     """Why the order does not fit what is there, if so."""
     if order.pool and order.pool not in house.pools:
         known = ", ".join(house.pools)
-        return Fault("no_such_pool", f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
+        return Fault(ErrorCode.NO_SUCH_POOL, f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
     match order.kind:
         case Kind.SCALE:
             return _check_scale(house, order)
         case Kind.RECYCLE if order.worker:
             if not any(str(w.id) == order.worker and w.is_capacity for p in house.pools.values() for w in p.workers()):
-                return Fault("no_such_worker", f"there is no worker {order.worker!r} that serves; nothing was changed")
+                return Fault(
+                    ErrorCode.NO_SUCH_WORKER, f"there is no worker {order.worker!r} that serves; nothing was changed"
+                )
         case Kind.UPGRADE if not house.started:
-            return Fault("busy", "the daemon is still starting; nothing was changed", "try again when it is ready")
+            return Fault(
+                ErrorCode.BUSY, "the daemon is still starting; nothing was changed", "try again when it is ready"
+            )
         case Kind.ROLLBACK:
             return _check_rollback(house, order)
         case _:
@@ -69,29 +73,33 @@ def _check_rollback(house: SupervisorState, order: Order) -> Fault | None:
     pools = [house.pools[order.pool]] if order.pool else list(house.pools.values())
     kept = [pool.generations[pool.parked] for pool in pools if pool.parked is not None]
     if not kept:
-        return Fault("conflict", "no former generation is kept to roll back to; nothing was changed",
+        return Fault(ErrorCode.CONFLICT, "no former generation is kept to roll back to; nothing was changed",
                      "a generation is kept for rollback_window after a reload")  # fmt: skip
     if order.to and order.to not in map(str, (generation.id for generation in kept)):
         text = f"{order.to} is not kept to roll back to; nothing was changed"
-        return Fault("conflict", text, f"kept: {', '.join(str(generation.id) for generation in kept)}")
+        return Fault(ErrorCode.CONFLICT, text, f"kept: {', '.join(str(generation.id) for generation in kept)}")
     if not order.to and all(generation.returned_from for generation in kept):
         former, serves = kept[0].id, house.pools[kept[0].id.pool].source
         now = f"{serves.id} serves, and " if serves is not None else ""
         text = f"{now}all that is kept is {former}, which the last rollback went back from; nothing was changed"
-        return Fault("conflict", text, f"if it is meant all the same: srvctl rollback {former.pool} --to {former}")
+        return Fault(
+            ErrorCode.CONFLICT, text, f"if it is meant all the same: srvctl rollback {former.pool} --to {former}"
+        )
     return None
 
 
 def _check_scale(house: SupervisorState, order: Order) -> Fault | None:
     if not order.pool:
-        return Fault("bad_args", "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}")
+        return Fault(
+            ErrorCode.BAD_ARGS, "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}"
+        )
     if order.reset:
         return None
     size = order.size + (house.pools[order.pool].desired if order.relative else 0)
     most = house.limit - sum(pool.desired for name, pool in house.pools.items() if name != order.pool)
     if not 0 <= size <= most:
         text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
-        return Fault("bad_args", text, "max_workers limits all pools together" if size > most else "")
+        return Fault(ErrorCode.BAD_ARGS, text, "max_workers limits all pools together" if size > most else "")
     return None
 
 

@@ -6,7 +6,7 @@ Of no effect on who serves: it waits for nothing else, and nothing waits for it.
 from __future__ import annotations
 
 from srvd.core.actions import ReopenLog, TellWorker, WorkerCommand
-from srvd.core.model import Fault, OpState, Phase
+from srvd.core.model import ErrorCode, Fault, OpState, Phase
 from srvd.core.operations import queue
 from srvd.core.state.model import NEVER, Operation, SupervisorState, Worker
 from srvd.core.turn import Turn
@@ -56,7 +56,7 @@ def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
         return
     if op.complaints:
         text = f"{'; '.join(op.complaints)}; the former file stays in use there"
-        queue.end(house, op, OpState.FAILED, turn, Fault("partial", text, step="reopen"))
+        queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, text, step="reopen"))
     else:
         workers = "1 worker" if op.asked == 1 else f"{op.asked} workers"
         op.result |= {"reopened": op.asked, "message": f"{workers} and the daemon have reopened their logs"}
@@ -68,7 +68,9 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     silent = sorted(op.unanswered)
     took = turn.now - op.created
     late = f"{', '.join(silent)} did not answer within {took:.1f} s, and will reopen as soon as it hears of it"
-    fault = Fault("partial", "; ".join([*op.complaints, late]), "srvctl workers shows what they are in", "reopen")
+    fault = Fault(
+        ErrorCode.PARTIAL, "; ".join([*op.complaints, late]), "srvctl workers shows what they are in", "reopen"
+    )
     queue.end(house, op, OpState.FAILED, turn, fault)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from srvd.core.actions import CheckProgram, ReplaceProgram
 from srvd.core.events import ProgramChecked, ProgramReplaced
-from srvd.core.model import Fault, OpState
+from srvd.core.model import ErrorCode, Fault, OpState
 from srvd.core.operations import queue
 from srvd.core.state.model import Operation, SupervisorState
 from srvd.core.turn import Turn
@@ -58,6 +58,6 @@ def replaced(house: SupervisorState, op: Operation, event: ProgramReplaced, turn
 def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Its time is over."""
     step = op.progress[0]
-    fault = Fault("load_failed", f"not done after {turn.now - op.created:.1f} s, still in {step}; nothing was changed",
-                  "srvd --self-check", step)  # fmt: skip
+    text = f"not done after {turn.now - op.created:.1f} s, still in {step}; nothing was changed"
+    fault = Fault(ErrorCode.LOAD_FAILED, text, "srvd --self-check", step)
     queue.end(house, op, OpState.FAILED, turn, fault)

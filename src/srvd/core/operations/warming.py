@@ -11,7 +11,7 @@ from srvd.core.actions import Teach, TellWorker, WorkerCommand
 from srvd.core.event_names import EventName
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
 from srvd.core.lifecycle import GenerationTrigger
-from srvd.core.model import ExitReason, Fault, Stage
+from srvd.core.model import ErrorCode, ExitReason, Fault, Stage
 from srvd.core.state.model import NEVER, Generation, SupervisorState
 from srvd.core.turn import Turn
 
@@ -63,7 +63,9 @@ def overdue(generation: Generation, turn: Turn) -> None:
     """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
     limit = generation.spec.boot_timeout
     message = f"not warm within {limit:g} s: a path of `warm` not answered, or a module not imported"
-    transitions.doom(generation, Fault("boot_failed", message, "see where it waits, or raise boot_timeout"), turn)
+    transitions.doom(
+        generation, Fault(ErrorCode.BOOT_FAILED, message, "see where it waits, or raise boot_timeout"), turn
+    )
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         transitions.kill(canary, ExitReason.BOOT_TIMEOUT, turn, dump=True)

@@ -10,7 +10,7 @@ from srvd.core.actions import KillWorker
 from srvd.core.event_names import EventName
 from srvd.core.events import Resumed
 from srvd.core.lifecycle import WorkerTrigger
-from srvd.core.model import ExitReason, Fault, Kind, OpState, Phase
+from srvd.core.model import ErrorCode, ExitReason, Fault, Kind, OpState, Phase
 from srvd.core.operations import completion, execute, queue
 from srvd.core.state.model import Generation, Operation, SupervisorState, Worker
 from srvd.core.turn import Turn
@@ -93,7 +93,7 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
 
 def _end(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Nobody waits for it any more, and what it would have done next was known to the daemon that died alone."""
-    undone = Fault("cancelled", f"{DIED}; the former state is in force", "give the order again")
+    undone = Fault(ErrorCode.CANCELLED, f"{DIED}; the former state is in force", "give the order again")
     match op.order.kind:
         case _ if op.state is OpState.QUEUED:
             queue.end(house, op, OpState.FAILED, turn, undone)
@@ -104,8 +104,10 @@ def _end(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
             execute.fail(house, op, undone, turn)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
-            fault = Fault("partial", f"{DIED}, after its commit; the new generation stays in force", "srvctl status")
+            fault = Fault(
+                ErrorCode.PARTIAL, f"{DIED}, after its commit; the new generation stays in force", "srvctl status"
+            )
             queue.end(house, op, OpState.FAILED, turn, fault)
         case _:
-            fault = Fault("partial", f"{DIED}; how far it came is not known", "give the order again")
+            fault = Fault(ErrorCode.PARTIAL, f"{DIED}; how far it came is not known", "give the order again")
             queue.end(house, op, OpState.FAILED, turn, fault)

@@ -6,7 +6,7 @@ Hears no event itself: the reports of workers and zygotes lead here. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff
-from srvd.core.model import Fault, Stage
+from srvd.core.model import ErrorCode, Fault, Stage
 from srvd.core.operations import execute, rollout
 from srvd.core.state.model import (
     DeathRecord,
@@ -47,12 +47,12 @@ def trial_lost(
     is_canary = generation.stage in (Stage.PROBING, Stage.WARMING) and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
         fault = generation.fault or Fault(
-            "boot_failed", f"worker {worker.id} {certificate.summary}{backoff.last_line(proof)}"
+            ErrorCode.BOOT_FAILED, f"worker {worker.id} {certificate.summary}{backoff.last_line(proof)}"
         )
         trial_failed(house, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
         message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
-        trial_failed(house, generation, Fault("boot_failed", message, traceback=proof), turn)
+        trial_failed(house, generation, Fault(ErrorCode.BOOT_FAILED, message, traceback=proof), turn)
 
 
 def trial_failed(house: SupervisorState, generation: Generation, fault: Fault, turn: Turn) -> None:

@@ -25,7 +25,7 @@ from srvd.core.events import (
     WorkerStopped,
 )
 from srvd.core.lifecycle import WorkerTrigger
-from srvd.core.model import Cause, Death, ExitReason, Fault, Phase, Replacement
+from srvd.core.model import Cause, Death, ErrorCode, ExitReason, Fault, Phase, Replacement
 from srvd.core.operations import probing, reopen
 from srvd.core.reports import adoption, replacement, stopped
 from srvd.core.reports.trials import find, rollout_of, trial_failed, trial_lost
@@ -121,7 +121,7 @@ def _refused(
         part.refusals += 1
         part.retry_at = turn.now + backoff.delay(part.refusals + 1, worker.id.serial)
         if part.refusals >= backoff.REFUSALS:
-            fault = Fault("boot_failed", f"workers of {generation.id} cannot be forked: {reason}")
+            fault = Fault(ErrorCode.BOOT_FAILED, f"workers of {generation.id} cannot be forked: {reason}")
             trial_failed(house, generation, fault, turn)
 
 
@@ -173,7 +173,9 @@ def _cannot_boot(
     worker.deadline = turn.now + transitions.LAST_WORDS
     turn.do(KillWorker(worker.id))
     if generation.is_trial:  # at once, or another canary would boot meanwhile
-        fault = Fault("boot_failed", f"worker {worker.id} could not boot{backoff.last_line(text)}", traceback=text)
+        fault = Fault(
+            ErrorCode.BOOT_FAILED, f"worker {worker.id} could not boot{backoff.last_line(text)}", traceback=text
+        )
         trial_failed(house, generation, fault, turn)
     _lost(pool, generation, worker, f"a new worker could not boot{backoff.last_line(text)}", turn, strike=True)
     return True
@@ -200,14 +202,16 @@ def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Tur
     transitions.overdue(worker, turn)
     if late and generation.is_trial:
         message = f"worker {worker.id} was not ready within {generation.spec.boot_timeout:g} s"
-        transitions.doom(generation, Fault("boot_failed", message, "raise boot_timeout, or see where it waits"), turn)
+        transitions.doom(
+            generation, Fault(ErrorCode.BOOT_FAILED, message, "raise boot_timeout, or see where it waits"), turn
+        )
     elif late:
         _lost(pool, generation, worker, "a new worker was not ready in time", turn, strike=True)
     if deaf and generation.zygote is Zygote.UP:
         text = f"the zygote of {generation.id} does not fork"
         turn.note(EventName.GENERATION_ZYGOTE_STUCK, f"{text}; killing it", generation=str(generation.id))
         if generation.is_trial:
-            generation.fault = generation.fault or Fault("boot_failed", text)
+            generation.fault = generation.fault or Fault(ErrorCode.BOOT_FAILED, text)
         transitions.zygote_overdue(generation, turn)
 
 

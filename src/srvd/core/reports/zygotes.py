@@ -14,7 +14,7 @@ from srvd.core.events import (
     ZygoteLoaded,
 )
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger
-from srvd.core.model import Fault, Phase, Stage
+from srvd.core.model import ErrorCode, Fault, Phase, Stage
 from srvd.core.operations import probing, rollout, warming
 from srvd.core.reports.trials import find, trial_failed
 from srvd.core.state.model import NEVER, Generation, Pool, SupervisorState, Zygote
@@ -74,7 +74,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
     if generation.is_trial:
         loads = generation.stage is Stage.LOADING
         what = "the application ended its process while it was loaded" if loads else "the zygote died"
-        fault = generation.fault or Fault("load_failed", f"{what} ({event.cause})")
+        fault = generation.fault or Fault(ErrorCode.LOAD_FAILED, f"{what} ({event.cause})")
         trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
     elif generation.id.number == pool.active and not pool.removed:
         backoff.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
@@ -92,7 +92,9 @@ def generation_overdue(house: SupervisorState, pool: Pool, generation: Generatio
     if generation.zygote is Zygote.LOADING:
         limit = generation.spec.boot_timeout
         message = f"the application of {generation.id} was not loaded within {limit:g} s"
-        generation.fault = Fault("load_failed", message, "raise boot_timeout, or see where it waits", "load", pool.name)
+        generation.fault = Fault(
+            ErrorCode.LOAD_FAILED, message, "raise boot_timeout, or see where it waits", "load", pool.name
+        )
         text = f"{message}; its stacks follow, then it is killed"
         turn.note(EventName.GENERATION_LOAD_TIMEOUT, text, generation=str(generation.id))
         transitions.zygote_overdue(generation, turn)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from srvd.core import backoff, outcome
-from srvd.core.model import Fault, Kind, OpState, Phase, PoolState
+from srvd.core.model import ErrorCode, Fault, Kind, OpState, Phase, PoolState
 from srvd.core.operations import queue, warming
 from srvd.core.state.model import STUCK, DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
 from srvd.ids import GenerationId
@@ -94,10 +94,10 @@ def fault_map(fault: Fault | None) -> Map | None:
         return None
     detail = {"step": fault.step, "pool": fault.pool, "traceback": fault.traceback}
     return {
-        "code": fault.code,
+        "code": fault.code.value,
         "message": fault.message,
         "hint": fault.hint,
-        "retryable": fault.code == "busy",
+        "retryable": fault.code is ErrorCode.BUSY,
         "detail": {name: value for name, value in detail.items() if value},
     }
 

@@ -21,7 +21,7 @@ from srvd.core.events import (
     ZygoteLearned,
     ZygoteLoaded,
 )
-from srvd.core.model import Fault
+from srvd.core.model import ErrorCode, Fault
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.outlets import Outlets
 from srvd.daemon.children.output import Read
@@ -271,7 +271,7 @@ class Zygotes(Table[GenerationId, Zygote]):
 
 
 def _fault(generation: GenerationId, message: str, hint: str, traceback: str = "") -> Fault:
-    return Fault("load_failed", message, hint, step="load", pool=generation.pool, traceback=traceback)
+    return Fault(ErrorCode.LOAD_FAILED, message, hint, step="load", pool=generation.pool, traceback=traceback)
 
 
 def _strange(zygote: Zygote, nonsense: str) -> Fault:

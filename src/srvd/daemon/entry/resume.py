@@ -14,7 +14,7 @@ import sys
 from typing import Any, NoReturn
 
 from srvd import __version__
-from srvd.core.model import Fault
+from srvd.core.model import ErrorCode, Fault
 from srvd.daemon import handover
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.main import Daemon
@@ -48,4 +48,4 @@ def main(plan: dict[str, Any]) -> NoReturn:
 
 def _fault(plan: dict[str, Any], version: str) -> Fault:
     text = f"the new program could not take over: {plan['failure']}; srvd {__version__} goes on"
-    return Fault("rolled_back", text, "srvd --self-check", "replace", traceback=str(plan["proof"]))
+    return Fault(ErrorCode.ROLLED_BACK, text, "srvd --self-check", "replace", traceback=str(plan["proof"]))

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
-from srvd.core.model import Fault, OpId
+from srvd.core.model import ErrorCode, Fault, OpId
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.signals import HANDLED, hold
 from srvd.daemon.upgrade.program import Program
 from srvd.daemon.upgrade.source_archive import SourceArchive
+from srvd.errors import CODES
 from srvd.linux import fds, process
 from srvd.record import Record
 
@@ -135,7 +136,7 @@ class Upgrade:
         except OSError as exc:
             fds.close_all(opened)
             text = f"run {' '.join(self._program.command)} --self-check: {exc.strerror}; nothing was changed"
-            self._checked(op, "", Fault("load_failed", text, step="check"))
+            self._checked(op, "", Fault(ErrorCode.LOAD_FAILED, text, step="check"))
             return
         fds.close_all([state, out_end, err_end])
         timer = self._loop.call_later(CHECK_SECONDS, self._too_late)
@@ -171,13 +172,15 @@ class Upgrade:
         proof = check.said[check.err].decode("utf-8", "replace")
         last = proof.strip().rpartition("\n")[2]  # of a traceback: what it is about
         text = f"{' '.join(self._program.command)} --self-check gave no answer" + (f": {last[:200]}" if last else "")
-        fault = Fault("load_failed", f"{text}; nothing was changed", step="check")
+        fault = Fault(ErrorCode.LOAD_FAILED, f"{text}; nothing was changed", step="check")
         if isinstance(error, dict):
             detail = error.get("detail")
             proof = str(detail.get("traceback", "")) if isinstance(detail, dict) else ""
             text = f"srvd {new} cannot take over: {error['message']}"
             text += "" if "nothing was changed" in text else "; nothing was changed"
-            fault = Fault(str(error["code"]), text, str(error["hint"]), "check")
+            known = error["code"] in CODES  # a later version may have codes that this one does not know
+            code = ErrorCode(error["code"]) if known else ErrorCode.INTERNAL
+            fault = Fault(code, text, str(error["hint"]), "check")
         self._checked(check.op, new, fault._replace(traceback=proof))
 
     def _checked(self, op: OpId, new: str, fault: Fault | None) -> None:
@@ -189,7 +192,7 @@ class Upgrade:
             self._drop_check()
             text = f"the self-check did not end within {CHECK_SECONDS:g} s; nothing was changed"
             proof = check.said[check.err].decode("utf-8", "replace")
-            self._checked(check.op, "", Fault("load_failed", text, step="check", traceback=proof))
+            self._checked(check.op, "", Fault(ErrorCode.LOAD_FAILED, text, step="check", traceback=proof))
 
     def _drop_check(self) -> None:
         """Whatever it is at; reaped as a stranger if it still has to be killed."""
@@ -242,7 +245,7 @@ class Upgrade:
                 os.set_inheritable(fd, False)
             fds.close_all(opened)
             text = f"run the new program: {exc}; this one goes on"
-            return Fault("load_failed", text, step="replace", traceback=traceback.format_exc())
+            return Fault(ErrorCode.LOAD_FAILED, text, step="replace", traceback=traceback.format_exc())
 
     def _plan(self, state: int, kept: FdTable) -> bytes:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""

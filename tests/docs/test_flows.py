@@ -179,7 +179,7 @@ def _request(srvd: Srvd) -> Iterator[None]:
         connection.request("HEAD", "/")  # the worker has the connection, and has made no response like the next one
         connection.getresponse().read()
         yield
-        ask(connection)
+        ask(connection, f"/{time.monotonic_ns()}")  # a head that was not seen before
         yield
 
 

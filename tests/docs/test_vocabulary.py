@@ -89,7 +89,7 @@ def test_a_sentence_with_a_vague_word_is_found() -> None:
 # -- names ----------------------------------------------------------------------------------------------------------
 
 HOMES = {
-    "certificate": "config tls",  # of TLS; a death leaves a record
+    "certificate": "config tls http",  # of TLS; a death leaves a record
     "claim": "linux",
     "lane": "linux worker",  # the part of a scoreboard that one thread writes
     "phase": "core worker",  # of a worker's life; of a connection's

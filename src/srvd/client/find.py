@@ -87,8 +87,8 @@ def start_hint() -> str:
     if not living:
         return hint
     return (
-        f"{hint}. There runs {', '.join(living[:4])}: its socket is elsewhere, or was removed; `kill -HUP PID` makes a "
-        "removed one anew, and reloads"
+        f"{hint}. Running daemons: {', '.join(living[:4])}. If the socket of one was removed, `kill -HUP PID` makes it "
+        "anew, and reloads"
     )
 
 

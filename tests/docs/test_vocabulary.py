@@ -21,11 +21,6 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
-    "src/srvd/core": 5.2,
-    "src/srvd/core/operations": 8.9,
-    "src/srvd/core/reports": 14.5,
-    "src/srvd/core/state": 5.3,
-    "src/srvd/core/status": 13.3,
     "src/srvd/daemon": 10.5,
     "src/srvd/daemon/entry": 4.3,
     "src/srvd/daemon/family": 37.9,

@@ -1,6 +1,6 @@
 """The failure policy: how a death is named, when the next attempt may be made, when a pool counts as crashing.
 
-Decides nothing about who is forked. Pure.
+Decides nothing about which worker is forked. Pure.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def is_strike(worker: Worker, now: float) -> bool:
 
 
 def in_short(text: str) -> str:
-    """The text, cut for a sentence: an exception's message may be a page, or made by whoever sent the request."""
+    """The text, cut for a sentence: an exception's message may be a page, or chosen by the client of the request."""
     return text if len(text) <= SENTENCE else f"{text[: SENTENCE - 1]}…"
 
 
@@ -116,11 +116,11 @@ def last_line(text: str) -> str:
     return f": {quoted(in_short(lines[-1].strip()))}" if lines else ""
 
 
-def left_behind(who: str, processes: Sequence[str]) -> str:
+def left_behind(name: str, processes: Sequence[str]) -> str:
     """A sentence about processes that outlive the one that started them."""
     count = f"{len(processes)} process{'es' if len(processes) > 1 else ''}"
     more = f" and {len(processes) - NAMED} more" if len(processes) > NAMED else ""
-    return f"{who} left {count} behind: {', '.join(processes[:NAMED])}{more}; a stop of srvd ends them"
+    return f"{name} left {count} behind: {', '.join(processes[:NAMED])}{more}; a stop of srvd ends them"
 
 
 _CAUSES = {

@@ -22,7 +22,7 @@ class WorkerReport(Enum):
     FAILED = "failed"  # could not boot; `text` is the traceback
     WORN = "worn"  # has served long enough; `text` says why
     REOPENED = "reopened"  # its access log is open anew, or, with `text`, is not
-    LEAVING = "leaving"  # drains without having been told: nobody came for it in its time
+    LEAVING = "leaving"  # drains without having been told: no daemon came for it in its time
     BYE = "bye"  # drained, about to exit
 
 
@@ -169,7 +169,7 @@ class WorkerStopped(Record):
 
 
 class WorkerContinued(Record):
-    """It goes on, by SIGCONT: ours, or somebody else's."""
+    """It goes on, by SIGCONT: srvd's, or another program's."""
 
     worker: WorkerId
 

@@ -91,7 +91,7 @@ def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
         (p.CANCELLED, s.REFUSED): p.GONE,
         (p.CANCELLED, s.RETIRE): p.CANCELLED,
         (p.CANCELLED, s.KILL): p.CANCELLED,
-        (p.CANCELLED, s.OVERDUE): p.CANCELLED,  # its zygote is deaf, and that is who is killed
+        (p.CANCELLED, s.OVERDUE): p.CANCELLED,  # its zygote is deaf and is killed
     }
     for phase in (p.BOOTING, p.STANDBY, p.OPENING, p.SERVING, p.DRAINING, p.KILLED):
         table[phase, s.EXITED] = p.GONE

@@ -170,7 +170,7 @@ class Headroom(Record):
 
 
 class Actor(Record):
-    """Who asked: the peer's credentials, or the daemon itself."""
+    """The source of an order: the peer by its credentials, or the daemon itself."""
 
     uid: int
     pid: int
@@ -277,6 +277,6 @@ class Death(Record):
     request_age: float = 0.0
     requests: int = 0
     stderr: str = ""  # the last lines it wrote
-    unseen: bool = False  # nobody was told how: its parent had died
+    unseen: bool = False  # the status went to a parent that had died
     stacks: str = ""  # of its threads, when it was last made to tell: before it was killed for being late
     behind: tuple[str, ...] = ()  # processes that it left, "sleep 777 (pid 4711)"

@@ -1,4 +1,4 @@
-"""What an order came to, in words: who serves now, instead of whom, and what the asker may not expect. Pure.
+"""What an order came to, in words: which generation serves, instead of which, and what may surprise. Pure.
 
 Decides nothing: whether it has come true is `operations/completion.py`'s.
 """
@@ -16,7 +16,7 @@ def workers(count: int) -> str:
 
 
 def nobody(pool: Pool) -> str:
-    """Clients hang: that is what was asked for, and not what anybody expects."""
+    """Says that clients hang: that was ordered, and is seldom expected."""
     return f"{pool.name} serves nobody now; clients wait"
 
 

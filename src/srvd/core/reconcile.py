@@ -50,7 +50,7 @@ def reconcile(pool: Pool, turn: Turn, busy: frozenset[str] = frozenset()) -> Non
             seconds = min(spec.drain_timeout, SILENT_SECONDS) if silent else spec.drain_timeout
             late_after = spec.request_timeout if late else 0.0
             transitions.retire(worker, _exit_reason(worker), seconds, turn, late=late_after)
-            # Nobody asked for that: a pool whose requests all hang shall not look well.
+            # Counted like a death: a pool whose requests all hang must not look well.
             pool.restarts += worker.replacement in STUCK
             old.remove(worker)
     for _ in range(_may_ask(pool, turn.now, fresh, old)):

@@ -352,7 +352,7 @@ def _place(action: Action) -> int:
 
 
 def _told(fault: Fault) -> str:
-    """Why the start failed, for somebody who reads nothing else, and cannot ask a daemon that is gone."""
+    """The text of a failed start. It is all that an operator gets, since no daemon is left to ask."""
     hint = f"hint: {fault.hint}" if fault.hint and "srvctl" not in fault.hint else ""
     return "\n".join(part.strip("\n") for part in (fault.message, fault.traceback, hint) if part)
 

@@ -34,7 +34,7 @@ def deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
 
 
 def sweep(house: SupervisorState, pool: Pool, turn: Turn) -> None:
-    """Ends generations that nobody is left of, and a removed pool with the last of them."""
+    """Ends generations that have no worker left, and a removed pool with the last of them."""
     source = pool.source
     if pool.removed and source is not None and not source.workers:
         transitions.shift(source, GenerationTrigger.RETIRE)

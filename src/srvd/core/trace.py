@@ -42,7 +42,7 @@ def spell(value: object) -> str:
 
 def _quoted(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
-    # A line stays one: there are ten characters besides \n that end a line for somebody.
+    # A line stays one: besides \n, ten characters end a line for one reader or another.
     return quoted if quoted.isprintable() else json.dumps(text)
 
 

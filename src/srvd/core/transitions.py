@@ -1,6 +1,6 @@
 """One step of one worker or one zygote: the transition and the actions that belong to it, in the same breath.
 
-Chooses nobody: `reconcile.py` and `operations/rollout.py` say who is moved. Pure.
+Chooses no worker: `reconcile.py` and `operations/rollout.py` do. Pure.
 """
 
 from __future__ import annotations

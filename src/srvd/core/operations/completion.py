@@ -164,7 +164,7 @@ def _judge_recycle(house: SupervisorState, op: Operation, turn: Turn) -> None:
 def stop_recycling(
     house: SupervisorState, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED
 ) -> None:
-    """Who has not been replaced yet stays."""
+    """Ends a recycle; the workers that have not been replaced yet stay."""
     kept = 0
     for pool in pools_of(house, op):
         for worker in pool.workers():

@@ -110,7 +110,7 @@ def _begin_repair(house: SupervisorState, op: Operation, turn: Turn) -> None:
         op.result["message"] = "nothing is left to repair"
         queue.end(house, op, OpState.DONE, turn)
         return
-    # One by one: whoever still serves does so until its successor does, and no second set is needed.
+    # One by one: each worker that still serves does so until its successor does, and no second set is needed.
     rollout.begin(op, pool, transitions.load(pool, source.spec, source.revision, turn), Strategy.ROLLING)
 
 
@@ -230,8 +230,10 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     took = f"{turn.now - op.created:.1f} s"
     if op.state is OpState.QUEUED:
         other = queue.held_by(house, op)
-        whom = f", waited for operation {other.id} ({queue.describe(other.order)})" if other else ""
-        fault = Fault(ErrorCode.BUSY, f"not begun after {took}{whom}; nothing was changed", "srvctl op list", "queued")
+        behind = f", waited for operation {other.id} ({queue.describe(other.order)})" if other else ""
+        fault = Fault(
+            ErrorCode.BUSY, f"not begun after {took}{behind}; nothing was changed", "srvctl op list", "queued"
+        )
         queue.end(house, op, OpState.FAILED, turn, fault)
         return
     match op.order.kind:

@@ -127,7 +127,7 @@ def _conflict(one: Order, other: Order) -> bool:
 def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:
     house.count += 1
     op = Operation(OpId(house.count), order, actor, turn.now)
-    if order.timeout > 0:  # from now on: who gave it is not told later because others were first
+    if order.timeout > 0:  # from now on: the answer does not come later because others were first
         op.deadline = turn.now + order.timeout
     house.operations[op.id] = op
     op.timeline.append(Step(turn.now, "queued"))
@@ -137,7 +137,7 @@ def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> O
 
 
 def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
-    """Somebody has ordered the same: that is in the log, too, and the operation stays one."""
+    """Logs that a second client has given the same order; the operation stays one."""
     text = f"operation {op.id}: {describe(op.order)}, asked by {actor} as well"
     turn.note(EventName.OPERATION_JOINED, text, op=op.id, kind=op.order.kind.value, actor=actor.name)
     return op
@@ -155,7 +155,7 @@ def runnable(house: SupervisorState) -> Operation | None:
 
 
 def held_by(house: SupervisorState, op: Operation) -> Operation | None:
-    """Whom a queued operation waits for: the first of those."""
+    """Returns the first operation that a queued one waits for."""
     for other in house.open_operations:
         first = other.state is not OpState.QUEUED or other.id < op.id
         if other is not op and first and _conflict(other.order, op.order):
@@ -181,7 +181,7 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
 
 
 def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
-    """Records the end; the answer to whoever waits follows from it."""
+    """Records the end; the answer to each client that waits follows from it."""
     op.state, op.ended, op.fault = state, turn.now, fault
     op.desired = {name: pool.target for name, pool in house.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))

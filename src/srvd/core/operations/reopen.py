@@ -1,6 +1,6 @@
-"""The order to open the logs anew: who is told, who has answered, when it is done.
+"""The order to open the logs anew: which processes are told, which have answered, when it is done.
 
-Of no effect on who serves: it waits for nothing else, and nothing waits for it. Pure.
+Moves no worker: it waits for nothing else, and nothing waits for it. Pure.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
         op.deadline = turn.now + SECONDS
 
 
-def answered(house: SupervisorState, who: str, problem: str) -> None:
-    """A worker, or the daemon, has opened its log anew, or says why not. An answer nobody waits for is a late one."""
+def answered(house: SupervisorState, name: str, problem: str) -> None:
+    """Takes the answer of a worker or the daemon: its log is open anew, or why not. A late one changes nothing."""
     for op in house.open_operations:
-        if who in op.unanswered:
-            op.unanswered -= {who}
+        if name in op.unanswered:
+            op.unanswered -= {name}
             if problem:
-                op.complaints = (*op.complaints, f"{who}: {problem}")
+                op.complaints = (*op.complaints, f"{name}: {problem}")
 
 
 def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    """Ends the operation when everybody who still lives has answered."""
+    """Ends the operation when all processes that still live have answered."""
     alive = {str(worker.id) for worker in _workers(house) if worker.phase in _HEARS}
     gone = op.unanswered - alive - {DAEMON}
     op.unanswered -= gone

@@ -72,7 +72,7 @@ def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn
     if trial.fault is not None:  # it has failed; only the proof is not there yet
         return False
     if trial.stage is Stage.BOOTING:
-        # At the first start there is nobody to protect: all boot beside the canary, unless they can learn from it.
+        # At the first start nothing serves that could be harmed: all boot beside the canary, unless they learn from it.
         together = first_start and not trial.learns
         _fill(pool, trial, max(1, pool.size(trial.spec)) if together else 1, rollout, turn)
         canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
@@ -174,7 +174,10 @@ def remove(pool: Pool, turn: Turn) -> None:
 
 
 def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    """Ends every trial of the operation that has not committed. Nobody dies of it who was ever told to accept."""
+    """Ends every trial of the operation that has not committed.
+
+    Workers that have been told to accept are never killed here.
+    """
     for rollout in op.rollouts.values():
         if rollout.committed:
             continue

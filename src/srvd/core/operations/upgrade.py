@@ -1,4 +1,4 @@
-"""The order to upgrade: the new program is asked whether it can take over, then it does; whoever then lives tells.
+"""The order to upgrade: the new program is asked whether it can take over, then it does; the one that lives tells.
 
 Changes neither desired nor observed state: every operation under way, and every worker, is carried over as
 it is. So an upgrade waits for nothing, and nothing waits for it. Pure.

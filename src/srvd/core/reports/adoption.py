@@ -1,6 +1,6 @@
 """What becomes of the state when a daemon goes on with that of one that died: which workers are there, what is over.
 
-Looks for nobody: who has been found is told by the event, and who is gone is told like any death. Pure.
+Looks for no process: the event names the workers that were found, and those that are gone die like any. Pure.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _serves(worker: Worker, turn: Turn) -> None:
 
 
 def lead_out(generation: Generation, worker: Worker, turn: Turn) -> None:
-    """It leaves, because nobody came for it in its time."""
+    """It leaves, because no daemon came for it in its time."""
     if worker.phase in (Phase.STANDBY, Phase.OPENING, Phase.SERVING):
         transitions.retire(worker, ExitReason.LEFT_ALONE, generation.spec.drain_timeout, turn)
     elif worker.phase is Phase.DRAINING:
@@ -92,7 +92,7 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
 
 
 def _end(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    """Nobody waits for it any more, and what it would have done next was known to the daemon that died alone."""
+    """No client waits for it any more, and only the daemon that died knew what it would have done next."""
     undone = Fault(ErrorCode.CANCELLED, f"{DIED}; the former state is in force", "give the order again")
     match op.order.kind:
         case _ if op.state is OpState.QUEUED:

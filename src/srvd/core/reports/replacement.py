@@ -1,6 +1,6 @@
-"""Why a worker that serves is to be replaced though nobody ordered it: stuck in a request, worn out, grown too large.
+"""Why a worker that serves is replaced without an order: stuck in a request, worn out, grown too large.
 
-Sends nobody away: `reconcile.py` does, when the replacement serves. Pure.
+Sends no worker away: `reconcile.py` does, when the replacement serves. Pure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from srvd.core.turn import Turn
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
 
 AT_ONCE = 60.0
-"""Seconds of readiness: whoever is over max_rss before they have passed was as good as born so, and so will its
-successor be."""
+"""Seconds of readiness. A worker that is over max_rss earlier has been so nearly from its start, and so will its
+successor."""
 
 LONGEST_WAIT = 3600.0
 """Seconds between two rounds of replacements that do not help."""

@@ -1,7 +1,7 @@
-"""Workers that a signal has stopped: they go on after a moment. Who stands still for other reasons is replacement.py's.
+"""Workers that a signal has stopped are continued after a moment. Other standstills are replacement.py's.
 
-Nobody stops a worker for its good: no client of it is answered, and the orders it is given wait. Continuing it loses
-nothing, so it needs no replacement and no proof that somebody waits. Pure.
+A stopped worker answers no client, and the orders that it is given wait. Continuing it loses nothing, so it needs no
+replacement, and no proof that a client waits. Pure.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from srvd.core.turn import Turn
 __all__ = ["held", "stopped", "wake"]
 
 GRACE = 1.0
-"""Seconds for whoever stops a worker for a moment: a limiter of its CPU time, a script that looks at it."""
+"""Seconds for programs that stop a worker for a moment: a limiter of its CPU time, a script that looks at it."""
 
 
 def stopped(worker: Worker, turn: Turn) -> None:
     """It was stopped just now, or is seen to be."""
-    if worker.phase is not Phase.KILLED:  # SIGKILL needs nobody to go on
+    if worker.phase is not Phase.KILLED:  # SIGKILL ends a stopped process, too
         worker.wake_at = min(worker.wake_at, turn.now + GRACE)
 
 

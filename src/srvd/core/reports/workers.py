@@ -1,6 +1,6 @@
 """What workers and zygotes report, entered into the state: deaths become certificates and strikes.
 
-Moves only the one it hears of; who takes its place is `reconcile.py`'s to say. Pure.
+Moves only the worker that the report names; `reconcile.py` forks its successor. Pure.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
     if event.behind:
         text = backoff.left_behind(f"the zygote of {generation.id}", event.behind)
         turn.note(EventName.GENERATION_LEFT_PROCESSES, text, generation=str(generation.id))
-    for worker in list(generation.workers.values()):  # nobody will answer for these
+    for worker in list(generation.workers.values()):  # no zygote is left to answer for these
         if worker.phase in (Phase.ASKED, Phase.CANCELLED):
             transitions.step(worker, WorkerTrigger.REFUSED, turn)
             del generation.workers[worker.id.serial]

@@ -266,7 +266,7 @@ class Pool:
 
     @property
     def is_lost(self) -> bool:
-        """It serves, and nobody can fork for it: its zygote is gone, or on its way out."""
+        """Is its zygote gone, or on its way out, while it serves? No worker can be forked for it then."""
         source = self.source
         return source is not None and source.zygote is not Zygote.UP and not self.removed
 
@@ -355,7 +355,7 @@ class Operation:
 
     @property
     def committed(self) -> bool:
-        """Did it change who serves, in one pool at least?"""
+        """Did it change the generation that serves, in one pool at least?"""
         return any(part.committed for part in self.rollouts.values())
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""All that the core knows as plain maps, for whoever takes over: another program in this process, or another daemon.
+"""All that the core knows as plain maps, for its successor: another program in this process, or another daemon.
 
 Knows neither files nor descriptors nor which of the processes still live; times stay monotonic, so a state is good on
 the machine, and since the boot, that it was made on. Pure.

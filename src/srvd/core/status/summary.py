@@ -18,7 +18,7 @@ __all__ = ["Bulletin", "Condition", "bulletin"]
 
 
 _CHANGES = (Kind.RELOAD, Kind.ROLLBACK, Kind.UPGRADE)
-"""What somebody ordered that puts other code into force: a reload, to a service manager."""
+"""Orders that put other code into force: each is a reload to a service manager."""
 
 
 class Condition(Enum):
@@ -86,7 +86,7 @@ def _change_under_way(house: SupervisorState) -> Operation | None:
 
 
 def _failed_reload(house: SupervisorState) -> str:
-    """Until the next one: the code on disk is not the one that serves, which somebody should know."""
+    """Says, until the next reload, that the last one failed: the code on disk is not the code that serves."""
     ended = (op for op in reversed(house.operations.values()) if op.order.kind is Kind.RELOAD and op.state.ended)
     last = next(ended, None)
     if last is None or last.fault is None or last.state not in (OpState.FAILED, OpState.ROLLED_BACK):

@@ -1,7 +1,7 @@
 """The observed state as plain maps, for status, workers, why, history: what a person or a script is shown of the core.
 
-Adds nothing that was measured (memory, requests): that is the daemon's. Times are monotonic; whoever shows them to
-people turns them into dates. Pure.
+Adds nothing that was measured (memory, requests): that is the daemon's. Times are monotonic; the daemon turns
+them into dates. Pure.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def operation_map(op: Operation) -> Map:
 
 
 def log_problem(pool: Pool) -> str:
-    """Why lines of its access log are lost, and by whom; "" if none are."""
+    """Why lines of its access log are lost, and by how many workers; "" if none are."""
     lost = [worker for worker in pool.workers() if worker.log_problem]
     return f"{lost[0].log_problem} ({len(lost)} of its workers)" if lost else ""
 

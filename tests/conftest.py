@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -101,8 +102,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long tests run only if they are asked for. Slow files first: the last ones to begin must not be those that end
-    long after all others.
+    """Long tests run only if they are asked for. Slow files first, then those with daemons, and of these the ones with
+    most tests: the last ones to begin must not be those that end long after all others.
     """
     if "long" not in config.option.markexpr and not any("::" in argument for argument in config.args):
         left_out = [item for item in items if item.get_closest_marker("long")]
@@ -110,7 +111,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("long")]
     heavy = {item.path for item in items if item.get_closest_marker("slow")}
     system = {item.path for item in items if item.get_closest_marker("system")}
-    items.sort(key=lambda item: 0 if item.path in heavy else 1 if item.path in system else 2)
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (0 if item.path in heavy else 1 if item.path in system else 2, -tests[item.path]))
 
 
 class Starter:

@@ -30,7 +30,7 @@ from srvd.errors import CODES, EXIT, NoDaemon
 from srvd.http.access_format import ATOMS, LONGEST, PRESETS
 from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 from srvd.wire.commands import COMMANDS
-from srvd.worker.hooks import ABOUT
+from srvd.worker.app.hooks import ABOUT
 
 DOCS = Path(__file__).parent
 REFERENCE = DOCS / "reference"

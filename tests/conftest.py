@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from srvd import errors
-from srvd.linux.prctl import become_subreaper
+from srvd.linux.processes.prctl import become_subreaper
 from tests.support import apps
 from tests.support.daemon import Srvd
 from tests.support.waiting import wait_for

@@ -42,9 +42,9 @@ LATE = {
     ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
     ("daemon/dispatcher.py", "srvd.core.trace"),  # only with log_level = "debug"
     ("daemon/entry/start.py", "srvd.daemon.recovery.recover"),  # daemons seldom die, and every start would wait for it
-    ("zygote/main.py", "srvd.linux.prctl"),  # a Python may be built without ctypes, and few pools change their user
+    ("zygote/main.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
     ("zygote/child.py", "site"),  # only where it was left out before
-    ("linux/deadman.py", "ctypes"),  # a Python may be built without it
+    ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it
     ("daemon/watch/headroom.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.net.front"),  # only for listeners with PROXY, TLS or trusted proxies
     ("worker/net/front.py", "srvd.worker.net.tls"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS

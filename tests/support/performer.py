@@ -23,7 +23,7 @@ from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux.prctl import become_subreaper
+from srvd.linux.processes.prctl import become_subreaper
 from srvd.linux.scoreboard import Bell, Board
 
 T = TypeVar("T")

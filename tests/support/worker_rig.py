@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from srvd.config.settings import PoolSettings
 from srvd.linux import fds
-from srvd.linux.process import reset_signals
+from srvd.linux.processes.process import reset_signals
 from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
 from srvd.wire import links
 from srvd.worker.main import Boot, serve

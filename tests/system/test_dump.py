@@ -95,7 +95,7 @@ def test_a_worker_says_what_it_is_stuck_in_and_goes_on(starter: Starter, where: 
             "web/1#1", "worker", "serving", "")  # fmt: skip
         assert where in functions(process)
         files = {frame["file"] for thread in process["threads"] for frame in thread["frames"]}
-        assert not any(file.endswith("linux/stacks.py") for file in files)  # our own handler
+        assert not any(file.endswith("linux/processes/stacks.py") for file in files)  # our own handler
         (request,) = process["requests"]
         assert request["line"] == f"GET /{where}"
         assert 0 < request["age_s"] < BOOT

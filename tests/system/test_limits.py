@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from srvd.linux import limits
+from srvd.linux.processes import limits
 from tests.conftest import Starter
 from tests.support.daemon import BOOT, Srvd, toml
 from tests.support.waiting import stays, wait_for

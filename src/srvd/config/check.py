@@ -17,7 +17,7 @@ from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
 from srvd.http.access_format import PRESETS, explain_problem
-from srvd.linux.identity import OVERFLOW, is_mapped
+from srvd.linux.processes.identity import OVERFLOW, is_mapped
 from srvd.linux.sockets import Address, parse_address
 from srvd.record import Record
 from srvd.tls import material

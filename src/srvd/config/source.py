@@ -12,8 +12,8 @@ from srvd.config.check import anchor
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import Config
 from srvd.errors import ConfigInvalid
-from srvd.linux.cwd import named_folder
 from srvd.linux.interpreter import typed_interpreter
+from srvd.linux.processes.cwd import named_folder
 from srvd.record import Record
 
 __all__ = ["Source", "Spelled"]

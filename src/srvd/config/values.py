@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from srvd.config.nearest import nearest
-from srvd.linux.limits import RESOURCES, UNLIMITED
+from srvd.linux.processes.limits import RESOURCES, UNLIMITED
 from srvd.record import Record
 
 __all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show", "unit"]

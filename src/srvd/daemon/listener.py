@@ -8,7 +8,8 @@ from __future__ import annotations
 import socket
 
 from srvd.errors import ConfigInvalid, SystemRefused
-from srvd.linux import fds, identity, socket_files, sockets
+from srvd.linux import fds, socket_files, sockets
+from srvd.linux.processes import identity
 from srvd.linux.socket_files import Access, PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import spell_store_name

@@ -49,7 +49,7 @@ from srvd.daemon.watch.memory_limit import MemoryLimitMonitor
 from srvd.daemon.watch.request_timeout import RequestTimeoutMonitor
 from srvd.errors import EXIT, SrvdError
 from srvd.linux import interpreter
-from srvd.linux.proctitle import set_title
+from srvd.linux.processes.proctitle import set_title
 from srvd.log import Log
 from srvd.wire import links
 from srvd.wire.paths import family_path, state_path
@@ -179,7 +179,7 @@ class Daemon:
         # disk when an upgrade is asked for is another version of it.
         from srvd.daemon.recovery.saver import StateSaver
         from srvd.daemon.upgrade.replace import Upgrade
-        from srvd.linux.prctl import become_subreaper
+        from srvd.linux.processes.prctl import become_subreaper
 
         become_subreaper()
         self._control = ControlServer(self._loop, self._answers, self._log_control, self._settings.name)

@@ -11,7 +11,7 @@ import pwd
 import socket
 from collections.abc import Callable
 
-from srvd.linux import procfs
+from srvd.linux.processes import procfs
 from srvd.linux.sockets import Address
 from srvd.record import Record
 

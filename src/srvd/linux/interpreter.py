@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from srvd.errors import EXIT, LoadFailed
 from srvd.linux import output
-from srvd.linux.identity import closed_folder
+from srvd.linux.processes.identity import closed_folder
 from srvd.record import Record
 
 __all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "prepared", "start", "take", "typed_interpreter"]

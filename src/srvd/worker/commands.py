@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from srvd.errors import BadFrame
 from srvd.ids import WorkerId
-from srvd.linux import dispositions
+from srvd.linux.processes import dispositions
 from srvd.wire import links
 from srvd.worker import warming
 from srvd.worker.context import WorkerContext

@@ -23,7 +23,7 @@ from srvd.worker.times import Times
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
-    from srvd.worker.app_loader import Application
+    from srvd.worker.app.loader import Application
     from srvd.worker.connections import Peer
     from srvd.worker.deadman import Lifeline
     from srvd.worker.loop import Loop

@@ -1,11 +1,11 @@
 """What a worker does when nobody is left who could end it, daemon nor zygote: as long as its loop turns it lives on.
 
-Ends nobody: the kernel does (`linux/deadman.py`), if the time is not moved on in time.
+Ends nobody: the kernel does (`linux/processes/deadman.py`), if the time is not moved on in time.
 """
 
 from __future__ import annotations
 
-from srvd.linux.deadman import SECONDS, tighten
+from srvd.linux.processes.deadman import SECONDS, tighten
 from srvd.worker.loop import NEVER, Loop
 
 __all__ = ["Lifeline"]

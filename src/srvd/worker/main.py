@@ -18,12 +18,14 @@ from srvd.linux import fds
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
 from srvd.wire import links
-from srvd.worker import forked, hooks, warming
-from srvd.worker.app_loader import Application
+from srvd.worker import forked, warming
+from srvd.worker.app import hooks
+from srvd.worker.app.hooks import Hooks
+from srvd.worker.app.loader import Application
+from srvd.worker.app.releases import Watch
 from srvd.worker.commands import Commands, Patience
 from srvd.worker.context import WorkerContext
 from srvd.worker.deadman import Lifeline
-from srvd.worker.hooks import Hooks
 from srvd.worker.link import Link
 from srvd.worker.loop import Loop
 from srvd.worker.net.acceptor import Acceptor
@@ -34,7 +36,6 @@ from srvd.worker.observe.completion import Completion
 from srvd.worker.observe.recorder import Recorder
 from srvd.worker.reconnect import Home
 from srvd.worker.recycling import Recycling
-from srvd.worker.releases import Watch
 from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wsgi.environ import LOG_NAMES, EnvironSink
 from srvd.worker.wsgi.exchange import Exchange

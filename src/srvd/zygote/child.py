@@ -13,10 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from srvd.ids import WorkerId
-from srvd.linux import deadman, dispositions, limits, process, stacks
-from srvd.linux.proctitle import set_title
+from srvd.linux.processes import deadman, dispositions, limits, process, stacks
+from srvd.linux.processes.proctitle import set_title
 from srvd.wire import links
-from srvd.worker import app_loader, main
+from srvd.worker import main
+from srvd.worker.app import loader
 
 if TYPE_CHECKING:
     from srvd.worker.observe.access_buffer import AccessBuffer
@@ -97,7 +98,7 @@ def _load(app: str) -> object:
         import site
 
         site.main()
-    return app_loader.load(app)
+    return loader.load(app)
 
 
 def _own(template: WorkerTemplate, end: int) -> int:

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from srvd.linux import process
+from srvd.linux.processes import process
 
 __all__ = ["ChildSignals"]
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from srvd.linux import dispositions, procfs
-from srvd.linux.dispositions import Dispositions
+from srvd.linux.processes import dispositions, procfs
+from srvd.linux.processes.dispositions import Dispositions
 from srvd.record import Record
 from srvd.zygote import native, trial_fork
 

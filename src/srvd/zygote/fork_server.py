@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from select import EPOLLIN, epoll
 
-from srvd.linux import fds, process, stacks
-from srvd.linux.process import Ended
+from srvd.linux import fds
+from srvd.linux.processes import process, stacks
+from srvd.linux.processes.process import Ended
 from srvd.log import Log
 from srvd.record import Record
 from srvd.wire import links

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from srvd.linux.dispositions import NOTHING, Dispositions
+from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.worker import forked
 from srvd.zygote import fork_safety

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from srvd.errors import LoadFailed
-from srvd.linux.dispositions import NOTHING, Dispositions
+from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.wire import links
-from srvd.worker import app_loader, hooks
-from srvd.worker.hooks import Hooks
+from srvd.worker.app import hooks, loader
+from srvd.worker.app.hooks import Hooks
 from srvd.zygote import fork_safety
 
 __all__ = ["Outcome", "enter", "load"]
@@ -69,7 +69,7 @@ def load(wanted: links.Load) -> Outcome:
     before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)
-    app = app_loader.load(wanted.app)
+    app = loader.load(wanted.app)
     hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)

@@ -22,15 +22,16 @@ from srvd.config import packing
 from srvd.config.settings import PoolSettings
 from srvd.errors import BadFrame, LoadFailed
 from srvd.ids import GenerationId
-from srvd.linux import deadman, dispositions, fds, identity, limits, output, process, stacks
-from srvd.linux.proctitle import set_title
+from srvd.linux import fds, output
+from srvd.linux.processes import deadman, dispositions, identity, limits, process, stacks
+from srvd.linux.processes.proctitle import set_title
 from srvd.linux.scoreboard import Board, lanes_of
 from srvd.record import Record
 from srvd.wire import links
 from srvd.worker import forked
+from srvd.worker.app.releases import Watch
 from srvd.worker.observe.access_log import STANDARD_OUTPUT
 from srvd.worker.reconnect import Home
-from srvd.worker.releases import Watch
 from srvd.zygote import fronting, loading
 from srvd.zygote.fork_server import ForkServer
 from srvd.zygote.template import WorkerTemplate
@@ -201,7 +202,7 @@ def _become(wanted: links.Load, pool: PoolSettings, *, fresh: bool) -> None:
         )
     if user is not None:
         # Imported here: needs ctypes, which not every Python has. Without this call /proc/self could not be read.
-        from srvd.linux.prctl import stay_readable
+        from srvd.linux.processes.prctl import stay_readable
 
         try:
             identity.assume(user)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from srvd.config.settings import PoolSettings
-from srvd.linux.dispositions import NOTHING, Dispositions
+from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.linux.scoreboard import Board
 from srvd.record import Record
 from srvd.wire import links
-from srvd.worker.hooks import Hooks
+from srvd.worker.app.hooks import Hooks
+from srvd.worker.app.releases import Watch
 from srvd.worker.reconnect import Home
-from srvd.worker.releases import Watch
 
 if TYPE_CHECKING:
     from srvd.worker.net.front import Front

@@ -24,7 +24,8 @@ from srvd.daemon.children.worker import MOST_LOUD, MOST_SAID, TalkLimit
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.loop import Loop
 from srvd.ids import WorkerId
-from srvd.linux import fds, process
+from srvd.linux import fds
+from srvd.linux.processes import process
 from srvd.wire import links
 from tests.support.performer import open_fds
 

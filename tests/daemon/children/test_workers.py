@@ -26,7 +26,7 @@ from srvd.core.model import Death
 from srvd.daemon.children import workers
 from srvd.daemon.children.stack_file import Trace
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import procfs
+from srvd.linux.processes import procfs
 from srvd.wire import links
 from tests.support.performer import GOOD, Stage, open_fds
 from tests.support.waiting import wait_for

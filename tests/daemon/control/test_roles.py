@@ -17,7 +17,7 @@ import pytest
 from srvd.core.model import Level
 from srvd.daemon.control.peers import Roles
 from srvd.errors import ConfigInvalid
-from srvd.linux.identity import OVERFLOW
+from srvd.linux.processes.identity import OVERFLOW
 from tests.support.fake_daemon import Fake
 
 STRANGER, GROUP = 4_321, 5_432

@@ -27,7 +27,8 @@ from srvd.daemon.recovery.late_callers import LateCallers
 from srvd.daemon.recovery.rejects import Reject
 from srvd.errors import SystemRefused
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import deadman, fds, process, rendezvous
+from srvd.linux import fds, rendezvous
+from srvd.linux.processes import deadman, process
 from srvd.linux.scoreboard import Board
 from srvd.wire import links
 from tests.support.performer import Stage

@@ -9,7 +9,8 @@ from collections.abc import Sequence, Set
 
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId
-from srvd.linux import deadman, fds
+from srvd.linux import fds
+from srvd.linux.processes import deadman
 from srvd.linux.scoreboard import Bell, Board, size_of
 from srvd.record import Record
 

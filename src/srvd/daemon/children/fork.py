@@ -15,7 +15,8 @@ from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import make_file
 from srvd.daemon.children.worker import Expected
 from srvd.ids import WorkerId
-from srvd.linux import deadman, fds
+from srvd.linux import fds
+from srvd.linux.processes import deadman
 from srvd.wire import links
 
 __all__ = ["order_fork"]

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 
-from srvd.linux import process, procfs
+from srvd.linux.processes import process, procfs
 
 __all__ = ["Leftovers"]
 

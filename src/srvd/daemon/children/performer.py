@@ -42,7 +42,8 @@ from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds, interpreter, process
+from srvd.linux import fds, interpreter
+from srvd.linux.processes import process
 from srvd.record import Record
 from srvd.wire import links
 

@@ -15,7 +15,8 @@ from srvd.daemon.children.stack_file import Stacks
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
-from srvd.linux import fds, process
+from srvd.linux import fds
+from srvd.linux.processes import process
 from srvd.record import Record
 from srvd.wire import links
 

@@ -22,9 +22,10 @@ from srvd.daemon.children.stack_file import make_file
 from srvd.daemon.family.lock import FamilyLock
 from srvd.errors import LoadFailed
 from srvd.ids import GenerationId
-from srvd.linux import fds, identity, limits, process
-from srvd.linux.identity import Identity
+from srvd.linux import fds
 from srvd.linux.interpreter import Started, pinned, start, take
+from srvd.linux.processes import identity, limits, process
+from srvd.linux.processes.identity import Identity
 from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record

@@ -1,8 +1,8 @@
 """Asks one process for the stacks of its threads, and reads them from a file that the process writes.
 
 Does not log or keep the stacks. The process is asked twice: first by a signal that Python handles, then by one that C
-code handles at any price (linux/stacks.py). So a process that hangs, holds the interpreter's lock or still loads its
-application answers, too.
+code handles at any price (linux/processes/stacks.py). So a process that hangs, holds the interpreter's lock or still
+loads its application answers, too.
 
 The file is not stderr: the application writes to that pipe at the same time, the reader may be behind, and nothing
 marks the end of a dump. The file is a memfd of a fixed size, so the writer never waits and cannot fill the memory. The
@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 
 from srvd.daemon.loop import Loop, Timer
-from srvd.linux import process, procfs, stacks
-from srvd.linux.procfs import Reach
+from srvd.linux.processes import process, procfs, stacks
+from srvd.linux.processes.procfs import Reach
 from srvd.record import Record
 
 __all__ = ["PATIENCE", "Stacks", "Trace", "make_file"]

@@ -17,7 +17,7 @@ from srvd.daemon.children.stack_file import PATIENCE, Trace
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.loop import Timer
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import process
+from srvd.linux.processes import process
 from srvd.wire import links
 
 __all__ = ["KILL_PATIENCE", "LINK_PAUSE", "Entry", "Table"]

@@ -16,8 +16,8 @@ from srvd.daemon.children.stack_file import Trace
 from srvd.daemon.children.table import Entry
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import WorkerId
-from srvd.linux import process
-from srvd.linux.process import Ended
+from srvd.linux.processes import process
+from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.record import Record
 from srvd.wire import links

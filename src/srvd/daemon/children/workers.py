@@ -23,9 +23,10 @@ from srvd.daemon.children.worker import Expected, Worker, WorkerState, death_of,
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds, process, procfs
-from srvd.linux.cgroup import OomWatch
-from srvd.linux.process import Ended
+from srvd.linux import fds
+from srvd.linux.processes import process, procfs
+from srvd.linux.processes.cgroup import OomWatch
+from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.wire import links
 

@@ -35,9 +35,9 @@ from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
 from srvd.errors import EXIT, LoadFailed
 from srvd.ids import GenerationId
-from srvd.linux import process
 from srvd.linux.interpreter import REFUSED
-from srvd.linux.process import Ended
+from srvd.linux.processes import process
+from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import lanes_of
 from srvd.record import Record
 from srvd.wire import links

@@ -25,7 +25,7 @@ from srvd.daemon.children.stack_file import PATIENCE
 from srvd.daemon.control.server import Peer
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import procfs
+from srvd.linux.processes import procfs
 from srvd.linux.scoreboard import LaneFacts
 
 Map = dict[str, Any]

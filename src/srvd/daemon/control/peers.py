@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from srvd.core.model import Actor
 from srvd.errors import ConfigInvalid
-from srvd.linux import procfs
-from srvd.linux.identity import OVERFLOW, is_mapped
+from srvd.linux.processes import procfs
+from srvd.linux.processes.identity import OVERFLOW, is_mapped
 from srvd.record import Record
 from srvd.wire.commands import ADMIN, ROLES
 

@@ -24,7 +24,7 @@ from srvd.daemon.control.socket_path import SocketPath, SocketPathState
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
-from srvd.linux.identity import OVERFLOW
+from srvd.linux.processes.identity import OVERFLOW
 from srvd.record import Record
 from srvd.wire import messages
 from srvd.wire.codec import PROTOCOL, encode

@@ -27,7 +27,7 @@ from srvd.daemon.upgrade.program import this_program
 from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.errors import ConfigInvalid, SrvdError
 from srvd.linux import systemd
-from srvd.linux.process import raise_open_files
+from srvd.linux.processes.process import raise_open_files
 from srvd.linux.systemd import Unit
 from srvd.log import Log, escape
 

@@ -18,8 +18,9 @@ from srvd.daemon.children.stack_file import SIZE as STACKS
 from srvd.daemon.recovery.envelope import Mark, mark_of
 from srvd.errors import BadFrame
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds, identity, process
-from srvd.linux.process import Ended
+from srvd.linux import fds
+from srvd.linux.processes import identity, process
+from srvd.linux.processes.process import Ended
 from srvd.linux.rendezvous import Caller, Rendezvous
 from srvd.linux.scoreboard import Bell
 from srvd.record import Record

@@ -27,8 +27,9 @@ from srvd.daemon.recovery.envelope import Envelope, Member, boot_id, mark_of, na
 from srvd.daemon.recovery.rejects import CALLS, LATEST, Reject, send_away, unknown_children
 from srvd.errors import SystemRefused, Unsupported
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds, process, procfs
-from srvd.linux.process import Ended
+from srvd.linux import fds
+from srvd.linux.processes import process, procfs
+from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts, size_of
 from srvd.record import Record
 

@@ -20,7 +20,7 @@ from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.recovery.rejects import Reject, send_away
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import process
+from srvd.linux.processes import process
 
 __all__ = ["LateCallers"]
 

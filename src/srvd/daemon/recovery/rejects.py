@@ -15,8 +15,9 @@ from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.recovery.envelope import Member
 from srvd.errors import SystemRefused
 from srvd.ids import WorkerId
-from srvd.linux import fds, holders, process, procfs
+from srvd.linux import fds, holders
 from srvd.linux.holders import Holder
+from srvd.linux.processes import process, procfs
 from srvd.record import Record
 
 __all__ = ["CALLS", "LATEST", "Reject", "dissolve", "send_away", "unknown_children"]

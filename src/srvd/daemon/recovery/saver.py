@@ -28,7 +28,7 @@ from srvd.daemon.recovery.late_callers import LateCallers
 from srvd.daemon.recovery.rejects import Reject
 from srvd.daemon.recovery.state_file import StateFile
 from srvd.errors import SystemRefused
-from srvd.linux import process, procfs
+from srvd.linux.processes import process, procfs
 
 if TYPE_CHECKING:
     from srvd.daemon.recovery.recover import Found

@@ -10,8 +10,8 @@ import sys
 
 import srvd
 from srvd.daemon.upgrade.source_archive import is_keepsake
-from srvd.linux.cwd import named_folder
 from srvd.linux.interpreter import pinned, typed_interpreter
+from srvd.linux.processes.cwd import named_folder
 from srvd.record import Record
 
 __all__ = ["Program", "this_program"]

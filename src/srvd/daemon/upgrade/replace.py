@@ -24,7 +24,8 @@ from srvd.daemon.signals import HANDLED, hold
 from srvd.daemon.upgrade.program import Program
 from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.errors import CODES
-from srvd.linux import fds, process
+from srvd.linux import fds
+from srvd.linux.processes import process
 from srvd.record import Record
 
 __all__ = ["BOOT", "Upgrade"]

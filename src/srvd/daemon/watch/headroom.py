@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from srvd.core.model import Headroom, Phase
 from srvd.core.state.model import Pool, SupervisorState
-from srvd.linux.cgroup import memory_left
+from srvd.linux.processes.cgroup import memory_left
 
 SAMPLE = 4
 """Workers measured for each pool: reading smaps takes a millisecond and more for each."""

@@ -21,7 +21,7 @@ from srvd.core.state.model import Generation, SupervisorState
 from srvd.daemon.children.workers import Workers
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import procfs
+from srvd.linux.processes import procfs
 from srvd.record import Record
 from srvd.wire import links
 

@@ -19,7 +19,7 @@ from srvd.core.model import ExitReason, Phase
 from srvd.core.state.model import NEVER, SupervisorState
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
-from srvd.linux import procfs
+from srvd.linux.processes import procfs
 from srvd.linux.scoreboard import Bell, LaneFacts
 
 _LONGEST = 5.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from srvd.http.access_format import Record
 from srvd.http.h1.refusal import REASONS
-from srvd.worker.hooks import Hook, call
+from srvd.worker.app.hooks import Hook, call
 
 if TYPE_CHECKING:
     from srvd.http.h1.head import Request

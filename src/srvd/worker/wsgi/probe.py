@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from srvd.http.h1.refusal import Refusal
 from srvd.http.h1.sink import Ends
 from srvd.wire.links import Probed, clip
+from srvd.worker.app.hooks import PROBE
 from srvd.worker.context import WorkerContext
-from srvd.worker.hooks import PROBE
 from srvd.worker.net.responder import Responder
 from srvd.worker.wsgi.exchange import Exchange
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.http.h1.sink import Sink
     from srvd.log import Log
-    from srvd.worker.app_loader import Application
+    from srvd.worker.app.loader import Application
     from srvd.worker.observe.recorder import Recorder
 
 __all__ = ["CalledConnection", "SharedLoop", "SharedService"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from srvd.errors import LoadFailed
-from srvd.linux import identity, process
-from srvd.linux.cgroup import OomWatch, memory_left
-from srvd.linux.process import Ended
+from srvd.linux.processes import identity, process
+from srvd.linux.processes.cgroup import OomWatch, memory_left
+from srvd.linux.processes.process import Ended
 from tests.support.waiting import wait_for
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -140,7 +140,7 @@ def test_the_limit_on_open_files_is_lifted_to_the_hard_one() -> None:
 def test_a_daemon_becomes_the_parent_of_its_childrens_orphans() -> None:
     program = """
 import os, signal, sys, time
-from srvd.linux.prctl import become_subreaper
+from srvd.linux.processes.prctl import become_subreaper
 become_subreaper()
 daemon = os.getpid()
 if os.fork() == 0:

@@ -13,12 +13,12 @@ import pytest
 
 from srvd.daemon.children.stack_file import Stacks, Trace, make_file
 from srvd.daemon.loop import Loop
-from srvd.linux import procfs, stacks
+from srvd.linux.processes import procfs, stacks
 from srvd.wire.stacks import threads_of
 from tests.support.waiting import wait_for
 
 DUMP = b'Current thread 0x01 (most recent call first):\n  File "/a/b.py", line 3 in f\n'
-OURS = b'Current thread 0x01 (most recent call first):\n  File "/x/srvd/linux/stacks.py", line 40 in answer\n'
+OURS = b'Current thread 0x01 (most recent call first):\n  File "/x/srvd/linux/processes/stacks.py", line 40 in answer\n'
 REST = b'  File "/a/b.py", line 3 in f\n'
 
 
@@ -39,7 +39,7 @@ def test_one_dump_is_found_in_what_was_written(written: bytes, answered: bool) -
 
 
 def test_a_frame_of_an_application_that_looks_like_ours_stays() -> None:
-    text = b'Thread 0x01 (most recent call first):\n  File "/app/linux/stacks.py", line 40 in answer\n'
+    text = b'Thread 0x01 (most recent call first):\n  File "/app/linux/processes/stacks.py", line 40 in answer\n'
     assert stacks.only(text)[0] == text.decode()
 
 
@@ -125,7 +125,7 @@ def test_stacks_are_written_by_python_and_by_c() -> None:
     """In a process of its own: the handlers stay."""
     program = """
 import os, signal, threading
-from srvd.linux import stacks
+from srvd.linux.processes import stacks
 fd = os.memfd_create("stacks")
 stacks.tell_to(fd)
 threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -159,7 +159,7 @@ def test_a_process_runs_while_one_of_its_threads_does() -> None:
 
 LATE = """
 import os, signal, sys, time
-from srvd.linux import stacks
+from srvd.linux.processes import stacks
 def answer(number, frame):
     time.sleep(0.6)
     os.write({fd}, b"\\2late, and polite\\n\\3")

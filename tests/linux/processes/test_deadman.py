@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from srvd.linux import deadman
+from srvd.linux.processes import deadman
 from tests.conftest import Starter
 from tests.support.adoption import adopted, die, die_with_zygote, pids
 from tests.support.apps import HELD

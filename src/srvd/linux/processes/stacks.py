@@ -24,7 +24,8 @@ DUMP = signal.SIGRTMIN + 7
 
 _START = b"\2"
 _END = b"\3"
-_OURS = re.compile(r'  File "[^"\n]*[/\\]srvd[/\\]linux[/\\]stacks\.py", line \d+ in answer\n')
+# With the path that former versions had, too: a daemon reads what adopted processes write.
+_OURS = re.compile(r'  File "[^"\n]*[/\\]srvd[/\\]linux[/\\](?:processes[/\\])?stacks\.py", line \d+ in answer\n')
 
 
 def tell_to(fd: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from srvd.errors import LoadFailed
 from srvd.log import Log
 from srvd.wire import links
-from srvd.worker.hooks import Hooks, find, with_before_request
+from srvd.worker.app.hooks import Hooks, find, with_before_request
 from tests.conftest import Starter
 from tests.support.daemon import toml
 from tests.support.waiting import wait_for

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable, Collection
 from types import FrameType
 
-from srvd.linux import stacks
-from srvd.linux.deadman import SIGNAL as LIFELINE
+from srvd.linux.processes import stacks
+from srvd.linux.processes.deadman import SIGNAL as LIFELINE
 from srvd.record import Record
 
 __all__ = ["NOTHING", "OWN", "Dispositions", "claim", "clear_timers", "current", "put_away", "put_back", "timers"]

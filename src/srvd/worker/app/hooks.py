@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import LoadFailed
-from srvd.worker.app_loader import Application, import_module, refuse_patched
+from srvd.worker.app.loader import Application, import_module, refuse_patched
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:

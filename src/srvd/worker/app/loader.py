@@ -14,9 +14,9 @@ from typing import Any
 
 from srvd.errors import LoadFailed
 from srvd.http.h1.sink import Scope
-from srvd.linux.identity import closed_folder
+from srvd.linux.processes.identity import closed_folder
 from srvd.quoting import quoted
-from srvd.worker import urlconf
+from srvd.worker.app import urlconf
 from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Application", "import_module", "load", "refuse_patched"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srvd.errors import LoadFailed
-from srvd.worker.app_loader import load
+from srvd.worker.app.loader import load
 from srvd.worker.tracebacks import format_traceback
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srvd.errors import LoadFailed
-from srvd.linux import limits
+from srvd.linux.processes import limits
 
 ROOT = os.geteuid() == 0
 

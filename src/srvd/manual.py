@@ -13,8 +13,8 @@ from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings,
 
 __all__ = ["explain", "pages", "settings"]
 
-_HERE = Path(__file__).parent
-_PLACES = (_HERE / "pages", _HERE.parent.parent / "docs")  # of a wheel; of a working copy
+_PACKAGE = Path(__file__).parent
+_PLACES = (_PACKAGE / "pages", _PACKAGE.parent.parent / "docs")  # of a wheel; of a working copy
 _FOLDERS = ("howto", "reference", "explain")
 _TABLES = (("daemon", DaemonSettings), ("listeners", ListenerSettings), ("pools", PoolSettings))
 

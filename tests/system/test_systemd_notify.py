@@ -634,7 +634,7 @@ def test_a_daemon_that_died_is_succeeded_though_its_folder_was_cleaned(
             load.more()
             assert _pids(srvd) == before
             assert not any(one["FDNAME"] for one in manager.heard[fresh:])  # the same is in the store
-            assert manager.heard[fresh]["STATUS"].startswith("looking for those whom")
+            assert manager.heard[fresh]["STATUS"].startswith("looking for the processes")
             assert manager.heard[fresh]["EXTEND_TIMEOUT_USEC"] == "60000000"
             assert {name.rpartition("/")[0] for name in manager.store} >= held
         assert srvd.ctl("reload").returncode == 0

@@ -272,7 +272,7 @@ class _Speller:
             user = binascii.a2b_base64(credentials.strip().encode("latin-1")).partition(b":")[0]
         except ValueError:
             return "-"
-        # A space would shift the columns of whoever reads the line.
+        # A space would shift the columns for a program that reads the line.
         return _escaped(user.decode("latin-1"), self._field // 4).replace(" ", "\\x20") or "-"
 
     def _time(self, at: float) -> str:

@@ -4,7 +4,7 @@ Knows no class by name and no bytes on a disk. One rule for all records, so that
 is declared: a record is a named tuple, or a plain class whose body declares every attribute.
 
 Reading is strict. A field that is not known, or of another type, was written by a program that meant something else,
-and nobody is better than half of a state. A field that is missing was not known to the writer, and has its default.
+and no state is better than half of one. A field that is missing was not known to the writer, and has its default.
 
 Pure.
 """

@@ -1,8 +1,8 @@
 """Upgrade in place, the part of the program that comes: makes the daemon anew from its state and its descriptors.
 
 Until all of it is there nothing outside is touched, so that the former program can still be run in our place:
-`upgrade.py:BOOT` does that when `main` raises before it has emptied the plan. A former program that fails as well has
-nobody to give way to: the daemon ends, and its workers are orphans.
+`upgrade.py:BOOT` does that when `main` raises before it has emptied the plan. If the
+former program fails as well there is no third one: the daemon ends, and its workers wait for the next start.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 SEARCH = 60
-"""Seconds that a search for those whom a daemon has left may take, with some to spare."""
+"""Seconds that a search for the processes of a dead daemon may take, with some to spare."""
 
 
 def run(config: Config, source: Source, *, daemonize: bool) -> int:
@@ -117,7 +117,7 @@ def _search(ground: Preconditions, unit: Unit, log: Log) -> Found:
         log.warning(text)
         _ask_for_time(unit, text)
 
-    _ask_for_time(unit, "looking for those whom a daemon that died has left")
+    _ask_for_time(unit, "looking for the processes of a daemon that died")
     return recover.search(ground, say)
 
 

@@ -25,7 +25,7 @@ _FOLDER = "/proc/self/fd/"
 
 
 class SourceArchive:
-    """Owns the descriptor, which is there, and empty, from the beginning: nobody's count of descriptors moves later."""
+    """Owns a descriptor. It is opened for an empty file at the start, so the number of descriptors stays the same."""
 
     def __init__(self, fd: int = -1) -> None:
         """`fd`: one that was handed over. Raises `OSError`."""

@@ -25,8 +25,8 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b(?:[\t ]*%b)*)?" % (_EXTENSI
 _CHUNK_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}(?:(?<=[0-9A-Fa-f])(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?")
 # RFC 9112 section 7.1.2 and RFC 9110 section 5: a trailer field is written as a header field is.
 _TRAILER = re.compile(rb"(%b):([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
-# RFC 9110 section 6.5.1: what frames, routes or authenticates comes before the body, or not at all. Nothing here would
-# believe such a trailer; who sends one hopes that somebody behind us does.
+# RFC 9110 section 6.5.1: fields that frame, route or authenticate come before the body, or not at all. srvd would not
+# believe such a trailer, but a client that sends one hopes that the application does.
 _NO_TRAILERS = frozenset({b"authorization", b"content-length", b"host", b"te", b"trailer", b"transfer-encoding"})
 
 

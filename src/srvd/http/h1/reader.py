@@ -1,7 +1,7 @@
 """The reading side of one connection: bytes in; requests, and the pieces of their bodies, out; one at a time.
 
-Has no socket and no clock. Whoever feeds it stops reading while a request is being answered, so what it keeps is at
-most one head and one read. Pure.
+Has no socket and no clock. The caller stops reading while a request is being answered, so the reader keeps at most one
+head and one read. Pure.
 """
 
 from __future__ import annotations

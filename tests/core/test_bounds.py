@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from srvd.core import certificates
+from srvd.core import death_records
 from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
 from srvd.core.model import Death, ErrorCode, Kind, OpState, Order
 from srvd.core.operations.queue import QUEUE
-from srvd.core.state.model import CERTIFICATES, HISTORY, Worker
+from srvd.core.state.model import DEATHS, HISTORY, Worker
 from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 from tests.support.simulation.processes import ROOT
@@ -70,29 +70,29 @@ def test_the_history_keeps_the_last_operations() -> None:
 
 def test_a_pool_keeps_the_last_certificates() -> None:
     world = started()
-    for _ in range(CERTIFICATES + 20):
+    for _ in range(DEATHS + 20):
         world.die(world.serving("web")[0], Death(signal=9))
         world.run(2)
     deaths = world.core.house.pools["web"].deaths
-    assert len(deaths) == CERTIFICATES
+    assert len(deaths) == DEATHS
     assert deaths[-1].worker.serial > deaths[0].worker.serial > 20
 
 
 def test_no_number_of_ordered_departures_displaces_a_death() -> None:
     world = started()
     world.die(world.serving("web")[0], Death(signal=11))
-    for _ in range(CERTIFICATES):
+    for _ in range(DEATHS):
         ordered(world, Order(Kind.RECYCLE, "web"))
         world.run(5)
     pool = world.core.house.pools["web"]
     assert [certificate.death.signal for certificate in pool.deaths] == [11]
-    assert len(pool.departures) == CERTIFICATES
+    assert len(pool.departures) == DEATHS
 
 
 def test_what_workers_say_that_they_have_answered_never_outgrows_a_message() -> None:
     pool = started().core.house.pools["web"]
     for serial in range(1, 5):
-        pool.answered = certificates.MOST - 1
+        pool.answered = death_records.MOST - 1
         worker = Worker(WorkerId("web", 1, serial), 0.0, 0.0)
-        certificates.certify(pool, worker, Death(requests=2**53 - 1), Turn(1.0))
-        assert pool.answered == certificates.MOST
+        death_records.record_death(pool, worker, Death(requests=2**53 - 1), Turn(1.0))
+        assert pool.answered == death_records.MOST

@@ -19,7 +19,7 @@ from srvd.core.events import Event
 from srvd.core.model import Death, Kind, OpId, Order, Phase
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import CERTIFICATES, Generation, Operation, Pool, SupervisorState, Worker
+from srvd.core.state.model import DEATHS, Generation, Operation, Pool, SupervisorState, Worker
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.support.shares import shares
@@ -103,7 +103,7 @@ def test_a_state_survives_bytes() -> None:
     again = carried(house)
     assert snapshot.dump(again) == snapshot.dump(house)
     assert type(again.pools["web"].deaths).__name__ == "deque"
-    assert again.pools["web"].deaths.maxlen == CERTIFICATES
+    assert again.pools["web"].deaths.maxlen == DEATHS
 
 
 @pytest.mark.parametrize("path", sorted(STATES.glob("core-*.json")), ids=lambda path: path.stem)

@@ -108,9 +108,9 @@ MUTANTS = (
         first=1,
     ),
     Mutant(
-        "a death leaves no certificate",
-        "certificates.py",
-        "        pool.deaths.append(certificate)\n",
+        "a death leaves no record",
+        "death_records.py",
+        "        pool.deaths.append(record)\n",
         "        pass\n",
     ),
     Mutant(

@@ -36,22 +36,20 @@ def rollout_of(house: SupervisorState, generation: Generation) -> tuple[Operatio
     return None
 
 
-def trial_lost(
-    house: SupervisorState, generation: Generation, worker: Worker, certificate: DeathRecord, turn: Turn
-) -> None:
+def trial_lost(house: SupervisorState, generation: Generation, worker: Worker, record: DeathRecord, turn: Turn) -> None:
     found = rollout_of(house, generation)
     if found is None:
         return
     found[1].losses += 1
-    proof = worker.failure or certificate.death.stacks or certificate.death.stderr
+    proof = worker.failure or record.death.stacks or record.death.stderr
     is_canary = generation.stage in (Stage.PROBING, Stage.WARMING) and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
         fault = generation.fault or Fault(
-            ErrorCode.BOOT_FAILED, f"worker {worker.id} {certificate.summary}{backoff.last_line(proof)}"
+            ErrorCode.BOOT_FAILED, f"worker {worker.id} {record.summary}{backoff.last_line(proof)}"
         )
         trial_failed(house, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
-        message = f"{found[1].losses} workers of {generation.id} died in standby; the last {certificate.summary}"
+        message = f"{found[1].losses} workers of {generation.id} died in standby; the last {record.summary}"
         trial_failed(house, generation, Fault(ErrorCode.BOOT_FAILED, message, traceback=proof), turn)
 
 

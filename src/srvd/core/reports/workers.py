@@ -1,4 +1,4 @@
-"""What workers and zygotes report, entered into the state: deaths become certificates and strikes.
+"""What workers and zygotes report, entered into the state: deaths become records and strikes.
 
 Moves only the worker that the report names; `reconcile.py` forks its successor. Pure.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.core import backoff, transitions
 from srvd.core.actions import KillWorker
-from srvd.core.certificates import certify
+from srvd.core.death_records import record_death
 from srvd.core.event_names import EventName
 from srvd.core.events import (
     ForkRefused,
@@ -216,26 +216,26 @@ def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Tur
 
 
 def _gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
-    certificate = certify(pool, worker, death, turn)
+    record = record_death(pool, worker, death, turn)
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
     unasked = worker.exit_reason in _UNASKED
     transitions.step(worker, WorkerTrigger.EXITED, turn)
     del generation.workers[worker.id.serial]
-    if unasked or certificate.cause is Cause.DIED_LEAVING:
-        text = f"worker {worker.id} {certificate.summary}"
-        turn.note(EventName.WORKER_DIED, text, worker=str(worker.id), cause=certificate.cause.value)
+    if unasked or record.cause is Cause.DIED_LEAVING:
+        text = f"worker {worker.id} {record.summary}"
+        turn.note(EventName.WORKER_DIED, text, worker=str(worker.id), cause=record.cause.value)
     else:
-        text = f"worker {worker.id} left ({certificate.summary})"
-        turn.note(EventName.WORKER_LEFT, text, worker=str(worker.id), cause=certificate.cause.value)
+        text = f"worker {worker.id} left ({record.summary})"
+        turn.note(EventName.WORKER_LEFT, text, worker=str(worker.id), cause=record.cause.value)
     if death.behind:
         left = backoff.left_behind(f"worker {worker.id}", death.behind)
         turn.note(EventName.WORKER_LEFT_PROCESSES, left, worker=str(worker.id))
     if generation.is_trial and unasked and not accepted:
-        trial_lost(house, generation, worker, certificate, turn)
+        trial_lost(house, generation, worker, record, turn)
     elif missed:  # else its loss was counted when it was decided
         strike = backoff.is_strike(worker, turn.now)
-        reason = f"a new worker {certificate.summary}{backoff.last_line(death.stderr)}"
+        reason = f"a new worker {record.summary}{backoff.last_line(death.stderr)}"
         _lost(pool, generation, worker, reason, turn, strike=strike)
         by_itself = death.signal != KILLED_FROM_OUTSIDE or death.out_of_memory
         if pool.bake is not None and generation.id.number == pool.active and by_itself and not strike:

@@ -6,7 +6,7 @@ Starts no other zygote: that is `reconcile.py`'s to say. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.certificates import certify_zygote
+from srvd.core.death_records import record_zygote_death
 from srvd.core.event_names import EventName
 from srvd.core.events import (
     ZygoteFailed,
@@ -63,7 +63,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
     generation.zygote = Zygote.GONE
     generation.deadline = NEVER
     if unasked and not pool.removed:
-        certify_zygote(pool, generation, event, turn)
+        record_zygote_death(pool, generation, event, turn)
     if event.behind:
         text = backoff.left_behind(f"the zygote of {generation.id}", event.behind)
         turn.note(EventName.GENERATION_LEFT_PROCESSES, text, generation=str(generation.id))

@@ -42,7 +42,7 @@ NEVER = float("inf")
 HISTORY = 200
 """Ended operations that are kept."""
 
-CERTIFICATES = 100
+DEATHS = 100
 """Deaths that are kept for each pool, and as many departures."""
 
 
@@ -214,7 +214,7 @@ class Pool:
     breaker: Backoff  # for workers of the active generation
     mender: Backoff  # for loading a lost zygote anew
     generations: dict[int, Generation]  # by number; at most one of them is a trial
-    deaths: Annotated[deque[DeathRecord], CERTIFICATES]  # of what went wrong, zygotes' among them
+    deaths: Annotated[deque[DeathRecord], DEATHS]  # of what went wrong, zygotes' among them
     departures: tuple[DeathRecord, ...] = ()  # of workers that left as they were told: no deploy displaces a death
     override: int | None = None  # the size that was ordered; None: the configured one
     paused: bool = False  # by an order
@@ -235,7 +235,7 @@ class Pool:
         self.breaker = Backoff()
         self.mender = Backoff()
         self.generations = {}
-        self.deaths = deque(maxlen=CERTIFICATES)
+        self.deaths = deque(maxlen=DEATHS)
 
     @property
     def name(self) -> str:

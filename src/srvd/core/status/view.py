@@ -164,7 +164,7 @@ def last_failed(house: SupervisorState) -> Operation | None:
 
 
 def death_map(death: DeathRecord) -> Map:
-    """One death certificate."""
+    """One death record."""
     return {
         "worker": str(death.worker) if death.worker.serial else str(GenerationId(*death.worker[:2])),
         "pid": death.pid,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from srvd import __version__
 from srvd.config import show
 from srvd.config.settings import Config
-from srvd.core import certificates
+from srvd.core import death_records
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
@@ -291,10 +291,12 @@ class DaemonBackend:
 
     def _why(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
-        deaths = [death for pool in pools for death in pool.deaths if not certificates.is_departure(death)]
+        deaths = [death for pool in pools for death in pool.deaths if not death_records.is_departure(death)]
         if args["all"] or args.get("worker"):
             deaths += [
-                death for pool in pools for death in (*pool.departures, *filter(certificates.is_departure, pool.deaths))
+                death
+                for pool in pools
+                for death in (*pool.departures, *filter(death_records.is_departure, pool.deaths))
             ]
         earliest = args["since"] - time.time() + time.monotonic()
         deaths = [death for death in deaths if death.at >= earliest] if args["since"] else deaths

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Protocol
 
 from srvd.daemon.control.limits import Limits
@@ -38,6 +39,15 @@ class Owner(Protocol):
     def closed(self, connection: ControlConnection) -> None: ...
 
 
+class ConnectionState(Enum):
+    """What a connection does with what the peer sends, and with what is still to be sent."""
+
+    READING = "reading"  # requests are read
+    FULL = "full"  # nothing is read until the peer has taken its answers
+    LEAVING = "leaving"  # nothing is read any more, the rest is sent
+    ENDED = "ended"
+
+
 class ControlConnection:
     """The connection of one peer, until `end()`."""
 
@@ -52,7 +62,7 @@ class ControlConnection:
         self._send_queue = SendQueue(loop, sock, self._drained)
         self._frame_at = math.inf  # first byte of an unfinished frame
         self._active_at = loop.time()  # the latest request or answer
-        self._state = "reading"  # "reading" | "full": answers first | "leaving": the rest is sent | "ended"
+        self._state = ConnectionState.READING
         loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, message: dict[str, Any]) -> None:
@@ -61,7 +71,7 @@ class ControlConnection:
         self.send_frame(encode(message))
 
     def send_frame(self, frame: bytes) -> None:
-        if self._state in ("leaving", "ended"):
+        if self._state in (ConnectionState.LEAVING, ConnectionState.ENDED):
             return
         if not self._send_queue.put(frame):
             self.end()
@@ -85,22 +95,22 @@ class ControlConnection:
         return {
             "frame": self._frame_at + limits.frame,
             "stall": self._send_queue.stalled_at + limits.stall,
-            "idle": math.inf if engaged or self._state == "full" else self._active_at + limits.idle,
+            "idle": math.inf if engaged or self._state is ConnectionState.FULL else self._active_at + limits.idle,
         }
 
     def finish(self) -> None:
         """Ends the connection once the waiting frames are sent; reads nothing more, and accepts no further frame."""
-        if self._state in ("leaving", "ended"):
+        if self._state in (ConnectionState.LEAVING, ConnectionState.ENDED):
             return
         self._stop_reading()
-        self._state = "leaving"
+        self._state = ConnectionState.LEAVING
         self._frame_at = math.inf
         if not self._send_queue:
             self.end()
 
     def end(self) -> None:
         """Closes the connection at once; frames that wait are lost."""
-        if self._state == "ended":
+        if self._state is ConnectionState.ENDED:
             return
         self._release()
         fds.close_link(self.sock)
@@ -114,10 +124,10 @@ class ControlConnection:
     def _release(self) -> None:
         self._stop_reading()
         self._send_queue.stop()
-        self._state = "ended"
+        self._state = ConnectionState.ENDED
 
     def _stop_reading(self) -> None:
-        if self._state == "reading":
+        if self._state is ConnectionState.READING:
             self._loop.remove_reader(self.sock.fileno())
 
     def _readable(self) -> None:
@@ -154,22 +164,22 @@ class ControlConnection:
                 return
             answered = True
             self._owner.received(self, message)
-            if self._state in ("leaving", "ended"):
+            if self._state in (ConnectionState.LEAVING, ConnectionState.ENDED):
                 return
         self._hold()
         self._loop.call_soon(self._resume)
 
     def _hold(self) -> None:
         self._stop_reading()
-        self._state = "full"
+        self._state = ConnectionState.FULL
         self._frame_at = math.inf
         self._owner.changed(self)
 
     def _read_on(self, *, answered: bool) -> None:
         """Waits for more frames, now that all are answered. A frame's time runs from its first byte."""
-        if self._state == "full":
+        if self._state is ConnectionState.FULL:
             self._loop.add_reader(self.sock.fileno(), self._readable)
-        self._state = "reading"
+        self._state = ConnectionState.READING
         if not self._decoder.pending:
             self._frame_at = math.inf
         elif answered or self._frame_at == math.inf:
@@ -177,11 +187,11 @@ class ControlConnection:
         self._owner.changed(self)
 
     def _resume(self) -> None:
-        if self._state == "full":
+        if self._state is ConnectionState.FULL:
             self._work()
 
     def _drained(self) -> None:
-        if self._state == "leaving":
+        if self._state is ConnectionState.LEAVING:
             if not self._send_queue:
                 self.end()
             return

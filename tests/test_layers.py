@@ -40,8 +40,11 @@ LATE = {
     ("cli/app.py", "srvd.daemon.entry.self_check"),  # it imports everything
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
-    ("daemon/dispatcher.py", "srvd.core.trace"),  # only with log_level = "debug"
+    ("daemon/dispatch/tracing.py", "srvd.core.trace"),  # only with log_level = "debug"
     ("daemon/entry/start.py", "srvd.daemon.recovery.recover"),  # daemons seldom die, and every start would wait for it
+    ("daemon/entry/start.py", "srvd.daemon.rebuild"),  # the same
+    ("daemon/entry/live.py", "srvd.daemon.rebuild"),
+    ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
     ("zygote/main.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
     ("zygote/child.py", "site"),  # only where it was left out before
     ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it
@@ -52,7 +55,7 @@ LATE = {
     ("config/check.py", "srvd.tls.context"),  # ssl costs 11 ms, and is needed only when certificates are named
     ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file
 }
-"""Imports inside of functions, and why; those of `daemon/main.py`, which orders a start, are explained there."""
+"""Imports inside of functions, and why."""
 
 
 class Row(NamedTuple):
@@ -187,13 +190,7 @@ def test_pure_folders_read_no_clock(part: str) -> None:
 
 
 def test_imports_inside_of_functions_are_the_few_with_a_reason() -> None:
-    found = {
-        (str(path.relative_to(SOURCE)), one.module)
-        for path in FILES
-        if path != SOURCE / "daemon" / "main.py"
-        for one in imports_of(path)
-        if one.late
-    }
+    found = {(str(path.relative_to(SOURCE)), one.module) for path in FILES for one in imports_of(path) if one.late}
     assert found == LATE
 
 

@@ -101,7 +101,7 @@ def shell(made: Config) -> Shell:
         ),
         unit=Unit(),
         stored=("srvd/listener/web",),
-        bond=lock.FamilyLockState("/run/srvd.sock.family", "srvd-0"),
+        lock=lock.FamilyLockState("/run/srvd.sock.family", "srvd-0"),
     )
 
 

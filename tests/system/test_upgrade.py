@@ -539,7 +539,7 @@ def test_the_former_program_goes_on_without_the_interpreter_that_it_had(
 def test_a_bug_in_the_first_turn_of_the_new_program_leaves_the_workers_to_the_next_daemon(
     old: Srvd, versions: Versions
 ) -> None:
-    bug = "            self._handle_signals()\n            self._in_order = True\n            return"
+    bug = "            self._handle_signals()\n            base.in_order = True\n            return"
     versions.install("1.1", {"daemon/main.py": (bug, f"            raise RuntimeError('a bug')\n{bug}")})
     workers = pids(old)["workers"]
     with old.under_load(4) as load:

@@ -1,37 +1,106 @@
-"""What a daemon is made of, before it is one: `entry/start.py` makes them, or finds them after a daemon that died.
+"""What a daemon is made of: what is new at a start and handed over later (`Parts`), and what its first zygotes need.
 
-Does nothing but to say what of it a service manager should keep.
+Decides nothing. All else of a daemon stands on these and is made later (`assembly.py`): the zygotes load meanwhile.
 """
 
 from __future__ import annotations
 
+import time
+import traceback
+
+from srvd.config.settings import DaemonSettings
+from srvd.core.actions import Action, Note, StartZygote
+from srvd.core.events import Event
 from srvd.core.supervisor import Supervisor
+from srvd.daemon.announcer import Announcer
 from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.performer import Performer
+from srvd.daemon.detach import StartReport
+from srvd.daemon.dispatch.configs import Configs
+from srvd.daemon.dispatch.event_queue import EventQueue
+from srvd.daemon.dispatch.tracing import tracer
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.listeners import Listeners
+from srvd.daemon.loop import Loop
 from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.systemd_notifier import SystemdNotifier
 from srvd.daemon.upgrade.program import Program
 from srvd.daemon.upgrade.source_archive import SourceArchive
+from srvd.daemon.watch.request_timeout import RequestTimeoutMonitor
 from srvd.linux.systemd import Unit
 from srvd.log import Log
 from srvd.record import Record
 
-__all__ = ["Parts"]
+__all__ = ["Foundation", "Parts"]
 
 
 class Parts(Record):
-    """What is new at a start, and handed over at an upgrade."""
+    """New at a start, found after a daemon that died, or handed over by a former program."""
 
     commons: Commons
     listeners: Listeners
     core: Supervisor
     program: Program
     unit: Unit
-    keepsake: SourceArchive
-    bond: FamilyLock
-    deposit: StoreCopy
+    source_archive: SourceArchive
+    family_lock: FamilyLock
+    store_copy: StoreCopy
     log: Log
 
     def to_store(self) -> dict[str, int]:
         """What the service manager should keep for the next daemon, by its name there; the first ones first."""
-        return self.listeners.to_store() | self.deposit.to_store(self.bond.lock)
+        return self.listeners.to_store() | self.store_copy.to_store(self.family_lock.lock)
+
+
+class Foundation:
+    """Loop, queue and processes of one daemon. `in_order`: it ends so, and leaves no process behind."""
+
+    def __init__(self, parts: Parts, settings: DaemonSettings, report: StartReport, *, daemonized: bool) -> None:
+        house, listeners, log = parts.core.house, parts.listeners, parts.log
+        self.parts = parts
+        self.settings = settings
+        self.in_order = True
+        self.loop = Loop(self._bug)
+        self.queue = EventQueue()
+        self.performer = Performer(
+            self.loop, parts.commons, listeners, self.queue.put, self._woke, log.captured, parts.family_lock
+        )
+        workers = self.performer.workers
+        self.request_timeout = RequestTimeoutMonitor(
+            house, parts.commons.bell, workers.facts, workers.state, self.queue.put
+        )
+        self.configs = Configs(self.performer.settle)
+        self.notifier = SystemdNotifier(parts.unit, house, parts.to_store, log.warning)
+        self.announcer = Announcer(
+            settings, house, self.configs, listeners, self.notifier, report, log, daemonized=daemonized
+        )
+        self.trace = tracer(log, settings.log_level)
+
+    def start(self, first: Event) -> list[Action]:
+        """Hand the core its first event, and start the zygotes. Returns what else is to be done, by a dispatcher."""
+        actions = self.parts.core.handle(first, time.monotonic())
+        if self.trace is not None:
+            self.trace(">", first)
+            for action in actions:
+                if not isinstance(action, Note):
+                    self.trace("<", action)
+        for action in actions:
+            if isinstance(action, StartZygote):
+                self.performer.perform(action)
+        self.announcer.look()
+        return [action for action in actions if not isinstance(action, StartZygote)]
+
+    def close(self) -> None:
+        """Let go of all of it: the daemon ends. Out of order, what runs waits for another daemon."""
+        self.notifier.close()
+        self.performer.close(dismiss=self.in_order)
+        self.parts.commons.close()
+        (self.parts.listeners.close if self.in_order else self.parts.listeners.abandon)()
+        self.loop.close()
+
+    def _woke(self) -> None:
+        self.request_timeout.woke()
+
+    def _bug(self, problem: Exception) -> None:
+        text = "".join(traceback.format_exception(problem))
+        self.parts.log.error(f"a bug in srvd: {problem!r}\n{text}".rstrip())

@@ -1,12 +1,12 @@
 """The state of a daemon as bytes: what the next program needs to be the same daemon, but for descriptors.
 
 Those go beside it, by name (`fd_table.py`); how both get to the next program is `upgrade/replace.py`'s, or somebody
-else's. Whoever has the bytes and the descriptors makes a daemon of them with `main.py:Daemon.resumed`.
+else's. Whoever has the bytes and the descriptors makes a daemon of them with `rebuild.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 
@@ -14,11 +14,11 @@ from srvd.config.settings import Config
 from srvd.config.source import Spelled
 from srvd.core.model import OpId, Revision
 from srvd.core.state import snapshot
-from srvd.core.state.codec import Misfit, codec
+from srvd.core.state.codec import Formerly, Misfit, codec
 from srvd.core.state.model import SupervisorState
 from srvd.daemon.children.performer import Family
 from srvd.daemon.control import server
-from srvd.daemon.family import lock
+from srvd.daemon.family.lock import FamilyLockState
 from srvd.daemon.listeners import Listening
 from srvd.daemon.upgrade.program import Program
 from srvd.errors import Unsupported
@@ -53,8 +53,10 @@ class Shell(Record):
     control: server.ControlState
     unit: Unit  # what a service manager told at the start
     stored: tuple[str, ...]  # names in its store
-    bond: lock.FamilyLockState = lock.FamilyLockState("", "")  # none: of a program that had none
-    strays: tuple[int, ...] = ()  # pids of those who were sent away, and may still live
+    lock: Annotated[FamilyLockState, Formerly("bond")] = FamilyLockState("", "")  # none: of a program that had none
+    rejects: Annotated[
+        tuple[int, ...], Formerly("strays")
+    ] = ()  # pids of processes that were sent away, and may still live
 
 
 class Handover(Record):

@@ -177,29 +177,29 @@ class Listeners:
         self._open.clear()
         self._plans.clear()
 
-    def carry(self, kept: FdTable) -> Listening:
+    def save(self, table: FdTable) -> Listening:
         """What another program needs to go on with these sockets; they stay as they are."""
-        carried = []
+        saved = []
         for number, (key, opened) in enumerate(self._open.items()):
-            kept.give(f"listener {number}", opened.socket.fileno())
-            carried.append(ListenerState(key, opened.owned, opened.resting, opened.lent))
+            table.give(f"listener {number}", opened.socket.fileno())
+            saved.append(ListenerState(key, opened.owned, opened.resting, opened.lent))
         by_number = {one.fd for one in self._passed}
         by_number |= {key.address.port for key in self._open if key.address.kind == "fd"}
         for fd in by_number:  # its number is its name, in the configuration or by the manager
-            kept.give(f"lent {fd}", fd)
+            table.give(f"lent {fd}", fd)
         plans = {revision: tuple(plans) for revision, plans in self._plans.items()}
-        return Listening(tuple(carried), plans, self._passed)
+        return Listening(tuple(saved), plans, self._passed)
 
     @classmethod
-    def resume(cls, listening: Listening, kept: FdTable) -> Listeners:
-        """Go on with what `carry` told. Raises `Unsupported`, `OSError`."""
+    def restore(cls, listening: Listening, table: FdTable) -> Listeners:
+        """Go on with what `save` told. Raises `Unsupported`, `OSError`."""
         listeners = cls()
         listeners._passed = listening.passed
-        for name in kept.table:
+        for name in table.table:
             if name.startswith("lent "):
-                kept.take(name)
+                table.take(name)
         for number, (key, owned, resting, lent) in enumerate(listening.sockets):
-            found = socket.socket(fileno=kept.take(f"listener {number}"))
+            found = socket.socket(fileno=table.take(f"listener {number}"))
             listeners._open[key] = Open(found, owned, resting, lent)
         listeners._plans = {revision: list(plans) for revision, plans in listening.plans.items()}
         return listeners

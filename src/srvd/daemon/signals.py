@@ -39,19 +39,17 @@ def hold() -> None:
 
 
 class Signals:
-    def __init__(self, house: SupervisorState, answers: DaemonBackend, log: Log) -> None:
-        self._house = house
-        self._answers = answers
-        self._log = log
-        self._look: Callable[[], None]
+    """`look`: an order comes by a signal, perhaps because the control socket is gone."""
 
-    def attach(
-        self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None], look: Callable[[], None]
-    ) -> None:
-        """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
-        that comes is one after which the next daemon comes at once; `look`: an order comes by a signal, perhaps because
-        the control socket is gone."""
+    def __init__(self, house: SupervisorState, backend: DaemonBackend, look: Callable[[], None], log: Log) -> None:
+        self._house = house
+        self._backend = backend
         self._look = look
+        self._log = log
+
+    def attach(self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
+        """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
+        that comes is one after which the next daemon comes at once."""
         for number, order in _ORDERS.items():
             loop.on_signal(number, self._order, number, order)
         loop.on_signal(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
@@ -67,7 +65,7 @@ class Signals:
         if number is signal.SIGINT and self._house.stop is None:
             self._log.info("stopping when the requests in progress are answered; ^C once more cuts them off")
         try:
-            self._answers.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
+            self._backend.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
         except SrvdError as exc:
             self._log.error(f"{number.name}: {exc.message}")
 

@@ -48,7 +48,7 @@ class SystemdNotifier:
         self._warn = warn
         self._socket = self._open()
         self._told: Bulletin | None = None
-        self._kept = set(unit.stored())
+        self._stored = set(unit.stored())
         self._late = False  # something did not get out
         self._unheard = False  # nobody listens; that was said
         self._scarce = False  # more is to be kept than the store takes; that was said
@@ -56,13 +56,13 @@ class SystemdNotifier:
         self._beat_timer: Timer | None = None
 
     @property
-    def kept(self) -> set[str]:
+    def stored(self) -> set[str]:
         """The names of the descriptors that are in the manager's store."""
-        return set(self._kept)
+        return set(self._stored)
 
-    def resume(self, kept: Iterable[str]) -> None:
+    def restore(self, stored: Iterable[str]) -> None:
         """Go on where another program of this process was: these are in the store. How things stand is told anew."""
-        self._kept = set(kept)
+        self._stored = set(stored)
 
     def look(self) -> None:
         """Tell what has changed since the last time."""
@@ -119,9 +119,9 @@ class SystemdNotifier:
     def _take_out(self) -> Mapping[str, int]:
         """What is not to be kept any more; returns what is."""
         wanted = self._to_store() if self._unit.store else {}
-        for name in self._kept - wanted.keys():
+        for name in self._stored - wanted.keys():
             if self._send(["FDSTOREREMOVE=1", f"FDNAME={name}"]):
-                self._kept.discard(name)
+                self._stored.discard(name)
         return wanted
 
     def _store(self) -> None:
@@ -134,9 +134,9 @@ class SystemdNotifier:
                 "FileDescriptorStoreMax= and FDSTORE of the unit say how many"
             )
         for name, fd in wanted.items():
-            room = name not in self._kept and len(self._kept) < self._unit.store
+            room = name not in self._stored and len(self._stored) < self._unit.store
             if room and self._send(["FDSTORE=1", f"FDNAME={name}"], fd):
-                self._kept.add(name)
+                self._stored.add(name)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

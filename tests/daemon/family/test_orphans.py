@@ -381,16 +381,16 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
     heard: list[int] = []
 
     class Counted(LateCallers):
-        def _heard(self) -> list[Orphan]:
-            found = super()._heard()
+        def _heard(self, calls: Calls) -> list[Orphan]:
+            found = super()._heard(calls)
             heard.append(len(found))
             return found
 
-    late = Counted(calls, stage.performer, SupervisorState(), lambda event: None, [])
+    late = Counted(stage.loop, stage.performer, SupervisorState(), lambda event: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        late.attach(stage.loop)
+        late.hear(calls, [])
         stage.spin(0.5)
         assert set(heard) == {0}
         assert len(heard) < 3
@@ -405,10 +405,10 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 
 
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(late_callers, "STRAYS", 2.0)
+    monkeypatch.setattr(late_callers, "LEAVE", 2.0)
     calls = Calls(home.bond.rendezvous, USERS)
-    late = LateCallers(calls, home.stage.performer, SupervisorState(), lambda event: None, [])
-    late.attach(home.stage.loop)
+    late = LateCallers(home.stage.loop, home.stage.performer, SupervisorState(), lambda event: None)
+    late.hear(calls, [])
     sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
     try:
         for sleeper in sleepers:

@@ -104,12 +104,12 @@ def test_the_next_daemon_finds_family_lock_and_state(deposit: StoreCopy, lock: i
     unit = _given_back(table)
     found = find(unit)
     assert found is not None
-    assert found.deposit.family == deposit.family
-    assert found.deposit.read() == Sealed(7, b"the state")
+    assert found.store_copy.family == deposit.family
+    assert found.store_copy.read() == Sealed(7, b"the state")
     assert os.path.sameopenfile(found.lock, lock)
-    assert found.deposit.to_store(found.lock).keys() == table.keys()
+    assert found.store_copy.to_store(found.lock).keys() == table.keys()
     os.close(found.lock)
-    found.deposit.close()
+    found.store_copy.close()
 
 
 def test_what_is_of_no_use_is_closed(deposit: StoreCopy, lock: int) -> None:
@@ -134,27 +134,27 @@ def test_what_is_of_no_use_is_closed(deposit: StoreCopy, lock: int) -> None:
 def test_it_is_handed_over_to_another_program(deposit: StoreCopy) -> None:
     deposit.write(seal(Sealed(7, b"the state")))
     kept = FdTable()
-    deposit.carry(kept)
-    assert StoreCopy.resume(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
-    fresh = StoreCopy.resume(deposit.family, WITH_STORE, FdTable())  # the former program had none
+    deposit.save(kept)
+    assert StoreCopy.restore(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
+    fresh = StoreCopy.restore(deposit.family, WITH_STORE, FdTable())  # the former program had none
     assert fresh.is_kept
     assert fresh.read() is None
     fresh.close()
 
 
-@pytest.mark.parametrize("is_deposited", [True, False])
+@pytest.mark.parametrize("is_stored", [True, False])
 def test_a_full_disk_takes_the_name_of_a_family_only_if_it_is_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deposited: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    bond = FamilyLock.open(str(tmp_path / "family"), is_deposited=is_deposited)
+    bond = FamilyLock.open(str(tmp_path / "family"), is_stored=is_stored)
     assert bond.is_held
-    assert bool(bond.rendezvous) == is_deposited
+    assert bool(bond.rendezvous) == is_stored
     bond.renew()
-    assert bool(bond.rendezvous) == is_deposited
+    assert bool(bond.rendezvous) == is_stored
     bond.close(remove=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import srvd
-from srvd.daemon.upgrade.source_archive import SourceArchive, is_keepsake
+from srvd.daemon.upgrade.source_archive import SourceArchive, is_archive
 
 FOLDER = str(Path(srvd.__file__).parent.parent)
 
@@ -59,7 +59,7 @@ def test_what_is_not_there_is_not_kept(kept: SourceArchive, tmp_path: Path) -> N
     assert kept.path == ""
 
 
-def test_a_keepsake_is_known_by_its_path(kept: SourceArchive) -> None:
+def test_an_archive_is_known_by_its_path(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
-    assert is_keepsake(kept.path)
-    assert not is_keepsake(FOLDER)
+    assert is_archive(kept.path)
+    assert not is_archive(FOLDER)

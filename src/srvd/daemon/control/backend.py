@@ -65,14 +65,16 @@ class DaemonBackend:
         configs: Configs,
         described: Callable[[], list[Map]],
         dumps: Dumps,
+        began: float,
     ) -> None:
+        """`began`: when the daemon was started, in monotonic seconds, whatever programs have run it since."""
         self._state = state
         self._measures = measures
         self._send = send
         self._configs = configs
         self._described = described
         self._dumps = dumps
-        self.began = time.monotonic()  # when the daemon was started, whatever programs have run it since
+        self._began = began
         self._ticket = 0
         self._answers: list[Opened | Refused] = []
 
@@ -227,7 +229,7 @@ class DaemonBackend:
             "pid": os.getpid(),
             "version": __version__,
             "name": self._configs.config.daemon.name,
-            "uptime_s": round(time.monotonic() - self.began, 1),
+            "uptime_s": round(time.monotonic() - self._began, 1),
         }
 
     def _status(self) -> Map:

@@ -20,7 +20,7 @@ from srvd.core.status import view
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import PERFORMED, Performer
-from srvd.daemon.event_queue import EventQueue
+from srvd.daemon.dispatch.event_queue import EventQueue
 from srvd.daemon.files import missing_folder
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
@@ -96,9 +96,11 @@ class _Trial:
         self._pool = pool
         self._loop = loop
         self._core = Supervisor()
-        self._performer = Performer(loop, commons, Listeners(), self._emit, lambda: None, lambda _, text: line(text))
+        self._events = EventQueue()
+        self._performer = Performer(
+            loop, commons, Listeners(), self._events.put, lambda: None, lambda _, text: line(text)
+        )
         self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
-        self._events = EventQueue(self._turn, self._arm)
         self._timer: Timer | None = None
         self._notes: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
@@ -106,10 +108,11 @@ class _Trial:
 
     def run(self) -> Tried:
         began = time.monotonic()
+        self._events.serve(self._turn, self._arm)
         actor = Actor(os.getuid(), os.getpid(), "srvd check")
         spec = spec_of(self._pool)._replace(workers=1)
         try:
-            self._emit(Started(_REVISION, (spec,), actor))
+            self._events.put(Started(_REVISION, (spec,), actor))
             start = self._core.operation(_START)
             assert start is not None
             while not start.state.ended:
@@ -126,7 +129,7 @@ class _Trial:
 
     def _end(self, actor: Actor) -> None:
         """Returns when all processes are gone: told to leave, or killed."""
-        self._emit(Ordered(1, Order(Kind.STOP, timeout=FAREWELL), actor))
+        self._events.put(Ordered(1, Order(Kind.STOP, timeout=FAREWELL), actor))
         late = self._loop.call_later(2 * FAREWELL, self._give_up)
         while not self._over:
             self._loop.run()
@@ -138,10 +141,6 @@ class _Trial:
     def _give_up(self) -> None:
         self._over = True
         self._loop.stop()
-
-    def _emit(self, event: Event) -> None:
-        """One event to the core, and what follows from it."""
-        self._events.put(event)
 
     def _turn(self, event: Event) -> None:
         if isinstance(event, ZygoteLoaded | ZygoteLearned):
@@ -164,4 +163,4 @@ class _Trial:
         if self._timer is not None:
             self._timer.cancel()
         due = self._core.next_deadline()
-        self._timer = None if due is None else self._loop.call_at(due, self._emit, Tick())
+        self._timer = None if due is None else self._loop.call_at(due, self._events.put, Tick())

@@ -17,7 +17,7 @@ from srvd import __version__
 from srvd.core.model import ErrorCode, Fault
 from srvd.daemon import handover
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.main import Daemon
+from srvd.daemon.rebuild import rebuild
 from srvd.errors import EXIT
 
 __all__ = ["main"]
@@ -29,7 +29,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     note = int(sys.argv[1])
     state: int = plan["state"]
     found = handover.read(os.pread(state, os.fstat(state).st_size, 0))
-    daemon = Daemon.resumed(found, FdTable(dict(plan["fds"])))
+    daemon = rebuild(found, FdTable(dict(plan["fds"])))
     daemon.take_over()
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # which brings the former program back if this one hangs

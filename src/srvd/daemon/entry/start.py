@@ -16,11 +16,11 @@ from srvd.config.source import Source
 from srvd.core.supervisor import Supervisor
 from srvd.daemon import detach
 from srvd.daemon.children.commons import Commons
-from srvd.daemon.components import Parts
+from srvd.daemon.components import Foundation, Parts
 from srvd.daemon.detach import StartReport
+from srvd.daemon.entry.live import live
 from srvd.daemon.files import LogFile
 from srvd.daemon.listeners import Listeners
-from srvd.daemon.main import Daemon
 from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.daemon.recovery.preconditions import Preconditions, prepare
 from srvd.daemon.upgrade.program import this_program
@@ -48,18 +48,18 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
     """
     if daemonize:
         _check_output(config)
-    verdict = StartReport(None)
+    report = StartReport(None)
     try:
         unit = systemd.read_unit(os.environ, os.getpid())
         if daemonize:
-            verdict, code = detach.detach(partial(systemd.announce, unit))
+            report, code = detach.detach(partial(systemd.announce, unit))
             if code is not None:
                 return code
             systemd.follow(os.environ, os.getpid())
         LogFile(config.daemon.log_file).open()
         faulthandler.enable(2)  # by number: a log that is opened anew, too. A watchdog kills with SIGABRT
         raise_open_files()  # before the first of a large family is adopted
-        ground = prepare(config.daemon, unit)
+        preconditions = prepare(config.daemon, unit)
         try:
             log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
             if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
@@ -68,27 +68,27 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
                     "not followed when it is switched; `chdir` can name that link"
                 )
             _warn_of_root(config, log)
-            found = None if ground.bond.is_held else _search(ground, unit, log)
+            found = None if preconditions.family_lock.is_held else _search(preconditions, unit, log)
             if found is not None and found.adoption is not None:
                 config = found.adoption.with_room(config, log.warning)
-            parts = _parts(config.daemon, unit, ground, found, log)
-            daemon = Daemon(config.daemon, source, parts, verdict, daemonized=daemonize)
-            return daemon.run(config, ground, found)
+            parts = _parts(config.daemon, unit, preconditions, found, log)
+            base = Foundation(parts, config.daemon, report, daemonized=daemonize)
+            return live(base, config, source, preconditions, found)
         except SrvdError:
-            if ground.bond.lock >= 0:  # else it was closed in good order
-                ground.bond.close(remove=True)
+            if preconditions.family_lock.lock >= 0:  # else it was closed in good order
+                preconditions.family_lock.close(remove=True)
             raise
         finally:
-            ground.claim.close()
+            preconditions.claim.close()
     except SrvdError as exc:
         if not daemonize:
             raise
-        verdict.failed(exc.exit_code, exc.message, exc.hint)
+        report.failed(exc.exit_code, exc.message, exc.hint)
         return exc.exit_code
 
 
 def _check_output(config: Config) -> None:
-    """Raises `ConfigInvalid` for an access log to an output that a daemon in the background gives up."""
+    """Raises `ConfigInvalid` for an access log to an output that a daemon in the backpreconditions gives up."""
     lost = next((pool.name for pool in config.pools.values() if pool.access_log == "-"), None)
     if lost is not None and not stat.S_ISREG(os.fstat(1).st_mode):
         key = f"pools.{lost}.access_log"
@@ -109,7 +109,7 @@ def _warn_of_root(config: Config, log: Log) -> None:
         )
 
 
-def _search(ground: Preconditions, unit: Unit, log: Log) -> Found:
+def _search(preconditions: Preconditions, unit: Unit, log: Log) -> Found:
     # Here, because daemons seldom die, and every start would wait for it.
     from srvd.daemon.recovery import recover
 
@@ -118,27 +118,31 @@ def _search(ground: Preconditions, unit: Unit, log: Log) -> Found:
         _ask_for_time(unit, text)
 
     _ask_for_time(unit, "looking for the processes of a daemon that died")
-    return recover.search(ground, say)
+    return recover.search(preconditions, say)
 
 
 def _ask_for_time(unit: Unit, sentence: str) -> None:
     systemd.tell(unit, [f"EXTEND_TIMEOUT_USEC={SEARCH * 1_000_000}", f"STATUS={systemd.clip(escape(sentence))}"])
 
 
-def _parts(settings: DaemonSettings, unit: Unit, ground: Preconditions, found: Found | None, log: Log) -> Parts:
+def _parts(settings: DaemonSettings, unit: Unit, preconditions: Preconditions, found: Found | None, log: Log) -> Parts:
     """New ones, or those of a daemon that died."""
-    bond, program, keepsake = ground.bond, this_program(), SourceArchive()
     if found is not None and found.adoption is not None:
-        handed, kept = found.adoption.found, found.adoption.kept
-        listeners = Listeners.resume(handed.shell.listening, kept)
-        listeners.complete(unit)
-        commons = Commons.taken(kept, settings.max_workers, brought=True)
-        deposit = ground.left or StoreCopy.create(bond.rendezvous, unit)
-        return Parts(commons, listeners, Supervisor(house=handed.house), program, unit, keepsake, bond, deposit, log)
-    commons = Commons.made(settings.max_workers)
+        from srvd.daemon.rebuild import parts_of_dead  # as above
+
+        return parts_of_dead(found.adoption, settings.max_workers, preconditions, unit, log)
+    family_lock = preconditions.family_lock
     listeners = Listeners(unit)
     if found is not None:
         listeners.inherit(found.listeners)
-    deposit = StoreCopy.create(bond.rendezvous, unit)
-    core = Supervisor(limit=settings.max_workers)
-    return Parts(commons, listeners, core, program, unit, keepsake, bond, deposit, log)
+    return Parts(
+        Commons.made(settings.max_workers),
+        listeners,
+        Supervisor(limit=settings.max_workers),
+        this_program(),
+        unit,
+        SourceArchive(),
+        family_lock,
+        StoreCopy.create(family_lock.rendezvous, unit),
+        log,
+    )

@@ -25,7 +25,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FamilyLockState(Record):
-    """A bond as it is handed over: all but the lock."""
+    """A family lock as it is handed over: all but the lock."""
 
     path: str
     rendezvous: str
@@ -38,16 +38,16 @@ class FamilyLock:
     unknown; with them we share it (`join`).
     """
 
-    def __init__(self, path: str, lock: int, name: str, *, is_held: bool, is_deposited: bool = False) -> None:
-        """`is_deposited`: lock and name are with the service manager, too."""
+    def __init__(self, path: str, lock: int, name: str, *, is_held: bool, is_stored: bool = False) -> None:
+        """`is_stored`: lock and name are with the service manager, too."""
         self.path = path
-        self.is_deposited = is_deposited
+        self.is_stored = is_stored
         self.rendezvous = name
         self.lock = lock
         self.is_held = is_held
 
     @classmethod
-    def open(cls, path: str, *, is_deposited: bool = False) -> FamilyLock:
+    def open(cls, path: str, *, is_stored: bool = False) -> FamilyLock:
         """Raises `SystemRefused`: there is no such folder, or what is there is not ours."""
         try:
             lock = os.open(path, _FLAGS, 0o600)
@@ -57,11 +57,11 @@ class FamilyLock:
         if not stat.S_ISREG(entry.st_mode) or not is_ours(entry):
             os.close(lock)
             raise SystemRefused(f"open {path}: it is no file of root or of the daemon's user; nothing was started")
-        bond = cls(path, lock, "", is_held=False, is_deposited=is_deposited)
-        if not bond.try_again():
+        found = cls(path, lock, "", is_held=False, is_stored=is_stored)
+        if not found.try_again():
             name = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
-            bond.rendezvous = name if rendezvous.is_name(name) else ""
-        return bond
+            found.rendezvous = name if rendezvous.is_name(name) else ""
+        return found
 
     @classmethod
     def unnamed(cls) -> FamilyLock:
@@ -81,7 +81,7 @@ class FamilyLock:
             os.ftruncate(self.lock, 0)
             os.pwrite(self.lock, f"{self.rendezvous}\n".encode(), 0)
         except OSError:  # a full disk: orphans could not be found there, so nobody shall wait for that
-            self.rendezvous = self.rendezvous if self.is_deposited else ""
+            self.rendezvous = self.rendezvous if self.is_stored else ""
         return True
 
     @property
@@ -98,7 +98,7 @@ class FamilyLock:
         """Begin anew in its place: those who hold it are known to be of no family."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        fresh = FamilyLock.open(self.path, is_deposited=self.is_deposited)
+        fresh = FamilyLock.open(self.path, is_stored=self.is_stored)
         os.close(self.lock)
         self.lock, self.rendezvous, self.is_held = fresh.lock, fresh.rendezvous, fresh.is_held
 
@@ -122,18 +122,18 @@ class FamilyLock:
             raise
         return lock
 
-    def carry(self, kept: FdTable) -> FamilyLockState:
+    def save(self, table: FdTable) -> FamilyLockState:
         """What another program needs to hold it."""
         if self.path:
-            kept.give("family lock", self.lock)
+            table.give("family lock", self.lock)
         return FamilyLockState(self.path, self.rendezvous)
 
     @classmethod
-    def resume(cls, carried: FamilyLockState, kept: FdTable, path: str) -> FamilyLock:
-        """Hold what `carry` told of; `path` is for a former program without; "": no file. Raises `Unsupported`."""
-        if not carried.path:
+    def restore(cls, saved: FamilyLockState, table: FdTable, path: str) -> FamilyLock:
+        """Hold what `save` told of; `path` is for a former program without; "": no file. Raises `Unsupported`."""
+        if not saved.path:
             return cls.open(path) if path else cls.unnamed()
-        return cls(carried.path, kept.take("family lock"), carried.rendezvous, is_held=True)
+        return cls(saved.path, table.take("family lock"), saved.rendezvous, is_held=True)
 
     def close(self, *, remove: bool) -> None:
         """Let go of it; `remove` at an end that leaves nobody behind."""

@@ -50,7 +50,7 @@ class Alive(Record):
 class Former(Record):
     """A daemon that died, by its state, and those of its family that live."""
 
-    will: Envelope
+    envelope: Envelope
     found: Handover
     alive: dict[Member, Alive]
 
@@ -63,9 +63,9 @@ class Adoption(Record):
     """What a daemon goes on with."""
 
     found: Handover
-    kept: FdTable
+    table: FdTable
     events: list[Event]  # the first ones, in order
-    strays: list[Reject]  # who was sent away
+    rejects: list[Reject]  # who was sent away
     sums: dict[str, int]  # of the certificates in force, by listener
 
     def with_room(self, config: Config, say: Callable[[str], None]) -> Config:
@@ -113,23 +113,23 @@ def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption |
     """
     heard: list[Orphan] = []
     strangers: list[Orphan] = []
-    estate = SharedFds()
+    shared = SharedFds()
     try:
         if former.alive:
-            _gather(former, calls, heard, strangers, estate, say)
+            _gather(former, calls, heard, strangers, shared, say)
         if heard:
-            return _make(former, heard, strangers, estate)
+            return _make(former, heard, strangers, shared)
     except BaseException:
-        _close(former, heard, strangers, estate)
+        _close(former, heard, strangers, shared)
         raise
-    _close(former, heard, strangers, estate)
+    _close(former, heard, strangers, shared)
     return None
 
 
-def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: SharedFds) -> None:
+def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], shared: SharedFds) -> None:
     for orphan in (*heard, *strangers):
         orphan.close()
-    estate.close()
+    shared.close()
     former.close()
 
 
@@ -156,10 +156,10 @@ def _gather(
     calls: Calls,
     heard: list[Orphan],
     strangers: list[Orphan],
-    estate: SharedFds,
+    shared: SharedFds,
     say: Callable[[str], None],
 ) -> None:
-    """Fills `heard`, and `strangers` with who called and is not known; what they share goes to `estate`.
+    """Fills `heard`, and `strangers` with who called and is not known; what they share goes to `shared`.
 
     Who dies meanwhile stays among the living: its end is told like any other, when the daemon goes on.
     """
@@ -169,7 +169,7 @@ def _gather(
     while True:
         came = {orphan.id for orphan in heard}
         missing = [member for member, one in alive.items() if member not in came and not process.is_over(one.pidfd)]
-        lacking = _lacking(former, estate)
+        lacking = _lacking(former, shared)
         passed = time.monotonic() - began
         if not missing or (passed > CALLS and not lacking):
             return
@@ -186,63 +186,63 @@ def _gather(
         for orphan in calls.hear(0.05):
             known = alive.get(orphan.id)
             if known is not None and known.pid == orphan.pid and orphan.id not in came and orphan.stderr >= 0:
-                heard.append(_keep(former, estate, orphan))
+                heard.append(_keep(former, shared, orphan))
             elif len(strangers) < MOST:
                 strangers.append(orphan)
             else:  # it calls again
                 orphan.close()
 
 
-def _keep(former: Former, estate: SharedFds, orphan: Orphan) -> Orphan:
-    """A member whom the state knows. What it has in common with others goes to the estate, as far as it is what the
+def _keep(former: Former, shared: SharedFds, orphan: Orphan) -> Orphan:
+    """A member whom the state knows. What it has in common with others goes to the shared, as far as it is what the
     state says: a worker may bring anything.
     """
     boards = {(fds.MEMFD, one.inode): one for one in former.found.shell.family.commons}
-    marks = {*former.will.marks().values(), *boards}
+    marks = {*former.envelope.marks().values(), *boards}
     foreign = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if mark_of(fd) not in marks]
     form = boards.get(mark_of(orphan.board))
     if form is not None and not fds.is_sealed(orphan.board, size_of(form.slots, form.lanes)):
         foreign.append(orphan.board)
     fds.discard(foreign)
-    return estate.take(orphan.without(foreign))
+    return shared.take(orphan.without(foreign))
 
 
-def _lacking(former: Former, estate: SharedFds) -> list[str]:
-    """What nobody has brought; resting listeners are brought by who is kept for a rollback, or not at all."""
+def _lacking(former: Former, shared: SharedFds) -> list[str]:
+    """What nobody has brought; resting listeners are brought by who is table for a rollback, or not at all."""
     listening = former.found.shell.listening
     resting = {f"listener {number}" for number, one in enumerate(listening.sockets) if one.resting}
-    marks = former.will.marks()
-    return [name for name, mark in marks.items() if mark not in estate.brought and name not in resting]
+    marks = former.envelope.marks()
+    return [name for name, mark in marks.items() if mark not in shared.brought and name not in resting]
 
 
-def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], estate: SharedFds) -> Adoption:
+def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], shared: SharedFds) -> Adoption:
     found, alive, known = former.found, former.alive, former.found.shell.family
-    kept = FdTable()
+    table = FdTable()
     needed = {GenerationId(*member[:2]) for member in (*alive, *(one.id for one in known.workers))}
-    shell = _give_shared(found.shell, former.will, needed, estate, kept)
-    events = [_resumed(heard, strangers), *_deaths(found.shell, kept, alive, _told_ends(heard))]
+    shell = _give_shared(found.shell, former.envelope, needed, shared, table)
+    events = [_resumed(heard, strangers), *_deaths(found.shell, table, alive, _told_ends(heard))]
     came = {orphan.id: orphan for orphan in heard}
     for member, one in alive.items():
         name, orphan = name_of(member), came.get(member)
-        kept.give(f"{name} pidfd", one.pidfd)
+        table.give(f"{name} pidfd", one.pidfd)
         if orphan is None:  # stand-ins for what it brings when it calls
-            kept.give(f"{name} stderr", process.over())
-            kept.give(f"{name} stacks", make_file())
+            table.give(f"{name} stderr", process.over())
+            table.give(f"{name} stacks", make_file())
         else:
             os.close(orphan.pidfd)
-            kept.give(f"{name} link", orphan.link.detach())
-            kept.give(f"{name} stderr", orphan.stderr)
-            kept.give(f"{name} stacks", orphan.stacks)
+            table.give(f"{name} link", orphan.link.detach())
+            table.give(f"{name} stderr", orphan.stderr)
+            table.give(f"{name} stacks", orphan.stacks)
             if orphan.lifeline >= 0:
-                kept.give(f"lifeline {member}", orphan.lifeline)
+                table.give(f"lifeline {member}", orphan.lifeline)
     left = shell.family._replace(
         zygotes=tuple(one for one in known.zygotes if one.id in alive),
         workers=tuple(_as_it_is(one, came) for one in known.workers if one.id in alive),
     )
-    strays = [stray for orphan in strangers for stray in send_away(orphan)]
+    rejects = [reject for orphan in strangers for reject in send_away(orphan)]
     ids = set(alive)
-    strays += [stray for orphan in heard for stray in unknown_children(orphan, ids)]
-    return Adoption(Handover(found.house, shell._replace(family=left)), kept, events, strays, former.will.sums)
+    rejects += [reject for orphan in heard for reject in unknown_children(orphan, ids)]
+    return Adoption(Handover(found.house, shell._replace(family=left)), table, events, rejects, former.envelope.sums)
 
 
 def _as_it_is(one: employed.WorkerState, came: dict[Member, Orphan]) -> employed.WorkerState:
@@ -250,23 +250,23 @@ def _as_it_is(one: employed.WorkerState, came: dict[Member, Orphan]) -> employed
     return one._replace(ready=True) if one.id in came else one
 
 
-def _give_shared(shell: Shell, read: Envelope, living: set[GenerationId], estate: SharedFds, kept: FdTable) -> Shell:
+def _give_shared(shell: Shell, read: Envelope, living: set[GenerationId], shared: SharedFds, table: FdTable) -> Shell:
     """Bell, listeners and scoreboards; what is known of those that were brought. A generation of which only busy
     workers live brings its scoreboard later: no other one waits for that.
     """
-    marks, brought = read.marks(), estate.brought
-    kept.give(BELL, brought.pop(marks[BELL]))
+    marks, brought = read.marks(), shared.brought
+    table.give(BELL, brought.pop(marks[BELL]))
     boards = tuple(one for one in shell.family.commons if one.generation in living)
     for board in boards:
         if (fds.MEMFD, board.inode) in brought:
-            kept.give(board.name, brought.pop((fds.MEMFD, board.inode)))
+            table.give(board.name, brought.pop((fds.MEMFD, board.inode)))
     found: list[ListenerState] = []
     for number, one in enumerate(shell.listening.sockets):
         mark = marks.get(f"listener {number}")
         if mark in brought:
-            kept.give(f"listener {len(found)}", brought.pop(mark))
+            table.give(f"listener {len(found)}", brought.pop(mark))
             found.append(one)
-    estate.close()
+    shared.close()
     listening = shell.listening._replace(sockets=tuple(found))
     return shell._replace(listening=listening, family=shell.family._replace(commons=boards))
 
@@ -294,7 +294,7 @@ def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
     )
 
 
-def _deaths(shell: Shell, kept: FdTable, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
+def _deaths(shell: Shell, table: FdTable, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
     """Whom the state knows, and who is gone."""
     known = shell.family
     lost: list[Event] = [
@@ -304,7 +304,7 @@ def _deaths(shell: Shell, kept: FdTable, alive: dict[Member, Alive], ended: dict
     for one in known.workers:
         if one.pid and one.id not in alive:
             form, facts = forms.get(GenerationId(*one.id[:2])), LaneFacts()
-            if form is not None and (fd := kept.find(form.name)) >= 0:
+            if form is not None and (fd := table.find(form.name)) >= 0:
                 facts = Board(fd, form.slots, form.lanes).read(one.slot)
             lost.append(WorkerGone(one.id, _death(facts, ended.get(one.id, Ended()))))
     return lost

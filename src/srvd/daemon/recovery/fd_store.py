@@ -74,15 +74,15 @@ class StoreCopy:
         if self.is_kept:
             os.ftruncate(self._fd, 0)
 
-    def carry(self, kept: FdTable) -> None:
+    def save(self, table: FdTable) -> None:
         """Give it to another program."""
         if self.is_kept:
-            kept.give(_NAME, self._fd)
+            table.give(_NAME, self._fd)
 
     @classmethod
-    def resume(cls, family: str, unit: Unit, kept: FdTable) -> StoreCopy:
-        """Go on with what `carry` gave. Raises `OSError`, `Unsupported`."""
-        fd = kept.find(_NAME)
+    def restore(cls, family: str, unit: Unit, table: FdTable) -> StoreCopy:
+        """Go on with what `save` gave. Raises `OSError`, `Unsupported`."""
+        fd = table.find(_NAME)
         return cls(family, fd) if fd >= 0 else cls.create(family, unit)
 
     def close(self) -> None:
@@ -102,9 +102,9 @@ class StoreCopy:
 
 
 class Left(Record):
-    """By a daemon that died: the deposit, and a descriptor of the family's lock."""
+    """By a daemon that died: the copy of its state, and a descriptor of the family's lock."""
 
-    deposit: StoreCopy
+    store_copy: StoreCopy
     lock: int
 
 

@@ -15,10 +15,12 @@ from srvd.core.events import Event, WorkerReport, WorkerSaid
 from srvd.core.model import Phase
 from srvd.core.state.model import SupervisorState
 from srvd.daemon.children.performer import Performer
-from srvd.daemon.family.callers import Calls, Orphan
+from srvd.daemon.family.callers import Calls, Orphan, Users
+from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.recovery.rejects import Reject, send_away
+from srvd.errors import SystemRefused
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.processes import process
 
@@ -27,89 +29,98 @@ __all__ = ["LateCallers"]
 ZYGOTES = 5.0
 """Seconds within which a zygote has to call: it has nothing else to do, so it is stuck, or stopped."""
 
-STRAYS = 40.0
-"""Seconds that those have who were sent away: to finish their requests, and some more."""
-
+LEAVE = 40.0
+"""Seconds that processes which were sent away have to finish their requests, and some more."""
 
 PAUSE = 1.0
 """Seconds until the next look when descriptors were short."""
 
 
 class LateCallers:
-    """Owns the rendezvous of a daemon that has adopted, and what is left of those it did not."""
+    """Owns the rendezvous of a daemon that has adopted, and what is left of those it did not; for others it is idle."""
 
-    def __init__(
-        self,
-        calls: Calls,
-        performer: Performer,
-        house: SupervisorState,
-        emit: Callable[[Event], None],
-        strays: Sequence[Reject],
-    ) -> None:
-        self._calls = calls
+    def __init__(self, loop: Loop, performer: Performer, house: SupervisorState, emit: Callable[[Event], None]) -> None:
+        self._loop = loop
         self._performer = performer
         self._house = house
         self._emit = emit
-        self._strays: dict[int, Reject] = {}  # by pid
-        self._sent_away = strays  # before there was a loop
-        self._loop: Loop | None = None
+        self._rejects: dict[int, Reject] = {}  # by pid
+        self._calls: Calls | None = None
         self._pause: Timer | None = None
 
-    def attach(self, loop: Loop) -> None:
-        """Hear them from now on."""
-        self._loop = loop
-        self._listen(loop)
+    def hear(self, calls: Calls, rejects: Sequence[Reject]) -> None:
+        """Hear those who call, from now on. `rejects` were sent away before."""
+        self._calls = calls
+        self._listen(calls)
         if any(isinstance(one, GenerationId) for one in self._performer.missing()):
-            loop.call_later(ZYGOTES, self._give_up)
-        self._add(self._sent_away)
+            self._loop.call_later(ZYGOTES, self._give_up)
+        self._add(rejects)
 
-    def carry(self, kept: FdTable) -> tuple[int, ...]:
-        """Pids of those who were sent away and may still live; their descriptors go to `kept`."""
-        for stray in self._strays.values():
-            kept.give(f"stray {stray.pid}", stray.pidfd)
-        return tuple(self._strays)
+    def restore(
+        self, pids: Sequence[int], lock: FamilyLock, users: Users, table: FdTable, warn: Callable[[str], None]
+    ) -> None:
+        """Go on in the next program, if the former one still waited for any; `pids` are those that `save` told of."""
+        rejects = [Reject(pid, table.take(f"reject {pid}")) for pid in pids]
+        if not lock.rendezvous or not (rejects or self._performer.missing()):
+            return
+        try:
+            calls = Calls(lock.rendezvous, users)
+        except SystemRefused as exc:  # another process has taken the name; no reason to undo the upgrade
+            warn(exc.message)
+            return
+        self.hear(calls, rejects)
+
+    def save(self, table: FdTable) -> tuple[int, ...]:
+        """Pids of those who were sent away and may still live; their descriptors go to `table`."""
+        for reject in self._rejects.values():
+            table.give(f"reject {reject.pid}", reject.pidfd)
+        return tuple(self._rejects)
 
     def close(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-        elif self._loop is not None:
-            self._loop.remove_reader(self._calls.fileno())
-        self._calls.close()
-        for stray in self._strays.values():
-            os.close(stray.pidfd)
-        self._strays.clear()
+        """Hear nobody any more; those who were sent away leave by themselves."""
+        if self._calls is not None:
+            if self._pause is not None:
+                self._pause.cancel()
+            else:
+                self._loop.remove_reader(self._calls.fileno())
+            self._calls.close()
+            self._calls = None
+        for reject in self._rejects.values():
+            os.close(reject.pidfd)
+        self._rejects.clear()
 
-    def _add(self, strays: Sequence[Reject]) -> None:
+    def _add(self, rejects: Sequence[Reject]) -> None:
         """Each of them has its own time."""
         fresh = []
-        for stray in strays:
-            known = self._strays.get(stray.pid)
+        for reject in rejects:
+            known = self._rejects.get(reject.pid)
             if known is not None and not process.is_over(known.pidfd):
-                os.close(stray.pidfd)  # it called, and its zygote named it
+                os.close(reject.pidfd)  # it called, and its zygote named it
                 continue
             if known is not None:  # and its pid is another's now
                 os.close(known.pidfd)
-            self._strays[stray.pid] = stray
-            fresh.append(stray)
-        if fresh and self._loop is not None:
-            self._loop.call_later(STRAYS, self._end, fresh)
+            self._rejects[reject.pid] = reject
+            fresh.append(reject)
+        if fresh:
+            self._loop.call_later(LEAVE, self._end, fresh)
 
-    def _listen(self, loop: Loop) -> None:
+    def _listen(self, calls: Calls) -> None:
         self._pause = None
-        loop.add_reader(self._calls.fileno(), self._hear)
+        self._loop.add_reader(calls.fileno(), self._on_call, calls)
 
-    def _heard(self) -> list[Orphan]:
-        """Who has said who it is. If descriptors are short, later: who waits would wake the loop again and again."""
+    def _heard(self, calls: Calls) -> list[Orphan]:
+        """Processes that have said who they are. If descriptors are short, later: else those that wait would wake the
+        loop again and again.
+        """
         try:
-            return self._calls.hear()
+            return calls.hear()
         except OSError:
-            if self._loop is not None:
-                self._loop.remove_reader(self._calls.fileno())
-                self._pause = self._loop.call_later(PAUSE, self._listen, self._loop)
+            self._loop.remove_reader(calls.fileno())
+            self._pause = self._loop.call_later(PAUSE, self._listen, calls)
             return []
 
-    def _hear(self) -> None:
-        for orphan in self._heard():
+    def _on_call(self, calls: Calls) -> None:
+        for orphan in self._heard(calls):
             if self._performer.welcome(orphan):
                 if isinstance(orphan.id, WorkerId):
                     self._tell(orphan.id, draining=orphan.here.draining)
@@ -133,11 +144,11 @@ class LateCallers:
             if isinstance(one, GenerationId):
                 self._performer.perform(KillZygote(one))
 
-    def _end(self, strays: Sequence[Reject]) -> None:
+    def _end(self, rejects: Sequence[Reject]) -> None:
         """Their time is over."""
-        for stray in strays:
-            if self._strays.get(stray.pid) == stray:
-                del self._strays[stray.pid]
-                process.send_group_signal(stray.pidfd, stray.pid, signal.SIGKILL)
-                process.send_signal(stray.pidfd, signal.SIGKILL)
-                os.close(stray.pidfd)
+        for reject in rejects:
+            if self._rejects.get(reject.pid) == reject:
+                del self._rejects[reject.pid]
+                process.send_group_signal(reject.pidfd, reject.pid, signal.SIGKILL)
+                process.send_signal(reject.pidfd, signal.SIGKILL)
+                os.close(reject.pidfd)

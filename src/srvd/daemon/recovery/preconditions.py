@@ -1,6 +1,6 @@
-"""What a start stands on before it starts anybody: the control socket's path is ours, and the bond of the family.
+"""What a start stands on before it starts anybody: the control socket's path is ours, and the lock of the family.
 
-If the bond is held by others a daemon has died, and left somebody: `recover.py` sees to them.
+If other processes hold the lock, a daemon has died and left them: `recover.py` sees to them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Preconditions", "beside", "control_path", "prepare"]
 class Preconditions(Record):
     claim: SocketPath
     roles: Roles
-    bond: FamilyLock
+    family_lock: FamilyLock
     left: StoreCopy | None = None  # with the service manager, by a daemon that died
 
 
@@ -58,9 +58,9 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
         if not path:
             return Preconditions(claim, roles, FamilyLock.unnamed())
         if left is None:
-            return Preconditions(claim, roles, FamilyLock.open(family, is_deposited=unit.store > 0))
-        bond = FamilyLock(family, left.lock, left.deposit.family, is_held=False, is_deposited=True)
-        return Preconditions(claim, roles, bond, left.deposit)
+            return Preconditions(claim, roles, FamilyLock.open(family, is_stored=unit.store > 0))
+        lock = FamilyLock(family, left.lock, left.store_copy.family, is_held=False, is_stored=True)
+        return Preconditions(claim, roles, lock, left.store_copy)
     except BaseException:
         claim.close()
         raise

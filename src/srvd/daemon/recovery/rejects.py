@@ -45,7 +45,7 @@ def send_away(orphan: Orphan) -> list[Reject]:
 
 def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
     """Those of its children that came to be after the state was written, told to leave."""
-    strays = []
+    rejects = []
     for serial, pid in orphan.here.children:
         if WorkerId(orphan.here.pool, orphan.here.generation, serial) in known:
             continue
@@ -55,59 +55,59 @@ def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
             continue
         # A zygote that went bad may name anybody: only what is its child is ever signalled.
         if procfs.parent(pid) == orphan.pid and process.send_signal(pidfd, signal.SIGTERM):
-            strays.append(Reject(pid, pidfd))
+            rejects.append(Reject(pid, pidfd))
         else:
             os.close(pidfd)
-    return strays
+    return rejects
 
 
 def dissolve(
-    bond: FamilyLock, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
+    lock: FamilyLock, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
 ) -> tuple[list[Reject], list[int]]:
     """Send everybody away who calls, when their requests are over; who they are, and the listeners that they brought.
 
-    `nobody`: none of those who are known lives, so what holds the bond and does not call either is no family of ours:
+    `nobody`: none of those who are known lives, so what holds the lock and does not call either is no family of ours:
     a process that an application has started, and that has outlived it. Else that is `SystemRefused`.
     """
-    strays: list[Reject] = []
-    estate = SharedFds()
+    rejects: list[Reject] = []
+    shared = SharedFds()
     began = heard = time.monotonic()
     told = False
-    while not (bond.is_held and time.monotonic() - heard > CALLS):
+    while not (lock.is_held and time.monotonic() - heard > CALLS):
         for orphan in calls.hear(0.05) if calls is not None else ():
             heard = time.monotonic()
-            bond.join()
-            strays += send_away(estate.take(orphan))
+            lock.join()
+            rejects += send_away(shared.take(orphan))
         if calls is None:
             time.sleep(0.05)
         passed = time.monotonic() - began
-        # A lock that a service manager has kept can always be taken: then only time tells that nobody calls.
-        if not bond.is_held and passed > CALLS * bond.is_deposited and bond.try_again():
+        # A lock that a service manager has table can always be taken: then only time tells that nobody calls.
+        if not lock.is_held and passed > CALLS * lock.is_stored and lock.try_again():
             break
-        if nobody and passed > CALLS and not bond.is_held:
-            if found := holders.spell(holders.lockers(bond.lock)):
+        if nobody and passed > CALLS and not lock.is_held:
+            if found := holders.spell(holders.lockers(lock.lock)):
                 say(f"left alone: {found}, which an application of a daemon that died has started")
-            bond.renew()
+            lock.renew()
             break
         if passed > LATEST:
-            estate.close()
-            fds.close_all(stray.pidfd for stray in strays)
+            shared.close()
+            fds.close_all(reject.pidfd for reject in rejects)
             raise SystemRefused(
-                f"start: somebody of a daemon that died lives, has {bond.path} open, and does not answer; "
+                f"start: somebody of a daemon that died lives, has {lock.path} open, and does not answer; "
                 "nothing was started",
-                hint=_hint(bond, holders.lockers(bond.lock)),
+                hint=_hint(lock, holders.lockers(lock.lock)),
             )
         if passed > 2 * CALLS and not told:
             told = True
-            found = holders.spell(holders.lockers(bond.lock)) or "processes that /proc does not show"
-            say(f"waiting for {found}: a daemon that died has left them, and they have {bond.path} locked")
-    return strays, estate.sockets()
+            found = holders.spell(holders.lockers(lock.lock)) or "processes that /proc does not show"
+            say(f"waiting for {found}: a daemon that died has left them, and they have {lock.path} locked")
+    return rejects, shared.sockets()
 
 
-def _hint(bond: FamilyLock, found: list[Holder]) -> str:
+def _hint(lock: FamilyLock, found: list[Holder]) -> str:
     """What an operator can do about those that hold the lock and do not answer."""
     if not found:
-        return f"as root, `fuser {bond.path}` names the processes; they leave when their requests are over"
+        return f"as root, `fuser {lock.path}` names the processes; they leave when their requests are over"
     return (
         f"{holders.spell(found)} has its lock; workers leave when their requests are over, and what an application "
         "has started leaves when it is killed"

@@ -9,7 +9,7 @@ import os
 import sys
 
 import srvd
-from srvd.daemon.upgrade.source_archive import is_keepsake
+from srvd.daemon.upgrade.source_archive import is_archive
 from srvd.linux.interpreter import pinned, typed_interpreter
 from srvd.linux.processes.cwd import named_folder
 from srvd.record import Record
@@ -29,7 +29,7 @@ class Program(Record):
 def this_program(command: tuple[str, ...] = ()) -> Program:
     """The running one. `command` if it is known better than from `sys.argv`: after an upgrade."""
     folder = os.path.dirname(os.path.dirname(srvd.__file__))
-    if not is_keepsake(folder):
+    if not is_archive(folder):
         folder = os.path.realpath(folder)
     return Program(command or _command(), pinned(sys.executable), folder)
 

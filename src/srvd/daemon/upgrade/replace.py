@@ -13,14 +13,20 @@ import json
 import os
 import signal
 import traceback
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
 from srvd.core.model import ErrorCode, Fault, OpId
+from srvd.core.supervisor import Supervisor
+from srvd.daemon import handover
+from srvd.daemon.control.server import ControlServer
 from srvd.daemon.fd_table import FdTable
+from srvd.daemon.handover import Handover
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.signals import HANDLED, hold
+from srvd.daemon.systemd_notifier import SystemdNotifier
 from srvd.daemon.upgrade.program import Program
 from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.errors import CODES
@@ -81,25 +87,6 @@ except BaseException as exc:
 _NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
-class Owner(Protocol):
-    """The daemon that is upgraded."""
-
-    keepsake: SourceArchive
-
-    def emit(self, event: Event) -> None: ...
-
-    def state(self, kept: FdTable) -> bytes:
-        """All that it knows, as `handover.py` packs it; its descriptors go to `kept`."""
-
-    def farewell(self, reason: str, message: str) -> None:
-        """Say `bye` to every connection of the control socket."""
-
-    def beat(self) -> int:
-        """Tell a watchdog that all is well; the seconds that it waits for the next word, 0: there is none."""
-
-    def is_under_way(self, op: OpId) -> bool: ...
-
-
 class Check(Record):
     """One self-check that runs."""
 
@@ -113,10 +100,27 @@ class Check(Record):
 
 
 class Upgrade:
-    def __init__(self, loop: Loop, owner: Owner, program: Program) -> None:
+    """Of one daemon. `collect` tells all that it knows; its descriptors go to the table."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        core: Supervisor,
+        emit: Callable[[Event], None],
+        collect: Callable[[FdTable], Handover],
+        program: Program,
+        archive: SourceArchive,
+        control: ControlServer,
+        notifier: SystemdNotifier,
+    ) -> None:
         self._loop = loop
-        self._owner = owner
+        self._core = core
+        self._emit = emit
+        self._collect = collect
         self._program = program
+        self._archive = archive
+        self._control = control
+        self._notifier = notifier
         self._next: tuple[str, str] = ("", "")  # interpreter and folder of the program that has checked itself
         self._check: Check | None = None
 
@@ -127,7 +131,7 @@ class Upgrade:
         self._drop_check()
         opened: list[int] = []
         try:
-            state = fds.memfd("srvd-state", self._owner.state(FdTable()))
+            state = fds.memfd("srvd-state", handover.pack(self._collect(FdTable())))
             opened.append(state)
             opened += os.pipe()
             opened += os.pipe()
@@ -185,7 +189,7 @@ class Upgrade:
         self._checked(check.op, new, fault._replace(traceback=proof))
 
     def _checked(self, op: OpId, new: str, fault: Fault | None) -> None:
-        self._owner.emit(ProgramChecked(op, __version__, new, fault))
+        self._emit(ProgramChecked(op, __version__, new, fault))
 
     def _too_late(self) -> None:
         check = self._check
@@ -220,39 +224,43 @@ class Upgrade:
         self._loop.call_later(0, self._settle, op, _ROUNDS)
 
     def _settle(self, op: OpId, rounds: int) -> None:
-        if not self._owner.is_under_way(op):
+        if not self._is_under_way(op):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         elif rounds:
             self._loop.call_later(0, self._settle, op, rounds - 1)
         else:
-            self._owner.emit(ProgramReplaced(op, self._exec()))
+            self._emit(ProgramReplaced(op, self._exec()))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def _is_under_way(self, op: OpId) -> bool:
+        found = self._core.operation(op)
+        return found is not None and not found.state.ended and self._core.house.stop is None
 
     def _exec(self) -> Fault:
         """Returns only if it cannot be, with the reason."""
-        kept = FdTable()
+        table = FdTable()
         opened: list[int] = []
         try:
-            opened.append(fds.memfd("srvd-state", self._owner.state(kept)))
-            opened.append(fds.memfd("srvd-takeover", self._plan(opened[0], kept)))
-            self._owner.farewell("upgrade", "the daemon's program is replaced; connect again, it is the same daemon")
-            inherited = [*opened, *kept.table.values()]
+            opened.append(fds.memfd("srvd-state", handover.pack(self._collect(table))))
+            opened.append(fds.memfd("srvd-takeover", self._plan(opened[0], table)))
+            self._control.dismiss("upgrade", "the daemon's program is replaced; connect again, it is the same daemon")
+            inherited = [*opened, *table.table.values()]
             for fd in inherited:
                 os.set_inheritable(fd, True)
             interpreter = self._next[0]
             os.execve(interpreter, [interpreter, "-P", "-c", BOOT, str(opened[1])], os.environ)  # noqa: S606 - no shell
         except Exception as exc:  # whatever it is: the operation ends, and the daemon goes on
-            for fd in kept.table.values():
+            for fd in table.table.values():
                 os.set_inheritable(fd, False)
             fds.close_all(opened)
             text = f"run the new program: {exc}; this one goes on"
             return Fault(ErrorCode.LOAD_FAILED, text, step="replace", traceback=traceback.format_exc())
 
-    def _plan(self, state: int, kept: FdTable) -> bytes:
+    def _plan(self, state: int, table: FdTable) -> bytes:
         """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
-        former = {"interpreter": self._program.interpreter, "folder": self._owner.keepsake.path or self._program.folder}
-        limit = min(TAKEOVER_SECONDS, self._owner.beat() or TAKEOVER_SECONDS)
-        plan = {"state": state, "fds": kept.table, "folder": self._next[1], "boot": BOOT, "former": former,
+        former = {"interpreter": self._program.interpreter, "folder": self._archive.path or self._program.folder}
+        limit = min(TAKEOVER_SECONDS, self._notifier.beat() or TAKEOVER_SECONDS)
+        plan = {"state": state, "fds": table.table, "folder": self._next[1], "boot": BOOT, "former": former,
                 "limit": limit, "failure": "", "proof": ""}  # fmt: skip
         return json.dumps(plan).encode()
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from struct import Struct
 
-__all__ = ["SourceArchive", "is_keepsake"]
+__all__ = ["SourceArchive", "is_archive"]
 
 _LOCAL = Struct("<4s5H3L2H")
 _CENTRAL = Struct("<4s6H3L5H2L")
@@ -51,7 +51,7 @@ class SourceArchive:
         os.ftruncate(self.fd, 0)
 
 
-def is_keepsake(folder: str) -> bool:
+def is_archive(folder: str) -> bool:
     """Whether that is a `SourceArchive.path`."""
     return folder.startswith(_FOLDER)
 

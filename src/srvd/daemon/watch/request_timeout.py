@@ -58,12 +58,12 @@ class RequestTimeoutMonitor:
         self._timer: Timer | None = None
         self._loop: Loop | None = None
 
-    def carry(self) -> dict[WorkerId, float]:
+    def save(self) -> dict[WorkerId, float]:
         """Who was told of already, and since when it had given nothing."""
         return dict(self._told)
 
-    def resume(self, told: Mapping[WorkerId, float]) -> None:
-        """Go on with what `carry` told."""
+    def restore(self, told: Mapping[WorkerId, float]) -> None:
+        """Go on with what `save` told."""
         self._told = dict(told)
 
     def attach(self, loop: Loop) -> None:

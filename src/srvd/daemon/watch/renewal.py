@@ -24,27 +24,28 @@ Submit = Callable[[Order, Actor], object]
 
 
 class Renewal:
-    def __init__(self, bond: FamilyLock, listeners: Listeners, submit: Submit, log: Log) -> None:
-        self._bond = bond
+    def __init__(
+        self, family_lock: FamilyLock, listeners: Listeners, submit: Submit, control: ControlServer, log: Log
+    ) -> None:
+        self._lock = family_lock
         self._listeners = listeners
         self._submit = submit
+        self._control = control
         self._log = log
         self._asked: list[str] = []  # for what a reload was asked
         self._stuck: list[str] = []  # what no reload helps
-        self.control: ControlServer | None = None  # as soon as there is one
 
     def look(self) -> None:
         """At the control socket and the files beside it: made anew if they are gone."""
-        if self.control is None:
-            return
+        lock = self._lock
         try:
-            path = self.control.renew()
+            path = self._control.renew()
             if path:
                 self._log.warning(f"the control socket {path}, or its lock, was gone; it was made anew")
-            if self._bond.path and self._bond.is_held and not self._bond.is_deposited and not self._bond.is_in_place:
-                self._bond.renew()
+            if lock.path and lock.is_held and not lock.is_stored and not lock.is_in_place:
+                lock.renew()
                 self._log.warning(
-                    f"{self._bond.path} was gone; it was made anew. Should this daemon die, those that were started "
+                    f"{lock.path} was gone; it was made anew. Should this daemon die, those that were started "
                     "before now are not found by the next one: `srvctl reload` starts others"
                 )
         except SrvdError as exc:

@@ -1,0 +1,55 @@
+"""Collects all that a next program or a next daemon has to know, from the parts that know it.
+
+Writes nothing: an upgrade hands the state over (`upgrade/replace.py`), a file keeps it (`recovery/saver.py`).
+"""
+
+from __future__ import annotations
+
+from srvd import __version__
+from srvd.config.source import Source
+from srvd.daemon.components import Foundation
+from srvd.daemon.control.server import ControlServer
+from srvd.daemon.fd_table import FdTable
+from srvd.daemon.handover import Handover, Shell
+from srvd.daemon.recovery.late_callers import LateCallers
+from srvd.wire import links
+
+__all__ = ["StateCollector"]
+
+
+class StateCollector:
+    """Of one daemon. `began`: when it was started, in monotonic seconds, whatever programs have run it since."""
+
+    def __init__(
+        self, base: Foundation, source: Source, control: ControlServer, late_callers: LateCallers, began: float
+    ) -> None:
+        self._base = base
+        self._source = source
+        self._control = control
+        self._late_callers = late_callers
+        self._began = began
+
+    def collect(self, table: FdTable) -> Handover:
+        """The state; the descriptors that belong to it go to `table`."""
+        base, parts = self._base, self._base.parts
+        table.give("source archive", parts.source_archive.fd)
+        parts.store_copy.save(table)
+        shell = Shell(
+            version=__version__,
+            protocol=links.PROTOCOL,
+            program=parts.program,
+            source=self._source.save(),
+            daemonized=base.announcer.daemonized,
+            began=self._began,
+            configs=dict(base.configs.configs),
+            current=base.configs.current,
+            listening=parts.listeners.save(table),
+            family=base.performer.save(table),
+            overdue=base.request_timeout.save(),
+            control=self._control.save(table),
+            unit=parts.unit,
+            stored=tuple(base.notifier.stored),
+            lock=parts.family_lock.save(table),
+            rejects=self._late_callers.save(table),
+        )
+        return Handover(parts.core.house, shell)

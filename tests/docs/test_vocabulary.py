@@ -21,13 +21,14 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
-    "src/srvd/daemon": 10.4,
-    "src/srvd/daemon/family": 37.9,
-    "src/srvd/daemon/recovery": 26.2,
-    "src/srvd/daemon/watch": 11.2,
+    "src/srvd/daemon": 9.8,
+    "src/srvd/daemon/family": 37.8,
+    "src/srvd/daemon/recovery": 24.1,
+    "src/srvd/daemon/watch": 9.0,
     "src/srvd/http/proxies": 5.2,
-    "src/srvd/linux": 9.9,
-    "src/srvd/worker": 8.2,
+    "src/srvd/linux": 9.4,
+    "src/srvd/linux/processes": 10.6,
+    "src/srvd/worker": 11.9,
     "src/srvd/worker/net": 4.5,
     "src/srvd/worker/observe": 4.7,
     "src/srvd/worker/wsgi": 8.2,

@@ -22,7 +22,6 @@ PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
     "src/srvd/daemon": 9.8,
-    "src/srvd/daemon/family": 37.8,
     "src/srvd/daemon/recovery": 24.1,
     "src/srvd/daemon/watch": 9.0,
     "src/srvd/http/proxies": 5.2,

@@ -1,8 +1,8 @@
-"""Hears the orphans of a daemon that died: who calls at the rendezvous, as what, and with which descriptors.
+"""Receives the orphans of a daemon that died: their connections to the rendezvous, their identity, their descriptors.
 
-Adopts nobody and ends nobody. Who calls is asked who it is only if the kernel says that it runs as a user of the family
-(unix(7), SO_PEERCRED), and until then it can pass nothing; what it passes is looked at before it is used. Whether it is
-who it says is for the reader of the state to compare.
+Adopts and ends no process. A caller is asked to introduce itself only if the kernel reports a user of the family
+(unix(7), SO_PEERCRED); until then the caller can pass no descriptors. Descriptors are checked before use. The claimed
+identity is compared with the saved state elsewhere (`recovery/adopt.py`).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from srvd.wire import links
 __all__ = ["Calls", "Orphan", "SharedFds", "Users", "users_of"]
 
 _MOST_SILENT = 128
-"""Callers that have not said yet who they are; whoever comes then takes the place of the first of them."""
+"""Limit of callers that have not introduced themselves. At the limit a new caller displaces the oldest one."""
 
 _BATCH = 64
 
 
 Users = Mapping[str, Set[int]]
-"""As whom the members of each pool run."""
+"""The user ids of each pool's processes, by pool name."""
 
 
 def users_of(configs: Iterable[Config]) -> Users:
-    """The same by the configurations that there are."""
+    """Return the users of all pools in these configurations."""
     found: dict[str, set[int]] = {}
     for config in configs:
         for pool in config.pools.values():
@@ -50,13 +50,13 @@ def users_of(configs: Iterable[Config]) -> Users:
 
 
 class Orphan(Record):
-    """One that called. The descriptors are the reader's now; -1: a `SharedFds` has it, or it came without."""
+    """A process that called. The holder of this record owns the descriptors; -1: moved to `SharedFds` or not passed."""
 
     here: links.CallHome
-    pid: int  # by the kernel's word
+    pid: int  # as reported by the kernel
     pidfd: int
     link: socket.socket
-    stderr: int  # the end that is read
+    stderr: int  # the read end
     stacks: int
     bell: int
     board: int
@@ -70,23 +70,23 @@ class Orphan(Record):
         return WorkerId(*generation, here.serial) if here.serial else generation
 
     def ends(self) -> list[tuple[int, Ended]]:
-        """Of a zygote: how children of it ended lately, by serial."""
+        """Return how children of this zygote ended recently, with their serials."""
         return [
             (serial, Ended(code if code >= 0 else None, number if number >= 0 else None))
             for serial, code, number in self.here.ended
         ]
 
     def without(self, taken: Collection[int]) -> Orphan:
-        """The same when others have these descriptors."""
+        """Return the orphan with -1 in place of these descriptors, which have another owner."""
         kept = [-1 if fd in taken else fd for fd in (self.bell, self.board, *self.listeners)]
         return self._replace(bell=kept[0], board=kept[1], listeners=kept[2:])
 
     def dismiss(self) -> None:
-        """Tell it to leave, and let go of it. What waits in the backlogs is for the next one."""
+        """Order the process to leave, and close its descriptors. The backlogs are left to the next daemon."""
         order: links.Message = links.Leave()
         if self.here.serial:
             order = links.Drain(_LEAVE_SECONDS, leaving=True, left_over=list(range(len(self.listeners))))
-        with contextlib.suppress(OSError):  # it is gone
+        with contextlib.suppress(OSError):  # the process is gone
             fds.send(self.link, links.encode(order))
         self.close()
 
@@ -100,20 +100,20 @@ _LEAVE_SECONDS = 30.0
 
 
 class SharedFds:
-    """What orphans bring that several have – bell, scoreboards, listeners: each once, however many call."""
+    """Descriptors that several orphans pass (bell, scoreboards, listeners), each kept once."""
 
     def __init__(self) -> None:
         self.brought: dict[Mark, int] = {}
 
     def take(self, orphan: Orphan) -> Orphan:
-        """The orphan without these."""
+        """Take over the shared descriptors of an orphan; return the orphan without them."""
         taken = [fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0]
         surplus = [fd for fd in taken if self.brought.setdefault(mark_of(fd), fd) != fd]
-        fds.close_all(surplus)  # never the last: it is the same one that is kept
+        fds.close_all(surplus)  # never blocks: another descriptor of the same open file is kept
         return orphan.without(taken)
 
     def sockets(self) -> list[int]:
-        """The listeners; the rest is closed."""
+        """Return the listeners; close all other descriptors."""
         taken = [fd for (kind, _), fd in self.brought.items() if kind == fds.SOCKET]
         self.brought = {mark: fd for mark, fd in self.brought.items() if mark[0] != fds.SOCKET}
         self.close()
@@ -125,11 +125,11 @@ class SharedFds:
 
 
 class Calls:
-    """Owns the rendezvous and who waits there; `fileno` is readable when there is something to `hear`."""
+    """Owns the rendezvous and the connections to it; `fileno` is readable when there is something to `hear`."""
 
     def __init__(self, name: str, users: Users | None) -> None:
-        """`users`: as whom the members of each pool run; None: that is not known, and members may be of a version that
-        passes its descriptors without being asked. Raises `SystemRefused`: the name is taken.
+        """`users`: the users of each pool; None: unknown, and members may be of a version that passes descriptors
+        without being asked. Raises `SystemRefused`: the name is taken.
         """
         self._users = users
         self._rendezvous = Rendezvous(name, eager=users is None)
@@ -141,7 +141,7 @@ class Calls:
         return self._epoll.fileno()
 
     def hear(self, seconds: float = 0.0) -> list[Orphan]:
-        """Those who have said who they are, after at most so many seconds. Raises `OSError` (EMFILE and the like)."""
+        """Return the callers that have introduced themselves, after at most `seconds`. Raises `OSError` (EMFILE…)."""
         found = []
         for fd, _ in self._epoll.poll(seconds):
             if fd in self._silent:
@@ -156,7 +156,7 @@ class Calls:
         return found
 
     def close(self) -> None:
-        """Whoever has not been heard calls again, for the next daemon."""
+        """Drop the callers that have not introduced themselves; they call again, for the next daemon."""
         for caller in self._silent.values():
             _drop(caller)
         self._silent.clear()
@@ -169,7 +169,7 @@ class Calls:
             if caller is None:
                 return
             if not self._is_family(caller.uid):
-                fds.close_link(caller.sock)  # it could pass nothing
+                fds.close_link(caller.sock)  # nothing to discard: the caller could pass no descriptors
                 continue
             if not _ask(caller):
                 _drop(caller)
@@ -187,7 +187,7 @@ class Calls:
         return self._silent.pop(fd)
 
     def _identify(self, caller: Caller) -> Orphan | None:
-        """None: it is gone, or not of the family."""
+        """Read the caller's introduction; None: the caller is gone, or is not of the family."""
         try:
             received = fds.receive(caller.sock, links.LIMIT, fds.FDS_LIMIT)
         except (OSError, BadFrame):
@@ -211,7 +211,7 @@ class Calls:
 
 
 def _ask(caller: Caller) -> bool:
-    """Ask it who it is; False: it is gone."""
+    """Ask the caller to introduce itself; False: the caller is gone."""
     fds.refuse_rights(caller.sock, on=False)
     try:
         return fds.send(caller.sock, links.encode(links.Introduce()))
@@ -220,8 +220,8 @@ def _ask(caller: Caller) -> bool:
 
 
 def _orphan(here: links.CallHome, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
-    """With what it brought, as far as that is what it should be. What is not in its place is of no use, and it can only
-    be told to leave.
+    """Make an orphan with the passed descriptors, as far as their kinds and order are right. An orphan with a wrong
+    set gets -1 for all but its listeners, and can only be told to leave.
     """
     stderr = stacks = bell = board = lifeline = -1
     form = [fds.PIPE, fds.MEMFD, fds.MEMFD, fds.MEMFD, *([] if here.serial else [fds.PIPE])]
@@ -241,7 +241,7 @@ def _orphan(here: links.CallHome, caller: Caller, pidfd: int, passed: list[int])
 
 
 def _drop(caller: Caller) -> None:
-    """Without waiting for whatever it has sent."""
+    """Close the caller's connection in the background, with all that the caller has sent."""
     fds.discard([caller.sock.detach()])
 
 

@@ -1,6 +1,6 @@
-"""What trusted proxies say about a client – address, scheme, host, prefix – put in the place of the proxy's own.
+"""Replaces the address, scheme, host and prefix of a proxy by what trusted proxies say about the client.
 
-Believes no peer by itself: whether the connection's peer is trusted is decided by its owner, once. Pure.
+Trusts no peer by itself: the owner of the connection decides once whether its peer is trusted. Pure.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _FOR, _PROTO, _HOST, _PREFIX = b"x-forwarded-for", b"x-forwarded-proto", b"x-for
 _ELEMENTS = b"forwarded"
 _OF_FAMILY = {X_FORWARDED: frozenset({_FOR, _PROTO, _HOST, _PREFIX}), FORWARDED: frozenset({_ELEMENTS})}
 
-# Fields that say whether the client's connection was encrypted, in other words than X-Forwarded-Proto. They are not
-# believed, but a proxy that contradicts them is not either.
+# Fields that say in other words than X-Forwarded-Proto whether the client's connection was encrypted. Their values are
+# not used, but a request in which a proxy contradicts them is refused.
 _OTHER_SCHEMES = (
     _PROTO, b"x-forwarded-protocol", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-url-scheme", b"x-scheme",
     b"front-end-https",
@@ -42,7 +42,7 @@ FIELDS = frozenset({
     b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"client-ip", b"true-client-ip", b"cf-connecting-ip",
     b"fastly-client-ip", b"x-remote-addr", b"x-remote-ip",
 })  # fmt: skip
-"""Every field that is known to speak of the client in the words of a proxy."""
+"""Every field by which proxies are known to describe the client."""
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https", "on": "https", "off": "http"}
 _OWS = " \t"
@@ -50,8 +50,8 @@ _MOST_HOPS = 100  # of trusted proxies in a row
 # RFC 3986: a path, percent-encoded; no empty segment at its beginning, which browsers take for a host.
 _PATH = re.compile(r"/(?!/)(?:[0-9A-Za-z\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _PERCENT = re.compile("%([0-9A-Fa-f]{2})")
-# An address of RFC 7239 section 6, or as X-Forwarded-For has it. All else is a client that is not known: identifiers
-# that hide the address, squid's "unknown", and what no proxy should have passed on.
+# An address of RFC 7239 section 6, or as X-Forwarded-For has it. Any other text means that the client is not known:
+# identifiers that hide the address, squid's "unknown", and text that a proxy should not have passed on.
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[0-9A-Za-z._\-]+))?|([0-9A-Fa-f:.]+)")
 # RFC 7239 section 4: token "=" ( token / quoted-string ), then ";" or the end of the element.
 _PAIR = re.compile(
@@ -62,10 +62,10 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 class _Hop(NamedTuple):
-    """What one proxy said of the peer that it had; "": nothing."""
+    """What one proxy said about its own peer. "" for a part that the proxy did not state."""
 
     text: str  # as received
-    address: str  # "" for one that is unknown, or hidden on purpose
+    address: str  # "" for a peer that is unknown, or hidden on purpose
     port: str
     scheme: str
     host: str
@@ -75,8 +75,8 @@ _Values = dict[bytes, str]
 
 
 class ForwardedReader(HeadReader):
-    """Reads heads as its parent does, and then lets the proxy speak: for the connections of one listener whose peers
-    are all trusted, or all not.
+    """Reads heads as its parent does, then applies the forwarding fields (`trusted`) or removes them. One reader serves
+    connections of one listener whose peers are all trusted, or all not.
     """
 
     def __init__(self, limits: Limits, sink: Sink, family: str, networks: Networks, *, trusted: bool) -> None:
@@ -85,16 +85,16 @@ class ForwardedReader(HeadReader):
 
 
 def disbelieve(fields: Fields) -> tuple[Fields, None]:
-    """Takes out what any client could have written."""
+    """Removes the forwarding fields, which any client could have written."""
     return [field for field in fields if field[0].lower() not in FIELDS], None
 
 
 def believe(fields: Fields, family: str, networks: Networks) -> tuple[Fields, Client | None]:
-    """The other fields, and the client as the proxy describes it.
+    """Returns the fields for the application, and the client as the proxy describes it (None: no forwarding field).
 
-    The peer is trusted. Of the fields, those of `family` stay, cut to what trusted proxies wrote: they are read from
-    the right, and what is left of the client's address is not looked at. Raises `Refusal` with 400 for what a trusted
-    proxy wrote and cannot mean, or what contradicts itself.
+    The peer is trusted. Of the forwarding fields, those of `family` stay, cut to what trusted proxies wrote: the lists
+    are read from the right, and elements to the left of the client's address are not read. Raises `Refusal` with 400
+    if an element of a trusted proxy is malformed, or if elements contradict each other.
     """
     told = [field for field in fields if field[0].lower() in FIELDS]
     if not told:
@@ -135,9 +135,10 @@ def _believe_x_forwarded(stay: _Values, kept: _Values, networks: Networks) -> Cl
 
 
 def _walk(texts: Iterable[str], read: Callable[[str], _Hop], networks: Networks) -> list[_Hop]:
-    """Walks from the right, nearest to us, past trusted networks: the first that is none of them is the client.
+    """Returns the hops from the right (nearest to the server) up to the first address outside the trusted networks,
+    which is the client's.
 
-    What is left of it is the client's own invention. It may be anything, so it is never read.
+    Elements to the left of the client's address were written by the client, and are never read.
     """
     hops: list[_Hop] = []
     for text in texts:
@@ -155,11 +156,13 @@ def _spell(hops: list[_Hop]) -> str:
 
 
 def _told(stay: _Values, kept: _Values, name: bytes, places: tuple[int, int], read: Callable[[str], str]) -> str:
-    """The value of a field that proxies either set or add to; "" if there is none.
+    """Returns the client's value of a field that some proxies set and others append to; "" if there is none.
 
-    One value, or several that are equal, are the client's. Several are if they stand beside the addresses of
-    X-Forwarded-For, one for one. All else could be the client's own invention. `places`: how many addresses there are,
-    and the client's among them, counted from the right.
+    Used are: the value at the client's place if there are as many values as addresses in X-Forwarded-For; otherwise
+    the only value, or the common one if all are equal. Raises `Refusal` with 400 in any other case, because the client
+    could have written some of the values.
+
+    places: the number of addresses, and the place of the client's address among them, counted from the right.
     """
     values = _values(kept, name)
     if not values:
@@ -186,7 +189,7 @@ def _hop(text: str) -> _Hop:
 
 
 def _node(text: str) -> tuple[str, str]:
-    """Address and port of a node; "" twice for one that is hidden, not known, or no address."""
+    """Returns the address and port of a node; two empty strings for a hidden or unknown node, or no address."""
     match = _NODE.fullmatch(text)
     if match is None:
         return "", ""
@@ -199,7 +202,7 @@ def _node(text: str) -> tuple[str, str]:
 
 
 def _scheme(text: str) -> str:
-    """The scheme that a field means, "" if it is none that is known."""
+    """Returns the scheme that a field means; "" for an unknown one."""
     return _SCHEMES.get(text.strip(_OWS).lower(), "")
 
 
@@ -216,7 +219,7 @@ def _host(text: str) -> str:
 
 
 def _prefix(text: str) -> str:
-    """Where the application is mounted, as SCRIPT_NAME has it: decoded, without a slash at its end."""
+    """Returns the path where the application is mounted, as in SCRIPT_NAME: decoded, without a slash at the end."""
     if text in ("", "/"):
         return ""
     if not _PATH.fullmatch(text):
@@ -225,10 +228,10 @@ def _prefix(text: str) -> str:
 
 
 def _from_the_right(text: str) -> Iterator[str]:
-    """The elements of Forwarded, the nearest to us first.
+    """Yields the elements of Forwarded, the one of the nearest proxy first.
 
-    The last one is of a trusted proxy, so it is well-formed: seen from the right, it is plain which quotes are its own
-    and where it begins. From the left a quote that the client left open would swallow it.
+    A trusted proxy wrote the last element, so the last element is well-formed. Read from the right, its quotes pair up
+    and its beginning is certain; read from the left, a quote that the client left open would hide that beginning.
     """
     end = len(text)
     quoted = False

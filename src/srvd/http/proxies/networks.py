@@ -1,6 +1,6 @@
-"""Sets of networks, and whether an address is in one: who is believed when it speaks of somebody else.
+"""Sets of networks, and whether an address belongs to a set. They tell which peers may describe another client.
 
-Opens nothing and looks nothing up: addresses are text, as sockets and header fields have them. Pure.
+Opens no socket and resolves no name: addresses are text, as sockets and header fields have them. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_SEEN = 1024
 
 
 class Networks:
-    """`"10.1.2.3" in Networks(["10.0.0.0/8", "unix"])`. What is no address is in none of them."""
+    """`"10.1.2.3" in Networks(["10.0.0.0/8", "unix"])`. A text that is no address belongs to no network."""
 
     __slots__ = ("_fours", "_seen", "_sixes", "_unix")
 
@@ -28,7 +28,7 @@ class Networks:
         self._unix = UNIX in words
         self._fours = _masks(network for network in parsed if network.version == 4)
         self._sixes = _masks(network for network in parsed if network.version == 6)
-        self._seen: dict[str, bool] = {}  # bounded: whoever may choose addresses must not fill the memory
+        self._seen: dict[str, bool] = {}  # bounded: a client that chooses its addresses must not fill the memory
 
     def __contains__(self, address: str) -> bool:
         if not address:
@@ -51,13 +51,15 @@ class Networks:
 
 
 def plain_number(number: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """An address as text, an IPv4 one within IPv6 as `plain` writes it."""
+    """Returns an address as text; an IPv4-mapped IPv6 address as IPv4, like `plain`."""
     mapped = number.ipv4_mapped if isinstance(number, ipaddress.IPv6Address) else None
     return str(mapped or number)
 
 
 def plain(address: str) -> str:
-    """An IPv4 address of a socket for both families (RFC 4291 section 2.5.5.2), written as such."""
+    """Returns an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), as sockets for both families give them, as IPv4;
+    any other address as it is.
+    """
     return address.removeprefix("::ffff:") if "." in address else address
 
 

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: what a load balancer writes before the client's own bytes.
+"""Reads headers of the PROXY protocol, versions 1 and 2, which a load balancer writes before the client's own bytes.
 
-Has no socket and believes nobody by itself: whose connections may begin with it is decided by their owner. The format
-is HAProxy's "The PROXY protocol", sections 2.1 and 2.2. Pure.
+Has no socket and trusts no peer by itself: the owner of a connection decides whether it may begin with a header. The
+format is HAProxy's "The PROXY protocol", sections 2.1 and 2.2. Pure.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from srvd.http.proxies.networks import plain_number
 __all__ = ["LONGEST", "Endpoints", "ProxyInvalid", "ProxyReader"]
 
 LONGEST = 4096
-"""The most bytes of a header; addresses take at most 232, the rest are additions (TLVs), of which none is used."""
+"""The most bytes of a header. Addresses take at most 232; the rest are additions (TLVs), and srvd uses none of them."""
 
 _LONGEST_1 = 107  # section 2.1: with its CR LF
 _MAGIC_1 = b"PROXY "
 _MAGIC_2 = b"\r\n\r\n\0\r\nQUIT\n"
 _HEAD_2 = 16
-# Written in one way only: one space between words, numbers without zeros before them.
+# Only one spelling is accepted: one space between words, numbers without leading zeros.
 _LINE_1 = re.compile(
     rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n"
 )
@@ -34,11 +34,11 @@ _CRC32C = 0x03  # PP2_TYPE_CRC32C
 
 
 class ProxyInvalid(ValueError):
-    """What came is no header of the PROXY protocol; the connection ends without an answer (section 2)."""
+    """The bytes received are no header of the PROXY protocol; the connection ends without an answer (section 2)."""
 
 
 class Endpoints(NamedTuple):
-    """The two ends of the client's own connection. A client of a Unix socket has no address: ""."""
+    """The two ends of the client's connection to the balancer. The addresses of a Unix socket are ""."""
 
     source: str
     source_port: int
@@ -47,7 +47,9 @@ class Endpoints(NamedTuple):
 
 
 class ProxyReader:
-    """`take` what came until `complete`; then `endpoints` says who the client is, None: the connection's own peer."""
+    """Reads one header: `take` the bytes received until `complete`; then `endpoints` are the client's, or None if the
+    client is the connection's own peer.
+    """
 
     __slots__ = ("_data", "complete", "endpoints")
 
@@ -57,7 +59,10 @@ class ProxyReader:
         self.endpoints: Endpoints | None = None
 
     def take(self, data: bytes) -> int:
-        """How many of these bytes are the header's; what is beyond it is the client's. Raises `ProxyInvalid`."""
+        """Takes bytes, and returns how many of them belong to the header; the rest are the client's.
+
+        Raises `ProxyInvalid`.
+        """
         before = len(self._data)
         seen = self._data + data  # at most LONGEST and one read
         end = self._end(seen)
@@ -70,7 +75,7 @@ class ProxyReader:
         return end - before
 
     def _end(self, seen: bytes) -> int:
-        """The length of the header, -1 while it cannot be told, or is not here."""
+        """Returns the length of the header; -1 while the header is incomplete."""
         if _MAGIC_1.startswith(seen[:6]):
             end = seen.find(b"\r\n", 0, _LONGEST_1) + 2
             if end == 1 and len(seen) >= _LONGEST_1:
@@ -119,7 +124,7 @@ def _read_2(header: bytes) -> Endpoints | None:
     if command == _PROXY:
         _check_additions(header, _HEAD_2 + length)
     if command == _LOCAL or family == _UNSPECIFIED:
-        return None  # the balancer itself asks, to see if we live: what stands there is to be ignored
+        return None  # a health check of the balancer itself: section 2.2 says to ignore the addresses
     if family == _UNIX:
         return Endpoints("", 0, "", 0)
     width = 4 if family == _TCP4 else 16
@@ -130,7 +135,7 @@ def _read_2(header: bytes) -> Endpoints | None:
 
 
 def _check_additions(header: bytes, at: int) -> None:
-    """The TLVs of section 2.2: whole ones, and a checksum that fits, if there is one."""
+    """Checks the TLVs of section 2.2: each is whole, and a checksum fits. Raises `ProxyInvalid`."""
     while at < len(header):
         end = at + 3 + int.from_bytes(header[at + 1 : at + 3], "big")
         if at + 3 > len(header) or end > len(header):
@@ -143,7 +148,7 @@ def _check_additions(header: bytes, at: int) -> None:
 
 
 def _crc32c(data: bytes) -> int:
-    """RFC 4960 appendix B. Once a connection, if at all: no table is kept for it."""
+    """Returns the CRC32c of RFC 4960 appendix B. Works bit by bit: a table would not pay for one use a connection."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte

@@ -24,7 +24,6 @@ STILL_VAGUE: dict[str, float] = {
     "src/srvd/daemon": 9.8,
     "src/srvd/daemon/recovery": 24.1,
     "src/srvd/daemon/watch": 9.0,
-    "src/srvd/linux": 9.4,
     "src/srvd/linux/processes": 10.6,
     "src/srvd/worker": 11.9,
     "src/srvd/worker/net": 4.5,

@@ -1,11 +1,11 @@
-"""File descriptors that travel: links (SOCK_SEQPACKET pairs) between processes, and memfds.
+"""Passes file descriptors between processes: over links (SOCK_SEQPACKET pairs), and as memfds.
 
-Knows no message: it carries datagrams and descriptors; `wire.family` says what they mean.
+Knows no message: this module carries datagrams and descriptors; `wire.family` defines what they mean.
 
-A descriptor of a less trusted process is a danger before it is used. A TCP socket with SO_LINGER holds up its last
-close for as long as its owner likes, a file of FUSE any close and fstat(2). So the daemon refuses descriptors where the
-kernel lets it (`refuse_rights`), asks the kernel and not the file what a descriptor is (`kind`), and leaves the close
-of those that it does not want to another thread (`discard`).
+A descriptor of a less trusted process is a danger before it is used. A TCP socket with SO_LINGER delays its last close
+for as long as its owner chose, and a file of FUSE delays any close and fstat(2). So the daemon refuses descriptors
+where the kernel supports that (`refuse_rights`), asks the kernel and not the file for the kind of a descriptor
+(`kind`), and closes unwanted descriptors in another thread (`discard`).
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ _INFO = 4096  # bytes of an fdinfo that are read: the lines wanted are its first
 
 
 def link_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a new link: datagrams in order, and an end of file when the other side is gone. Raises `OSError`."""
+    """Returns the two ends of a new link, which delivers datagrams in order, and an end of file once the other end is
+    closed. Raises `OSError`.
+    """
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
 def send(link: socket.socket, datagram: bytes, fds: Sequence[int] = (), *, wait: bool = False) -> bool:
-    """Send one datagram, and descriptors with it (they stay open here too). Never blocks unless asked to `wait`.
+    """Sends one datagram, with descriptors (which stay open in this process, too). Blocks only if `wait` is set.
 
-    False: the link is full, nothing was sent. Raises `OSError` when the other side is gone (EPIPE), or too many
-    descriptors are on their way (ETOOMANYREFS).
+    Returns False if the link is full and nothing was sent. Raises `OSError` when the other end is closed (EPIPE), or
+    too many descriptors are in transit (ETOOMANYREFS).
     """
     flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
     cargo = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -62,8 +64,8 @@ def send(link: socket.socket, datagram: bytes, fds: Sequence[int] = (), *, wait:
 
 
 def refuse_rights(link: socket.socket, *, on: bool = True) -> bool:
-    """Have the kernel refuse descriptors that are sent to this socket, or not: the sender gets EPERM. What a listener
-    is told holds for those who connect to it. False: the kernel cannot.
+    """Makes the kernel refuse descriptors sent to this socket (`on`), with EPERM for the sender, or accept them. The
+    connections of a listener inherit its setting. Returns False if the kernel does not support it.
     """
     try:
         link.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, not on)
@@ -75,20 +77,22 @@ def refuse_rights(link: socket.socket, *, on: bool = True) -> bool:
 def receive(
     link: socket.socket, limit: int, most_fds: int = 0, *, wait: bool = False
 ) -> tuple[bytes, list[int]] | None:
-    """The next datagram and its descriptors (close-on-exec); `(b"", [])` at the end of file; None: there is none now.
+    """Returns the next datagram and its descriptors (close-on-exec); `(b"", [])` at the end of file; None if no
+    datagram waits.
 
-    Descriptors are all there or none: if too many are open here (EMFILE), those that came are discarded. Raises
-    `BadFrame` for a datagram longer than `limit`, or with more than `most_fds`; `OSError` for what else may go wrong.
+    Returns all descriptors of the datagram or none: if this process has too many open ones (EMFILE), the received ones
+    are discarded. Raises `BadFrame` for a datagram longer than `limit`, or with more descriptors than `most_fds`;
+    `OSError` for any other failure.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
     try:
-        # Room for all that can come: what does not fit the kernel closes, and this thread would wait for that.
+        # Room for as many descriptors as can arrive: the kernel would close the others, and this thread wait for it.
         datagram, cargo, outcome, _ = link.recvmsg(limit, _SPACE, flags)
     except BlockingIOError:
         return None
     except ConnectionResetError:
-        # The other side ended with something of ours unread. The kernel says so once, and before it gives out what
-        # the other side said last: unix(7), ECONNRESET.
+        # The other process ended without reading all datagrams of this one. The kernel reports that once, before it
+        # delivers the last datagrams of the other process: unix(7), ECONNRESET.
         datagram, cargo, outcome, _ = link.recvmsg(limit, _SPACE, flags)
     fds = array.array("i")
     for level, what, data in cargo:
@@ -106,7 +110,7 @@ def receive(
 
 
 def receive_bytes(link: socket.socket, limit: int) -> bytes:
-    """What a stream has, b"" at its end. Descriptors that come with it are discarded. Raises `OSError`."""
+    """Reads bytes from a stream; b"" at its end. Discards descriptors that arrive with them. Raises `OSError`."""
     data, cargo, _, _ = link.recvmsg(limit, _SPACE, socket.MSG_CMSG_CLOEXEC)
     for level, what, packed in cargo:
         if level == socket.SOL_SOCKET and what == socket.SCM_RIGHTS:
@@ -117,20 +121,20 @@ def receive_bytes(link: socket.socket, limit: int) -> bytes:
 
 
 def kind(fd: int) -> str:
-    """PIPE, SOCKET, MEMFD, or OTHER for all else: by the mount that the kernel made it on, which nobody can forge.
+    """Returns PIPE, SOCKET, MEMFD or OTHER, by the kernel's mount that the file belongs to, which no process can forge.
 
-    Not fstat(2): it asks the file system, which may be a user's own and never answer.
+    Does not use fstat(2), which asks the file system: that one may be a user's (FUSE) and never answer.
     """
     return _kinds().get(_info(fd, b"mnt_id"), OTHER)
 
 
 def inode(fd: int) -> int:
-    """Its number; good for those that have a `kind`."""
+    """Returns the inode number of a pipe, socket or memfd; 0 for any other `kind`."""
     return os.fstat(fd).st_ino if kind(fd) else 0
 
 
 def is_sealed(fd: int, size: int) -> bool:
-    """Whether it is a memfd of exactly this size, for ever."""
+    """Tells whether the descriptor is a memfd of exactly this size, sealed against shrinking and growing."""
     if kind(fd) != MEMFD:
         return False
     wanted = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -141,7 +145,7 @@ def is_sealed(fd: int, size: int) -> bool:
 
 
 def _info(fd: int, name: bytes) -> bytes:
-    """One line of its fdinfo; b"" if there is none."""
+    """Returns the value of one line in the descriptor's fdinfo; b"" if there is none."""
     try:
         file = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -159,7 +163,7 @@ _known: dict[bytes, str] = {}
 
 
 def _kinds() -> dict[bytes, str]:
-    """The kernel's own mounts, by their number: found out from descriptors that were made here."""
+    """Returns the kinds by the number of their kernel mount, found with descriptors made for the purpose."""
     if not _known:
         link, other = link_pair()
         read, write = os.pipe()
@@ -172,10 +176,10 @@ def _kinds() -> dict[bytes, str]:
 
 
 def own_reader(pipe: int) -> int:
-    """The reading end of a pipe, opened anew; the former one is closed.
+    """Opens the reading end of a pipe anew, closes the former descriptor, and returns the new one.
 
-    Flags belong to the open file: where a worker has the same one, it could make the daemon's reads wait. Raises
-    `OSError`, and then nothing was closed.
+    Flags belong to the open file description: a worker that shares it could make the daemon's reads block. Raises
+    `OSError`, and has closed nothing then.
     """
     fresh = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     os.close(pipe)
@@ -183,13 +187,13 @@ def own_reader(pipe: int) -> int:
 
 
 def discard(fds: Iterable[int], patience: float = 0.0) -> None:
-    """Close descriptors of somebody less trusted, whose close may take as long as that process likes.
+    """Closes descriptors of a less trusted process in a thread, because such a process can delay the close at will.
 
-    In a thread, not here: to set SO_LINGER first would not do, since whoever has the same open file sets it again.
-    Signals stay the main thread's. Where no thread is to be had they stay open, and the process's end, which waits for
-    nothing, closes them.
+    Resetting SO_LINGER before the close would not help, since another process with the same open file can set it again.
+    The thread takes no signals. If no thread can be started, the descriptors stay open until this process ends; that
+    close does not wait.
 
-    patience: seconds to wait for the closes at most, where the next step is easier when they are over.
+    patience: the most seconds to wait for the closes, for a caller whose next step is easier after them.
     """
     unwanted = list(fds)
     if not unwanted:
@@ -212,7 +216,7 @@ def discard(fds: Iterable[int], patience: float = 0.0) -> None:
 
 
 def close_link(link: socket.socket) -> None:
-    """Close a link to somebody less trusted. What was sent on it and never read may hold descriptors, too."""
+    """Closes a link to a less trusted process. Unread datagrams on the link may hold descriptors, too."""
     if refuse_rights(link):
         link.close()
     else:
@@ -220,16 +224,16 @@ def close_link(link: socket.socket) -> None:
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Close every one of them; those that are closed already are left alone."""
+    """Closes all these descriptors, and ignores those that are closed already."""
     for fd in fds:
         try:
             os.close(fd)
-        except OSError:  # EBADF: an application that closes descriptors it does not own got here first
+        except OSError:  # EBADF: an application has closed a descriptor that it does not own
             continue
 
 
 def memfd(name: str, data: bytes) -> int:
-    """A descriptor of an anonymous file with this content, read from its beginning. Raises `OSError`."""
+    """Returns a descriptor of an anonymous file with this content, positioned at the beginning. Raises `OSError`."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     view = memoryview(data)
     while view:
@@ -239,9 +243,9 @@ def memfd(name: str, data: bytes) -> int:
 
 
 def kill_at_end(link: socket.socket, *, on: bool = True) -> None:
-    """Have the kernel kill this process (SIGKILL) as soon as the link ends or anything arrives on it; or stop that.
+    """Makes the kernel kill this process (SIGKILL) as soon as the link ends or a datagram arrives on it; or stops that.
 
-    For a process that is about to run foreign code which may never come back to read the link: fcntl(2), F_SETSIG.
+    For a process about to run foreign code that may never return, so that the link is not read: fcntl(2), F_SETSIG.
     """
     flags = fcntl.fcntl(link, fcntl.F_GETFL)
     if not on:
@@ -250,7 +254,7 @@ def kill_at_end(link: socket.socket, *, on: bool = True) -> None:
     fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(link, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(link, fcntl.F_SETFL, flags | os.O_ASYNC)
-    # What ended before the flag was set raises no signal.
+    # A link that ended before the flag was set raises no signal.
     poll = make_poll()
     poll.register(link, POLLIN)
     if poll.poll(0):

@@ -1,7 +1,7 @@
-"""Which processes have a listening socket or the lock of a file, so that a refusal can name them.
+"""Finds the processes that hold a listening socket or the lock of a file, so that a refusal can name them.
 
-Asked only when an address is in use, or a daemon has died and left processes that do not answer: each question reads
-the descriptors of every process that /proc shows. Decides nothing.
+Used only when an address is in use, or when a dead daemon has left processes that do not answer: each search reads the
+descriptors of every process that /proc shows. Decides nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INFO = 1 << 14
 
 class Holder(Record):
     pid: int
-    title: str  # its command line, as `ps` shows it, without what a terminal would obey
+    title: str  # its command line, as `ps` shows it, without control characters
     user: str
 
     def __str__(self) -> str:
@@ -33,21 +33,23 @@ class Holder(Record):
 
 
 def spell(found: list[Holder]) -> str:
-    """The first of them, for a message: "pid 4711 (sleep 777, user shop), pid …"; "" if there are none."""
+    """Returns the first holders as text for a message: "pid 4711 (sleep 777, user shop), pid …"; "" without holders."""
     return ", ".join(map(str, found[:_MOST])) + ", …" * (len(found) > _MOST)
 
 
 def holders(address: Address) -> list[Holder]:
-    """Those that listen at this address, or at the same port; none where /proc does not show them (other users')."""
+    """Returns the processes that listen at this address, or at the same port, except those that /proc does not show
+    (other users').
+    """
     wanted = {f"socket:[{inode}]" for inode in _inodes(address)}
     return _search(lambda link, info: link in wanted) if wanted else []
 
 
 def lockers(file: int) -> list[Holder]:
-    """Those that hold a lock (flock(2)) of the file behind this descriptor, which they share or have alone; this
-    process is left out, and others' where /proc does not show them.
+    """Returns the processes that hold a shared or exclusive lock (flock(2)) of the file behind this descriptor, except
+    this process and those that /proc does not show.
 
-    By /proc/PID/fdinfo: the file itself is not touched. It tells a lock also if the process that took it has ended.
+    Reads /proc/PID/fdinfo and does not touch the file. fdinfo shows a lock even if the process that took it has ended.
     """
     name = os.path.basename(os.readlink(f"/proc/self/fd/{file}"))
     inode = f":{os.fstat(file).st_ino}"
@@ -62,7 +64,9 @@ def lockers(file: int) -> list[Holder]:
 
 
 def _search(has_it: Callable[[str, str], bool]) -> list[Holder]:
-    """The processes with a descriptor of which this holds: by where it leads, and the path of its fdinfo."""
+    """Returns the processes with a descriptor for which `has_it` is true; `has_it` gets the target of the descriptor's
+    link, and the path of its fdinfo.
+    """
     pids = sorted(int(name) for name in _names("/proc") if name.isdecimal())
     return [Holder(pid, _title(pid), _user(pid)) for pid in pids if pid != os.getpid() and _has(pid, has_it)]
 

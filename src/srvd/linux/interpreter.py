@@ -1,7 +1,7 @@
-"""Starts the interpreter that becomes a zygote, with a link and a pipe for what it prints.
+"""Starts the interpreter that becomes a zygote, with a link, and a pipe for its output.
 
-What it is to load is told later, over the link. Imports next to nothing: `prepare` is called before anything else of a
-start, so that the new interpreter boots (40 ms) while the daemon is still importing its own parts.
+The daemon sends what to load later, over the link. This module imports next to nothing: `prepare` is called before
+anything else of a start, so that the new interpreter boots (40 ms) while the daemon still imports its own modules.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from srvd.record import Record
 
 __all__ = ["REFUSED", "Started", "discard", "pinned", "prepare", "prepared", "start", "take", "typed_interpreter"]
 
-_LINK = 3  # the number of the link in the zygote
+_LINK = 3  # the link's descriptor number in the zygote
 
 # Not `-m srvd.zygote`: that imports `runpy` first (4 ms), and makes the zygote the application's `__main__`, which
-# multiprocessing would import anew in each process that it spawns. -P: no module of the working directory may pass
-# for one that the zygote is made of.
+# multiprocessing would import anew in each process that it spawns. -P: no module of the working directory may be
+# imported in place of a module of srvd.
 _COMMAND = "from srvd._zygote_entry import live; live()"
 
 _NOT_FOR_APPLICATIONS = (
     "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
     "FDSTORE",
 )  # fmt: skip
-"""What systemd told the daemon, and an application would take for its own."""
+"""Variables that systemd sets for the daemon; an application would take them as meant for itself."""
 
 
 REFUSED = "srvd: not started: "
-"""Begins what a process writes to its stderr that could not become the interpreter."""
+"""Prefix of the message that a process writes to its stderr when it cannot execute the interpreter."""
 
 _DEFAULT = [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD]
 
@@ -46,13 +46,13 @@ class Started(Record):
     pid: int
     pidfd: int
     link: socket.socket  # SOCK_SEQPACKET
-    stderr: int  # the end to read
-    settled: bool = False  # it has become whom it was to become
+    stderr: int  # the reading end of its pipe
+    settled: bool = False  # limits and user of its pool were set before the exec
 
 
 def typed_interpreter(folder: str) -> str:
-    """Our own interpreter by the name that a person typed: `current/.venv/bin/srvd`, typed in `folder`, is run by
-    `current/.venv/bin/python`, though the script names the release that it was installed in.
+    """Returns the path of the daemon's interpreter as the user typed it: `current/.venv/bin/srvd`, typed in `folder`,
+    gives `current/.venv/bin/python`, although the script names the release into which it was installed.
     """
     place, name = os.path.split(sys.executable)
     here = os.path.realpath(place)
@@ -64,20 +64,22 @@ def typed_interpreter(folder: str) -> str:
 
 
 def pinned(program: str) -> str:
-    """The program by the real path of its folder. An interpreter that was found by a link would import what it needs
-    later from wherever the link leads by then.
+    """Returns the program with the real path of its folder. An interpreter started through a link to its folder would
+    import modules later from the folder to which the link leads by then.
 
-    Only the folder: a virtual environment's interpreter is a link, and by its own place it finds its packages.
+    Only the folder is resolved: the interpreter of a virtual environment is a link itself, and finds its packages by
+    the place of that link.
     """
     folder, name = os.path.split(program)
     return os.path.join(os.path.realpath(folder), name) if folder else program
 
 
 def start(program: str, extra: Mapping[str, str], settle: Callable[[], None] | None = None) -> Started:
-    """Start `program` (a path or a name on PATH) with `extra` variables beside ours; `settle` is called in the new
-    process, before it is that program.
+    """Starts `program` (a path, or a name on PATH) with `extra` variables added to the daemon's; calls `settle` in the
+    new process, before the exec.
 
-    Uses posix_spawn: `subprocess` takes 10 ms to import. Raises `OSError`: no such program, no process or descriptor.
+    Uses posix_spawn: `subprocess` takes 10 ms to import. Raises `OSError` if there is no such program, or the kernel
+    gives no process or descriptor.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
@@ -107,13 +109,13 @@ def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int)
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            # In this order: each takes a number that one of those before it may have had.
+            # The order matters: each may overwrite a descriptor that an earlier line has copied.
             (os.POSIX_SPAWN_DUP2, stderr, 2),
             (os.POSIX_SPAWN_DUP2, link, _LINK),
             (os.POSIX_SPAWN_DUP2, 1, output.NUMBER),
             (os.POSIX_SPAWN_DUP2, 2, 1),
         ],
-        # A session of its own: what a terminal sends to the daemon's group is for the daemon to pass on.
+        # A session of its own: the daemon alone gets the signals of a terminal, and passes them on.
         setsid=True,
         setsigmask=[],
         setsigdef=_DEFAULT,
@@ -121,12 +123,13 @@ def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int)
 
 
 def _fork(program: str, environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]) -> int:
-    """As `_spawn`, for a process that becomes somebody else first.
+    """Starts the program like `_spawn`, in a process that calls `settle` first, to change its user.
 
-    Not an interpreter that does so: what it imports before – its folder, PYTHONPATH, LD_PRELOAD – may be the user's,
-    and would be run as root. A fork of the daemon imports nothing, and takes a millisecond.
+    The interpreter must not change the user itself: modules that it imports before – from its folder, PYTHONPATH,
+    LD_PRELOAD – may belong to that user, and would run as root. A fork of the daemon imports nothing, and takes a
+    millisecond.
     """
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # no handler of ours runs in the child
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # no handler of srvd runs in the child
     try:
         pid = os.fork()
         if pid:
@@ -172,12 +175,12 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_APPLICATIONS} | dict(extra)
 
 
-# The one that was started before it was known what for. If nobody takes it, it sees the end of its link and leaves.
+# The process started by `prepare`, before its pool was known. If it is never taken, it exits at the end of its link.
 _prepared: list[Started] = []
 
 
 def prepare() -> None:
-    """Start our own interpreter ahead of time; what cannot be started now is tried again, or refused, when needed."""
+    """Starts the daemon's own interpreter ahead of time. Ignores a failure: `take` tries again, and raises then."""
     try:
         _prepared.append(start(pinned(sys.executable), {}))
     except OSError:
@@ -185,27 +188,27 @@ def prepare() -> None:
 
 
 def take(program: str, extra: Mapping[str, str]) -> Started:
-    """The prepared process if it is the one that is wanted, else a new one. Raises `OSError` as `start` does."""
+    """Returns the prepared process if program and variables fit, else a new one. Raises `OSError` like `start`."""
     if _prepared and program == pinned(sys.executable) and not extra:
         return _prepared.pop()
     return start(program, extra)
 
 
 def prepared() -> set[int]:
-    """The pids of those that wait to be taken."""
+    """Returns the pids of prepared processes not yet taken."""
     return {one.pid for one in _prepared}
 
 
 def discard() -> None:
-    """End a prepared process that nobody took. By SIGKILL: one that leaves by itself would be taken for a process that
-    a zygote has left behind.
+    """Kills a prepared process that was not taken. By SIGKILL: the daemon would take a process that exits by itself for
+    one that a zygote has left behind.
     """
     while _prepared:
         unwanted = _prepared.pop()
         try:  # noqa: SIM105 - contextlib would have to be imported, before anything else of a start
             signal.pidfd_send_signal(unwanted.pidfd, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # it is over already
+            pass  # it has ended already
         unwanted.link.close()
         os.close(unwanted.pidfd)
         os.close(unwanted.stderr)

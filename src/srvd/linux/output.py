@@ -1,7 +1,7 @@
-"""The daemon's standard output in a zygote and its workers: a descriptor of its own, for access logs that go there.
+"""The daemon's standard output in a zygote and its workers: a separate descriptor, for access logs written to stdout.
 
-Descriptors 1 and 2 are the pipe to the daemon, which names each line and escapes it: what an application prints of a
-request could otherwise steer a terminal, or pass for a line of the log.
+Descriptors 1 and 2 are the pipe to the daemon, which escapes each line and adds the name of its source: an application
+that prints parts of a request could otherwise send control sequences to a terminal, or forge a line of the log.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ NUMBER = 4
 
 
 def inherit(*, over_exec: bool) -> None:
-    """Whether the programs that this process starts have it: a zygote that begins anew has, an application's not."""
-    with contextlib.suppress(OSError):  # it is closed: no access log goes there
+    """Sets whether programs that this process executes inherit the descriptor: a zygote that executes itself anew does,
+    programs of the application do not.
+    """
+    with contextlib.suppress(OSError):  # the descriptor is closed: no access log is written to stdout
         os.set_inheritable(NUMBER, over_exec)
 
 
 def close() -> None:
-    """No access log of this pool goes there: the application has no business with it."""
+    """Closes the descriptor, for a pool that writes no access log to stdout: its application must not have it."""
     with contextlib.suppress(OSError):
         os.close(NUMBER)

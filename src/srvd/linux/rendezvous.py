@@ -1,7 +1,8 @@
-"""Where orphans meet the next daemon: an abstract Unix socket (unix(7)) that exists only while somebody waits there.
+"""The socket at which orphaned processes call the next daemon: an abstract Unix socket (unix(7)) that exists only while
+a daemon listens on it.
 
-Says nothing about who is adopted. The name cannot be guessed, but all may read it while somebody waits (proc(5),
-net/unix): so each side asks the kernel who the other is.
+Does not decide which callers are adopted. The name cannot be guessed, but every user can read it while a daemon listens
+(proc(5), net/unix), so each side asks the kernel for the pid and uid of the other.
 """
 
 from __future__ import annotations
@@ -23,48 +24,49 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _NAME = re.compile(r"srvd-[0-9a-f]{32}")
 
 _BACKLOG = 128
-"""Orphans that wait to be heard; all others come again."""
+"""Orphans in the queue of listen(2); all others call again later."""
 
 
 class Caller(Record):
-    """Who connected, as the kernel says: the process that called connect(2), as it was then."""
+    """A connected process, with the credentials that the kernel recorded at its connect(2)."""
 
-    sock: socket.socket  # the caller's
+    sock: socket.socket  # the connection to it
     pid: int
     uid: int
 
 
 def new_name() -> str:
-    """The name of a rendezvous that nobody can guess."""
+    """Returns a new name for a rendezvous, which cannot be guessed."""
     return f"srvd-{os.urandom(16).hex()}"
 
 
 def is_name(text: str) -> bool:
-    """Whether it is one of `new_name`."""
+    """Tells whether a text has the form of `new_name`."""
     return _NAME.fullmatch(text) is not None
 
 
 def call(name: str, uid: int) -> socket.socket | None:
-    """A connection to whoever waits there, if that is root or this user; None if nobody does, or not for us.
+    """Connects to the daemon that listens at this name. Returns None if no process of root or of this user listens
+    there.
 
-    Never waits. A link from then on: it blocks where `fds.send` is asked to.
+    Never waits. The connection is a link like any other: in blocking mode, for `fds.send` with `wait`.
     """
     sock = socket.socket(socket.AF_UNIX, _TYPE)
     try:
         if sock.connect_ex("\0" + name) == 0 and _peer(sock)[1] in (0, uid):
             sock.setblocking(True)
             return sock
-    except OSError:  # it ended between the two
+    except OSError:  # the daemon ended between the two calls
         pass
     sock.close()
     return None
 
 
 class Rendezvous:
-    """The waiting side."""
+    """The listening side."""
 
     def __init__(self, name: str, *, eager: bool = False) -> None:
-        """`eager`: who calls may pass descriptors at once. Raises `SystemRefused`: somebody else has taken the name."""
+        """`eager`: callers may pass descriptors at once. Raises `SystemRefused` if another process has the name."""
         self._listener = socket.socket(socket.AF_UNIX, _TYPE)
         try:
             fds.refuse_rights(self._listener, on=not eager)
@@ -81,7 +83,7 @@ class Rendezvous:
         return self._listener.fileno()
 
     def accept(self) -> Caller | None:
-        """The next one; None: nobody has come since. Raises `OSError` (EMFILE and the like)."""
+        """Returns the next caller; None if none waits. Raises `OSError` (EMFILE and the like)."""
         try:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -95,6 +97,8 @@ class Rendezvous:
 
 
 def _peer(sock: socket.socket) -> tuple[int, int, int]:
-    """pid, uid and gid; for a client those of the process that called listen(2). SO_PEERCRED, unix(7)."""
+    """Returns pid, uid and gid of the peer; on the connecting side, of the process that called listen(2). SO_PEERCRED,
+    unix(7).
+    """
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, uid, gid

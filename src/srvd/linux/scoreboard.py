@@ -1,11 +1,12 @@
-"""The scoreboard: a shared file of each generation on which every thread of its workers writes what it is doing.
+"""The scoreboard: a shared file of each generation in which every worker thread records its current request.
 
-Not a channel: nobody is told when something changes; the daemon reads it when it needs to know.
+A write notifies no process; the daemon reads the file when it needs the facts.
 
-One memfd for each generation, so that what one application scribbles is read of no other one. It has a slot for each
-worker, a slot a lane for each thread, and each lane has one writer, so that no store ever needs a lock. It holds lanes
-and nothing else: how many there are the daemon knows by itself. The daemon maps none of it but reads it as a file, and
-trusts nothing that it reads. Whether the daemon looks is in a file of its own, the bell, which workers only read.
+Each generation has its own memfd, so that garbage written by one application is never read as facts about another. A
+memfd has a slot for each worker, and a slot has a lane for each thread. Each lane has one writer, so no store needs a
+lock. The file holds lanes and nothing else; the daemon knows their number by itself. The daemon does not map the memfd
+but reads it as a file, and trusts none of its content. Whether the daemon reads regularly is written in a file of its
+own, the bell, which workers only read.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from srvd.record import Record
 __all__ = ["Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
 
 LATENCY_BUCKETS = 32
-"""Bucket n counts requests of 2^(n-1) to 2^n µs; the last one takes all that were longer (18 minutes and up)."""
+"""Bucket n counts requests of 2^(n-1) to 2^n µs; the last bucket counts all longer ones (18 minutes and up)."""
 
 _CLASSES = 6  # by_class: index 0 takes statuses outside 100..599
 
 # A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency), then the request under way: its line,
-# when the application gave something for it last, and when it began.
+# the time of the application's last output for it, and the time of its beginning.
 _COUNTERS = _CLASSES + 2 + LATENCY_BUCKETS
 _SENT = _CLASSES
 _CONNECTIONS = _CLASSES + 1
@@ -44,8 +45,8 @@ _BEGAN_AT = _LANE - 8
 _BEGAN = _BEGAN_AT // 8  # index of `began` among the lane's doubles
 _GAVE = _BEGAN - 1
 _MOST = 2**53 - 1
-"""Of any number that leaves here: what was scribbled must fit into messages and states, and so must the sum over all
-workers of a pool."""
+"""The most that any returned number may be: garbage in the file must fit into messages and states, and so must the sum
+over all workers of a pool."""
 
 _TRIES = 3
 
@@ -53,13 +54,13 @@ assert _FACTS.size == _LANE
 
 
 class LaneFacts(Record):
-    """What a worker's lanes say together, or one lane alone. Seconds are monotonic, sizes bytes."""
+    """The facts of one lane, or of all lanes of a worker together. Times are monotonic seconds, sizes bytes."""
 
     busy: int = 0  # lanes in a request
     began: float = 0.0  # when the oldest request under way began; 0.0: idle
     line: str = ""  # its request line
-    gave: float = 0.0  # of those under way, the oldest time at which one began or was given something of its response
-    quiet: str = ""  # the request line of that one
+    gave: float = 0.0  # when the longest-waiting request under way began, or last got a part of its response
+    quiet: str = ""  # the request line of that request
     requests: int = 0  # answered
     by_class: tuple[int, ...] = (0,) * _CLASSES  # answered, by status // 100; index 0: no proper status
     sent: int = 0
@@ -76,12 +77,16 @@ class Request(Record):
 
 
 def lanes_of(threads: int) -> int:
-    """Lanes that a worker with so many threads has: one for its loop, and one for each that runs calls beside it."""
+    """Returns the number of lanes of a worker with so many threads: one for its loop, and one for each thread that runs
+    calls beside the loop.
+    """
     return 1 if threads <= 1 else 1 + threads
 
 
 class Bell:
-    """Whether the daemon looks at the scoreboards by itself at present; if not, a request that begins has to ring."""
+    """A flag file that tells workers whether the daemon reads the scoreboards regularly at present. If not, a worker
+    must wake the daemon when a request begins.
+    """
 
     __slots__ = ("_watching", "fd")
 
@@ -97,7 +102,7 @@ class Bell:
         """Raises `SystemRefused` where the kernel gives no memfd."""
         try:
             fd = os.memfd_create("srvd-bell", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.fchmod(fd, 0o600)  # it is anybody's else, who could open it anew for writing
+            os.fchmod(fd, 0o600)  # by default any user may open a memfd anew for writing
             os.ftruncate(fd, cls.SIZE)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         except OSError as exc:
@@ -106,14 +111,16 @@ class Bell:
 
     @classmethod
     def adopt(cls, fd: int) -> Bell:
-        """The bell that a worker has brought, which it cannot write. Raises `OSError`."""
+        """Opens, for writing, the bell behind the read-only descriptor that a worker has passed. Raises `OSError`."""
         try:
             return cls(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
         finally:
             os.close(fd)
 
     def reader(self) -> int:
-        """A descriptor for workers: they can neither write it nor, as another user, open it anew. Raises `OSError`."""
+        """Returns a read-only descriptor for workers; a worker of another user cannot open the file anew for writing.
+        Raises `OSError`.
+        """
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     @property
@@ -130,7 +137,7 @@ class Bell:
 
 
 class Lane:
-    """One thread's row. Its writer is the only one; `begin` and `end` are on the path of every request."""
+    """The lane of one thread, which is its only writer. `begin` and `end` are called for every request."""
 
     __slots__ = ("_at", "_counts", "_flag", "_memory", "_times")
 
@@ -143,30 +150,32 @@ class Lane:
         self._times = row.cast("d")
 
     def begin(self, now: float, line: bytes) -> bool:
-        """A request began; `line` is its request line, cut to 176 bytes.
+        """Records that a request began; `line` is its request line, cut to 176 bytes.
 
-        False: the daemon does not look at the page by itself at present; its doorbell has to be rung.
+        Returns False if the daemon does not read the scoreboards at present, so that the worker must wake it.
         """
-        # One pack writes them in this order; in between `began` reads 0.0, which is idle.
+        # One pack writes the three in this order; until the last is written, `began` reads 0.0, which means idle.
         _NOW.pack_into(self._memory, self._at, line, now, now)
         return self._flag[0] != 0
 
     @property
     def began(self) -> float:
-        """When its request began; 0.0: it is in none."""
+        """When the request under way began; 0.0 without one."""
         return self._times[_BEGAN]
 
     @property
     def last_gave(self) -> float:
-        """When the application gave something for its request, or was called for it."""
+        """When the application last gave a part of the response; before the first part, when the request began."""
         return self._times[_GAVE]
 
     def gave(self, now: float) -> None:
-        """The application has given a part of the response."""
+        """Records that the application has given a part of the response."""
         self._times[_GAVE] = now
 
     def end(self, now: float, status: int, sent: int, began: float) -> None:
-        """The request that began at `began` was answered with `status` (0: it was not) and `sent` bytes in all."""
+        """Records the end of the request that began at `began`: answered with `status` (0: not answered) and `sent`
+        bytes in all.
+        """
         counts = self._counts
         kind = status // 100
         bucket = int((now - began) * 1e6).bit_length()
@@ -180,17 +189,17 @@ class Lane:
         self._times[_BEGAN] = 0.0
 
     def connections(self, count: int) -> None:
-        """How many connections are open now."""
+        """Records the number of open connections."""
         self._counts[_CONNECTIONS] = count
 
     def release(self) -> None:
-        """Let go of the memory; the lane is of no use after it."""
+        """Releases the memory; the lane cannot be used after that."""
         self._counts.release()
         self._times.release()
 
 
 class Board:
-    """The scoreboard of one generation. Owns the descriptor; what the daemon asks is read from the file."""
+    """The scoreboard of one generation. Owns the descriptor. Workers write to a mapping; the daemon reads the file."""
 
     __slots__ = ("_flag", "_lanes", "_memory", "_slot", "fd", "lanes", "slots")
 
@@ -205,11 +214,11 @@ class Board:
 
     @classmethod
     def create(cls, slots: int, lanes: int = 1) -> Board:
-        """A new board of so many slots. Raises `OSError`."""
+        """Makes a new board of so many slots. Raises `OSError`."""
         fd = os.memfd_create("srvd-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size_of(slots, lanes))
-            # memfd_create(2), "File sealing": a worker that shrinks it would end its siblings with SIGBUS.
+            # memfd_create(2), "File sealing": a worker that shrank the file would kill its siblings by SIGBUS.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         except OSError:
             os.close(fd)
@@ -218,8 +227,8 @@ class Board:
 
     @classmethod
     def attach(cls, fd: int, lanes: int, bell: int) -> Board:
-        """For workers: the board behind a descriptor, which it owns from now on, and the bell. Raises `SystemRefused`
-        if it is none.
+        """Maps the board behind a descriptor, and the bell, for a worker. The board owns `fd` from now on. Raises
+        `SystemRefused` if the file has not the size of a board.
         """
         size = os.fstat(fd).st_size
         if not size or size % (lanes * _LANE):
@@ -232,7 +241,7 @@ class Board:
     # -- what workers write ---------------------------------------------------------------------------------------
 
     def lane(self, slot: int, thread: int = 0) -> Lane:
-        """The row of one thread of the worker with this slot; there must be one writer for each."""
+        """Returns the lane of one thread of the worker with this slot; each lane must have one writer."""
         self._check(slot)
         if not 0 <= thread < self.lanes:
             raise ValueError(f"lane {thread} of slot {slot}: a slot has {self.lanes} lanes")
@@ -245,14 +254,14 @@ class Board:
     # -- what the daemon reads ------------------------------------------------------------------------------------
 
     def read(self, slot: int) -> LaneFacts:
-        """What the worker with this slot is doing: sums over its lanes, and the oldest request under way."""
+        """Returns the facts of the worker with this slot: sums over its lanes, and the oldest request under way."""
         data = self._read(slot)
         if self.lanes == 1:
             return self._lane_facts(data, slot, 0)
         return _merge([self._lane_facts(data, slot, thread) for thread in range(self.lanes)])
 
     def requests(self, slot: int) -> list[Request]:
-        """Those under way, the oldest first."""
+        """Returns the requests under way, the oldest first."""
         data = self._read(slot)
         lanes = [(thread, self._lane_facts(data, slot, thread)) for thread in range(self.lanes)]
         return sorted(
@@ -260,7 +269,9 @@ class Board:
         )
 
     def tally(self, slot: int) -> tuple[int, int]:
-        """Requests answered, and lanes in a request: all that a list of many workers shows, at a fifth of the cost."""
+        """Returns the number of answered requests, and of lanes with a request under way. Costs a fifth of `read`, for
+        lists of many workers.
+        """
         data = self._read(slot)
         requests = busy = 0
         now = time.monotonic()
@@ -270,12 +281,12 @@ class Board:
         return min(requests, _MOST), busy
 
     def clear(self, slot: int) -> None:
-        """Forget what the slot's former worker did."""
+        """Clears the lanes of the slot's former worker."""
         self._check(slot)
         os.pwrite(self.fd, bytes(self._slot), slot * self._slot)
 
     def close(self) -> None:
-        """Close, and unmap what was mapped; every lane of this object ends with it."""
+        """Closes the descriptor, and releases the mappings and all lanes of this object."""
         for lane in self._lanes:
             lane.release()
         self._lanes.clear()
@@ -288,8 +299,8 @@ class Board:
             raise ValueError(f"slot {slot}: the scoreboard has {self.slots} slots")
 
     def _read(self, slot: int) -> bytes:
-        # A read(2) of a file that is shorter than it should be is short, where a mapping of it is SIGBUS; and one of a
-        # hole makes no page.
+        # Of a file that is too short, a read(2) returns fewer bytes, where access to a mapping raises SIGBUS. Reading
+        # a hole allocates no page.
         self._check(slot)
         return os.pread(self.fd, self._slot, slot * self._slot).ljust(self._slot, b"\0")
 
@@ -297,7 +308,7 @@ class Board:
         at = thread * _LANE
         for _ in range(_TRIES):
             *counters, line, gave, began = _FACTS.unpack_from(data, at)
-            # The line belongs to `began` if no other request took the lane while it was read.
+            # The line belongs to `began` if no other request began in the lane during the read.
             if began == 0.0 or self._began(slot, thread) == began:
                 break
             data = self._read(slot)
@@ -329,7 +340,7 @@ class Board:
 
 
 def size_of(slots: int, lanes: int) -> int:
-    """Bytes of a board."""
+    """Returns the size of a board in bytes."""
     return slots * lanes * _LANE
 
 

@@ -1,4 +1,4 @@
-"""The files of Unix sockets: whose they are, who may connect, and whether a path still leads to the socket.
+"""The files of Unix sockets: their owner, the users that may connect, and whether a path still leads to the socket.
 
 Opens no socket (`sockets.py`).
 """
@@ -15,7 +15,7 @@ __all__ = ["Access", "PathId", "grant", "is_there", "move", "path_id", "unlink"]
 
 
 class PathId(Record):
-    """The file that a Unix socket made at its path, so that only this one is ever removed."""
+    """The file that a Unix socket made at its path, by its inode, so that no other file is ever removed."""
 
     path: str
     device: int
@@ -23,7 +23,7 @@ class PathId(Record):
 
 
 class Access(Record):
-    """Who may connect to a Unix socket: its file's mode, owner and group; -1: as it is."""
+    """The mode, owner and group of a Unix socket's file, which decide on the users that may connect; -1: unchanged."""
 
     mode: int
     uid: int = -1
@@ -31,10 +31,10 @@ class Access(Record):
 
 
 def grant(owned: PathId, access: Access) -> None:
-    """Give the file of a Unix socket its mode, owner and group; nothing if its path is not its own any more.
+    """Sets mode, owner and group of a Unix socket's file. Does nothing if the path leads to another file by now.
 
-    By a descriptor, and only what is a socket and has the inode that was bound: whoever may write to the folder could
-    put a link to anything in its place meanwhile. Raises `OSError`.
+    Works on a descriptor, after checking that it is a socket with the inode that was bound: a user that may write to
+    the folder could meanwhile put a link to any file in its place. Raises `OSError`.
     """
     try:
         fd = os.open(owned.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -54,7 +54,7 @@ def grant(owned: PathId, access: Access) -> None:
 
 
 def path_id(listener: socket.socket) -> PathId | None:
-    """The file behind a Unix socket's path, to be asked right after it was opened; None for any other socket."""
+    """Returns the file at a Unix socket's path; None for any other socket. Call it right after opening the socket."""
     path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
     if not isinstance(path, str) or not path:  # abstract names are bytes
         return None
@@ -66,7 +66,7 @@ def path_id(listener: socket.socket) -> PathId | None:
 
 
 def is_there(owned: PathId) -> bool:
-    """Whether the path still is this socket's file."""
+    """Tells whether the path still leads to this socket's file."""
     try:
         found = os.lstat(owned.path)
     except OSError:
@@ -75,18 +75,20 @@ def is_there(owned: PathId) -> bool:
 
 
 def unlink(owned: PathId) -> bool:
-    """Remove a Unix socket's path unless somebody replaced what was there; False if nothing was removed."""
+    """Removes a Unix socket's path unless the file there has been replaced. Returns False if nothing was removed."""
     if not is_there(owned):
         return False
     try:
         os.unlink(owned.path)
-    except OSError:  # its folder is ours no longer: nothing that the next start could not replace
+    except OSError:  # the process may not write to the folder any more: the next start replaces the file
         return False
     return True
 
 
 def move(owned: PathId, path: str) -> PathId | None:
-    """Give a Unix socket another path, over what is there; None if its own is not its any more, or it cannot be."""
+    """Moves a Unix socket's file to another path, and replaces a file there. Returns None if the old path leads to
+    another file by now, or the kernel refuses.
+    """
     if not is_there(owned):
         return None
     try:

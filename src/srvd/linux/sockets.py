@@ -1,6 +1,6 @@
-"""Listening sockets: addresses as people write them, and the sockets behind them.
+"""Listening sockets: parses addresses as users write them, and opens, closes and examines the sockets.
 
-Accepts nothing and keeps no list; which sockets are open, and for whom, is `daemon/listeners.py`.
+Accepts no connection and keeps no list; `daemon/listeners.py` knows which sockets are open for which pools.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _HINTS = {
 }
 _SUN_PATH = 107  # unix(7): 108 bytes, the last one is NUL
 
-# Classic BPF for TCP, whose filter sees a segment from its header on: refuse what has SYN set (flags are byte 13),
-# let all else in. A filter that drops everything would also drop the last ACK of handshakes under way, whose clients
-# believe to be connected, and it would be inherited by the connections that come of them.
+# Classic BPF for TCP, whose filter sees a segment from its header on: drops segments with SYN set (flags are byte 13),
+# keeps all others. A filter that drops every segment would also drop the last ACK of handshakes under way, although
+# their clients take themselves for connected; and the connections made by those handshakes would inherit the filter.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # ldb [13]
     (0x45, 0, 1, 0x02),  # jset #SYN, next, else skip one
@@ -62,7 +62,7 @@ _TCPI_UNACKED = struct.Struct("24xI")  # linux/tcp.h: of a listener, the length 
 
 
 class Address(Record):
-    """Where to listen. `str()` is the way it is written, and two addresses are the same if they are equal."""
+    """Where to listen. `str()` gives the address as users write it; the same addresses are equal."""
 
     kind: str  # "inet", "inet6", "unix", "fd"
     host: str = ""  # a name or number; a path, or "@" and an abstract name, for "unix"
@@ -77,9 +77,9 @@ class Address(Record):
 
 
 def parse_address(text: str) -> Address:
-    """The address behind HOST:PORT, [V6]:PORT, :PORT (every IPv4 address), unix:PATH, unix:@NAME or fd:N.
+    """Parses HOST:PORT, [V6]:PORT, :PORT (every IPv4 address), unix:PATH, unix:@NAME or fd:N.
 
-    Port 0 lets the kernel choose. Raises `ConfigInvalid`.
+    With port 0 the kernel chooses a port. Raises `ConfigInvalid`.
     """
     scheme, colon, rest = text.partition(":")
     if rest.startswith("//") and scheme in ("tcp", "http", "https"):  # as uvicorn, Puma and Docker spell it
@@ -113,11 +113,12 @@ def parse_address(text: str) -> Address:
 def open_listener(
     address: Address, backlog: int, mode: int, *, reuse_port: bool = False, both: bool = False
 ) -> socket.socket:
-    """A listening socket: non-blocking, close-on-exec; a Unix socket gets `mode`, and replaces a stale one only.
+    """Opens a listening socket: non-blocking, close-on-exec. A Unix socket gets `mode`, and replaces a file only if
+    that is a socket without a listener.
 
-    A host name is looked up and its first address taken. `reuse_port`: other processes of the same user may listen
-    there, too (socket(7), SO_REUSEPORT). `both`: `[::]` serves clients of IPv4, too, if no other process has the port
-    for these. Raises `SystemRefused`.
+    Resolves a host name and takes its first address. `reuse_port`: other processes of the same user may listen there,
+    too (socket(7), SO_REUSEPORT). `both`: `[::]` serves IPv4 clients, too, if no other process listens at the port for
+    IPv4. Raises `SystemRefused`.
     """
     try:
         if address.kind == "fd":
@@ -136,7 +137,7 @@ def open_listener(
 
 
 def describe(listener: socket.socket) -> str:
-    """Where a socket listens, in the way addresses are written, with the port the kernel chose."""
+    """Returns the address of a socket as users write it, with the port that the kernel chose."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         path = os.fsdecode(name)
@@ -145,25 +146,26 @@ def describe(listener: socket.socket) -> str:
 
 
 def families(listener: socket.socket) -> str:
-    """Which clients a listener on every address of IPv6 serves; "" for any other one."""
+    """Tells in words which clients a listener at `[::]` serves; "" for a listener at any other address."""
     if listener.family != socket.AF_INET6 or listener.getsockname()[0] != "::":
         return ""
     return "IPv6 only" if listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else "IPv4 as well"
 
 
 def seal(listener: socket.socket, owned: PathId | None) -> None:
-    """Refuse new connections from now on; what waits in the backlog can still be accepted. For good, in every process.
+    """Refuses new connections from now on, in every process that has the socket. Connections in the backlog can still
+    be accepted.
 
-    TCP: a socket that is bound to an interface which does not exist is found by no SYN, so clients are refused;
-    handshakes under way complete, and what was accepted stays. Where that is denied, or other processes share the port
-    (the kernel would go on giving this socket its part), a filter drops each SYN: clients try again until `end`. Unix:
-    what has been shut down is refused, and the path is removed. Never to be used on a socket that another program will
-    go on using (systemd's). Raises `OSError`.
+    TCP: binds the socket to an interface that does not exist. No SYN finds the socket then, so clients are refused;
+    handshakes under way complete, and accepted connections stay. If the kernel denies that, or other processes share
+    the port (the kernel would still give this socket its part), a filter drops each SYN: clients try again until `end`.
+    Unix: shuts the socket down and removes the path. Must not be called for a socket that another program goes on using
+    (systemd's). Raises `OSError`.
     """
     if owned is not None:
         unlink(owned)
     if listener.family == socket.AF_UNIX:
-        listener.shutdown(socket.SHUT_RD)  # accept(2) goes on giving what is queued
+        listener.shutdown(socket.SHUT_RD)  # accept(2) still returns queued connections
         return
     shared = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     first, second = (_drop_syns, _hide) if shared else (_hide, _drop_syns)
@@ -174,7 +176,7 @@ def seal(listener: socket.socket, owned: PathId | None) -> None:
 
 
 def waiting(listener: socket.socket) -> int:
-    """How many connections of a TCP listener wait to be accepted. Raises `OSError`."""
+    """Returns the number of connections that wait in the backlog of a TCP listener. Raises `OSError`."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_UNACKED.size)
     return int(_TCPI_UNACKED.unpack(info)[0])
 
@@ -184,15 +186,15 @@ def _hide(listener: socket.socket) -> None:
 
 
 def _drop_syns(listener: socket.socket) -> None:
-    """Takes CAP_NET_ADMIN in newer kernels (Linux 5d39580f68e6, in stable ones, too)."""
+    """Attaches the filter, which needs CAP_NET_ADMIN in newer kernels (Linux 5d39580f68e6, in stable ones, too)."""
     program = array.array("B", b"".join(struct.pack("@HBBI", *step) for step in _DROP_SYN))
     address, _ = program.buffer_info()
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_DROP_SYN), address))
 
 
 def unseal(listener: socket.socket) -> bool:
-    """Let connections in again, to a socket that a former process had sealed before it was killed. False: it is of no
-    use any more, because the kernel does not let us (CAP_NET_RAW), or it is a Unix socket.
+    """Undoes `seal` of a former process that was killed after it. Returns False if the socket is useless: the kernel
+    denies it (CAP_NET_RAW), or a Unix socket was shut down.
     """
     if listener.family == socket.AF_UNIX:
         return not is_shut(listener)
@@ -206,7 +208,7 @@ def unseal(listener: socket.socket) -> bool:
 
 
 def is_shut(listener: socket.socket) -> bool:
-    """Whether any process has shut it down: then it accepts nobody, and for a Unix socket that is for good."""
+    """Tells whether a process has shut the listener down. It accepts no connection then; a Unix socket never again."""
     if listener.family != socket.AF_UNIX:
         return not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     poll = select.poll()
@@ -215,7 +217,7 @@ def is_shut(listener: socket.socket) -> bool:
 
 
 def is_connected(listener: socket.socket) -> bool:
-    """Whether a process has shut down a TCP listener and connected it elsewhere: nobody can listen on it any more."""
+    """Tells whether a process has shut down a TCP listener and connected it; no process can listen on it then."""
     if listener.family == socket.AF_UNIX:
         return False
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
@@ -223,8 +225,8 @@ def is_connected(listener: socket.socket) -> bool:
 
 
 def listens(listener: socket.socket, backlog: int) -> bool:
-    """Has it listen, if it does not. False: it never will again (listen(2), EINVAL), because a process has connected
-    it, even if that connection is over.
+    """Makes the socket listen, if it does not. Returns False if it never can again (listen(2), EINVAL), because a
+    process has connected it, even if that connection has ended.
     """
     try:
         listener.listen(backlog)
@@ -236,18 +238,18 @@ def listens(listener: socket.socket, backlog: int) -> bool:
 
 
 def is_hidden(listener: socket.socket) -> bool:
-    """Whether `seal` has hidden it: no client finds it."""
+    """Tells whether `seal` has hidden a TCP listener from clients."""
     if listener.family == socket.AF_UNIX:
         return False
     return listener.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) == _NO_INTERFACE
 
 
 def end(listener: socket.socket) -> None:
-    """No listener any more, in every process: one that an application left behind, with a copy of it, would otherwise
-    hold the port against the next start, and clients would wait for it. What waits in the backlog is reset.
+    """Ends the listening in every process. Otherwise a process that an application has left behind, with a copy of the
+    socket, would keep the port from the next start, and clients would wait for it. Resets connections in the backlog.
     """
     try:
-        # TCP: from LISTEN to CLOSE. A resting one is there already, and without SO_REUSEADDR.
+        # TCP: from LISTEN to CLOSE. A listener that rests is in CLOSE already, and without SO_REUSEADDR.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.shutdown(socket.SHUT_RDWR)
     except OSError:  # ENOTCONN: it did not listen
@@ -296,7 +298,7 @@ def _bound(address: Address, backlog: int, *, reuse_port: bool, both: bool) -> s
         # Accepted connections inherit it: one system call fewer for each of them.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
-            # Said in either way: what is not said is as bindv6only of the system has it (ipv6(7)).
+            # Set to 0 or 1 in any case: the default depends on the system's bindv6only (ipv6(7)).
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
         listener.bind((address.host, address.port))
         listener.listen(backlog)
@@ -309,8 +311,8 @@ def _bound(address: Address, backlog: int, *, reuse_port: bool, both: bool) -> s
 def _unix_listener(address: Address, backlog: int, mode: int) -> socket.socket:
     path = address.host
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    # The mode comes with the bind; a chmod after it could hit whatever stands at the path by then. The mask is the
-    # whole process's, which has one thread.
+    # The mode is set by the bind; a chmod after the bind could change another file that was put at the path meanwhile.
+    # The umask holds for the whole process, which has one thread.
     mask = os.umask(0o777 & ~mode)
     try:
         if path.startswith("@"):
@@ -328,7 +330,7 @@ def _unix_listener(address: Address, backlog: int, mode: int) -> socket.socket:
 
 
 def _make_room(path: str) -> None:
-    """Remove a socket that nobody listens on any more. Raises `OSError` (EADDRINUSE, EEXIST) for anything else."""
+    """Removes a socket file without a listener. Raises `OSError` (EADDRINUSE, EEXIST) for any other file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -339,12 +341,14 @@ def _make_room(path: str) -> None:
         outcome = probe.connect_ex(path)
     if outcome == errno.ECONNREFUSED:
         os.unlink(path)
-    elif outcome != errno.ENOENT:  # connected, its backlog is full, another type of socket, not for us: it is in use
+    elif outcome != errno.ENOENT:  # connected, backlog full, another type of socket, no permission: it is in use
         raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def _adopt(fd: int, backlog: int) -> socket.socket:
-    """A duplicate of an inherited socket: the descriptor itself stays, for the next configuration that names it."""
+    """Returns a duplicate of an inherited socket; the descriptor itself stays open, for the next configuration that
+    names it.
+    """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
     os.set_inheritable(fd, False)

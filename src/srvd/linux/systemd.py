@@ -1,7 +1,7 @@
-"""What a service manager tells a service when it starts it, and the datagrams by which the service answers.
+"""Reads the environment that a service manager gives to a service, and sends the service's datagrams to the manager.
 
-sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), without libsystemd. Chooses nothing
-to say: what is the case is `core/status/summary.py`'s, when it is told `daemon/systemd_notifier.py`'s.
+sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), sd_pid_notify_with_fds(3), without libsystemd. Does not decide
+what to send: `core/status/summary.py` decides on the content, `daemon/systemd_notifier.py` on the time.
 """
 
 from __future__ import annotations
@@ -29,81 +29,87 @@ __all__ = [
 ]
 
 STORED = "srvd/"
-"""Begins the name of each descriptor that srvd itself gave to the fd store; no listener can be called so."""
+"""Prefix of the name of each descriptor that srvd put into the fd store; no listener can have such a name."""
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _MOST_FDS = 1024
 _NAME_LIMIT = 255  # bytes of an FDNAME: sd_notify(3)
 _SUN_PATH = 107
-_STATUS_LIMIT = 2048  # bytes of a sentence: systemd drops a datagram of more than 4096, with all that is in it
+_STATUS_LIMIT = 2048  # bytes of a sentence: systemd drops a whole datagram of more than 4096
 
 _TRANSIENT = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}
 
 
 class Passed(Record):
-    """A descriptor that was there at the start; `name` is "" if it was given none."""
+    """A descriptor that the service manager passed at the start; `name` is "" if the descriptor has none."""
 
     name: str
     fd: int
 
 
 class Unit(Record):
-    """What the unit asks of the service, and gives to it."""
+    """The unit's demands on the service (notify, watchdog), and the descriptors that the unit provides."""
 
-    notify: str = ""  # the address of the notify socket as $NOTIFY_SOCKET spells it; "": nobody listens
-    watchdog: float = 0.0  # seconds after which silence counts as death; 0: it is not watched
+    notify: str = ""  # the address of the notify socket as $NOTIFY_SOCKET spells it; "": there is none
+    watchdog: float = 0.0  # seconds without a WATCHDOG=1 after which systemd kills the service; 0: no watchdog
     passed: tuple[Passed, ...] = ()
     store: int = 0  # how many descriptors the fd store takes
 
     @property
     def sockets(self) -> tuple[Passed, ...]:
-        """Those of socket units."""
+        """Descriptors of socket units."""
         return tuple(one for one in self.passed if not one.name.startswith(STORED))
 
     def stored(self, kind: str = "") -> dict[str, int]:
-        """Those that a former process of this service left in the fd store, by their names; of one kind, or all."""
+        """Returns the descriptors that a former process of this service left in the fd store, by name; those of one
+        `kind`, or all.
+        """
         begin = f"{STORED}{kind}/" if kind else STORED
         return {one.name: one.fd for one in self.passed if one.name.startswith(begin)}
 
 
 def read_unit(environ: MutableMapping[str, str], pid: int) -> Unit:
-    """What the environment says, if it was meant for the process `pid` (an inherited one says it of somebody else).
+    """Reads the unit from the environment. Ignores parts that name another process than `pid`: such variables were
+    inherited.
 
-    Takes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES out of it: the descriptors are taken once. Raises `ConfigInvalid`.
+    Removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES from `environ`, so that descriptors are taken once. Raises
+    `ConfigInvalid`.
     """
     words = {name: environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")}
     meant = words["LISTEN_FDS"] and words["LISTEN_PID"] == str(pid)
     passed = _passed(words["LISTEN_FDS"], words["LISTEN_FDNAMES"]) if meant else ()
     usec = environ.get("WATCHDOG_USEC", "")
     watched = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-    # $FDSTORE is set by systemd itself since version 254; older ones leave that to the unit's Environment=.
+    # systemd sets $FDSTORE since version 254; with older versions the unit sets the variable itself (Environment=).
     store = environ.get("FDSTORE", "")
     return Unit(
         environ.get("NOTIFY_SOCKET", ""),
         int(usec) / 1e6 if watched and _is_number(usec) else 0.0,
         passed,
-        int(store) if environ.get("NOTIFY_SOCKET") and _is_number(store) else 0,  # nobody else stores
+        int(store) if environ.get("NOTIFY_SOCKET") and _is_number(store) else 0,  # without the socket nothing is stored
     )
 
 
 def announce(unit: Unit, pid: int) -> None:
-    """The service's main process is another one from now on: to be said by the one that was, before it ends."""
+    """Tells the manager that `pid` is the service's main process from now on. The former main process must call this
+    before it ends.
+    """
     tell(unit, [f"MAINPID={pid}"])
 
 
 def tell(unit: Unit, lines: Sequence[str]) -> None:
-    """Say something once, before there is a daemon that does."""
+    """Sends one datagram, for a process that runs before the daemon's notifier. Ignores failures."""
     if unit.notify:
         try:
             manager = NotifySocket(unit.notify)
             manager.send(lines)
             manager.close()
         except (ConfigInvalid, OSError):
-            return  # the daemon will notice the same, and has a log to tell it
+            return  # the daemon will meet the same error, and can log it
 
 
 def clip(sentence: str) -> str:
-    """As much of it as one datagram may have beside all else."""
+    """Cuts a sentence to the length that fits into a datagram beside the other assignments."""
     spelled = sentence.encode("utf-8", "replace")
     if len(spelled) <= _STATUS_LIMIT:
         return sentence
@@ -111,7 +117,7 @@ def clip(sentence: str) -> str:
 
 
 def follow(environ: MutableMapping[str, str], pid: int) -> None:
-    """Make what the environment says of the process that was started hold for `pid`, which takes its place."""
+    """Rewrites the variables that name the started process, so that they hold for `pid`, which takes its place."""
     if "WATCHDOG_PID" in environ:
         environ["WATCHDOG_PID"] = str(pid)
 
@@ -138,7 +144,9 @@ def _passed(count: str, names: str) -> tuple[Passed, ...]:
 
 
 def spell_store_name(kind: str, name: str) -> str:
-    """A name for the fd store, the same for the same words; "" if it would be too long: ASCII, no colon, no control."""
+    """Returns a name for the fd store, which is ASCII without colons and control characters; the same for the same
+    arguments; "" if the name would be too long.
+    """
     plain = "".join(
         char if "!" <= char <= "~" and char not in ":%" else "".join(f"%{byte:02x}" for byte in os.fsencode(char))
         for char in name
@@ -148,19 +156,22 @@ def spell_store_name(kind: str, name: str) -> str:
 
 
 class NotifySocket:
-    """Where the service manager listens. Each datagram goes by the address: it may have been opened anew."""
+    """A socket that sends to the service manager. It is not connected: each datagram is sent to the address, because
+    the manager may have opened its socket anew.
+    """
 
     def __init__(self, address: str) -> None:
-        """Raises `ConfigInvalid` for an address that is no Unix socket's (systemd also speaks vsock, to machines)."""
+        """Raises `ConfigInvalid` if the address is not one of a Unix socket (systemd also uses vsock, for machines)."""
         if address[:1] not in ("/", "@") or len(os.fsencode(address)) > _SUN_PATH:
             raise ConfigInvalid(f"speak to $NOTIFY_SOCKET {address!r}: it is neither a path nor an abstract name")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def send(self, lines: Sequence[str], fds: Sequence[int] = ()) -> bool:
-        """One datagram of assignments, and descriptors with it. False: it has to wait (a full queue, no memory).
+        """Sends one datagram of assignments, with descriptors. Returns False if the datagram has to wait (a full queue,
+        no memory).
 
-        No line may have a line break in it. Raises `OSError`: nobody listens there.
+        No line may contain a line break. Raises `OSError` if no process listens at the address.
         """
         cargo = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:

@@ -1,6 +1,6 @@
-"""Whether root may write to a path: only if nobody else can exchange what it leads to, a folder or a link on the way.
+"""Checks whether root may write to a path: only if no other user can replace a folder or a link on the way.
 
-Opens nothing. For anybody but root each path is as good as the user's own power.
+Opens nothing. A process of any other user may write to every path that the kernel lets it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import stat
 
 __all__ = ["settle"]
 
-_MOST = 40  # links on the way, as the kernel follows at most (path_resolution(7))
+_MOST = 40  # links on the way, the most that the kernel follows (path_resolution(7))
 _MADE_BY_THE_KERNEL = ("/dev/", "/proc/")
 
 
 def settle(path: str) -> str:
-    """The path without links, for root; for others, and where there is nothing to be exchanged, as it is.
+    """Returns the path without links if this process is root; as it is for other users, and below /dev and /proc.
 
-    Raises `PermissionError`: a folder on the way is somebody else's, or open to everybody; `OSError` for what else
-    may be wrong with it.
+    Raises `PermissionError` if a folder on the way belongs to another user or is writable by all; `OSError` if the path
+    cannot be resolved.
     """
     if not os.path.isabs(path):
-        path = os.path.join(os.getcwd(), path)  # not abspath(): behind a link `..` is what the kernel makes of it
+        path = os.path.join(os.getcwd(), path)  # not abspath(): the kernel resolves `..` after the links before it
     if os.geteuid() != 0 or (path.startswith(_MADE_BY_THE_KERNEL) and ".." not in path.split("/")):
         return path
     left, here, links = path.strip("/").split("/"), "/", 0
@@ -45,7 +45,7 @@ def settle(path: str) -> str:
             continue
         if (
             entry.st_uid != 0
-        ):  # in a folder like /tmp, where everybody may make links (proc_sys_fs(5), protected_symlinks)
+        ):  # in a folder like /tmp, where every user may make links (proc_sys_fs(5), protected_symlinks)
             raise PermissionError(0, f"the link {there} belongs to uid {entry.st_uid}, and could lead root to any file")
         links += 1
         if links > _MOST:

@@ -1,6 +1,6 @@
-"""How much memory a reload would find: what is available, and what one more worker of each pool is expected to cost.
+"""Measures the memory for a reload: what is available, and what one more worker of each pool is expected to use.
 
-Measures only when a reload asks: no timer, no thread. What cannot be read is absent, never an error.
+Runs only at a reload: no timer, no thread. A value that cannot be read is left out and is never an error.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from srvd.core.state.model import Pool, SupervisorState
 from srvd.linux.processes.cgroup import memory_left
 
 SAMPLE = 4
-"""Workers measured for each pool: reading smaps takes a millisecond and more for each."""
+"""Workers measured in each pool, at most: reading smaps takes a millisecond or more for each worker."""
 
 
 def headroom(house: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
-    """For each pool the available memory and what one more of its workers takes, in bytes; 0 where unknown."""
+    """Return for each pool the available memory and the cost of one more worker, in bytes; cost 0 if unknown."""
     try:
-        # Here, not above: it costs 9 ms and 2 MiB, and only a reload needs it.
+        # Imported here: psutil costs 9 ms and 2 MiB, and only a reload needs it.
         import psutil
-    except (ImportError, OSError):  # no descriptor is left to read it with, for one
+    except (ImportError, OSError):  # OSError, for example: no free descriptor to read the module with
         return ()
     unreadable = (psutil.Error, OSError)  # under ProcSubset=pid psutil raises FileNotFoundError
     try:
@@ -44,8 +44,10 @@ def headroom(house: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, H
 
 
 def _cost(sizes: list[int], count: int) -> int:
-    """Proportional set sizes (PSS), summed over a zygote and its workers, are what all of them take. So a generation
-    takes the mean PSS count + 1 times; the zygote's part is shared out among its workers here.
+    """Return the memory of a generation per worker, in bytes; `sizes`: proportional set sizes (PSS) of some workers.
+
+    The PSS of a zygote and its workers add up to what the generation uses: the mean PSS times count + 1. The zygote's
+    part is divided among the workers.
     """
     return sum(sizes) * (count + 1) // (len(sizes) * count) if sizes else 0
 

@@ -1,11 +1,12 @@
-"""Finds workers that do not get on although they are in no request: frozen, or held up by something else.
+"""Finds workers that make no progress although they are in no request: frozen, or blocked by something else.
 
-Costs an idle server nothing. While the daemon sleeps it listens to the listeners, too: the first client that comes
-wakes it, and it looks once a second until nothing moves and nobody waits. Whoever has clients and gets nothing done is
-asked (`Ping`); who answers is idle, or full, or has slow clients, and that is no fault. Decides nothing: the core does.
+Costs an idle server nothing. While the daemon sleeps, its epoll watches the listeners, too: the first client wakes the
+daemon, which then checks once a second until traffic stops. A worker is sent a `Ping` if it makes no progress while
+clients wait or are connected to it. A worker that answers is idle, or full, or has slow clients, and that is no fault.
+Decides nothing: the core does.
 
-A worker in a request is `request_timeout.py`'s. One that a signal has stopped is told of by its parent, mostly; what
-the parent missed is seen here. One that a debugger holds is left alone: a person has it.
+Workers in a request belong to `request_timeout.py`. A worker stopped by a signal is usually reported by its zygote;
+this monitor finds those that the zygote missed. A worker under a debugger is left alone.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from srvd.wire import links
 __all__ = ["LivenessMonitor"]
 
 FIRST_LOOK = 0.2
-"""Seconds from the first client to the first look: whoever waits by then has found nobody ready."""
+"""Seconds from the first client to the first check: a client that still waits then has found no worker ready."""
 
 LOOK = 1.0
-"""Seconds from one look to the next while clients come."""
+"""Seconds from one check to the next while clients come."""
 
 PATIENCE = 3
-"""Looks within which a worker has to answer. It takes milliseconds, but the machine may have a bad moment. Looks and
-not seconds: what held up the daemon, too – the whole group stopped, a paused machine – is no silence."""
+"""Checks within which a worker has to answer. An answer takes milliseconds, but the machine may be overloaded. Counted
+in checks, not seconds, so that time in which the daemon was stopped as well (stopped group, paused machine) does not
+count."""
 
 
 class _Asked(Record):
-    """A worker from which an answer is missing."""
+    """A `Ping` without an answer yet."""
 
     at: float
-    looks: int = 0  # since then
+    looks: int = 0  # checks since then
 
 
 class LivenessMonitor:
@@ -54,16 +56,16 @@ class LivenessMonitor:
         emit: Callable[[Event], None],
         mend: Callable[[], None] = lambda: None,
     ) -> None:
-        """`mend`: a listener has stirred, perhaps because a process has shut it down."""
+        """`mend`: called when a listener had an event, perhaps because a process has shut it down."""
         self._mend = mend
         self._house = house
         self._workers = workers
         self._listeners = listeners
         self._emit = emit
-        self._requests: dict[WorkerId, int] = {}  # that each had answered at the last look
+        self._requests: dict[WorkerId, int] = {}  # requests that each worker had answered at the last check
         self._asked: dict[WorkerId, _Asked] = {}
-        self._told: dict[WorkerId, float] = {}  # silent since the question at that time
-        self._held: set[WorkerId] = set()  # by a debugger
+        self._told: dict[WorkerId, float] = {}  # reported as silent: time of the unanswered `Ping`
+        self._held: set[WorkerId] = set()  # under a debugger
         self._loop: Loop | None = None
         self._timer: Timer | None = None
         self._ears: select.epoll | None = None
@@ -73,7 +75,7 @@ class LivenessMonitor:
         self.renew()
 
     def renew(self) -> None:
-        """Other listeners may be in force now."""
+        """Watch the listeners of the configuration in force now."""
         if self._timer is None:
             self._sleep()
 
@@ -84,19 +86,20 @@ class LivenessMonitor:
             self._timer = None
 
     def _sleep(self) -> None:
-        """Until a client comes to any listener that somebody should accept from."""
+        """Wait, without a timer, for a client at any listener of an active generation."""
         self._wake()
         if self._loop is None:
             return
-        # An epoll of our own: it ends with all that is in it. A listener that is closed while the loop's own epoll has
-        # it would stay there, since the workers have it, too, and could not be taken out any more.
+        # A separate epoll: its close removes all of its entries. A listener closed while registered with the loop's
+        # epoll would stay registered, since the workers have the same open file, and could not be removed any more.
         self._ears = select.epoll()
         known = set()
         for generation in self._active():
             for listener in self._listeners(generation.id):
                 if listener.fileno() not in known:
                     known.add(listener.fileno())
-                    # One that listens is never writable, unless it is a Unix socket: a process has connected it.
+                    # A listening socket other than a Unix one is never writable; a writable one was connected by a
+                    # process.
                     unix = listener.family == socket.AF_UNIX
                     self._ears.register(listener, select.EPOLLIN if unix else select.EPOLLIN | select.EPOLLOUT)
         self._loop.add_reader(self._ears.fileno(), self._came)
@@ -137,7 +140,7 @@ class LivenessMonitor:
         self._asked = {worker: asked for worker, asked in self._asked.items() if worker in serving}
         self._told = {worker: asked for worker, asked in self._told.items() if worker in serving}
         self._held &= serving.keys()
-        for event in news:  # not before: the workers change with it
+        for event in news:  # not earlier: handling an event changes the workers
             self._emit(event)
         if quiet and not somebody_waits and not self._asked:
             self._sleep()
@@ -145,7 +148,7 @@ class LivenessMonitor:
             self._again()
 
     def _consider(self, worker: WorkerId, now: float, waits: bool, news: list[Event]) -> int:
-        """One that serves; `waits`: somebody does at its listeners. How many requests it has answered."""
+        """Check a serving worker. Returns how many requests it has answered. `waits`: clients wait at its listeners."""
         requests, busy = self._workers.tally(worker)
         asked = self._asked.get(worker)
         if self._told.get(worker, now) < self._workers.heard(worker):
@@ -167,7 +170,10 @@ class LivenessMonitor:
         self._workers.tell(worker, links.Ping())
 
     def _doubt(self, worker: WorkerId, now: float, news: list[Event], *, busy: bool) -> None:
-        """It has not answered, or is in a request. The kernel is asked of few: that takes dozens of microseconds."""
+        """Check a worker that has not answered, or is in a request, by its process state.
+
+        Reading the state takes dozens of microseconds, so only few workers are checked in this way.
+        """
         state, asked = self._workers.state(worker), self._asked.get(worker)
         if state == procfs.TRACED:
             if worker not in self._held:
@@ -191,21 +197,21 @@ class LivenessMonitor:
             news.append(WorkerSilent(worker, now - asked.at, state == procfs.STOPPED))
 
     def _active(self) -> Iterator[Generation]:
-        """Those whose workers accept, or will again."""
+        """Yield the generations whose workers accept, or will accept again."""
         for pool in self._house.pools.values():
             if pool.source is not None and not pool.removed:
                 yield pool.source
 
 
 def _serving(generation: Generation) -> Iterator[WorkerId]:
-    """Those that shall stay, or that may be pardoned."""
+    """Yield the serving workers that stay, and those whose replacement is cancelled if they answer."""
     for worker in generation.workers.values():
         if worker.phase is Phase.SERVING and worker.replacement in (Replacement.NONE, Replacement.SILENT):
             yield worker.id
 
 
 def _waits(listeners: Sequence[socket.socket]) -> bool:
-    """Does a client wait to be accepted?"""
+    """Whether a client waits in a backlog."""
     poll = select.poll()
     for listener in listeners:
         poll.register(listener, select.POLLIN)

@@ -1,6 +1,6 @@
-"""Looks how large workers are, where a pool has max_rss; without one it never looks, and never wakes anybody.
+"""Measures the memory of workers in pools with max_rss. Without such a pool there is no timer.
 
-Decides nothing about those that are too large: the core does, and is told at every look.
+Reports workers over the limit to the core at every check; the core decides about them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from srvd.ids import WorkerId
 __all__ = ["MemoryLimitMonitor"]
 
 LOOK = 5.0
-"""Seconds from one look to the next: one file read for each worker, 2 µs."""
+"""Seconds from one check to the next. A check reads one file for each worker, 2 µs."""
 
 
 class MemoryLimitMonitor:
-    """`rss` tells a worker's resident bytes, 0 where they cannot be read."""
+    """`rss`: returns a worker's resident size in bytes, 0 if unreadable."""
 
     def __init__(self, house: SupervisorState, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
         self._house = house
@@ -34,7 +34,7 @@ class MemoryLimitMonitor:
         self.renew()
 
     def renew(self) -> None:
-        """Other limits may be in force now."""
+        """Start or stop the timer by the limits in force now."""
         limited = any(self._limits())
         if limited and self._timer is None and self._loop is not None:
             self._timer = self._loop.call_later(LOOK, self._look)
@@ -51,7 +51,7 @@ class MemoryLimitMonitor:
         self.renew()
 
     def _limits(self) -> Iterator[tuple[int, list[WorkerId]]]:
-        """The limits in force, each with the workers that are held to it."""
+        """Yield the limits in force, in bytes, each with the serving workers of its pool."""
         for pool in self._house.pools.values():
             source = pool.source
             if source is not None and source.spec.max_rss:

@@ -1,6 +1,6 @@
-"""The monitors of a daemon together: requests that are overdue, workers that are too large, workers that do not get on.
+"""The monitors of a daemon: for overdue requests, for workers over their memory limit, for workers without progress.
 
-Each decides for itself when to look; this tells them what concerns all.
+Each monitor has its own timers; this class passes on what concerns all of them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ __all__ = ["Monitors"]
 
 
 class Monitors(Record):
-    """Of one daemon."""
+    """All monitors of one daemon."""
 
     request_timeout: RequestTimeoutMonitor
     memory_limit: MemoryLimitMonitor
     liveness: LivenessMonitor
 
     def attach(self, loop: Loop) -> None:
-        """From here on they look."""
+        """Start all monitors."""
         self.request_timeout.attach(loop)
         self.liveness.attach(loop)
         self.memory_limit.attach(loop)
 
     def renew(self) -> None:
-        """Another configuration is in force: its limits, its listeners."""
+        """Follow the limits and listeners of the configuration in force now."""
         self.request_timeout.look()
         self.liveness.renew()
         self.memory_limit.renew()
 
     def close(self) -> None:
-        """The daemon ends: no client wakes it any more."""
+        """Stop watching the listeners, because the daemon ends."""
         self.liveness.close()

@@ -1,7 +1,7 @@
-"""Looks after what others may take away under a running daemon: the paths of its sockets, the lock of its family, and
-listeners that one of its workers has shut down.
+"""Restores what other processes may remove under a running daemon: the paths of its sockets, the lock file of its
+family, and listeners that one of its workers has shut down.
 
-Is told when to look: by signals, reloads, an upgrade, and when a listener stirs. Decides nothing about pools.
+Checks at signals, reloads and upgrades, and when a listener has an event. Decides nothing about pools.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Renewal:
         self._submit = submit
         self._control = control
         self._log = log
-        self._asked: list[str] = []  # for what a reload was asked
-        self._stuck: list[str] = []  # what no reload helps
+        self._asked: list[str] = []  # lost listeners for which a reload was ordered
+        self._stuck: list[str] = []  # problems that a reload does not solve
 
     def look(self) -> None:
-        """At the control socket and the files beside it: made anew if they are gone."""
+        """Check the control socket and the files beside it; make those anew that are gone."""
         lock = self._lock
         try:
             path = self._control.renew()
@@ -52,17 +52,17 @@ class Renewal:
             self._log.error(f"{exc.message}; this daemon goes on without it")
 
     def look_over(self) -> None:
-        """At all of it: another program goes on."""
+        """Check the files and the listeners, after an upgrade."""
         self.look()
         self.reopen()
 
     def before(self, read: Callable[[], Config]) -> Config:
-        """A reload begins: look, and read the configuration."""
+        """Check the files, and read the configuration for a reload that begins."""
         self.look()
         return read()
 
     def mend(self) -> None:
-        """Listeners that a process has shut down listen again; what only another socket can mend is reloaded for."""
+        """Let listeners that a process has shut down listen again; order a reload for those that need a new socket."""
         for address in self._listeners.mend():
             self._log.warning(f"{address} had been shut down by a process that has it; it listens again")
         self.reopen(shut=True)
@@ -77,7 +77,10 @@ class Renewal:
         self._stuck = stuck
 
     def reopen(self, *, shut: bool = False) -> None:
-        """Reload if clients do not find a listener any more: workers have to be given another one. Once for each."""
+        """Order a reload if clients cannot reach a listener any more, once for each: workers need a new socket.
+
+        `shut`: consider only listeners that a process has shut down.
+        """
         lost = self._listeners.lost(shut=shut)
         if lost and lost != self._asked:
             self._log.warning(f"{', '.join(lost)}; a reload opens it anew")

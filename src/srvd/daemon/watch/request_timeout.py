@@ -1,11 +1,11 @@
-"""Finds requests that were given nothing for their pool's request_timeout, without a timer while nothing runs.
+"""Finds requests for which the application has produced nothing within their pool's request_timeout.
 
-The scoreboard says when the application gave something for each, or was called for it. Before the daemon goes to sleep
-it marks the boards as unwatched; the worker that begins the next request sees the mark and rings (`WatchBell`). While
-they are watched nobody rings, so the daemon looks again when the next request can be due, and while one runs every few
-seconds: a look that comes too late tells that everything may have stood still – the group was stopped, the container
-paused – and that time is no request's fault. An idle server is never woken. A worker that a debugger holds is left
-alone. Decides nothing: the core does.
+The scoreboard records when the application last produced something for a request, or was called for it. Before the
+daemon sleeps, it marks the bell as unwatched; the worker that begins the next request sees the mark and wakes the
+daemon (`WatchBell`). Workers do not wake a daemon that watches: its timer runs until the next request can be due, and
+at most a few seconds while a request runs. A check that comes late shows that everything may have stood still (group
+stopped, container paused); that time is not counted against requests. An idle server has no timer. A worker under a
+debugger is left alone. Decides nothing: the core does.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from srvd.linux.processes import procfs
 from srvd.linux.scoreboard import Bell, LaneFacts
 
 _LONGEST = 5.0
-"""Seconds from one look to the next while any request runs."""
+"""Seconds from one check to the next while any request runs, at most."""
 
 _LATE = 1.0
-"""Seconds by which a look may come late without a meaning: the machine is busy."""
+"""Seconds by which a check may come late on a busy machine. A later one counts as a pause."""
 
-_PAUSES = 16  # that are remembered
+_PAUSES = 16  # the most pauses remembered
 
 _HELD = 1.0
-"""Seconds until another look at a worker that a debugger holds."""
+"""Seconds until the next check of a worker under a debugger."""
 
 _REPLACED = 0.5
-"""And at one that was told of and is being replaced: with one thread it ends as soon as it is."""
+"""Seconds until the next check of a reported worker. With one thread it is reported again, and ended, once its
+replacement serves."""
 
 
 class RequestTimeoutMonitor:
@@ -46,24 +47,24 @@ class RequestTimeoutMonitor:
         state: Callable[[WorkerId], str],
         emit: Callable[[Event], None],
     ) -> None:
-        """`state`: of a worker's process, in the words of `procfs`."""
+        """`state`: returns the state of a worker's process, one of the constants of `procfs`."""
         self._house = house
         self._bell = bell
         self._facts = facts
         self._state = state
         self._emit = emit
-        self._looked = self._due = NEVER  # the last look, and when the next one should be
-        self._pauses: deque[tuple[float, float]] = deque(maxlen=_PAUSES)  # when each ended, and how long it was
-        self._told: dict[WorkerId, float] = {}  # since when it had given nothing
+        self._looked = self._due = NEVER  # time of the last check, and of the next one
+        self._pauses: deque[tuple[float, float]] = deque(maxlen=_PAUSES)  # end and length of each
+        self._told: dict[WorkerId, float] = {}  # reported workers: since when the application had produced nothing
         self._timer: Timer | None = None
         self._loop: Loop | None = None
 
     def save(self) -> dict[WorkerId, float]:
-        """Who was told of already, and since when it had given nothing."""
+        """Return the reported workers, with the time since when the application had produced nothing."""
         return dict(self._told)
 
     def restore(self, told: Mapping[WorkerId, float]) -> None:
-        """Go on with what `save` told."""
+        """Restore what `save` returned."""
         self._told = dict(told)
 
     def attach(self, loop: Loop) -> None:
@@ -71,20 +72,20 @@ class RequestTimeoutMonitor:
         self.look()
 
     def woke(self) -> None:
-        """A worker has begun a request while nobody watched."""
+        """Check after a worker has begun a request while the daemon did not watch."""
         if not self._bell.watching:
             self.look(rung=True)
 
     def look(self, *, rung: bool = False) -> None:
-        """Tells of each request that has become overdue and arranges the next look, if any request runs."""
+        """Report each request that has become overdue, and set the timer for the next check if any request runs."""
         self._bell.watching = True
         self._mind_pause(time.monotonic())
         due = self._tell_and_next()
         if rung:
-            # The request may be over already. Unwatched again, the next one would ring, too: a wake-up for each.
+            # The request may be over already. If the bell became unwatched at once, each request would wake the daemon.
             due = min(due, time.monotonic() + self._shortest_limit())
         elif due == NEVER:
-            # Unwatched first, then one more look: a request that began in between has seen "watched" and not rung.
+            # Unwatched first, then one more check: a request that began in between has seen "watched" and not rung.
             self._bell.watching = False
             due = self._tell_and_next()
             self._bell.watching = due != NEVER
@@ -96,12 +97,12 @@ class RequestTimeoutMonitor:
             self._timer = self._loop.call_at(due, self.look)
 
     def _mind_pause(self, now: float) -> None:
-        """Has everything stood still? From when on is not known: from the last look on, at most."""
+        """Remember a pause if this check comes late. Its begin is unknown: the last check is the earliest possible."""
         if now - self._due > _LATE:
             self._pauses.append((now, now - self._looked))
 
     def _stood(self, began: float) -> float:
-        """Seconds of a request's time that it may not have had."""
+        """Return how many seconds since `began` may have been pauses."""
         return sum(min(length, ended - began) for ended, length in self._pauses if began < ended)
 
     def _shortest_limit(self) -> float:
@@ -109,7 +110,7 @@ class RequestTimeoutMonitor:
         return min((limit for limit in limits if limit > 0), default=NEVER)
 
     def _tell_and_next(self) -> float:
-        """When to look again: NEVER if no request runs that has a limit."""
+        """Report overdue requests. Returns when to check again: NEVER if no request with a limit runs."""
         now = time.monotonic()
         due = NEVER
         late: list[RequestOverdue] = []
@@ -131,11 +132,13 @@ class RequestTimeoutMonitor:
         self._told = {worker: began for worker, began in self._told.items() if self._lives(worker)}
         for event in late:
             self._emit(event)
-        # A request that begins from now on does not ring, and may have a shorter limit than those that run.
+        # A worker that begins a request from now on does not ring, and its limit may be shorter than those of the rest.
         return due if due == NEVER else min(due, now + self._shortest_limit())
 
     def _limited(self) -> Iterator[tuple[WorkerId, float, bool]]:
-        """The workers that may be in a request, its limit, and whether they only wait for one that was late."""
+        """Yield the workers that may be in a request, the limit in seconds, and whether an overdue request is all that
+        the worker still has: its replacement serves, and it has one thread.
+        """
         for pool in self._house.pools.values():
             for generation in pool.generations.values():
                 if generation.spec.request_timeout > 0:

@@ -1,7 +1,7 @@
-"""What the control group says about memory: whether the OOM killer struck, and how much is left below the limit.
+"""Reads the control group's memory figures: kills by the OOM killer, and the memory left below the limit.
 
-Not proof for one process: the kernel counts kills per group, so each one is given to one death by SIGKILL. Knows cgroup
-v2 and v1; figures that cannot be read are absent, never an error.
+A kill proves nothing about one process: the kernel counts kills per group, so each counted kill explains one death by
+SIGKILL. Knows cgroup v2 and v1; a figure that cannot be read is absent, and never an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OomWatch:
         self._known = self._kills()
 
     def struck(self) -> bool:
-        """Whether there is a kill that was not told of before; each is told of once. False where none is counted."""
+        """Returns True once for each kill since the last calls; False without one, or where kills are not counted."""
         kills = self._kills()
         if kills <= self._known:
             self._known = kills
@@ -35,12 +35,12 @@ class OomWatch:
         return True
 
     def _kills(self) -> int:
-        """`oom_kill` of memory.events (v2) or memory.oom_control (v1); 0 where there is none."""
+        """Returns `oom_kill` of memory.events (v2) or memory.oom_control (v1); 0 where there is none."""
         return _field(self._path, "oom_kill")
 
 
 def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
-    """Bytes below the nearest limit of this process's group and those above it; None: there is no limit."""
+    """Returns the least bytes left below a limit, of this process's group and its parents; None without limits."""
     group, version = _group(root, membership)
     limit, usage, cache = (
         ("memory.max", "memory.current", "inactive_file")
@@ -51,7 +51,7 @@ def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
     while len(group) > len(root):
         most = _number(f"{group}/{limit}")
         if most is not None and most < _NO_LIMIT:
-            # File pages that nobody used lately count as used, and are given up before anybody is killed.
+            # The kernel counts inactive file pages as used, but frees them before it kills a process.
             used = (_number(f"{group}/{usage}") or 0) - _field(f"{group}/memory.stat", cache)
             left = min(max(most - used, 0), most if left is None else left)
         group = group.rpartition("/")[0]
@@ -59,7 +59,9 @@ def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
 
 
 def _group(root: str, membership: str) -> tuple[str, int]:
-    """The folder of this process's memory group and its version, by the lines `ID:CONTROLLERS:PATH` of cgroups(7)."""
+    """Returns the folder of this process's memory group and the cgroup version, read from the lines
+    `ID:CONTROLLERS:PATH` of cgroups(7).
+    """
     unified = root
     for line in _read(membership).splitlines():
         _, _, rest = line.partition(":")
@@ -72,7 +74,7 @@ def _group(root: str, membership: str) -> tuple[str, int]:
 
 
 def _field(path: str, wanted: str) -> int:
-    """The number behind a name in a file of lines `NAME NUMBER`; 0 if there is none."""
+    """Returns the number behind a name in a file of lines `NAME NUMBER`; 0 if there is none."""
     for line in _read(path).splitlines():
         name, _, value = line.partition(" ")
         if name == wanted and value.isdecimal():
@@ -81,7 +83,7 @@ def _field(path: str, wanted: str) -> int:
 
 
 def _number(path: str) -> int | None:
-    """The only number of a file; None: there is no file, or it says "max"."""
+    """Returns the only number in a file; None if there is no file, or "max" stands in it."""
     text = _read(path).strip()
     return int(text) if text.isdecimal() else None
 

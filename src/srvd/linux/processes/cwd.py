@@ -1,6 +1,6 @@
-"""The working directory by the name that it was entered by: a link that is switched later is followed by that name.
+"""Finds the name by which the working directory was entered, so that the name follows a link that is switched later.
 
-Changes nothing: entering a folder is its user's.
+Changes no directory: the caller does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ __all__ = ["named_folder"]
 
 
 def named_folder(environ: Mapping[str, str]) -> str:
-    """The working directory: `$PWD` if that names it (getcwd(3), get_current_dir_name), else its real path.
-
-    "" if it has been removed.
+    """Returns `$PWD` if that names the working directory (getcwd(3), get_current_dir_name), else the real path; "" if
+    the directory has been removed.
     """
     name = environ.get("PWD", "")
     try:

@@ -1,10 +1,11 @@
-"""A pipe whose writing ends are held by those who look after a process, and a death that needs none of them.
+"""Ends a process some time after all processes that supervise it have ended. The supervisors hold the writing end of a
+pipe, the supervised process has the reading end.
 
-Decides nothing about who holds it. When the last holder is gone the kernel sends SIGNAL to the process at the other
-end (fcntl(2), F_SETSIG), and its handler is the C library's alarm(2) itself: async-signal-safe (signal-safety(7)), and
-called as any handler is, with the number of the signal – which so becomes the number of seconds. No line of Python is
-needed for it, so that it also holds for a process in which C code keeps the interpreter. Whoever is well sets the alarm
-again and again; whoever is not is ended by SIGALRM.
+Does not decide which processes hold the pipe. When the last holder has ended, the kernel sends SIGNAL to the process
+with the reading end (fcntl(2), F_SETSIG). The handler is the C library's alarm(2) itself, which is async-signal-safe
+(signal-safety(7)). Like any handler, alarm(2) is called with the number of the signal, which so becomes the number of
+seconds. The handler runs no Python code, and so also works in a process in which C code keeps the interpreter's lock. A
+healthy process sets the alarm again before it expires; SIGALRM ends any other.
 """
 
 from __future__ import annotations
@@ -17,46 +18,46 @@ from select import poll as make_poll
 __all__ = ["SECONDS", "SIGNAL", "end_of", "make", "own", "prepare", "tighten"]
 
 SIGNAL = signal.SIGRTMAX
-"""The highest there is: the longest time."""
+"""The signal with the highest number, for the longest time."""
 
 SECONDS = int(SIGNAL)
 """From the end of the last holder to SIGALRM: 64."""
 
 
 def prepare() -> bool:
-    """Make the handler; it stays over a fork, and ends with an exec. False: this Python cannot call the C library."""
+    """Installs the handler, which a fork keeps and an exec removes. Returns False if this Python has no ctypes."""
     try:
         import ctypes  # an optional part of Python
     except ImportError:
         return False
     libc = ctypes.CDLL(None)
-    # Python has no name for a handler that is not Python's; `signal.getsignal` goes on saying SIG_DFL, so
-    # `process.reset_signals` leaves it.
+    # Python does not know a handler installed by C code: `signal.getsignal` still returns SIG_DFL, so
+    # `process.reset_signals` keeps the handler.
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(SIGNAL), ctypes.cast(libc.alarm, ctypes.c_void_p))
     return True
 
 
 def make() -> int:
-    """The end to hold of a new one. Raises `OSError`."""
+    """Makes a new pipe, and returns the end that supervisors hold. Raises `OSError`."""
     end, hold = os.pipe()
     os.close(end)
     return hold
 
 
 def end_of(hold: int) -> int:
-    """The end of those who are looked after. Raises `OSError`."""
+    """Opens the end of a supervised process. Raises `OSError`."""
     return os.open(f"/proc/self/fd/{hold}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def own(end: int) -> None:
-    """Have the end of the last holder raise SIGNAL in this process. `end` must be of `end_of`, for this process alone:
-    who is signalled belongs to the open file, which a fork shares.
+    """Makes the kernel send SIGNAL to this process when the last holder has ended. `end` must come from `end_of`, for
+    this process alone: the process to signal is a property of the open file description, which a fork shares.
     """
     fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(end, fcntl.F_SETSIG, int(SIGNAL))
     fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
-    # What ended before the flag was set raises no signal.
+    # A holder that ended before the flag was set raises no signal.
     poll = make_poll()
     poll.register(end, 0)
     if poll.poll(0):
@@ -64,8 +65,8 @@ def own(end: int) -> None:
 
 
 def tighten(seconds: int = SECONDS) -> None:
-    """End this process in so many seconds (0: not at all), unless this is called again before. An application that
-    handles SIGALRM has its own use for the alarm: then nothing is done.
+    """Sets the alarm that ends this process in so many seconds (0: no alarm), unless this is called again before. Does
+    nothing if the application handles SIGALRM, because the alarm is its own then.
     """
     if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
         signal.alarm(seconds)

@@ -1,6 +1,6 @@
-"""What a process does about signals and timers: recorded, put away, put back.
+"""Records, resets and restores the signal handlers, blocked signals and timers of a process.
 
-Python's handlers only: a handler of C code stays as it is, over a fork too. Decides nothing about who is forked.
+Only handlers of Python: a handler installed by C code stays, over a fork too. Does not decide what is forked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ __all__ = ["NOTHING", "OWN", "Dispositions", "claim", "clear_timers", "current",
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 OWN = frozenset({int(signal.SIGTERM), int(signal.SIGINT), int(stacks.ASK), int(stacks.DUMP), int(LIFELINE)})
-"""srvd's own in a worker: what an application does about these is overruled."""
+"""Signals that srvd uses in a worker. Handlers that an application sets for them are replaced."""
 
 _ENDING = frozenset({signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, *OWN})
-"""Not ignored by a zygote, whoever handled them while it loaded: the ends of children, and what people end it with."""
+"""Signals that a zygote does not ignore, even if the application handled them while it was loaded: SIGCHLD, and signals
+by which users end a process."""
 
 _FIXED = frozenset({signal.SIGKILL, signal.SIGSTOP})
 
@@ -39,7 +40,7 @@ class Dispositions(Record):
     blocked: frozenset[int] = frozenset()
 
     def joined(self, later: Dispositions) -> Dispositions:
-        """These, with what was set later in their place."""
+        """Returns these dispositions, replaced by `later` ones for the same signals."""
         return Dispositions({**self.handlers, **later.handlers}, self.blocked | later.blocked)
 
 
@@ -47,15 +48,16 @@ NOTHING = Dispositions({})
 
 
 def current() -> Dispositions:
-    """Those of now."""
+    """Returns the dispositions of now."""
     handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals() - _FIXED}
     return Dispositions(handlers, frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
 
 
 def put_away(before: Dispositions) -> Dispositions:
-    """Go back to what there was before; what has come since, without srvd's own signals.
+    """Restores the dispositions of `before`, and returns those set since then, without srvd's own signals.
 
-    A signal that had no handler before is ignored from now on, and not deadly: timers may still send it.
+    A signal that had no handler before is ignored from now on, because timers may still send it, and by default the
+    signal would end the process.
     """
     blocked = _deafen() - before.blocked - OWN
     found: dict[int, Handler] = {}
@@ -71,15 +73,15 @@ def put_away(before: Dispositions) -> Dispositions:
 
 
 def put_back(wanted: Dispositions) -> None:
-    """Do about signals what was put away."""
+    """Sets the dispositions that `put_away` has returned."""
     for number, handler in wanted.handlers.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted.blocked)
 
 
 def claim(own: Collection[int] = OWN) -> None:
-    """Hear srvd's own signals, whatever the application has blocked, and outlive clients: by default SIGPIPE ends a
-    process that writes to one who is gone.
+    """Unblocks srvd's own signals, which the application may have blocked, and ignores SIGPIPE, which by default ends a
+    process that writes to a closed connection.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, own)
     if signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
@@ -87,7 +89,7 @@ def claim(own: Collection[int] = OWN) -> None:
 
 
 def timers() -> list[str]:
-    """The timers that run in this process, in words."""
+    """Returns the timers that run in this process, in words."""
     found = [name for which, name in _INTERVALS if signal.getitimer(which)[0] > 0]
     try:
         with open("/proc/self/timers", encoding="utf-8", errors="replace") as file:
@@ -98,15 +100,15 @@ def timers() -> list[str]:
 
 
 def clear_timers() -> None:
-    """End those that a fork would end, and an exec would not: the alarm and the interval timers."""
+    """Stops the timers that a fork would stop and an exec would not: the alarm and the interval timers."""
     for which, _ in _INTERVALS:
         signal.setitimer(which, 0)
 
 
 def _deafen() -> frozenset[int]:
-    """Block all signals; those that were blocked before.
+    """Blocks all signals, and returns those that were blocked before.
 
-    A handler of the application's may be due now, and may raise: an exception for a call that is over.
+    A handler of the application may run now and raise; the exception concerns a call that is over, and is dropped.
     """
     blocked: frozenset[int] | None = None
     while True:
@@ -114,6 +116,6 @@ def _deafen() -> frozenset[int]:
             if blocked is None:
                 blocked = frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FIXED)
-        except BaseException:  # noqa: S112 - whatever it raises is nobody's any more
+        except BaseException:  # noqa: S112 - no caller is left that could use the exception
             continue
         return blocked

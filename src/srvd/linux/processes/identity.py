@@ -1,6 +1,6 @@
-"""Users and groups: found by name, then taken on for good by a process that starts as root.
+"""Finds users and groups by name, and changes a process that runs as root to them for good.
 
-Not for asking who a peer is (that is the control socket's).
+Does not identify the peer of a socket (the control socket does).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from srvd.record import Record
 __all__ = ["OVERFLOW", "Identity", "assume", "closed_folder", "environment", "gid_of", "is_mapped", "resolve", "uid_of"]
 
 OVERFLOW = 65_534
-"""The uid and gid by which the kernel names everybody who has no number in our user namespace (user_namespaces(7)).
-Where it is mapped it is the user `nobody`, too."""
+"""The uid and gid that the kernel reports for users without a number in this user namespace (user_namespaces(7)). Where
+the number is mapped, it also is the user `nobody`."""
 
 
 class Identity(Record):
-    """Who a process shall run as; a gid alone changes the group only."""
+    """The user and group as which a process shall run; a gid alone changes the group only."""
 
     uid: int | None
     gid: int
@@ -28,7 +28,7 @@ class Identity(Record):
 
 
 def resolve(user: str, group: str) -> Identity | None:
-    """The identity that these names or numbers mean; None if there is nothing to change.
+    """Returns the identity for these names or numbers; None if the process has it already.
 
     Raises `LoadFailed` when a name is unknown, or the process may not become that user or group.
     """
@@ -51,17 +51,17 @@ def resolve(user: str, group: str) -> Identity | None:
 
 
 def uid_of(user: str) -> int:
-    """The number of a user, -1 for "". Raises `LookupError`."""
+    """Returns the number of a user, -1 for "". Raises `LookupError`."""
     return -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
 
 
 def gid_of(group: str) -> int:
-    """The number of a group, -1 for "". Raises `LookupError`."""
+    """Returns the number of a group, -1 for "". Raises `LookupError`."""
     return -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
 
 
 def is_mapped(kind: str, number: int) -> bool:
-    """Whether a uid or gid (`kind`) is somebody's in our user namespace. False where /proc does not tell."""
+    """Tells whether a uid or gid (`kind`) is mapped in this user namespace. False where /proc does not tell."""
     try:
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
             rows = [[int(cell) for cell in line.split()] for line in file]
@@ -71,18 +71,20 @@ def is_mapped(kind: str, number: int) -> bool:
 
 
 def environment(user: str) -> dict[str, str]:
-    """The variables that follow a user, a name or a number: none for "". A user without an entry has / for a home."""
+    """Returns the environment variables of a user (a name or a number); none for "". The home of a user without an
+    entry is "/".
+    """
     if not user:
         return {}
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):  # an unknown name is refused where the user is taken on
+    except (KeyError, OverflowError):  # `resolve` refuses an unknown name
         return {"HOME": "/", "USER": user, "LOGNAME": user}
     return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
 def closed_folder(path: str) -> str:
-    """The first folder on the way to `path` that this process may not enter; "" if there is none."""
+    """Returns the first folder on the way to `path` that this process may not enter; "" if there is none."""
     at = ""
     for part in os.path.abspath(path).split("/")[1:-1]:
         at = f"{at}/{part}"
@@ -92,9 +94,9 @@ def closed_folder(path: str) -> str:
 
 
 def assume(identity: Identity) -> None:
-    """Become this user and group, for good. Raises `OSError` if the kernel does not let it or did not do it.
+    """Changes this process to the user and group, for good. Raises `OSError` if the kernel refuses or ignores a change.
 
-    In this order: groups can be set only while still root, and setresuid(2) gives that up, saved ids included.
+    The groups come first: only root can set them, and setresuid(2) gives up root, saved ids included.
     """
     if identity.uid is not None and identity.user:
         os.initgroups(identity.user, identity.gid)

@@ -1,6 +1,6 @@
-"""What a process may use, and who goes before it: resource limits, niceness, the choice of the OOM killer.
+"""Sets resource limits, niceness and the score for the OOM killer.
 
-Each applies to the calling process and to what it forks. Chooses no value.
+Each applies to the calling process and to the processes that it forks. Chooses no value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _ZYGOTE_SCORE = 100
-"""Likelier than the daemon, less likely than a worker (500): what is lost with it can be loaded anew."""
+"""The OOM killer chooses a zygote before the daemon, and after a worker (500): a zygote can be loaded anew."""
 
 UNLIMITED: Final = -1
 """RLIM_INFINITY, as Python's `resource` has it."""
@@ -51,13 +51,13 @@ RESOURCES: Final[Mapping[str, Resource]] = {
     "sigpending": Resource(resource.RLIMIT_SIGPENDING, False),
     "stack": Resource(resource.RLIMIT_STACK, True),
 }
-"""The limits of getrlimit(2) by the names that shells and limits.conf(5) have for them. Not there: rss and locks, which
-Linux does not keep, and nice, which is about what a process may make of itself.
+"""The limits of getrlimit(2) by their names in shells and limits.conf(5). Left out: rss and locks, which Linux does not
+enforce, and nice, which only limits what a process may set for itself.
 """
 
 
 def set_limits(wanted: Mapping[str, tuple[int, int]]) -> None:
-    """Set soft and hard limits by name. Raises `LoadFailed`: to go above the hard limit takes CAP_SYS_RESOURCE."""
+    """Sets soft and hard limits by name. Raises `LoadFailed`: raising the hard limit takes CAP_SYS_RESOURCE."""
     for name, (soft, hard) in wanted.items():
         number = RESOURCES[name].number
         try:
@@ -71,8 +71,9 @@ def set_limits(wanted: Mapping[str, tuple[int, int]]) -> None:
 
 
 def take_on(limits: Mapping[str, tuple[int, int]], nice: int, score: int, *, wished: bool) -> None:
-    """All that a zygote has of its workers' limits. `score`: of the workers; `wished`: somebody has set it. Raises
-    `LoadFailed`.
+    """Applies to a zygote what its workers have: limits, niceness, and the score for the OOM killer.
+
+    score: of the workers; wished: the configuration sets it, so that a failure is not ignored. Raises `LoadFailed`.
     """
     set_limits(limits)
     if nice:
@@ -86,7 +87,7 @@ def take_on(limits: Mapping[str, tuple[int, int]], nice: int, score: int, *, wis
 
 
 def set_nice(amount: int) -> None:
-    """Add to the niceness. Raises `LoadFailed`: to become less nice takes CAP_SYS_NICE."""
+    """Adds to the niceness. Raises `LoadFailed`: lowering it takes CAP_SYS_NICE."""
     try:
         os.nice(amount)
     except OSError as exc:
@@ -98,18 +99,20 @@ def set_nice(amount: int) -> None:
 
 
 def set_session_nice() -> bool:
-    """Let the niceness count beyond this session; False where it cannot be, or need not.
+    """Makes the niceness count beyond this session. Returns False where the kernel does not group processes by session,
+    or refuses.
 
-    Where the kernel groups processes by session, a process's own niceness counts among those of its session only:
-    sched(7), "The autogroup feature". Our processes each have a session.
+    Where the kernel groups processes by session, the niceness of a process counts only among processes of the same
+    session: sched(7), "The autogroup feature". Each process of srvd has a session of its own.
     """
     return _write("/proc/self/autogroup", os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def set_oom_score(score: int) -> bool:
-    """Make this process a likelier or less likely choice of the OOM killer (-1000..1000); False where it may not.
+    """Sets the score by which the OOM killer chooses this process (-1000..1000). Returns False if the kernel refuses.
 
-    Higher always may be; lower than what a privileged process has set takes CAP_SYS_RESOURCE: proc(5).
+    Raising it is always allowed; a value below the one that a privileged process has set takes CAP_SYS_RESOURCE:
+    proc(5).
     """
     return _write("/proc/self/oom_score_adj", score)
 

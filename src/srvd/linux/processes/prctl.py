@@ -1,7 +1,7 @@
-"""The two prctl(2) calls srvd needs, which Python has no name for.
+"""The two prctl(2) calls that srvd needs, made with ctypes because Python has no function for them.
 
-A file of its own because ctypes costs 2.5 ms to import, which the daemon does when its zygotes load already; and a
-pool's Python may be built without it, which matters only where the pool changes its user.
+A module of its own, because importing ctypes takes 2.5 ms, which the daemon spends while its zygotes load already; and
+because a pool's Python may lack ctypes, which matters only if the pool changes its user.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _SET_DUMPABLE = 4
 
 
 def become_subreaper() -> None:
-    """Become the parent of every orphan among our descendants; kept over exec. Raises `SystemRefused`."""
+    """Makes this process the parent of all orphans among its descendants; kept by an exec. Raises `SystemRefused`."""
     reason = _prctl(_SET_CHILD_SUBREAPER, 1)
     if reason:
         raise SystemRefused(f"become a child subreaper: {reason}; workers of a lost zygote could not be watched")
 
 
 def stay_readable() -> None:
-    """Let the process read its own /proc again, which setresuid(2) has closed to it (PR_SET_DUMPABLE, proc(5)).
+    """Lets the process read its own /proc again, which setresuid(2) has prevented (PR_SET_DUMPABLE, proc(5)).
 
     Raises `OSError`.
     """
@@ -35,7 +35,7 @@ def stay_readable() -> None:
 
 
 def _prctl(option: int, value: int) -> str:
-    """Why not, or ""."""
+    """Makes the call, and returns the kernel's reason for a refusal, or ""."""
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
     if libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero):

@@ -1,6 +1,6 @@
-"""Processes as the kernel offers them: pidfds and their signals, exits, zombies, limits.
+"""The kernel's calls on processes: pidfds and signals, exits, zombies, limits.
 
-Chooses nothing: who is signalled, and when, is decided elsewhere. A pid alone is never signalled: it may be reused.
+Does not decide which process gets a signal, and when. Never signals a pid alone, which may be reused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), s
 
 
 class Ended(Record):
-    """How a process ended; both None: it ended, and nobody was told how."""
+    """How a process ended; both None if that is not known."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -48,33 +48,37 @@ class Ended(Record):
 
 
 class Halt(Record):
-    """A child was stopped by a signal, or goes on."""
+    """A child that was stopped by a signal, or that runs again."""
 
     pid: int
     stopped: bool
 
 
 def open_pidfd(pid: int) -> int:
-    """A descriptor of this process (close-on-exec), which must not have been reaped. Raises `OSError`."""
+    """Opens a pidfd (close-on-exec) of a process that has not been reaped. Raises `OSError`."""
     return os.pidfd_open(pid)
 
 
 def over() -> int:
-    """A stand-in for the pidfd of a process that was over before one could be opened. Raises `OSError`."""
+    """Returns a descriptor in place of the pidfd of a process that ended before a pidfd could be opened. Raises
+    `OSError`.
+    """
     read, write = os.pipe()
     os.close(write)
     return read
 
 
 def is_over(pidfd: int) -> bool:
-    """Whether the process has ended, reaped or not."""
+    """Tells whether the process has ended, reaped or not."""
     poll = make_poll()
     poll.register(pidfd, POLLIN)
     return bool(poll.poll(0))
 
 
 def send_signal(pidfd: int, number: int) -> bool:
-    """Signal the process behind the descriptor; False if it is gone, or has become somebody whom we may not signal."""
+    """Sends a signal to the process behind the pidfd. Returns False if the process has been reaped, or has changed to a
+    user that this process may not signal.
+    """
     try:
         signal.pidfd_send_signal(pidfd, number)
     except (ProcessLookupError, PermissionError):
@@ -87,10 +91,11 @@ def send_signal(pidfd: int, number: int) -> bool:
 
 
 def send_group_signal(pidfd: int, pid: int, number: int) -> bool:
-    """Signal the group that this process leads, also what is left of it after its end; False if nothing is.
+    """Sends a signal to the process group that the process leads, also after the leader's end. Returns False if the
+    group has no processes left.
 
-    Before Linux 6.9 that needs the group's number, which is this process's own only until it is reaped: there, what
-    outlives the leader is left alone.
+    Before Linux 6.9 that takes the number of the group, which may be reused once the leader is reaped. There, processes
+    that outlive the leader get no signal.
     """
     try:
         signal.pidfd_send_signal(pidfd, number, None, _PROCESS_GROUP)
@@ -113,13 +118,15 @@ def send_group_signal(pidfd: int, pid: int, number: int) -> bool:
 
 
 def reap(pidfd: int) -> Ended | None:
-    """How this child ended, reaping it; None while it runs. Raises `ChildProcessError` if it is not our child."""
+    """Reaps a child, and returns how it ended; None while it runs. Raises `ChildProcessError` if the process is not a
+    child of this one.
+    """
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     return None if result is None else _ended(result)
 
 
 def next_zombie() -> int | None:
-    """The pid of a child that ended and waits to be reaped; it is left as it is. None: there is none."""
+    """Returns the pid of a child that has ended and is not reaped yet, without reaping it; None if there is none."""
     try:
         result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -128,10 +135,10 @@ def next_zombie() -> int | None:
 
 
 def halts() -> Iterator[Halt]:
-    """Children that were stopped, or went on, since they were last asked for: as they are now, each told once.
+    """Yields the children that were stopped or continued since the last call, each once, in their state of now.
 
-    A child that a debugger stops is not among them (ptrace(2): its tracer is told), and none ends by being asked for.
-    At most `_HALTS`: SIGCHLD comes again for what happens meanwhile.
+    Leaves out children that a debugger stops (ptrace(2) reports them to the tracer). Reaps no child. Yields at most
+    `_HALTS`: a later change raises SIGCHLD again.
     """
     for _ in range(_HALTS):
         try:
@@ -144,7 +151,9 @@ def halts() -> Iterator[Halt]:
 
 
 def reap_pid(pid: int) -> Ended | None:
-    """How this child ended, reaping it; None if it runs or is not ours. Only for a pid of `next_zombie()`."""
+    """Reaps a child, and returns how it ended; None if the process runs or is no child of this one. Only for a pid of
+    `next_zombie()`.
+    """
     try:
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
@@ -153,9 +162,10 @@ def reap_pid(pid: int) -> Ended | None:
 
 
 def reset_signals(*kept: int) -> None:
-    """Back to default for every signal but `kept` that Python handles or ignores, and nothing blocked.
+    """Resets to default each signal that Python handles or ignores, except `kept`, and unblocks all signals.
 
-    Handlers of faulthandler stay: they are not Python's. SIGPIPE and SIGXFSZ stay ignored, as Python starts with.
+    Handlers of faulthandler stay, because Python does not know them. SIGPIPE and SIGXFSZ stay ignored, as Python sets
+    them at its start.
     """
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, *kept}:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
@@ -164,7 +174,7 @@ def reset_signals(*kept: int) -> None:
 
 
 def raise_open_files() -> int:
-    """Lift the soft limit on open files to the hard one; the limit now in force."""
+    """Raises the soft limit on open files to the hard limit, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

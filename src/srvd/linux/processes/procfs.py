@@ -1,6 +1,6 @@
-"""What /proc tells of a process: its state, and what it does with a signal.
+"""Reads facts about a process from /proc: its state, and what it does with a signal.
 
-Knows processes by their pid only: whoever asks must hold a pidfd, and look at it afterwards (a pid may be reused).
+Knows processes by their pid only, and a pid may be reused: a caller must hold a pidfd, and check it afterwards.
 """
 
 from __future__ import annotations
@@ -50,43 +50,43 @@ _LINE = 80  # characters of a command line
 
 
 class Reach(Record):
-    """How far a signal gets into a process: proc(5), /proc/pid/status."""
+    """What a process does with a signal: proc(5), /proc/pid/status."""
 
-    state: str  # of its main thread; RUNNING, if that sleeps while another one runs
-    caught: bool  # it has a handler
-    pending: bool  # sent to the process, and not taken yet
-    blocked: frozenset[int]  # the threads that do not take it now; one in the handler itself is among them
+    state: str  # of the main thread; RUNNING if the main thread sleeps while another thread runs
+    caught: bool  # the process has a handler for the signal
+    pending: bool  # the signal was sent to the process, and no thread has taken it yet
+    blocked: frozenset[int]  # the threads that block the signal, with a thread that runs the handler itself
 
 
 _NO_LOGIN = 0xFFFFFFFF
-"""The loginuid of what no login has started: proc(5)."""
+"""The loginuid of a process that was not started from a login: proc(5)."""
 
 
 def start_time(pid: int) -> int:
-    """When a process was started, in the kernel's ticks since boot; 0 if there is none. With the pid it is a name that
-    is never given again: proc_pid_stat(5), field 22.
+    """Returns the start time of a process, in the kernel's ticks since boot; 0 if there is no such process. Pid and
+    start time together identify a process for good: proc_pid_stat(5), field 22.
     """
     return _stat_field(pid, 22)
 
 
 def parent(pid: int) -> int:
-    """The pid of its parent; 0 if there is none, or no such process: proc_pid_stat(5), field 4."""
+    """Returns the pid of the parent; 0 if there is none, or no such process: proc_pid_stat(5), field 4."""
     return _stat_field(pid, 4)
 
 
 def session(pid: int) -> int:
-    """The pid that its session is named after; 0 if there is no such process: proc_pid_stat(5), field 6."""
+    """Returns the number of the session, the pid of its leader; 0 without such a process: proc_pid_stat(5), field 6."""
     return _stat_field(pid, 6)
 
 
 def uid(pid: int) -> int:
-    """The user that it runs as (effective); -1 if there is no such process: proc_pid_status(5), Uid."""
+    """Returns the effective uid of the process; -1 if there is no such process: proc_pid_status(5), Uid."""
     words = (_fields(f"/proc/{pid}/status") or {}).get("Uid", "").split()
     return int(words[1]) if len(words) > 1 and words[1].isdecimal() else -1
 
 
 def children(pid: int) -> list[int]:
-    """The pids of its children, zombies too, in no order."""
+    """Returns the pids of the children, with zombies, in no order."""
     try:
         found = [one for task in os.listdir(f"/proc/{pid}/task") for one in _children(f"/proc/{pid}/task/{task}")]
     except (OSError, ValueError):
@@ -97,9 +97,9 @@ def children(pid: int) -> list[int]:
 
 
 def is_in_deleted_folder(pid: int) -> bool:
-    """The working directory of the process has been deleted: proc_pid_cwd(5).
+    """Tells whether the working directory of the process has been deleted: proc_pid_cwd(5).
 
-    The kernel answers by itself: neither a dead file server nor a file system of the process's user is asked.
+    The kernel answers by itself, without a file server or a file system of the process's user, which may not answer.
     """
     try:
         return os.readlink(f"/proc/{pid}/cwd").endswith(" (deleted)")
@@ -108,7 +108,7 @@ def is_in_deleted_folder(pid: int) -> bool:
 
 
 def is_ending(pid: int) -> bool:
-    """It has ended, or SIGKILL has been sent to it."""
+    """Tells whether the process has ended, or SIGKILL has been sent to it."""
     fields = _fields(f"/proc/{pid}/status")
     killed = 1 << 8
     return (
@@ -124,7 +124,7 @@ def _children(task: str) -> list[int]:
 
 
 def described(pid: int) -> str:
-    """What people call it, "sleep 777 (pid 4711)"; "" if it has ended."""
+    """Returns the command line and pid for messages, "sleep 777 (pid 4711)"; "" if the process has ended."""
     line = " ".join(_read(f"/proc/{pid}/cmdline").replace("\0", " ").split()) or _read(f"/proc/{pid}/comm").strip()
     if not line or state(pid) == _STATES["Z"]:
         return ""
@@ -133,8 +133,8 @@ def described(pid: int) -> str:
 
 
 def login(pid: int) -> str:
-    """Behind a process of root: the number of the user that logged in, or the name that sudo tells; "" if neither is
-    known. For logs and histories only: root may have set both.
+    """Returns the user behind a process of root: the uid of the login, or the user name in sudo's variable; "" if
+    neither is known. For logs and histories only: root may have set both.
     """
     number = _read(f"/proc/{pid}/loginuid").strip()
     if number.isdecimal() and int(number) not in (0, _NO_LOGIN):
@@ -144,7 +144,9 @@ def login(pid: int) -> str:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that its threads have run, to a hundredth; 0.0 if there is none: proc_pid_stat(5), fields 14 and 15."""
+    """Returns the CPU seconds of all threads, to a hundredth; 0.0 without such a process: proc_pid_stat(5), fields 14
+    and 15.
+    """
     return (_stat_field(pid, 14) + _stat_field(pid, 15)) / _TICKS
 
 
@@ -163,7 +165,7 @@ def _stat_field(pid: int, number: int) -> int:
 
 
 def reach(pid: int, number: int) -> Reach | None:
-    """What the process does with signal `number`; None when it has ended or cannot be seen."""
+    """Returns what the process does with signal `number`; None if the process has ended or /proc does not show it."""
     bit = 1 << (number - 1)
     fields = _fields(f"/proc/{pid}/status")
     if fields is None:
@@ -191,15 +193,18 @@ def reach(pid: int, number: int) -> Reach | None:
 
 
 def state(pid: int) -> str:
-    """What its main thread does: STOPPED by a signal, TRACED – held by a debugger –, … "unknown" if it is not seen.
+    """Returns the state of the main thread: STOPPED by a signal, TRACED (held by a debugger), …; "unknown" if /proc
+    does not show the process.
 
-    Who is only watched (strace) is TRACED for moments.
+    A process under strace, which observes only, is TRACED for moments.
     """
     return _state(_fields(f"/proc/{pid}/status") or {})
 
 
 def wait_channel(pid: int) -> str:
-    """The kernel's function in which its main thread waits; "" if it does not, or that is not told."""
+    """Returns the kernel function in which the main thread waits; "" if the thread does not wait, or /proc does not
+    tell.
+    """
     text = _read(f"/proc/{pid}/wchan")
     return "" if text in ("", "0") or not text.isidentifier() else text
 
@@ -230,7 +235,7 @@ def _read(path: str, most: int = _MOST_BYTES) -> str:
         return ""
     try:
         return os.read(fd, most).decode("utf-8", "replace")
-    except OSError:  # ESRCH: it ended meanwhile
+    except OSError:  # ESRCH: the process ended meanwhile
         return ""
     finally:
         os.close(fd)

@@ -1,7 +1,7 @@
-"""What `ps` shows for this process.
+"""Sets the title that `ps` shows for this process.
 
-Not `import setproctitle`: that package imports `logging` first (8 ms), which no zygote needs, so its extension module
-is loaded by itself.
+Not `import setproctitle`: that package imports `logging` first (8 ms), which no zygote needs, so this module loads only
+the package's extension module.
 """
 
 from __future__ import annotations
@@ -27,4 +27,4 @@ def _find() -> Callable[[str], None]:
 
 
 set_title: Callable[[str], None] = _find()
-"""Set the title; it is cut to what the process's arguments and environment took."""
+"""Sets the title, cut to the length of the process's arguments and environment."""

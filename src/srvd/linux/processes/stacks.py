@@ -1,12 +1,12 @@
-"""How a process tells the stacks of its threads: two signals, and a file that it writes them to.
+"""Makes a process write the stacks of its threads to a file when it gets one of two signals.
 
-Knows nobody who asks; when which signal is sent is decided elsewhere.
+Does not decide when which signal is sent.
 
-ASK is answered by Python, in the main thread, as soon as that has the interpreter: no other thread runs meanwhile. DUMP
-is answered by C, at once, whoever has the interpreter; but then other threads may run on while their stacks are read,
-and reading a frame that is just being left can crash the process. (A worker of four busy threads died of it after some
-forty dumps, on Python 3.11.) So it is the second choice, for a process that does not answer to ASK: one where C code
-keeps the interpreter's lock, and nothing else runs.
+Python handles ASK, in the main thread, as soon as that thread has the interpreter's lock: no other thread runs during
+the answer. C code handles DUMP at once, whichever thread has the lock; but other threads may run while their stacks are
+read, and reading a frame that is just being left can crash the process. (A worker with four busy threads crashed after
+some forty dumps, on Python 3.11.) So DUMP is the second choice, for a process that does not answer to ASK because C
+code keeps the interpreter's lock; then no other thread runs Python code.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ DUMP = signal.SIGRTMIN + 7
 
 _START = b"\2"
 _END = b"\3"
-# With the path that former versions had, too: a daemon reads what adopted processes write.
+# With the path in former versions, too: a daemon reads stacks that adopted processes of these versions write.
 _OURS = re.compile(r'  File "[^"\n]*[/\\]srvd[/\\]linux[/\\](?:processes[/\\])?stacks\.py", line \d+ in answer\n')
 
 
 def tell_to(fd: int) -> None:
-    """From now on this process writes its stacks to `fd` when it is asked; it stays so over a fork.
+    """Makes this process, and its forks, write their stacks to `fd` when they get ASK or DUMP.
 
-    Calls of the kernel go on after DUMP; after ASK those that Python makes do (PEP 475). Call it in the main thread.
+    After DUMP every interrupted system call goes on; after ASK those that Python itself makes (PEP 475). Must be called
+    in the main thread.
     """
 
     def answer(number: int, frame: object) -> None:
-        # The file is full, or RLIMIT_FSIZE says so. Raised here, it would be raised wherever the application is.
+        # The disk is full, or RLIMIT_FSIZE is reached. An exception here would appear anywhere in the application.
         with suppress(OSError):
             os.write(fd, _START)
             faulthandler.dump_traceback(fd, all_threads=True)
@@ -47,9 +48,9 @@ def tell_to(fd: int) -> None:
 
 
 def only(written: bytes) -> tuple[str, bool]:
-    """The stacks in what a process wrote, and whether it has finished an answer to ASK.
+    """Returns the stacks in the bytes that a process wrote, and whether the bytes end with a whole answer to ASK.
 
-    It may have written twice: for DUMP, and for ASK when it came round to that at last. One of them is enough.
+    The process may have written its stacks twice, for DUMP and for a late ASK; one of them is returned.
     """
     first, _, rest = written.partition(_START)
     answered = rest.endswith(_END)

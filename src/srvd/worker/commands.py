@@ -1,6 +1,6 @@
-"""What the daemon orders over the link, and what a worker says back: serve, probe, drain; ready, serving, bye.
+"""Obeys the orders that the daemon sends over the link (serve, probe, drain, …), and answers them.
 
-The order to drain is decided into deadlines here; what a connection does when its time is over is its own.
+Turns the order to drain into deadlines; each connection decides what it does when its deadline passes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from srvd.worker.wsgi.probe import probe
 
 __all__ = ["Commands", "Patience"]
 
-# When the whole server leaves: for a client between two requests, and for one that has not sent its first.
+# When the whole server stops: seconds for a client between two requests, and for one that has not sent its first.
 _LAST_IDLE = 1.0
 _LAST_FIRST = 2.0
-# And for one that has its answer and does not close: what the kernel still holds for it is sent after the close, too.
+# And for a client that has its answer and does not close: the kernel sends buffered bytes after the close, too.
 _LAST_LINGER = 0.5
-# A worker that is replaced for a call that hangs looks so often whether there are only such calls left.
+# Seconds between two checks of a worker replaced because of a hanging call: whether only such calls are left.
 _LOOK = 0.5
 
 
 class Patience(NamedTuple):
-    """Seconds: for its requests when it leaves, and for the next daemon when its own has died."""
+    """Seconds that a worker waits: for its requests when it leaves, and for the next daemon when its own has died."""
 
     drain: float
     orphan: float = 0.0
 
 
 class Commands:
-    """Obeys what comes over the link; SIGTERM is taken for an order to drain."""
+    """Obeys the messages of the daemon, and SIGTERM as an order to drain."""
 
     def __init__(
         self,
@@ -55,19 +55,19 @@ class Commands:
         patience: Patience,
         home: Home | None = None,
     ) -> None:
-        """`home` None: there is no way back to a daemon, and the end of the link is an order to leave."""
+        """`home` None: the worker cannot reach another daemon, and leaves at the end of the link."""
         self._service = service
         self._gate = gate
         self._link = link
         self._name = name
         self._patience = patience
-        self._dismissed = False  # by the order to leave with all others: no daemon will come
+        self._dismissed = False  # the whole server stops: no other daemon will come
         self._term = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._modules: frozenset[str] | None = None  # before it was first asked something
+        self._modules: frozenset[str] | None = None  # before the first probe or warm request
         self._heard_end = False
         self._draining = False
-        self._until = NEVER  # the drain
-        self._late = 0.0  # calls that were given nothing for so long are not waited for; 0.0: all are
+        self._until = NEVER  # the end of the drain
+        self._late = 0.0  # do not wait for calls without output for so many seconds; 0.0: wait for all calls
         self.deadline = NEVER
         service.crowd.on_left = self._left
         service.loop.urgent = self.look
@@ -80,13 +80,13 @@ class Commands:
             self._orphan = Reconnector(service.loop, home, self._new_link, self._unfound)
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        # The terminal's Ctrl-C goes to the whole process group; what it means is the daemon's to say. Not SIG_IGN,
-        # which the programs that the application starts would inherit.
+        # Ctrl-C in a terminal signals the whole process group; the daemon decides what follows. Not SIG_IGN, which
+        # programs started by the application would inherit.
         signal.signal(signal.SIGINT, _no_matter)
         dispositions.claim()
 
     def look(self, now: float) -> None:
-        """Obey what waits on the link."""
+        """Obeys all messages that wait on the link."""
         while not self._heard_end:
             try:
                 message = self._link.hear()
@@ -99,11 +99,11 @@ class Commands:
 
     @property
     def code(self) -> int:
-        """The exit code of a worker that has left as it was told to."""
+        """The exit code of a worker that has left in order."""
         return links.ALONE if self._dismissed and self._heard_end else 0
 
     def expire(self, now: float) -> None:
-        """The time to drain is over, or it is time to look for calls that are late."""
+        """Closes all connections at the end of the drain; before it, checks whether only late calls are left."""
         if now < self._until:
             self.deadline = min(self._until, now + _LOOK)
             self._left(now)
@@ -149,7 +149,7 @@ class Commands:
                 self._service.log.info("a new daemon has adopted this worker")
 
     def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
-        """Finish what is open, within `seconds`; a second order can only make it shorter."""
+        """Finishes the open requests, within `seconds`; a second order can only shorten the time."""
         service = self._service
         self._draining = service.closing = True
         self._until = min(self._until, now + seconds)
@@ -162,7 +162,7 @@ class Commands:
         self._left(now)
 
     def _leave(self, now: float, left_over: Sequence[int]) -> None:
-        """The whole server stops: take all who wait in the backlog, and wait less for those who say nothing."""
+        """Drains when the whole server stops: accepts all clients in the backlog, and waits less for silent ones."""
         times = self._service.times
         times.idle = min(times.idle, _LAST_IDLE)
         times.first = min(times.first, _LAST_FIRST)
@@ -175,7 +175,7 @@ class Commands:
         self._gate.empty(now, left_over)
 
     def _left(self, now: float) -> None:
-        """A connection has gone, or the backlog is empty: was it the last?"""
+        """Stops the loop if a drain has no connection left to wait for; without a drain, lets the acceptor go on."""
         if not self._draining or self._gate.emptying:
             self._gate.room(now)
         elif len(self._service.crowd.all) <= (self._service.late_calls(now - self._late) if self._late else 0):
@@ -185,7 +185,10 @@ class Commands:
         self.look(now)
 
     def _end_of_link(self, exc: Exception, now: float) -> None:
-        """The daemon is gone, or speaks nonsense. A worker in standby is of no use to anybody without one."""
+        """Begins to call for a new daemon, or to drain, after the daemon has died or has sent a malformed message.
+
+        A worker in standby drains: without a daemon it would never serve.
+        """
         self._heard_end = True
         self._service.loop.remove(self._link.sock.fileno())
         if self._service.lifeline is not None:
@@ -204,7 +207,7 @@ class Commands:
     # -- without a daemon -----------------------------------------------------------------------------------------
 
     def _new_link(self, sock: socket.socket) -> None:
-        """Somebody takes calls, and will ask who this is and say what becomes of it."""
+        """Takes a link to a process that answers the worker's calls, and that will send `Introduce` and `Adopted`."""
         former, self._link.sock = self._link.sock, sock
         former.close()
         self._service.loop.add(sock.fileno(), EPOLLIN, self._on_link)
@@ -216,7 +219,7 @@ class Commands:
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         if os.getpid() != self._pid:
-            # A child that the application forked, multiprocessing for one: for it the signal means what it always does.
+            # A child that the application forked, for example by multiprocessing: the signal ends it, as by default.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -228,4 +231,4 @@ class Commands:
 
 
 def _no_matter(number: int, frame: object) -> None:
-    """A signal that the daemon gets, too."""
+    """Does nothing: the daemon gets the signal, too, and decides."""

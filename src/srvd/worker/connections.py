@@ -1,4 +1,4 @@
-"""The connections that one worker holds: which are here, which only linger, and which one makes room for another.
+"""The connections of one worker: all of them, those that only linger, and the one to close to make room for another.
 
 Opens and closes none of them.
 """
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections", "Peer"]
 
-# A connection makes room only when it has been silent for so many seconds. One that has sent nothing, or is idle, loses
-# nothing by it; but its request may be on the way, and a kept connection mostly goes on at once.
+# A connection makes room only after so many seconds of silence. A client that is idle, or has sent nothing, loses no
+# data; but its request may be on the way, and most clients of a kept connection send the next one at once.
 _SILENT = 1.0
-# One that has sent a part of a request loses that. Several retransmissions would have come in this time (RFC 6298).
+# A client that has sent a part of a request loses that part. Several retransmissions fit in this time (RFC 6298).
 _SILENT_WITHIN = 5.0
-_MOST_FOUND = 64  # that are kept from one look at all connections
+_MOST_FOUND = 64  # candidates kept from one look at all connections
 
 
 class Peer(Protocol):
-    """A client's connection, or what is to become one."""
+    """A client's connection, or a handshake that becomes one."""
 
     phase: Phase
     served: int  # requests
     deadline: float  # of the phase, in monotonic seconds
 
     def on_ready(self, mask: int, now: float) -> None:
-        """The socket can be read, or written if that was waited for (epoll's mask)."""
+        """Handles a socket that can be read, or written if the loop waits for that (epoll's mask)."""
 
     def expire(self, now: float) -> None:
-        """The time of the phase is over."""
+        """Handles the end of the phase's time."""
 
     def hurry(self, deadline: float) -> None:
-        """Be done by then at the latest."""
+        """Shortens the time of the phase to `deadline`."""
 
     def close(self, now: float) -> None:
-        """End at once."""
+        """Closes the connection at once."""
 
 
 class Connections:
     def __init__(self, meter: Recorder) -> None:
         self._meter = meter
         self._lingering: dict[Peer, None] = {}
-        self._silent: list[tuple[bool, float, Peer]] = []  # the longest-silent one is the last
+        self._silent: list[tuple[bool, float, Peer]] = []  # candidates to make room, the longest silent last
         self.all: dict[Peer, float] = {}
-        """With the time when each came (monotonic seconds), in that order."""
+        """All connections and when each was accepted (monotonic seconds), in that order."""
         self.on_left: Callable[[float], None] = _nobody_waits
         """Called when a connection has gone, or begins to linger."""
 
     @property
     def working(self) -> int:
-        """How many take room: one that lingers costs a descriptor only."""
+        """The number of connections that count against the limit. A lingering one costs a descriptor only."""
         return len(self.all) - len(self._lingering)
 
     def enter(self, connection: Peer) -> None:
@@ -66,7 +66,7 @@ class Connections:
         self._meter.connections(len(self.all))
 
     def linger(self, connection: Peer, now: float) -> None:
-        """It has its answer, and only waits for its client to close."""
+        """Marks a connection that has sent its answer, and only waits for the client to close."""
         self._lingering[connection] = None
         self.on_left(now)
 
@@ -77,9 +77,9 @@ class Connections:
         self.on_left(now)
 
     def makes_room(self, now: float, times: Times, *, lingering: bool) -> Peer | None:
-        """The connection that has been silent for longest, if that is long enough; else None.
+        """Returns the connection that has been silent for longest, if that is long enough; else None.
 
-        `lingering`: descriptors are short, so one that has had its answer comes first.
+        lingering: descriptors are short, so return a lingering connection first.
         """
         if lingering and self._lingering:
             return next(iter(self._lingering))
@@ -100,7 +100,7 @@ class Connections:
             self._silent = found[-_MOST_FOUND:]
 
     def _silent_since(self, connection: Peer, times: Times) -> float:
-        """NEVER for one that is not silent: it is being answered."""
+        """Returns the time since when the client has sent nothing; NEVER while the client is being answered."""
         phase = connection.phase
         if phase is Phase.IDLE:
             limit = times.idle if connection.served else times.first
@@ -112,9 +112,9 @@ class Connections:
             return NEVER
         if limit != NEVER:
             return connection.deadline - limit
-        # Without a limit nothing says when the present phase began; of the first one it is known.
+        # Without a limit the beginning of the present phase is unknown; the first one began when the client came.
         return NEVER if connection.served or phase is Phase.BODY else self.all[connection]
 
 
 def _nobody_waits(now: float) -> None:
-    """Before the orders are in place."""
+    """Does nothing, until `Commands` sets another function."""

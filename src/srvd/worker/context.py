@@ -1,6 +1,6 @@
-"""What all connections of one worker share: the application, the loop, the meter, the times they have.
+"""The objects that all connections of one worker share: application, loop, recorder, time limits.
 
-No behaviour of a connection, and no decision about orders: those read and set these fields.
+Has neither the behaviour of a connection nor decisions about orders; connections and orders read and set these fields.
 """
 
 from __future__ import annotations
@@ -37,14 +37,12 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext:
-    """Owned by `base.serve`; the connections, the gate and the orders hold it."""
+    """Made and owned by `worker/main.py`; the connections, the acceptor and the orders refer to it."""
 
     connection: Callable[[WorkerContext, Transport, Ends, float, HeadReader], Peer]
-    """Makes a connection of a socket that was accepted: the context, the socket, its ends, the time, the reader of
-    heads.
-    """
+    """Makes a connection of an accepted socket. Arguments: context, socket, its ends, time, reader of heads."""
     responder: Callable[[WorkerContext, Request, Body, Push], Responder]
-    """Makes what answers a request: the context, the request, its body, what sends beside the response."""
+    """Makes the responder of a request. Arguments: context, request, body, function that sends beside the response."""
 
     def __init__(
         self, app: Application, settings: PoolSettings, loop: Loop, meter: Recorder, log: Log, sink: Sink
@@ -62,11 +60,11 @@ class WorkerContext:
         self.most_kept = settings.max_buffered_response
         self.sender = Sender()
         self.writing = Lock()
-        """Of the counts of threads that are in write(), of all responses."""
+        """Lock for the counts, in all responses, of threads that are in write()."""
         self.context: Context = copy_context()
-        """Of the worker, when it became ready; each request runs in a copy of its own."""
+        """The context variables of the worker when it became ready; each request runs in a copy of its own."""
         self.closing = settings.keepalive_timeout == 0
-        """Responses that begin now are the last ones of their connections."""
+        """Whether each response that begins now is the last of its connection."""
         self.access: AccessLog | None = None
         self.wear: Recycling | None = None
         self.lifeline: Lifeline | None = None
@@ -74,13 +72,13 @@ class WorkerContext:
         self._dropped: set[str] = set()
 
     def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
-        """Seconds for which other workers should take the next connections, because a request would have to wait for
-        a thread; 0.0: it would not. `on_seat` is called as soon as a thread is free again, if that is before.
+        """Returns how long, in seconds, to leave new connections to other workers because every thread is busy; 0.0 to
+        accept now. Calls `on_seat` as soon as a thread is free again, if that is earlier.
         """
         return 0.0
 
     def warn_of_dropped(self, label: str, names: Iterable[str]) -> None:
-        """Says once for each name that a response came without the field that the application gave."""
+        """Logs a warning, once for each name, that a field of the application's response was dropped."""
         for name in names:
             if name not in self._dropped:
                 self._dropped.add(name)
@@ -90,11 +88,13 @@ class WorkerContext:
                 )
 
     def late_calls(self, since: float) -> int:
-        """How many calls are under way that were given nothing since then. With one thread nobody could ask."""
+        """Returns how many calls under way have had no output since then. 0 with one thread, which cannot ask during a
+        call.
+        """
         return 0
 
     def stamp(self) -> bytes:
-        """The Server and Date lines of a response that is made now."""
+        """Returns the Server and Date lines of a response that is made now."""
         stamp = self._stamp
         now = time.monotonic()
         if now >= stamp.until:

@@ -1,6 +1,6 @@
-"""What a worker does when nobody is left who could end it, daemon nor zygote: as long as its loop turns it lives on.
+"""Keeps a worker alive without a daemon and a zygote, as long as its loop turns.
 
-Ends nobody: the kernel does (`linux/processes/deadman.py`), if the time is not moved on in time.
+Ends no process: the kernel ends the worker (`linux/processes/deadman.py`) if the alarm is not set again in time.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from srvd.worker.loop import NEVER, Loop
 __all__ = ["Lifeline"]
 
 _PAUSE = SECONDS / 4
-"""Seconds between two looks, each one system call; only by who is alone."""
+"""Seconds between two settings of the alarm, each one system call; only in a worker without a supervisor."""
 
 
 class Lifeline:
-    """Costs nothing before its end."""
+    """The reading end of the lifeline, and the alarm. Costs nothing before the lifeline ends."""
 
     def __init__(self, loop: Loop, fd: int) -> None:
         self.deadline = NEVER
@@ -23,22 +23,22 @@ class Lifeline:
         self._fd = fd
         self._is_cut = False
         loop.watch(self)
-        loop.add(fd, 0, self._cut)  # a hang-up is told without being asked for: epoll_ctl(2), EPOLLHUP
+        loop.add(fd, 0, self._cut)  # epoll always reports a hang-up: epoll_ctl(2), EPOLLHUP
 
     def expire(self, now: float) -> None:
-        """The loop turns: go on living."""
+        """Sets the alarm again, since the loop turns."""
         tighten()
         self.deadline = now + _PAUSE
         self._loop.due_at(self.deadline)
 
     def held(self) -> None:
-        """Somebody has come who looks after this worker."""
+        """Stops the alarm, because a daemon supervises this worker again."""
         if self._is_cut:
             tighten(0)
             self.deadline = NEVER
 
     def lost(self, now: float) -> None:
-        """And has gone."""
+        """Starts the alarm again, because that daemon has gone."""
         if self._is_cut:
             self.expire(now)
 

@@ -1,7 +1,8 @@
-"""What becomes of a child that the application forks: it has nothing of srvd's, and ends when it comes back to srvd.
+"""Separates child processes that the application forks from srvd: a child loses the descriptors of srvd, and ends when
+it returns to code of srvd.
 
-Costs the process that forks nothing, and a request nothing: the work is done in the child, by `os.register_at_fork`.
-Not for programs that are executed: srvd's descriptors are close-on-exec.
+Costs neither the forking process nor a request any time: the work is done in the child, by `os.register_at_fork`.
+Programs that the application executes need none of this: srvd's descriptors are close-on-exec.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ _STDERR = 2
 
 
 def disown(descriptors: Callable[[], Iterable[int]], kinds: Sequence[type]) -> None:
-    """From now on a forked child lets go of these descriptors, and ends as soon as it calls a method of these classes.
+    """Makes children forked from now on release these descriptors, and end as soon as they call a method of these
+    classes.
 
-    So the client of a request gets its end of file, the port is free and the link ends, whatever a child still does.
+    Thus clients see the end of their connections, the port becomes free and the link ends although a child still runs.
     """
     _register(descriptors, lambda: _bar(kinds))
 
 
 @contextmanager
 def guarded(descriptors: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """The same for a child that is forked in this block: it ends where the block ends."""
+    """Does the same for children forked within this block, which end where the block ends."""
     over = False
     forked = False
 
@@ -52,7 +54,7 @@ def _register(descriptors: Callable[[], Iterable[int]], then: Callable[[], None]
 
     def in_child() -> None:
         nonlocal done
-        if not done:  # a grandchild has let go already: the numbers may be its own by now
+        if not done:  # a grandchild has released them already, and may use the numbers itself
             done = True
             _let_go(descriptors())
             then()
@@ -61,8 +63,8 @@ def _register(descriptors: Callable[[], Iterable[int]], then: Callable[[], None]
 
 
 def _let_go(descriptors: Iterable[int]) -> None:
-    """Not by closing them: objects that the child has inherited would close their numbers again, and by then these may
-    be the application's.
+    """Releases descriptors by replacing each with an empty eventfd. Does not close them: inherited objects of the child
+    would close the numbers again, when these may belong to files of the application.
     """
     nothing = os.eventfd(0, os.EFD_CLOEXEC)
     for fd in descriptors:
@@ -72,7 +74,7 @@ def _let_go(descriptors: Iterable[int]) -> None:
 
 
 def _bar(kinds: Sequence[type]) -> None:
-    """Whatever the application does to come back, a method of these is called next."""
+    """Replaces the methods of these classes by `_end`: every way back to srvd calls one of them."""
     for base in {base for kind in kinds for base in kind.__mro__}:
         for name, value in list(vars(base).items()):
             if type(value) is FunctionType and not name.startswith("__"):

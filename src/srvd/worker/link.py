@@ -1,6 +1,6 @@
-"""The worker's end of the socket to its daemon.
+"""Sends and receives messages at the worker's end of its link to the daemon.
 
-Spells no message (`wire/links.py`) and obeys none (`commands.py`).
+Encodes no message (`wire/links.py`) and obeys none (`commands.py`).
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ __all__ = ["Link"]
 
 
 class Link:
-    """The worker's end of its link. Nothing that is said waits for the daemon, but for the first and last words."""
+    """The worker's end of its link. Sending never blocks unless the caller asks to `wait`, as for READY and BYE."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     def say(self, message: links.Message, *, wait: bool = False) -> bool:
-        """False: the daemon does not read, or is gone (which the end of file will tell)."""
+        """Sends a message. Returns False if the link is full, or the daemon is gone (`hear` raises `EOFError` then)."""
         try:
             return fds.send(self.sock, links.encode(message), wait=wait)
         except OSError:
             return False
 
     def ring(self) -> bool:
-        """The doorbell: a request began while nobody watched the scoreboard."""
+        """Wakes the daemon because a request began while it did not read the scoreboards."""
         return self.say(links.WatchBell())
 
     def hear(self) -> links.Message | None:
-        """The next order; None: there is none now. Raises `EOFError` when there will be none any more."""
+        """Returns the next message; None if none waits. Raises `EOFError` at the end of the link."""
         try:
             received = fds.receive(self.sock, links.LIMIT)
         except OSError as exc:

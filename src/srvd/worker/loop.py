@@ -1,6 +1,6 @@
-"""The event loop of one worker: what is ready, what is overdue, what goes on later. epoll(7), one thread.
+"""The event loop of one worker: ready descriptors, passed deadlines, postponed calls. epoll(7), one thread.
 
-Knows nothing of HTTP, of listeners or of orders: those are handlers of a descriptor.
+Knows nothing about HTTP, listeners or orders, which are handlers of descriptors.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ NEVER = float("inf")
 Handler = Callable[[int, float], None]
 """Called with the epoll mask and the time (monotonic seconds)."""
 
-# Deadlines may be kept this much late, so that a thousand staggered ones do not make a thousand sweeps.
+# Deadlines may be noticed so many seconds late, so that a thousand different ones do not cause a thousand sweeps.
 _SWEEP_GAP = 0.05
-# While handlers take long (an application does), orders are looked for this often.
+# Seconds between two looks for orders while handlers take long (those that call the application).
 _URGENT_GAP = 0.01
 
 
 class Timed(Protocol):
-    """Something with a deadline. Whoever moves the deadline forward tells `Loop.due_at`; later ones are found."""
+    """Something with a deadline. Code that sets an earlier deadline must call `Loop.due_at`; later ones are found."""
 
     deadline: float
 
     def expire(self, now: float) -> None:
-        """The deadline has passed; it must be moved, or the thing forgotten."""
+        """Handles the passed deadline. Must set another deadline, or call `Loop.forget`."""
 
 
 class Loop:
-    """`turn` until stopped. All its methods are called from the thread that turns it."""
+    """Calls `turn` until stopped. All methods must be called from the thread that turns the loop."""
 
     def __init__(self) -> None:
         self._epoll = epoll()
@@ -44,7 +44,7 @@ class Loop:
         self._later: deque[Callable[[float], None]] = deque()
         self._running = True
         self.ready = 0
-        """How many descriptors were ready in this turn."""
+        """The number of ready descriptors in this turn."""
         self.urgent: Callable[[float], None] | None = None
 
     def add(self, fd: int, mask: int, handler: Handler) -> None:
@@ -52,20 +52,20 @@ class Loop:
         self._handlers[fd] = handler
 
     def want(self, fd: int, mask: int) -> None:
-        """Wait for these events from now on."""
+        """Waits for these events from now on."""
         self._epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
-        # close(2) would not do: a copy of the descriptor in some child of the application keeps it in the epoll set.
+        # close(2) is not enough: a copy in a child process of the application keeps the descriptor in the epoll set.
         del self._handlers[fd]
         self._epoll.unregister(fd)
 
     def descriptors(self) -> list[int]:
-        """Its own, and all that have a handler."""
+        """Returns the loop's own descriptor, and all that have a handler."""
         return [self._epoll.fileno(), *self._handlers]
 
     def watch(self, timed: Timed) -> None:
-        """Keep its deadline from now on."""
+        """Watches the deadline of `timed` from now on."""
         self._timed.add(timed)
         self.due_at(timed.deadline)
 
@@ -73,12 +73,12 @@ class Loop:
         self._timed.discard(timed)
 
     def due_at(self, deadline: float) -> None:
-        """Some deadline is now this one."""
+        """Tells the loop that some deadline is now `deadline`."""
         if deadline < self._due:
             self._due = deadline
 
     def later(self, call: Callable[[float], None]) -> None:
-        """Call it when all that was ready in this turn has been handled."""
+        """Calls `call` after the handlers of all descriptors that were ready in this turn."""
         self._later.append(call)
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class Loop:
         self._epoll.close()
 
     def turn(self) -> None:
-        """Wait for something to do, and do it."""
+        """Waits for events, then runs their handlers, the postponed calls and the passed deadlines."""
         if self._later:
             timeout = 0.0
         elif self._due == NEVER:
@@ -106,7 +106,7 @@ class Loop:
         now = looked = clock()
         for fd, mask in events:
             handler = handlers.get(fd)
-            if handler is None:  # closed by a handler before it in this turn
+            if handler is None:  # removed by an earlier handler in this turn
                 continue
             handler(mask, now)
             now = clock()

@@ -1,6 +1,6 @@
-"""The life of a worker's process: load, ready, serve, bye. Begins after the fork, ends before the exit.
+"""Runs a worker from the fork to the exit: loads the application, reports READY, serves, reports BYE.
 
-Forks nothing and sets up no process: user, group, stderr and title are the zygote's work.
+Forks nothing and sets up no process: the zygote has set user, group, stderr and title.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _STDERR = 2
 
 
 class Boot(NamedTuple):
-    """Everything that a new worker is given; the descriptors are its own from now on."""
+    """Everything that the zygote gives to a new worker. The worker owns the descriptors."""
 
     pool: str
     generation: int
@@ -60,16 +60,16 @@ class Boot(NamedTuple):
     link: socket.socket  # SOCK_SEQPACKET, blocking
     listeners: list[socket.socket]
     board: Board
-    app: object | None  # None: not preloaded, `load` it
+    app: object | None  # None: not preloaded; `load` loads it
     load: Callable[[], object]
     settings: PoolSettings
     hooks: Hooks | None = None  # None: not preloaded, as `app`
-    fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; or none for any
-    nudge: int = -1  # the eventfd that all workers of the generation have; -1: none
-    home: Home | None = None  # None: it leaves when its link ends
-    lines: AccessBuffer | None = None  # of the access log, if there is one; None: nobody else has them
-    lifeline: int = -1  # ends when nobody is left who could end this worker; -1: there is none
-    warms: bool = False  # it imports by itself what others have from their zygote: it is asked before it is ready
+    fronts: Sequence[Front | None] = ()  # one for each listener, None for plain HTTP; empty: plain HTTP for all
+    nudge: int = -1  # the eventfd that all workers of the generation share; -1: none
+    home: Home | None = None  # None: the worker leaves when its link ends
+    lines: AccessBuffer | None = None  # of the access log, shared with the zygote; None: the worker makes its own
+    lifeline: int = -1  # reads an end of file once no process is left that could end this worker; -1: none
+    warms: bool = False  # requests paths before READY, to import what other workers inherit from their zygote
     watch: Watch | None = None
 
     @property
@@ -82,19 +82,21 @@ class Boot(NamedTuple):
 
     @property
     def descriptors(self) -> Iterable[int]:
-        """What no child of the application may keep open."""
+        """Yields the descriptors that no child process of the application may keep open."""
         sockets = (sock.fileno() for sock in (self.link, *self.listeners))
         home = () if self.home is None else (self.home.lock, self.home.bell, self.home.stderr, self.home.stacks)
         return (*sockets, *home, self.board.fd, self.nudge, self.lifeline)
 
 
 def serve(boot: Boot) -> int:
-    """Serve until told to leave; the exit code. Does not raise: what goes wrong is told to the daemon."""
+    """Serves until the daemon orders the worker to leave, and returns the exit code. Does not raise: reports failures
+    to the daemon.
+    """
     faulthandler.enable(_STDERR)
     log = Log(_STDERR)
     link = Link(boot.link)
-    # Until it is ready it runs foreign code that may never come back to read the link: were the daemon gone, or did
-    # the zygote end before it told of this fork, nobody would ever end it.
+    # Until READY the worker runs foreign code that may never return, so the link is not read. Without this, the worker
+    # would never end if the daemon died, or if the zygote ended before it reported this fork.
     fds.kill_at_end(boot.link)
     if boot.watch is not None:
         boot.watch.tell_to(lambda file: link.say(links.Mixed(file)))
@@ -106,7 +108,7 @@ def serve(boot: Boot) -> int:
             hooked, warnings = (boot.hooks, []) if boot.hooks is not None else hooks.load(boot.settings.hooks)
     except LoadFailed as failed:
         fds.kill_at_end(boot.link, on=False)
-        # The last line is what a sentence takes over of it.
+        # The message stands in the last line, because reports quote the last line only.
         plain = f"hint: {failed.hint}\n{failed.message}" if failed.hint else failed.message
         text = str(failed.detail.get("traceback", plain))
         link.say(links.Failed(links.clip(failed.message), links.clip(text)), wait=True)

@@ -1,6 +1,6 @@
-"""A member of the family whose daemon has died: it calls for the next one, until one comes or its patience ends.
+"""Lets a worker or zygote whose daemon has died find the next daemon: it calls until one answers, or its time is over.
 
-Serves nothing and ends nothing: what to do when nobody came is decided by who has been told so.
+Serves nothing and ends nothing: the caller decides what follows when no daemon comes.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ CALL_PAUSE = 0.2
 """Seconds between two calls, each one system call: only orphans make them."""
 
 _ROOM = 1 << 20
-"""Bytes of stderr that wait for the next daemon; the most that an ordinary user may ask for (pipe(7))."""
+"""Bytes of stderr kept for the next daemon; the largest pipe that an ordinary user may ask for (pipe(7))."""
 
 
 class Home(NamedTuple):
-    """What a member needs to be found again. The descriptors stay its own, and open."""
+    """What a worker or zygote needs to be adopted by another daemon. It owns the descriptors, and keeps them open."""
 
     name: str  # of the rendezvous
     uid: int  # of the daemon
-    lock: int  # a description of this generation's own: the next daemon sees by it that somebody lives
+    lock: int  # an open file description of this generation: its lock tells the next daemon that a process is alive
     bell: int
     board: int
     listeners: tuple[int, ...]
-    stderr: int  # the end that is read: as long as somebody has it, no write fails for want of a reader
+    stderr: int  # the reading end: as long as a process has it open, no write fails with EPIPE
     stacks: int  # the file for its stacks
-    lifeline: int = -1  # of a zygote: the end to hold, for the next daemon to hold as well
+    lifeline: int = -1  # of a zygote: the end that supervisors hold, to be passed to the next daemon
 
 
 def call_home(home: Home) -> socket.socket | None:
-    """A new link, on which `Introduce` may come; None: nobody waits for it yet."""
+    """Returns a new link, on which `Introduce` may arrive; None if no daemon listens yet."""
     return rendezvous.call(home.name, home.uid)
 
 
 def introduce(link: socket.socket, home: Home, here: links.CallHome) -> None:
-    """Say who we are. A link that does not take it is of no use, and is ended: then the next call may do."""
+    """Sends the identity and descriptors of this process. Shuts the link down if that fails, so that the process calls
+    again.
+    """
     lifeline = (home.lifeline,) if here.serial == 0 else ()
     passed = (home.stderr, home.stacks, home.bell, home.board, *lifeline, *home.listeners)
     try:
         said = fds.send(link, links.encode(here), passed[: fds.FDS_LIMIT])
-    except OSError:  # whoever waited has gone, or descriptors are short
+    except OSError:  # the listener has gone, or descriptors are short
         said = False
     if not said:
         with contextlib.suppress(OSError):
@@ -61,7 +63,7 @@ def introduce(link: socket.socket, home: Home, here: links.CallHome) -> None:
 
 
 class Reconnector:
-    """A worker's part in it; does nothing, and costs nothing, before `begin`."""
+    """The calls of a worker. Does nothing, and costs nothing, before `begin`."""
 
     def __init__(
         self,
@@ -80,7 +82,9 @@ class Reconnector:
         loop.watch(self)
 
     def begin(self, now: float, patience: float) -> None:
-        """The link has ended. Again before `adopted`: then whoever took the call has died as well."""
+        """Begins to call, after the link has ended. Called again before `adopted` if the daemon that answered has died
+        as well.
+        """
         if not self.alone:
             self.alone = True
             self._until = now + patience
@@ -96,8 +100,8 @@ class Reconnector:
             self._loop.remove(self._home.stderr)
 
     def expire(self, now: float) -> None:
-        """Time for the next call, or the end of its patience; after that it calls on, as long as it is there: the next
-        daemon can still have its listeners.
+        """Makes the next call, and reports the end of the time once. Calls on after that, while the worker drains: the
+        next daemon can still get its listeners.
         """
         if now >= self._until:
             self._until = NEVER
@@ -115,20 +119,20 @@ class Reconnector:
         self._loop.due_at(self.deadline)
 
     def _spill(self, mask: int, now: float) -> None:
-        """Nobody reads its stderr: the oldest half goes before a write would have to wait."""
+        """Discards the oldest half of the unread stderr before a write would block."""
         spill(self._home.stderr)
 
 
 def widen(pipe: int) -> None:
-    """Give a pipe the room for what nobody reads at present."""
+    """Enlarges a pipe that is not read at present."""
     try:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _ROOM)
-    except OSError:  # EPERM, EBUSY: the user has too many large pipes; the small one has to do
+    except OSError:  # EPERM, EBUSY: the user has too many large pipes; the pipe stays small
         return
 
 
 def spill(pipe: int) -> None:
-    """Take the oldest half out of a pipe that is more than half full. The reading end does not block."""
+    """Reads and discards the oldest half of a pipe that is more than half full. The descriptor must not block."""
     room = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
     held = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, held)

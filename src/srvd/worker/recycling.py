@@ -1,6 +1,7 @@
-"""When a worker has served long enough: it tells the daemon, once, and serves on until it is told to leave.
+"""Tells the daemon, once, that a worker has reached its most requests or its age. The worker serves on until the daemon
+orders it to leave.
 
-Does not end the worker: its replacement must serve first, and that is the daemon's to see to.
+Does not end the worker: the daemon first starts a replacement, which must serve before.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Recycling"]
 
 _AGAIN = 1.0
-"""Seconds until the daemon is told once more if its link was full."""
+"""Seconds until the next attempt to tell the daemon if the link was full."""
 
 
 class Recycling:
-    """Counts requests, and keeps the age. `say` tells the daemon why; False: it could not be told now."""
+    """Counts requests, and watches the age. `say` sends the reason to the daemon; False: it cannot now."""
 
     def __init__(self, settings: PoolSettings, loop: Loop, say: Callable[[str], bool]) -> None:
         self._loop = loop
         self._say = say
         self._most = settings.max_requests and settings.max_requests + _at_random(settings.max_requests_jitter)
         self._age = settings.max_age
-        self._served = count(1)  # its next() is one step, whatever threads there are
+        self._served = count(1)  # next() on it is atomic, however many threads call it
         self._reason = ""
         self.deadline = NEVER
         loop.watch(self)
@@ -40,22 +41,22 @@ class Recycling:
 
     @property
     def counts(self) -> bool:
-        """Whether `served` must be called."""
+        """Tells whether `served` must be called."""
         return self._most > 0
 
     def begin(self, now: float) -> None:
-        """It accepts from now on: this is when its age begins."""
+        """Starts the age of the worker, when it begins to accept."""
         if self._age:
             self.deadline = now + self._age
             self._loop.due_at(self.deadline)
 
     def served(self, now: float) -> None:
-        """One more request has been answered."""
+        """Counts one more answered request."""
         if next(self._served) == self._most:
             self._tell(f"served {self._most} requests", now)
 
     def expire(self, now: float) -> None:
-        """It is old enough, or the daemon could not be told before."""
+        """Tells the daemon that the age is reached, or what it could not be told before."""
         self.deadline = NEVER
         self._tell(self._reason or f"served for {self._age:g} s", now)
 
@@ -66,5 +67,5 @@ class Recycling:
 
 
 def _at_random(most: int) -> int:
-    """0 to `most`. Not from `random`, which imports hashlib and takes milliseconds."""
+    """Returns a number from 0 to `most`. Does not use `random`, which imports hashlib and takes milliseconds."""
     return int.from_bytes(os.urandom(8)) % (most + 1)

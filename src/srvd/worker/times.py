@@ -12,7 +12,7 @@ __all__ = ["Times"]
 
 
 class Times:
-    """How long a connection may take, in seconds; orders shorten some. A setting of 0 is no limit."""
+    """The most seconds for each step of a connection. A drain shortens some. A setting of 0 means no limit."""
 
     __slots__ = ("body", "first", "head", "idle", "linger", "send")
 

@@ -1,6 +1,7 @@
-"""The traceback of an exception, as text, written as the interpreter itself writes it.
+"""Formats the traceback of an exception as the interpreter itself does.
 
-Not the `traceback` module: with `tokenize` and `linecache` it costs every start of a zygote 4 ms of import.
+Does not use the `traceback` module, which takes 4 ms to import at every start of a zygote, with `tokenize` and
+`linecache`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ _borrowed = Lock()
 
 
 def blame(exc: BaseException) -> str:
-    """Whose fault an exception in the server's own code is: the application's if it closed a descriptor that is not its
-    own, as `os.closerange` does. The number is nothing then, or no socket, or a file, which epoll(7) does not take.
+    """Names the cause of an exception in the server's own code: the application, if it has closed a descriptor of the
+    server, as `os.closerange` does. Such a number is closed then, or leads to another file, which is no socket or which
+    epoll(7) does not take.
     """
     closed = isinstance(exc, OSError) and exc.errno in (errno.EBADF, errno.ENOTSOCK, errno.EPERM)
     return "the application has closed a descriptor of the server" if closed else "a bug in srvd"
 
 
 def format_traceback(exc: BaseException) -> str:
-    """Everything from "Traceback (most recent call last)" to the last line, causes included; no newline at its end.
+    """Returns the lines from "Traceback (most recent call last)" to the last one, with causes, without a final newline.
 
-    The interpreter's hook writes to `sys.stderr`, which is ours while it does: what another thread says in that moment
-    is found in the text. One at a time: else somebody's text would stay there for good.
+    The interpreter's hook writes to `sys.stderr`, which is replaced during the call: lines that another thread prints
+    in that time appear in the text. A lock admits one thread at a time; two at once could leave a replacement in place
+    for good.
     """
     text = StringIO()
     with _borrowed:

@@ -1,6 +1,7 @@
-"""Asks the application paths before a worker serves, and tells what that has imported.
+"""Requests paths of the application before a worker serves, and lists the modules imported by that.
 
-Judges no answer: a problem is a line in the log. The health probe is `wsgi/probe.py`, which this one asks with.
+Refuses no worker for an answer: a bad one is a line in the log. Makes the requests with the health probe,
+`wsgi/probe.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from srvd.worker.context import WorkerContext
 
 _FINE = ("100-399",)
-"""A redirect to a login has imported what there is to import."""
+"""Statuses without a warning: the view of a redirect to a login is imported, too."""
 
 __all__ = ["ask", "imported_since", "modules"]
 
 
 def ask(service: WorkerContext, paths: Iterable[str]) -> None:
-    """GET on each path, in this order."""
+    """Makes a GET request for each path, in this order."""
     for path in paths:
         answer = probe(service, path, _FINE)
         if not answer.healthy:
@@ -30,13 +31,13 @@ def ask(service: WorkerContext, paths: Iterable[str]) -> None:
 
 
 def modules() -> frozenset[str]:
-    """Those that are imported now."""
+    """Returns the names of all imported modules."""
     return frozenset(sys.modules)
 
 
 def imported_since(before: Set[str]) -> Modules:
-    """Those that are now, and were not then, in the order in which their imports began; as far as another process can
-    import them: they came from files, under their own names.
+    """Returns the modules imported since `before`, in the order in which their imports began. Leaves out modules that
+    another process could not import: those not loaded from files under their own names.
     """
     new = [name for name in tuple(sys.modules) if name not in before and _is_from_file(name)]
     return fitting_modules(new)

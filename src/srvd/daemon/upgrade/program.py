@@ -1,6 +1,6 @@
-"""Which program runs here, and how the same one, or the one that is installed by then, is run again.
+"""Identifies the running program: how to run the same one again, and how to run the one installed later.
 
-Runs nothing. Asked at the start: later its files, or what a link points to, may be another version's.
+Runs nothing. Identifies the program at the start: later its files, or the target of a link, may be of another version.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["Program", "this_program"]
 
 
 class Program(Record):
-    """`command` is what a person would type, and leads to whatever is installed then. `interpreter` and `folder`, from
-    which srvd is imported, are those of this very process."""
+    """`command`: what a person would type; runs whatever program is installed at that time. `interpreter` and `folder`
+    (from which srvd is imported): those of this process."""
 
     command: tuple[str, ...]
     interpreter: str
@@ -27,7 +27,7 @@ class Program(Record):
 
 
 def this_program(command: tuple[str, ...] = ()) -> Program:
-    """The running one. `command` if it is known better than from `sys.argv`: after an upgrade."""
+    """Return the running program. `command`: given after an upgrade, when `sys.argv` does not tell it."""
     folder = os.path.dirname(os.path.dirname(srvd.__file__))
     if not is_archive(folder):
         folder = os.path.realpath(folder)

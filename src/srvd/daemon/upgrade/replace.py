@@ -1,10 +1,10 @@
-"""Upgrade in place, the part of the program that goes: asks the new one to check itself, then becomes it by exec.
+"""Upgrade in place, the old program's part: runs the self-check of the new program, then replaces itself by exec.
 
-Chooses nothing: the core orders both. The part of the program that comes is `entry/resume.py`.
+Chooses nothing: the core orders both. The new program's part is `entry/resume.py`.
 
-Nothing may be lost on the way. Descriptors, children and the lock stay the process's own over execve(2). Signals are
-blocked first: what arrives from then on stays pending and is the new program's; what had arrived before is handled
-here, in a few more turns of the loop, and if that was a stop there is no upgrade.
+Nothing may be lost. Descriptors, children and the lock stay with the process over execve(2). Signals are blocked
+first: later ones stay pending for the new program; earlier ones are handled here, in a few more turns of the loop, and
+after a stop among them the exec is not done.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from srvd.record import Record
 __all__ = ["BOOT", "Upgrade"]
 
 CHECK_SECONDS = 60.0
-"""What the self-check may take: it imports some hundred modules and reads the configuration."""
+"""Limit of the self-check in seconds. The self-check imports some hundred modules and reads the configuration."""
 
 TAKEOVER_SECONDS = 30
-"""What the new program may take until it is the daemon: it has to import itself and to make some hundred objects."""
+"""Limit in seconds for the new program to become the daemon: to import its modules and make some hundred objects."""
 
 _MOST = 1 << 20
-"""Bytes that are kept of what the self-check writes."""
+"""Bytes kept of each output of the self-check: the last ones."""
 
 _ROUNDS = 4
-"""Turns of the loop that a signal needs from its arrival to the order that it stands for, and one more."""
+"""Turns of the loop from the arrival of a signal to its order, and one more."""
 
-# What the new interpreter runs. A program that cannot even be imported gives way to the former one, by means of the
-# standard library alone. The new program empties `plan` when it has taken over for good. The alarm is no Exception and
-# comes again each second, so a new program that suppresses exceptions cannot hang. The former interpreter may have gone
-# with its virtual environment; then the new one runs the former program. `_upgrade_entry.py` states what the text may
-# rely on in a program of another version.
+# The code that the new interpreter runs. If the new program cannot even be imported, this code runs the former one,
+# with the standard library alone. The new program empties `plan` when it has taken over for good. The alarm raises a
+# BaseException, again each second, so a new program that suppresses exceptions cannot hang. If the former interpreter
+# was removed with its virtual environment, the new interpreter runs the former program. `_upgrade_entry.py` states what
+# this code may rely on in a program of another version.
 BOOT = """\
 import json, os, signal, sys, traceback
 class TookTooLong(BaseException): pass
@@ -88,7 +88,7 @@ _NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Check(Record):
-    """One self-check that runs."""
+    """A running self-check."""
 
     op: OpId
     pid: int
@@ -100,7 +100,7 @@ class Check(Record):
 
 
 class Upgrade:
-    """Of one daemon. `collect` tells all that it knows; its descriptors go to the table."""
+    """The upgrade in place of one daemon. `collect`: returns the daemon's state, gives its descriptors to the table."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Upgrade:
     # -- the question ---------------------------------------------------------------------------------------------
 
     def check(self, op: OpId) -> None:
-        """Ask the program on disk; answered by `ProgramChecked`."""
+        """Start the self-check of the program on disk. Emits `ProgramChecked` when it is over."""
         self._drop_check()
         opened: list[int] = []
         try:
@@ -175,7 +175,7 @@ class Upgrade:
             self._checked(check.op, new, None)
             return
         proof = check.said[check.err].decode("utf-8", "replace")
-        last = proof.strip().rpartition("\n")[2]  # of a traceback: what it is about
+        last = proof.strip().rpartition("\n")[2]  # of a traceback: the exception
         text = f"{' '.join(self._program.command)} --self-check gave no answer" + (f": {last[:200]}" if last else "")
         fault = Fault(ErrorCode.LOAD_FAILED, f"{text}; nothing was changed", step="check")
         if isinstance(error, dict):
@@ -200,7 +200,7 @@ class Upgrade:
             self._checked(check.op, "", Fault(ErrorCode.LOAD_FAILED, text, step="check", traceback=proof))
 
     def _drop_check(self) -> None:
-        """Whatever it is at; reaped as a stranger if it still has to be killed."""
+        """End the self-check and close its descriptors. A self-check that is killed here is reaped as a stranger."""
         check, self._check = self._check, None
         if check is None:
             return
@@ -212,14 +212,15 @@ class Upgrade:
         fds.close_all([check.out, check.err, check.pidfd])
 
     def close(self) -> None:
-        """The daemon ends."""
+        """End the self-check, because the daemon ends."""
         self._drop_check()
 
     # -- the step -------------------------------------------------------------------------------------------------
 
     def replace(self, op: OpId) -> None:
-        """Become the program that has checked itself, unless the operation ends before; answered by it, or by us when
-        the kernel refuses."""
+        """Replace this program by the one that passed its self-check, unless the operation ends before.
+
+        The new program emits `ProgramReplaced`; this one does when execve(2) fails."""
         hold()
         self._loop.call_later(0, self._settle, op, _ROUNDS)
 
@@ -237,7 +238,7 @@ class Upgrade:
         return found is not None and not found.state.ended and self._core.house.stop is None
 
     def _exec(self) -> Fault:
-        """Returns only if it cannot be, with the reason."""
+        """Run the new program in this process. Returns only on failure, with the reason."""
         table = FdTable()
         opened: list[int] = []
         try:
@@ -249,7 +250,7 @@ class Upgrade:
                 os.set_inheritable(fd, True)
             interpreter = self._next[0]
             os.execve(interpreter, [interpreter, "-P", "-c", BOOT, str(opened[1])], os.environ)  # noqa: S606 - no shell
-        except Exception as exc:  # whatever it is: the operation ends, and the daemon goes on
+        except Exception as exc:  # of any kind: the operation fails, and the daemon goes on
             for fd in table.table.values():
                 os.set_inheritable(fd, False)
             fds.close_all(opened)
@@ -257,7 +258,7 @@ class Upgrade:
             return Fault(ErrorCode.LOAD_FAILED, text, step="replace", traceback=traceback.format_exc())
 
     def _plan(self, state: int, table: FdTable) -> bytes:
-        """What `BOOT` reads. The former program gets its own `BOOT` back, should it come to that."""
+        """Return the plan that `BOOT` reads, as JSON. The plan contains this program's `BOOT`, for the way back."""
         former = {"interpreter": self._program.interpreter, "folder": self._archive.path or self._program.folder}
         limit = min(TAKEOVER_SECONDS, self._notifier.beat() or TAKEOVER_SECONDS)
         plan = {"state": state, "fds": table.table, "folder": self._next[1], "boot": BOOT, "former": former,
@@ -276,14 +277,14 @@ def _spawn(command: tuple[str, ...], state: int, out: int, err: int) -> int:
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
         ],
-        setsid=True,  # so that all of it can be killed
+        setsid=True,  # its group can be killed as a whole
         setsigmask=[],
         setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
     )
 
 
 def _answer(said: bytes) -> dict[str, Any]:
-    """The last line, which is JSON if the program came so far; {} if not."""
+    """Return the last line, decoded from JSON; {} if it is no JSON object because the program failed before it."""
     lines = said.decode("utf-8", "replace").strip().splitlines()
     try:
         answer = json.loads(lines[-1]) if lines else {}

@@ -1,7 +1,7 @@
-"""The daemon's own source in memory: an installer may replace the files, and they are what a failed upgrade returns to.
+"""The daemon's own source in memory. A failed upgrade returns to it, because an installer may have replaced the files.
 
-Runs nothing. A zip archive (APPNOTE.TXT, sections 4.3.7, 4.3.12 and 4.3.16), because Python imports from one by itself;
-without compression, written by hand: `zipfile` would cost the daemon 6 ms and half a MiB for its whole life.
+Runs nothing. The source is a zip archive (APPNOTE.TXT, sections 4.3.7, 4.3.12 and 4.3.16), because Python imports from
+zip archives. Written without compression and without `zipfile`, which would cost the daemon 6 ms and half a MiB.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ _LOCAL = Struct("<4s5H3L2H")
 _CENTRAL = Struct("<4s6H3L5H2L")
 _END = Struct("<4s4H2LH")
 _NEEDED = 20  # version 2.0 of the format: folders
-_DATE = 1 << 5 | 1  # 1980-01-01, the first there is
+_DATE = 1 << 5 | 1  # 1980-01-01, the first of the format
 _MOST = 16 << 20
-"""Bytes of source that are kept; srvd has less than one MiB."""
+"""Limit of the source in bytes; srvd has less than one MiB."""
 
 _FOLDER = "/proc/self/fd/"
 
 
 class SourceArchive:
-    """Owns a descriptor. It is opened for an empty file at the start, so the number of descriptors stays the same."""
+    """Owns a memfd. It is opened at the start, so `fill` does not change the number of open descriptors."""
 
     def __init__(self, fd: int = -1) -> None:
-        """`fd`: one that was handed over. Raises `OSError`."""
+        """`fd`: a descriptor that was handed over; -1: make one. Raises `OSError`."""
         self.fd = fd if fd >= 0 else os.memfd_create("srvd-program", os.MFD_CLOEXEC)
 
     @property
     def path(self) -> str:
-        """What to put on `sys.path` to import from it, also after an exec; "" while it is empty."""
+        """The entry for `sys.path` to import from the archive, also after an exec; "" while the archive is empty."""
         return f"{_FOLDER}{self.fd}" if os.fstat(self.fd).st_size else ""
 
     def fill(self, folder: str, before: float) -> None:
-        """With the package in `folder`. It becomes empty if its files are not what runs here (any more), or cannot be
-        read. `before`: Unix seconds; what was written later is another program's."""
+        """Fill the archive with the package in `folder`; empty it if a file is newer than this process or unreadable.
+
+        before: Unix seconds; files written later are of another program."""
         try:
             data = _archive(list(_read(os.path.join(folder, "srvd"), before)))
         except OSError:
@@ -47,17 +48,18 @@ class SourceArchive:
         os.pwrite(self.fd, data, 0)
 
     def empty(self) -> None:
-        """What was kept is of a program that will not be returned to."""
+        """Empty the archive: no upgrade returns to the program in it."""
         os.ftruncate(self.fd, 0)
 
 
 def is_archive(folder: str) -> bool:
-    """Whether that is a `SourceArchive.path`."""
+    """Whether `folder` is a `SourceArchive.path`."""
     return folder.startswith(_FOLDER)
 
 
 def _read(package: str, before: float) -> Iterable[tuple[str, bytes]]:
-    """Names in the archive and contents. Raises `OSError`, also for files that are too new, too many or none."""
+    """Yield names in the archive and contents. Raises `OSError`, also if a file is too new, or there are too many bytes
+    or no files."""
     left = _MOST
     above = os.path.dirname(package)
     for folder, folders, names in os.walk(package):

@@ -1,6 +1,6 @@
-"""A start, once its parts are there: listeners are opened, zygotes started, and the rest of the daemon made meanwhile.
+"""Runs a start whose parts are made: opens listeners, starts zygotes, and makes the rest of the daemon meanwhile.
 
-Finds nobody and claims nothing: `start.py` has done that.
+Does not search for orphans and takes no locks: `start.py` has done both.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = ["live"]
 FIRST = Revision(1)
 
 BUSY_PATIENCE = 5.0
-"""Seconds for which a start tries an address that is in use."""
+"""Seconds for which a start retries an address that is in use."""
 
 _BUSY_PAUSE = 0.1
 
 
 def live(base: Foundation, config: Config, source: Source, preconditions: Preconditions, found: Found | None) -> int:
-    """From the first zygote to the end; the exit code."""
+    """Run the daemon from the first zygote to the end. Returns the exit code of `srvd`."""
     hold()
     set_title(f"srvd: daemon {base.settings.name}")
     log, began = base.parts.log, time.monotonic()
@@ -51,13 +51,13 @@ def live(base: Foundation, config: Config, source: Source, preconditions: Precon
     adoption = None if found is None else found.adoption
     try:
         first = _start(base, config) if adoption is None else []
-        # Here, not above: the first zygotes load the application while this is imported. Not later either: what is on
-        # disk when an upgrade is asked for is another version of it.
+        # Imported here: the first zygotes load the application meanwhile. All of it is imported now and not when
+        # needed, because an installer may put another version on disk before an upgrade.
         from srvd.daemon.assembly import compose
 
         daemon = compose(base, source, began)
         if adoption is not None:
-            base.in_order = False  # until it has begun: its workers are better off with another daemon
+            base.in_order = False  # until the adoption is done: after a failure another daemon can adopt the workers
             log.warning("the daemon before this one has died; its zygotes, workers and listeners are adopted")
         interpreter.discard()
         daemon.dispatcher.perform(first)
@@ -87,7 +87,7 @@ def live(base: Foundation, config: Config, source: Source, preconditions: Precon
 
 
 def _start(base: Foundation, config: Config) -> list[Action]:
-    """Open the listeners and start the zygotes. Returns what else the core wants done. Raises `SystemRefused`."""
+    """Open the listeners and start the zygotes. Returns the other actions of the core. Raises `SystemRefused`."""
     for warning in _prepare(base.parts.listeners, config, base.parts.log):
         base.parts.log.warning(warning)
     base.configs.restore({FIRST: config}, FIRST)
@@ -98,9 +98,9 @@ def _start(base: Foundation, config: Config) -> list[Action]:
 
 
 def _prepare(listeners: Listeners, config: Config, log: Log) -> list[str]:
-    """Open the listeners; warnings. Raises `SystemRefused`.
+    """Open the listeners. Returns warnings. Raises `SystemRefused`.
 
-    A process that has an address may be about to end, as the server that this one follows: it is tried for a while.
+    Retries an address in use for `BUSY_PATIENCE`: its owner, such as the server that this one replaces, may be ending.
     """
     until = time.monotonic() + BUSY_PATIENCE
     told = False
@@ -117,8 +117,8 @@ def _prepare(listeners: Listeners, config: Config, log: Log) -> list[str]:
 
 
 def _adopt(daemon: Daemon, adoption: Adoption, config: Config) -> None:
-    """Go on with the family of a daemon that died; reload if it had another configuration."""
-    from srvd.daemon.rebuild import adopt  # daemons seldom die, and every start would wait for it
+    """Adopt the family of a daemon that died; order a reload if that daemon had another configuration."""
+    from srvd.daemon.rebuild import adopt  # imported here: seldom needed, and the import would delay every start
 
     if adopt(daemon, adoption, config):
         daemon.backend.submit(Order(Kind.RELOAD), Actor(os.getuid(), os.getpid(), "srvd start"))

@@ -1,7 +1,7 @@
-"""What `srvd check` does: a start of each pool with one worker, up to the point where it would accept, then its end.
+"""Starts each pool with one worker, up to the point where it would accept, then ends it: `srvd check`.
 
-The same supervisor, zygote, worker and probe as those of a start, in processes that are thrown away. Opens no port and
-touches no running daemon.
+Uses the same supervisor, zygote, worker and probe as a start, in processes of its own. Opens no port and touches no
+running daemon.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from srvd.record import Record
 __all__ = ["Tried", "look_at_files", "try_start"]
 
 FAREWELL = 5.0
-"""Seconds that worker and zygote have to end once they were told to; then they are killed."""
+"""Seconds for worker and zygote to exit after the order to leave; then they are killed."""
 
 _REVISION = Revision(1)
 _START = OpId(1)
@@ -40,7 +40,7 @@ _SLOTS = 4
 
 
 class Tried(Record):
-    """A pool that came up. `notes`: what loading left behind; `warnings`: what a start would say beside its success."""
+    """A pool that came up. `notes`: what loading left in the process; `warnings`: those of a successful start."""
 
     seconds: float
     notes: tuple[str, ...]
@@ -48,9 +48,9 @@ class Tried(Record):
 
 
 def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
-    """Start the pool with one worker: load, boot, probe. `line` gets each line that they write to stderr.
+    """Start the pool with one worker: load, boot, probe. Raises the error with which a start would end.
 
-    Raises the error that a start would end with.
+    line: called with each line that zygote and worker write to stderr.
     """
     loop = Loop()
     commons = Commons(Bell.create(), _SLOTS)
@@ -62,7 +62,7 @@ def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
 
 
 def look_at_files(config: Config) -> Iterator[SrvdError]:
-    """What a start would refuse of the files of the daemon itself."""
+    """Yield the errors with which a start would refuse the log file and the pidfile."""
     for what, path in (("open the log", config.daemon.log_file), ("write the pidfile", config.daemon.pidfile)):
         problem = _unwritable(path) if path else ""
         if problem:
@@ -70,13 +70,13 @@ def look_at_files(config: Config) -> Iterator[SrvdError]:
 
 
 def _unwritable(path: str) -> str:
-    """Why this user cannot write the file; "" if it can. Nothing is made."""
+    """Return why this user cannot write the file; "" if the user can. Creates nothing."""
     folder = os.path.dirname(path) or "."
     try:
         trust.settle(path)
     except PermissionError as exc:
         return exc.strerror or str(exc)
-    except OSError:  # told below
+    except OSError:  # reported below
         pass
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
@@ -87,7 +87,7 @@ def _unwritable(path: str) -> str:
 
 
 class _Trial:
-    """One pool from its start to its end."""
+    """The check of one pool, from its start to its end."""
 
     def __init__(
         self, config: Config, pool: PoolSettings, loop: Loop, commons: Commons, line: Callable[[str], None]
@@ -100,11 +100,11 @@ class _Trial:
         self._performer = Performer(
             loop, commons, Listeners(), self._events.put, lambda: None, lambda _, text: line(text)
         )
-        self._performer.settle(_REVISION, config)  # its listeners are not opened: workers get none
+        self._performer.settle(_REVISION, config)  # no listeners are opened: workers get none
         self._timer: Timer | None = None
         self._notes: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
-        self._over = False  # everybody is gone
+        self._over = False  # all processes are gone
 
     def run(self) -> Tried:
         began = time.monotonic()
@@ -122,13 +122,13 @@ class _Trial:
             self._end(actor)
         if start.state is not OpState.DONE:
             fault = start.fault
-            if fault is not None and "srvctl" in fault.hint:  # there is no daemon that could be asked
+            if fault is not None and "srvctl" in fault.hint:  # srvctl needs a running daemon
                 fault = fault._replace(hint="")
             raise from_wire(view.fault_map(fault) or {})
         return Tried(took, self._notes, tuple(self._warnings))
 
     def _end(self, actor: Actor) -> None:
-        """Returns when all processes are gone: told to leave, or killed."""
+        """End all processes: order them to leave, kill them if they are late. Returns when all are gone."""
         self._events.put(Ordered(1, Order(Kind.STOP, timeout=FAREWELL), actor))
         late = self._loop.call_later(2 * FAREWELL, self._give_up)
         while not self._over:
@@ -154,7 +154,7 @@ class _Trial:
                 case act.Exit():
                     self._over = True
                     self._loop.stop()
-                case act.Refused():  # the stop of a start that has failed and leaves already
+                case act.Refused():  # the stop, if the start has failed and the processes leave already
                     continue
                 case _ if isinstance(action, PERFORMED):
                     self._performer.perform(action)

@@ -1,8 +1,8 @@
-"""Upgrade in place, the part of the program that comes: makes the daemon anew from its state and its descriptors.
+"""Upgrade in place, the new program's part: makes the daemon from its state and its descriptors.
 
-Until all of it is there nothing outside is touched, so that the former program can still be run in our place:
-`upgrade.py:BOOT` does that when `main` raises before it has emptied the plan. If the
-former program fails as well there is no third one: the daemon ends, and its workers wait for the next start.
+Touches nothing outside the process until the daemon is complete, so that the former program can still run in its place:
+`upgrade/replace.py:BOOT` does that when `main` raises before it has emptied the plan. If the former program fails as
+well, the daemon ends, and its workers wait for the next start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 
 def main(plan: dict[str, Any]) -> NoReturn:
-    """Go on as the daemon whose state is in `plan`; never returns. Raises anything, and then nothing has happened."""
+    """Run as the daemon whose state is in `plan`; exits the process. Raises exceptions only before any effect."""
     faulthandler.enable(2)  # as in start.py
     note = int(sys.argv[1])
     state: int = plan["state"]
@@ -32,7 +32,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     daemon = rebuild(found, FdTable(dict(plan["fds"])))
     daemon.take_over()
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
-    signal.setitimer(signal.ITIMER_REAL, 0.0)  # which brings the former program back if this one hangs
+    signal.setitimer(signal.ITIMER_REAL, 0.0)  # this alarm brings the former program back if the new one hangs
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # From here on there is no way back.
     plan.clear()

@@ -1,7 +1,7 @@
-"""`srvd --self-check`: would this program do as the daemon? What an upgrade asks of the new one before it is run.
+"""Checks whether this program can be the daemon: `srvd --self-check`, which an upgrade runs before the new program.
 
-Changes nothing and starts nothing: it imports everything, reads the state of the daemon that asks, if one does, and
-its configuration. Answers with one line of JSON on standard output.
+Changes and starts nothing: imports all modules, and reads the daemon's state on standard input, if any, and its
+configuration. Answers with one line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from srvd.errors import EXIT, LoadFailed, SrvdError
 __all__ = ["run"]
 
 EXTRAS = ("gevent", "greenlet", "uvloop", "h2", "wsproto", "textual")
-"""What srvd can do without, by the names that are imported."""
+"""Optional dependencies of srvd, by the names that are imported."""
 
 
 def run() -> int:
-    """The exit code. Standard input is the state to be read, if it is a file."""
+    """Run the check and write the answer. Returns the exit code. Standard input is the state if it is a file."""
     program = this_program()
     answer: dict[str, object] = {"version": __version__, "python": program.interpreter, "folder": program.folder}
     code = EXIT.DONE
@@ -50,7 +50,7 @@ def _import_everything() -> None:
             continue
         try:
             importlib.import_module(module.name)
-        except Exception as exc:  # whatever it is: this program is broken, and that is the answer
+        except Exception as exc:  # of any kind: this program is broken, and that is the answer
             if isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] in EXTRAS:
                 continue
             text = f"import {module.name}: {type(exc).__name__}: {exc}"

@@ -1,6 +1,6 @@
-"""A start: what the daemon stands on is claimed, its parts are made – or found, after one that died – and it runs.
+"""Starts the daemon: claims its socket path and lock, makes its parts (or adopts those of a dead daemon), and runs it.
 
-Decides nothing about pools, and is over when the daemon is made (`main.py`).
+Decides nothing about pools. The running daemon is `main.py`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 SEARCH = 60
-"""Seconds that a search for the processes of a dead daemon may take, with some to spare."""
+"""Limit in seconds of the search for the processes of a dead daemon, with a margin."""
 
 
 def run(config: Config, source: Source, *, daemonize: bool) -> int:
-    """Serves until asked to stop; the exit code of `srvd`.
+    """Serve until a stop is ordered. Returns the exit code of `srvd`.
 
     `source` reads the same files, variables and flags anew. Raises `SystemRefused` when the system denies what the
-    daemon cannot be without, and nothing was started then.
+    daemon needs; nothing was started then.
     """
     if daemonize:
         _check_output(config)
@@ -57,7 +57,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
                 return code
             systemd.follow(os.environ, os.getpid())
         LogFile(config.daemon.log_file).open()
-        faulthandler.enable(2)  # by number: a log that is opened anew, too. A watchdog kills with SIGABRT
+        faulthandler.enable(2)  # by number, so that it follows a reopened log. A watchdog kills with SIGABRT
         raise_open_files()  # before the first of a large family is adopted
         preconditions = prepare(config.daemon, unit)
         try:
@@ -75,7 +75,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             base = Foundation(parts, config.daemon, report, daemonized=daemonize)
             return live(base, config, source, preconditions, found)
         except SrvdError:
-            if preconditions.family_lock.lock >= 0:  # else it was closed in good order
+            if preconditions.family_lock.lock >= 0:  # not closed yet
                 preconditions.family_lock.close(remove=True)
             raise
         finally:
@@ -88,7 +88,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
 
 
 def _check_output(config: Config) -> None:
-    """Raises `ConfigInvalid` for an access log to an output that a daemon in the backpreconditions gives up."""
+    """Raise `ConfigInvalid` for an access log on standard output, which a daemon in the background gives up."""
     lost = next((pool.name for pool in config.pools.values() if pool.access_log == "-"), None)
     if lost is not None and not stat.S_ISREG(os.fstat(1).st_mode):
         key = f"pools.{lost}.access_log"
@@ -100,7 +100,7 @@ def _check_output(config: Config) -> None:
 
 
 def _warn_of_root(config: Config, log: Log) -> None:
-    """An application that runs as the daemon's user may do to the daemon whatever it likes; as root, to the machine."""
+    """Warn of pools that run as root: their applications can do anything to the daemon and to the machine."""
     names = [] if os.geteuid() else [pool.name for pool in config.pools.values() if pool.user in ("", "root", "0")]
     if names:
         who = f"pool {names[0]} runs" if len(names) == 1 else f"pools {', '.join(names)} run"
@@ -110,7 +110,7 @@ def _warn_of_root(config: Config, log: Log) -> None:
 
 
 def _search(preconditions: Preconditions, unit: Unit, log: Log) -> Found:
-    # Here, because daemons seldom die, and every start would wait for it.
+    # Imported here: seldom needed, and the import would delay every start.
     from srvd.daemon.recovery import recover
 
     def say(text: str) -> None:
@@ -126,7 +126,7 @@ def _ask_for_time(unit: Unit, sentence: str) -> None:
 
 
 def _parts(settings: DaemonSettings, unit: Unit, preconditions: Preconditions, found: Found | None, log: Log) -> Parts:
-    """New ones, or those of a daemon that died."""
+    """Return new parts, or those of a daemon that died."""
     if found is not None and found.adoption is not None:
         from srvd.daemon.rebuild import parts_of_dead  # as above
 

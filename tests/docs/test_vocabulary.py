@@ -22,7 +22,7 @@ PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
     "src/srvd/daemon": 9.8,
-    "src/srvd/daemon/recovery": 24.1,
+    "src/srvd/daemon/recovery": 1.5,
     "src/srvd/worker/net": 4.5,
     "src/srvd/worker/observe": 4.7,
     "src/srvd/worker/wsgi": 8.2,

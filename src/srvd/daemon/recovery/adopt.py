@@ -1,7 +1,7 @@
-"""A start that finds the family of a daemon that died: whom it can go on with, and what it lacks for that.
+"""Finds the family of a daemon that died at the next start: the members that can be adopted, and what they bring.
 
-Gives no order before all is known; `main.py` goes on with what is left of the former daemon's state. Who lives and has
-not called by then is known by its pid and its start, and is adopted all the same: it is busy, and calls when it can.
+Gives no order before all is known. `rebuild.py` makes the new daemon from the result. A living member that has not
+called yet is identified by pid and start time and adopted all the same: it is busy, and calls when it can.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ __all__ = ["Adoption", "Former", "find", "look"]
 
 
 MOST = 1024
-"""Callers that are not known, and are held on to until it is clear what becomes of all. A worker that goes bad could
-call without end.
-"""
+"""Limit of unknown callers that are kept until the search is over: a malicious worker could call without end."""
 
 
 class Alive(Record):
@@ -48,7 +46,7 @@ class Alive(Record):
 
 
 class Former(Record):
-    """A daemon that died, by its state, and those of its family that live."""
+    """The state of a daemon that died, and the living members of its family."""
 
     envelope: Envelope
     found: Handover
@@ -60,17 +58,18 @@ class Former(Record):
 
 
 class Adoption(Record):
-    """What a daemon goes on with."""
+    """What the next daemon goes on with."""
 
     found: Handover
     table: FdTable
     events: list[Event]  # the first ones, in order
-    rejects: list[Reject]  # who was sent away
-    sums: dict[str, int]  # of the certificates in force, by listener
+    rejects: list[Reject]  # processes that were sent away
+    sums: dict[str, int]  # checksums of the certificates in force, by listener
 
     def with_room(self, config: Config, say: Callable[[str], None]) -> Config:
-        """The configuration with the `max_workers` that can be in force, which the core is told: the scoreboards that
-        there are cannot grow.
+        """Return the configuration with the `max_workers` that can be in force: the existing scoreboards cannot grow.
+
+        Sets the limit in the core's state, too. say: called with each warning.
         """
         boards = self.found.shell.family.commons
         most = min(((one.slots - SPARE_SLOTS) // 2 for one in boards), default=config.daemon.max_workers)
@@ -91,10 +90,10 @@ class Adoption(Record):
 
 
 def look(data: bytes) -> Former | None:
-    """Those whom the state names; None: it is of another boot, and nobody lives.
+    """Read the state and find the living members of its family; None: the state is of another boot, no member lives.
 
-    To be called before anybody can call: who had ended by then was told of by its zygote when that calls. Raises
-    `Unsupported`: the state is none that can be gone on with; `OSError`: no descriptor is to be had.
+    Must run before members can call: a zygote's call then reports every worker that has ended before. Raises
+    `Unsupported`: the state cannot be continued; `OSError`: no descriptor is left.
     """
     read = envelope.unpack(data)
     if read.boot != boot_id():
@@ -106,10 +105,10 @@ def look(data: bytes) -> Former | None:
 
 
 def find(former: Former, calls: Calls, say: Callable[[str], None]) -> Adoption | None:
-    """Waits for those whom the state names; None: nobody of them lives. `say` is told if it takes longer.
+    """Wait for calls of the members in the state; None: no member lives. `say`: called when the wait becomes long.
 
-    Raises `SystemRefused`: somebody lives, and does not bring what is needed. Nobody has been told anything then, nor
-    if it is None, and all descriptors are closed.
+    Raises `SystemRefused`: members live, but do not bring what is needed. In this case, and after None, no process has
+    received an order, and all descriptors are closed.
     """
     heard: list[Orphan] = []
     strangers: list[Orphan] = []
@@ -134,7 +133,9 @@ def _close(former: Former, heard: list[Orphan], strangers: list[Orphan], shared:
 
 
 def _living(read: Envelope, known: Family) -> dict[Member, Alive]:
-    """Those of the family that live, by pid and start. One that was loading dies with its daemon."""
+    """Return the living members of the family, by pid and start time, without zygotes that were still loading: these
+    die with their daemon.
+    """
     pids: dict[Member, int] = {one.id: one.pid for one in known.workers if one.pid}
     pids |= {one.id: one.pid for one in known.zygotes if one.forks}
     alive: dict[Member, Alive] = {}
@@ -143,7 +144,7 @@ def _living(read: Envelope, known: Family) -> dict[Member, Alive]:
             pidfd = process.open_pidfd(pid)
         except ProcessLookupError:
             continue
-        # In this order: what has this start now had the pid when it was opened.
+        # In this order: a process that has this start time now had the pid when the pidfd was opened.
         if procfs.start_time(pid) == read.starts.get(name_of(member), -1) and not process.is_over(pidfd):
             alive[member] = Alive(pid, pidfd)
         else:
@@ -159,9 +160,9 @@ def _gather(
     shared: SharedFds,
     say: Callable[[str], None],
 ) -> None:
-    """Fills `heard`, and `strangers` with who called and is not known; what they share goes to `shared`.
+    """Collect known callers in `heard`, unknown ones in `strangers`, and shared descriptors in `shared`.
 
-    Who dies meanwhile stays among the living: its end is told like any other, when the daemon goes on.
+    A member that dies meanwhile stays in `former.alive`: the new daemon handles its end like any other.
     """
     alive = former.alive
     began = time.monotonic()
@@ -189,13 +190,14 @@ def _gather(
                 heard.append(_keep(former, shared, orphan))
             elif len(strangers) < MOST:
                 strangers.append(orphan)
-            else:  # it calls again
+            else:  # this process calls again
                 orphan.close()
 
 
 def _keep(former: Former, shared: SharedFds, orphan: Orphan) -> Orphan:
-    """A member whom the state knows. What it has in common with others goes to the shared, as far as it is what the
-    state says: a worker may bring anything.
+    """Move the shared descriptors of a known member to `shared`; return the member without them.
+
+    Descriptors that do not match the state are discarded: a worker may pass anything.
     """
     boards = {(fds.MEMFD, one.inode): one for one in former.found.shell.family.commons}
     marks = {*former.envelope.marks().values(), *boards}
@@ -208,7 +210,9 @@ def _keep(former: Former, shared: SharedFds, orphan: Orphan) -> Orphan:
 
 
 def _lacking(former: Former, shared: SharedFds) -> list[str]:
-    """What nobody has brought; resting listeners are brought by who is table for a rollback, or not at all."""
+    """Return the names of shared descriptors that no member has brought, without resting listeners: only processes kept
+    for a rollback have these.
+    """
     listening = former.found.shell.listening
     resting = {f"listener {number}" for number, one in enumerate(listening.sockets) if one.resting}
     marks = former.envelope.marks()
@@ -225,7 +229,7 @@ def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], shared: 
     for member, one in alive.items():
         name, orphan = name_of(member), came.get(member)
         table.give(f"{name} pidfd", one.pidfd)
-        if orphan is None:  # stand-ins for what it brings when it calls
+        if orphan is None:  # placeholders until the process calls and brings its own
             table.give(f"{name} stderr", process.over())
             table.give(f"{name} stacks", make_file())
         else:
@@ -246,13 +250,17 @@ def _make(former: Former, heard: list[Orphan], strangers: list[Orphan], shared: 
 
 
 def _as_it_is(one: employed.WorkerState, came: dict[Member, Orphan]) -> employed.WorkerState:
-    """Who calls has been ready, which the state may not know: it is a moment older than the death."""
+    """Return the worker's state, with `ready` set if the worker called: the state is older than the daemon's death, and
+    only workers that have been ready call.
+    """
     return one._replace(ready=True) if one.id in came else one
 
 
 def _give_shared(shell: Shell, read: Envelope, living: set[GenerationId], shared: SharedFds, table: FdTable) -> Shell:
-    """Bell, listeners and scoreboards; what is known of those that were brought. A generation of which only busy
-    workers live brings its scoreboard later: no other one waits for that.
+    """Move bell, listeners and scoreboards to `table`. Returns the shell with only the listeners that were brought, and
+    the scoreboards of living generations.
+
+    A generation of which only busy workers live brings its scoreboard later; the others do not wait for it.
     """
     marks, brought = read.marks(), shared.brought
     table.give(BELL, brought.pop(marks[BELL]))
@@ -272,7 +280,7 @@ def _give_shared(shell: Shell, read: Envelope, living: set[GenerationId], shared
 
 
 def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
-    """How workers ended while there was no daemon, by their zygotes."""
+    """Return how workers ended while there was no daemon, as reported by their zygotes."""
     return {
         WorkerId(orphan.here.pool, orphan.here.generation, serial): ended
         for orphan in heard
@@ -295,7 +303,7 @@ def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
 
 
 def _deaths(shell: Shell, table: FdTable, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
-    """Whom the state knows, and who is gone."""
+    """Return the events for zygotes and workers that are in the state and are gone."""
     known = shell.family
     lost: list[Event] = [
         ZygoteGone(one.id, "it ended with its daemon, or after it") for one in known.zygotes if one.id not in alive

@@ -1,6 +1,7 @@
-"""What the state file says beside the state itself: which boot, which processes and descriptors it speaks of.
+"""Envelope of the recovery state: boot id, start times of the processes, inodes of the descriptors.
 
-Reads no file and finds nobody: `state_file.py` has the bytes, `adopt.py` looks for those who are named.
+They tell whether the pids and descriptors in the state are still the same ones. Reads no file and looks for no process:
+`state_file.py` reads the bytes, `adopt.py` looks for the processes.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ __all__ = ["Envelope", "Mark", "Member", "boot_id", "mark_of", "name_of", "pack"
 Member = WorkerId | GenerationId
 
 Mark = tuple[str, int]
-"""By what a shared descriptor is known again: its kind, by `fds`, and its inode. Each kind counts apart."""
+"""Identifies a shared descriptor: its kind (a constant of `fds`) and its inode number, unique within the kind."""
 
 
 class Envelope(Record):
-    boot: str  # of the machine: pids and clocks are good for one
-    starts: dict[str, int]  # start_time of each process, by its name among the kept
-    inodes: dict[str, int]  # of the other descriptors, by theirs
-    sums: dict[str, int]  # of certificates, by listener
-    state: bytes  # of `handover.py`
+    boot: str  # boot id of the machine: pids and monotonic times are valid within one boot
+    starts: dict[str, int]  # start time of each process, by `name_of`
+    inodes: dict[str, int]  # inodes of the shared descriptors, by their names in the table
+    sums: dict[str, int]  # checksums of certificates, by listener
+    state: bytes  # made by `handover.pack`
 
     def marks(self) -> dict[str, Mark]:
-        """Of the descriptors that are shared, by name."""
+        """Return the marks of the shared descriptors, by name."""
         return {name: (fds.MEMFD if name == BELL else fds.SOCKET, inode) for name, inode in self.inodes.items()}
 
 
@@ -42,7 +43,7 @@ def pack(will: Envelope) -> bytes:
 
 
 def unpack(data: bytes) -> Envelope:
-    """Raises `Unsupported`."""
+    """Read what `pack` returned. Raises `Unsupported`."""
     try:
         boot, starts, inodes, sums, state = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
     except (ValueError, TypeError, RecursionError, OverflowError) as exc:
@@ -61,9 +62,9 @@ def mark_of(fd: int) -> Mark:
 
 
 def boot_id() -> str:
-    """Names this run of the kernel (random(4)); "" where /proc shows processes alone (proc(5), subset=pid).
+    """Return the id of this boot (random(4)); "" where /proc shows only processes (proc(5), subset=pid).
 
-    Then pid, start and lock have to tell who somebody is, and they do: this only spares the looking.
+    Without the id, pid, start time and lock still identify the processes; the id only saves looking for them.
     """
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -73,10 +74,10 @@ def boot_id() -> str:
 
 
 def name_of(member: Member) -> str:
-    """As its process is called among the kept."""
+    """Return the name of the member in the descriptor table and in `Envelope.starts`."""
     return f"{'worker' if isinstance(member, WorkerId) else 'zygote'} {member}"
 
 
 def sums(config: Config) -> dict[str, int]:
-    """A number for the certificates of each listener, by which it is seen that they have changed."""
+    """Return a checksum of each listener's certificates, to detect changes."""
     return {name: zlib.crc32(msgpack.packb(material.pack(one))) for name, one in config.tls.items()}

@@ -1,8 +1,8 @@
-"""What the service manager keeps of a family for the next daemon: its lock, and the state in memory beside the file.
+"""What the service manager keeps for the next daemon: the lock of the family, and a copy of the state in memory.
 
-Knows nothing of the state's content, and sends nothing (`systemd_notifier.py` does). The state is two copies in one
-memfd that is stored once: the older one is written over, so a daemon that dies in the middle leaves the other. A daemon
-that ends in good order empties it, so nobody is looked for who is not there, whatever the manager does with its store.
+Knows nothing of the state's content, and sends nothing (`systemd_notifier.py` does). The memfd is stored once and holds
+two copies of the state: a write replaces the older one, so a daemon that dies in the middle leaves the other. A daemon
+that ends in good order empties the memfd, so that the next one looks for no orphans, even if the manager kept it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ LOCK_KIND = "family"
 STATE_KIND = "state"
 
 _NAME = "state in the store"
-_HEAD = 64  # bytes in front for the name of the family
+_HEAD = 64  # bytes in front, for the name of the rendezvous
 _COPIES = (_HEAD, _HEAD + HEADER + LIMIT)
-"""Where the two begin. What lies between them is a hole in the file, and takes no memory."""
+"""Offsets of the two copies. The space between them is a hole in the file, and takes no memory."""
 
 
 class StoreCopy:
-    """Of one family. Owns the memfd; without a store there is none."""
+    """The stored copy of one family's state. Owns the memfd; without a store there is none (-1)."""
 
     def __init__(self, family: str, fd: int = -1) -> None:
-        """`family`: the name of its rendezvous. It is in the memfd, and not in the store's names, which all may see."""
+        """`family`: name of its rendezvous. Kept in the memfd, because all users can see the names in the store."""
         self.family = family
         self._fd = fd
         self._is_void = False
 
     @classmethod
     def create(cls, family: str, unit: Unit) -> StoreCopy:
-        """An empty one, if the service manager keeps it. Raises `OSError`."""
+        """Make an empty copy, with a memfd if the service manager has a store. Raises `OSError`."""
         return cls(family, os.memfd_create("srvd-state", os.MFD_CLOEXEC) if unit.store and family else -1)
 
     @property
@@ -48,14 +48,14 @@ class StoreCopy:
         return self._fd >= 0
 
     def to_store(self, lock: int) -> dict[str, int]:
-        """What the service manager should keep, by its name there: nothing after a `clear`, up to the next `write`."""
+        """Return the descriptors for the service manager's store, by name; none from a `clear` to the next `write`."""
         if not self.is_kept or self._is_void:
             return {}
         label = str(os.fstat(self._fd).st_ino)
         return {spell_store_name(LOCK_KIND, label): lock, spell_store_name(STATE_KIND, label): self._fd}
 
     def write(self, sealed: bytes) -> None:
-        """Over the older copy. Raises `OSError`."""
+        """Replace the older copy. Raises `OSError`."""
         begin = min(_COPIES, key=self._stamp)
         _write(self._fd, self.family.encode(), 0)
         # The header last: until it is there, the other copy is the newest one.
@@ -64,24 +64,24 @@ class StoreCopy:
         self._is_void = False
 
     def read(self) -> Sealed | None:
-        """The newest copy that is whole."""
+        """Return the newest complete copy."""
         found = [copy for begin in _COPIES if (copy := self._copy(begin)) is not None]
         return max(found, default=None)
 
     def clear(self) -> None:
-        """What it says is not true any more."""
+        """Empty the memfd: the state in it is not true any more."""
         self._is_void = True
         if self.is_kept:
             os.ftruncate(self._fd, 0)
 
     def save(self, table: FdTable) -> None:
-        """Give it to another program."""
+        """Give the memfd to the next program."""
         if self.is_kept:
             table.give(_NAME, self._fd)
 
     @classmethod
     def restore(cls, family: str, unit: Unit, table: FdTable) -> StoreCopy:
-        """Go on with what `save` gave. Raises `OSError`, `Unsupported`."""
+        """Restore what `save` gave, or make an empty copy. Raises `OSError`, `Unsupported`."""
         fd = table.find(_NAME)
         return cls(family, fd) if fd >= 0 else cls.create(family, unit)
 
@@ -102,14 +102,14 @@ class StoreCopy:
 
 
 class Left(Record):
-    """By a daemon that died: the copy of its state, and a descriptor of the family's lock."""
+    """What a daemon that died left in the store: the copy of its state, and a descriptor of the family's lock."""
 
     store_copy: StoreCopy
     lock: int
 
 
 def find(unit: Unit) -> Left | None:
-    """What the service manager gave back, if there is a state in it; everything else of it is closed."""
+    """Find a state and its lock among the descriptors from the service manager; close all other locks and states."""
     locks, states = unit.stored(LOCK_KIND), unit.stored(STATE_KIND)
     found: Left | None = None
     for name, fd in states.items():
@@ -126,7 +126,7 @@ def find(unit: Unit) -> Left | None:
 
 
 def _is_file(fd: int) -> bool:
-    """Whether it is a file of root or of the daemon's user."""
+    """Whether the descriptor is a regular file of root or of the daemon's user."""
     if fd < 0:
         return False
     entry = os.fstat(fd)

@@ -1,7 +1,7 @@
-"""Those of an adopted family who had not called when their daemon went on, and those who were sent away.
+"""Receives members of an adopted family that call after the adoption, and ends rejected processes that do not leave.
 
-Decides nothing about workers: who comes late is made known to whoever performs, and to the core how it is. The
-rendezvous stays open as long as the daemon lives, and costs nothing: nobody calls who has a daemon.
+Decides nothing about workers: passes a late caller to the `Performer`, and its condition to the core. The rendezvous
+stays open as long as the daemon lives, and costs nothing: a process that has a daemon does not call.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from srvd.linux.processes import process
 __all__ = ["LateCallers"]
 
 ZYGOTES = 5.0
-"""Seconds within which a zygote has to call: it has nothing else to do, so it is stuck, or stopped."""
+"""Seconds within which a zygote has to call. A zygote is never busy: a later one is stuck or stopped, and is killed."""
 
 LEAVE = 40.0
-"""Seconds that processes which were sent away have to finish their requests, and some more."""
+"""Seconds for rejected processes to finish their requests, with a margin; then they are killed."""
 
 PAUSE = 1.0
-"""Seconds until the next look when descriptors were short."""
+"""Seconds until the next try after descriptors were short."""
 
 
 class LateCallers:
-    """Owns the rendezvous of a daemon that has adopted, and what is left of those it did not; for others it is idle."""
+    """Owns the rendezvous of a daemon that has adopted, and the rejected processes; idle in any other daemon."""
 
     def __init__(self, loop: Loop, performer: Performer, house: SupervisorState, emit: Callable[[Event], None]) -> None:
         self._loop = loop
@@ -49,7 +49,7 @@ class LateCallers:
         self._pause: Timer | None = None
 
     def hear(self, calls: Calls, rejects: Sequence[Reject]) -> None:
-        """Hear those who call, from now on. `rejects` were sent away before."""
+        """Receive callers from now on. `rejects`: processes that were sent away before."""
         self._calls = calls
         self._listen(calls)
         if any(isinstance(one, GenerationId) for one in self._performer.missing()):
@@ -59,7 +59,7 @@ class LateCallers:
     def restore(
         self, pids: Sequence[int], lock: FamilyLock, users: Users, table: FdTable, warn: Callable[[str], None]
     ) -> None:
-        """Go on in the next program, if the former one still waited for any; `pids` are those that `save` told of."""
+        """Go on in the next program, if the former one still waited for processes. `pids`: returned by `save`."""
         rejects = [Reject(pid, table.take(f"reject {pid}")) for pid in pids]
         if not lock.rendezvous or not (rejects or self._performer.missing()):
             return
@@ -71,13 +71,13 @@ class LateCallers:
         self.hear(calls, rejects)
 
     def save(self, table: FdTable) -> tuple[int, ...]:
-        """Pids of those who were sent away and may still live; their descriptors go to `table`."""
+        """Return the pids of rejected processes that may still live; give their descriptors to `table`."""
         for reject in self._rejects.values():
             table.give(f"reject {reject.pid}", reject.pidfd)
         return tuple(self._rejects)
 
     def close(self) -> None:
-        """Hear nobody any more; those who were sent away leave by themselves."""
+        """Receive no more callers. Rejected processes leave by themselves."""
         if self._calls is not None:
             if self._pause is not None:
                 self._pause.cancel()
@@ -90,14 +90,14 @@ class LateCallers:
         self._rejects.clear()
 
     def _add(self, rejects: Sequence[Reject]) -> None:
-        """Each of them has its own time."""
+        """Add rejected processes, with a deadline for these."""
         fresh = []
         for reject in rejects:
             known = self._rejects.get(reject.pid)
             if known is not None and not process.is_over(known.pidfd):
-                os.close(reject.pidfd)  # it called, and its zygote named it
+                os.close(reject.pidfd)  # known twice: by its own call, and by its zygote's
                 continue
-            if known is not None:  # and its pid is another's now
+            if known is not None:  # that process has ended; another one has its pid now
                 os.close(known.pidfd)
             self._rejects[reject.pid] = reject
             fresh.append(reject)
@@ -109,8 +109,8 @@ class LateCallers:
         self._loop.add_reader(calls.fileno(), self._on_call, calls)
 
     def _heard(self, calls: Calls) -> list[Orphan]:
-        """Processes that have said who they are. If descriptors are short, later: else those that wait would wake the
-        loop again and again.
+        """Return the callers that have introduced themselves. If descriptors are short, pause: waiting callers would
+        wake the loop again and again.
         """
         try:
             return calls.hear()
@@ -128,7 +128,7 @@ class LateCallers:
             self._add(send_away(orphan))
 
     def _tell(self, worker: WorkerId, *, draining: bool) -> None:
-        """How it is, where the core may take it for something else."""
+        """Tell the core whether a late worker drains or serves, where the state may say something else."""
         pool = self._house.pools.get(worker.pool)
         generation = pool.generations.get(worker.generation) if pool is not None else None
         known = generation.workers.get(worker.serial) if generation is not None else None
@@ -145,7 +145,7 @@ class LateCallers:
                 self._performer.perform(KillZygote(one))
 
     def _end(self, rejects: Sequence[Reject]) -> None:
-        """Their time is over."""
+        """Kill those of the rejected processes that have not left in time."""
         for reject in rejects:
             if self._rejects.get(reject.pid) == reject:
                 del self._rejects[reject.pid]

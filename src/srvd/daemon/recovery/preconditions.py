@@ -1,6 +1,6 @@
-"""What a start stands on before it starts anybody: the control socket's path is ours, and the lock of the family.
+"""Claims what a start needs before its first process: the path of the control socket, and the lock of the family.
 
-If other processes hold the lock, a daemon has died and left them: `recover.py` sees to them.
+If other processes hold the lock, they are orphans of a daemon that died, and `recover.py` handles them.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ class Preconditions(Record):
     claim: SocketPath
     roles: Roles
     family_lock: FamilyLock
-    left: StoreCopy | None = None  # with the service manager, by a daemon that died
+    left: StoreCopy | None = None  # what a daemon that died left with the service manager
 
 
 def control_path(settings: DaemonSettings) -> str:
-    """Where the control socket of this instance is; "": there is none."""
+    """Return the path of this instance's control socket; "": there is none."""
     if settings.socket == OFF:
         return ""
     return settings.socket or socket_path(settings.name, rundir(os.geteuid(), os.environ))
 
 
 def beside(settings: DaemonSettings, name: Callable[[str], str]) -> str:
-    """The path of a file beside it (`wire/paths.py` names them), "" if there is no control socket."""
+    """Return the path of a file beside the control socket; "" without one. `name`: a function of `wire/paths.py`."""
     path = control_path(settings)
     return name(path) if path else ""
 
 
 def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
-    """Raises `SystemRefused`: another daemon runs, or the folder is none of ours; `ConfigInvalid`: a role is given to
-    nobody. Nothing is left behind then.
+    """Claim the path and open the lock. Leaves nothing behind when it raises.
+
+    Raises `SystemRefused`: another daemon runs, or the folder belongs to another user; `ConfigInvalid`: a role is given
+    to a user or group that does not exist.
     """
     path, family = control_path(settings), beside(settings, family_path)
     roles = Roles.resolve(settings.roles, os.geteuid())
@@ -67,7 +69,10 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
 
 
 def _look_elsewhere(name: str, path: str) -> None:
-    """The instance may have been started from another environment, and be in another place. Raises `SystemRefused`."""
+    """Look for the instance, or its orphans, in other folders: it may have been started from another environment.
+
+    Raises `SystemRefused`: found.
+    """
     for directory in own_rundirs(os.geteuid(), os.environ):
         other = socket_path(name, directory)
         if other == path or not _is_ours(directory):
@@ -92,7 +97,7 @@ def _is_ours(directory: str) -> bool:
 
 
 def _members(family: str) -> str:
-    """Those that hold the lock of this family, for a message; "" if it is free."""
+    """Return a text for the processes that hold the lock of this family; "" if the lock is free."""
     try:
         lock = os.open(family, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,6 +1,6 @@
-"""A start after a daemon that died: who is left of it is adopted, or sent away, and the new daemon goes on from there.
+"""Handles the processes of a daemon that died, at the next start: adopts them, or sends them away.
 
-Imported only then. Whom the state names is found by `adopt.py`; what follows for the state the core decides.
+Imported only in this case. `adopt.py` finds the processes in the state; the core decides what follows for its state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Found", "search"]
 
 
 class Found(Record):
-    """What there was. Without an adoption a family of its own begins, on these `listeners`."""
+    """Result of the search. Without an adoption a new family begins, on these `listeners`."""
 
     adoption: Adoption | None = None
     calls: Calls | None = None
@@ -30,8 +30,9 @@ class Found(Record):
 
 
 def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
-    """To be called when the lock is not held; it is afterwards. Raises `SystemRefused`: somebody lives who can neither
-    be adopted nor sent away; nothing was changed then.
+    """Search for the family of a daemon that died. Call it when the lock is not held; afterwards the lock is held.
+
+    Raises `SystemRefused`: a process lives that can neither be adopted nor sent away; nothing was changed then.
     """
     calls: Calls | None = None
     try:
@@ -48,7 +49,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
         rejects, listeners = dissolve(lock, calls, say, nobody=readable)
         if readable and rejects:
             say("nobody of those whom the state of a daemon that died names lives; the others were sent away")
-        if not lock.is_in_place:  # it came from the service manager: those who begin here are to be found by the path
+        if not lock.is_in_place:  # it came from the service manager; a new family must be found by the path
             lock.renew()
         return Found(None, calls, tuple(rejects), tuple(listeners))
     except BaseException as exc:
@@ -60,9 +61,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
 
 
 def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[Former | None, bool]:
-    """Who is to be adopted, and whether there is a state that says so. What the service manager has kept is void if
-    there is none.
-    """
+    """Return the family to be adopted, and whether the state is readable. If not, clear the service manager's copy."""
     path = state_path(preconditions.claim.path)
     try:
         return adopt.look(_state(path, preconditions.left)), True
@@ -75,7 +74,7 @@ def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[For
 
 
 def _state(path: str, left: StoreCopy | None) -> bytes:
-    """The newest there is, beside the socket or with the service manager. Raises `Unsupported`."""
+    """Return the newest state: beside the control socket, or from the service manager. Raises `Unsupported`."""
     copy = left.read() if left is not None else None
     try:
         file = state_file.read(path)

@@ -1,6 +1,6 @@
-"""Those of a dead daemon's family with whom no daemon can go on: they are told to leave when their requests are over.
+"""Sends away processes of a dead daemon's family that cannot be adopted: they leave when their requests are over.
 
-Adopts nobody. Who does not leave in time is ended by `late_callers.py`.
+Adopts no process. `late_callers.py` kills processes that do not leave in time.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from srvd.record import Record
 __all__ = ["CALLS", "LATEST", "Reject", "dissolve", "send_away", "unknown_children"]
 
 CALLS = 1.0
-"""Seconds in which everybody has called who is not busy: five calls."""
+"""Seconds within which every process that is not busy has called: time for five calls."""
 
 LATEST = 30.0
-"""Seconds within which what is needed has to be there: all who have it may be in long requests."""
+"""Limit in seconds for the needed descriptors to be brought: all processes that have one may be in long requests."""
 
 
 class Reject(Record):
-    """Of the family, and of no use. It was told to leave."""
+    """A process of the family that cannot be adopted, and was told to leave."""
 
     pid: int
     pidfd: int
 
 
 def send_away(orphan: Orphan) -> list[Reject]:
-    """Tell it to leave, and whom of its children it named; its descriptors are closed."""
+    """Tell an orphan and the children it named to leave; close its descriptors. Returns the processes told."""
     gone = [Reject(orphan.pid, os.dup(orphan.pidfd)), *unknown_children(orphan, set())]
     orphan.dismiss()
     return gone
 
 
 def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
-    """Those of its children that came to be after the state was written, told to leave."""
+    """Tell children of an orphan to leave that are not in `known`: forked after the state was written. Returns them."""
     rejects = []
     for serial, pid in orphan.here.children:
         if WorkerId(orphan.here.pool, orphan.here.generation, serial) in known:
@@ -53,7 +53,7 @@ def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
             pidfd = process.open_pidfd(pid)
         except (OSError, OverflowError):
             continue
-        # A zygote that went bad may name anybody: only what is its child is ever signalled.
+        # A malicious zygote may name any process: only its children are signalled.
         if procfs.parent(pid) == orphan.pid and process.send_signal(pidfd, signal.SIGTERM):
             rejects.append(Reject(pid, pidfd))
         else:
@@ -64,10 +64,10 @@ def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
 def dissolve(
     lock: FamilyLock, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
 ) -> tuple[list[Reject], list[int]]:
-    """Send everybody away who calls, when their requests are over; who they are, and the listeners that they brought.
+    """Send every caller away. Returns the callers, and the listeners that they brought. The lock is held afterwards.
 
-    `nobody`: none of those who are known lives, so what holds the lock and does not call either is no family of ours:
-    a process that an application has started, and that has outlived it. Else that is `SystemRefused`.
+    `nobody`: no known member lives, so a process that holds the lock and does not call is no member: an application has
+    started it, and it has outlived the application. If not given, such a process raises `SystemRefused`.
     """
     rejects: list[Reject] = []
     shared = SharedFds()
@@ -81,7 +81,7 @@ def dissolve(
         if calls is None:
             time.sleep(0.05)
         passed = time.monotonic() - began
-        # A lock that a service manager has table can always be taken: then only time tells that nobody calls.
+        # A lock from the service manager's store can always be taken: then only time shows that no process calls.
         if not lock.is_held and passed > CALLS * lock.is_stored and lock.try_again():
             break
         if nobody and passed > CALLS and not lock.is_held:
@@ -105,7 +105,7 @@ def dissolve(
 
 
 def _hint(lock: FamilyLock, found: list[Holder]) -> str:
-    """What an operator can do about those that hold the lock and do not answer."""
+    """Return what an operator can do about processes that hold the lock and do not answer."""
     if not found:
         return f"as root, `fuser {lock.path}` names the processes; they leave when their requests are over"
     return (

@@ -1,6 +1,6 @@
-"""What a daemon leaves to the next one, should it die: the lock of its family, and its state.
+"""Saves what the next daemon needs if this one dies: its state, beside the lock of its family.
 
-Adopts nobody (`adopt.py`) and decides nothing. Of a daemon that ends in good order nothing is left.
+Adopts no process (`adopt.py` does) and decides nothing. A daemon that ends in good order removes both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["StateSaver"]
 
 
 class StateSaver:
-    """Of one running daemon. `collect` tells all that it knows; its descriptors go to the table."""
+    """Saves the state of one running daemon. `collect`: returns the state, gives its descriptors to the table."""
 
     def __init__(
         self,
@@ -37,31 +37,31 @@ class StateSaver:
         path: str,
         warn: Callable[[str], None],
     ) -> None:
-        """`path` is the state file's."""
+        """`path`: of the state file."""
         self._collect = collect
         self._lock = family_lock
         self._file = StateFile(path, store_copy, self._content, warn)
         self._starts: dict[str, int] = {}
-        self._ended: dict[OpId, Any] = {}  # operations, as they were encoded
+        self._ended: dict[OpId, Any] = {}  # cache of encoded operations that have ended
         self._boot = envelope.boot_id()
         if family_lock.path and not family_lock.rendezvous:
             warn(f"{family_lock.path} could not be written; should this daemon die, its workers leave, too")
 
     def attach(self, loop: Loop) -> None:
-        """From here on the state is written."""
+        """Begin to write the state."""
         if self._lock.rendezvous:
             self._file.attach(loop)
 
     def touch(self) -> None:
-        """Something changes in this turn of the loop: it is written at the end of it, unless that is done before."""
+        """Note a change: the state is written at the end of this turn of the loop, unless `save` is called before."""
         self._file.touch()
 
     def save(self) -> None:
-        """Write at once what has changed: a client is about to be told of it."""
+        """Write changes at once, before a client is told of them."""
         self._file.save()
 
     def close(self, *, remove: bool) -> None:
-        """`remove` when no process is left behind."""
+        """Stop writing. `remove`: delete state and lock, because no process of the family is left."""
         self._file.close(remove=remove and self._lock.path != "")
         self._lock.close(remove=remove)
 
@@ -83,7 +83,7 @@ class StateSaver:
             for name, fd in table.table.items()
             if name == BELL or name.startswith("listener ")
         }
-        # Keys of certificates are read anew by whoever needs them: a file is no place for a second copy.
+        # The next daemon reads keys of certificates from their own files; the state file shall hold no second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
         control = shell.control._replace(memory=RequestsState(EventLogState(0, ()), ()))
         state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)), self._ended)
@@ -93,6 +93,6 @@ class StateSaver:
 
 
 def _start_of(pid: int, pidfd: int) -> int:
-    """When this process was started; 0 if it is over: then the pid may be another's."""
+    """Return the start time of a process; 0 if it has ended, because another one may have its pid."""
     start = procfs.start_time(pid)
     return 0 if process.is_over(pidfd) else start

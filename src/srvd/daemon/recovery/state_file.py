@@ -1,8 +1,8 @@
-"""The file beside the control socket with what the next daemon has to know, should this one die.
+"""The state file beside the control socket, for the next daemon if this one dies.
 
-Knows nothing of its content. Written in one step and only when the content has changed; never while nothing happens,
-and never so often that it costs more than a twentieth of the daemon's time. A service manager may keep a copy in memory
-(`fd_store.py`). The disk may be full: the daemon goes on, says once what that means, and tries again.
+Knows nothing of the content. The file is replaced in one step and only when the content has changed: never while
+nothing happens, and never so often that writing takes more than a twentieth of the daemon's time. A service manager may
+keep a copy in memory (`fd_store.py`). If the disk is full, the daemon goes on, warns once, and tries again.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from srvd.record import Record
 __all__ = ["HEADER", "LIMIT", "Sealed", "StateFile", "measure", "read", "seal", "set_aside", "unseal"]
 
 LIMIT = 32 << 20
-"""Bytes. What is larger is not written, and not read."""
+"""Bytes. A larger state is neither written nor read."""
 
 _SHARE = 20.0
-"""Times that the pause after a writing is as long as the writing took."""
+"""Length of the pause after a write, as a multiple of the write's CPU time."""
 
 _LONGEST = 0.5
-"""Seconds that a state may be behind, however large it is."""
+"""Seconds of the longest pause: the file is never further behind, however large the state."""
 
 _AGAIN = 5.0
-"""Seconds after which a writing that failed is tried again, though nothing happens meanwhile."""
+"""Seconds after which a failed write is tried again, even if nothing has changed."""
 
 BAD = ".bad"
-"""Ends the path of a state that could not be read, for whoever wants to know why."""
+"""Suffix of the path to which an unreadable state is moved, for diagnosis."""
 
 
-_HEADER = Struct("<8sQQI")  # what it is, when it was written, bytes that follow, their checksum with all before it
+_HEADER = Struct("<8sQQI")  # magic, time of the write, length of the content, checksum of all this and the content
 _MAGIC = b"srvd 1\r\n"
 
 HEADER = _HEADER.size
-"""Bytes in front of the content."""
+"""Length of the header in bytes."""
 
 
 class Sealed(Record):
-    """A state as it was written, at a time (nanoseconds, monotonic): the later one of two holds."""
+    """A written state with the time of the write (monotonic nanoseconds): of two states the later one is valid."""
 
     stamp: int
     data: bytes
 
 
 def seal(state: Sealed) -> bytes:
-    """To be read by `unseal`."""
+    """Return header and content, for `unseal`."""
     bare = _HEADER.pack(_MAGIC, state.stamp, len(state.data), 0)
     return _HEADER.pack(_MAGIC, state.stamp, len(state.data), zlib.crc32(state.data, zlib.crc32(bare))) + state.data
 
 
 def measure(header: bytes) -> tuple[int, int]:
-    """Stamp and length that a header speaks of; (0, 0): it is none."""
+    """Return the time stamp and the length of content in a header; (0, 0): this is no header."""
     if len(header) != HEADER or not header.startswith(_MAGIC):
         return 0, 0
     _, stamp, length, _ = _HEADER.unpack(header)
@@ -68,7 +68,7 @@ def measure(header: bytes) -> tuple[int, int]:
 
 
 def unseal(raw: bytes) -> Sealed:
-    """Raises `Unsupported`: it is none, or not whole."""
+    """Read what `seal` returned. Raises `Unsupported`: no state, or damaged."""
     stamp, length = measure(raw[:HEADER])
     state = Sealed(stamp, raw[HEADER:])
     if not stamp or len(state.data) != length or seal(state) != raw:
@@ -77,7 +77,7 @@ def unseal(raw: bytes) -> Sealed:
 
 
 class Copy(Protocol):
-    """Another place for the same."""
+    """A second place for the state."""
 
     @property
     def is_kept(self) -> bool: ...
@@ -88,10 +88,10 @@ class Copy(Protocol):
 
 
 class StateFile:
-    """Of a daemon that runs."""
+    """Writes the state file of a running daemon."""
 
     def __init__(self, path: str, copy: Copy, content: Callable[[], bytes], warn: Callable[[str], None]) -> None:
-        """`content` is called when it may have changed; b"" means that there is nothing to say yet."""
+        """`content`: called when the state may have changed; returns b"" while there is nothing to save yet."""
         self._path = path
         self._copy = copy
         self._content = content
@@ -108,19 +108,19 @@ class StateFile:
         self.touch()
 
     def touch(self) -> None:
-        """Something happened."""
+        """Schedule a write, because the state may have changed."""
         if self._timer is None and self._loop is not None:
-            # At the end of this turn of the loop, as a rule: what belongs together is written together.
+            # As a rule at the end of this turn of the loop, so that changes that belong together are written together.
             self._timer = self._loop.call_later(max(0.0, self._not_before - time.monotonic()), self._write)
 
     def save(self) -> None:
-        """Write at once what has happened; nothing, if nothing has since the last time."""
+        """Write at once if a write is scheduled."""
         if self._timer is not None:
             self._timer.cancel()
             self._write()
 
     def close(self, *, remove: bool) -> None:
-        """Write no more; `remove` when nobody is left to be adopted."""
+        """Stop writing. `remove`: delete file and copy, because no process is left to be adopted."""
         for timer in (self._timer, self._again):
             if timer is not None:
                 timer.cancel()
@@ -133,14 +133,14 @@ class StateFile:
         self._timer = None
         if self._again is not None:
             self._again.cancel()
-        began = time.thread_time()  # what the others of this machine take is not ours to spare
+        began = time.thread_time()  # CPU time: time taken by other processes does not count
         data = self._content()
         if data and data != self._written:
             self._replace(data)
         self._not_before = time.monotonic() + min(_LONGEST, _SHARE * (time.thread_time() - began))
 
     def _replace(self, data: bytes) -> None:
-        """In both places. What could not be written is removed: it is not true any more, and would be believed."""
+        """Write both places. Empties a place that cannot be written: the next daemon would use an outdated state."""
         sealed = seal(Sealed(time.monotonic_ns(), data))
         failed = self._write_copy(sealed) if self._copy.is_kept else ""
         if failed:
@@ -166,7 +166,7 @@ class StateFile:
             self._again = self._loop.call_later(_AGAIN, self._write)
 
     def _write_copy(self, sealed: bytes) -> str:
-        """Why it could not be written."""
+        """Write the copy. Returns why it could not be written; "" after success."""
         try:
             if len(sealed) > LIMIT:
                 raise OSError(f"it has {len(sealed)} bytes, {LIMIT} are the most")
@@ -177,11 +177,11 @@ class StateFile:
         return ""
 
     def _write_file(self, sealed: bytes) -> None:
-        """Raises `OSError`."""
+        """Replace the file. Raises `OSError`."""
         fresh = f"{self._path}.new"
         if len(sealed) > LIMIT:
             raise OSError(f"it has {len(sealed)} bytes, {LIMIT} are the most")
-        # Not over what may stand there: a link would lead anywhere.
+        # Never opens an existing path: it could be a link to any file.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -195,12 +195,12 @@ class StateFile:
 
     def _unlink(self) -> None:
         for path in (self._path, f"{self._path}.new"):
-            with contextlib.suppress(OSError):  # it is not there, or its folder is not ours any more
+            with contextlib.suppress(OSError):  # the file is missing, or its folder belongs to another user now
                 os.unlink(path)
 
 
 def read(path: str) -> Sealed | None:
-    """What a daemon has written there, if one has. Raises `Unsupported`: there is something else."""
+    """Read a state file; None: there is none, or it is empty. Raises `Unsupported`: the file is something else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -224,7 +224,7 @@ def read(path: str) -> Sealed | None:
 
 
 def set_aside(path: str) -> str:
-    """Keep a state that cannot be read out of the way; where it is now, "" if it could not be moved."""
+    """Move an unreadable state aside. Returns its new path, "" if it could not be moved."""
     try:
         os.rename(path, path + BAD)
     except OSError:

@@ -1,6 +1,6 @@
-"""What is said of a daemon to those who do not ask: the command that started it, its terminal, the service manager.
+"""Reports the daemon's state without being asked: to the command that started it, its terminal, the service manager.
 
-Decides nothing: how things stand is read from the core's state.
+Decides nothing: the state is the core's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Announcer"]
 
 
 class Announcer:
-    """Of one daemon, in one program. `report` goes to a command that waits for the start, if one does."""
+    """The announcements of one daemon in one program. `report`: to the command that waits for the start, if any."""
 
     def __init__(
         self,
@@ -47,28 +47,28 @@ class Announcer:
         self.daemonized = daemonized
 
     def note(self, level: Level, text: str, fields: Mapping[str, object]) -> None:
-        """A line for the log, of the control socket's."""
+        """Write a line of the control socket to the log."""
         self._log.write(level.value, text, tuple((name, str(value)) for name, value in fields.items()))
 
     def look(self) -> None:
-        """Tell the service manager what has changed."""
+        """Tell the service manager about changes."""
         self._notifier.look()
 
     def started(self) -> None:
-        """The start has ended, well or not."""
+        """Announce the end of the start, successful or not."""
         start = self._house.operations[OpId(1)]
         if start.state is OpState.DONE:
             self.ready()
         elif self._house.doomed is None and self._house.stop is None:
             message = start.fault.message if start.fault is not None else ""
             self.ready(f"{message}; the daemon runs on")
-        # Else the daemon leaves, and says why when it has.
+        # In all other cases the daemon ends, and `ended` reports why.
 
     def ready(self, problem: str = "") -> None:
-        """Tell the command that waits for the start. `problem`: what went wrong though the daemon runs on."""
+        """Tell the command that waits for the start. `problem`: what went wrong while the daemon runs on."""
         if self.daemonized:
             detach.leave_terminal()
-            self._log.renew()  # it would hold on to what was left
+            self._log.renew()  # the log would go on writing to the terminal
         if problem:
             self._report.failed(EXIT.CHANGED, problem, "srvctl why")
             return
@@ -77,17 +77,17 @@ class Announcer:
         self._report.ready(detach.greeting(self._settings, urls))
 
     def refused(self, message: str) -> None:
-        """The system denies what the daemon cannot be without. A foreground start says that by itself."""
+        """Announce that the system denies what the daemon needs. A start in the foreground reports that by itself."""
         if self.daemonized and self._settings.log_file:
             self._log.error(message)
         self._notifier.despair(message)
 
     def ended(self, end: Exit) -> None:
-        """The daemon leaves in good order."""
+        """Announce the orderly end of the daemon."""
         if end.code == EXIT.DONE:
             self._log.info("stopped")
             self._report.failed(EXIT.FAILED, "the daemon was asked to stop before it was ready")
             return
-        if not self.daemonized or self._settings.log_file:  # else the report says it in the same place
+        if not self.daemonized or self._settings.log_file:  # otherwise the report appears in the same place
             self._log.error(f"never came up: {end.text}")
         self._report.failed(end.code, end.text)

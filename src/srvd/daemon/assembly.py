@@ -1,4 +1,4 @@
-"""Makes the whole daemon on its foundation, bottom-up: each part is complete when it has been made.
+"""Makes the whole daemon from its foundation, bottom-up: each part is complete when it has been made.
 
 Starts nothing and opens nothing.
 """
@@ -33,7 +33,7 @@ __all__ = ["compose"]
 
 
 def compose(base: Foundation, source: Source, began: float) -> Daemon:
-    """The daemon. `source` reads its configuration anew; `began`: when it was started, in monotonic seconds."""
+    """Make the daemon. `source`: reads its configuration anew; `began`: time of the start, in monotonic seconds."""
     loop, parts, emit, performer = base.loop, base.parts, base.queue.put, base.performer
     core, listeners, log, workers = parts.core, parts.listeners, parts.log, performer.workers
     dumps = Dumps(workers, performer.zygotes)

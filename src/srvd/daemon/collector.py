@@ -1,6 +1,6 @@
-"""Collects all that a next program or a next daemon has to know, from the parts that know it.
+"""Collects the state for the next program or the next daemon from the parts of this one.
 
-Writes nothing: an upgrade hands the state over (`upgrade/replace.py`), a file keeps it (`recovery/saver.py`).
+Writes nothing: `upgrade/replace.py` hands the state over, `recovery/saver.py` writes it to a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["StateCollector"]
 
 
 class StateCollector:
-    """Of one daemon. `began`: when it was started, in monotonic seconds, whatever programs have run it since."""
+    """Collects the state of one daemon. `began`: time of its first start in monotonic seconds; upgrades keep it."""
 
     def __init__(
         self, base: Foundation, source: Source, control: ControlServer, late_callers: LateCallers, began: float
@@ -30,7 +30,7 @@ class StateCollector:
         self._began = began
 
     def collect(self, table: FdTable) -> Handover:
-        """The state; the descriptors that belong to it go to `table`."""
+        """Return the state; the descriptors that belong to it go to `table`."""
         base, parts = self._base, self._base.parts
         table.give("source archive", parts.source_archive.fd)
         parts.store_copy.save(table)

@@ -1,6 +1,6 @@
-"""What a daemon is made of: what is new at a start and handed over later (`Parts`), and what its first zygotes need.
+"""The basic components of a daemon: those that outlive a program (`Parts`), and what starts zygotes (`Foundation`).
 
-Decides nothing. All else of a daemon stands on these and is made later (`assembly.py`): the zygotes load meanwhile.
+Decides nothing. `assembly.py` makes the rest of the daemon from them while the first zygotes load.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Foundation", "Parts"]
 
 
 class Parts(Record):
-    """New at a start, found after a daemon that died, or handed over by a former program."""
+    """Components that are new at a start, adopted from a daemon that died, or handed over by a former program."""
 
     commons: Commons
     listeners: Listeners
@@ -48,12 +48,12 @@ class Parts(Record):
     log: Log
 
     def to_store(self) -> dict[str, int]:
-        """What the service manager should keep for the next daemon, by its name there; the first ones first."""
+        """Return the descriptors for the service manager's store, by name, the most important ones first."""
         return self.listeners.to_store() | self.store_copy.to_store(self.family_lock.lock)
 
 
 class Foundation:
-    """Loop, queue and processes of one daemon. `in_order`: it ends so, and leaves no process behind."""
+    """Loop, queue and processes of one daemon. `in_order`: the daemon ends in good order and leaves no process."""
 
     def __init__(self, parts: Parts, settings: DaemonSettings, report: StartReport, *, daemonized: bool) -> None:
         house, listeners, log = parts.core.house, parts.listeners, parts.log
@@ -77,7 +77,7 @@ class Foundation:
         self.trace = tracer(log, settings.log_level)
 
     def start(self, first: Event) -> list[Action]:
-        """Hand the core its first event, and start the zygotes. Returns what else is to be done, by a dispatcher."""
+        """Hand the core its first event, and start the zygotes. Returns the other actions, for the dispatcher."""
         actions = self.parts.core.handle(first, time.monotonic())
         if self.trace is not None:
             self.trace(">", first)
@@ -91,7 +91,7 @@ class Foundation:
         return [action for action in actions if not isinstance(action, StartZygote)]
 
     def close(self) -> None:
-        """Let go of all of it: the daemon ends. Out of order, what runs waits for another daemon."""
+        """Close everything, because the daemon ends. If not in order, the processes wait for another daemon."""
         self.notifier.close()
         self.performer.close(dismiss=self.in_order)
         self.parts.commons.close()

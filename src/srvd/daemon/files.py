@@ -1,6 +1,6 @@
-"""The files that the daemon keeps for others: its pidfile, and its log.
+"""The daemon's pidfile and log file.
 
-Writes no line of the log (`log.py` does), and reads no pidfile but to see whether its process lives.
+Writes no line of the log (`log.py` does), and reads the pidfile only before removing it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ __all__ = ["LogFile", "Pidfile", "missing_folder"]
 
 
 class Pidfile:
-    """A file with the daemon's pid, for init scripts; the truth about who runs is the control socket's lock."""
+    """A file with the daemon's pid, for init scripts. The lock of the control socket decides which daemon runs."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def write(self) -> None:
-        """Replaces what is there in one step. Raises `SystemRefused`."""
+        """Write the pid, replacing the file in one step. Raises `SystemRefused`."""
         if not self._path:
             return
         try:
             folder, name = os.path.split(self._path)
             fresh = trust.settle(os.path.join(folder, f"{name}.{os.getpid()}"))
             path = os.path.join(os.path.dirname(fresh), name)  # rename(2) follows no link there
-            with contextlib.suppress(FileNotFoundError):  # of a daemon with our pid, in another life
+            with contextlib.suppress(FileNotFoundError):  # left by an earlier daemon with the same pid
                 os.unlink(fresh)
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError as exc:
@@ -43,14 +43,14 @@ class Pidfile:
                 os.close(fd)
             os.replace(fresh, path)
         except OSError as exc:
-            with contextlib.suppress(OSError):  # on a full disk it is there, and empty
+            with contextlib.suppress(OSError):  # on a full disk the new file exists and is empty
                 os.unlink(fresh)
             raise SystemRefused(
                 f"write the pidfile {self._path}: {_reason(exc, self._path)}; nothing was started"
             ) from exc
 
     def remove(self) -> None:
-        """Only if it is still ours."""
+        """Remove the file if it still contains this process's pid."""
         if not self._path:
             return
         try:
@@ -59,17 +59,17 @@ class Pidfile:
             if ours:
                 os.unlink(self._path)
         except (OSError, ValueError):
-            return  # somebody else's by now, or gone: nothing of ours is left there
+            return  # missing, unreadable, or not a pidfile any more: nothing to remove
 
 
 class LogFile:
-    """The file behind stderr, opened anew on request: by then logrotate has moved the former one away."""
+    """The log file behind stderr. It is opened again on request, after logrotate has moved the former file away."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def open(self) -> None:
-        """Standard error becomes the file, if there is one. Raises `SystemRefused`; then stderr stays what it was."""
+        """Make the file, if any, standard error. Raises `SystemRefused`, and then leaves standard error unchanged."""
         if not self._path:
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
@@ -77,7 +77,7 @@ class LogFile:
             path = trust.settle(self._path)
             if os.geteuid() == 0 and not path.startswith(("/dev/", "/proc/")):
                 flags |= os.O_NOFOLLOW
-            # A FIFO that nobody reads is refused (ENXIO): its opening would wait for a reader, and the daemon with it.
+            # O_NONBLOCK refuses a FIFO without a reader (ENXIO); without it the daemon would wait for a reader.
             fd = os.open(path, flags, 0o640)
         except OSError as exc:
             raise SystemRefused(f"open the log {self._path}: {_reason(exc, self._path)}") from exc
@@ -87,11 +87,11 @@ class LogFile:
 
 
 def missing_folder(path: str) -> str:
-    """Which folder is missing for a file to be made, for a person; "": it is there."""
+    """Return a text that names the missing folder of a file to be made; "" if the folder exists."""
     folder = os.path.dirname(path) or "."
     return "" if os.path.isdir(folder) else f"there is no folder {folder}"
 
 
 def _reason(exc: OSError, path: str) -> str:
-    """Why a file could not be written, for a person."""
+    """Return why a file could not be written, for a message."""
     return (exc.errno == errno.ENOENT and missing_folder(path)) or str(exc.strerror)

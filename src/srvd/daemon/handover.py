@@ -1,7 +1,7 @@
-"""The state of a daemon as bytes: what the next program needs to be the same daemon, but for descriptors.
+"""The state of a daemon as bytes: all that the next program needs to be the same daemon, except descriptors.
 
-Those go beside it, by name (`fd_table.py`); how both get to the next program is `upgrade/replace.py`'s, or somebody
-else's. Whoever has the bytes and the descriptors makes a daemon of them with `rebuild.py`.
+Descriptors are passed beside the state, by name (`fd_table.py`). `upgrade/replace.py` and `recovery/` transport both;
+`rebuild.py` makes a daemon from them.
 """
 
 from __future__ import annotations
@@ -30,30 +30,29 @@ from srvd.wire import links
 __all__ = ["VERSION", "Handover", "Shell", "pack", "read"]
 
 VERSION = 2
-"""Of all that is not the core's. The rules are those of `core/state/snapshot.py`. Version 1 had one scoreboard for all.
-"""
+"""Version of the state without the core's part, by the rules of `core/state/snapshot.py`. 1: had one scoreboard."""
 
 _RESTART = "this upgrade needs a restart"
 
 
 class Shell(Record):
-    """What the performing side knows. Secrets are in it: keys of certificates, variables of pools."""
+    """The state of all parts but the core. Contains secrets: keys of certificates, variables of pools."""
 
     version: str  # of srvd
-    protocol: int  # that the living zygotes and workers speak: `wire/links.py`
+    protocol: int  # version that the living zygotes and workers speak: `wire/links.py`
     program: Program
     source: Spelled
     daemonized: bool
-    began: float  # when the daemon was started, monotonic
+    began: float  # time of the daemon's first start, monotonic seconds
     configs: dict[Revision, Config]
     current: Revision
     listening: Listening
     family: Family
     overdue: dict[WorkerId, float]
     control: server.ControlState
-    unit: Unit  # what a service manager told at the start
-    stored: tuple[str, ...]  # names in its store
-    lock: Annotated[FamilyLockState, Formerly("bond")] = FamilyLockState("", "")  # none: of a program that had none
+    unit: Unit  # what the service manager passed at the start
+    stored: tuple[str, ...]  # names of the descriptors in its store
+    lock: Annotated[FamilyLockState, Formerly("bond")] = FamilyLockState("", "")  # empty: from a version without it
     rejects: Annotated[
         tuple[int, ...], Formerly("strays")
     ] = ()  # pids of processes that were sent away, and may still live
@@ -65,7 +64,7 @@ class Handover(Record):
 
 
 def pack(handover: Handover, ended: dict[OpId, Any] | None = None) -> bytes:
-    """To be read by `read`, of this version or a later one. `ended` as for `snapshot.dump`."""
+    """Return the state as bytes for `read` of this version or a later one. `ended` as for `snapshot.dump`."""
     plain = {
         "version": VERSION,
         "core": snapshot.dump(handover.house, ended),
@@ -75,7 +74,7 @@ def pack(handover: Handover, ended: dict[OpId, Any] | None = None) -> bytes:
 
 
 def read(data: bytes) -> Handover:
-    """Raises `Unsupported`: the bytes are no state, or of another version, or the family that lives is."""
+    """Read what `pack` returned. Raises `Unsupported`: no state, or state or living family have another version."""
     try:
         plain = msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogateescape")
         version = plain["version"]

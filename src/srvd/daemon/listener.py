@@ -1,6 +1,6 @@
 """One listening socket: planned by a configuration, opened, resting, serving again, closed.
 
-Which there are, and for whom, is `listeners.py`.
+`listeners.py` holds all sockets and knows the configurations that use them.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ STORE_KIND = "listener"
 BY_RELOAD = "`srvctl reload` opens it anew"
 
 CLOSE = 0.5
-"""Seconds that the close of a listener may take; it takes microseconds unless a worker meddles with it just then."""
+"""Limit in seconds of waiting for the close of a listener: microseconds, unless a worker uses the socket just then."""
 
 RESTING = ".resting"
-"""Ends the path of a Unix socket that no configuration in force names."""
+"""Suffix of the path of a Unix socket that no configuration in force names."""
 
 
 class Open(Record):
-    """One socket; `owned` is its file, for Unix sockets that this daemon bound; `lent` ones are the environment's. One
-    that is `spent` was connected by a process, and can never listen again.
+    """An open socket.
+
+    owned: its file, for Unix sockets that this daemon bound.
+    lent: belongs to the environment (service manager).
+    spent: was connected by a process, and can never listen again.
     """
 
     socket: socket.socket
@@ -58,9 +61,9 @@ class Open(Record):
     spent: bool = False
 
     def close(self) -> None:
-        """Nobody listens any more. The close itself is left to a thread: workers have the same open file, and may have
-        connected it elsewhere, to linger (`linux/fds.py`). One that is not connected is waited for: its address is free
-        then.
+        """End listening in all processes and close the socket in a thread: workers have the same open file, and may
+        have connected it elsewhere, so that the close lingers (`linux/fds.py`). Waits for the close of a socket that is
+        not connected, because the address is free afterwards.
         """
         if self.owned is not None:
             socket_files.unlink(self.owned)
@@ -71,15 +74,15 @@ class Open(Record):
 
 
 class Key(Record):
-    """What makes two sockets one. With port 0, which asks for any port, that is also whose and which it is."""
+    """Identifies a socket. With port 0, which asks for any port, `whose` (listener and position) belongs to the key."""
 
     address: Address
     whose: str = ""
-    turn: int = 0  # how often it was made anew, because no client could find the one before it
+    turn: int = 0  # how often the socket was replaced because clients could not reach it
 
 
 class Plan(Record):
-    """What one configuration asks of one address."""
+    """The settings of one configuration for one address."""
 
     name: str
     key: Key
@@ -96,7 +99,7 @@ class Plan(Record):
 
 
 def problem_of(opened: Open) -> str:
-    """Why no client finds it; "" if they do, or are not meant to."""
+    """Return why clients cannot reach the socket; "" if they can, or if it rests."""
     if opened.resting:
         return ""
     if opened.owned is not None and not socket_files.is_there(opened.owned):
@@ -107,7 +110,7 @@ def problem_of(opened: Open) -> str:
 
 
 def is_lost(opened: Open) -> bool:
-    """Whether only another socket will do. An abstract name is taken as long as anybody has this one."""
+    """Whether the socket must be replaced. False for an abstract one: while a process has it, its name stays taken."""
     if opened.lent or not problem_of(opened):
         return False
     if opened.socket.family == socket.AF_UNIX:
@@ -116,13 +119,13 @@ def is_lost(opened: Open) -> bool:
 
 
 def trouble_of(opened: Open) -> dict[str, str]:
-    """Its problem, and the remedy; empty if it has none."""
+    """Return the socket's problem and the remedy; empty if there is no problem."""
     problem = problem_of(opened)
     return {"problem": problem, "remedy": _remedy(opened)} if problem else {}
 
 
 def _remedy(opened: Open) -> str:
-    """What brings back a listener that has a problem."""
+    """Return what an operator can do about a listener that has a problem."""
     if opened.lent:
         return "it is the service manager's: stop srvd, and restart the socket unit"
     if opened.socket.family == socket.AF_UNIX and opened.owned is None:
@@ -140,7 +143,7 @@ def key_of(address: Address, whose: str) -> Key:
 
 
 def number_of(listener: str, kind: str, name: str) -> int:
-    """Of the owner or the group. Raises `ConfigInvalid`: there is none."""
+    """Return the id of the owner or group `name`. Raises `ConfigInvalid`: it does not exist."""
     try:
         return identity.uid_of(name) if kind == "owner" else identity.gid_of(name)
     except LookupError:
@@ -169,8 +172,8 @@ def open_planned(plan: Plan) -> Open:
 
 
 def rest(key: Key, opened: Open) -> Open:
-    """Let nobody in, and stay bound. A port that the kernel chose would be another one afterwards: it stays open, as
-    do abstract sockets and those of the environment.
+    """Refuse new connections, and stay bound. Sockets with a port chosen by the kernel stay open, because they would
+    get another port afterwards; so do abstract sockets and those of the environment.
     """
     if opened.resting or key.whose or opened.lent:
         return opened
@@ -179,21 +182,21 @@ def rest(key: Key, opened: Open) -> Open:
         return opened if moved is None else opened._replace(owned=moved, resting=True)
     if key.address.kind == "unix":
         return opened
-    if not sockets.is_shut(opened.socket):  # by somebody else
+    if not sockets.is_shut(opened.socket):  # not shut down by another process before
         opened.socket.shutdown(socket.SHUT_RD)  # TCP: from LISTEN to CLOSE, still bound; listen(2) undoes it
-    # Two sockets that allow it may be bound to one address while none of them listens; nobody shall take this one.
+    # Two sockets that allow reuse may be bound to one address while none of them listens: forbid it for this one.
     opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return opened._replace(resting=True)
 
 
 def serve(plan: Plan, opened: Open) -> Open:
-    """Let everybody in that the plan allows, again if it rested."""
+    """Accept connections by the plan, again if the socket rested."""
     owned = opened.owned
     if opened.resting and owned is not None:
         owned = socket_files.move(owned, plan.key.address.host)
     elif opened.resting:
         opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    spent = not sockets.listens(opened.socket, plan.backlog)  # then `problem_of` tells
+    spent = not sockets.listens(opened.socket, plan.backlog)  # `problem_of` reports this
     if owned is not None:
         socket_files.grant(owned, plan.access)
     return opened._replace(owned=owned, resting=False, spent=spent)

@@ -1,6 +1,6 @@
-"""The listening sockets of all configurations in use: opened once, shared by those that name the same address.
+"""The listening sockets of all configurations in use: opened once, shared by configurations with the same address.
 
-Accepts nothing; the sockets go to zygotes by message and to workers by fork.
+Accepts no connections: the sockets go to zygotes by message and to workers by fork.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NO_UNIT = Unit()
 
 
 class ListenerState(Record):
-    """One socket as it is handed over: all but the descriptor."""
+    """One socket as it is handed over, without the descriptor."""
 
     key: Key
     owned: PathId | None
@@ -51,7 +51,7 @@ class ListenerState(Record):
 
 
 class Listening(Record):
-    """All of them, in order, what each configuration asks for, and what was passed at the start."""
+    """All sockets in order, the plans of each configuration, and the sockets passed at the start."""
 
     sockets: tuple[ListenerState, ...]
     plans: dict[Revision, tuple[Plan, ...]]
@@ -62,19 +62,19 @@ class Listeners:
     """Owns every listening socket of the daemon."""
 
     def __init__(self, unit: Unit = NO_UNIT) -> None:
-        """`unit` has the sockets that were passed, each for the listener of its name."""
+        """`unit`: has the sockets that were passed, each for the listener of its name."""
         self._open: dict[Key, Open] = {}
         self._plans: dict[Revision, list[Plan]] = {}
         self._passed = unit.sockets
-        # By a former process of the service. What the first configuration does not name, nobody will.
+        # From a former process of the service. Sockets that the first configuration does not name are closed.
         self._stored = unit.stored(STORE_KIND)
         self._handed: dict[str, int] = {}
         self._sealed = False
 
     def prepare(self, revision: Revision, wanted: Mapping[str, ListenerSettings]) -> list[str]:
-        """Open what `wanted` names and is not open yet: all of it or nothing. Returns warnings.
+        """Open the addresses in `wanted` that are not open yet: all or none. Returns warnings.
 
-        A socket that is open stays as it is until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
+        Open sockets stay unchanged until `adopt`. Raises `SystemRefused`, `ConfigInvalid`.
         """
         self._check_passed(wanted)
         plans = self._plan(wanted)
@@ -100,8 +100,8 @@ class Listeners:
         ]
 
     def adopt(self, revisions: Sequence[Revision]) -> None:
-        """These configurations are in force: the newest one's backlogs and modes hold, and sockets that none of them
-        names rest: no connection gets in, but they stay bound for a rollback. What waits in such a backlog is reset.
+        """Put these configurations in force: apply the newest one's backlogs and modes. Sockets that none of them names
+        rest: they stay bound for a rollback, but refuse connections, and those in their backlogs are reset.
         """
         plans = {plan.key: plan for revision in sorted(revisions) for plan in self._plans.get(revision, [])}
         for key, opened in self._open.items():
@@ -109,7 +109,7 @@ class Listeners:
             self._open[key] = rest(key, opened) if plan is None else serve(plan, opened)
 
     def of(self, revision: Revision, names: Sequence[str]) -> list[tuple[str, socket.socket]]:
-        """Name and socket of each address of these listeners, in order; no names: of all of them."""
+        """Return name and socket of each address of these listeners, in order; no names: of all listeners."""
         return [
             (plan.name, self._open[plan.key].socket)
             for plan in self._plans.get(revision, [])
@@ -117,34 +117,34 @@ class Listeners:
         ]
 
     def left_over(self, revision: Revision, names: Sequence[str]) -> list[int]:
-        """The positions in `of` of those that somebody else goes on listening on, for the next daemon."""
+        """Return the positions in `of` of the lent sockets, whose backlogs are left to the next daemon."""
         plans = [plan for plan in self._plans.get(revision, []) if not names or plan.name in names]
         return [place for place, plan in enumerate(plans) if self._open[plan.key].lent]
 
     def to_store(self) -> dict[str, int]:
-        """What a service manager should keep for the next process of this service, by its name there."""
+        """Return the descriptors that a service manager should keep for the next daemon, by names in its store."""
         if self._sealed:
             return self._handed
         named = {store_name(key): opened for key, opened in self._open.items() if not opened.lent}
         return {name: opened.socket.fileno() for name, opened in named.items() if name and not opened.resting}
 
     def hand_over(self, stored: Container[str]) -> None:
-        """The daemon leaves and another one comes: what is stored under these names is the store's from now on."""
+        """Leave the sockets under these names to the store, because this daemon ends and another one starts."""
         for key, opened in self._open.items():
             if store_name(key) in stored:
                 self._open[key] = opened._replace(lent=True, owned=None)
                 self._handed[store_name(key)] = opened.socket.fileno()
 
     def drop(self, revision: Revision) -> None:
-        """Forget a configuration, and close what no other one names. What waits in a closed backlog is reset."""
+        """Forget a configuration; close sockets that no other one names. Connections in their backlogs are reset."""
         self._plans.pop(revision, None)
         needed = {plan.key for plans in self._plans.values() for plan in plans}
         for key in self._open.keys() - needed:
             self._open.pop(key).close()
 
     def seal(self) -> None:
-        """Refuse new connections; what waits can still be accepted. Sockets of the environment stay as they are:
-        systemd goes on listening on them, and what waits there is for the next daemon.
+        """Refuse new connections; those in the backlogs can still be accepted. Sockets of the environment stay
+        unchanged: systemd goes on listening on them, and their backlogs are for the next daemon.
         """
         self._sealed = True
         for opened in self._open.values():
@@ -152,13 +152,13 @@ class Listeners:
                 try:
                     sockets.seal(opened.socket, opened.owned)
                 except OSError:
-                    # What the kernel refuses costs some late clients a reset; the stop has to go on.
+                    # If the kernel refuses, some late clients get a reset; the stop has to go on.
                     continue
 
     def close_emptied(self) -> bool:
-        """After `seal`: give up the ports for which nobody waits any more, in every process. False: all are given up.
+        """After `seal`: give up the ports with an empty backlog, in every process. False: all are given up.
 
-        The workers have copies; without this the address would be taken until the last request is over.
+        The workers have the same sockets; otherwise the address would be taken until the last request is over.
         """
         left = False
         for opened in self._open.values():
@@ -171,28 +171,28 @@ class Listeners:
         return left
 
     def close(self) -> None:
-        """Close all of them and remove their paths."""
+        """Close all sockets and remove their paths."""
         for opened in self._open.values():
             opened.close()
         self._open.clear()
         self._plans.clear()
 
     def save(self, table: FdTable) -> Listening:
-        """What another program needs to go on with these sockets; they stay as they are."""
+        """Return what another program needs to go on with these sockets; they stay unchanged."""
         saved = []
         for number, (key, opened) in enumerate(self._open.items()):
             table.give(f"listener {number}", opened.socket.fileno())
             saved.append(ListenerState(key, opened.owned, opened.resting, opened.lent))
         by_number = {one.fd for one in self._passed}
         by_number |= {key.address.port for key in self._open if key.address.kind == "fd"}
-        for fd in by_number:  # its number is its name, in the configuration or by the manager
+        for fd in by_number:  # configuration or manager refer to these by number
             table.give(f"lent {fd}", fd)
         plans = {revision: tuple(plans) for revision, plans in self._plans.items()}
         return Listening(tuple(saved), plans, self._passed)
 
     @classmethod
     def restore(cls, listening: Listening, table: FdTable) -> Listeners:
-        """Go on with what `save` told. Raises `Unsupported`, `OSError`."""
+        """Restore what `save` returned. Raises `Unsupported`, `OSError`."""
         listeners = cls()
         listeners._passed = listening.passed
         for name in table.table:
@@ -205,7 +205,7 @@ class Listeners:
         return listeners
 
     def inherit(self, fds: Iterable[int]) -> None:
-        """Sockets that orphans brought, for whoever listens at their addresses from now on; the rest is closed."""
+        """Keep listening sockets from orphans for listeners of the same address; close all other descriptors."""
         for fd in fds:
             with socket.socket(fileno=os.dup(fd)) as found:
                 listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -216,7 +216,7 @@ class Listeners:
                 discard([fd], CLOSE)
 
     def complete(self, unit: Unit) -> None:
-        """Of a daemon that died: open what plans name and nobody has brought, and undo what a stop under way had done.
+        """After a daemon's death: open planned sockets that no orphan has brought, and undo the effects of a stop.
 
         Raises `SystemRefused`.
         """
@@ -231,13 +231,13 @@ class Listeners:
         self._close_stored()
 
     def abandon(self) -> None:
-        """Let go of them as they are: the daemon ends by a bug, and the workers go on with them."""
+        """Close the daemon's descriptors only: the daemon ends by a bug, and the workers go on with the sockets."""
         discard((opened.socket.detach() for opened in self._open.values()), CLOSE)
         self._open.clear()
         self._plans.clear()
 
     def announced(self) -> list[str]:
-        """The lines of a log that say where each listens, and for which families."""
+        """Return the log lines with the address and the families of each socket."""
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
         return [
             f"listening on {sockets.describe(opened.socket)} ({names[key]})" + (f", {told}" if told else "")
@@ -247,7 +247,7 @@ class Listeners:
         ]
 
     def urls(self, secure: Container[str]) -> str:
-        """Where a client may ask, for a person; `secure` are the listeners that speak TLS."""
+        """Return the URLs for clients, as a text for a person. `secure`: names of the listeners with TLS."""
         return ", ".join(
             one["address"]
             if one["address"].startswith("unix:")
@@ -256,8 +256,8 @@ class Listeners:
         )
 
     def described(self) -> list[dict[str, str]]:
-        """Name and address (with the port that the kernel chose) of each socket, by the newest configuration, and the
-        problem, if no client finds it, with its remedy.
+        """Return name and address of each socket (with the port chosen by the kernel) by the newest configuration, and
+        the problem and remedy if clients cannot reach it.
         """
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
         latest = {(key.address, key.whose): key for key, opened in self._open.items() if not opened.resting}
@@ -267,8 +267,8 @@ class Listeners:
         return [one | trouble_of(self._open[key]) for key, one in told.items()]
 
     def lost(self, *, shut: bool = False) -> list[str]:
-        """What is wrong with those that have to be made anew, by a reload; `shut`: that a process has shut down. After
-        `seal` that is no fault: a stop gives the ports up by shutting them down.
+        """Return the problems of sockets that a reload has to replace; `shut`: only of sockets that a process has shut
+        down. Returns none of these after `seal`, because a stop shuts the ports down.
         """
         if shut and self._sealed:
             return []
@@ -280,7 +280,7 @@ class Listeners:
         return [f"{one['address']}: {one['problem']}" for one in self.described() if one["address"] in lost]
 
     def mend(self) -> list[str]:
-        """Listen again on what another process has shut down; which that were."""
+        """Listen again on sockets that another process has shut down. Returns their addresses."""
         plans = {plan.key: plan for _, plans in sorted(self._plans.items()) for plan in plans}
         mended = []
         for key, opened in list(self._open.items()):
@@ -290,12 +290,12 @@ class Listeners:
             if sockets.listens(opened.socket, plans[key].backlog):
                 mended.append(sockets.describe(opened.socket))
             elif not opened.lent:
-                sockets.end(opened.socket)  # so that another one can be bound there; `lost` tells of it
+                sockets.end(opened.socket)  # frees the address for a new socket; `lost` reports this one
                 self._open[key] = opened._replace(spent=True)
         return mended
 
     def _plan(self, wanted: Mapping[str, ListenerSettings]) -> list[Plan]:
-        """What a configuration asks for. Raises `ConfigInvalid`."""
+        """Return the plans of a configuration. Raises `ConfigInvalid`."""
         keys = {name: [self._latest(key) for key in self._keys(one, wanted)] for name, one in wanted.items()}
         of_ipv4 = {key.address.port for some in keys.values() for key in some if key.address.kind == "inet"} - {0}
         return [
@@ -309,13 +309,13 @@ class Listeners:
         ]  # fmt: skip
 
     def _latest(self, key: Key) -> Key:
-        """The socket that this address has, or the one that is to be made in its place."""
+        """Return the key of the address's socket, or of a new one if that socket must be replaced."""
         turns = [known.turn for known in self._open if known._replace(turn=0) == key]
         latest = key._replace(turn=max(turns, default=0))
         return latest._replace(turn=latest.turn + 1) if turns and is_lost(self._open[latest]) else latest
 
     def _check_families(self, plan: Plan) -> None:
-        """A socket of ours may stand in the way of another one, and cannot be changed. Raises `SystemRefused`."""
+        """Raise `SystemRefused` if an open socket of this daemon, which cannot be changed, conflicts with the plan."""
         address = plan.key.address
         for key, opened in self._open.items():
             other = key.address
@@ -330,7 +330,7 @@ class Listeners:
             raise SystemRefused(f"listen on {address}: {told}; nothing was changed", hint=f"{hint} srvd and start it")
 
     def _check_passed(self, wanted: Mapping[str, ListenerSettings]) -> None:
-        """Each socket that was passed has to be for somebody; later configurations may forget about one."""
+        """Raise `ConfigInvalid` if the first configuration has no listener for a socket that was passed."""
         keys = [key for settings in wanted.values() for key in self._keys(settings, wanted)]
         known = {key.address.port for key in keys if key.address.kind == "fd"}
         for name, fd in () if self._plans else self._passed:
@@ -343,7 +343,7 @@ class Listeners:
                 )
 
     def _keys(self, settings: ListenerSettings, wanted: Mapping[str, ListenerSettings]) -> list[Key]:
-        """The sockets that were passed for a listener; if there are none, its own addresses."""
+        """Return the keys of the sockets that were passed for a listener; if there are none, of its addresses."""
         numbered = {text for one in wanted.values() for text in one.bind}
         names = (settings.name, "") if len(wanted) == 1 else (settings.name,)
         given = [one.fd for one in self._passed if one.name in names and f"fd:{one.fd}" not in numbered]
@@ -352,7 +352,7 @@ class Listeners:
         ]
 
     def _overruled(self, revision: Revision, settings: ListenerSettings) -> Iterator[str]:
-        """Somebody wrote an address that is not used, because sockets were passed in its place."""
+        """Yield a warning if the listener's addresses are not used, because sockets were passed in their place."""
         plans = [plan for plan in self._plans[revision] if plan.name == settings.name]
         passed = [plan.key for plan in plans if str(plan.key.address) not in settings.bind]
         used = [sockets.describe(self._open[key].socket) for key in passed if key.address.kind == "fd"]
@@ -362,33 +362,33 @@ class Listeners:
             yield f"listener {settings.name}: bind ({bind}) is not used: systemd passed {', '.join(used)}"
 
     def _close_stored(self) -> None:
-        """Duplicates of what is open now, or what nobody names any more: it would go on listening."""
+        """Close stored sockets: duplicates of open ones, and unused ones, which would go on listening."""
         discard(self._stored.values(), CLOSE)
         self._stored = {}
 
     def _find(self, plan: Plan) -> Open | None:
-        """The socket of this address that a former process has left in the fd store."""
+        """Return the socket of this address that a former process has left in the fd store."""
         fd = self._stored.get(store_name(plan.key))
         if fd is None:
             return None
         opened = sockets.open_listener(Address("fd", port=fd), plan.backlog, plan.mode)
         owned = socket_files.path_id(opened)
         lost = plan.key.address.kind == "unix" and owned is None and not plan.key.address.host.startswith("@")
-        if lost or not sockets.unseal(opened):  # nobody would find it
+        if lost or not sockets.unseal(opened):  # clients could not reach it
             Open(opened, owned).close()
             return None
         return Open(opened, owned)
 
 
 def named(refusal: SrvdError) -> SrvdError:
-    """The refusal of an address that is in use, with those who use it, and what can be done about it."""
+    """Return the refusal of an address in use with a hint: the processes that use it, and what to do about them."""
     busy = str(refusal.detail.get("busy", ""))
     if not busy:
         return refusal
     from srvd.linux.holders import holders, spell
 
     found = holders(sockets.parse_address(busy))
-    found = [one for one in found if one.title.startswith("srvd: daemon")] or found  # not its workers, too
+    found = [one for one in found if one.title.startswith("srvd: daemon")] or found  # the daemon without its workers
     if not found:
         return refusal
     hint = f"{spell(found)} has it"

@@ -1,7 +1,7 @@
-"""The daemon's event loop: descriptors that are ready, moments that have come, signals. epoll(7), one thread.
+"""The daemon's event loop for descriptors, timers and signals: epoll(7), one thread.
 
-Not asyncio, of which the daemon would use no more than this, and pay with a quarter of its start. Knows no coroutines,
-threads or transports.
+Used instead of asyncio, whose import would take a quarter of the daemon's start. Knows no coroutines, threads or
+transports.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ Callback = Callable[..., object]
 _Call = Callable[[], object]
 
 _LONGEST = 86400.0
-"""Seconds: epoll_wait(2) counts milliseconds in an int."""
+"""Longest wait in seconds: epoll_wait(2) counts milliseconds in an int."""
 
 _FEW = 64
-"""So many timers are not worth sweeping the cancelled ones out. Some deadlines move with every event."""
+"""Number of timers below which cancelled ones are not removed. Some deadlines move with every event."""
 
 
 class Timer(Protocol):
-    """A moment that somebody waits for."""
+    """A pending call at a point in time."""
 
     def cancel(self) -> None:
-        """It will not be called, even if its moment has come in this very turn. May come twice, or too late."""
+        """Cancel the call, even if it is due in this turn of the loop. Without effect after the call or a cancel."""
 
 
 class _Moment:
-    """A `Timer`, and the one there is."""
+    """The implementation of `Timer`."""
 
     __slots__ = ("call", "when")
 
@@ -53,7 +53,7 @@ class _Moment:
 
 
 class _Watch:
-    """Who waits for one descriptor."""
+    """The callbacks of one descriptor."""
 
     __slots__ = ("reader", "writer")
 
@@ -67,9 +67,9 @@ class _Watch:
 
 
 class Loop:
-    """`run` until stopped. All of it belongs to one thread; callbacks may call all of it but `run` and `close`.
+    """The loop belongs to one thread. Callbacks may call all methods except `run` and `close`.
 
-    `bug` is told of what a callback raises; without it, `run` raises it.
+    bug: called with each exception of a callback; without it, `run` raises the exception.
     """
 
     def __init__(self, bug: Callable[[Exception], object] | None = None) -> None:
@@ -90,19 +90,19 @@ class Loop:
     # -- what is waited for ----------------------------------------------------------------------------------------
 
     def add_reader(self, fd: int, callback: Callback, /, *args: object) -> None:
-        """Call it whenever `fd` can be read, is at its end, or is broken."""
+        """Call `callback` whenever `fd` is readable, at end of file, or has an error."""
         watch = self._watches.get(fd) or _Watch()
         watch.reader = partial(callback, *args)
         self._tell(fd, watch)
 
     def add_writer(self, fd: int, callback: Callback, /, *args: object) -> None:
-        """Call it whenever `fd` can be written, or is broken."""
+        """Call `callback` whenever `fd` is writable or has an error."""
         watch = self._watches.get(fd) or _Watch()
         watch.writer = partial(callback, *args)
         self._tell(fd, watch)
 
     def remove_reader(self, fd: int, /) -> None:
-        """Not even once more, if it is ready in this very turn. Before the descriptor is closed."""
+        """Remove the callback, even if `fd` is ready in this turn. Call it before the descriptor is closed."""
         if watch := self._watches.get(fd):
             watch.reader = None
             self._tell(fd, watch)
@@ -120,19 +120,19 @@ class Loop:
             self._epoll.modify(fd, watch.mask)
         else:
             del self._watches[fd]
-            with suppress(OSError):  # closed already: then the kernel has forgotten it
+            with suppress(OSError):  # closed already: the kernel has removed it
                 self._epoll.unregister(fd)
 
     def call_soon(self, callback: Callback, /, *args: object) -> None:
-        """In the next turn."""
+        """Call `callback` in the next turn."""
         self._soon.append(partial(callback, *args))
 
     def call_later(self, delay: float, callback: Callback, /, *args: object) -> Timer:
-        """In `delay` seconds; not in this turn, even with 0."""
+        """Call `callback` in `delay` seconds; not in this turn, even with 0."""
         return self.call_at(time.monotonic() + delay, callback, *args)
 
     def call_at(self, when: float, callback: Callback, /, *args: object) -> Timer:
-        """At this moment, in monotonic seconds."""
+        """Call `callback` at `when`, in monotonic seconds."""
         if len(self._timers) >= self._many:
             self._timers = [timer for timer in self._timers if timer.call is not None]
             heapq.heapify(self._timers)
@@ -142,7 +142,7 @@ class Loop:
         return timer
 
     def on_signal(self, number: signal.Signals, callback: Callback, /, *args: object) -> None:
-        """Call it in a turn of the loop when this signal has come: several of one kind may be one call."""
+        """Call `callback` in a turn of the loop after this signal. Several signals may be one call."""
         if self._alarm is None:
             self._alarm = ours, theirs = socket.socketpair()
             ours.setblocking(False)
@@ -161,17 +161,17 @@ class Loop:
     # -- turning ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until `stop`, which may have come before."""
+        """Run until `stop`. Returns at once if `stop` was called before."""
         while not self._stopping:
             self._turn()
         self._stopping = False
 
     def stop(self) -> None:
-        """When this turn is over."""
+        """End `run` after this turn."""
         self._stopping = True
 
     def close(self) -> None:
-        """Signals are let come from now on, and nobody is called."""
+        """Close the loop: no callback is called any more, and signals have no effect."""
         if self._alarm is not None:
             signal.set_wakeup_fd(-1)
             for end in self._alarm:
@@ -183,7 +183,7 @@ class Loop:
     def _turn(self) -> None:
         ready = [(self._watches[fd], mask) for fd, mask in self._epoll.poll(self._patience()) if fd in self._watches]
         due, soon = self._take_due(), len(self._soon)
-        for watch, mask in ready:  # an error or an end (EPOLLERR, EPOLLHUP) is for both
+        for watch, mask in ready:  # an error or end (EPOLLERR, EPOLLHUP) calls both callbacks
             if mask & ~select.EPOLLOUT and watch.reader:
                 self._do(watch.reader)
             if mask & ~select.EPOLLIN and watch.writer:
@@ -221,4 +221,4 @@ class Loop:
 
 
 def _let_it_come(number: int, frame: object) -> None:
-    """The wakeup descriptor has its number by now: signal.set_wakeup_fd."""
+    """Do nothing: the wakeup descriptor has received the signal's number (signal.set_wakeup_fd)."""

@@ -1,6 +1,6 @@
-"""The daemon's lifetimes: what begins when, what runs until when, and what is closed at which end.
+"""Runs the daemon: starts its parts in order, runs the loop, and closes the parts at the end.
 
-Makes nothing (`assembly.py`, `rebuild.py`), decides nothing about pools (core/) and performs nothing (children/).
+Makes no parts (`assembly.py`, `rebuild.py`), decides nothing about pools (core/) and performs no actions (children/).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from srvd.linux.processes.proctitle import set_title
 __all__ = ["Daemon"]
 
 KEEP_AFTER = 2.0
-"""Seconds until the daemon's own source is kept: it takes milliseconds, and a start counts them."""
+"""Seconds until the daemon's own source is archived: this takes milliseconds, and would delay the start."""
 
 
 class Daemon:
-    """Of one program: from a start, or from the state of a former program or daemon, to its end."""
+    """The daemon in one program: from a start, or from the state of a former program or daemon, to its end."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Daemon:
     # -- a start ---------------------------------------------------------------------------------------------------
 
     def open(self, preconditions: Preconditions) -> None:
-        """Clients can connect, and wait. Raises `SystemRefused`."""
+        """Open the control socket and write the pidfile: clients can connect, and wait. Raises `SystemRefused`."""
         become_subreaper()
         log = self.base.parts.log
         self.control.serve(preconditions.claim, preconditions.roles)
@@ -76,7 +76,7 @@ class Daemon:
             log.warning(f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl")
 
     def attach(self) -> None:
-        """From here on it lives: timers, readers, signals."""
+        """Start timers, readers and signal handlers."""
         self._attach()
         self._handle_signals()
         self.base.in_order = True
@@ -84,17 +84,21 @@ class Daemon:
     # -- an upgrade ------------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """Everything but what cannot be undone: nobody outside has noticed anything when this returns, or raises."""
+        """Do all of the takeover that can be undone: it has no effect outside of this process."""
         become_subreaper()
         hold()
         set_title(f"srvd: daemon {self.base.settings.name}")
         self._attach()
 
     def go_on(self, former: str, fault: Fault | None) -> int:
-        """Be the daemon, up to the end; the exit code. `fault`: why it is not the new program that does."""
+        """Run as the daemon after an upgrade. Returns the exit code.
+
+        former: version of the program before the upgrade.
+        fault: why the new program failed, if this is the former one again.
+        """
         base = self.base
         base.parts.log.info(f"srvd {__version__} goes on as the daemon that srvd {former} was, pid {os.getpid()}")
-        base.in_order = False  # until it has begun
+        base.in_order = False  # until the daemon runs
         try:
             self.dispatcher.begin()
             for op in base.parts.core.house.open_operations:
@@ -110,7 +114,7 @@ class Daemon:
     # -- both ------------------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """From here on timers and readers live."""
+        """Start timers and readers."""
         loop = self.base.loop
         self.base.notifier.attach(loop)
         self._monitors.attach(loop)
@@ -123,13 +127,13 @@ class Daemon:
         )
 
     def _before_restart(self) -> None:
-        """What systemd keeps for the next daemon stays open to clients."""
+        """Leave the listeners in systemd's store open to clients, for the next daemon."""
         self.base.parts.listeners.hand_over(self.base.notifier.stored)
 
     def turn(self) -> int:
-        """Be the daemon, up to the end; the exit code."""
+        """Run the loop until the daemon ends. Returns the exit code."""
         base, parts = self.base, self.base.parts
-        if not is_archive(parts.program.folder):  # else this is the former program, and it is all there is of it
+        if not is_archive(parts.program.folder):  # otherwise this program runs from the archive, its only copy
             parts.source_archive.empty()
             base.loop.call_later(KEEP_AFTER, parts.source_archive.fill, parts.program.folder, self._born)
         try:
@@ -137,7 +141,7 @@ class Daemon:
         except BaseException:
             base.in_order = False
             raise
-        finally:  # left open on purpose: their end of file is the process's end, for whoever waits for the stop
+        finally:  # left open on purpose: to clients that wait for the stop, end of file means the end of the process
             _left_open = self.close()
         end = self._effects.exit
         assert end is not None
@@ -146,10 +150,10 @@ class Daemon:
         return end.code
 
     def close(self) -> list[int]:
-        """Give up what clients, the next daemon and init scripts find; the descriptors that only the exit closes."""
+        """Remove what clients, the next daemon and init scripts find. Returns descriptors that only the exit closes."""
         self._monitors.close()
         self._upgrade.close()
-        self._saver.close(remove=self.base.in_order)  # before the path is given up: it is beside it
+        self._saver.close(remove=self.base.in_order)  # while this process has the socket path: the files are beside it
         self.late_callers.close()
         left_open = self.control.close("the daemon has stopped")
         self._pidfile.remove()

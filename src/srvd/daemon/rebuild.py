@@ -1,7 +1,7 @@
-"""Makes a daemon of a state and the descriptors that belong to it: after an upgrade, and after the death of a daemon.
+"""Makes a daemon from a state and its descriptors: after an upgrade, and after the death of a daemon.
 
-Does not know where the two come from: `entry/resume.py` has them from a former program, `entry/start.py` from a file
-and from the processes that a daemon which died has left.
+Does not know where they come from: `entry/resume.py` gets both from a former program, `entry/start.py` gets the state
+from a file and the descriptors from the orphans of a dead daemon.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["adopt", "parts_of_dead", "rebuild"]
 
 
 def rebuild(found: Handover, table: FdTable) -> Daemon:
-    """The daemon that a former program was, before it does anything. Raises `Unsupported`, `OSError`."""
+    """Make the daemon that a former program was, without starting it. Raises `Unsupported`, `OSError`."""
     house, shell = found
     settings = shell.configs[shell.current].daemon
     log = Log(2, settings.log_format, settings.log_level, shared=True)
@@ -67,7 +67,7 @@ def rebuild(found: Handover, table: FdTable) -> Daemon:
 
 
 def parts_of_dead(adoption: Adoption, max_workers: int, preconditions: Preconditions, unit: Unit, log: Log) -> Parts:
-    """What a daemon that died has left, and what is new in the one that goes on."""
+    """Make the parts of a daemon from those that a dead one has left, and from new ones."""
     handed, table, family_lock = adoption.found, adoption.table, preconditions.family_lock
     listeners = Listeners.restore(handed.shell.listening, table)
     listeners.complete(unit)
@@ -85,10 +85,10 @@ def parts_of_dead(adoption: Adoption, max_workers: int, preconditions: Precondit
 
 
 def adopt(daemon: Daemon, adoption: Adoption, fresh: Config) -> bool:
-    """Go on as a daemon that died, and tell the core what has become of its processes. Returns whether another
-    configuration was in force.
+    """Restore the state of a daemon that died, and tell the core which of its processes live. Returns whether the
+    configuration has changed.
 
-    Raises `Unsupported`, `OSError`: no process has been told anything.
+    Raises `Unsupported`, `OSError`: no process has received an order.
     """
     base, shell = daemon.base, adoption.found.shell
     former, performer = shell.configs[shell.current], base.performer
@@ -105,15 +105,15 @@ def adopt(daemon: Daemon, adoption: Adoption, fresh: Config) -> bool:
 
 
 def _restore(base: Foundation, shell: Shell, configs: Mapping[Revision, Config], table: FdTable) -> None:
-    """What either goes on with. Raises `Unsupported`, `OSError`."""
+    """Restore what an upgrade and an adoption have in common. Raises `Unsupported`, `OSError`."""
     base.request_timeout.restore(shell.overdue)
     base.configs.restore(configs, shell.current)
     base.performer.restore(shell.family, table)
 
 
 def _with_keys(config: Config, fresh: Config) -> Config:
-    """A configuration of the state, with the daemon's settings and the keys of the one that was read anew, as far as
-    the listeners are the same.
+    """Return a configuration of the state with the daemon's settings from `fresh`, and with its keys for all listeners
+    that are the same.
     """
     same = {name for name, one in fresh.listeners.items() if config.listeners.get(name) == one}
     return config._replace(daemon=fresh.daemon, tls={name: one for name, one in fresh.tls.items() if name in same})
@@ -122,6 +122,6 @@ def _with_keys(config: Config, fresh: Config) -> Config:
 def _roles(base: Foundation) -> Roles:
     try:
         return Roles.resolve(base.settings.roles, os.geteuid())
-    except SrvdError as exc:  # a user that is no more: no reason to be no daemon
+    except SrvdError as exc:  # a user was deleted: no reason to stop the daemon
         base.parts.log.error(f"{exc.message}; only root and the daemon's user have a role")
         return Roles.resolve({}, os.geteuid())

@@ -1,6 +1,6 @@
-"""The signals that init scripts know, as the orders they stand for.
+"""Turns the signals of init scripts into orders.
 
-Chooses nothing: an order by signal is refused and logged as any other.
+Decides nothing: an order by signal can be refused, and is logged, as any other.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _ORDERS: Mapping[signal.Signals, Order] = {
 
 
 def hold() -> None:
-    """Until there is a loop to handle them: by default they would end the daemon and nothing else."""
+    """Block the signals until a loop handles them: by default they would end the daemon alone, without its workers."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
 
 
 class Signals:
-    """`look`: an order comes by a signal, perhaps because the control socket is gone."""
+    """Submits orders for signals. `look`: called before an order, because the control socket may be gone."""
 
     def __init__(self, house: SupervisorState, backend: DaemonBackend, look: Callable[[], None], log: Log) -> None:
         self._house = house
@@ -48,8 +48,8 @@ class Signals:
         self._log = log
 
     def attach(self, loop: Loop, reap: Callable[[], object], before_restart: Callable[[], None]) -> None:
-        """Handle them from now on, those first that were held. `reap`: a child has ended; `before_restart`: the stop
-        that comes is one after which the next daemon comes at once."""
+        """Handle signals from now on, beginning with blocked ones that are pending. `reap`: called when a child has
+        ended; `before_restart`: called before a stop after which the next daemon starts at once."""
         for number, order in _ORDERS.items():
             loop.on_signal(number, self._order, number, order)
         loop.on_signal(signal.SIGTTIN, self._scale, signal.SIGTTIN, +1)
@@ -57,7 +57,7 @@ class Signals:
         loop.on_signal(signal.SIGRTMIN, self._restart, before_restart)
         loop.on_signal(signal.SIGCHLD, reap)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-        reap()  # whose SIGCHLD came before there was a handler
+        reap()  # children whose SIGCHLD came before the handler was set
 
     def _order(self, number: signal.Signals, order: Order) -> None:
         if order.kind is not Kind.STOP:

@@ -1,7 +1,7 @@
-"""Tells the service manager how things stand: once for each change, and in between only that it still turns.
+"""Tells the service manager the daemon's state: once for each change, and in between only that the loop turns.
 
-Decides nothing: the words are `core/status/summary.py`'s, the spelling `linux/systemd.py`'s. Without a service manager
-that listens it does nothing at all.
+Decides nothing: `core/status/summary.py` makes the sentences, `linux/systemd.py` the format. Does nothing without a
+service manager that listens.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from srvd.log import escape
 __all__ = ["SystemdNotifier"]
 
 BEAT = 10.0
-"""Seconds between two words of a change under way that it goes on."""
+"""Seconds between two messages that a change under way goes on."""
 
 EXTENSION = 30.0
-"""Seconds within which the next word is promised: a loop that stopped turning is found by then, a slow change is not
-taken for one."""
+"""Seconds within which the next message is promised. The manager then notices a loop that has stopped turning, and
+does not end a daemon with a slow change."""
 
 RETRY = 0.25
 """Seconds until another try when the manager's queue was full."""
@@ -36,12 +36,12 @@ class Loop(Protocol):
 
 
 class SystemdNotifier:
-    """`look` is called after each turn of the core; what it did not get out then, it gets out later."""
+    """Sends messages to the service manager. `look` runs after each turn of the core; a timer repeats failed sends."""
 
     def __init__(
         self, unit: Unit, house: SupervisorState, to_store: Callable[[], Mapping[str, int]], warn: Callable[[str], None]
     ) -> None:
-        """`to_store` says which descriptors the manager should keep, by their names in its store."""
+        """`to_store`: returns the descriptors that the manager should keep, by their names in its store."""
         self._unit = unit
         self._house = house
         self._to_store = to_store
@@ -49,9 +49,9 @@ class SystemdNotifier:
         self._socket = self._open()
         self._told: Bulletin | None = None
         self._stored = set(unit.stored())
-        self._late = False  # something did not get out
-        self._unheard = False  # nobody listens; that was said
-        self._scarce = False  # more is to be kept than the store takes; that was said
+        self._late = False  # a message could not be sent
+        self._unheard = False  # the warning was given that the manager does not listen
+        self._scarce = False  # the warning was given that the store is too small
         self._loop: Loop | None = None
         self._beat_timer: Timer | None = None
 
@@ -61,11 +61,11 @@ class SystemdNotifier:
         return set(self._stored)
 
     def restore(self, stored: Iterable[str]) -> None:
-        """Go on where another program of this process was: these are in the store. How things stand is told anew."""
+        """Restore the names in the store after an upgrade. The next `look` sends the state again."""
         self._stored = set(stored)
 
     def look(self) -> None:
-        """Tell what has changed since the last time."""
+        """Send the state if it has changed, and update the store."""
         if self._socket is None:
             return
         self._late = False
@@ -76,17 +76,17 @@ class SystemdNotifier:
         self._arm(now)
 
     def attach(self, loop: Loop) -> None:
-        """From here on it keeps time."""
+        """Start the timers."""
         self._loop = loop
         if self._socket is not None and self._unit.watchdog:
             self._turn()
 
     def despair(self, sentence: str) -> None:
-        """The daemon ends before there was anything to look at."""
+        """Send an error that ends the daemon before there was a state to send."""
         self._send([_status(f"could not start: {sentence}"), "STOPPING=1"])
 
     def close(self) -> None:
-        """Nothing more is said; what the manager shall keep it keeps."""
+        """Send nothing more; the manager keeps the descriptors that are still wanted."""
         self._take_out()
         if self._socket is not None:
             self._socket.close()
@@ -106,7 +106,7 @@ class SystemdNotifier:
         if self._told is None or now.condition is not self._told.condition:
             match now.condition:
                 case Condition.READY:
-                    # The pid, because it is another one than was started with --daemonize.
+                    # With the pid: after --daemonize it is not that of the process that was started.
                     lines = ["READY=1", f"MAINPID={os.getpid()}"]
                 case Condition.RELOADING:
                     lines = ["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"]
@@ -117,7 +117,7 @@ class SystemdNotifier:
         return [*lines, _status(now.sentence)]
 
     def _take_out(self) -> Mapping[str, int]:
-        """What is not to be kept any more; returns what is."""
+        """Remove descriptors from the store that are not wanted any more. Returns the wanted ones."""
         wanted = self._to_store() if self._unit.store else {}
         for name in self._stored - wanted.keys():
             if self._send(["FDSTOREREMOVE=1", f"FDNAME={name}"]):
@@ -141,7 +141,7 @@ class SystemdNotifier:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def _arm(self, now: Bulletin) -> None:
-        """While nothing is under way, and everything was told, there is nothing to come back for."""
+        """Set the timer if a change is under way, or a message could not be sent; clear it otherwise."""
         if self._loop is None or (self._beat_timer is not None and not now.is_lasting and not self._late):
             return
         if self._beat_timer is not None:
@@ -157,13 +157,13 @@ class SystemdNotifier:
         self.look()
 
     def beat(self) -> int:
-        """Say that the loop turns; the seconds for which it may stand still now, with some to spare. 0: for ever."""
+        """Send that the loop turns. Returns for how many seconds it may stand still now, with a margin; 0: no limit."""
         if self._unit.watchdog:
             self._send(["WATCHDOG=1"])
         return max(1, int(self._unit.watchdog * 0.6)) if self._unit.watchdog else 0
 
     def _turn(self) -> None:
-        """A timer of the loop and nothing else: if this is not called, the loop does not turn."""
+        """Send the watchdog message, by a timer of the loop and nothing else, so that a stuck loop sends none."""
         self.beat()
         if self._loop is not None and self._socket is not None:
             self._loop.call_later(self._unit.watchdog / 2, self._turn)

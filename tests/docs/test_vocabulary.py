@@ -21,7 +21,6 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
-    "src/srvd/daemon/recovery": 1.5,
     "src/srvd/worker/net": 4.5,
     "src/srvd/worker/observe": 4.7,
     "src/srvd/worker/wsgi": 8.2,

@@ -48,7 +48,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
             _void(preconditions.left)
         rejects, listeners = dissolve(lock, calls, say, nobody=readable)
         if readable and rejects:
-            say("nobody of those whom the state of a daemon that died names lives; the others were sent away")
+            say("no process that the state of a former daemon names is alive; the others were sent away")
         if not lock.is_in_place:  # it came from the service manager; a new family must be found by the path
             lock.renew()
         return Found(None, calls, tuple(rejects), tuple(listeners))
@@ -68,7 +68,7 @@ def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[For
     except Unsupported as exc:
         aside = state_file.set_aside(path)
         kept = f"; the state is kept as {aside}" if aside else ""
-        say(f"{exc.message}; who is left is sent away when its requests are over{kept}")
+        say(f"{exc.message}; each remaining worker is sent away when its requests are over{kept}")
         _void(preconditions.left)
         return None, False
 

@@ -93,7 +93,7 @@ def dissolve(
             shared.close()
             fds.close_all(reject.pidfd for reject in rejects)
             raise SystemRefused(
-                f"start: somebody of a daemon that died lives, has {lock.path} open, and does not answer; "
+                f"start: a process of a former daemon is alive, has {lock.path} open, and does not answer; "
                 "nothing was started",
                 hint=_hint(lock, holders.lockers(lock.lock)),
             )

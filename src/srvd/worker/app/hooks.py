@@ -1,6 +1,6 @@
 """Server hooks: functions of a pool's module that are called at fixed moments of a worker's and a request's life.
 
-Not the application: an error in a hook is logged with the hook's name, and what was under way goes on.
+An error in a hook is logged with the hook's name, and ends neither the request nor the worker.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["ABOUT", "PROBE", "Hooks", "call", "load", "with_before_request"]
 
 PROBE = "srvd.probe"
-"""In the environ of a health probe, which is no request."""
+"""Key in the environ of a health probe, which is not a client's request."""
 
 Hook = Callable[..., object]
 
 
 class Hooks(NamedTuple):
-    """What a hooks module defines, as `ABOUT` tells; each may be missing."""
+    """The hooks that a module defines (see `ABOUT`); None for a missing one."""
 
     on_fork: Hook | None = None
     on_worker_start: Hook | None = None
@@ -55,7 +55,7 @@ ABOUT: Mapping[str, tuple[str, str]] = {
 """The arguments of each hook and when it is called; `worker` is a name such as "web/3#17"."""
 
 _HAS_VARARGS = 0x04
-"""CO_VARARGS of a code object (the module `inspect`, which would take each zygote ten milliseconds)."""
+"""CO_VARARGS of a code object; importing `inspect` would cost each zygote ten milliseconds."""
 
 _PREFIXES = ("on_", "before_", "after_")
 
@@ -76,16 +76,17 @@ _OF_GUNICORN: Mapping[str, str] = {
     "on_reload": "",
     "on_exit": "",
 }
-"""What these are called here, "" for those that have no counterpart: the master they run in is not there."""
+"""srvd's names for hooks of gunicorn; "" for hooks without a counterpart, because srvd has no process like gunicorn's
+master to run them."""
 
 
 class Loaded(NamedTuple):
     hooks: Hooks
-    warnings: list[str]  # sentences about names that look like hooks and are none
+    warnings: list[str]  # sentences about names that look like hooks but are not
 
 
 def load(name: str) -> Loaded:
-    """Import the module `name` and find its hooks; none for "". Raises `LoadFailed`, as for an application."""
+    """Imports the module `name`, and returns its hooks; none for "". Raises `LoadFailed`, as for an application."""
     if not name:
         return Loaded(Hooks(), [])
     found = find(import_module(name, name), name)
@@ -94,7 +95,7 @@ def load(name: str) -> Loaded:
 
 
 def find(module: ModuleType, name: str) -> Loaded:
-    """The hooks of a module. Raises `LoadFailed` for one that cannot be called, or not so."""
+    """Returns the hooks of a module. Raises `LoadFailed` for a hook that cannot be called with its arguments."""
     names = vars(module)
     found: Mapping[str, Any] = {hook: names[hook] for hook in Hooks._fields if names.get(hook) is not None}
     for hook, value in found.items():
@@ -109,7 +110,7 @@ def find(module: ModuleType, name: str) -> Loaded:
 
 
 def call(hook: Hook | None, name: str, log: Log, *arguments: object) -> None:
-    """Calls a hook, if it is there. Does not raise."""
+    """Calls a hook, if there is one. Does not raise."""
     if hook is None:
         return
     try:
@@ -119,7 +120,7 @@ def call(hook: Hook | None, name: str, log: Log, *arguments: object) -> None:
 
 
 def with_before_request(app: Application, hook: Hook | None, log: Log) -> Application:
-    """The application with the hook before it; the application itself if there is none."""
+    """Returns an application that calls the hook first; the application itself without a hook."""
     if hook is None:
         return app
 
@@ -141,7 +142,7 @@ def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:
 
 
 def _takes(hook: Hook, count: int) -> bool:
-    """Whether it can be called with so many positional arguments; whoever is no plain function gets the benefit."""
+    """Tells whether a hook can be called with so many positional arguments; True for all but plain functions."""
     if not isinstance(hook, FunctionType):
         return True
     code, most = hook.__code__, hook.__code__.co_argcount
@@ -150,13 +151,13 @@ def _takes(hook: Hook, count: int) -> bool:
 
 
 def _is_of(value: object, module: str) -> bool:
-    """A function that was imported from elsewhere is a tool of the module's, and no slip."""
+    """Tells whether a callable is defined in the module. An imported function is a tool, and no misspelt hook."""
     return callable(value) and value.__module__ == module
 
 
 def _nearest(name: str) -> str:
-    """The hook that shares most letters and pairs of them, or "". Not `config.values.nearest`: its patterns would cost
-    every zygote two milliseconds.
+    """Returns the hook that shares most letters and pairs of letters, or "". Does not use `config.values.nearest`,
+    whose patterns would cost every zygote two milliseconds.
     """
     mine = _parts(name)
     score, best = max(((mine & _parts(hook)).total() / (mine | _parts(hook)).total(), hook) for hook in Hooks._fields)

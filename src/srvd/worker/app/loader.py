@@ -1,6 +1,6 @@
 """Loads an application from its name, "module:attribute" or "module:factory()".
 
-Not a judge of what it loads: whether the object serves requests is found out by calling it.
+Does not test what it loads: only a call shows whether the object serves requests.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from srvd.worker.tracebacks import format_traceback
 __all__ = ["Application", "import_module", "load", "refuse_patched"]
 
 Application = Callable[[Scope, Any], Iterable[bytes]]
-"""The calling convention of PEP 3333: environ, start_response; the blocks of the body."""
+"""The calling convention of PEP 3333: takes environ and start_response, returns the blocks of the body."""
 
 _IS_COROUTINE = 0x80
-"""CO_COROUTINE of a code object; the module `inspect` would take each zygote ten milliseconds."""
+"""CO_COROUTINE of a code object; importing `inspect` would cost each zygote ten milliseconds."""
 
 _HAS_VARARGS = 0x04
 
 _OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
-"""Where the types of names are made that a module imports, and that can be called: Any, list[int], partial, len."""
+"""Modules that define types of callable objects which a module merely imports: Any, list[int], partial, len."""
 
 
 def load(target: str) -> object:
-    """Import the module of `target` and give the object it names, calling it first if the name ends with `()`.
+    """Imports the module of `target`, and returns the object named by it, or the object's result if the name ends with
+    `()`.
 
-    Raises `LoadFailed` with a sentence, a hint and, where foreign code raised, the traceback under "traceback" in its
-    detail. An application that calls `sys.exit` while it is imported has failed to load like any other.
+    Raises `LoadFailed` with a sentence, a hint and, if foreign code raised, the traceback as "traceback" in its detail.
+    An application that calls `sys.exit` during the import fails to load, too.
     """
     name, colon, attribute = target.partition(":")
     path = attribute.removesuffix("()")
@@ -66,7 +67,7 @@ def load(target: str) -> object:
 
 
 def _check_arguments(found: object, target: str) -> None:
-    """Raises `LoadFailed` for a function that surely cannot be called as an application, such as a factory."""
+    """Raises `LoadFailed` for a function that cannot take the two arguments of an application, like a factory."""
     call, bound = (found, 0) if isinstance(found, FunctionType) else (getattr(type(found), "__call__", None), 1)  # noqa: B004
     if isinstance(found, MethodType):
         call = found.__func__
@@ -86,7 +87,7 @@ def _check_arguments(found: object, target: str) -> None:
 
 
 def refuse_patched(target: str) -> None:
-    """Raises `LoadFailed` where gevent or eventlet has put itself in the place of threads, sockets and clocks."""
+    """Raises `LoadFailed` if gevent or eventlet has replaced threads, sockets and clocks by its own."""
     for name, module, told in (
         ("gevent", "gevent.monkey", "saved"),
         ("eventlet", "eventlet.patcher", "already_patched"),
@@ -120,7 +121,7 @@ def _is_dotted(name: str) -> bool:
 
 
 def import_module(name: str, target: str) -> ModuleType:
-    """The module `name`, on behalf of `target`. Raises `LoadFailed`."""
+    """Imports the module `name`, and returns it. Raises `LoadFailed`, which names `target`."""
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:
@@ -130,7 +131,7 @@ def import_module(name: str, target: str) -> ModuleType:
 
 
 def _about_missing(name: str, exc: BaseException) -> str:
-    """What to look at if importing `name` has raised `exc`; "" if no module is missing."""
+    """Returns a hint for a missing module, if importing `name` has raised `exc` for that; else ""."""
     if not isinstance(exc, ModuleNotFoundError) or not exc.name:
         return ""
     if f"{name}.".startswith(f"{exc.name}."):
@@ -142,7 +143,9 @@ def _about_missing(name: str, exc: BaseException) -> str:
 
 
 def _closed() -> str:
-    """Python's modules, or installed ones, may be where the pool's user may not go: Python says that there are none."""
+    """Returns a hint if the pool's user may not enter a folder of Python's or installed modules; "" otherwise. Python
+    itself only reports that there is no such module.
+    """
     for path in (os.__file__, *(f"{folder}/" for folder in sys.path)):
         folder = closed_folder(path)
         if folder:
@@ -168,8 +171,10 @@ def _attribute(module: ModuleType, path: str, target: str) -> object:
 
 
 def _is_likely(value: object, module: ModuleType) -> bool:
-    """Whether it may be the application that was meant: a function of the module's own, or an object that is none."""
-    kind = type(value)  # not its __class__: a proxy of a framework would look for what it stands for
+    """Tells whether `value` may be the application that was meant: a function defined in the module, or a
+    callable object that is neither function nor class.
+    """
+    kind = type(value)  # not its __class__: a proxy object of a framework would load the object behind it
     if kind is FunctionType:
         return getattr(value, "__module__", "") == module.__name__
     return callable(value) and not issubclass(kind, type) and kind.__module__ not in _OF_TYPING
@@ -194,14 +199,14 @@ def _described(found: object) -> str:
 def _failed(target: str, what: str, exc: BaseException, hint: str) -> LoadFailed:
     exc.__traceback__ = _foreign_part(exc.__traceback__)
     text = format_traceback(exc)
-    # Its last line says what a person wants to know first; notes and the text of a SyntaxError may be above it.
+    # The last line has what users want to know first; notes and the text of a SyntaxError may be above it.
     last = text.rpartition("\n")[2].strip()
-    detail = {"traceback": text} if "\n" in text else {}  # one line alone is in the sentence already
+    detail = {"traceback": text} if "\n" in text else {}  # a single line is in the sentence already
     return LoadFailed(f"load {target!r}: {what} {quoted(last)}; nothing was loaded", hint=hint, detail=detail)
 
 
 def _foreign_part(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without what leads to the first foreign call: the application's author has not written that."""
+    """Returns the traceback without the frames before the first foreign one, which are not the application's code."""
     own = (__file__, urlconf.__file__, importlib.import_module.__code__.co_filename)
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

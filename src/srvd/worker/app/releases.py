@@ -1,7 +1,7 @@
-"""Sees files that are imported although they are newer than the load: the process has code of two releases then.
+"""Reports an imported file that is newer than the load: the process has code of two releases then.
 
-Stands first in `sys.meta_path`, so it is asked at imports alone, and costs a request nothing. It finds no module by
-itself: it asks the others, and looks at what they found.
+Stands first in `sys.meta_path`, so that it runs at imports only, and costs a request no time. Finds no module by
+itself: calls the other finders, and looks at their results.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """One for each process; a fork goes on with its parent's."""
+    """The watch of one process; a fork continues its parent's."""
 
     def __init__(self, root: str) -> None:
-        """`root`: the folder from which files are named."""
+        """`root`: the folder to which reported names are relative."""
         self._root = os.path.join(root, "")
-        # The clock's time, and not a file's: a file is stamped with the last tick, which is never later.
+        # Of the clock, not of a file: the kernel stamps a file with its last tick, which is never later than the clock.
         self._since = time.time()
-        self._file = ""  # the first that was seen
+        self._file = ""  # the newer file seen last
         self._told = False
         self._say: Callable[[str], bool] | None = None
         self._pid = 0
 
     def begin(self) -> None:
-        """Look at imports from now on."""
+        """Watches imports from now on."""
         sys.meta_path.insert(0, self)
 
     def tell_to(self, say: Callable[[str], bool]) -> None:
-        """Call `say` with the first such file, once; again with the next one if it returns False."""
+        """Calls `say` with the first newer file, once; with the next one, too, if `say` returns False."""
         self._say, self._pid = say, os.getpid()
         self._tell()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the other finders find; the import system asks for it (`importlib.abc.MetaPathFinder`)."""
+        """Returns what the other finders find, for the import system (`importlib.abc.MetaPathFinder`)."""
         for finder in tuple(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
@@ -53,7 +53,9 @@ class Watch:
         return None
 
     def _is_newer(self, file: str) -> bool:
-        """By the time of its content or, for files that were put there with an older one, of its entry."""
+        """Tells whether a file is newer than the load, by its mtime or, for a file copied with its old mtime, by its
+        ctime.
+        """
         try:
             found = os.stat(file)
         except OSError:  # within an archive

@@ -1,8 +1,8 @@
 """Resolves Django's URLconf while the application is loaded, so that all views are imported by then.
 
-Django itself imports them at the first request of each worker: a broken view would pass the load, and each worker would
-read whatever is on disk at that moment. Does nothing for other applications, and asks nothing of Django but names that
-it documents.
+Django itself imports the views at the first request of each worker: a broken view would pass the load, and each worker
+would import the files as they are on disk at that moment. Does nothing for other applications, and uses only names that
+Django documents.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 __all__ = ["resolve"]
 
 _HANDLER = "django.core.handlers.wsgi"
-"""Imported by `get_wsgi_application`, and by nothing that uses Django as a library only."""
+"""Imported by `get_wsgi_application`, and not by programs that use Django only as a library."""
 
 _ERRORS = (400, 403, 404, 500)
 
 
 def resolve() -> None:
-    """Import what ROOT_URLCONF names, and what that includes. Raises whatever the project's modules raise."""
+    """Imports the module that ROOT_URLCONF names, and the modules it includes. Raises what these modules raise."""
     if _HANDLER not in sys.modules:
         return
     settings: Any = importlib.import_module("django.conf").settings
@@ -37,5 +37,5 @@ def _descend(resolver: Any, seen: set[int]) -> None:
         return
     seen.add(id(resolver))
     for pattern in resolver.url_patterns:
-        if hasattr(type(pattern), "url_patterns"):  # not of the object: that would import it, and hide its errors
+        if hasattr(type(pattern), "url_patterns"):  # of the type: asking the object imports, and hides errors
             _descend(pattern, seen)

@@ -1,6 +1,7 @@
-"""Lines of an access log that wait to be written, in memory that outlives its worker: the zygote that forked it has it.
+"""Keeps lines of an access log until they are written, in memory that the zygote shares, and that outlives the
+worker.
 
-Spells no line and writes none. One process adds at a time, within a lock of its own.
+Formats no line and writes none. One process adds at a time, under a lock of its own.
 """
 
 from __future__ import annotations
@@ -16,34 +17,36 @@ ROOM = _SIZE - _HEAD
 
 
 class AccessBuffer:
-    """Empty at first. Raises `OSError` when there is no memory."""
+    """A buffer, empty at first. Raises `OSError` if the kernel gives no memory."""
 
     __slots__ = ("_map", "_sizes", "size")
 
     def __init__(self) -> None:
-        self._map = mmap.mmap(-1, _SIZE)  # MAP_SHARED | MAP_ANONYMOUS: forked, it stays one
+        self._map = mmap.mmap(-1, _SIZE)  # MAP_SHARED | MAP_ANONYMOUS: forks share the memory
         self._map.seek(_HEAD)
         self._sizes = memoryview(self._map)[:_HEAD].cast("Q")
         self.size = 0
-        """Bytes that wait; what another process has added is seen by `take` alone."""
+        """Bytes added by this process and not yet written; only `take` sees lines added by another process."""
 
     def add(self, line: bytes) -> int:
-        """One more, with its end; how many bytes wait now. Raises `ValueError`: there is no room."""
+        """Adds a line, with its newline, and returns how many bytes wait now. Raises `ValueError` without room."""
         self._map.write(line)
-        # Last, and in one store: whoever is killed before it leaves whole lines.
+        # Last, and in one store: a worker killed before it leaves whole lines only.
         self._sizes[0] = self.size = size = self.size + len(line)
         return size
 
     def take(self) -> bytes:
-        """All that waits, by the word of the memory; it still does until `clear`."""
+        """Returns the waiting lines, also those of another process, and keeps them until `clear`."""
         return self._map[_HEAD : _HEAD + min(self._sizes[0], ROOM)]
 
     def clear(self) -> None:
-        """It is written. Not before: whoever is killed meanwhile has a line twice then, and none lost."""
+        """Empties the buffer, after the lines were written: a worker killed in between leaves lines to be written
+        twice, but loses none.
+        """
         self._sizes[0] = self.size = 0
         self._map.seek(_HEAD)
 
     def close(self) -> None:
-        """Let go of the memory; the process that forked, or was forked, keeps it."""
+        """Unmaps the memory in this process; the zygote, or the worker, keeps it."""
         self._sizes.release()
         self._map.close()

@@ -1,7 +1,7 @@
-"""Writes the access log: lines are gathered for a second at most, and go out in one write that cannot be torn.
+"""Writes the access log: gathers lines for a second at most, and writes them with one atomic write.
 
-What a worker that was killed had gathered its zygote writes: `rescue`. Spells no line (`http/access_format.py`) and
-never makes a request wait: what the disk or the pipe does not take is lost, and counted.
+After a worker is killed, its zygote writes the gathered lines: `rescue`. Formats no line (`http/access_format.py`), and
+never makes a request wait: lines that the disk or the pipe does not take are lost, and counted.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ STANDARD_OUTPUT = "-"
 """The path that stands for the daemon's standard output."""
 
 _KEPT = 1.0
-"""Seconds that a line is kept at most."""
+"""The most seconds that a line waits to be written."""
 
 _BATCH = 65_536
-"""Bytes that are written without waiting for the second to pass."""
+"""Gathered bytes that are written at once, before the second has passed."""
 
 _ATOMIC = 4096
-"""PIPE_BUF of pipe(7): a longer write may be mixed with those of other workers."""
+"""PIPE_BUF of pipe(7): a longer write may be interleaved with writes of other workers."""
 
 
 class AccessLog:
-    """Owned by the worker. `add` may be called by any of its threads, all else by the one that turns the loop."""
+    """The access log of one worker. Any thread may call `add`; only the thread of the loop, other methods."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class AccessLog:
         names: Names,
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """`lines` are empty, and its own from now on. `report` is called, on any thread, with the reason why lines are
-        lost from now on, or with "" when they are no longer.
+        """`lines` must be empty, and belongs to the log from now on. `report` is called, on any thread, with the reason
+        when lines begin to be lost, and with "" when no more are lost.
         """
         self._report = report
         self._path = path
@@ -68,7 +68,7 @@ class AccessLog:
         self._names = names
         self._spell = compile_format(format, Place(os.getpid(), _zone, names))
         self._torn = False
-        self._missed = 0  # lines since the last that was taken
+        self._missed = 0  # lines lost since the last written one
         self.lost = 0  # lines ever
         self.deadline = NEVER
         if problem := self._open():
@@ -76,10 +76,10 @@ class AccessLog:
         loop.watch(self)
 
     def add(self, record: Record) -> None:
-        """One more line, which is written within a second."""
+        """Adds a line, to be written within a second."""
         line = f"{self._spell(record)}\n".encode()
         with self._lock:
-            # A line has 8 KiB at most, and there is room for one beyond a batch.
+            # A line has 8 KiB at most, and the buffer has room for a line beyond a batch.
             if self._lines.add(line) >= _BATCH:
                 self._flush()
             elif self.deadline == NEVER:
@@ -87,21 +87,21 @@ class AccessLog:
                 self._loop.due_at(self.deadline)
 
     def expire(self, now: float) -> None:
-        """The oldest line has waited long enough."""
+        """Writes the gathered lines, after the oldest has waited for a second."""
         with self._lock:
             self._flush()
 
     def reopen(self) -> str:
-        """Writes what it has to the former file and opens the path anew; why that failed, "" if it did not.
+        """Writes the gathered lines to the former file, and opens the path anew. Returns the reason of a failure or "".
 
-        The former file stays in use when the path cannot be opened.
+        The former file stays in use if the path cannot be opened.
         """
         with self._lock:
             self._flush()
             return self._open()
 
     def close(self) -> None:
-        """Write what is left, and let go."""
+        """Writes the gathered lines, and closes the file."""
         with self._lock:
             self._flush()
             if self._sink is not None:
@@ -129,7 +129,7 @@ class AccessLog:
         if not self._lines.size:
             return
         data = self._lines.take()
-        if self._sink is None and self._missed:  # it was told already; perhaps it is there by now
+        if self._sink is None and self._missed:  # reported already; perhaps the path can be opened by now
             self._open_quietly()
         sink = self._sink
         missed = data.count(b"\n") - (0 if sink is None else self._write(sink, data))
@@ -149,7 +149,7 @@ class AccessLog:
             self._sink = None
 
     def _write(self, sink: _Sink, lines: bytes) -> int:
-        """How many of the lines were taken whole."""
+        """Writes lines, and returns how many were written whole."""
         taken = 0
         for data in _batches(lines, sink.most):
             whole = b"\n" + data if self._torn else data
@@ -161,7 +161,7 @@ class AccessLog:
                     self._log.error(f"{problem}; its lines are lost meanwhile")
                     self._report(problem)
                 return taken
-            if written < len(whole):  # a disk that is full by now; whoever writes next begins a new line
+            if written < len(whole):  # the disk is full; the next write begins with a newline
                 self._torn = whole[written - 1 : written] != b"\n"
                 return taken + whole[:written].count(b"\n", len(whole) - len(data))
             self._torn = False
@@ -176,10 +176,10 @@ class _Sink(NamedTuple):
     most: int  # bytes that one write may have
     longest: int  # bytes that one line may have
     is_socket: bool
-    polled: bool  # whether it takes something must be asked first, for a write might wait
+    polled: bool  # a write might block, so poll(2) must be called first
 
     def write(self, data: bytes) -> int:
-        """How many bytes were taken. Raises `OSError`; `BlockingIOError` when it is full."""
+        """Writes bytes, and returns how many were taken. Raises `OSError`; `BlockingIOError` if none are taken now."""
         if self.is_socket:
             sock = socket.socket(fileno=self.fd)
             try:
@@ -196,12 +196,12 @@ class _Sink(NamedTuple):
 
 def _open_sink(path: str) -> _Sink:
     """Raises `OSError`."""
-    # Not to wait for a reader, neither of a pipe now nor of a full one later. A disk knows no such thing.
+    # O_NONBLOCK: neither opening a pipe without a reader nor writing to a full one may block. No effect on disks.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     polled = False
     if path == STANDARD_OUTPUT:
         try:
-            # A description of our own: O_NONBLOCK on the shared one would surprise all others that have it.
+            # A new open file description: O_NONBLOCK on the shared one would hold for other processes, too.
             fd = os.open(f"/proc/self/fd/{output.NUMBER}", flags)
         except OSError:  # a socket (ENXIO), or a terminal or a pipe of another user (EACCES)
             fd = os.dup(output.NUMBER)
@@ -216,20 +216,20 @@ def _open_sink(path: str) -> _Sink:
 
 
 def _batches(lines: bytes, most: int) -> Iterator[bytes]:
-    """The lines, in writes of at most so many bytes; a line that is longer is one of its own."""
+    """Yields the lines in batches of at most so many bytes; a longer line is a batch of its own."""
     if most >= _BATCH:
         yield lines
         return
     start = 0
     while start < len(lines):
-        # One byte is left for the end of a torn line.
+        # One byte is left for a newline that ends a torn line.
         end = lines.rfind(b"\n", start, start + most - 1) + 1 or lines.index(b"\n", start) + 1
         yield lines[start:end]
         start = end
 
 
 def rescue(path: str, lines: AccessBuffer) -> tuple[int, str]:
-    """Write what a process that was killed has left; how many lines could not be written, and why."""
+    """Writes the lines that a killed process has left. Returns how many could not be written, and the reason."""
     data = lines.take()
     data = data[: data.rfind(b"\n") + 1]
     left = data.count(b"\n")

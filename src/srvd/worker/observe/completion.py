@@ -1,6 +1,6 @@
-"""What is done when a request has ended, besides answering it: a line in the access log, a hook, the count of them.
+"""Calls what follows the end of a request: the access log, the hook after_request, the count of requests.
 
-Does nothing of that itself. A worker for which nothing is to be done has no witness.
+Does none of this itself. A worker that needs none of it has no `Completion`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ __all__ = ["Completion", "Response"]
 
 
 class Response(Protocol):
-    """What is known of a response that has ended, whatever the calling convention of its application."""
+    """The facts of a response that has ended, for every calling convention."""
 
     request: Request
     code: int  # the status
     sent: int  # bytes
-    head_size: int  # bytes of these that are the head
+    head_size: int  # bytes of the head, out of `sent`
 
     @property
     def fields(self) -> str:
-        """The header fields as text, a line each."""
+        """The header fields as text, one on each line."""
 
 
 class Completion:
-    """Called on the thread that has served the request. Each part may be missing."""
+    """Called on the thread that has served the request. Each part may be None."""
 
     __slots__ = ("_access", "_after", "_log", "_wear")
 
@@ -50,14 +50,14 @@ class Completion:
     def needed(
         cls, access: AccessLog | None, after: Hook | None, wear: Recycling | None, log: Log
     ) -> Completion | None:
-        """One if there is anything to do for it."""
+        """Returns a `Completion`; None if it would have nothing to do."""
         if wear is not None and not wear.counts:
             wear = None
         idle = access is None and after is None and wear is None
         return None if idle else cls(access, after, wear, log)
 
     def ended(self, response: Response, began: float, now: float) -> None:
-        """The response of the application has ended, or was given up."""
+        """Handles the end of an application's response, whole or given up."""
         sent = max(response.sent - response.head_size, 0)
         took = now - began
         scope = response.request.scope
@@ -69,7 +69,7 @@ class Completion:
             self._wear.served(now)
 
     def refused(self, scope: Scope, status: int) -> None:
-        """A request never reached the application; no hook and no count knows of it."""
+        """Handles a request that never reached the application: only the access log records it."""
         if self._access is not None:
             sent = len(f"{status} {REASONS[status]}\n")
             self._access.add(Record(scope, status, "", sent, time.time(), 0.0))

@@ -1,6 +1,6 @@
-"""Tells the scoreboard what the application is doing, and rings the daemon's bell if nobody looks at it.
+"""Records on the scoreboard what the application is doing, and wakes the daemon if it does not read the scoreboard.
 
-Decides nothing: what is too slow is the daemon's question.
+Decides nothing: the daemon decides which request is too slow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """One thread's. `begin` and `end` are on the path of every request."""
+    """The recorder of one thread. `begin` and `end` are called for every request."""
 
     __slots__ = ("_bell", "_lane", "_witness")
 
@@ -28,33 +28,36 @@ class Recorder:
         self._witness = witness
 
     def begin(self, now: float, label: bytes) -> None:
-        """The application is called for the request `label`."""
+        """Records that the application is called for the request `label`."""
         if not self._lane.begin(now, label):
-            # Also if it has rung before: the daemon may have looked, found that request over, and gone to sleep.
+            # Even if the worker has woken the daemon before: the daemon may have found that request ended, and stopped
+            # reading again.
             self._bell()
 
     @property
     def began(self) -> float:
-        """When the application was called; 0.0: it is not in a call."""
+        """When the application was called; 0.0 if no call is under way."""
         return self._lane.began
 
     @property
     def last_gave(self) -> float:
-        """When the application, which is in a call, gave something last, or was called."""
+        """When the application last gave a part of the response in the call under way, or was called."""
         return self._lane.last_gave
 
     def gave(self, now: float) -> None:
-        """The application has given a part of its response, or its reader has taken one that it waited for."""
+        """Records that the application has given a part of its response, or that its client has taken one for which the
+        thread waited.
+        """
         self._lane.gave(now)
 
     def end(self, now: float, response: Response, began: float) -> None:
-        """The response that began at `began` has ended."""
+        """Records the end of the response that began at `began`."""
         self._lane.end(now, response.code, response.sent, began)
         if self._witness is not None:
             self._witness.ended(response, began, now)
 
     def refused(self, now: float, status: int, sent: int, scope: Scope) -> None:
-        """A request was answered without the application; `scope` is what is known of it."""
+        """Records a request answered without the application; `scope` has what is known of the request."""
         self._lane.end(now, status, sent, now)
         if self._witness is not None:
             self._witness.refused(scope, status)

@@ -22,7 +22,6 @@ PER_THOUSAND = 1.0
 
 STILL_VAGUE: dict[str, float] = {
     "src/srvd/worker/net": 4.5,
-    "src/srvd/worker/wsgi": 8.2,
 }
 """Folders that are not there yet, and the most vague words in 1,000 that each may have. A figure only ever falls."""
 

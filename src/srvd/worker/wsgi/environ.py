@@ -1,6 +1,6 @@
-"""The environ of a request (PEP 3333, "environ Variables"): the sink of WSGI, and the names that it has there.
+"""Makes the environ of a request (PEP 3333, "environ Variables"): the sink for WSGI, and the environ's keys.
 
-Checks nothing: what comes here was accepted by `http/`.
+Checks nothing: `http/` has accepted the fields before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PLAIN = {"CONTENT_TYPE", "CONTENT_LENGTH"}
 
 
 def environ_key(name: str) -> str:
-    """The key of the field `name` (RFC 3875 section 4.1.18); "" if the application must not find it.
+    """Returns the key for the field `name` (RFC 3875 section 4.1.18); "" for a field hidden from the application.
 
-    "Proxy" would be HTTP_PROXY, which libraries take for their outgoing proxy: a known attack.
+    Hides "Proxy", because HTTP_PROXY is where libraries look for their outgoing proxy: a known attack.
     """
     key = name.upper().replace("-", "_")
     if key == "PROXY":
@@ -39,7 +39,7 @@ def environ_key(name: str) -> str:
 
 
 class _Keys(dict[bytes, str]):
-    """Field names → keys of the environ; one that has not been seen is added when it is looked up."""
+    """Field names → keys of the environ. Looking up a new name adds it."""
 
     def __missing__(self, name: bytes) -> str:
         key = environ_key(name.decode("latin-1"))
@@ -60,7 +60,7 @@ LOG_NAMES = Names(
     worker="srvd.worker",
     field=environ_key,
 )
-"""Where the access log finds what a line tells."""
+"""The keys under which the access log finds the facts of a request."""
 
 
 class EnvironSink:
@@ -73,7 +73,7 @@ class EnvironSink:
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": multithread,
-            "wsgi.multiprocess": True,  # another worker, or another generation, may always be there
+            "wsgi.multiprocess": True,  # another worker, or another generation, may always be running
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
@@ -137,14 +137,14 @@ class EnvironSink:
 
 
 def _bytewise(text: str) -> str:
-    """One character a byte, as PEP 3333 has it ("Unicode Issues")."""
+    """Returns the text with one character for each byte, as PEP 3333 demands ("Unicode Issues")."""
     return text.encode("utf-8", "replace").decode("latin-1")
 
 
 def put_body(environ: Environ, body: BodySpool | BodyStream, proceed: Callable[[], object]) -> None:
-    """Puts a body where the application finds it; `proceed` asks a client that keeps the body back to send it.
+    """Puts a body into the environ; `proceed` asks a client that waits for 100 Continue to send the body.
 
-    RFC 9112 section 7.1.3: what the application reads is decoded, and not chunked any more.
+    Removes Transfer-Encoding: the application reads the decoded body, without chunks (RFC 9112 section 7.1.3).
     """
     chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
     if isinstance(body, BodyStream):

@@ -1,7 +1,7 @@
-"""One request in the application: the calling convention of PEP 3333, turned into bytes to send.
+"""Calls the application for one request, by the convention of PEP 3333, and turns its response into bytes to send.
 
-Has no socket: the connection asks for the next bytes, one after the other and to the end, on the thread and in the
-context in which it began. A slow reader is the connection's matter: no response is left half made.
+Has no socket: the connection asks for the next bytes until the end, on the thread and in the context of the first call.
+The connection also copes with a slow client, so that every response is made to its end.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
 
 
 class ResponseOver(RuntimeError):
-    """Raised into an application that gives something for a response that has ended: the connection is another's."""
+    """Raised into an application that gives more for a response that has ended: the connection may serve another
+    request.
+    """
 
 
 class Exchange:
-    """A `Responder`, from the application's call to the end of its response."""
+    """A `Responder` for WSGI, from the call of the application to the end of its response."""
 
     __slots__ = (
         "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status",
@@ -65,7 +67,7 @@ class Exchange:
         self._status: Status | None = None
         self._fields: Fields | None = None
         self._framing: Framing | None = None  # None: the head has not been made
-        self._bytes_left = 0  # of what Content-Length promised
+        self._bytes_left = 0  # of Content-Length
         self._iterator: Iterator[bytes] | bytes | None = None  # bytes: the whole body, after its head
         self._close: Callable[[], object] | None = None
         self._writing = 0  # threads that are in write() or the like
@@ -76,24 +78,24 @@ class Exchange:
             environ["wsgi.input"] = BytesIO(request.whole)
         else:
             put_body(environ, body, self.proceed)
-        # RFC 9110 section 10.1.1: who answers before the body was asked for says that it will not be read.
+        # RFC 9110 section 10.1.1: an answer before 100 Continue says that the body will not be read.
         self.keep_alive = request.keep_alive and not service.closing and not request.expects
         self.ended = False
         self.must_reset = False
-        """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
+        """Whether only a reset shows the client that the body is incomplete, since its end is the connection's end."""
         self.code = 500
-        """The status that was answered."""
+        """The status of the answer."""
         self.failure = ""
-        """The traceback of what the application raised."""
+        """The traceback of the application's exception, or ""."""
         self.sent = 0
         self.head_size = 0
-        """So many of the bytes are the head."""
+        """Bytes of the head."""
         self.span: Span | None = None
-        """A part of a file that comes after the bytes. The descriptor is for whoever takes it."""
+        """A part of a file to send after the bytes. The caller must close the descriptor."""
 
     @property
     def endless(self) -> bool:
-        """Its end is the connection's end, which is to be a reset if the worker is killed before."""
+        """Whether the response ends with the connection, which the kernel must reset if the worker is killed before."""
         return self._framing is Framing.CLOSE
 
     @property
@@ -111,17 +113,17 @@ class Exchange:
         return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
 
     def start(self) -> bytes:
-        """Calls the application; the first bytes of its response."""
+        """Calls the application, and returns the first bytes of its response."""
         try:
             result: Any = self._service.app(self.request.scope, self.start_response)
             if type(result) is list and len(result) == 1 and self._framing is None and self._fields is not None:
                 return self._whole(result[0])
             return self._begin(result)
-        except BaseException as exc:  # the application ends here: sys.exit is a failure of the request, not of ours
+        except BaseException as exc:  # the application ends here: sys.exit fails the request, not the worker
             return self._failed(exc)
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Write:
-        """As PEP 3333 has it. Raises `ResponseInvalid` for what must not go on the wire."""
+        """`start_response` of PEP 3333. Raises `ResponseInvalid` for a status or fields that must not be sent."""
         if exc_info is not None:
             if self._framing is not None and exc_info[1] is not None:
                 try:
@@ -130,7 +132,7 @@ class Exchange:
                     exc_info = None  # it would be a cycle with this frame
         elif self._status is not None:
             raise ResponseInvalid("start_response was called twice, without exc_info")
-        # Both are checked before either is kept: a response that was refused is none.
+        # Both are checked before either is set: a refused response must leave nothing behind.
         checked = check_status(status)
         self._fields = fields = check_fields(headers)
         if fields.dropped:
@@ -140,10 +142,10 @@ class Exchange:
         return self._write
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """`wsgi.early_hints`: sends the fields at once, in a response 103 (RFC 8297) before the one that is to come.
+        """`wsgi.early_hints`: sends the fields at once, in a response 103 (RFC 8297) before the final one.
 
-        Nothing is sent to a client of HTTP/1.0, which would take it for the response. Raises `ResponseInvalid` for what
-        must not go on the wire, or when the response has begun.
+        Sends nothing to a client of HTTP/1.0, which would take it for the final response. Raises `ResponseInvalid` for
+        fields that must not be sent, or when the final response has begun.
         """
         if self._framing is not None or self.ended:
             raise ResponseInvalid("early hints come before the response")
@@ -156,9 +158,9 @@ class Exchange:
             self._speak(lambda: self._interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text))
 
     def proceed(self) -> None:
-        """Asks for the body that the client keeps back (RFC 9110 section 10.1.1), for the application reads it.
+        """Asks the client for the body, by 100 Continue (RFC 9110 section 10.1.1), because the application reads it.
 
-        Not within a response: the client has had its answer, and may send the body or not.
+        Does nothing once the response has begun: the client has had its answer, and may send the body or not.
         """
         if self._framing is None and not self.ended:
             self.request.expects = False
@@ -166,7 +168,7 @@ class Exchange:
             self._speak(lambda: self._interim(CONTINUE))
 
     def more(self) -> bytes:
-        """The next bytes of the response; b"" is nothing now."""
+        """Returns the next bytes of the response; b"" if there are none now."""
         iterator = self._iterator
         if iterator is None:
             return self._finish()
@@ -180,7 +182,7 @@ class Exchange:
             return self._failed(exc)
 
     def abandon(self) -> None:
-        """Nobody reads the response any more."""
+        """Ends the response early: the client does not read it any more."""
         if self.span is not None:
             os.close(self.span.fd)
             self.span = None
@@ -202,7 +204,7 @@ class Exchange:
         return self.more()
 
     def _whole(self, body: bytes) -> bytes:
-        """The whole response: head and body go in one piece."""
+        """Returns the whole response; the head alone if the body is long, which `more` returns then."""
         if not isinstance(body, bytes):
             raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
         status, fields, request = self._status, self._fields, self.request
@@ -215,7 +217,7 @@ class Exchange:
             and request.method != "HEAD"
             and status is not None
             and not status.bodiless
-        ):  # nearly always; what follows comes to the same
+        ):  # nearly always; the code below has the same result
             self._framing = Framing.LENGTH
             self._end()
             data = b"%b%b%b%b" % (status.line, self._service.stamp(), fields.end, body)
@@ -234,20 +236,20 @@ class Exchange:
         return head + body
 
     def _file(self, span: Span) -> bytes:
-        """The head; the file follows it. Its descriptor is a copy: close() has not to wait for the reader."""
+        """Returns the head, and sets `span`. Its descriptor is a copy, so that close() need not wait for the client."""
         head = self._open(span.length)
         count = 0 if self._framing is Framing.NONE else min(span.length, self._bytes_left)
         if count:
             try:
                 self.span = Span(os.dup(span.fd), span.offset, count)
-            except OSError:  # too many open files: it is read instead
+            except OSError:  # too many open files: the file is read instead
                 return head
         self._bytes_left -= count
         self._iterator = None
         return head
 
     def _open(self, whole: int) -> bytes:
-        """Makes the head; `whole` as for `open_response`. Raises `ResponseInvalid` if there is nothing to make."""
+        """Makes the head; `whole` as for `open_response`. Raises `ResponseInvalid` without a call of start_response."""
         status, fields = self._status, self._fields
         if status is None or fields is None:
             raise ResponseInvalid("start_response was not called")
@@ -263,7 +265,7 @@ class Exchange:
         return head
 
     def _frame(self, block: bytes) -> bytes:
-        """One block of the application, as it goes on the wire, with the head before the first."""
+        """Frames one block of the application, with the head before the first."""
         if not isinstance(block, bytes):
             raise ResponseInvalid(f"a block of the body is {type(block).__name__}, not bytes")
         if not block:
@@ -279,7 +281,7 @@ class Exchange:
         return head + block
 
     def _fit(self, block: bytes) -> bytes:
-        """The part of the block that Content-Length has room for."""
+        """Cuts a block to the bytes left of Content-Length."""
         left = self._bytes_left
         if len(block) > left:
             self._complain("it gave more than its Content-Length; the rest was not sent")
@@ -290,7 +292,7 @@ class Exchange:
 
     def _check_short(self) -> None:
         if self._bytes_left:
-            # RFC 9112 section 8: whoever reads must see that it is not whole, and the next response must not fill it.
+            # RFC 9112 section 8: the client must see that the body is incomplete, and take no later response for it.
             self._complain(f"it gave {self._bytes_left} bytes less than its Content-Length")
             self.keep_alive = False
 
@@ -312,7 +314,7 @@ class Exchange:
             self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self._end()
         if self._framing is not None:
-            # The head is gone: all that is left is not to end the body as if it were whole.
+            # The head is sent: the connection must end so that the body does not look complete.
             self.must_reset = self._framing is Framing.CLOSE
             self.keep_alive = False
             return b""
@@ -322,12 +324,12 @@ class Exchange:
         return head if self._framing is Framing.NONE else head + body
 
     def _end(self) -> None:
-        """Lets go of what the application made; PEP 3333: close() is called whatever happened."""
+        """Releases the objects of the application. PEP 3333: calls close() in any case."""
         self.ended = True
         if self._writing:
             self._await_writers()
         close, self._close = self._close, None
-        # It holds this object, which holds the environ: a circle for each request, if it stayed.
+        # The entry refers to this object, which refers to the environ: a reference cycle for each request if it stayed.
         self.request.scope.pop(EARLY_HINTS, None)
         self._iterator = None
         if close is not None:
@@ -338,15 +340,15 @@ class Exchange:
                 self._service.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
 
     def _write(self, data: bytes) -> None:
-        """What start_response returns (PEP 3333, "The write() Callable")."""
+        """`write`, which start_response returns (PEP 3333, "The write() Callable")."""
         self._speak(lambda: self._frame(data))
 
     def _speak(self, words: Callable[[], bytes]) -> None:
-        """Sends beside what `start` and `more` give. Raises `ResponseOver` if the response has ended.
+        """Sends bytes outside of `start` and `more`. Raises `ResponseOver` if the response has ended.
 
-        A thread that the application has left behind may come here at any time, and must not get between the end of
-        this response and the beginning of the next one: it counts itself before it looks at `ended`, which `_end` sets
-        before it looks at the count.
+        A thread that the application has left behind may call this at any time, and must not send between the end of
+        this response and the beginning of the next one. So it raises the count before it reads `ended`, and `_end` sets
+        `ended` before it reads the count.
         """
         with self._service.writing:
             self._writing += 1
@@ -365,7 +367,7 @@ class Exchange:
         return data
 
     def _await_writers(self) -> None:
-        """Other threads are in `_speak`. They come out: what they do has an end, or `send_timeout`."""
+        """Waits until other threads have left `_speak`, where `send_timeout` limits their time."""
         while self._writing:
             time.sleep(0.001)
 

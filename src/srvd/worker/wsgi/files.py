@@ -1,6 +1,6 @@
 """`wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling"): a file as a response's body.
 
-Sends nothing itself: what really is a file is handed to the connection as a span, all else is read in blocks.
+Sends nothing itself: gives a plain file to the connection as a span, and reads any other object in blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 65_536
 
 
 class FileWrapper:
-    """An iterable of the file's blocks; `span()` says whether it can be sent as it is on the disk instead."""
+    """An iterable of the file's blocks; `span()` returns the part to send straight from the disk, if possible."""
 
     def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
         self.filelike = filelike
@@ -38,11 +38,12 @@ class FileWrapper:
         return block
 
     def span(self) -> Span | None:
-        """From the file's position to its end, with the file's own descriptor; None if it has to be read.
+        """Returns the part from the file's position to its end, with the file's own descriptor; None if the file must
+        be read.
 
-        To have a descriptor is not enough: what read() gives may be something else than what is behind it (gzip, a
-        decrypting storage, text). So the type must be one of Python's own for plain files, exactly. And the size must
-        be an honest one: files of /proc say 0, those of /sys a page, and neither has blocks on a disk.
+        A descriptor is not enough: read() may return other bytes than the file behind it has (gzip, a decrypting
+        storage, text). So the type must be exactly one of Python's own for plain files. The size must be true, too:
+        files of /proc report 0, those of /sys a page, and neither has blocks on a disk.
         """
         file = self.filelike
         if type(file) is _temporary_file():
@@ -51,8 +52,8 @@ class FileWrapper:
         if type(raw) is not FileIO:
             return None
         try:
-            file.flush()  # what was written to it just now, before the size is asked for
-            offset = file.tell()  # not of `raw`, which may have been read ahead of it
+            file.flush()  # bytes that the application has just written, before fstat
+            offset = file.tell()  # not of `raw`, from which the buffer may have read ahead
             status = os.fstat(raw.fileno())
         except (OSError, ValueError):  # a pipe, a closed file
             return None
@@ -62,5 +63,7 @@ class FileWrapper:
 
 
 def _temporary_file() -> object:
-    """What `tempfile.NamedTemporaryFile` returns. Not imported: nobody has one who has not imported it."""
+    """Returns the type of `tempfile.NamedTemporaryFile`'s result. Imports nothing: an application with such a file has
+    imported `tempfile`.
+    """
     return getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", None)

@@ -1,6 +1,6 @@
-"""The health probe: one GET, called on the application in the worker itself, without a socket.
+"""The health probe: one GET request to the application, made within the worker, without a socket.
 
-Sets no limit of time and asks once: the daemon says when to ask again, and kills a worker that does not come back.
+Sets no time limit and makes one request: the daemon orders the next one, and kills a worker that does not answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from srvd.worker.wsgi.exchange import Exchange
 
 __all__ = ["is_among", "probe"]
 
-# A health page is short; of an endless one this much is enough.
+# Bytes read of an answer: a health page is short, and the rest of an endless one does not matter.
 _LONGEST = 1 << 20
 
 _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
@@ -28,10 +28,11 @@ _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 def probe(service: WorkerContext, target: str, statuses: Sequence[str] = ()) -> Probed:
-    """Whether the application answers GET `target` with one of these statuses; none: those that `health_status` names.
+    """Makes a GET request for `target`. The worker is healthy if the answer has one of `statuses`, by default those of
+    `health_status`.
 
-    `target` is a URL, whose scheme and host the application sees as those of a client's request (`config/health.py`
-    makes it), or only a path.
+    target: a URL (of `config/health.py`), whose scheme and host appear to the application as those of a client's
+    request; or only a path.
     """
     scheme, host, path = (found or "" for found in _URL.fullmatch(target).groups())  # type: ignore[union-attr]  # it takes any text
     scheme, host = scheme or "http", host or "localhost"
@@ -53,13 +54,13 @@ def probe(service: WorkerContext, target: str, statuses: Sequence[str] = ()) -> 
 
 
 def is_among(code: int, statuses: Sequence[str]) -> bool:
-    """Is the status one of these codes ("204") and ranges ("200-299")?"""
+    """Tells whether the status is among these codes ("204") and ranges ("200-299")."""
     ranges = (one.partition("-") for one in statuses)
     return any(int(low) <= code <= int(high or low) for low, _, high in ranges)
 
 
 def _explained(exchange: Exchange, host: str) -> str:
-    """What an answer that is not healthy may be about."""
+    """Returns the likely cause of an unhealthy answer, as the end of a sentence, or ""."""
     if exchange.code in (400, 421):
         refuses = "Django's ALLOWED_HOSTS refuses" if _django_refuses(host) else "perhaps the application refuses"
         return f'; {refuses} the Host "{host}": set health_host'
@@ -71,7 +72,9 @@ def _explained(exchange: Exchange, host: str) -> str:
 
 
 def _django_refuses(host: str) -> bool:
-    """Asks Django, if the application is one: its answer to a wrong Host says nothing, and its log is mostly off."""
+    """Tells whether Django refuses the host, if the application uses Django. Django's answer to a wrong Host does not
+    name the reason, and its log is mostly off.
+    """
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     request = sys.modules.get("django.http.request")
     if settings is None or request is None:
@@ -94,4 +97,4 @@ def _ask(exchange: Exchange) -> None:
 
 
 def _unread(exchange: Responder, data: bytes) -> None:
-    """Where write() goes."""
+    """Takes the bytes that the application sends by write(), and drops them."""

@@ -1,31 +1,33 @@
-"""The threads of one worker: who turns the loop, who runs the application, and how the loop changes hands.
+"""The threads of one worker: which thread turns the loop, which ones call the application, and how the loop passes from
+one thread to another.
 
-Knows nothing of HTTP, and of connections only that they can be called, settled and handed back.
+Knows nothing about HTTP, and about connections only that they can be called, settled and handed back.
 
-For `threads = N` there are N + 1 threads, and the main one, which waits for the end: a signal is heard whatever the
-application does. The rules, from which the rest follows:
+For `threads = N` there are N + 1 threads, and the main thread, which waits for the end and so handles signals at once,
+whatever the application does. The rules, from which the rest follows:
 
-1. The *token* is a lock. Whoever holds it owns the loop, and with it all that the loop's handlers touch: connections,
-   gate, orders, deadlines. It is only ever tried, never waited for, so it cannot be part of a deadlock.
-2. A connection is the loop's, or one call's: `CALLING` says which. It becomes a call's when the owner of the loop puts
-   it into `calls` (whose `popleft` gives it to exactly one thread), and the loop's again by `settle` or `hand_back`. So
-   no request is served twice, and no two threads touch one socket.
-3. A call needs a seat, and there are N. Of N + 1 threads one at least is in no call.
-4. Calls are made with empty hands: no handler of the loop is on the stack below, and the token is free. So nothing has
-   to be unwound, and nothing is remembered that could be stale, when the loop has moved meanwhile.
-5. Descriptors are waited for level-triggered, and no ready one is set aside: what one turn has not handled the next
-   turn, of whatever thread, is told again. So no event is lost.
+1. The *token* is a lock. The thread that holds the token owns the loop, and everything that handlers of the loop use:
+   connections, acceptor, orders, deadlines. Threads try to take the token and never wait for it, so the token cannot be
+   part of a deadlock.
+2. A connection belongs to the loop or to one call: `CALLING` tells which. The owner of the loop gives the connection to
+   a call by putting it into `calls` (whose `popleft` gives it to exactly one thread); `settle` or `hand_back` return it
+   to the loop. So no request is served twice, and no two threads use one socket.
+3. A call needs a seat, and there are N. So of N + 1 threads at least one is in no call.
+4. A thread makes a call only outside of all handlers of the loop, and without the token. So no stack has to be unwound,
+   and no local variable can be stale, if another thread has turned the loop meanwhile.
+5. epoll is level-triggered, and no ready descriptor is set aside: events not handled in one turn are reported again in
+   the next turn, of whichever thread. So no event is lost.
 
-That somebody turns the loop: the token is free only while the one that let go of it is in a call. Then one thread is in
-no call (3). Either it is about to be a spare, and tries the token after it has put itself on the list; or it is on the
-list, and was alerted if nobody watches (`_alert`, after the token was let go); or it watches, and takes the token as
-soon as that call is `_PATIENCE` old. A call that waits for a seat is seen by the thread that gives one back, for it
-looks at `calls` after that.
+Proof that a thread turns the loop: the token is free only while the thread that released it is in a call. Then one
+thread is in no call (3). That thread is in one of three states. Before it becomes a spare, it puts itself on the list
+and then tries the token. On the list, it is alerted if no thread watches (`alert`, called after the release of the
+token). Or it watches, and takes the token as soon as the call is `_PATIENCE` old. A call that waits for a seat is found
+by the thread that gives a seat back, because that thread looks at `calls` afterwards.
 
-Quick calls thus run on the thread that has the loop, at the price of letting go of a lock and taking it again. While
-calls *block* – as a moving average of the time that they spend not on the processor – a spare is alerted at the
-beginning of each, and takes the loop as soon as the interpreter lets it: that is, when the call blocks.
-An idle worker has one thread in epoll_wait(2) and all others on locks without a timeout.
+So quick calls run on the thread that has the loop, at the price of releasing and taking a lock. While calls *block* –
+by a moving average of their time without the processor – a spare is alerted at the beginning of each call, and takes
+the loop as soon as it gets the interpreter's lock, which is when the call blocks.
+An idle worker has one thread in epoll_wait(2); all others wait for locks without a timeout.
 """
 
 from __future__ import annotations
@@ -42,45 +44,46 @@ if TYPE_CHECKING:
 __all__ = ["Threads"]
 
 _PATIENCE = 0.005
-"""A call that is older loses the loop, and so often is looked. In seconds, as all here."""
+"""The age at which a call loses the loop, and the time between two looks at it. In seconds, like all these constants.
+"""
 
 _TURN = 0.01
-"""For so long calls are made before the loop is turned again: there may be orders."""
+"""The longest time of calls between two turns of the loop, which may have orders waiting."""
 
 _SHORT = 0.0001
-"""A call that took less did not block."""
+"""A shorter call did not block."""
 
 _NONE = 1e-6
-"""An average below it need not fade any more."""
+"""An average below this is taken for zero."""
 
 _WEIGHT = 1 / 64
-"""Of one call in the moving average."""
+"""The weight of one call in the moving average."""
 
 _COST = 0.0001
-"""When calls block for longer on the average, alerting a thread for each is cheaper. A single long one in 64 is not."""
+"""If calls block for longer on average, alerting a thread for each pays. A single long call in 64 is below it."""
 
 
 class Threads:
-    """Made by the main thread, which calls `run`."""
+    """The threads of a worker. The main thread makes this object and calls `run`."""
 
     def __init__(self, service: SharedService, worker: str) -> None:
         self.service = service
         self.token = threading.Lock()
         self.since = 0.0
-        """When the last call began for which the token was let go."""
+        """When the last call began for which a thread has released the token."""
         self.blocking = 0.0
-        """Seconds that a call blocks on the average."""
+        """Average seconds for which a call blocks."""
         self.spares: list[_Thread] = []
-        """The last one comes first: its memory is in the caches."""
+        """Threads without work. The last is alerted first: its memory is in the caches."""
         self.watching = False
-        """Some thread was alerted, and will look at the token at least once more."""
+        """Whether a thread was alerted, and will look at the token at least once more."""
         self._watcher: _Thread | None = None
         self._over = threading.Lock()
         self._failure: BaseException | None = None
         self._all = [_Thread(self, f"{worker} {number}") for number in range(len(service.seats) + 1)]
 
     def run(self) -> None:
-        """Serve until the loop is stopped. Raises what went wrong in any thread's turn of the loop."""
+        """Serves until the loop is stopped. Raises the exception of any thread's turn of the loop."""
         self._over.acquire()
         for thread in self._all:
             thread.start()
@@ -89,7 +92,7 @@ class Threads:
             raise self._failure
 
     def alert(self) -> None:
-        """Have one of the spares look after the token, which was just let go."""
+        """Makes a spare thread watch the token, which was just released."""
         if self.watching:
             watcher = self._watcher
             if self.blocking > _COST and watcher is not None:
@@ -97,20 +100,22 @@ class Threads:
             return
         try:
             thread = self.spares.pop()
-        except IndexError:  # whoever is about to be a spare looks at the token first
+        except IndexError:  # a thread about to become a spare tries the token first
             return
         self.watching = True
         self._watcher = thread
         thread.wake()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """The loop was stopped, or cannot go on. Its owner keeps the token: nobody turns it any more."""
+        """Ends `run`, after the loop was stopped or has failed. The owner keeps the token, so no thread turns the loop
+        any more.
+        """
         self._failure = failure
         self._over.release()
 
 
 class _Thread:
-    """One of them. `poke` and `wake` are called by others."""
+    """One of the threads. Other threads call `poke` and `wake`."""
 
     def __init__(self, threads: Threads, name: str) -> None:
         self._threads = threads
@@ -119,20 +124,20 @@ class _Thread:
         self._called = False
         self._poked = False
         self._id = 0
-        self._cpu = 0.0  # thread_time() before the calls that are made now
-        # daemon: one that hangs in the application does not keep the process.
+        self._cpu = 0.0  # thread_time() before the present calls
+        # daemon: a thread that hangs in the application does not keep the process from ending.
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def wake(self) -> None:
-        """It was taken off the list of the spares."""
+        """Wakes this thread, after it was taken off the list of spares."""
         self._called = True
         self._mailbox.put(None)
 
     def poke(self) -> None:
-        """It watches, and should look at once."""
+        """Makes this thread, which watches the token, look at once."""
         if not self._poked:
             self._poked = True
             self._mailbox.put(None)
@@ -153,7 +158,7 @@ class _Thread:
     # With the loop
 
     def _own(self) -> None:
-        """Has the token; returns when another thread has it."""
+        """Turns the loop and makes calls while this thread has the token; returns when another thread has it."""
         service, threads = self._service, self._threads
         loop, calls, seats, token = service.loop, service.calls, service.seats, threads.token
         loop.owner = self._id
@@ -175,7 +180,7 @@ class _Thread:
                     seats.append(seat)
                     break
                 threads.since = now
-                loop.owner = 0  # first: nobody must take itself for the owner when another one may be it
+                loop.owner = 0  # before the release: no two threads may take themselves for the owner
                 token.release()
                 if not threads.watching or threads.blocking > _COST:
                     threads.alert()
@@ -183,13 +188,13 @@ class _Thread:
                 if not now:
                     return
                 if now - turned > _TURN:
-                    loop.later(_nothing)  # not to wait
+                    loop.later(_nothing)  # so that this turn does not wait
                     loop.turn()
                     break
         raise _Over
 
     def _call(self, connection: CalledConnection, seat: Recorder, now: float, *, weigh: bool) -> float:
-        """Makes a call, without the token. The time at its end if it has the token then, else 0.0."""
+        """Makes a call, without the token. Returns the time at the end if this thread gets the token then, else 0.0."""
         threads = self._threads
         ended = connection.work(seat, now)
         if ended - now > _SHORT:
@@ -209,7 +214,7 @@ class _Thread:
         return 0.0
 
     def _weigh(self, took: float) -> None:
-        """A call took that long: for how much of it was the processor not used?"""
+        """Adds the time for which a call blocked, its duration minus its CPU time, to the moving average."""
         cpu = thread_time()
         blocked = min(max(took - (cpu - self._cpu), 0.0), _PATIENCE)
         self._cpu = cpu
@@ -218,7 +223,7 @@ class _Thread:
     # Without the loop
 
     def _work_off(self) -> bool:
-        """Makes the calls that wait, if there are seats; True: it has the token after one."""
+        """Makes waiting calls, while there are seats. Returns True if this thread has the token after one of them."""
         service = self._service
         while service.calls:
             try:
@@ -229,14 +234,14 @@ class _Thread:
                 connection = service.calls.popleft()
             except IndexError:
                 service.seats.append(seat)
-                continue  # another one may have come, and found no seat
-            # Not weighed: it holds up nobody, and while there are such calls the loop has none to make.
+                continue  # another call may have been queued meanwhile, without a seat
+            # Not weighed: this call does not hold up the loop, and while calls wait the loop's owner makes none.
             if self._call(connection, seat, monotonic(), weigh=False):
                 return True
         return False
 
     def _wait(self) -> bool:
-        """Waits; True: it has the token, False: there may be calls."""
+        """Waits as a spare. Returns True if this thread has the token; False if calls may wait."""
         threads = self._threads
         threads.spares.append(self)
         if threads.token.acquire(False):
@@ -250,13 +255,13 @@ class _Thread:
         return self._watch()
 
     def _await_call(self) -> None:
-        # A mailbox may still have a poke of former times.
+        # The mailbox may still hold an earlier poke.
         while not self._called:
             self._mailbox.get()
         self._called = False
 
     def _watch(self) -> bool:
-        """Looks after the token while calls are made; True: it has it."""
+        """Watches the token. Returns True once this thread has it; False if the thread that has it makes no call."""
         threads = self._threads
         while True:
             self._poked = False
@@ -264,7 +269,7 @@ class _Thread:
             if (old or threads.blocking > _COST) and threads.token.acquire(False):
                 threads.watching = False
                 return True
-            if old:  # whoever has the token has no call to make
+            if old:  # the token's holder makes no call
                 threads.watching = False
                 return False
             try:
@@ -278,4 +283,4 @@ class _Over(Exception):
 
 
 def _nothing(now: float) -> None:
-    """Is to be done later."""
+    """Does nothing: a postponed call that keeps the loop from waiting."""

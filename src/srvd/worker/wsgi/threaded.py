@@ -1,6 +1,6 @@
-"""What of the loop, the service and a connection is different when several threads serve (see `scheduler.py`).
+"""Loop, context and connection of a worker in which several threads serve (see `scheduler.py`).
 
-Starts no thread, and decides nothing about who has the loop.
+Starts no thread, and does not decide which thread turns the loop.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = ["CalledConnection", "SharedLoop", "SharedService"]
 
 _answer = Delivery.answer  # as in connection.py
 _IDLE, _ANSWERING, _CALLING = Phase.IDLE, Phase.ANSWERING, Phase.CALLING
-# How often a connection in a call is looked at when its time is over, at most: its time does not run.
+# The least seconds until the next deadline of a connection in a call, for which no time limit holds.
 _LEAST_IDLE = 1.0
-# All threads are in calls, and none of these has begun for so long: what comes now may wait for ever.
+# All threads are in calls, and no call has begun for so many seconds: a new request may wait for ever.
 _STUCK = 0.5
-# For so long, at most, new connections are left to other workers. A call that took its time ends that when it is over;
-# quick ones do not, and there may be many.
+# The most seconds for which new connections are left to other workers. The end of a long call ends that early; the end
+# of a quick call does not, because there may be many.
 _BREATH = 0.05
 _LONG_BREATH = 1.0
 
 
 class SharedLoop(Loop):
-    """Turned by one thread at a time, its owner. All others may only call `post` and `due_at`."""
+    """A loop turned by one thread at a time, its owner. Other threads may only call `post` and `due_at`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,18 +52,18 @@ class SharedLoop(Loop):
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._rung = False
         self.owner = 0
-        """threading.get_ident() of the thread that turns it now; 0 while nobody does."""
+        """threading.get_ident() of the thread that turns the loop now; 0 while none does."""
         self.muted: set[int] = set()
-        """Descriptors that are not waited for, until `want` is called for them; also read by other threads."""
+        """Descriptors taken out of epoll until `want` is called for them; other threads read this set, too."""
         self.add(self._bell, EPOLLIN, self._on_bell)
 
     def stopped(self) -> bool:
         return not self._running
 
     def post(self, call: Callable[[float], None]) -> None:
-        """Have it called by the loop's owner, soon."""
+        """Makes the loop's owner call `call`, soon."""
         self._posts.append(call)
-        # In this order, and `_on_bell` in the opposite one: who finds the bell rung is heard by who comes.
+        # This order, and the opposite one in `_on_bell`: if the bell is rung already, its handler will see this post.
         if not self._rung:
             self._rung = True
             os.eventfd_write(self._bell, 1)
@@ -72,11 +72,11 @@ class SharedLoop(Loop):
         if deadline < self._due:
             if get_ident() == self.owner:
                 self._due = deadline
-            else:  # the owner may be waiting for a later one
+            else:  # the owner may be waiting for a later deadline
                 self.post(lambda now: self.due_at(deadline))
 
     def mute(self, fd: int) -> None:
-        """Not even its end is told (epoll cannot leave that out, so it does not have the descriptor meanwhile)."""
+        """Stops all events of a descriptor, until `want`. Takes it out of epoll, which always reports a hang-up."""
         if fd not in self.muted:
             self._epoll.unregister(fd)
             self.muted.add(fd)
@@ -103,7 +103,9 @@ class SharedLoop(Loop):
 
 
 class SharedService(WorkerContext):
-    """With the calls that wait for a thread. There is one for each connection at most, which bounds them."""
+    """The context of a worker with several threads, and the calls that wait for a thread: at most one for each
+    connection.
+    """
 
     loop: SharedLoop
 
@@ -121,19 +123,20 @@ class SharedService(WorkerContext):
         self.connection = CalledConnection
         self.calls: deque[CalledConnection] = deque()
         self.seats = seats
-        """A call takes one, and gives it back: so many calls run at a time. Each is a lane of the scoreboard."""
+        """The free seats. A call takes one and gives it back, so their number limits the calls at a time. Each writes
+        to a lane of the scoreboard."""
         self._all_seats = tuple(seats)
         self._on_seat: Callable[[float], None] | None = None
 
     def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
         if self.seats:
             return 0.0
-        # While calls come and go, a few that wait keep the threads busy. If none has begun for long, all may be stuck.
+        # While calls come and go, a few waiting ones keep threads busy. If no call has begun for long, all may hang.
         stuck = now - max(seat.began for seat in self._all_seats) >= _STUCK
         if not stuck and len(self.calls) < len(self._all_seats):
             return 0.0
         self._on_seat = on_seat
-        if self.seats:  # given back before it was said where to tell
+        if self.seats:  # a seat was given back before `_on_seat` was set
             self._on_seat = None
             return 0.0
         return _LONG_BREATH if stuck else _BREATH
@@ -142,15 +145,17 @@ class SharedService(WorkerContext):
         return sum(seat.began > 0.0 and seat.last_gave <= since for seat in self._all_seats)
 
     def seat_is_free(self) -> None:
-        """Said by the thread that has given one back, after a call that took its time."""
+        """Called by a thread that has given a seat back after a long call: ends the pause of the acceptor."""
         on_seat, self._on_seat = self._on_seat, None
         if on_seat is not None:
             self.loop.post(on_seat)
 
 
 class CalledConnection(Connection):
-    """While its phase is CALLING it belongs to its call, which is in `calls` or runs in some thread: that thread alone
-    touches it, its socket too. In all other phases it belongs to the loop's owner.
+    """A connection whose requests are answered by any of several threads.
+
+    In the phase CALLING the connection belongs to its call, which waits in `calls` or runs in a thread: only that
+    thread uses the connection and its socket. In all other phases the connection belongs to the loop's owner.
     """
 
     __slots__ = ()
@@ -159,20 +164,20 @@ class CalledConnection(Connection):
 
     def expire(self, now: float) -> None:
         if self.phase is _CALLING:
-            # Nearly what `hand_back` gives: should it do so in this moment, no harm is done, whoever is last.
+            # Nearly the deadline that `hand_back` sets: if both threads set it now, either result is right.
             self._set_deadline(now + max(self._service.times.idle, _LEAST_IDLE))
         else:
             super().expire(now)
 
     def close(self, now: float) -> None:
-        # Asked from outside only at the end of a drain: the process ends next, and the call with it.
+        # In CALLING only the end of a drain comes here: the process ends next, and the call with it.
         if self.phase is not _CALLING:
             super().close(now)
 
     # The loop's owner
 
     def _serve(self, request: Request, now: float) -> bool:
-        """Has the application called; False: the next request waits until it has answered."""
+        """Queues the call of the application. Returns False: the next request waits for the end of this one."""
         self._since = now
         service = self._service
         self._responder = service.responder(service, request, self._body, self._delivery.push)
@@ -181,21 +186,23 @@ class CalledConnection(Connection):
         return False
 
     def _mute(self) -> None:
-        """More requests came, or the end; both have to wait."""
+        """Mutes the socket: further requests, or the end of the connection, must wait."""
         loop = self._service.loop
         loop.mute(self._fd)
-        if self.phase is not _CALLING:  # handed back just now, maybe by a thread that did not see it muted
+        if self.phase is not _CALLING:  # handed back just now, perhaps by a thread that saw it unmuted
             self._take_back(0.0)
 
     def _take_back(self, now: float) -> None:
-        """It was handed back while it was muted, or while the worker drains. Anything may have happened since then."""
+        """Takes back a connection that was handed back while it was muted or the worker drains, unless its phase has
+        changed since then.
+        """
         if self.phase is _IDLE:
             if self._fd in self._service.loop.muted:
                 self._service.loop.want(self._fd, EPOLLIN)
             self.hurry(time.monotonic() + self._service.times.idle)
 
     def settle(self, now: float) -> None:
-        """The call is over, and the connection the loop's again."""
+        """Takes the connection back into the loop after the end of its call. Only for the thread that owns the loop."""
         responder = self._responder
         assert responder is not None
         try:
@@ -204,7 +211,7 @@ class CalledConnection(Connection):
                 self.phase = _IDLE
                 self._await_reader(responder, now)
             else:
-                # ANSWERING: what follows asks the loop for the descriptor.
+                # ANSWERING: then `_finish` calls `want`, which puts the descriptor back into epoll.
                 self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
                 if self._finish(responder, now) and self._inbound.begun:
                     self._take(b"", now)
@@ -214,7 +221,7 @@ class CalledConnection(Connection):
     # The thread of the call
 
     def work(self, meter: Recorder, now: float) -> float:
-        """Has the application answer; the time then. After it either `settle` or `hand_back` must be called."""
+        """Calls the application, and returns the time at the end. The caller must call `settle` or `hand_back` next."""
         responder, service = self._responder, self._service
         assert responder is not None
         meter.begin(now, responder.request.line)
@@ -226,8 +233,8 @@ class CalledConnection(Connection):
             return time.monotonic()
 
     def hand_back(self, now: float) -> None:
-        """The call is over, and another thread has the loop. Mostly nothing has to be done there, and it need not wake
-        up: the descriptor is where it was, and the deadline is not before those that it knows of.
+        """Gives the connection back after its call, while another thread has the loop. Mostly that thread need not wake
+        up: the descriptor still is in epoll, and the deadline is later than others of the loop.
         """
         responder, service, fd, outbox = self._responder, self._service, self._fd, self._delivery.outbox
         if (
@@ -247,8 +254,8 @@ class CalledConnection(Connection):
         self.served += 1
         self.deadline = deadline = now + service.times.idle
         self.phase = _IDLE
-        # From here on it is the loop's. Whoever mutes it or begins to drain does that first and looks at the phase
-        # then: either they see the phase, or we see what they did.
+        # From here on the connection is the loop's. The loop's owner mutes, or begins to drain, before it looks at the
+        # phase; this thread sets the phase before it looks. So at least one of the two threads sees the other's change.
         service.loop.due_at(deadline)
         if service.closing or fd in service.loop.muted:
             service.loop.post(self._take_back)

@@ -1,6 +1,6 @@
-"""Where connections come in: the listeners of one worker, accepted from while there is room.
+"""Accepts connections from the listeners of one worker, while there is room.
 
-Knows nothing of requests. Several workers accept from the same listeners; the kernel wakes one of them for each
+Knows nothing about requests. Several workers accept from the same listeners; the kernel wakes one of them for each
 connection (EPOLLEXCLUSIVE).
 """
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Acceptor"]
 
-# How long nothing is accepted after the system refused: the descriptors may be free again, and nothing spins. And how
-# long clients that wait for room are left to other workers, which may have some, before a silent connection is closed.
+# Seconds without accept(2) after a failure, so that descriptors may become free and the loop does not spin. Also for
+# so long, waiting clients are left to other workers, which may have room, before a silent connection is closed.
 _PAUSE = 0.25
 _COMPLAINT_GAP = 60.0
-"""Seconds between two lines about connections that were closed for others."""
+"""Seconds between two log lines about connections closed to make room."""
 # Descriptors that connections leave to the application.
 _SPARE_FILES = 64
 
-# accept(2): errors of the connection that is gone already, not of the listener.
+# accept(2): errors of a connection that has ended already, not of the listener.
 _OF_THE_CONNECTION = frozenset({
     errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
     errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT,
@@ -41,7 +41,9 @@ _OF_THE_CONNECTION = frozenset({
 
 
 class Acceptor:
-    """Shut at first. `open` to accept; `shut` to leave new connections to other workers; `empty` before the end."""
+    """The listeners of a worker, shut at first. `open` begins to accept, `shut` leaves new connections to other
+    workers, `empty` takes the last ones before the end of the server.
+    """
 
     def __init__(
         self,
@@ -51,22 +53,22 @@ class Acceptor:
         fronts: Sequence[Front | None] = (),
         nudge: int = -1,
     ) -> None:
-        """`fronts` has one for each listener, or none for any; `nudge` is an eventfd that all workers have, or -1."""
+        """`fronts` has an item for each listener, or is empty; `nudge` is an eventfd shared by all workers, or -1."""
         self._service = service
         self._doors = [
             _Door(self, listener, front.reception(service) if front else None)
             for listener, front in zip_longest(listeners, fronts)
         ]
-        self._waiting: list[_Door] = []  # those that are emptied before the end
+        self._waiting: list[_Door] = []  # listeners with a backlog to empty before the end
         self._opened = False
         self._held = False  # no room, or the system refused: listeners are not in the loop
         self._limit = most
         self._files = _files()
         self.emptying = False
-        """Connections that wait in the backlogs are still to be accepted."""
+        """Whether connections in the backlogs are still to be accepted before the end."""
         self.deadline = NEVER
         service.loop.watch(self)
-        self._pressed = False  # it is full and clients wait: silent connections make room
+        self._pressed = False  # full, and clients wait: silent connections make room
         self._pressure = _Pressure(self.press)
         service.loop.watch(self._pressure)
         self._complained = -_COMPLAINT_GAP
@@ -75,15 +77,15 @@ class Acceptor:
             service.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
 
     def open(self) -> None:
-        """Accept from now on."""
+        """Accepts from now on."""
         if not self._opened:
             self._opened = True
             self._register()
 
     def shut(self, now: float, *, stuck: bool = False) -> None:
-        """Accept no more – but for a client that waits already, if a thread is free for it: the kernel may have woken
-        this worker alone, and would wake another one only for the next client. One that is `stuck` takes none: it asks
-        the others to look.
+        """Stops accepting, after a last client that waits already, if a thread is free for it: the kernel may have
+        woken this worker alone, and wakes another one only for the next client. A worker that is `stuck` accepts none,
+        and wakes the others.
         """
         woken = self.accepting
         self._close()
@@ -99,9 +101,9 @@ class Acceptor:
         self._opened = self._held = self._pressed = False
 
     def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
-        """Accept all that waits, then no more; nothing new comes in, for the daemon has seen to that.
+        """Accepts all waiting connections, then no more. The daemon has made the listeners refuse new ones before.
 
-        Listeners at the positions `left_over` are not emptied: somebody else listens there, and new ones do come in.
+        Leaves out listeners at the positions `left_over`: another process listens there, and new connections arrive.
         """
         if self._opened:
             self._close()
@@ -110,19 +112,19 @@ class Acceptor:
             self._empty_more(now)
 
     def room(self, now: float) -> None:
-        """A connection has gone."""
+        """Goes on after a connection has ended."""
         if self.emptying:
             self._service.loop.later(self._empty_more)
         elif self._held and self.deadline == NEVER and self._has_room():
             self._release()
 
     def _on_seat(self, now: float) -> None:
-        """There is a thread for who waits."""
+        """Ends the pause, because a thread is free for a waiting client."""
         if self.deadline != NEVER:
             self.expire(now)
 
     def expire(self, now: float) -> None:
-        """The pause is over."""
+        """Goes on at the end of the pause."""
         self.deadline = NEVER
         if self.emptying:
             self._empty_more(now)
@@ -130,7 +132,7 @@ class Acceptor:
             self._try_again(now)
 
     def _try_again(self, now: float) -> None:
-        """Not by registering first: another client could come meanwhile, and wake only us."""
+        """Accepts before it registers the listeners: otherwise another client could come and wake only this worker."""
         empty = [self._admit(door, now) for door in self._doors]
         if not self._held or self.deadline != NEVER:
             return
@@ -141,7 +143,7 @@ class Acceptor:
             else:
                 self._press_later(now)
         elif self._pressed or self._has_room():
-            # Whether there is a thread for the next one, too, is seen when the first one's request was read.
+            # Only after the first client's request is read is it known whether a thread is free for the next client.
             self._service.loop.later(self._take_next)
 
     def _press_later(self, now: float) -> None:
@@ -149,13 +151,15 @@ class Acceptor:
         self._service.loop.due_at(self._pressure.deadline)
 
     def press(self, now: float) -> None:
-        """It has been full for a while: should a client still wait, then no other worker has room either."""
+        """Lets silent connections make room, after the worker was full for a while: if a client still waits, no other
+        worker has room either.
+        """
         if self._held and self.deadline == NEVER and not self._has_room():
             self._pressed = True
             self._try_again(now)
 
     def _spare(self, now: float) -> Peer | None:
-        """The connection that goes if a client waits; None: none has been silent for long enough."""
+        """Returns the connection to close for a waiting client; None if none has been silent for long enough."""
         if not self._pressed:
             return None
         crowd = self._service.crowd
@@ -178,12 +182,12 @@ class Acceptor:
             self._try_again(now)
 
     def _on_nudge(self, mask: int, now: float) -> None:
-        """Another worker could not take a client for whom it was woken."""
+        """Looks for clients, because another worker was woken for one and could not accept it."""
         for door in self._doors:
             self.later(door)
 
     def _admit(self, door: _Door, now: float) -> bool:
-        """Takes one of those who wait; True: nobody waits there."""
+        """Accepts one waiting client, if there is room. Returns True if no client waits there."""
         spare = None
         if not self._has_room():
             spare = self._spare(now)
@@ -201,13 +205,13 @@ class Acceptor:
         return taken is None
 
     def _take(self, door: _Door, now: float) -> bool | None:
-        """Whether a client was taken; None: none waits."""
+        """Accepts one client. Returns whether that succeeded; None if no client waits."""
         try:
             sock, peer = door.listener.accept()
         except BlockingIOError:
             return None
         except OSError as exc:
-            if self.emptying and exc.errno == errno.EINVAL:  # the daemon has seen that it is empty, and closed it
+            if self.emptying and exc.errno == errno.EINVAL:  # the daemon has closed it, after it was empty
                 return None
             if exc.errno not in _OF_THE_CONNECTION:
                 self._refused(exc, now)
@@ -221,7 +225,7 @@ class Acceptor:
         return True
 
     def accept(self, door: _Door, now: float) -> None:
-        """Takes one of those who wait; epoll tells if there are more, and tells other workers, too."""
+        """Accepts one waiting client; if more wait, epoll reports that again, also to other workers."""
         if self.accepting:
             self._admit(door, now)
         if self.accepting:
@@ -229,7 +233,7 @@ class Acceptor:
 
     @property
     def opened(self) -> bool:
-        """Whether it accepts, or would if there were room."""
+        """Whether the worker accepts, or would if there were room."""
         return self._opened
 
     @property
@@ -237,12 +241,12 @@ class Acceptor:
         return self._opened and not self._held
 
     def _go_last(self, door: _Door) -> None:
-        """Leave the next connections to other workers.
+        """Leaves the next connections to other workers.
 
-        The kernel wakes the first in the listener's queue of waiting workers, which would end up with most of the
-        connections: go to the queue's end. And if there is nothing else to do, let those who were woken with us have
-        their share of a burst. Measured, 64 connections at once to 4 workers on 2 cores: 16 each, and without either
-        between 1 and 57. The yield costs 0.6 µs; on an overloaded machine milliseconds, but those of an idle worker.
+        The kernel wakes the first worker in the listener's queue, which would get most of the connections: so this
+        worker moves to the end of the queue. If it has nothing else to do, it also yields, so that workers woken at the
+        same time get their share of a burst. Measured, 64 connections at once to 4 workers on 2 cores: 16 each, and
+        without both between 1 and 57. The yield costs 0.6 µs; on an overloaded machine milliseconds, of an idle worker.
         """
         loop, fd = self._service.loop, door.listener.fileno()
         loop.remove(fd)
@@ -254,7 +258,7 @@ class Acceptor:
         return self._service.crowd.working < self._limit and len(self._service.crowd.all) < self._files
 
     def _refused(self, exc: OSError, now: float) -> None:
-        """EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog, where another worker may find them."""
+        """Pauses after EMFILE, ENFILE, ENOBUFS or ENOMEM. Clients stay in the backlog, for this or another worker."""
         if not self._held:  # once, and not four times a second
             self._service.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
         self._pause(now, _PAUSE)
@@ -271,8 +275,8 @@ class Acceptor:
             self._wake_others()
 
     def _wake_others(self) -> None:
-        """The client for whom the kernel has woken us waits, and the kernel wakes one worker for each. Edge triggered,
-        so that no worker has to read it, and each worker of the generation hears each nudge.
+        """Wakes the other workers of the generation, because the kernel has woken only this one for a client that still
+        waits. The eventfd is edge-triggered, so that no worker has to read it, and each one gets each wake-up.
         """
         if self._nudge >= 0:
             os.eventfd_write(self._nudge, 1)
@@ -284,7 +288,7 @@ class Acceptor:
     def _empty_more(self, now: float) -> None:
         if not self.emptying or self.deadline != NEVER:
             return
-        # One at a time, and it is served before the next is taken: other leaving workers take their share meanwhile.
+        # One client at a time, served before the next is accepted: other leaving workers get their share meanwhile.
         waiting = [door for door in self._waiting if not self._admit(door, now)]
         if not waiting:
             self.emptying = False
@@ -301,12 +305,12 @@ class Acceptor:
             self._service.loop.remove(door.listener.fileno())
 
     def later(self, door: _Door) -> None:
-        """Accept when the connections that are ready in this turn have been served."""
+        """Accepts after the connections that are ready in this turn were served."""
         self._service.loop.later(door.accept)
 
 
 class _Pressure:
-    """A deadline of the gate's beside its own."""
+    """A second deadline of the acceptor."""
 
     def __init__(self, press: Callable[[float], None]) -> None:
         self._press = press
@@ -318,7 +322,7 @@ class _Pressure:
 
 
 class _Door:
-    """One listener, and the ends of the connections that come through it."""
+    """One listener, and the ends of its connections."""
 
     def __init__(self, gate: Acceptor, listener: socket.socket, reception: Reception | None) -> None:
         listener.setblocking(False)
@@ -329,7 +333,7 @@ class _Door:
         self.listener = listener
         self.reception = reception
         if self._inet:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
             host, port = listener.getsockname()[:2]
             self._any = host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
             self._base = Ends(server=host, server_port=str(port))
@@ -341,7 +345,7 @@ class _Door:
         self._gate.accept(self, now)
 
     def ends(self, sock: socket.socket, peer: Any) -> Ends:
-        """The two ends of an accepted connection."""
+        """Returns the two ends of an accepted connection."""
         if not self._inet:
             return self._base
         server = _plain(sock.getsockname()[0]) if self._any else self._base.server
@@ -349,11 +353,11 @@ class _Door:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address of a socket for both families, written as such."""
+    """Returns an IPv4-mapped IPv6 address as IPv4; any other address as it is."""
     return address.removeprefix("::ffff:") if "." in address else address
 
 
 def _files() -> float:
-    """How many connections the limit of open files allows, with some files left for the application."""
+    """Returns how many connections the limit of open files allows, with some files left for the application."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return NEVER if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, 1)

@@ -1,6 +1,6 @@
-"""Holds a request's body until all of it is here: in memory while it is short and there is room, else in a file.
+"""Keeps a request's body until it is complete: in memory while it is short and there is room, else in a file.
 
-Reads no socket and checks no length: the bounds are kept by `http/h1/body.py`.
+Reads no socket and checks no length: `http/h1/body.py` enforces the limits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from srvd.worker.net.pieces import SHORT, append_short
 __all__ = ["BodySpool", "unnamed_file"]
 
 
-_FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name that anybody could guess
+_FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name, or a random one
 
 
 class BodySpool:
-    """`add` until the body is complete, then `open`; `let_go` in the end."""
+    """One body: call `add` until it is complete, then `open`, and `let_go` in the end."""
 
     __slots__ = ("_budget", "_file", "_pieces", "_taken", "size", "trailers")
 
@@ -32,7 +32,7 @@ class BodySpool:
         self.trailers: list[tuple[bytes, bytes]] = []
 
     def add(self, pieces: Sequence[bytes | bytearray]) -> None:
-        """Raises `OSError` when there is no room for it."""
+        """Adds pieces. Raises `OSError` if the disk has no room."""
         size = sum(map(len, pieces))
         self.size += size
         if self._file is None and not self._has_room(size):
@@ -47,8 +47,8 @@ class BodySpool:
                 self._remember(piece)
 
     def _remember(self, piece: bytes | bytearray) -> None:
-        """As it is: a buffer that grows leaves holes behind, and those of many bodies cost more than the bodies. Short
-        ones are joined, for an object costs as much as its bytes.
+        """Keeps a long piece as it is: growing buffers would leave holes in memory, which for many bodies cost more
+        than the bodies. Joins short pieces, because an object for each would cost as much as its bytes.
         """
         if len(piece) > SHORT:
             self._pieces.append(piece)
@@ -56,7 +56,7 @@ class BodySpool:
             append_short(self._pieces, piece)
 
     def _has_room(self, size: int) -> bool:
-        """Takes it from the budget."""
+        """Takes memory from the budget; False if the body must go to a file."""
         if self.size > IN_MEMORY or not self._budget.take(size):
             return False
         self._taken += size
@@ -67,7 +67,7 @@ class BodySpool:
         self._taken = 0
 
     def open(self) -> BytesIO | BufferedReader:
-        """All of it, to be read from its beginning; once."""
+        """Returns the body as a file, positioned at the beginning. Can be called once."""
         if self._file is None:
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -76,28 +76,28 @@ class BodySpool:
         return BufferedReader(self._file)
 
     def finish(self) -> bool:
-        """The request is over; always True, for all of the body was read from the connection."""
+        """Ends the use of the body. Returns True always: the body was read completely from the connection."""
         self.let_go()
         return True
 
     def let_go(self) -> None:
-        """Closes the file, if there is one; what was in memory stays readable for an application that kept it."""
+        """Closes the file, if there is one. A body in memory stays readable for an application that has kept it."""
         self._give_back()
         if self._file is not None:
             self._file.close()
 
 
 def _write(file: FileIO, data: bytes | memoryview) -> None:
-    """All of it, at once: a buffer would meet the full disk only when it is emptied, by whoever reads or closes."""
+    """Writes all bytes at once. A buffer would report a full disk only when emptied, in a later read or close."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def unnamed_file() -> int:
-    """The descriptor of a file that no other process can find, and that is gone when it is closed. Raises `OSError`.
+    """Opens a file that no other process can find, and that the close deletes. Raises `OSError`.
 
-    Not from `tempfile`: that module costs every zygote several milliseconds of import.
+    Does not use `tempfile`, which takes every zygote several milliseconds to import.
     """
     folder = os.environ.get("TMPDIR") or _FOLDERS[0]
     flags = os.O_RDWR | os.O_CLOEXEC

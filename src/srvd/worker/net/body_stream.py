@@ -1,6 +1,6 @@
-"""A body that is still coming: read from the connection when the application asks for it.
+"""Reads a request body from the connection when the application reads it.
 
-Blocks the thread that reads, for a bounded time. Knows nothing of the loop, and calls no application.
+Blocks the reading thread, for a bounded time. Knows nothing about the loop, and calls no application.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from srvd.worker.net.transport import READ, Transport
 __all__ = ["LEAST_RATE", "BodyStream"]
 
 LEAST_RATE = 500
-"""Bytes a second at which a body must come on the average, once `body_timeout` has passed."""
+"""The least average rate of a body, in bytes a second, once `body_timeout` has passed."""
 
-# So many bytes that the application did not want are read for it, if they are here already.
+# The most bytes that are read and dropped after the application's end, if they have arrived already.
 _UNWANTED = 65_536
 
 
 class BodyStream(RawIOBase):
     """The body of `request`, whose head `inbound` has just read.
 
-    Reading raises `BodyBroken` for what breaks the framing (RFC 9112 section 7), for a connection that ends before the
-    body does, and when nothing came for `limit` seconds. After `finish` the connection is not touched any more, by
-    whatever thread the application may have left behind: the next bytes on it are another request's.
+    Reading raises `BodyBroken` for malformed framing (RFC 9112 section 7), if the connection ends before the body, and
+    if no byte arrives for `limit` seconds. After `finish`, the stream does not use the connection any more, even if a
+    thread that the application has left behind reads: the next bytes belong to another request.
     """
 
     def __init__(self, request: Request, inbound: Inbound, transport: Transport, limit: float) -> None:
         self._inbound = inbound
         self._transport = transport
         self._limit = limit
-        self._kept_back = request.expects  # by the client, until it is asked for
+        self._kept_back = request.expects  # the client waits for 100 Continue
         self._proceed: Callable[[], object] = _ignore
         self._on_trailers: Callable[[list[tuple[bytes, bytes]]], object] = _ignore
-        self._waited = 0.0  # seconds that were spent on waiting for the client
+        self._waited = 0.0  # seconds spent waiting for the client
         self._pieces: deque[memoryview] = deque()
         self._refusal: Refusal | None = None
         self._over = False
         self._finished = False
-        self._lock = Lock()  # of what is said about a read: it is done whole, or not at all
+        self._lock = Lock()  # makes a read and `let_go` exclude each other
 
     def tell_to(
         self, proceed: Callable[[], object], on_trailers: Callable[[list[tuple[bytes, bytes]]], object]
     ) -> None:
-        """`proceed` is called before the first read if the client keeps the body back, to ask for it; `on_trailers`
-        with the fields behind the body, if there are any.
+        """Sets the callbacks. `proceed` is called before the first read if the client waits for 100 Continue;
+        `on_trailers` with the trailer fields, if there are any.
         """
         self._proceed = proceed
         self._on_trailers = on_trailers
@@ -65,7 +65,7 @@ class BodyStream(RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """As `io.RawIOBase.readinto`: `buffer` is anything that can be written to; 0 is the body's end."""
+        """`io.RawIOBase.readinto`: `buffer` is any writable buffer; returns 0 at the body's end."""
         if self._kept_back:
             self._kept_back = False
             self._proceed()
@@ -78,34 +78,35 @@ class BodyStream(RawIOBase):
             self._wait()
 
     def finish(self) -> bool:
-        """The request is over. True: the body is, too, and the connection can take another request.
+        """Ends the use of the body. Returns True if the body is complete, so that the connection can take another
+        request.
 
-        What is left of it and here already is thrown away, within bounds.
+        Reads and drops the rest of the body that has arrived already, up to a limit.
         """
         self.let_go()
         unwanted = 0
         try:
-            # Who keeps its body back has had its answer; whether the body still comes cannot be known.
+            # A client that still waits for 100 Continue has its answer; whether it will send the body is unknown.
             while not self._over and self._refusal is None and not self._kept_back and unwanted < _UNWANTED:
                 unwanted += self._take(b"")
                 if not self._over:
                     unwanted += self._take(self._transport.recv(READ)) or _UNWANTED
-        except OSError:  # BlockingIOError: the rest is not here
+        except OSError:  # BlockingIOError: the rest has not arrived
             return False
         finally:
             self._pieces.clear()
         return self._over
 
     def let_go(self) -> None:
-        """The connection is not the application's any more."""
+        """Ends the application's use of the connection."""
         with self._lock:
             self._finished = True
             self._pieces.clear()
-            self._proceed = self._on_trailers = _ignore  # they hold this object: a circle, if they stayed
+            self._proceed = self._on_trailers = _ignore  # they refer to this object: a cycle, if they stayed
         self.close()
 
     def _fill(self) -> bool:
-        """False: what comes next is not here yet."""
+        """Reads until there is content or the body ends; False if the next bytes have not arrived yet."""
         if self._refusal is not None:
             raise BodyBroken(self._refusal)
         while not self._pieces and not self._over:
@@ -133,7 +134,7 @@ class BodyStream(RawIOBase):
         return size
 
     def _take(self, data: bytes) -> int:
-        """Gives the body what came; how many bytes of content that was."""
+        """Decodes received bytes, and returns how many bytes of content they had."""
         inbound = self._inbound
         body = inbound.body
         assert body is not None
@@ -150,9 +151,9 @@ class BodyStream(RawIOBase):
         return sum(map(len, pieces))
 
     def _wait(self) -> None:
-        """Until something came. The client's time runs only here, not while the application does something else."""
+        """Waits for bytes of the client. Its time runs only here, not while the application does other work."""
         body, limit = self._inbound.body, self._limit
-        if body is None:  # in the meantime `finish` was called, by another thread
+        if body is None:  # another thread has called `finish` meanwhile
             return
         poll = make_poll()
         poll.register(self._transport.fileno(), POLLIN)
@@ -169,4 +170,4 @@ class BodyStream(RawIOBase):
 
 
 def _ignore(*_: object) -> None:
-    """The request is over, or the application has not got it yet."""
+    """Does nothing: before the application has the request, and after its end."""

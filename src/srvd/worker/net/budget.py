@@ -1,4 +1,5 @@
-"""Memory that a worker has for bodies which wait: of requests until they are whole, of responses until they are read.
+"""Limits the memory of a worker for waiting bodies: of requests until they are complete, of responses until they are
+sent.
 
 Counts bytes, and holds none itself.
 """
@@ -10,20 +11,20 @@ from threading import Lock
 __all__ = ["IN_MEMORY", "Budget"]
 
 IN_MEMORY = 1 << 20
-"""Bytes of one body that are kept in memory, at most; a longer one goes to a file."""
+"""The most bytes of one body kept in memory; a longer body goes to a file."""
 
 
 class Budget:
-    """Shared by all connections of a worker, and by all of its threads. Asked only for what has to wait."""
+    """The budget of a worker, shared by all its connections and threads. Called only for bytes that have to wait."""
 
     def __init__(self, limit: int) -> None:
-        # A quarter is for the holes that bodies of all sizes leave in the allocator's memory (measured: 15 to 35 %).
+        # A quarter is left for holes that bodies of all sizes leave in the allocator's memory (measured: 15 to 35 %).
         self._limit = limit - limit // 4
         self._lock = Lock()
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """False: there is no room for so many bytes more, and nothing was taken."""
+        """Takes `size` bytes of the budget. Returns False, and takes none, if there is no room."""
         with self._lock:
             if self.used + size > self._limit:
                 return False
@@ -31,6 +32,6 @@ class Budget:
             return True
 
     def give(self, size: int) -> None:
-        """So many bytes are free again."""
+        """Gives `size` bytes back."""
         with self._lock:
             self.used -= size

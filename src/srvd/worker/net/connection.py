@@ -1,6 +1,6 @@
-"""One client's connection: its socket, what is read from it, what is still to be sent, and its deadline.
+"""One client's connection: its socket, received bytes, unsent bytes and deadline.
 
-Knows no rule of HTTP (`http/` does) and no calling convention (a responder does): it moves bytes between them.
+Knows no rule of HTTP (`http/` does) and no calling convention (a responder does): moves bytes between them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from srvd.worker.tracebacks import blame, format_traceback
 
 __all__ = ["Connection"]
 
-# So many requests that came together are answered before other connections have their turn.
+# The most pipelined requests that are answered before other connections have their turn.
 _BURST = 16
 _LINGER_BYTES = 65_536
 
-# The hot path looks at these; an attribute of an enum costs a lookup more.
+# For the code of every request: an attribute of an enum costs one more lookup.
 _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
     Phase.IDLE, Phase.QUEUED, Phase.CALLING, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
 )  # fmt: skip
@@ -40,7 +40,7 @@ _answer = Delivery.answer
 
 
 class _Ending(NamedTuple):
-    """What is still to be known of a responder when its application is through with it."""
+    """The facts of a responder that are still needed after its application has ended the response."""
 
     keep_alive: bool
     must_reset: bool
@@ -48,7 +48,7 @@ class _Ending(NamedTuple):
 
 
 class Connection:
-    """Lives from accept to close, in the loop of its service."""
+    """A connection from accept to close, in the loop of its worker."""
 
     __slots__ = (
         "_body",
@@ -73,8 +73,8 @@ class Connection:
         self._inbound = Inbound(heads, heads.sink.connection(ends))
         self._delivery = Delivery(service, sock)
         self._body: Body = None  # of the request that is being read or answered
-        self._responder: Responder | None = None  # while its application has it
-        self._ending: _Ending | None = None  # of the response whose rest is in the outbox
+        self._responder: Responder | None = None  # while the application is called
+        self._ending: _Ending | None = None  # of the response whose rest is in the send queue
         self._since = now  # when the body, or the response, began
         self._linger_left = _LINGER_BYTES
         self.phase = Phase.IDLE
@@ -88,7 +88,7 @@ class Connection:
         return f"<Connection {self._fd} {self.phase.value} served {self.served}>"
 
     def on_ready(self, mask: int, now: float) -> None:
-        """The socket can be read, or written if that was waited for."""
+        """Handles a socket that can be read, or written if the loop waits for that."""
         phase = self.phase
         try:
             if phase is _IDLE:
@@ -105,7 +105,7 @@ class Connection:
             self._fail(exc, now)
 
     def expire(self, now: float) -> None:
-        """The time of the phase is over."""
+        """Answers with 408, resets or closes at the end of the phase's time."""
         if self.phase in (Phase.HEAD, Phase.BODY):
             self._refuse(Refusal(408, "the request did not come in time"), now)
         elif self.phase is _ANSWERING:
@@ -114,7 +114,7 @@ class Connection:
             self.close(now)
 
     def close(self, now: float) -> None:
-        """Forget the connection, and what was not sent. No application is in it: that ends before."""
+        """Closes the connection, and drops unsent bytes. Not called during a call of the application."""
         if self.phase is _CLOSED:
             return
         self._delivery.outbox.close()
@@ -127,12 +127,12 @@ class Connection:
         self._service.crowd.leave(self, now)
 
     def reset(self, now: float) -> None:
-        """Close so that the client sees an error, and the kernel keeps nothing for it."""
+        """Closes by a reset, so that the client sees an error, and the kernel drops its buffers."""
         abort(self._sock)
         self.close(now)
 
     def hurry(self, deadline: float) -> None:
-        """End the present phase by then at the latest."""
+        """Shortens the time of the present phase to `deadline`."""
         if deadline < self.deadline:
             self.deadline = deadline
             self._service.loop.due_at(deadline)
@@ -156,7 +156,7 @@ class Connection:
             self._refuse(Refusal(400, "the connection ended within the request"), now)
 
     def _take(self, data: bytes, now: float) -> None:
-        """Answers the requests that are whole with these bytes."""
+        """Answers the requests that these bytes complete."""
         try:
             for _ in range(_BURST):
                 request = self._next_request(data, now)
@@ -179,7 +179,7 @@ class Connection:
                 self._fail(exc, now)
 
     def _next_request(self, data: bytes, now: float) -> Request | None:
-        """The next request, once the application can be called for it."""
+        """Returns the next request, once the application can be called for it; else None."""
         inbound = self._inbound
         if inbound.body is None:
             request = inbound.receive(data)
@@ -223,7 +223,7 @@ class Connection:
         return request
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
-        """Answers without the application, and ends the connection: nothing more of it is read."""
+        """Answers without the application, and ends the connection."""
         data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
         self._service.meter.refused(now, refusal.status, len(data), self._inbound.scope)
         self._drop_body()
@@ -233,7 +233,7 @@ class Connection:
     # Answering
 
     def _serve(self, request: Request, now: float) -> bool:
-        """Calls the application; True: the response is out, and the connection can take the next request."""
+        """Calls the application. Returns True if the response is sent and the connection can take a request."""
         self._since = now
         service, delivery = self._service, self._delivery
         service.meter.begin(now, request.line)
@@ -247,11 +247,11 @@ class Connection:
         return self._finish(responder, now)
 
     def _await_reader(self, responder: Responder, now: float) -> None:
-        """The application is through with it, the reader is not, or is gone."""
+        """Waits for the client to take the rest of the response, after the application's end."""
         if self._delivery.outbox.broken:
             self.reset(now)
             return
-        # Not the responder: it holds the scope, and that the body.
+        # Does not keep the responder, which refers to the scope, and so to the body.
         self._ending = _Ending(responder.keep_alive, responder.must_reset, responder.request.label)
         self._responder = None
         self._drop_body()
@@ -260,7 +260,7 @@ class Connection:
         self._set_deadline(now + self._service.times.send)
 
     def _resume(self, now: float) -> None:
-        """The reader took something: send more of what is left."""
+        """Sends more of the response, after the client has taken bytes."""
         ending, outbox = self._ending, self._delivery.outbox
         assert ending is not None
         try:
@@ -281,10 +281,10 @@ class Connection:
             self._take(b"", now)
 
     def _mute(self) -> None:
-        """Something came while the application has the connection; only with several threads."""
+        """Handles bytes that arrive during a call; only with several threads (`wsgi/threaded.py`)."""
 
     def _finish(self, responder: Responder | _Ending, now: float) -> bool:
-        """The response is out; True: the connection can take the next request."""
+        """Ends a response that is sent. Returns True if the connection can take the next request."""
         self._responder = None
         self.served += 1
         if responder.must_reset:
@@ -305,8 +305,8 @@ class Connection:
     # Ending
 
     def _linger(self, now: float) -> None:
-        """Half-closes: a full close with unread bytes would reset, and the client might lose our answer by it
-        (RFC 9112 section 9.6).
+        """Half-closes: a full close with unread bytes would send a reset, and the client might lose the answer (RFC
+        9112 section 9.6).
         """
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -330,12 +330,12 @@ class Connection:
         if not data:
             self.close(now)
         elif self._linger_left <= 0:
-            # A close now would reset, and a client that is busy sending – a proxy – would lose the answer by it. What
-            # it sends fills the kernel's buffers and then waits, until it has read the answer or the time is over.
+            # A close now would send a reset, and a client that is still sending (a proxy) would lose the answer. So the
+            # client fills the kernel's buffers and then blocks, until it reads the answer or the time is over.
             self._service.loop.want(self._fd, 0)
 
     def _fail(self, exc: Exception, now: float) -> None:
-        """A bug of ours, or a descriptor that is gone."""
+        """Logs and closes after a bug in srvd, or after the application has closed a descriptor."""
         self._service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
         self.close(now)
 

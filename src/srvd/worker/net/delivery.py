@@ -1,9 +1,9 @@
-"""Takes a response from its application, from the call to close(), and gives the socket what it takes; the outbox keeps
-the rest.
+"""Calls the application and sends its response, from the call to close(); queues the bytes that the socket does not
+take.
 
-The application is never left in the middle of a response: `answer` does not return before it is through with it. So
-between two blocks its thread runs nothing of another request, and its context is its own (docs/explain/requests.md).
-Knows no loop and no phases; what is in the outbox in the end is sent by whoever called.
+`answer` returns only after the application has ended its response. So between two blocks of a response the thread runs
+no other request, and the context is the request's own (docs/explain/requests.md). Knows no loop and no phases; the
+caller sends the bytes left in the send queue.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery"]
 
-# While a thread waits for a reader it says so at least this often, in seconds: that it is no call that hangs.
+# The most seconds between two reports of a thread that waits for a client, so that its call is not taken for hanging.
 _SIGN_OF_LIFE = 0.25
 
 
 class Delivery:
-    """One connection's. `answer` and what it calls run on the thread of the call, which has the connection then."""
+    """The delivery of one connection. `answer`, and the methods it calls, run on the thread of the call, which has the
+    connection at that time.
+    """
 
     __slots__ = ("_meter", "_responder", "_sending", "_service", "_sock", "armed", "outbox")
 
@@ -39,20 +41,20 @@ class Delivery:
         self._sock = sock
         self._responder: Responder | None = None
         self._meter = service.meter  # of the thread of the call
-        self._sending: Sending | None = None  # the sender empties the outbox meanwhile
+        self._sending: Sending | None = None  # while the sender empties the queue
         self.outbox = SendQueue(service.budget, service.most_kept)
         self.armed = False
-        """The close of the socket would be a reset."""
+        """Whether the close of the socket would be a reset."""
 
     def answer(self, responder: Responder, meter: Recorder, since: float) -> float:
-        """Has the application answer the request, which came at `since`; the time then."""
+        """Calls the application for the request, which came at `since`; returns the time at the end."""
         self._responder = responder
         self._meter = meter
         outbox = self.outbox
         try:
             data = responder.start()
             if responder.ended and responder.keep_alive and not outbox.items and not outbox.broken:
-                # Nearly always: all of the response at once. What follows comes to the same.
+                # Nearly always: the whole response at once. The code below has the same result.
                 responder.sent += len(data)
                 try:
                     sent = self._sock.send(data)
@@ -76,7 +78,7 @@ class Delivery:
         return now
 
     def push(self, responder: Responder, data: bytes) -> None:
-        """What write() of PEP 3333 gives, or an interim response. Raises `ReaderGone`."""
+        """Sends bytes of write() (PEP 3333), or an interim response. Raises `ReaderGone`."""
         if responder is not self._responder:
             raise ReaderGone
         if responder.endless and not self.armed:
@@ -89,18 +91,18 @@ class Delivery:
             self._sending = self._service.sender.begin(self._sock, self.outbox)
 
     def say(self, data: bytes) -> None:
-        """What the server says by itself, while no application answers."""
+        """Sends bytes of the server itself, while no application answers."""
         try:
             sent = 0 if self.outbox.items else self._sock.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:  # whoever reads or writes next is told
+        except OSError:  # the next read or write raises again
             return
         if sent != len(data):
             self.outbox.add(memoryview(data)[sent:], bounded=False)
 
     def disarm(self) -> None:
-        """The response has ended as it should."""
+        """Makes the close an ordinary one again, after a complete response."""
         self.armed = False
         with suppress(OSError):  # it is gone already
             calm(self._sock)
@@ -119,7 +121,7 @@ class Delivery:
             if responder.span is not None:
                 self._give_file(responder)
             elif outbox.items and self._sending is None:
-                # PEP 3333, "Buffering and Streaming": what was given must not wait for what comes next.
+                # PEP 3333, "Buffering and Streaming": a block must not wait for the next one.
                 self._sending = self._service.sender.begin(self._sock, outbox)
             data = responder.more()
             if data:
@@ -128,7 +130,7 @@ class Delivery:
                 return
 
     def _give(self, data: bytes | memoryview) -> bool:
-        """Sends it, or keeps it for the reader; False: the reader is gone, or takes nothing."""
+        """Sends or queues bytes. Returns False if the client is gone, or takes nothing."""
         sending = self._sending
         if sending is None:
             rest = self._put(data)
@@ -142,7 +144,7 @@ class Delivery:
         return not self.outbox.broken
 
     def _put(self, data: bytes | memoryview) -> memoryview | None:
-        """What has no place is returned."""
+        """Sends or queues bytes, and returns the part without a place; None if there is none."""
         outbox = self.outbox
         if outbox.broken:
             return None
@@ -161,7 +163,7 @@ class Delivery:
         return None if sent == len(data) else outbox.add(memoryview(data)[sent:] if sent else data)
 
     def _give_file(self, responder: Responder) -> None:
-        """As far as the socket takes it; the rest goes when the application is through."""
+        """Sends as much of the file as the socket takes; the rest is sent after the application's end."""
         if self._sending is not None:  # of an interim response
             self._stop_sending()
         span, responder.span = responder.span, None
@@ -177,7 +179,7 @@ class Delivery:
                 self._service.log.error(f"{responder.request.label}: the file became shorter while it was sent")
 
     def _await_room(self, rest: memoryview | None) -> None:
-        """No more may be kept: the thread waits for the reader, which is not the application's time."""
+        """Waits for the client, because no more bytes may be queued. This does not count as the application's time."""
         if self._sending is not None:
             self._stop_sending()
         outbox, limit = self.outbox, self._service.times.send
@@ -200,16 +202,16 @@ class Delivery:
         self._service.sender.end(sending)
 
     def _hung_up(self) -> bool:
-        """Whether the reader has reset, seen without sending anything. A mere end of what it sends means nothing: it
-        may still read (RFC 9112 section 9.6).
+        """Tells whether the client has reset the connection, without sending a byte. A client that only ended its own
+        sending may still read (RFC 9112 section 9.6).
         """
         looking = poll()
         looking.register(self._sock.fileno(), 0)
         return any(mask & (POLLERR | POLLHUP) for _, mask in looking.poll(0))
 
     def _arm(self) -> None:
-        """The response ends with its connection. If the worker is killed before, the kernel resets it, and the client
-        sees that it is not whole.
+        """Makes the close a reset, for a response that ends with its connection: if the worker is killed before the
+        end, the client sees that the response is incomplete.
         """
         self.armed = True
         abort(self._sock)

@@ -1,6 +1,6 @@
-"""What is raised into an application whose client, or whose body, is not there any more.
+"""Exceptions for an application whose client is gone, or whose request body is broken.
 
-Raised by the connection and the body's stream; none of them is the application's error.
+The connection and the body's stream raise them; none is an error of the application.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ __all__ = ["BodyBroken", "ReaderGone"]
 
 
 class ReaderGone(ConnectionError):
-    """Raised into an application that calls write() for a client that is not there any more, or does not read."""
+    """Raised into an application that calls write() for a client that is gone, or does not read."""
 
 
 class BodyBroken(ConnectionError):
-    """Raised into an application that reads a body which will never be whole. `status` is what the client is told."""
+    """Raised into an application that reads a body which can never be complete. The client is sent `status`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.why)

@@ -1,4 +1,4 @@
-"""A part of an open file that is to be sent.
+"""A part of an open file, to be sent.
 
 Sends nothing: `send_queue.py` does.
 """

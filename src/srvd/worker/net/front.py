@@ -1,6 +1,6 @@
-"""What stands between one listener's socket and HTTP: the PROXY protocol, TLS, and whom to believe about clients.
+"""The steps between one listener's socket and HTTP: PROXY protocol, TLS, and the choice of peers trusted about clients.
 
-Loaded only for listeners that have any of it; all others give their connections straight to HTTP.
+Loaded only for listeners that have such a step; all others give their connections straight to HTTP.
 """
 
 from __future__ import annotations
@@ -28,30 +28,32 @@ if TYPE_CHECKING:
 __all__ = ["Front", "Reception", "make_front"]
 
 _COMPLAINT_GAP = 60.0
-"""Seconds between two complaints of one kind: anybody can give cause for them."""
+"""Seconds between two log lines of one kind, which any client can cause."""
 
 
 class Front(NamedTuple):
-    """Made once, in the zygote: its workers share the context, and with it the keys of TLS sessions."""
+    """The settings of one listener's steps. Made once, in the zygote: workers share the TLS context with its session
+    keys.
+    """
 
     proxy_from: Networks | None  # None: no PROXY protocol
-    trusted: Networks | None  # None: forwarding headers are headers like any other
+    trusted: Networks | None  # None: forwarding headers get no special treatment
     forwarded: str
     tls: Secure | None
 
     def reception(self, service: WorkerContext) -> Reception:
-        """For one worker."""
+        """Makes the `Reception` of one worker."""
         return Reception(self, service)
 
 
 def make_front(told: Mapping[str, Any], packed: object) -> Front:
-    """From what `config.packing.pack_front` made, and the packed material, None without TLS.
+    """Makes a `Front` of the result of `config.packing.pack_front`, and the packed material (None without TLS).
 
-    Raises `BadFrame` for what does not fit, `ConfigInvalid` for certificates that this OpenSSL does not take.
+    Raises `BadFrame` for malformed settings, `ConfigInvalid` for certificates that this OpenSSL does not accept.
     """
     tls = None
     if packed is not None:
-        # Here, because ssl costs 11 ms and 3 MB, which PROXY and trusted proxies do not need.
+        # Imported here, because ssl costs 11 ms and 3 MB, which PROXY and trusted proxies do not need.
         from srvd.worker.net.tls import Secure
 
         tls = Secure(material.unpack(packed))
@@ -64,12 +66,12 @@ def make_front(told: Mapping[str, Any], packed: object) -> Front:
 
 
 class Reception:
-    """Takes the accepted connections of one listener in."""
+    """Receives the accepted connections of one listener."""
 
     def __init__(self, front: Front, service: WorkerContext) -> None:
         self._front = front
         self._service = service
-        self._complained: dict[str, tuple[float, int]] = {}  # kind → when, and how often it was kept back since
+        self._complained: dict[str, tuple[float, int]] = {}  # kind → last time, and lines suppressed since
         limits, sink = service.heads.limits, service.heads.sink
         self._heads: dict[bool, HeadReader] = {}
         if front.trusted is not None:
@@ -82,7 +84,7 @@ class Reception:
         self._steps = Steps(proxied, secure, self._become, self._failed)
 
     def welcome(self, sock: socket.socket, ends: Ends, now: float) -> None:
-        """A connection was accepted; `ends` are the socket's."""
+        """Starts the steps of an accepted connection; `ends` are the socket's."""
         front = self._front
         if front.proxy_from is not None and ends.client not in front.proxy_from:
             sock.close()
@@ -97,7 +99,7 @@ class Reception:
             self._begin(sock, ends, now)
             return
         ends = self._front.tls.introduce(encrypted, ends)
-        # The first request may have come with the handshake's end: epoll knows nothing of it.
+        # The first request may have been read with the end of the handshake; epoll would not report it.
         self._begin(encrypted, ends, now).on_ready(EPOLLIN, now)
 
     def _begin(self, transport: Transport, ends: Ends, now: float) -> Peer:
@@ -106,7 +108,7 @@ class Reception:
         return self._service.connection(self._service, transport, ends, now, heads)
 
     def _failed(self, kind: str, exc: Exception, ends: Ends, now: float) -> None:
-        # The first two are of ssl.SSLError.
+        # ssl.SSLError has the first two attributes.
         reason = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or str(exc)
         self._complain(kind, f"{ends.client or 'unix'}: {reason}", now)
 
@@ -121,7 +123,7 @@ class Reception:
 
 
 def _proxied(ends: Ends, reader: ProxyReader) -> Ends:
-    """The client's ends in the place of the balancer's; its own if it asks for itself."""
+    """Returns the client's ends in place of the balancer's; the balancer's own if its header names no client."""
     told = reader.endpoints
     if told is None:
         return ends

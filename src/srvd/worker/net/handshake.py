@@ -1,6 +1,6 @@
 """A connection before its first request: the header of the PROXY protocol, then the handshake of TLS, in the loop.
 
-Reads not a byte of HTTP. It has `header_timeout` for all of it; then it becomes a `Connection`, or ends.
+Reads no byte of HTTP. After at most `header_timeout` a handshake becomes a `Connection`, or ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Handshake", "Steps"]
 
 
 class Steps:
-    """What an arrival is asked to go through, and who takes it over; either of the first two may be missing."""
+    """The steps before HTTP (None: left out), and the functions that take the connection over, or log its failure."""
 
     __slots__ = ("become", "complain", "proxied", "secure")
 
@@ -42,7 +42,7 @@ class Steps:
 
 
 class Handshake:
-    """Among the worker's connections it counts as one that has sent nothing yet."""
+    """A connection before HTTP. Among the worker's connections, counts as one without a request yet."""
 
     __slots__ = (
         "_encrypted",
@@ -76,7 +76,7 @@ class Handshake:
         return f"<Handshake {self._fd} {'TLS' if self._encrypted else 'PROXY' if self._proxy else 'new'}>"
 
     def on_ready(self, mask: int, now: float) -> None:
-        """Something came, or the socket takes more of a handshake."""
+        """Goes on with the present step: bytes arrived, or the socket takes more of the handshake."""
         try:
             self._go_on(now)
         except BlockingIOError:
@@ -85,23 +85,23 @@ class Handshake:
             self.close(now)
         except (OSError, ProxyInvalid) as exc:  # OSError: of TLS, too
             self._steps.complain("PROXY header" if self._proxy else "TLS handshake", exc, self._ends, now)
-            if getattr(exc, "reason", "") == "HTTP_REQUEST":  # of ssl.SSLError: it speaks HTTP, and can be told
+            if getattr(exc, "reason", "") == "HTTP_REQUEST":  # of ssl.SSLError: a client without TLS gets an answer
                 with suppress(OSError):
                     self._sock.send(answer(400, self._service.stamp()))
             self.close(now)
 
     def expire(self, now: float) -> None:
-        """The time is over; nothing was asked, so nothing is answered."""
+        """Closes at the end of the time, without an answer, since there was no request."""
         self.close(now)
 
     def hurry(self, deadline: float) -> None:
-        """Be done by then at the latest."""
+        """Shortens the time to `deadline`."""
         if deadline < self.deadline:
             self.deadline = deadline
             self._service.loop.due_at(deadline)
 
     def close(self, now: float) -> None:
-        """Forget it."""
+        """Closes the socket, and removes the handshake from the worker."""
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
@@ -122,11 +122,11 @@ class Handshake:
             self.phase = Phase.CLOSED
             self._let_go()
             self._steps.become(self._sock, self._encrypted, self._ends, now)
-            # Only now: the worker must not find itself empty in between.
+            # Only now: a draining worker must not see zero connections in between, and end.
             self._service.crowd.leave(self, now)
 
     def _read_proxy(self, reader: ProxyReader) -> None:
-        # Looked at before it is taken: what is beyond the header is not ours.
+        # Peek first: bytes behind the header belong to TLS or HTTP.
         data = self._sock.recv(LONGEST, socket.MSG_PEEK)
         if not data:
             raise EOFError

@@ -1,6 +1,6 @@
 """The phases of a connection's life.
 
-Not how it gets from one to another: that is the connection's.
+The connection decides how one phase follows another.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["Phase"]
 
 class Phase(Enum):
     IDLE = "idle"  # between requests
-    HEAD = "head"  # a part of a request's head has come
-    BODY = "body"  # the head has come, a part of the body is missing
-    QUEUED = "queued"  # requests that came together wait for their turn
-    CALLING = "calling"  # the application has it, in some thread (only with several)
-    ANSWERING = "answering"  # the response waits for its reader
-    LINGERING = "lingering"  # all is said; what still comes is thrown away, so that no reset overtakes the answer
+    HEAD = "head"  # a part of a request's head has arrived
+    BODY = "body"  # the head has arrived, a part of the body is missing
+    QUEUED = "queued"  # further requests of a pipeline wait for their turn
+    CALLING = "calling"  # a thread is calling the application (only with several threads)
+    ANSWERING = "answering"  # the rest of the response waits for the client
+    LINGERING = "lingering"  # the last answer is sent; incoming bytes are dropped, so that no reset destroys the answer
     CLOSED = "closed"

@@ -1,6 +1,6 @@
-"""What a connection needs of the application's side: one object for each request, whatever the calling convention.
+"""The interface between a connection and the application: one object for each request, for every calling convention.
 
-Only the face: WSGI's is `worker/wsgi/exchange.py`.
+`worker/wsgi/exchange.py` implements it for WSGI.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from srvd.worker.observe.completion import Response
 __all__ = ["Body", "Push", "Responder"]
 
 Body = BodySpool | BodyStream | None
-"""A body that is kept here, or one that is read from the connection; None: the body, if there is one, is
-`Request.whole`.
+"""A request body that the worker has received, or that the application reads from the connection; None: the body, if
+there is one, is `Request.whole`.
 """
 
 
 class Responder(Response, Protocol):
-    """From the application's call to the end of its response.
+    """Makes the response of one request, from the call of the application to the end.
 
-    `start()`, then `more()` until `ended`; each returns bytes to send, maybe none. `abandon()` instead if the client is
-    gone. All of them are called by one thread, in one context.
+    The connection calls `start()`, then `more()` until `ended`; each returns bytes to send, perhaps none. If the client
+    is gone, the connection calls `abandon()` instead. One thread makes all these calls, in one context.
     """
 
     request: Request
     sent: int
-    """Bytes that the connection has sent, or kept for the client; counted by the connection."""
+    """Bytes that the connection has sent or queued; the connection counts them."""
     keep_alive: bool
-    """Whether the connection can be used again, once `ended`."""
+    """Whether the connection can take another request, once `ended`."""
     must_reset: bool
-    """Only a reset shows the client that the body is not whole: its end would be the connection's end."""
+    """Whether only a reset shows the client that the body is incomplete, since its end is the connection's end."""
     ended: bool
     span: Span | None
-    """A part of a file that comes after the bytes. The descriptor is for the connection to close."""
+    """A part of a file to send after the bytes. The connection must close the descriptor."""
 
     @property
     def endless(self) -> bool:
-        """The end of the response is the end of the connection, which is to be a reset if the worker is killed."""
+        """Whether the response ends with the connection, which the kernel must reset if the worker is killed before."""
 
     def start(self) -> bytes:
-        """Calls the application; the first bytes of its response. Does not raise."""
+        """Calls the application, and returns the first bytes of its response. Does not raise."""
 
     def more(self) -> bytes:
-        """The next bytes of the response; b"" if there are none now. Does not raise."""
+        """Returns the next bytes of the response; b"" if there are none now. Does not raise."""
 
     def abandon(self) -> None:
-        """Ends the response: the client is gone."""
+        """Ends the response early, because the client is gone."""
 
 
 Push = Callable[[Responder, bytes], None]
-"""Sends what an application gives beside `start` and `more`. Raises `ReaderGone`."""
+"""Sends bytes that an application gives outside of `start` and `more`. Raises `ReaderGone`."""

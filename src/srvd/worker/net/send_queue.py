@@ -1,7 +1,7 @@
-"""What a connection has to say and its socket did not take yet: in memory, then in unnamed files; and plain files.
+"""Queues bytes that a socket did not take yet, in memory first, then in unnamed files; and parts of plain files.
 
-Sends in the order in which things were added, never blocks, and is bounded: `add` returns what has no place. Used by
-one thread at a time (see `sender.py`).
+Sends in the order of `add`, never blocks, and is bounded: `add` returns bytes without a place. Used by one thread at a
+time (see `sender.py`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from srvd.worker.net.transport import READ, Transport
 
 __all__ = ["SendQueue"]
 
-# sendfile(2) sends at most 2 GiB at a time; less keeps one reader from holding the loop.
+# sendfile(2) sends at most 2 GiB at a time; a smaller limit keeps one fast client from occupying the loop.
 _AT_ONCE = 1 << 20
 
 _SEGMENT = 64 << 20
-"""Bytes of one unnamed file. One that was sent is closed, so a reader that is always behind does not fill the disk."""
+"""Bytes of one unnamed file. A sent file is closed, so a client that is always behind does not fill the disk."""
 
 
 class _File:
-    """A part of a file that is to be sent; owns the descriptor. `spilled`: an unnamed file, to which more may come."""
+    """A part of a file to send; owns the descriptor. `spilled`: an unnamed file, to which more bytes may be added."""
 
     __slots__ = ("end", "fd", "offset", "spilled")
 
@@ -42,21 +42,21 @@ class SendQueue:
     __slots__ = ("_at", "_budget", "_held", "_limit", "_memory", "broken", "items", "since")
 
     def __init__(self, budget: Budget, limit: int) -> None:
-        """`limit`: so many bytes may wait, in memory and in files together."""
+        """`limit`: the most bytes that may wait, in memory and in unnamed files together."""
         self._budget = budget
         self._limit = limit
-        self._at = 0  # so much of the first item is sent, if it is in memory
-        self._held = 0  # bytes that wait, but for those of the application's files
-        self._memory = 0  # so many bytes of the budget are taken
+        self._at = 0  # sent bytes of the first item, if it is in memory
+        self._held = 0  # waiting bytes, without those of the application's files
+        self._memory = 0  # bytes taken from the budget
         self.items: deque[bytes | bytearray | _File] = deque()
         self.since = 0.0
-        """When the reader took something last, or there was nothing to take. Only while there is something."""
+        """When the client last took bytes, or when the queue was last empty. Valid only while bytes wait."""
         self.broken = False
-        """The connection cannot be written to any more, or its reader takes nothing."""
+        """Whether the connection cannot be written to any more, or the client takes nothing."""
 
     def add(self, data: bytes | memoryview, *, bounded: bool = True) -> memoryview | None:
-        """Keeps the data; what has no place within the bounds, or on the disk, is returned. Not `bounded`: keeps all,
-        in memory; for what the server says itself.
+        """Queues the data, and returns the part without a place within the limit, or on the disk; None if there is
+        none. Not `bounded`: keeps all the data in memory, for answers of the server itself.
         """
         view = memoryview(data)
         fits = len(view) if not bounded else min(len(view), max(self._limit - self._held, 0))
@@ -71,14 +71,14 @@ class SendQueue:
         return view[fits:] if fits < len(view) else None
 
     def add_file(self, span: Span) -> None:
-        """A part of an open file; closes the descriptor in the end."""
+        """Queues a part of an open file, and closes the descriptor in the end."""
         if not self.items:
             self.since = monotonic()
         self.items.append(_File(span.fd, span.offset, span.offset + span.length, spilled=False))
 
     def flush(self, sock: Transport) -> bool:
-        """Sends what the socket takes; whether it took something. Raises `OSError` when the connection is broken,
-        `EOFError` when a file has become shorter than its span.
+        """Sends as many bytes as the socket takes; returns whether it took any. Raises `OSError` if the connection is
+        broken, `EOFError` if a file has become shorter than its span.
         """
         taken = 0
         items = self.items
@@ -94,7 +94,7 @@ class SendQueue:
         return taken > 0
 
     def close(self) -> None:
-        """Lets go of everything that was not sent."""
+        """Drops all bytes not sent, and closes the files."""
         for item in self.items:
             if isinstance(item, _File):
                 os.close(item.fd)
@@ -118,7 +118,7 @@ class SendQueue:
         count = min(file.end - file.offset, _AT_ONCE)
         if isinstance(sock, socket.socket):
             sent = os.sendfile(sock.fileno(), file.fd, file.offset, count) if count else 0
-        else:  # it has to be encrypted
+        else:  # TLS: the bytes have to be encrypted
             data = os.pread(file.fd, min(count, READ), file.offset)
             sent = sock.send(data) if data else 0
         if not sent and count:
@@ -134,19 +134,19 @@ class SendQueue:
     def _remember(self, view: memoryview, *, bounded: bool) -> None:
         self._memory += len(view) if bounded else 0
         if len(view) > SHORT:
-            # A copy: the rest of a long block must not keep all of it. One that is whole is taken as it is.
+            # A copy: the rest of a long block must not keep the whole block in memory. A whole block is taken as it is.
             whole = view.obj
             self.items.append(whole if isinstance(whole, bytes) and len(whole) == len(view) else bytes(view))
         elif len(view):
             append_short(self.items, view)
 
     def _segment(self) -> _File | None:
-        """The unnamed file that is being written to."""
+        """Returns the unnamed file at the end of the queue, to which bytes can be added; None without one."""
         last = self.items[-1] if self.items else None
         return last if isinstance(last, _File) and last.spilled else None
 
     def _spill(self, view: memoryview) -> int:
-        """Writes it to an unnamed file; how much of it: less when there is no room on the disk, or no descriptor."""
+        """Writes bytes to unnamed files. Returns how many: fewer if the disk is full, or descriptors are short."""
         done = 0
         try:
             while done < len(view):

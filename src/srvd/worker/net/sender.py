@@ -1,9 +1,9 @@
-"""Sends, while an application makes the next block of its response, what the client did not take of the ones before.
+"""Sends queued blocks of a response to a slow client while the application makes the next block.
 
-PEP 3333, "Buffering and Streaming": a block must be on its way whatever the application does next. The thread of the
-call is in the application then, and with one thread there is no other; so a thread of its own does it. It is started
-when a client is slow for the first time, sleeps in epoll_wait(2), runs no code of the application, and touches of a
-connection only the outbox and the socket, both under one lock.
+PEP 3333, "Buffering and Streaming": a block must be sent whatever the application does next. The thread of the call is
+in the application at that time, and a worker may have no other; so the sender has a thread of its own. The thread is
+started when a client is slow for the first time, sleeps in epoll_wait(2), and runs no code of the application. Of a
+connection it uses only the send queue and the socket, both under one lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ONCE = EPOLLOUT | EPOLLONESHOT
 
 
 class Sending:
-    """One outbox that the sender empties. Whoever uses the outbox meanwhile holds the lock."""
+    """A send queue that the sender empties. Any other code that uses the queue must hold the lock."""
 
     __slots__ = ("fd", "lock", "outbox", "sock")
 
@@ -32,7 +32,7 @@ class Sending:
 
 
 class Sender:
-    """One for each worker."""
+    """The sender of one worker."""
 
     def __init__(self) -> None:
         self._epoll: epoll | None = None
@@ -40,7 +40,7 @@ class Sender:
         self._all: dict[int, Sending] = {}
 
     def begin(self, sock: Transport, outbox: SendQueue) -> Sending | None:
-        """Empties the outbox from now on. None: there is no thread to be had; the caller has to do it."""
+        """Empties the send queue from now on. Returns None if no thread can be started: the caller has to send."""
         poll = self._epoll or self._start()
         if poll is None:
             return None
@@ -55,12 +55,12 @@ class Sender:
         return sending
 
     def again(self, sending: Sending) -> None:
-        """Something was added. The caller has the lock."""
+        """Waits for the socket again, after bytes were added. The caller must hold the lock."""
         if self._epoll is not None:
             self._epoll.modify(sending.fd, _ONCE)
 
     def end(self, sending: Sending) -> None:
-        """The outbox and its socket are the caller's from now on."""
+        """Stops sending; send queue and socket belong to the caller from now on."""
         with sending.lock:
             del self._all[sending.fd]
             if self._epoll is not None:

@@ -1,6 +1,7 @@
-"""A socket's face over TLS: OpenSSL works in memory, the bytes of the wire go through here, nothing ever blocks.
+"""A transport over TLS: OpenSSL works on buffers in memory, this module moves their bytes to and from the socket, and
+never blocks.
 
-Knows no HTTP. Loaded only where a listener speaks TLS.
+Knows no HTTP. Loaded only for a listener with TLS.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from srvd.worker.net.transport import READ, RESET
 
 __all__ = ["Encrypted", "Secure"]
 
-# So much is encrypted before the socket is asked to take it: four records of TLS.
+# Bytes encrypted before each send: four records of TLS.
 _BLOCK = 65_536
 
 # RFC 4514 section 3 and what OpenSSL prints: attribute names of a distinguished name.
@@ -31,12 +32,12 @@ _ESCAPED = frozenset('"+,;<>\\')
 
 
 class Secure:
-    """TLS of one listener, made once in the zygote: its workers share the keys of sessions, so that any of them can
-    resume one that another has begun.
+    """The TLS context of one listener. Made once, in the zygote: workers share the session keys, so that each can
+    resume a session that another has begun.
     """
 
     def __init__(self, material: Material) -> None:
-        """Raises `ConfigInvalid` for what this OpenSSL does not take."""
+        """Raises `ConfigInvalid` for material that this OpenSSL does not accept."""
         self._context = build(material)
         self._asks = material.client_certificates != "none"
 
@@ -44,15 +45,15 @@ class Secure:
         return Encrypted(sock, self._context)
 
     def introduce(self, encrypted: Encrypted, ends: Ends) -> Ends:
-        """The ends of the connection over TLS, with the client's certificate if one was asked for."""
+        """Returns the ends of the connection over TLS, with the client's certificate if the listener asks for one."""
         return ends._replace(scheme="https", certificate=encrypted.client() if self._asks else None)
 
 
 class Encrypted:
-    """`handshake` until it is done; from then on a `Transport`. Owns the socket.
+    """A `Transport` over TLS. The owner calls `handshake` until it returns True. Owns the socket.
 
-    An application that has the stream of its request's body may read in one thread while it answers in another.
-    OpenSSL does not allow that, so one of them waits.
+    An application that streams its request's body may read in one thread and send in another. OpenSSL does not allow
+    both at once, so a lock makes one wait.
     """
 
     __slots__ = ("_aborted", "_deaf", "_incoming", "_lock", "_outgoing", "_owed", "_pending", "_sock", "_tls", "family")
@@ -62,15 +63,15 @@ class Encrypted:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._pending: bytes | memoryview = b""  # encrypted, and not taken by the socket yet
-        self._owed = 0  # so many bytes that `send` was given are in `_pending`, and were not counted as taken
-        self._deaf = False  # our end is announced: what still comes is thrown away
+        self._pending: bytes | memoryview = b""  # encrypted bytes that the socket has not taken yet
+        self._owed = 0  # plain bytes that are encrypted in `_pending`, and that `send` did not count as taken
+        self._deaf = False  # close_notify is sent: incoming bytes are dropped
         self._aborted = False
         self._lock = Lock()
         self.family = int(sock.family)
 
     def handshake(self) -> bool:
-        """Goes on with it; True: it is done. Raises `ssl.SSLError`, `OSError`, `EOFError`."""
+        """Continues the handshake; True once it is complete. Raises `ssl.SSLError`, `OSError`, `EOFError`."""
         try:
             data = self._sock.recv(READ)
         except BlockingIOError:
@@ -87,7 +88,7 @@ class Encrypted:
         return True
 
     def client(self) -> Certificate:
-        """The client's certificate, which is verified: with any other there is no connection."""
+        """Returns the client's certificate, an empty one without. It is verified: others fail the handshake."""
         der = self._tls.getpeercert(binary_form=True)
         if der is None:
             return Certificate()
@@ -101,7 +102,7 @@ class Encrypted:
 
     @property
     def blocked(self) -> bool:
-        """Whether the socket has to take something before anything can go on."""
+        """Whether the handshake can go on only after the socket has taken bytes."""
         return bool(self._pending)
 
     def fileno(self) -> int:
@@ -131,19 +132,19 @@ class Encrypted:
         pieces = []
         ended = False
         try:
-            # All of it: what stayed in OpenSSL would wait there unseen by epoll.
+            # Read all: epoll would not report bytes that stay within OpenSSL.
             while piece := self._tls.read(READ):
                 pieces.append(piece)
             ended = True
         except ssl.SSLWantReadError:
             ended = False
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # with close_notify, or without: HTTP knows if it is whole
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # with close_notify or without: HTTP knows if it is whole
             ended = True
         finally:
             self._flush()  # answers of TLS itself
         if ended and pieces:
             with suppress(OSError):  # it is gone already
-                self._sock.shutdown(socket.SHUT_RD)  # so that epoll tells of the end once more
+                self._sock.shutdown(socket.SHUT_RD)  # so that epoll reports the end once more
         if not pieces and not ended:
             raise BlockingIOError
         return b"".join(pieces)
@@ -157,7 +158,7 @@ class Encrypted:
         while taken < len(view):
             count = self._tls.write(view[taken : taken + _BLOCK])
             if not self._flush():
-                # It is encrypted and cannot be taken back: it is called taken when the socket has all of it.
+                # The block is encrypted and cannot be taken back. It counts as taken once the socket has all of it.
                 self._owed = count
                 if not taken:
                     raise BlockingIOError
@@ -166,13 +167,13 @@ class Encrypted:
         return taken
 
     def shutdown(self, how: int) -> None:
-        """Announces the end (close_notify of RFC 8446 section 6.1) before the socket's own."""
+        """Sends close_notify (RFC 8446 section 6.1), then shuts the socket down."""
         self._announce()
         self._sock.shutdown(how)
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         if option == socket.SO_LINGER:
-            # If its end is a reset, what was sent must look cut off, so the end is not announced.
+            # Before a reset no close_notify is sent: the response must look cut off.
             self._aborted = value == RESET
         self._sock.setsockopt(level, option, value)
 
@@ -185,12 +186,12 @@ class Encrypted:
     def _announce(self) -> None:
         with self._lock:
             self._deaf = True
-            with suppress(ssl.SSLError):  # that the peer did not answer yet; or there was no handshake
+            with suppress(ssl.SSLError):  # the peer has not answered yet, or there was no handshake
                 self._tls.unwrap()
             self._flush()
 
     def _flush(self) -> bool:
-        """True: the socket has taken everything."""
+        """Sends encrypted bytes; True once the socket has taken all of them."""
         pending = self._pending or self._outgoing.read()
         while pending:
             try:
@@ -204,7 +205,7 @@ class Encrypted:
 
 
 def _distinguished(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """A distinguished name as RFC 4514 spells it, the most specific part first."""
+    """Returns a distinguished name as RFC 4514 writes it, the most specific part first."""
     parts = ("+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in part) for part in reversed(name))
     return ",".join(parts)
 

@@ -1,6 +1,6 @@
-"""What a connection needs of its socket. A plain socket is one itself; `tls.py` has the same face over TLS.
+"""The methods that a connection needs of its socket. A plain socket has them; `tls.py` implements them for TLS.
 
-Which of the two a connection has is chosen once, when it is accepted: plain HTTP pays nothing for TLS.
+One of the two is chosen when a connection is accepted, so that plain HTTP pays nothing for TLS.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Protocol
 __all__ = ["READ", "RESET", "Transport", "abort", "calm"]
 
 READ = 65_536
-"""So many bytes are asked of a socket at a time."""
+"""The most bytes to receive from a socket at a time."""
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: close() resets, also the one at the end of a process that is killed."""
+"""SO_LINGER with no time: close() sends a reset, also the close at the end of a killed process."""
 _CALM = struct.pack("ii", 0, 0)
 
 
@@ -28,11 +28,11 @@ class Transport(Protocol):
     def fileno(self) -> int: ...
 
     def recv(self, bufsize: int, /) -> bytes:
-        """b"" at the end. What was received is given out whole: nothing waits that epoll would not tell of."""
+        """Receives bytes; b"" at the end. Returns all decoded bytes, which epoll would not report if they were kept."""
 
     def send(self, data: bytes | memoryview, /) -> int:
-        """How many bytes were taken. After `BlockingIOError`, or if that were not all, the next call must begin with
-        the first byte that was not taken.
+        """Sends bytes, and returns how many were taken. After `BlockingIOError`, or if not all were taken, the next
+        call must begin with the first byte not taken.
         """
 
     def shutdown(self, how: int, /) -> None: ...
@@ -43,12 +43,12 @@ class Transport(Protocol):
 
 
 def abort(transport: Transport) -> None:
-    """Its close will be a reset, so that the peer sees an error. Unix sockets have none."""
+    """Makes the close of a socket a reset, so that the peer sees an error. Does nothing for Unix sockets."""
     if transport.family != socket.AF_UNIX:
         transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def calm(transport: Transport) -> None:
-    """Its close will be an ordinary one again. Raises `OSError`."""
+    """Makes the close of a socket an ordinary one again. Raises `OSError`."""
     if transport.family != socket.AF_UNIX:
         transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CALM)

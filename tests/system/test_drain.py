@@ -19,8 +19,12 @@ LARGE = 8 << 20
 BODIES = (
     apps.GOOD.format(release="one")
     + f"""
+import os, time
 plain = app
 def app(environ, start_response):
+    if environ["PATH_INFO"] == "/held":
+        while not os.path.exists("go"):
+            time.sleep(0.02)
     if environ["PATH_INFO"] == "/large":
         start_response("200 OK", [("Content-Length", "{LARGE}")])
         return (b"x" * 65536 for _ in range({LARGE} // 65536))
@@ -88,10 +92,11 @@ def test_pipelined_requests_are_answered_and_the_connection_once_more(bodies: Sr
     """Three came in one piece before the reload, a fourth after it; what follows a close may be asked again (RFC 9112,
     section 9.3.2).
     """
-    client = _connect(bodies, b"GET /sleep/0.5 HTTP/1.1\r\nHost: a\r\n\r\n" + GET + GET)
+    client = _connect(bodies, b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n" + GET + GET)
     bodies.good("two")
     assert bodies.ctl("reload").returncode == 0
     client.sendall(GET)
+    (bodies.folder / "go").touch()
     answer = _rest(client)
     assert 1 <= answer.count(b"HTTP/1.1 200 OK") == answer.count(b"one web/1#1 ") <= 4
     assert b"Connection: close" in answer.rpartition(b"HTTP/1.1 200 OK")[2]

@@ -27,6 +27,7 @@ from srvd.daemon.children import workers
 from srvd.daemon.children.stack_file import Trace
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.processes import procfs
+from srvd.linux.processes.process import raise_open_files
 from srvd.wire import links
 from tests.support.performer import GOOD, Stage, open_fds
 from tests.support.waiting import wait_for
@@ -349,6 +350,7 @@ def test_a_full_scoreboard_refuses_a_fork_and_frees_slots_of_the_dead(tmp_path: 
 
 
 def test_a_zygote_that_does_not_listen_refuses_when_its_link_is_full(stage: Stage) -> None:
+    raise_open_files()  # as the daemon does
     generation = stage.load()
     os.kill(stage.zygote_pid(generation), signal.SIGSTOP)
     asked = [WorkerId(*generation, serial) for serial in range(1, 251)]

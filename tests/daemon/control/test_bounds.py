@@ -23,6 +23,7 @@ from srvd.daemon.control.admission import ConnectionSlots, LogLimiter, TokenBuck
 from srvd.daemon.control.server import Limits, Peer
 from srvd.errors import Busy, NoDaemon, SrvdError
 from srvd.linux import fds
+from srvd.linux.processes.process import raise_open_files
 from srvd.wire.codec import encode
 from tests.daemon.control.test_requests import Raw
 from tests.support.fake_daemon import Fake
@@ -231,6 +232,7 @@ def test_one_kind_of_thing_is_let_through_once_a_minute_and_kinds_are_bounded() 
 
 
 def test_a_flood_of_a_thousand_connections_ends_and_the_socket_serves_on(tmp_path: Path) -> None:
+    raise_open_files()  # as the daemon does
     with Fake(str(tmp_path / "b.sock"), limits=Limits(look_rate=1_000)) as fake:
         with contextlib.ExitStack() as stack:
             socks = [stack.enter_context(connected(fake.path)) for _ in range(1_000)]

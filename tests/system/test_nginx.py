@@ -9,11 +9,8 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
-import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,16 +21,15 @@ import pytest
 
 from tests.conftest import Starter
 from tests.support.apps import shared
-from tests.support.daemon import Srvd, free_port
+from tests.support.daemon import Srvd
 from tests.support.load import load_on
+from tests.support.nginx import needs_nginx, nginx
 from tests.support.waiting import wait_for
 from tests.support.worker_rig import Client
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)"),
+    needs_nginx,
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -47,39 +43,24 @@ pythonpath = ["{root}"]
 workers = 1
 {more}
 """
-NGINX_CONFIG = """
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_max_body_size 0;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  scgi_temp_path {folder}/scgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  upstream srvd {{
-    server unix:{srvd}/web.sock;
+IN_FRONT = """client_max_body_size 0;
+  upstream srvd {
+    server unix:FOLDER/web.sock;
     keepalive 16;
-  }}
-  server {{
-    listen 127.0.0.1:{port};
+  }
+  server {
+    listen 127.0.0.1:PORT;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Host $http_host;
-    location / {{ proxy_pass http://srvd; }}
-    location /direct/ {{
+    location / { proxy_pass http://srvd; }
+    location /direct/ {
       proxy_pass http://srvd/;
       proxy_buffering off;
       proxy_request_buffering off;
-    }}
-  }}
-}}
-"""
+    }
+  }"""
+"""FOLDER stands for that of the socket."""
 
 
 def _links(folder: Path) -> Iterator[str]:
@@ -147,50 +128,20 @@ def site(module_starter: Starter) -> Iterator[Front]:
 
 
 @contextmanager
-def _front(
-    starter: Starter, app: str, more: str = "", *, listener: str = "", nginx: str = NGINX_CONFIG
-) -> Iterator[Front]:
+def _front(starter: Starter, app: str, more: str = "", *, listener: str = "", http: str = IN_FRONT) -> Iterator[Front]:
     """`more` are lines of the pool, `listener` of the listener."""
     srvd = starter.new(config="[pools.web]")
     config = CONFIG.format(folder=srvd.folder, app=app, root=ROOT, more=more)
     srvd.configure(config.replace("[listeners.web]", f"[listeners.web]\n{listener}"))
     srvd.start()
-    with _nginx(starter.folder, srvd, nginx) as port:
+    with nginx(starter.folder, http.replace("FOLDER", str(srvd.folder))) as port:
         yield Front(srvd, port)
-
-
-@contextmanager
-def _nginx(folder: Path, srvd: Srvd, text: str) -> Iterator[int]:
-    """Its port. It ends with the block."""
-    assert NGINX is not None
-    port = free_port()
-    user = "user root;" if os.geteuid() == 0 else ""  # its workers could not reach the folder otherwise
-    config = folder / "nginx.conf"
-    config.write_text(text.format(user=user, folder=folder, srvd=srvd.folder, port=port))
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: process.poll() is None and _is_open(port))
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, (folder / "nginx.log").read_text()
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _of_the_guide() -> str:
     """The block of docs/howto/tls.md, for the sockets of a test."""
-    head, _, rest = NGINX_CONFIG.partition("  upstream srvd")
     block = (ROOT / "docs/howto/tls.md").read_text().split("```nginx\n")[1].partition("```")[0]
-    assert rest
-    block = block.replace("{", "{{").replace("}", "}}")
-    block = block.replace("unix:/run/shop/web.sock", "unix:{srvd}/web.sock")
-    block = block.replace("listen 80", "listen 127.0.0.1:{port}")
-    return head.replace("client_max_body_size 0;", "") + block + "}}\n"
+    return block.replace("unix:/run/shop/", "unix:FOLDER/").replace("listen 80", "listen 127.0.0.1:PORT")
 
 
 # -- claims -------------------------------------------------------------------------------------------------------
@@ -316,7 +267,7 @@ def guided(module_starter: Starter) -> Iterator[Front]:
     (module_starter.folder / "show.py").write_text(SHOW)
     more = f'max_body = "1MiB"\nenv = {{ PYTHONPATH = "{module_starter.folder}" }}'
     listener = 'trusted_proxies = ["unix"]'
-    with _front(module_starter, "show:app", more, listener=listener, nginx=_of_the_guide()) as front:
+    with _front(module_starter, "show:app", more, listener=listener, http=_of_the_guide()) as front:
         yield front
 
 

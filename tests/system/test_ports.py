@@ -6,28 +6,24 @@ With real clients, and with nginx (Debian's nginx-light) in front of two daemons
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from http.client import HTTPConnection
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import Starter
 from tests.support.daemon import KILL, Srvd, free_port, is_alive, toml
+from tests.support.nginx import needs_nginx, nginx
 from tests.support.waiting import stays, wait_for
 
 pytestmark = pytest.mark.system
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PROMPT = 1.0
 """Seconds within which a client is refused."""
 
@@ -227,47 +223,14 @@ def test_whoever_has_the_port_is_named(starter: Starter) -> None:
     assert "kill -HUP" in done.stderr
 
 
-PROXY = """
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  scgi_temp_path {folder}/scgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  upstream both {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://both; }}
-  }}
-}}
-"""
+PROXY = """upstream both { server 127.0.0.1:FIRST; server 127.0.0.1:SECOND; }
+  server {
+    listen 127.0.0.1:PORT;
+    location / { proxy_pass http://both; }
+  }"""
 
 
-@contextmanager
-def _proxy(folder: Path, first: int, second: int) -> Iterator[tuple[str, int]]:
-    assert NGINX is not None
-    port = free_port()
-    user = "user root;" if os.geteuid() == 0 else ""
-    config = folder / "nginx.conf"
-    config.write_text(PROXY.format(user=user, folder=folder, first=first, second=second, port=port))
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: _outcome(_tcp(("127.0.0.1", port))) == "connected")
-        yield "127.0.0.1", port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, (folder / "nginx.log").read_text()
-
-
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)")
+@needs_nginx
 def test_nginx_goes_on_with_its_other_upstream_at_once(starter: Starter) -> None:
     """One of two daemons drains for seconds, with all its threads busy; no request by nginx notices it."""
     daemons = [starter(config=toml("workers = 1\nthreads = 1")) for _ in range(2)]
@@ -275,7 +238,7 @@ def test_nginx_goes_on_with_its_other_upstream_at_once(starter: Starter) -> None
 
     def get() -> float:
         began = time.monotonic()
-        connection = HTTPConnection(front[0], front[1], timeout=30)
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", "/")
         response = connection.getresponse()
         assert response.status == 200, response.read()
@@ -283,7 +246,8 @@ def test_nginx_goes_on_with_its_other_upstream_at_once(starter: Starter) -> None
         connection.close()
         return time.monotonic() - began
 
-    with _proxy(starter.folder, first, second) as front, ThreadPoolExecutor() as pool:
+    http = PROXY.replace("FIRST", str(first)).replace("SECOND", str(second))
+    with nginx(starter.folder, http) as port, ThreadPoolExecutor() as pool:
         for _ in range(10):
             get()
         slow: Future[str] = pool.submit(daemons[0].get, "/sleep/6")

@@ -22,10 +22,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Starter
-from tests.support.daemon import free_port
+from tests.support.nginx import NGINX, nginx
 from tests.support.users import own_name
-from tests.support.waiting import wait_for
-from tests.system.test_nginx import NGINX
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -94,35 +92,6 @@ def _kinds(database: str) -> list[str]:
     return kinds
 
 
-@contextmanager
-def _nginx(folder: Path, address: tuple[str, int]) -> Iterator[int]:
-    """A server of one location, and everything else as Debian has it: HTTP/1.0 to what is behind it, with buffers."""
-    assert NGINX is not None
-    port = free_port()
-    temporary = "".join(
-        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {folder}/nginx.pid; error_log stderr;\n"
-        f"events {{}}\nhttp {{ access_log off; {temporary}\n"
-        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{address[0]}:{address[1]}; }} }} }}\n"
-    )
-    command = [NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder)]
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: _is_open(port))
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def _stream(address: tuple[str, int], kind: str, number: int) -> str:
     """What was wrong with one stream; "" if nothing was. Every second reader is slow."""
     user = f"{number + 1:032x}"
@@ -177,5 +146,7 @@ def _maybe_nginx(folder: Path, address: tuple[str, int]) -> Iterator[int]:
         print("without nginx: apt-get install nginx-light")  # noqa: T201
         yield 0
         return
-    with _nginx(folder, address) as port:
+    # One location, and everything else as Debian has it: HTTP/1.0 to what is behind it, with buffers.
+    location = f"location / {{ proxy_pass http://{address[0]}:{address[1]}; }}"
+    with nginx(folder, f"server {{ listen 127.0.0.1:PORT; {location} }}") as port:
         yield port

@@ -131,6 +131,14 @@ def doom(generation: Generation, fault: Fault, turn: Turn) -> None:
     generation.deadline = turn.now + LAST_WORDS
 
 
+def doom_canary(generation: Generation, reason: ExitReason, fault: Fault, turn: Turn) -> None:
+    """The trial has failed because its canary is late: it is killed with a dump, and its stacks are the proof."""
+    doom(generation, fault, turn)
+    canary = generation.workers.get(generation.canary)
+    if canary is not None:
+        kill(canary, reason, turn, dump=True)
+
+
 def dismiss(generation: Generation, turn: Turn) -> None:
     """Sends the zygote away; one that is still loading reads no link and is killed."""
     if generation.zygote is Zygote.UP:

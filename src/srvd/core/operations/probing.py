@@ -75,12 +75,8 @@ def overdue(generation: Generation, turn: Turn) -> None:
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
     if generation.unwell:
         message += f"; before that, {_sentence(generation.unwell)}"
-    transitions.doom(
-        generation, Fault(ErrorCode.HEALTH_FAILED, message, "see where it waits, or raise health_timeout"), turn
-    )
-    canary = generation.workers.get(generation.canary)
-    if canary is not None:
-        transitions.kill(canary, ExitReason.HEALTH_TIMEOUT, turn, dump=True)
+    fault = Fault(ErrorCode.HEALTH_FAILED, message, "see where it waits, or raise health_timeout")
+    transitions.doom_canary(generation, ExitReason.HEALTH_TIMEOUT, fault, turn)
 
 
 def _tell(generation: Generation, canary: Worker, turn: Turn) -> None:

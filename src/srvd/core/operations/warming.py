@@ -63,12 +63,8 @@ def overdue(generation: Generation, turn: Turn) -> None:
     """The canary is killed with a dump: the trial fails when it is gone, and has its stacks then."""
     limit = generation.spec.boot_timeout
     message = f"not warm within {limit:g} s: a path of `warm` not answered, or a module not imported"
-    transitions.doom(
-        generation, Fault(ErrorCode.BOOT_FAILED, message, "see where it waits, or raise boot_timeout"), turn
-    )
-    canary = generation.workers.get(generation.canary)
-    if canary is not None:
-        transitions.kill(canary, ExitReason.BOOT_TIMEOUT, turn, dump=True)
+    fault = Fault(ErrorCode.BOOT_FAILED, message, "see where it waits, or raise boot_timeout")
+    transitions.doom_canary(generation, ExitReason.BOOT_TIMEOUT, fault, turn)
 
 
 def _mixed(generation: Generation, file: str, turn: Turn) -> None:

@@ -345,7 +345,7 @@ def _without_folder(generations: Iterable[Generation]) -> list[str]:
         f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
         "(`srvctl reload` loads what is there)"
         for one in generations
-        if any(procfs.is_in_deleted_folder(worker.pid) for worker in one.workers.values() if worker.pid)
+        if procfs.is_in_deleted_folder(next((worker.pid for worker in one.workers.values() if worker.pid), 0))
     ]
 
 

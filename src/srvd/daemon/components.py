@@ -9,7 +9,7 @@ import time
 import traceback
 
 from srvd.config.settings import DaemonSettings
-from srvd.core.actions import Action, Note, StartZygote
+from srvd.core.actions import Action, StartZygote
 from srvd.core.events import Event
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.announcer import Announcer
@@ -82,8 +82,7 @@ class Foundation:
         if self.trace is not None:
             self.trace(">", first)
             for action in actions:
-                if not isinstance(action, Note):
-                    self.trace("<", action)
+                self.trace("<", action)
         for action in actions:
             if isinstance(action, StartZygote):
                 self.performer.perform(action)

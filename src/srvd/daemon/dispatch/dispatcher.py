@@ -69,7 +69,7 @@ class Dispatcher:
         if self._trace is not None:
             self._trace(">", event)
         for action in self._core.handle(event, time.monotonic()):
-            if self._trace is not None and not isinstance(action, act.Note):
+            if self._trace is not None:
                 self._trace("<", action)
             self._perform(action)
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from srvd.core.actions import Note
 from srvd.log import Log
 
 __all__ = ["Trace", "tracer"]
 
 Trace = Callable[[str, object], None]
-"""Called with ">" and an event, or with "<" and an action."""
+"""Called with ">" and an event, or with "<" and an action; a note has no line, since the log has its text."""
 
 
 def tracer(log: Log, level: str) -> Trace | None:
@@ -22,4 +23,8 @@ def tracer(log: Log, level: str) -> Trace | None:
     # Here, not above: it costs 5 ms of import time.
     from srvd.core.trace import spell
 
-    return lambda way, what: log.debug(f"{way} {spell(what)}")
+    def trace(way: str, what: object) -> None:
+        if not isinstance(what, Note):
+            log.debug(f"{way} {spell(what)}")
+
+    return trace

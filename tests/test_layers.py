@@ -1,22 +1,15 @@
-"""Claims about the source tree: imports go as docs/explain/architecture.md says, pure folders are pure, files short."""
+"""Claims about the source tree: imports go as docs/explain/architecture.md says, and pure folders are pure."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "src" / "srvd"
-FILES = sorted(SOURCE.rglob("*.py"))
-
-LONGEST = 400
-LONG_FILES: dict[str, int] = {}
-"""Files that may be longer than LONGEST lines, and how long; each with its reason here."""
+from tests.support.source_tree import FILES, ROOT, SOURCE, imports_of, name_of
 
 IMPURE = {
     "asyncio", "fcntl", "logging", "mmap", "multiprocessing", "os", "pathlib", "random", "secrets", "select",
@@ -64,12 +57,6 @@ class Row(NamedTuple):
     outside: frozenset[str]
 
 
-class Import(NamedTuple):
-    module: str
-    line: int
-    late: bool  # inside of a function
-
-
 def table() -> dict[str, Row]:
     """The rows of the table in docs/explain/architecture.md, by the part of the tree: "core", "cli"."""
     rows = {}
@@ -87,28 +74,6 @@ TABLE = table()
 
 def part_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-def imports_of(path: Path) -> Iterator[Import]:
-    """Every import of a file; `from srvd.core import model` counts as srvd.core.model."""
-    tree = ast.parse(path.read_text(), str(path))
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    inner = {id(node) for function in functions for node in ast.walk(function)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            assert node.module is not None
-            names = [f"{node.module}.{alias.name}" if is_folder(node.module) else node.module for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield Import(name, node.lineno, id(node) in inner)
-
-
-def is_folder(module: str) -> bool:
-    return module.split(".")[0] == "srvd" and (SOURCE.parent / module.replace(".", "/")).is_dir()
 
 
 def may_import(part: str, row: Row, module: str) -> bool:
@@ -195,12 +160,6 @@ def test_imports_inside_of_functions_are_the_few_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_files_stay_short(path: Path) -> None:
-    name = str(path.relative_to(SOURCE))
-    assert len(path.read_text().splitlines()) <= LONG_FILES.get(name, LONGEST)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_module_says_what_it_is_and_what_it_is_not(path: Path) -> None:
     text = path.read_text()
     docstring = ast.get_docstring(ast.parse(text))
@@ -234,11 +193,6 @@ def test_no_file_imports_itself_over_others() -> None:
     while free := {name for name, needed in imports.items() if not needed & set(imports) - {name}}:
         imports = {name: needed for name, needed in imports.items() if name not in free}
     assert imports == {}
-
-
-def name_of(path: Path) -> str:
-    """`srvd.core.model`; that of a folder for its `__init__.py`."""
-    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 MAGIC = {

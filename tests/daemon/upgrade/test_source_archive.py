@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +64,15 @@ def test_an_archive_is_known_by_its_path(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
     assert is_archive(kept.path)
     assert not is_archive(FOLDER)
+
+
+def test_filling_it_takes_little_memory(kept: SourceArchive) -> None:
+    """The heap of a daemon does not shrink again after a moment in which it held the whole source."""
+    tracemalloc.start()
+    try:
+        kept.fill(FOLDER, time.time())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.path
+    assert most < 512 << 10

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Iterable
 from struct import Struct
+from typing import BinaryIO
 
 __all__ = ["SourceArchive", "is_archive"]
 
@@ -40,12 +41,13 @@ class SourceArchive:
         """Fill the archive with the package in `folder`; empty it if a file is newer than this process or unreadable.
 
         before: Unix seconds; files written later are of another program."""
-        try:
-            data = _archive(list(_read(os.path.join(folder, "srvd"), before)))
-        except OSError:
-            data = b""
         self.empty()
-        os.pwrite(self.fd, data, 0)
+        try:
+            with open(self.fd, "wb", closefd=False) as archive:
+                archive.seek(0)
+                _write(archive, _read(os.path.join(folder, "srvd"), before))
+        except OSError:
+            self.empty()
 
     def empty(self) -> None:
         """Empty the archive: no upgrade returns to the program in it."""
@@ -69,26 +71,29 @@ def _read(package: str, before: float) -> Iterable[tuple[str, bytes]]:
             if not name.endswith(".py"):
                 continue
             with open(path, "rb") as file:
-                data = file.read(left + 1)
+                about = os.fstat(file.fileno())
+                left -= about.st_size
+                if left < 0:
+                    raise OSError(f"{package} has more than {_MOST} bytes")
+                data = file.read(about.st_size)
                 if os.fstat(file.fileno()).st_mtime > before:
                     raise OSError(f"{path} is newer than this process")
-            left -= len(data)
-            if left < 0:
-                raise OSError(f"{package} has more than {_MOST} bytes")
             yield os.path.relpath(path, above), data
     if left == _MOST:
         raise FileNotFoundError(package)
 
 
-def _archive(files: Iterable[tuple[str, bytes]]) -> bytes:
-    body = bytearray()
+def _write(archive: BinaryIO, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write one file after the other: the whole source in memory would cost the daemon 7 MiB for good, since the heap
+    does not shrink again."""
     central = bytearray()
     count = 0
     for path, data in files:
         name = path.encode()
         facts = (zlib.crc32(data), len(data), len(data), len(name))
-        at = len(body)
-        body += _LOCAL.pack(b"PK\3\4", _NEEDED, 0, 0, 0, _DATE, *facts, 0) + name + data
+        at = archive.tell()
+        archive.write(_LOCAL.pack(b"PK\3\4", _NEEDED, 0, 0, 0, _DATE, *facts, 0) + name + data)
         central += _CENTRAL.pack(b"PK\1\2", _NEEDED, _NEEDED, 0, 0, 0, _DATE, *facts, 0, 0, 0, 0, 0, at) + name
         count += 1
-    return bytes(body + central + _END.pack(b"PK\5\6", 0, 0, count, count, len(central), len(body), 0))
+    at = archive.tell()
+    archive.write(central + _END.pack(b"PK\5\6", 0, 0, count, count, len(central), at, 0))

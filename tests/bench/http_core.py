@@ -115,13 +115,13 @@ def core() -> None:
     show("response fields", timed(lambda: check_fields(headers)))
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
-    meter = Recorder(board.lane(0), lambda: True)
-    service = WorkerContext(hello, PoolSettings(name="web"), Loop(), meter, Log(2), sink)
+    recorder = Recorder(board.lane(0), lambda: True)
+    context = WorkerContext(hello, PoolSettings(name="web"), Loop(), recorder, Log(2), sink)
     request = inbound.receive(TWO)
     assert isinstance(request, Request)
-    exchange = Exchange(service, request, None, _nobody)
-    show("scoreboard", timed(lambda: meter.begin(1.0, b"GET /")) + timed(lambda: meter.end(1.1, exchange, 1.0)))
-    show("exchange, response", timed(lambda: Exchange(service, request, None, _nobody).start()))
+    exchange = Exchange(context, request, None, _nobody)
+    show("scoreboard", timed(lambda: recorder.begin(1.0, b"GET /")) + timed(lambda: recorder.end(1.1, exchange, 1.0)))
+    show("exchange, response", timed(lambda: Exchange(context, request, None, _nobody).start()))
     board.close()
 
 

@@ -78,7 +78,7 @@ def test_why_says_in_one_line_that_a_worker_was_replaced(starter: Starter) -> No
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def wear(say: Callable[[str], bool], settings: PoolSettings) -> Recycling:
+def recycling(say: Callable[[str], bool], settings: PoolSettings) -> Recycling:
     return Recycling(settings, Loop(), say)
 
 
@@ -89,7 +89,7 @@ def test_a_worker_says_once_that_it_is_worn() -> None:
         said.append(reason)
         return True
 
-    worn = wear(say, PoolSettings("web", max_requests=3))
+    worn = recycling(say, PoolSettings("web", max_requests=3))
     worn.begin(0.0)
     for _ in range(10):
         worn.served(1.0)
@@ -104,7 +104,7 @@ def test_jitter_spreads_the_limit() -> None:
         return True
 
     for _ in range(50):
-        worn = wear(say, PoolSettings("web", max_requests=10, max_requests_jitter=5))
+        worn = recycling(say, PoolSettings("web", max_requests=10, max_requests_jitter=5))
         for _ in range(20):
             worn.served(1.0)
     assert len(said) == 50
@@ -114,7 +114,7 @@ def test_jitter_spreads_the_limit() -> None:
 
 def test_a_link_that_is_full_is_tried_again() -> None:
     answers = [False, False, True]
-    worn = wear(lambda _: answers.pop(0), PoolSettings("web", max_age=5.0))
+    worn = recycling(lambda _: answers.pop(0), PoolSettings("web", max_age=5.0))
     worn.begin(100.0)
     assert worn.deadline == 105.0
     worn.expire(105.0)
@@ -126,7 +126,7 @@ def test_a_link_that_is_full_is_tried_again() -> None:
 
 
 def test_without_limits_nothing_is_counted_and_no_deadline_is_set() -> None:
-    worn = wear(lambda _: True, PoolSettings("web"))
+    worn = recycling(lambda _: True, PoolSettings("web"))
     worn.begin(time.monotonic())
     assert not worn.counts
     assert worn.deadline == float("inf")

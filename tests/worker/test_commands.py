@@ -1,4 +1,4 @@
-"""What a worker does with its orders: boot, probe, serve, drain, leave; no accepted request is lost by any of them."""
+"""What a worker does with its commands: boot, probe, serve, drain, leave; none loses an accepted request."""
 
 from __future__ import annotations
 

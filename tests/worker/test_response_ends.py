@@ -101,8 +101,9 @@ def test_a_request_begins_with_the_context_of_its_worker_and_its_hooks_are_in_it
     module.on_worker_start, module.before_request, module.after_request = begins, before, after  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with Rig(app, tmp_path, threads=threads, hooks=module.__name__) as rig:
-        rig.serving().get()
-        *first, _ = rig.get("/told").body.decode().split("\n")
+        with rig.serving().connect() as client:  # one connection: its second request waits for the end of the first
+            client.get()
+            *first, _ = client.get("/told").body.decode().split("\n")
         values, threads_of = zip(*(line.rsplit(" ", 1) for line in first[:4]), strict=True)
         assert values == ("of the worker", "of before_request", "of the application", "of close()")
         assert len(set(threads_of)) == 1

@@ -249,7 +249,7 @@ def test_a_call_that_blocks_holds_up_nobody(tmp_path: Path) -> None:
 
 
 def test_with_all_threads_in_calls_the_loop_is_turned(tmp_path: Path) -> None:
-    """New requests are read and wait in order; slow clients and orders have what they need."""
+    """New requests are read and wait in order; slow clients and commands have what they need."""
     with Rig(app, tmp_path, threads=2, header_timeout=0.3) as rig, ExitStack() as stack:
         rig.serving()
 

@@ -1,6 +1,6 @@
-"""Obeys the orders that the daemon sends over the link (serve, probe, drain, …), and answers them.
+"""Obeys the commands that the daemon sends over the link (serve, probe, drain, …), and answers them.
 
-Turns the order to drain into deadlines; each connection decides what it does when its deadline passes.
+Turns the command to drain into deadlines; each connection decides what it does when its deadline passes.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Commands:
 
     def __init__(
         self,
-        service: WorkerContext,
-        gate: Acceptor,
+        context: WorkerContext,
+        acceptor: Acceptor,
         link: Link,
         name: WorkerId,
         patience: Patience,
         home: Home | None = None,
     ) -> None:
         """`home` None: the worker cannot reach another daemon, and leaves at the end of the link."""
-        self._service = service
-        self._gate = gate
+        self._context = context
+        self._acceptor = acceptor
         self._link = link
         self._name = name
         self._patience = patience
@@ -69,15 +69,15 @@ class Commands:
         self._until = NEVER  # the end of the drain
         self._late = 0.0  # do not wait for calls without output for so many seconds; 0.0: wait for all calls
         self.deadline = NEVER
-        service.crowd.on_left = self._left
-        service.loop.urgent = self.look
-        service.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
-        service.loop.add(self._term, EPOLLIN, self._on_term)
-        service.loop.watch(self)
+        context.connections.on_left = self._left
+        context.loop.urgent = self.look
+        context.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
+        context.loop.add(self._term, EPOLLIN, self._on_term)
+        context.loop.watch(self)
         self._home = home
         self._orphan = None
         if home is not None and patience.orphan > 0:
-            self._orphan = Reconnector(service.loop, home, self._new_link, self._unfound)
+            self._orphan = Reconnector(context.loop, home, self._new_link, self._unfound)
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # Ctrl-C in a terminal signals the whole process group; the daemon decides what follows. Not SIG_IGN, which
@@ -109,30 +109,30 @@ class Commands:
             self._left(now)
             return
         self.deadline = NEVER
-        open_now = len(self._service.crowd.all)
-        self._service.log.warning(f"draining took too long: closing {open_now} connection{'s' * (open_now != 1)}")
-        self._gate.emptying = False
-        for connection in tuple(self._service.crowd.all):
+        open_now = len(self._context.connections.all)
+        self._context.log.warning(f"draining took too long: closing {open_now} connection{'s' * (open_now != 1)}")
+        self._acceptor.emptying = False
+        for connection in tuple(self._context.connections.all):
             connection.close(now)
-        self._service.loop.stop()
+        self._context.loop.stop()
 
     def _obey(self, message: links.Message, now: float) -> None:
         match message:
             case links.Serve():
                 if not self._draining:
-                    self._gate.open()
+                    self._acceptor.open()
                     self._link.say(links.Serving(), wait=True)
-                    if self._service.wear is not None:
-                        self._service.wear.begin(now)
+                    if self._context.recycling is not None:
+                        self._context.recycling.begin(now)
             case links.Probe(path, _):  # the daemon keeps its time
                 self._modules = self._modules or warming.modules()
-                self._link.say(probe(self._service, path), wait=True)
+                self._link.say(probe(self._context, path), wait=True)
             case links.Warm(paths):
                 self._modules = self._modules or warming.modules()
-                warming.ask(self._service, paths)
+                warming.ask(self._context, paths)
                 self._link.say(links.Warmed(warming.imported_since(self._modules)), wait=True)
             case links.Reopen():
-                access = self._service.access
+                access = self._context.access
                 self._link.say(links.Reopened("" if access is None else access.reopen()), wait=True)
             case links.Ping():
                 self._link.say(links.Pong())
@@ -144,42 +144,42 @@ class Commands:
                 introduce(self._link.sock, self._home, links.CallHome(*self._name, self._draining, [], []))
             case links.Adopted() if self._orphan is not None and self._orphan.alone:
                 self._orphan.adopted()
-                if self._service.lifeline is not None:
-                    self._service.lifeline.held()
-                self._service.log.info("a new daemon has adopted this worker")
+                if self._context.lifeline is not None:
+                    self._context.lifeline.held()
+                self._context.log.info("a new daemon has adopted this worker")
 
     def _drain(self, now: float, seconds: float, *, leaving: bool, left_over: Sequence[int] = ()) -> None:
         """Finishes the open requests, within `seconds`; a second order can only shorten the time."""
-        service = self._service
-        self._draining = service.closing = True
+        context = self._context
+        self._draining = context.closing = True
         self._until = min(self._until, now + seconds)
         self.deadline = min(self._until, now + _LOOK) if self._late else self._until
-        service.loop.due_at(self.deadline)
+        context.loop.due_at(self.deadline)
         if leaving:
             self._leave(now, left_over)
         else:
-            self._gate.shut(now, stuck=bool(self._late))
+            self._acceptor.shut(now, stuck=bool(self._late))
         self._left(now)
 
     def _leave(self, now: float, left_over: Sequence[int]) -> None:
         """Drains when the whole server stops: accepts all clients in the backlog, and waits less for silent ones."""
-        times = self._service.times
+        times = self._context.times
         times.idle = min(times.idle, _LAST_IDLE)
         times.first = min(times.first, _LAST_FIRST)
         times.linger = _LAST_LINGER
-        for connection in self._service.crowd.all:
+        for connection in self._context.connections.all:
             if connection.phase is Phase.IDLE:
                 connection.hurry(now + (_LAST_IDLE if connection.served else _LAST_FIRST))
             elif connection.phase is Phase.LINGERING:
                 connection.hurry(now + _LAST_LINGER)
-        self._gate.empty(now, left_over)
+        self._acceptor.empty(now, left_over)
 
     def _left(self, now: float) -> None:
         """Stops the loop if a drain has no connection left to wait for; without a drain, lets the acceptor go on."""
-        if not self._draining or self._gate.emptying:
-            self._gate.room(now)
-        elif len(self._service.crowd.all) <= (self._service.late_calls(now - self._late) if self._late else 0):
-            self._service.loop.stop()
+        if not self._draining or self._acceptor.emptying:
+            self._acceptor.room(now)
+        elif len(self._context.connections.all) <= (self._context.late_calls(now - self._late) if self._late else 0):
+            self._context.loop.stop()
 
     def _on_link(self, mask: int, now: float) -> None:
         self.look(now)
@@ -190,16 +190,16 @@ class Commands:
         A worker in standby drains: without a daemon it would never serve.
         """
         self._heard_end = True
-        self._service.loop.remove(self._link.sock.fileno())
-        if self._service.lifeline is not None:
-            self._service.lifeline.lost(now)
+        self._context.loop.remove(self._link.sock.fileno())
+        if self._context.lifeline is not None:
+            self._context.lifeline.lost(now)
         orphan, lives_on = self._orphan, isinstance(exc, EOFError) and not self._dismissed
-        if orphan is None or not lives_on or not (self._gate.opened or self._draining):
-            self._service.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
+        if orphan is None or not lives_on or not (self._acceptor.opened or self._draining):
+            self._context.log.warning(f"the link to the daemon ended ({exc or 'end of file'}); draining")
             self._drain(now, self._patience.drain, leaving=True)
             return
         if not orphan.alone and not self._draining:
-            self._service.log.warning(
+            self._context.log.warning(
                 f"the daemon has died; serving on for {self._patience.orphan:g} s, for a new one to come"
             )
         orphan.begin(now, self._patience.orphan)
@@ -210,11 +210,11 @@ class Commands:
         """Takes a link to a process that answers the worker's calls, and that will send `Introduce` and `Adopted`."""
         former, self._link.sock = self._link.sock, sock
         former.close()
-        self._service.loop.add(sock.fileno(), EPOLLIN, self._on_link)
+        self._context.loop.add(sock.fileno(), EPOLLIN, self._on_link)
         self._heard_end = False
 
     def _unfound(self, now: float) -> None:
-        self._service.log.warning(f"no new daemon came within {self._patience.orphan:g} s; draining")
+        self._context.log.warning(f"no new daemon came within {self._patience.orphan:g} s; draining")
         self._drain(now, self._patience.drain, leaving=True)
 
     def _on_sigterm(self, number: int, frame: object) -> None:

@@ -47,8 +47,8 @@ class Peer(Protocol):
 
 
 class Connections:
-    def __init__(self, meter: Recorder) -> None:
-        self._meter = meter
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._lingering: dict[Peer, None] = {}
         self._silent: list[tuple[bool, float, Peer]] = []  # candidates to make room, the longest silent last
         self.all: dict[Peer, float] = {}
@@ -63,7 +63,7 @@ class Connections:
 
     def enter(self, connection: Peer) -> None:
         self.all[connection] = time.monotonic()
-        self._meter.connections(len(self.all))
+        self._recorder.connections(len(self.all))
 
     def linger(self, connection: Peer, now: float) -> None:
         """Marks a connection that has sent its answer, and only waits for the client to close."""
@@ -73,7 +73,7 @@ class Connections:
     def leave(self, connection: Peer, now: float) -> None:
         self.all.pop(connection, None)
         self._lingering.pop(connection, None)
-        self._meter.connections(len(self.all))
+        self._recorder.connections(len(self.all))
         self.on_left(now)
 
     def makes_room(self, now: float, times: Times, *, lingering: bool) -> Peer | None:

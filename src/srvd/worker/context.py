@@ -1,6 +1,6 @@
 """The objects that all connections of one worker share: application, loop, recorder, time limits.
 
-Has neither the behaviour of a connection nor decisions about orders; connections and orders read and set these fields.
+Has neither the behaviour of a connection nor decisions about commands, which read and set these fields.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext:
-    """Made and owned by `worker/main.py`; the connections, the acceptor and the orders refer to it."""
+    """Made and owned by `worker/main.py`; the connections, the acceptor and the commands refer to it."""
 
     connection: Callable[[WorkerContext, Transport, Ends, float, HeadReader], Peer]
     """Makes a connection of an accepted socket. Arguments: context, socket, its ends, time, reader of heads."""
@@ -45,35 +45,35 @@ class WorkerContext:
     """Makes the responder of a request. Arguments: context, request, body, function that sends beside the response."""
 
     def __init__(
-        self, app: Application, settings: PoolSettings, loop: Loop, meter: Recorder, log: Log, sink: Sink
+        self, app: Application, settings: PoolSettings, loop: Loop, recorder: Recorder, log: Log, sink: Sink
     ) -> None:
         self.app = app
         self.streams = settings.stream_bodies
         self.health_status = settings.health_status
         self.loop = loop
-        self.meter = meter
+        self.recorder = recorder
         self.log = log
         self.heads = HeadReader(_limits(settings), sink)
-        self.crowd = Connections(meter)
+        self.connections = Connections(recorder)
         self.times = Times(settings)
         self.budget = Budget(settings.body_memory)
         self.most_kept = settings.max_buffered_response
         self.sender = Sender()
         self.writing = Lock()
         """Lock for the counts, in all responses, of threads that are in write()."""
-        self.context: Context = copy_context()
+        self.variables: Context = copy_context()
         """The context variables of the worker when it became ready; each request runs in a copy of its own."""
         self.closing = settings.keepalive_timeout == 0
         """Whether each response that begins now is the last of its connection."""
         self.access: AccessLog | None = None
-        self.wear: Recycling | None = None
+        self.recycling: Recycling | None = None
         self.lifeline: Lifeline | None = None
         self._stamp = Stamp()
         self._dropped: set[str] = set()
 
-    def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
+    def swamped(self, now: float, on_free: Callable[[float], None]) -> float:
         """Returns how long, in seconds, to leave new connections to other workers because every thread is busy; 0.0 to
-        accept now. Calls `on_seat` as soon as a thread is free again, if that is earlier.
+        accept now. Calls `on_free` as soon as a thread is free again, if that is earlier.
         """
         return 0.0
 

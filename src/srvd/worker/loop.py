@@ -1,6 +1,6 @@
 """The event loop of one worker: ready descriptors, passed deadlines, postponed calls. epoll(7), one thread.
 
-Knows nothing about HTTP, listeners or orders, which are handlers of descriptors.
+Knows nothing about HTTP, listeners or commands, which are handlers of descriptors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Handler = Callable[[int, float], None]
 
 # Deadlines may be noticed so many seconds late, so that a thousand different ones do not cause a thousand sweeps.
 _SWEEP_GAP = 0.05
-# Seconds between two looks for orders while handlers take long (those that call the application).
+# Seconds between two looks for commands while handlers take long (those that call the application).
 _URGENT_GAP = 0.01
 
 

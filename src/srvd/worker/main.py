@@ -40,7 +40,7 @@ from srvd.worker.tracebacks import format_traceback
 from srvd.worker.wsgi.environ import LOG_NAMES, EnvironSink
 from srvd.worker.wsgi.exchange import Exchange
 from srvd.worker.wsgi.scheduler import Threads
-from srvd.worker.wsgi.threaded import CalledConnection, SharedLoop, SharedService
+from srvd.worker.wsgi.threaded import ThreadedConnection, ThreadedContext, ThreadedLoop
 
 if TYPE_CHECKING:
     from srvd.worker.net.front import Front
@@ -89,7 +89,7 @@ class Boot(NamedTuple):
 
 
 def serve(boot: Boot) -> int:
-    """Serves until the daemon orders the worker to leave, and returns the exit code. Does not raise: reports failures
+    """Serves until the daemon tells the worker to leave, and returns the exit code. Does not raise: reports failures
     to the daemon.
     """
     faulthandler.enable(_STDERR)
@@ -120,41 +120,44 @@ def serve(boot: Boot) -> int:
 
 def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> int:
     settings, name = boot.settings, boot.worker
-    loop = SharedLoop() if settings.threads > 1 else Loop()
-    wear = Recycling(settings, loop, lambda reason: link.say(links.Expired(reason)))
+    loop = ThreadedLoop() if settings.threads > 1 else Loop()
+    recycling = Recycling(settings, loop, lambda reason: link.say(links.Expired(reason)))
     access = None
     if settings.access_log:
         access = AccessLog(
             settings.access_log, settings.access_log_format, loop, log, boot.lines or AccessBuffer(), LOG_NAMES,
             lambda problem: link.say(links.Reopened(problem)),
         )  # fmt: skip
-    witness = Completion.needed(access, hooked.after_request, wear, log)
-    meter = Recorder(boot.board.lane(boot.slot), link.ring, witness)
+    completion = Completion.needed(access, hooked.after_request, recycling, log)
+    recorder = Recorder(boot.board.lane(boot.slot), link.ring, completion)
     app = hooks.with_before_request(app, hooked.before_request, log)
     sink = EnvironSink(name, multithread=settings.threads > 1)
-    if isinstance(loop, SharedLoop):
-        seats = [Recorder(boot.board.lane(boot.slot, 1 + seat), link.ring, witness) for seat in range(settings.threads)]
-        shared = SharedService(app, settings, loop, meter, log, sink, seats)
-        service: WorkerContext = shared
-        connection: type[Connection] = CalledConnection
+    if isinstance(loop, ThreadedLoop):
+        recorders = [
+            Recorder(boot.board.lane(boot.slot, 1 + thread), link.ring, completion)
+            for thread in range(settings.threads)
+        ]
+        shared = ThreadedContext(app, settings, loop, recorder, log, sink, recorders)
+        context: WorkerContext = shared
+        connection: type[Connection] = ThreadedConnection
         run = Threads(shared, name).run
     else:
-        service = WorkerContext(app, settings, loop, meter, log, sink)
-        service.connection = connection = Connection
+        context = WorkerContext(app, settings, loop, recorder, log, sink)
+        context.connection = connection = Connection
         run = loop.run
-    service.responder = Exchange
-    service.access, service.wear = access, wear
+    context.responder = Exchange
+    context.access, context.recycling = access, recycling
     if boot.lifeline >= 0:
-        service.lifeline = Lifeline(loop, boot.lifeline)
-    gate = Acceptor(service, boot.listeners, settings.max_connections, boot.fronts, boot.nudge)
+        context.lifeline = Lifeline(loop, boot.lifeline)
+    acceptor = Acceptor(context, boot.listeners, settings.max_connections, boot.fronts, boot.nudge)
     patience = Patience(settings.drain_timeout, settings.orphan_timeout)
-    orders = Commands(service, gate, link, boot.id, patience, boot.home)
+    commands = Commands(context, acceptor, link, boot.id, patience, boot.home)
     kinds = (Exchange, connection, type(loop), Recorder, Link, AccessLog)
     forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
     hooks.call(hooked.on_worker_start, "on_worker_start", log, name)
-    service.context = copy_context()
+    context.variables = copy_context()
     if boot.warms:
-        warming.ask(service, [*settings.warm, *([settings.health] if settings.health else [])])
+        warming.ask(context, [*settings.warm, *([settings.health] if settings.health else [])])
     fds.kill_at_end(boot.link, on=False)
     link.say(links.Ready(), wait=True)
     try:
@@ -166,4 +169,4 @@ def _run(boot: Boot, app: Application, hooked: Hooks, link: Link, log: Log) -> i
     if access is not None:
         access.close()
     link.say(links.Bye(), wait=True)
-    return orders.code
+    return commands.code

@@ -22,12 +22,12 @@ _FINE = ("100-399",)
 __all__ = ["ask", "imported_since", "modules"]
 
 
-def ask(service: WorkerContext, paths: Iterable[str]) -> None:
+def ask(context: WorkerContext, paths: Iterable[str]) -> None:
     """Makes a GET request for each path, in this order."""
     for path in paths:
-        answer = probe(service, path, _FINE)
+        answer = probe(context, path, _FINE)
         if not answer.healthy:
-            service.log.warning(f"warming: {answer.text}")
+            context.log.warning(f"warming: {answer.text}")
 
 
 def modules() -> frozenset[str]:

@@ -47,19 +47,19 @@ class Acceptor:
 
     def __init__(
         self,
-        service: WorkerContext,
+        context: WorkerContext,
         listeners: list[socket.socket],
         most: int,
         fronts: Sequence[Front | None] = (),
         nudge: int = -1,
     ) -> None:
         """`fronts` has an item for each listener, or is empty; `nudge` is an eventfd shared by all workers, or -1."""
-        self._service = service
-        self._doors = [
-            _Door(self, listener, front.reception(service) if front else None)
+        self._context = context
+        self._listeners = [
+            _Listener(self, listener, front.reception(context) if front else None)
             for listener, front in zip_longest(listeners, fronts)
         ]
-        self._waiting: list[_Door] = []  # listeners with a backlog to empty before the end
+        self._waiting: list[_Listener] = []  # listeners with a backlog to empty before the end
         self._opened = False
         self._held = False  # no room, or the system refused: listeners are not in the loop
         self._limit = most
@@ -67,14 +67,14 @@ class Acceptor:
         self.emptying = False
         """Whether connections in the backlogs are still to be accepted before the end."""
         self.deadline = NEVER
-        service.loop.watch(self)
+        context.loop.watch(self)
         self._pressed = False  # full, and clients wait: silent connections make room
         self._pressure = _Pressure(self.press)
-        service.loop.watch(self._pressure)
+        context.loop.watch(self._pressure)
         self._complained = -_COMPLAINT_GAP
         self._nudge = nudge
         if nudge >= 0:
-            service.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
+            context.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
 
     def open(self) -> None:
         """Accepts from now on."""
@@ -91,9 +91,9 @@ class Acceptor:
         self._close()
         if woken and stuck:
             self._wake_others()
-        for door in self._doors if woken and not stuck else ():
-            if self._has_room() and not self._service.swamped(now, self._on_seat):
-                self._take(door, now)
+        for listener in self._listeners if woken and not stuck else ():
+            if self._has_room() and not self._context.swamped(now, self._on_free):
+                self._take(listener, now)
 
     def _close(self) -> None:
         if self.accepting:
@@ -107,18 +107,18 @@ class Acceptor:
         """
         if self._opened:
             self._close()
-            self._waiting = [door for place, door in enumerate(self._doors) if place not in left_over]
+            self._waiting = [listener for place, listener in enumerate(self._listeners) if place not in left_over]
             self.emptying = True
             self._empty_more(now)
 
     def room(self, now: float) -> None:
         """Goes on after a connection has ended."""
         if self.emptying:
-            self._service.loop.later(self._empty_more)
+            self._context.loop.later(self._empty_more)
         elif self._held and self.deadline == NEVER and self._has_room():
             self._release()
 
-    def _on_seat(self, now: float) -> None:
+    def _on_free(self, now: float) -> None:
         """Ends the pause, because a thread is free for a waiting client."""
         if self.deadline != NEVER:
             self.expire(now)
@@ -133,7 +133,7 @@ class Acceptor:
 
     def _try_again(self, now: float) -> None:
         """Accepts before it registers the listeners: otherwise another client could come and wake only this worker."""
-        empty = [self._admit(door, now) for door in self._doors]
+        empty = [self._admit(listener, now) for listener in self._listeners]
         if not self._held or self.deadline != NEVER:
             return
         if all(empty):
@@ -144,11 +144,11 @@ class Acceptor:
                 self._press_later(now)
         elif self._pressed or self._has_room():
             # Only after the first client's request is read is it known whether a thread is free for the next client.
-            self._service.loop.later(self._take_next)
+            self._context.loop.later(self._take_next)
 
     def _press_later(self, now: float) -> None:
         self._pressure.deadline = now + _PAUSE
-        self._service.loop.due_at(self._pressure.deadline)
+        self._context.loop.due_at(self._pressure.deadline)
 
     def press(self, now: float) -> None:
         """Lets silent connections make room, after the worker was full for a while: if a client still waits, no other
@@ -162,8 +162,8 @@ class Acceptor:
         """Returns the connection to close for a waiting client; None if none has been silent for long enough."""
         if not self._pressed:
             return None
-        crowd = self._service.crowd
-        spare = crowd.makes_room(now, self._service.times, lingering=len(crowd.all) >= self._files)
+        connections = self._context.connections
+        spare = connections.makes_room(now, self._context.times, lingering=len(connections.all) >= self._files)
         if spare is None:
             self._pressed = False
         return spare
@@ -172,7 +172,7 @@ class Acceptor:
         spare.expire(now)
         if now - self._complained >= _COMPLAINT_GAP:
             self._complained = now
-            self._service.log.warning(
+            self._context.log.warning(
                 f"clients wait, and as many connections are open as max_connections ({self._limit}) or the limit of "
                 "open files allows: those that are silent for longest are closed"
             )
@@ -183,10 +183,10 @@ class Acceptor:
 
     def _on_nudge(self, mask: int, now: float) -> None:
         """Looks for clients, because another worker was woken for one and could not accept it."""
-        for door in self._doors:
-            self.later(door)
+        for listener in self._listeners:
+            self.later(listener)
 
-    def _admit(self, door: _Door, now: float) -> bool:
+    def _admit(self, listener: _Listener, now: float) -> bool:
         """Accepts one waiting client, if there is room. Returns True if no client waits there."""
         spare = None
         if not self._has_room():
@@ -195,19 +195,19 @@ class Acceptor:
                 self._hold()
                 self._press_later(now)
                 return False
-        breath = self._service.swamped(now, self._on_seat)
+        breath = self._context.swamped(now, self._on_free)
         if breath:
             self._pause(now, breath)
             return False
-        taken = self._take(door, now)
+        taken = self._take(listener, now)
         if taken and spare is not None:
             self._part_with(spare, now)
         return taken is None
 
-    def _take(self, door: _Door, now: float) -> bool | None:
+    def _take(self, listener: _Listener, now: float) -> bool | None:
         """Accepts one client. Returns whether that succeeded; None if no client waits."""
         try:
-            sock, peer = door.listener.accept()
+            sock, peer = listener.sock.accept()
         except BlockingIOError:
             return None
         except OSError as exc:
@@ -217,19 +217,19 @@ class Acceptor:
                 self._refused(exc, now)
             return False
         sock.setblocking(False)
-        ends = door.ends(sock, peer)
-        if door.reception is None:
-            self._service.connection(self._service, sock, ends, now, self._service.heads)
+        ends = listener.ends(sock, peer)
+        if listener.reception is None:
+            self._context.connection(self._context, sock, ends, now, self._context.heads)
         else:
-            door.reception.welcome(sock, ends, now)
+            listener.reception.welcome(sock, ends, now)
         return True
 
-    def accept(self, door: _Door, now: float) -> None:
+    def accept(self, listener: _Listener, now: float) -> None:
         """Accepts one waiting client; if more wait, epoll reports that again, also to other workers."""
         if self.accepting:
-            self._admit(door, now)
+            self._admit(listener, now)
         if self.accepting:
-            self._go_last(door)
+            self._go_last(listener)
 
     @property
     def opened(self) -> bool:
@@ -240,7 +240,7 @@ class Acceptor:
     def accepting(self) -> bool:
         return self._opened and not self._held
 
-    def _go_last(self, door: _Door) -> None:
+    def _go_last(self, listener: _Listener) -> None:
         """Leaves the next connections to other workers.
 
         The kernel wakes the first worker in the listener's queue, which would get most of the connections: so this
@@ -248,25 +248,25 @@ class Acceptor:
         same time get their share of a burst. Measured, 64 connections at once to 4 workers on 2 cores: 16 each, and
         without both between 1 and 57. The yield costs 0.6 µs; on an overloaded machine milliseconds, of an idle worker.
         """
-        loop, fd = self._service.loop, door.listener.fileno()
+        loop, fd = self._context.loop, listener.sock.fileno()
         loop.remove(fd)
-        loop.add(fd, EPOLLIN | EPOLLEXCLUSIVE, door.on_ready)
+        loop.add(fd, EPOLLIN | EPOLLEXCLUSIVE, listener.on_ready)
         if loop.ready == 1:
             os.sched_yield()
 
     def _has_room(self) -> bool:
-        return self._service.crowd.working < self._limit and len(self._service.crowd.all) < self._files
+        return self._context.connections.working < self._limit and len(self._context.connections.all) < self._files
 
     def _refused(self, exc: OSError, now: float) -> None:
         """Pauses after EMFILE, ENFILE, ENOBUFS or ENOMEM. Clients stay in the backlog, for this or another worker."""
         if not self._held:  # once, and not four times a second
-            self._service.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
+            self._context.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
         self._pause(now, _PAUSE)
 
     def _pause(self, now: float, seconds: float) -> None:
         self._hold()
         self.deadline = now + seconds
-        self._service.loop.due_at(self.deadline)
+        self._context.loop.due_at(self.deadline)
 
     def _hold(self) -> None:
         if self._opened and not self._held:
@@ -289,24 +289,24 @@ class Acceptor:
         if not self.emptying or self.deadline != NEVER:
             return
         # One client at a time, served before the next is accepted: other leaving workers get their share meanwhile.
-        waiting = [door for door in self._waiting if not self._admit(door, now)]
+        waiting = [listener for listener in self._waiting if not self._admit(listener, now)]
         if not waiting:
             self.emptying = False
-            self._service.crowd.on_left(now)
+            self._context.connections.on_left(now)
         elif self.deadline == NEVER and self._has_room():
-            self._service.loop.later(self._empty_more)
+            self._context.loop.later(self._empty_more)
 
     def _register(self) -> None:
-        for door in self._doors:
-            self._service.loop.add(door.listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE, door.on_ready)
+        for listener in self._listeners:
+            self._context.loop.add(listener.sock.fileno(), EPOLLIN | EPOLLEXCLUSIVE, listener.on_ready)
 
     def _unregister(self) -> None:
-        for door in self._doors:
-            self._service.loop.remove(door.listener.fileno())
+        for listener in self._listeners:
+            self._context.loop.remove(listener.sock.fileno())
 
-    def later(self, door: _Door) -> None:
+    def later(self, listener: _Listener) -> None:
         """Accepts after the connections that are ready in this turn were served."""
-        self._service.loop.later(door.accept)
+        self._context.loop.later(listener.accept)
 
 
 class _Pressure:
@@ -321,28 +321,28 @@ class _Pressure:
         self._press(now)
 
 
-class _Door:
+class _Listener:
     """One listener, and the ends of its connections."""
 
-    def __init__(self, gate: Acceptor, listener: socket.socket, reception: Reception | None) -> None:
-        listener.setblocking(False)
-        self._gate = gate
+    def __init__(self, acceptor: Acceptor, sock: socket.socket, reception: Reception | None) -> None:
+        sock.setblocking(False)
+        self._acceptor = acceptor
         self._base = Ends()
-        self._inet = listener.family in (socket.AF_INET, socket.AF_INET6)
+        self._inet = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._any = False
-        self.listener = listener
+        self.sock = sock
         self.reception = reception
         if self._inet:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-            host, port = listener.getsockname()[:2]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+            host, port = sock.getsockname()[:2]
             self._any = host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
             self._base = Ends(server=host, server_port=str(port))
 
     def on_ready(self, mask: int, now: float) -> None:
-        self._gate.later(self)
+        self._acceptor.later(self)
 
     def accept(self, now: float) -> None:
-        self._gate.accept(self, now)
+        self._acceptor.accept(self, now)
 
     def ends(self, sock: socket.socket, peer: Any) -> Ends:
         """Returns the two ends of an accepted connection."""

@@ -52,13 +52,13 @@ class Connection:
 
     __slots__ = (
         "_body",
+        "_context",
         "_delivery",
         "_ending",
         "_fd",
         "_inbound",
         "_linger_left",
         "_responder",
-        "_service",
         "_since",
         "_sock",
         "deadline",
@@ -66,12 +66,12 @@ class Connection:
         "served",
     )  # fmt: skip
 
-    def __init__(self, service: WorkerContext, sock: Transport, ends: Ends, now: float, heads: HeadReader) -> None:
-        self._service = service
+    def __init__(self, context: WorkerContext, sock: Transport, ends: Ends, now: float, heads: HeadReader) -> None:
+        self._context = context
         self._sock = sock
         self._fd = sock.fileno()
         self._inbound = Inbound(heads, heads.sink.connection(ends))
-        self._delivery = Delivery(service, sock)
+        self._delivery = Delivery(context, sock)
         self._body: Body = None  # of the request that is being read or answered
         self._responder: Responder | None = None  # while the application is called
         self._ending: _Ending | None = None  # of the response whose rest is in the send queue
@@ -79,10 +79,10 @@ class Connection:
         self._linger_left = _LINGER_BYTES
         self.phase = Phase.IDLE
         self.served = 0  # requests
-        self.deadline = now + service.times.first
-        service.crowd.enter(self)
-        service.loop.add(self._fd, EPOLLIN, self.on_ready)
-        service.loop.watch(self)
+        self.deadline = now + context.times.first
+        context.connections.enter(self)
+        context.loop.add(self._fd, EPOLLIN, self.on_ready)
+        context.loop.watch(self)
 
     def __repr__(self) -> str:
         return f"<Connection {self._fd} {self.phase.value} served {self.served}>"
@@ -94,7 +94,7 @@ class Connection:
             if phase is _IDLE:
                 self._read(now)
             elif phase is _ANSWERING:
-                self._resume(now)
+                self._send_more(now)
             elif phase is _LINGERING:
                 self._throw_away(now)
             elif phase is _CALLING:
@@ -117,14 +117,14 @@ class Connection:
         """Closes the connection, and drops unsent bytes. Not called during a call of the application."""
         if self.phase is _CLOSED:
             return
-        self._delivery.outbox.close()
+        self._delivery.queue.close()
         self._drop_body()
         self.phase = _CLOSED
-        loop = self._service.loop
+        loop = self._context.loop
         loop.remove(self._fd)
         loop.forget(self)
         self._sock.close()
-        self._service.crowd.leave(self, now)
+        self._context.connections.leave(self, now)
 
     def reset(self, now: float) -> None:
         """Closes by a reset, so that the client sees an error, and the kernel drops its buffers."""
@@ -135,7 +135,7 @@ class Connection:
         """Shortens the time of the present phase to `deadline`."""
         if deadline < self.deadline:
             self.deadline = deadline
-            self._service.loop.due_at(deadline)
+            self._context.loop.due_at(deadline)
 
     # Reading
 
@@ -168,7 +168,7 @@ class Connection:
             self._refuse(refusal, now)
             return
         self.phase = Phase.QUEUED
-        self._service.loop.later(self._take_more)
+        self._context.loop.later(self._take_more)
 
     def _take_more(self, now: float) -> None:
         if self.phase is _QUEUED:
@@ -186,15 +186,15 @@ class Connection:
             if request is None:
                 if self.phase is _IDLE and inbound.begun:
                     self.phase = Phase.HEAD
-                    self._set_deadline(now + self._service.times.head)
+                    self._set_deadline(now + self._context.times.head)
                 return None
             if len(request.whole) == request.length:
                 return request
-            if self._service.streams:
-                self._body = BodyStream(request, inbound, self._sock, self._service.times.body)
+            if self._context.streams:
+                self._body = BodyStream(request, inbound, self._sock, self._context.times.body)
                 return request
             self._since = now
-            self._body = BodySpool(self._service.budget)
+            self._body = BodySpool(self._context.budget)
             if request.expects:
                 request.expects = False
                 self._delivery.say(CONTINUE)
@@ -210,11 +210,11 @@ class Connection:
         try:
             spool.add(inbound.read_body(data))
         except OSError as exc:
-            self._service.log.error(f"{request.label}: keep its body: {exc.strerror}; it is answered with 500")
+            self._context.log.error(f"{request.label}: keep its body: {exc.strerror}; it is answered with 500")
             raise Refusal(500, "there is no room for the body") from exc
         if not body.complete:
             self.phase = Phase.BODY
-            limit = self._service.times.body
+            limit = self._context.times.body
             slowest = self._since + limit + body.received / LEAST_RATE
             self._set_deadline(min(now + limit, slowest))
             return None
@@ -224,8 +224,8 @@ class Connection:
 
     def _refuse(self, refusal: Refusal, now: float) -> None:
         """Answers without the application, and ends the connection."""
-        data = answer(refusal.status, self._service.stamp(), bodiless=self._inbound.is_head)
-        self._service.meter.refused(now, refusal.status, len(data), self._inbound.scope)
+        data = answer(refusal.status, self._context.stamp(), bodiless=self._inbound.is_head)
+        self._context.recorder.refused(now, refusal.status, len(data), self._inbound.scope)
         self._drop_body()
         self._delivery.say(data)
         self._linger(now)
@@ -235,20 +235,20 @@ class Connection:
     def _serve(self, request: Request, now: float) -> bool:
         """Calls the application. Returns True if the response is sent and the connection can take a request."""
         self._since = now
-        service, delivery = self._service, self._delivery
-        service.meter.begin(now, request.line)
-        responder = self._responder = service.responder(service, request, self._body, delivery.push)
-        outbox = delivery.outbox
+        context, delivery = self._context, self._delivery
+        context.recorder.begin(now, request.line)
+        responder = self._responder = context.responder(context, request, self._body, delivery.push)
+        queue = delivery.queue
         # Not the bound method, which costs run() a copy of the arguments: 0.2 µs.
-        now = service.context.copy().run(_answer, delivery, responder, service.meter, now)
-        if outbox.items or outbox.broken:
+        now = context.variables.copy().run(_answer, delivery, responder, context.recorder, now)
+        if queue.items or queue.broken:
             self._await_reader(responder, now)
             return False
         return self._finish(responder, now)
 
     def _await_reader(self, responder: Responder, now: float) -> None:
         """Waits for the client to take the rest of the response, after the application's end."""
-        if self._delivery.outbox.broken:
+        if self._delivery.queue.broken:
             self.reset(now)
             return
         # Does not keep the responder, which refers to the scope, and so to the body.
@@ -256,25 +256,25 @@ class Connection:
         self._responder = None
         self._drop_body()
         self.phase = _ANSWERING
-        self._service.loop.want(self._fd, EPOLLOUT)
-        self._set_deadline(now + self._service.times.send)
+        self._context.loop.want(self._fd, EPOLLOUT)
+        self._set_deadline(now + self._context.times.send)
 
-    def _resume(self, now: float) -> None:
+    def _send_more(self, now: float) -> None:
         """Sends more of the response, after the client has taken bytes."""
-        ending, outbox = self._ending, self._delivery.outbox
+        ending, queue = self._ending, self._delivery.queue
         assert ending is not None
         try:
-            taken = outbox.flush(self._sock)
+            taken = queue.flush(self._sock)
         except EOFError:
-            self._service.log.error(f"{ending.label}: the file became shorter while it was sent")
+            self._context.log.error(f"{ending.label}: the file became shorter while it was sent")
             self.reset(now)
             return
         except OSError:
             self.close(now)
             return
         if taken:
-            self._set_deadline(now + self._service.times.send)
-        if outbox.items:
+            self._set_deadline(now + self._context.times.send)
+        if queue.items:
             return
         self._ending = None
         if self._finish(ending, now) and self._inbound.begun:
@@ -297,9 +297,9 @@ class Connection:
             self._linger(now)
             return False
         if self.phase is _ANSWERING:
-            self._service.loop.want(self._fd, EPOLLIN)
+            self._context.loop.want(self._fd, EPOLLIN)
         self.phase = _IDLE
-        self._set_deadline(now + self._service.times.idle)
+        self._set_deadline(now + self._context.times.idle)
         return True
 
     # Ending
@@ -314,10 +314,10 @@ class Connection:
             self.close(now)
             return
         if self.phase is _ANSWERING:
-            self._service.loop.want(self._fd, EPOLLIN)
+            self._context.loop.want(self._fd, EPOLLIN)
         self.phase = _LINGERING
-        self._set_deadline(now + self._service.times.linger)
-        self._service.crowd.linger(self, now)
+        self._set_deadline(now + self._context.times.linger)
+        self._context.connections.linger(self, now)
 
     def _throw_away(self, now: float) -> None:
         try:
@@ -332,11 +332,11 @@ class Connection:
         elif self._linger_left <= 0:
             # A close now would send a reset, and a client that is still sending (a proxy) would lose the answer. So the
             # client fills the kernel's buffers and then blocks, until it reads the answer or the time is over.
-            self._service.loop.want(self._fd, 0)
+            self._context.loop.want(self._fd, 0)
 
     def _fail(self, exc: Exception, now: float) -> None:
         """Logs and closes after a bug in srvd, or after the application has closed a descriptor."""
-        self._service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
+        self._context.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
         self.close(now)
 
     def _drop_body(self) -> None:
@@ -345,4 +345,4 @@ class Connection:
 
     def _set_deadline(self, deadline: float) -> None:
         self.deadline = deadline
-        self._service.loop.due_at(deadline)
+        self._context.loop.due_at(deadline)

@@ -34,26 +34,26 @@ class Delivery:
     connection at that time.
     """
 
-    __slots__ = ("_meter", "_responder", "_sending", "_service", "_sock", "armed", "outbox")
+    __slots__ = ("_context", "_recorder", "_responder", "_sending", "_sock", "armed", "queue")
 
-    def __init__(self, service: WorkerContext, sock: Transport) -> None:
-        self._service = service
+    def __init__(self, context: WorkerContext, sock: Transport) -> None:
+        self._context = context
         self._sock = sock
         self._responder: Responder | None = None
-        self._meter = service.meter  # of the thread of the call
+        self._recorder = context.recorder  # of the thread of the call
         self._sending: Sending | None = None  # while the sender empties the queue
-        self.outbox = SendQueue(service.budget, service.most_kept)
+        self.queue = SendQueue(context.budget, context.most_kept)
         self.armed = False
         """Whether the close of the socket would be a reset."""
 
-    def answer(self, responder: Responder, meter: Recorder, since: float) -> float:
+    def answer(self, responder: Responder, recorder: Recorder, since: float) -> float:
         """Calls the application for the request, which came at `since`; returns the time at the end."""
         self._responder = responder
-        self._meter = meter
-        outbox = self.outbox
+        self._recorder = recorder
+        queue = self.queue
         try:
             data = responder.start()
-            if responder.ended and responder.keep_alive and not outbox.items and not outbox.broken:
+            if responder.ended and responder.keep_alive and not queue.items and not queue.broken:
                 # Nearly always: the whole response at once. The code below has the same result.
                 responder.sent += len(data)
                 try:
@@ -61,7 +61,7 @@ class Delivery:
                 except BlockingIOError:
                     self._give(data)
                 except OSError:
-                    outbox.broken = True
+                    queue.broken = True
                 else:
                     if sent != len(data):
                         self._give(memoryview(data)[sent:])
@@ -74,7 +74,7 @@ class Delivery:
             if not responder.ended:
                 responder.abandon()
             now = time.monotonic()
-            meter.end(now, responder, since)
+            recorder.end(now, responder, since)
         return now
 
     def push(self, responder: Responder, data: bytes) -> None:
@@ -86,20 +86,20 @@ class Delivery:
         if not self._give(data):
             raise ReaderGone
         responder.sent += len(data)
-        self._meter.gave(time.monotonic())
-        if self.outbox.items and self._sending is None:
-            self._sending = self._service.sender.begin(self._sock, self.outbox)
+        self._recorder.gave(time.monotonic())
+        if self.queue.items and self._sending is None:
+            self._sending = self._context.sender.begin(self._sock, self.queue)
 
     def say(self, data: bytes) -> None:
         """Sends bytes of the server itself, while no application answers."""
         try:
-            sent = 0 if self.outbox.items else self._sock.send(data)
+            sent = 0 if self.queue.items else self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:  # the next read or write raises again
             return
         if sent != len(data):
-            self.outbox.add(memoryview(data)[sent:], bounded=False)
+            self.queue.add(memoryview(data)[sent:], bounded=False)
 
     def disarm(self) -> None:
         """Makes the close an ordinary one again, after a complete response."""
@@ -108,7 +108,7 @@ class Delivery:
             calm(self._sock)
 
     def _take_all(self, responder: Responder, data: bytes) -> None:
-        outbox = self.outbox
+        queue = self.queue
         while True:
             if data:
                 responder.sent += len(data)
@@ -120,12 +120,12 @@ class Delivery:
                 return
             if responder.span is not None:
                 self._give_file(responder)
-            elif outbox.items and self._sending is None:
+            elif queue.items and self._sending is None:
                 # PEP 3333, "Buffering and Streaming": a block must not wait for the next one.
-                self._sending = self._service.sender.begin(self._sock, outbox)
+                self._sending = self._context.sender.begin(self._sock, queue)
             data = responder.more()
             if data:
-                self._meter.gave(time.monotonic())
+                self._recorder.gave(time.monotonic())
             elif not responder.ended and self._hung_up():
                 return
 
@@ -137,30 +137,30 @@ class Delivery:
         else:
             with sending.lock:
                 rest = self._put(data)
-                if self.outbox.items:
-                    self._service.sender.again(sending)
+                if self.queue.items:
+                    self._context.sender.again(sending)
         if rest is not None:
             self._await_room(rest)
-        return not self.outbox.broken
+        return not self.queue.broken
 
     def _put(self, data: bytes | memoryview) -> memoryview | None:
         """Sends or queues bytes, and returns the part without a place; None if there is none."""
-        outbox = self.outbox
-        if outbox.broken:
+        queue = self.queue
+        if queue.broken:
             return None
         try:
-            if outbox.items:
-                outbox.flush(self._sock)
-                if outbox.items and time.monotonic() - outbox.since > self._service.times.send:
-                    outbox.broken = True
+            if queue.items:
+                queue.flush(self._sock)
+                if queue.items and time.monotonic() - queue.since > self._context.times.send:
+                    queue.broken = True
                     return None
-            sent = 0 if outbox.items else self._sock.send(data)
+            sent = 0 if queue.items else self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except (OSError, EOFError):
-            outbox.broken = True
+            queue.broken = True
             return None
-        return None if sent == len(data) else outbox.add(memoryview(data)[sent:] if sent else data)
+        return None if sent == len(data) else queue.add(memoryview(data)[sent:] if sent else data)
 
     def _give_file(self, responder: Responder) -> None:
         """Sends as much of the file as the socket takes; the rest is sent after the application's end."""
@@ -168,38 +168,38 @@ class Delivery:
             self._stop_sending()
         span, responder.span = responder.span, None
         assert span is not None
-        outbox = self.outbox
-        outbox.add_file(span)
+        queue = self.queue
+        queue.add_file(span)
         responder.sent += span.length
         try:
-            outbox.flush(self._sock)
+            queue.flush(self._sock)
         except (OSError, EOFError) as exc:
-            outbox.broken = True
+            queue.broken = True
             if isinstance(exc, EOFError):
-                self._service.log.error(f"{responder.request.label}: the file became shorter while it was sent")
+                self._context.log.error(f"{responder.request.label}: the file became shorter while it was sent")
 
     def _await_room(self, rest: memoryview | None) -> None:
         """Waits for the client, because no more bytes may be queued. This does not count as the application's time."""
         if self._sending is not None:
             self._stop_sending()
-        outbox, limit = self.outbox, self._service.times.send
-        outbox.since = time.monotonic()
+        queue, limit = self.queue, self._context.times.send
+        queue.since = time.monotonic()
         waiting = poll()
         waiting.register(self._sock.fileno(), POLLOUT)
-        while rest is not None and not outbox.broken:
+        while rest is not None and not queue.broken:
             ready = waiting.poll(min(limit, _SIGN_OF_LIFE) * 1000)
             now = time.monotonic()
-            self._meter.gave(now)
+            self._recorder.gave(now)
             if ready:
-                outbox.since = now
+                queue.since = now
                 rest = self._put(rest)
-            elif now - outbox.since >= limit:
-                outbox.broken = True
+            elif now - queue.since >= limit:
+                queue.broken = True
 
     def _stop_sending(self) -> None:
         sending, self._sending = self._sending, None
         assert sending is not None
-        self._service.sender.end(sending)
+        self._context.sender.end(sending)
 
     def _hung_up(self) -> bool:
         """Tells whether the client has reset the connection, without sending a byte. A client that only ended its own

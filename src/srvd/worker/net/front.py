@@ -41,9 +41,9 @@ class Front(NamedTuple):
     forwarded: str
     tls: Secure | None
 
-    def reception(self, service: WorkerContext) -> Reception:
+    def reception(self, context: WorkerContext) -> Reception:
         """Makes the `Reception` of one worker."""
-        return Reception(self, service)
+        return Reception(self, context)
 
 
 def make_front(told: Mapping[str, Any], packed: object) -> Front:
@@ -68,11 +68,11 @@ def make_front(told: Mapping[str, Any], packed: object) -> Front:
 class Reception:
     """Receives the accepted connections of one listener."""
 
-    def __init__(self, front: Front, service: WorkerContext) -> None:
+    def __init__(self, front: Front, context: WorkerContext) -> None:
         self._front = front
-        self._service = service
+        self._context = context
         self._complained: dict[str, tuple[float, int]] = {}  # kind → last time, and lines suppressed since
-        limits, sink = service.heads.limits, service.heads.sink
+        limits, sink = context.heads.limits, context.heads.sink
         self._heads: dict[bool, HeadReader] = {}
         if front.trusted is not None:
             self._heads = {
@@ -90,7 +90,7 @@ class Reception:
             sock.close()
             self._complain("PROXY header", f"{ends.client or 'unix'} may not write one", now)
         elif front.proxy_from is not None or front.tls is not None:
-            Handshake(self._service, self._steps, sock, ends, now)
+            Handshake(self._context, self._steps, sock, ends, now)
         else:
             self._begin(sock, ends, now)
 
@@ -104,8 +104,8 @@ class Reception:
 
     def _begin(self, transport: Transport, ends: Ends, now: float) -> Peer:
         trusted = self._front.trusted
-        heads = self._service.heads if trusted is None else self._heads[ends.client in trusted]
-        return self._service.connection(self._service, transport, ends, now, heads)
+        heads = self._context.heads if trusted is None else self._heads[ends.client in trusted]
+        return self._context.connection(self._context, transport, ends, now, heads)
 
     def _failed(self, kind: str, exc: Exception, ends: Ends, now: float) -> None:
         # ssl.SSLError has the first two attributes.
@@ -119,7 +119,7 @@ class Reception:
             return
         self._complained[kind] = (now, 0)
         before = f", and {kept_back} before it" if kept_back else ""
-        self._service.log.warning(f"a connection was refused for its {kind}{before}: {text}")
+        self._context.log.warning(f"a connection was refused for its {kind}{before}: {text}")
 
 
 def _proxied(ends: Ends, reader: ProxyReader) -> Ends:

@@ -45,11 +45,11 @@ class Handshake:
     """A connection before HTTP. Among the worker's connections, counts as one without a request yet."""
 
     __slots__ = (
+        "_context",
         "_encrypted",
         "_ends",
         "_fd",
         "_proxy",
-        "_service",
         "_sock",
         "_steps",
         "deadline",
@@ -57,8 +57,8 @@ class Handshake:
         "served",
     )
 
-    def __init__(self, service: WorkerContext, steps: Steps, sock: socket.socket, ends: Ends, now: float) -> None:
-        self._service = service
+    def __init__(self, context: WorkerContext, steps: Steps, sock: socket.socket, ends: Ends, now: float) -> None:
+        self._context = context
         self._steps = steps
         self._sock = sock
         self._fd = sock.fileno()
@@ -67,10 +67,10 @@ class Handshake:
         self._encrypted: Encrypted | None = None
         self.phase = Phase.IDLE
         self.served = 0
-        self.deadline = now + service.times.first
-        service.crowd.enter(self)
-        service.loop.add(self._fd, EPOLLIN, self.on_ready)
-        service.loop.watch(self)
+        self.deadline = now + context.times.first
+        context.connections.enter(self)
+        context.loop.add(self._fd, EPOLLIN, self.on_ready)
+        context.loop.watch(self)
 
     def __repr__(self) -> str:
         return f"<Handshake {self._fd} {'TLS' if self._encrypted else 'PROXY' if self._proxy else 'new'}>"
@@ -87,7 +87,7 @@ class Handshake:
             self._steps.complain("PROXY header" if self._proxy else "TLS handshake", exc, self._ends, now)
             if getattr(exc, "reason", "") == "HTTP_REQUEST":  # of ssl.SSLError: a client without TLS gets an answer
                 with suppress(OSError):
-                    self._sock.send(answer(400, self._service.stamp()))
+                    self._sock.send(answer(400, self._context.stamp()))
             self.close(now)
 
     def expire(self, now: float) -> None:
@@ -98,7 +98,7 @@ class Handshake:
         """Shortens the time to `deadline`."""
         if deadline < self.deadline:
             self.deadline = deadline
-            self._service.loop.due_at(deadline)
+            self._context.loop.due_at(deadline)
 
     def close(self, now: float) -> None:
         """Closes the socket, and removes the handshake from the worker."""
@@ -107,7 +107,7 @@ class Handshake:
         self.phase = Phase.CLOSED
         self._let_go()
         (self._encrypted or self._sock).close()
-        self._service.crowd.leave(self, now)
+        self._context.connections.leave(self, now)
 
     def _go_on(self, now: float) -> None:
         if self._proxy is not None:
@@ -116,14 +116,14 @@ class Handshake:
             if self._encrypted is None:
                 self._encrypted = self._steps.secure(self._sock)
             if not self._encrypted.handshake():
-                self._service.loop.want(self._fd, EPOLLIN | EPOLLOUT if self._encrypted.blocked else EPOLLIN)
+                self._context.loop.want(self._fd, EPOLLIN | EPOLLOUT if self._encrypted.blocked else EPOLLIN)
                 return
         if self._proxy is None:
             self.phase = Phase.CLOSED
             self._let_go()
             self._steps.become(self._sock, self._encrypted, self._ends, now)
             # Only now: a draining worker must not see zero connections in between, and end.
-            self._service.crowd.leave(self, now)
+            self._context.connections.leave(self, now)
 
     def _read_proxy(self, reader: ProxyReader) -> None:
         # Peek first: bytes behind the header belong to TLS or HTTP.
@@ -137,5 +137,5 @@ class Handshake:
             self._proxy = None
 
     def _let_go(self) -> None:
-        self._service.loop.remove(self._fd)
-        self._service.loop.forget(self)
+        self._context.loop.remove(self._fd)
+        self._context.loop.forget(self)

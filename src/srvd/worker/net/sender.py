@@ -22,12 +22,12 @@ _ONCE = EPOLLOUT | EPOLLONESHOT
 class Sending:
     """A send queue that the sender empties. Any other code that uses the queue must hold the lock."""
 
-    __slots__ = ("fd", "lock", "outbox", "sock")
+    __slots__ = ("fd", "lock", "queue", "sock")
 
-    def __init__(self, sock: Transport, outbox: SendQueue) -> None:
+    def __init__(self, sock: Transport, queue: SendQueue) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.outbox = outbox
+        self.queue = queue
         self.lock = Lock()
 
 
@@ -39,12 +39,12 @@ class Sender:
         self._starting = Lock()
         self._all: dict[int, Sending] = {}
 
-    def begin(self, sock: Transport, outbox: SendQueue) -> Sending | None:
+    def begin(self, sock: Transport, queue: SendQueue) -> Sending | None:
         """Empties the send queue from now on. Returns None if no thread can be started: the caller has to send."""
         poll = self._epoll or self._start()
         if poll is None:
             return None
-        sending = Sending(sock, outbox)
+        sending = Sending(sock, queue)
         with sending.lock:
             self._all[sending.fd] = sending
             try:
@@ -91,11 +91,11 @@ class Sender:
                             self._send(poll, sending)
 
     def _send(self, poll: epoll, sending: Sending) -> None:
-        outbox = sending.outbox
+        queue = sending.queue
         try:
-            outbox.flush(sending.sock)
+            queue.flush(sending.sock)
         except (OSError, EOFError):
-            outbox.broken = True
+            queue.broken = True
             return
-        if outbox.items:
+        if queue.items:
             poll.modify(sending.fd, _ONCE)

@@ -31,7 +31,7 @@ __all__ = ["STANDARD_OUTPUT", "AccessLog", "rescue"]
 STANDARD_OUTPUT = "-"
 """The path that stands for the daemon's standard output."""
 
-_KEPT = 1.0
+_DELAY = 1.0
 """The most seconds that a line waits to be written."""
 
 _BATCH = 65_536
@@ -83,7 +83,7 @@ class AccessLog:
             if self._lines.add(line) >= _BATCH:
                 self._flush()
             elif self.deadline == NEVER:
-                self.deadline = time.monotonic() + _KEPT
+                self.deadline = time.monotonic() + _DELAY
                 self._loop.due_at(self.deadline)
 
     def expire(self, now: float) -> None:

@@ -38,23 +38,23 @@ class Response(Protocol):
 class Completion:
     """Called on the thread that has served the request. Each part may be None."""
 
-    __slots__ = ("_access", "_after", "_log", "_wear")
+    __slots__ = ("_access", "_after", "_log", "_recycling")
 
-    def __init__(self, access: AccessLog | None, after: Hook | None, wear: Recycling | None, log: Log) -> None:
+    def __init__(self, access: AccessLog | None, after: Hook | None, recycling: Recycling | None, log: Log) -> None:
         self._access = access
         self._after = after
-        self._wear = wear
+        self._recycling = recycling
         self._log = log
 
     @classmethod
     def needed(
-        cls, access: AccessLog | None, after: Hook | None, wear: Recycling | None, log: Log
+        cls, access: AccessLog | None, after: Hook | None, recycling: Recycling | None, log: Log
     ) -> Completion | None:
         """Returns a `Completion`; None if it would have nothing to do."""
-        if wear is not None and not wear.counts:
-            wear = None
-        idle = access is None and after is None and wear is None
-        return None if idle else cls(access, after, wear, log)
+        if recycling is not None and not recycling.counts:
+            recycling = None
+        idle = access is None and after is None and recycling is None
+        return None if idle else cls(access, after, recycling, log)
 
     def ended(self, response: Response, began: float, now: float) -> None:
         """Handles the end of an application's response, whole or given up."""
@@ -65,8 +65,8 @@ class Completion:
             self._access.add(Record(scope, response.code, response.fields, sent, time.time() - took, took))
         if self._after is not None:
             call(self._after, "after_request", self._log, scope, response.code, sent, took)
-        if self._wear is not None:
-            self._wear.served(now)
+        if self._recycling is not None:
+            self._recycling.served(now)
 
     def refused(self, scope: Scope, status: int) -> None:
         """Handles a request that never reached the application: only the access log records it."""

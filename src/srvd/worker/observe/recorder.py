@@ -20,12 +20,12 @@ __all__ = ["Recorder"]
 class Recorder:
     """The recorder of one thread. `begin` and `end` are called for every request."""
 
-    __slots__ = ("_bell", "_lane", "_witness")
+    __slots__ = ("_bell", "_completion", "_lane")
 
-    def __init__(self, lane: Lane, bell: Callable[[], bool], witness: Completion | None = None) -> None:
+    def __init__(self, lane: Lane, bell: Callable[[], bool], completion: Completion | None = None) -> None:
         self._lane = lane
         self._bell = bell
-        self._witness = witness
+        self._completion = completion
 
     def begin(self, now: float, label: bytes) -> None:
         """Records that the application is called for the request `label`."""
@@ -53,14 +53,14 @@ class Recorder:
     def end(self, now: float, response: Response, began: float) -> None:
         """Records the end of the response that began at `began`."""
         self._lane.end(now, response.code, response.sent, began)
-        if self._witness is not None:
-            self._witness.ended(response, began, now)
+        if self._completion is not None:
+            self._completion.ended(response, began, now)
 
     def refused(self, now: float, status: int, sent: int, scope: Scope) -> None:
         """Records a request answered without the application; `scope` has what is known of the request."""
         self._lane.end(now, status, sent, now)
-        if self._witness is not None:
-            self._witness.refused(scope, status)
+        if self._completion is not None:
+            self._completion.refused(scope, status)
 
     def connections(self, count: int) -> None:
         self._lane.connections(count)

@@ -57,12 +57,28 @@ class Exchange:
     """A `Responder` for WSGI, from the call of the application to the end of its response."""
 
     __slots__ = (
-        "_bytes_left", "_close", "_fields", "_framing", "_iterator", "_push", "_service", "_status",
-        "_writing", "code", "ended", "failure", "head_size", "keep_alive", "must_reset", "request", "sent", "span",
+        "_bytes_left",
+        "_close",
+        "_context",
+        "_fields",
+        "_framing",
+        "_iterator",
+        "_push",
+        "_status",
+        "_writing",
+        "code",
+        "ended",
+        "failure",
+        "head_size",
+        "keep_alive",
+        "must_reset",
+        "request",
+        "sent",
+        "span",
     )  # fmt: skip
 
-    def __init__(self, service: WorkerContext, request: Request, body: Body, push: Push) -> None:
-        self._service = service
+    def __init__(self, context: WorkerContext, request: Request, body: Body, push: Push) -> None:
+        self._context = context
         self._push = push
         self._status: Status | None = None
         self._fields: Fields | None = None
@@ -79,7 +95,7 @@ class Exchange:
         else:
             put_body(environ, body, self.proceed)
         # RFC 9110 section 10.1.1: an answer before 100 Continue says that the body will not be read.
-        self.keep_alive = request.keep_alive and not service.closing and not request.expects
+        self.keep_alive = request.keep_alive and not context.closing and not request.expects
         self.ended = False
         self.must_reset = False
         """Whether only a reset shows the client that the body is incomplete, since its end is the connection's end."""
@@ -115,7 +131,7 @@ class Exchange:
     def start(self) -> bytes:
         """Calls the application, and returns the first bytes of its response."""
         try:
-            result: Any = self._service.app(self.request.scope, self.start_response)
+            result: Any = self._context.app(self.request.scope, self.start_response)
             if type(result) is list and len(result) == 1 and self._framing is None and self._fields is not None:
                 return self._whole(result[0])
             return self._begin(result)
@@ -136,7 +152,7 @@ class Exchange:
         checked = check_status(status)
         self._fields = fields = check_fields(headers)
         if fields.dropped:
-            self._service.warn_of_dropped(self.request.label, fields.dropped)
+            self._context.warn_of_dropped(self.request.label, fields.dropped)
         self._status = checked
         self.code = checked.code
         return self._write
@@ -153,7 +169,7 @@ class Exchange:
         if fields.length >= 0:
             raise ResponseInvalid("early hints have no body, and no Content-Length")
         if fields.dropped:
-            self._service.warn_of_dropped(self.request.label, fields.dropped)
+            self._context.warn_of_dropped(self.request.label, fields.dropped)
         if self.request.minor:
             self._speak(lambda: self._interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text))
 
@@ -164,7 +180,7 @@ class Exchange:
         """
         if self._framing is None and not self.ended:
             self.request.expects = False
-            self.keep_alive = self.request.keep_alive and not self._service.closing
+            self.keep_alive = self.request.keep_alive and not self._context.closing
             self._speak(lambda: self._interim(CONTINUE))
 
     def more(self) -> bytes:
@@ -220,7 +236,7 @@ class Exchange:
         ):  # nearly always; the code below has the same result
             self._framing = Framing.LENGTH
             self._end()
-            data = b"%b%b%b%b" % (status.line, self._service.stamp(), fields.end, body)
+            data = b"%b%b%b%b" % (status.line, self._context.stamp(), fields.end, body)
             self.head_size += len(data) - len(body)
             return data
         head = self._open(len(body))
@@ -255,7 +271,7 @@ class Exchange:
             raise ResponseInvalid("start_response was not called")
         request = self.request
         opening = open_response(
-            status, fields, self._service.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
+            status, fields, self._context.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
         )
         head = opening.head
         self._framing = opening.framing
@@ -311,7 +327,7 @@ class Exchange:
             self.keep_alive = False
         elif not isinstance(exc, ReaderGone):
             self.failure = format_traceback(exc)
-            self._service.log.error(f"{self.request.label}: the application failed\n{self.failure}")
+            self._context.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self._end()
         if self._framing is not None:
             # The head is sent: the connection must end so that the body does not look complete.
@@ -337,7 +353,7 @@ class Exchange:
                 close()
             except BaseException as exc:  # the application ends here, too
                 trace = format_traceback(exc)
-                self._service.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
+                self._context.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
 
     def _write(self, data: bytes) -> None:
         """`write`, which start_response returns (PEP 3333, "The write() Callable")."""
@@ -350,7 +366,7 @@ class Exchange:
         this response and the beginning of the next one. So it raises the count before it reads `ended`, and `_end` sets
         `ended` before it reads the count.
         """
-        with self._service.writing:
+        with self._context.writing:
             self._writing += 1
         try:
             if self.ended:
@@ -359,7 +375,7 @@ class Exchange:
             if framed:
                 self._push(self, framed)
         finally:
-            with self._service.writing:
+            with self._context.writing:
                 self._writing -= 1
 
     def _interim(self, data: bytes) -> bytes:
@@ -372,4 +388,4 @@ class Exchange:
             time.sleep(0.001)
 
     def _complain(self, what: str) -> None:
-        self._service.log.error(f"{self.request.label}: the response does not fit its head: {what}")
+        self._context.log.error(f"{self.request.label}: the response does not fit its head: {what}")

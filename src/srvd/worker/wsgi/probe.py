@@ -27,7 +27,7 @@ _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
 _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def probe(service: WorkerContext, target: str, statuses: Sequence[str] = ()) -> Probed:
+def probe(context: WorkerContext, target: str, statuses: Sequence[str] = ()) -> Probed:
     """Makes a GET request for `target`. The worker is healthy if the answer has one of `statuses`, by default those of
     `health_status`.
 
@@ -38,17 +38,17 @@ def probe(service: WorkerContext, target: str, statuses: Sequence[str] = ()) -> 
     scheme, host = scheme or "http", host or "localhost"
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: srvd-probe\r\nConnection: close\r\n\r\n"
     ends = Ends("127.0.0.1", "0", server_port="443" if scheme == "https" else "80", scheme=scheme)
-    template = service.heads.sink.connection(ends) | {PROBE: True}
+    template = context.heads.sink.connection(ends) | {PROBE: True}
     try:
-        request = service.heads.read(head.encode("utf-8"), template)
+        request = context.heads.read(head.encode("utf-8"), template)
     except Refusal as refusal:
         return Probed(False, f"GET {path}: this is no request: {refusal.why}")
-    exchange = Exchange(service, request, None, _unread)
-    service.context.copy().run(_ask, exchange)
+    exchange = Exchange(context, request, None, _unread)
+    context.variables.copy().run(_ask, exchange)
     if exchange.failure:
         return Probed(False, clip(f"GET {path}: the application failed\n{exchange.failure}"))
     text = f"GET {path}: {exchange.status}"
-    if is_among(exchange.code, statuses or service.health_status):
+    if is_among(exchange.code, statuses or context.health_status):
         return Probed(True, text)
     return Probed(False, clip(f"{text}{_explained(exchange, host)}"))
 

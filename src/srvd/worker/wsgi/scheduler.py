@@ -7,12 +7,12 @@ For `threads = N` there are N + 1 threads, and the main thread, which waits for 
 whatever the application does. The rules, from which the rest follows:
 
 1. The *token* is a lock. The thread that holds the token owns the loop, and everything that handlers of the loop use:
-   connections, acceptor, orders, deadlines. Threads try to take the token and never wait for it, so the token cannot be
-   part of a deadlock.
+   connections, acceptor, commands, deadlines. Threads try to take the token and never wait for it, so the token cannot
+   be part of a deadlock.
 2. A connection belongs to the loop or to one call: `CALLING` tells which. The owner of the loop gives the connection to
    a call by putting it into `calls` (whose `popleft` gives it to exactly one thread); `settle` or `hand_back` return it
    to the loop. So no request is served twice, and no two threads use one socket.
-3. A call needs a seat, and there are N. So of N + 1 threads at least one is in no call.
+3. A call needs a recorder of its own, and there are N. So of N + 1 threads at least one is in no call.
 4. A thread makes a call only outside of all handlers of the loop, and without the token. So no stack has to be unwound,
    and no local variable can be stale, if another thread has turned the loop meanwhile.
 5. epoll is level-triggered, and no ready descriptor is set aside: events not handled in one turn are reported again in
@@ -21,8 +21,8 @@ whatever the application does. The rules, from which the rest follows:
 Proof that a thread turns the loop: the token is free only while the thread that released it is in a call. Then one
 thread is in no call (3). That thread is in one of three states. Before it becomes a spare, it puts itself on the list
 and then tries the token. On the list, it is alerted if no thread watches (`alert`, called after the release of the
-token). Or it watches, and takes the token as soon as the call is `_PATIENCE` old. A call that waits for a seat is found
-by the thread that gives a seat back, because that thread looks at `calls` afterwards.
+token). Or it watches, and takes the token as soon as the call is `_PATIENCE` old. A call that waits for a recorder is
+found by the thread that gives a recorder back, because that thread looks at `calls` afterwards.
 
 So quick calls run on the thread that has the loop, at the price of releasing and taking a lock. While calls *block* –
 by a moving average of their time without the processor – a spare is alerted at the beginning of each call, and takes
@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from srvd.worker.observe.recorder import Recorder
-    from srvd.worker.wsgi.threaded import CalledConnection, SharedService
+    from srvd.worker.wsgi.threaded import ThreadedConnection, ThreadedContext
 
 __all__ = ["Threads"]
 
@@ -48,7 +48,7 @@ _PATIENCE = 0.005
 """
 
 _TURN = 0.01
-"""The longest time of calls between two turns of the loop, which may have orders waiting."""
+"""The longest time of calls between two turns of the loop, which may have commands waiting."""
 
 _SHORT = 0.0001
 """A shorter call did not block."""
@@ -56,7 +56,7 @@ _SHORT = 0.0001
 _NONE = 1e-6
 """An average below this is taken for zero."""
 
-_WEIGHT = 1 / 64
+_SHARE = 1 / 64
 """The weight of one call in the moving average."""
 
 _COST = 0.0001
@@ -66,8 +66,8 @@ _COST = 0.0001
 class Threads:
     """The threads of a worker. The main thread makes this object and calls `run`."""
 
-    def __init__(self, service: SharedService, worker: str) -> None:
-        self.service = service
+    def __init__(self, context: ThreadedContext, worker: str) -> None:
+        self.context = context
         self.token = threading.Lock()
         self.since = 0.0
         """When the last call began for which a thread has released the token."""
@@ -80,7 +80,7 @@ class Threads:
         self._watcher: _Thread | None = None
         self._over = threading.Lock()
         self._failure: BaseException | None = None
-        self._all = [_Thread(self, f"{worker} {number}") for number in range(len(service.seats) + 1)]
+        self._all = [_Thread(self, f"{worker} {number}") for number in range(len(context.free_recorders) + 1)]
 
     def run(self) -> None:
         """Serves until the loop is stopped. Raises the exception of any thread's turn of the loop."""
@@ -119,7 +119,7 @@ class _Thread:
 
     def __init__(self, threads: Threads, name: str) -> None:
         self._threads = threads
-        self._service = threads.service
+        self._context = threads.context
         self._mailbox: SimpleQueue[None] = SimpleQueue()
         self._called = False
         self._poked = False
@@ -159,11 +159,11 @@ class _Thread:
 
     def _own(self) -> None:
         """Turns the loop and makes calls while this thread has the token; returns when another thread has it."""
-        service, threads = self._service, self._threads
-        loop, calls, seats, token = service.loop, service.calls, service.seats, threads.token
+        context, threads = self._context, self._threads
+        loop, calls, recorders, token = context.loop, context.calls, context.free_recorders, threads.token
         loop.owner = self._id
         while not loop.stopped():
-            if not calls or not seats:
+            if not calls or not recorders:
                 loop.turn()
                 if loop.stopped():
                     break
@@ -171,20 +171,20 @@ class _Thread:
             turned = now = monotonic()
             while calls:
                 try:
-                    seat = seats.pop()
+                    recorder = recorders.pop()
                 except IndexError:
                     break
                 try:
                     connection = calls.popleft()
                 except IndexError:
-                    seats.append(seat)
+                    recorders.append(recorder)
                     break
                 threads.since = now
                 loop.owner = 0  # before the release: no two threads may take themselves for the owner
                 token.release()
                 if not threads.watching or threads.blocking > _COST:
                     threads.alert()
-                now = self._call(connection, seat, now, weigh=True)
+                now = self._call(connection, recorder, now, weigh=True)
                 if not now:
                     return
                 if now - turned > _TURN:
@@ -193,21 +193,21 @@ class _Thread:
                     break
         raise _Over
 
-    def _call(self, connection: CalledConnection, seat: Recorder, now: float, *, weigh: bool) -> float:
+    def _call(self, connection: ThreadedConnection, recorder: Recorder, now: float, *, weigh: bool) -> float:
         """Makes a call, without the token. Returns the time at the end if this thread gets the token then, else 0.0."""
         threads = self._threads
-        ended = connection.work(seat, now)
+        ended = connection.work(recorder, now)
         if ended - now > _SHORT:
             if weigh:
                 self._weigh(ended - now)
-            self._service.seats.append(seat)
-            self._service.seat_is_free()
+            self._context.free_recorders.append(recorder)
+            self._context.recorder_is_free()
         else:
             if threads.blocking > _NONE:
-                threads.blocking -= threads.blocking * _WEIGHT
-            self._service.seats.append(seat)
+                threads.blocking -= threads.blocking * _SHARE
+            self._context.free_recorders.append(recorder)
         if threads.token.acquire(False):
-            self._service.loop.owner = self._id
+            self._context.loop.owner = self._id
             connection.settle(ended)
             return ended
         connection.hand_back(ended)
@@ -218,25 +218,25 @@ class _Thread:
         cpu = thread_time()
         blocked = min(max(took - (cpu - self._cpu), 0.0), _PATIENCE)
         self._cpu = cpu
-        self._threads.blocking += (blocked - self._threads.blocking) * _WEIGHT
+        self._threads.blocking += (blocked - self._threads.blocking) * _SHARE
 
     # Without the loop
 
     def _work_off(self) -> bool:
-        """Makes waiting calls, while there are seats. Returns True if this thread has the token after one of them."""
-        service = self._service
-        while service.calls:
+        """Makes waiting calls, while recorders are free. Returns True if this thread got the token."""
+        context = self._context
+        while context.calls:
             try:
-                seat = service.seats.pop()
+                recorder = context.free_recorders.pop()
             except IndexError:
                 return False
             try:
-                connection = service.calls.popleft()
+                connection = context.calls.popleft()
             except IndexError:
-                service.seats.append(seat)
-                continue  # another call may have been queued meanwhile, without a seat
+                context.free_recorders.append(recorder)
+                continue  # another call may have been queued meanwhile, without a recorder
             # Not weighed: this call does not hold up the loop, and while calls wait the loop's owner makes none.
-            if self._call(connection, seat, monotonic(), weigh=False):
+            if self._call(connection, recorder, monotonic(), weigh=False):
                 return True
         return False
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from srvd.worker.app.loader import Application
     from srvd.worker.observe.recorder import Recorder
 
-__all__ = ["CalledConnection", "SharedLoop", "SharedService"]
+__all__ = ["ThreadedConnection", "ThreadedContext", "ThreadedLoop"]
 
 _answer = Delivery.answer  # as in connection.py
 _IDLE, _ANSWERING, _CALLING = Phase.IDLE, Phase.ANSWERING, Phase.CALLING
@@ -43,7 +43,7 @@ _BREATH = 0.05
 _LONG_BREATH = 1.0
 
 
-class SharedLoop(Loop):
+class ThreadedLoop(Loop):
     """A loop turned by one thread at a time, its owner. Other threads may only call `post` and `due_at`."""
 
     def __init__(self) -> None:
@@ -102,56 +102,56 @@ class SharedLoop(Loop):
             self._posts.popleft()(now)
 
 
-class SharedService(WorkerContext):
+class ThreadedContext(WorkerContext):
     """The context of a worker with several threads, and the calls that wait for a thread: at most one for each
     connection.
     """
 
-    loop: SharedLoop
+    loop: ThreadedLoop
 
     def __init__(
         self,
         app: Application,
         settings: PoolSettings,
-        loop: SharedLoop,
-        meter: Recorder,
+        loop: ThreadedLoop,
+        recorder: Recorder,
         log: Log,
         sink: Sink,
-        seats: list[Recorder],
+        recorders: list[Recorder],
     ) -> None:
-        super().__init__(app, settings, loop, meter, log, sink)
-        self.connection = CalledConnection
-        self.calls: deque[CalledConnection] = deque()
-        self.seats = seats
-        """The free seats. A call takes one and gives it back, so their number limits the calls at a time. Each writes
-        to a lane of the scoreboard."""
-        self._all_seats = tuple(seats)
-        self._on_seat: Callable[[float], None] | None = None
+        super().__init__(app, settings, loop, recorder, log, sink)
+        self.connection = ThreadedConnection
+        self.calls: deque[ThreadedConnection] = deque()
+        self.free_recorders = recorders
+        """Recorders that no call uses. A call takes one and gives it back, so their number limits the calls at a time.
+        Each writes to a lane of the scoreboard."""
+        self._all_recorders = tuple(recorders)
+        self._on_free: Callable[[float], None] | None = None
 
-    def swamped(self, now: float, on_seat: Callable[[float], None]) -> float:
-        if self.seats:
+    def swamped(self, now: float, on_free: Callable[[float], None]) -> float:
+        if self.free_recorders:
             return 0.0
         # While calls come and go, a few waiting ones keep threads busy. If no call has begun for long, all may hang.
-        stuck = now - max(seat.began for seat in self._all_seats) >= _STUCK
-        if not stuck and len(self.calls) < len(self._all_seats):
+        stuck = now - max(recorder.began for recorder in self._all_recorders) >= _STUCK
+        if not stuck and len(self.calls) < len(self._all_recorders):
             return 0.0
-        self._on_seat = on_seat
-        if self.seats:  # a seat was given back before `_on_seat` was set
-            self._on_seat = None
+        self._on_free = on_free
+        if self.free_recorders:  # a recorder was given back before `_on_free` was set
+            self._on_free = None
             return 0.0
         return _LONG_BREATH if stuck else _BREATH
 
     def late_calls(self, since: float) -> int:
-        return sum(seat.began > 0.0 and seat.last_gave <= since for seat in self._all_seats)
+        return sum(recorder.began > 0.0 and recorder.last_gave <= since for recorder in self._all_recorders)
 
-    def seat_is_free(self) -> None:
-        """Called by a thread that has given a seat back after a long call: ends the pause of the acceptor."""
-        on_seat, self._on_seat = self._on_seat, None
-        if on_seat is not None:
-            self.loop.post(on_seat)
+    def recorder_is_free(self) -> None:
+        """Called by a thread that has given a recorder back after a long call: ends the pause of the acceptor."""
+        on_free, self._on_free = self._on_free, None
+        if on_free is not None:
+            self.loop.post(on_free)
 
 
-class CalledConnection(Connection):
+class ThreadedConnection(Connection):
     """A connection whose requests are answered by any of several threads.
 
     In the phase CALLING the connection belongs to its call, which waits in `calls` or runs in a thread: only that
@@ -160,12 +160,12 @@ class CalledConnection(Connection):
 
     __slots__ = ()
 
-    _service: SharedService
+    _context: ThreadedContext
 
     def expire(self, now: float) -> None:
         if self.phase is _CALLING:
             # Nearly the deadline that `hand_back` sets: if both threads set it now, either result is right.
-            self._set_deadline(now + max(self._service.times.idle, _LEAST_IDLE))
+            self._set_deadline(now + max(self._context.times.idle, _LEAST_IDLE))
         else:
             super().expire(now)
 
@@ -179,15 +179,15 @@ class CalledConnection(Connection):
     def _serve(self, request: Request, now: float) -> bool:
         """Queues the call of the application. Returns False: the next request waits for the end of this one."""
         self._since = now
-        service = self._service
-        self._responder = service.responder(service, request, self._body, self._delivery.push)
+        context = self._context
+        self._responder = context.responder(context, request, self._body, self._delivery.push)
         self.phase = _CALLING
-        service.calls.append(self)
+        context.calls.append(self)
         return False
 
     def _mute(self) -> None:
         """Mutes the socket: further requests, or the end of the connection, must wait."""
-        loop = self._service.loop
+        loop = self._context.loop
         loop.mute(self._fd)
         if self.phase is not _CALLING:  # handed back just now, perhaps by a thread that saw it unmuted
             self._take_back(0.0)
@@ -197,22 +197,22 @@ class CalledConnection(Connection):
         changed since then.
         """
         if self.phase is _IDLE:
-            if self._fd in self._service.loop.muted:
-                self._service.loop.want(self._fd, EPOLLIN)
-            self.hurry(time.monotonic() + self._service.times.idle)
+            if self._fd in self._context.loop.muted:
+                self._context.loop.want(self._fd, EPOLLIN)
+            self.hurry(time.monotonic() + self._context.times.idle)
 
     def settle(self, now: float) -> None:
         """Takes the connection back into the loop after the end of its call. Only for the thread that owns the loop."""
         responder = self._responder
         assert responder is not None
         try:
-            outbox = self._delivery.outbox
-            if outbox.items or outbox.broken:
+            queue = self._delivery.queue
+            if queue.items or queue.broken:
                 self.phase = _IDLE
                 self._await_reader(responder, now)
             else:
                 # ANSWERING: then `_finish` calls `want`, which puts the descriptor back into epoll.
-                self.phase = _ANSWERING if self._fd in self._service.loop.muted else _IDLE
+                self.phase = _ANSWERING if self._fd in self._context.loop.muted else _IDLE
                 if self._finish(responder, now) and self._inbound.begun:
                     self._take(b"", now)
         except Exception as exc:  # the connection ends here, as in on_ready
@@ -220,42 +220,42 @@ class CalledConnection(Connection):
 
     # The thread of the call
 
-    def work(self, meter: Recorder, now: float) -> float:
+    def work(self, recorder: Recorder, now: float) -> float:
         """Calls the application, and returns the time at the end. The caller must call `settle` or `hand_back` next."""
-        responder, service = self._responder, self._service
+        responder, context = self._responder, self._context
         assert responder is not None
-        meter.begin(now, responder.request.line)
+        recorder.begin(now, responder.request.line)
         try:
-            return service.context.copy().run(_answer, self._delivery, responder, meter, self._since)
+            return context.variables.copy().run(_answer, self._delivery, responder, recorder, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
-            service.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
-            self._delivery.outbox.broken = True
+            context.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
+            self._delivery.queue.broken = True
             return time.monotonic()
 
     def hand_back(self, now: float) -> None:
         """Gives the connection back after its call, while another thread has the loop. Mostly that thread need not wake
         up: the descriptor still is in epoll, and the deadline is later than others of the loop.
         """
-        responder, service, fd, outbox = self._responder, self._service, self._fd, self._delivery.outbox
+        responder, context, fd, queue = self._responder, self._context, self._fd, self._delivery.queue
         if (
             responder is None
-            or outbox.broken
-            or outbox.items
+            or queue.broken
+            or queue.items
             or not responder.keep_alive
             or self._inbound.begun
             or isinstance(self._body, BodyStream)
         ):
-            service.loop.post(self.settle)
+            context.loop.post(self.settle)
             return
         self._responder = None
         body, self._body = self._body, None
         if body is not None:
             body.finish()
         self.served += 1
-        self.deadline = deadline = now + service.times.idle
+        self.deadline = deadline = now + context.times.idle
         self.phase = _IDLE
         # From here on the connection is the loop's. The loop's owner mutes, or begins to drain, before it looks at the
         # phase; this thread sets the phase before it looks. So at least one of the two threads sees the other's change.
-        service.loop.due_at(deadline)
-        if service.closing or fd in service.loop.muted:
-            service.loop.post(self._take_back)
+        context.loop.due_at(deadline)
+        if context.closing or fd in context.loop.muted:
+            context.loop.post(self._take_back)

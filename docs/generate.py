@@ -27,7 +27,8 @@ from srvd.core.model import Cause, Kind, Phase, Stage
 from srvd.ctl import main as ctl
 from srvd.daemon.control.limits import Limits
 from srvd.errors import CODES, EXIT, NoDaemon
-from srvd.http.access_format import ATOMS, LONGEST, PRESETS
+from srvd.http.access_format import ATOMS, PRESETS
+from srvd.http.access_line import LONGEST
 from srvd.wire.codec import DEPTH, PROTOCOL, REQUESTS, RESPONSES, SCHEMA
 from srvd.wire.commands import COMMANDS
 from srvd.worker.app.hooks import ABOUT

@@ -38,6 +38,7 @@ LATE = {
     ("daemon/entry/start.py", "srvd.daemon.rebuild"),  # the same
     ("daemon/entry/live.py", "srvd.daemon.rebuild"),
     ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
+    ("_zygote_entry.py", "srvd.zygote.main"),  # without the collector
     ("zygote/main.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
     ("zygote/child.py", "site"),  # only where it was left out before
     ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it

@@ -5,6 +5,7 @@ A start waits longest for the first zygote's interpreter. So it is started here,
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -14,6 +15,8 @@ def main() -> None:
     _fill_standard_streams()
     _close_on_exec()
     words = sys.argv[1:]
+    if words[:1] == ["start"]:
+        gc.disable()  # until the daemon is made (`daemon/entry/live.py`): imports leave no garbage, a search costs 6 %
     # Not with --daemonize: the daemon is another process then, and the zygote must be a child of its own.
     if words[:1] == ["start"] and not {"--daemonize", "--help", "-h"} & set(words):
         from srvd.linux import interpreter

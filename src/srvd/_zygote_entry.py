@@ -7,9 +7,8 @@ in `zygote/main.py`, may change.
 
 from __future__ import annotations
 
+import gc
 from typing import NoReturn
-
-from srvd.zygote import main
 
 __all__ = ["live"]
 
@@ -24,4 +23,9 @@ def live() -> NoReturn:
     Descriptors: 0 is /dev/null, 1 and 2 are the pipe to the daemon, 4 is the daemon's standard output
     (`linux/output.py:NUMBER`). The process leads a session of its own.
     """
+    gc.disable()  # imports leave no garbage, and a search for it costs 4 % of the time until a zygote can load
+    from srvd.zygote import main
+
+    gc.freeze()
+    gc.enable()
     main.live()

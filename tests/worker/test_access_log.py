@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from srvd.http.access_format import Record
+from srvd.http.access_line import Record
 from srvd.linux import output
 from srvd.log import Log
 from srvd.wire import links

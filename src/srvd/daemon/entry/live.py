@@ -5,6 +5,7 @@ Does not search for orphans and takes no locks: `start.py` has done both.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ def live(base: Foundation, config: Config, source: Source, preconditions: Precon
         from srvd.daemon.assembly import compose
 
         daemon = compose(base, source, began)
+        gc.freeze()  # what has been imported stays: no collection looks at it
+        gc.enable()
         if adoption is not None:
             base.in_order = False  # until the adoption is done: after a failure another daemon can adopt the workers
             log.warning("the daemon before this one has died; its zygotes, workers and listeners are adopted")

@@ -1,6 +1,6 @@
 """Writes the access log: gathers lines for a second at most, and writes them with one atomic write.
 
-After a worker is killed, its zygote writes the gathered lines: `rescue`. Formats no line (`http/access_format.py`), and
+After a worker is killed, its zygote writes the gathered lines: `rescue`. Formats no line (`http/access_line.py`), and
 never makes a request wait: lines that the disk or the pipe does not take are lost, and counted.
 """
 
@@ -17,7 +17,7 @@ from select import poll as make_poll
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from srvd.http.access_format import LONGEST, Names, Place, Record, compile_format
+from srvd.http.access_line import LONGEST, Names, Place, Record, compile_format
 from srvd.linux import output
 from srvd.worker.loop import NEVER
 from srvd.worker.observe.access_buffer import AccessBuffer

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from srvd.http.access_format import Record
+from srvd.http.access_line import Record
 from srvd.http.h1.refusal import REASONS
 from srvd.worker.app.hooks import Hook, call
 

@@ -11,7 +11,7 @@ from functools import partial
 from io import BufferedReader
 from operator import setitem
 
-from srvd.http.access_format import Names
+from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
 from srvd.http.h1.sink import Client, Ends, Fields, Scope, joined
 from srvd.worker.net.body_spool import BodySpool

@@ -6,7 +6,6 @@ Decides nothing. `assembly.py` makes the rest of the daemon from them while the 
 from __future__ import annotations
 
 import time
-import traceback
 
 from srvd.config.settings import DaemonSettings
 from srvd.core.actions import Action, StartZygote
@@ -101,5 +100,7 @@ class Foundation:
         self.request_timeout.woke()
 
     def _bug(self, problem: Exception) -> None:
+        import traceback  # imported long ago, by `dispatch/config_reader.py`; above, zygotes would wait 3 ms for it
+
         text = "".join(traceback.format_exception(problem))
         self.parts.log.error(f"a bug in srvd: {problem!r}\n{text}".rstrip())

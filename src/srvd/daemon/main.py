@@ -122,7 +122,7 @@ class Daemon:
 
     def _handle_signals(self) -> None:
         base = self.base
-        Signals(base.parts.core.house, self.backend, self.renewal.look, base.parts.log).attach(
+        Signals(base.parts.core.house, self.backend.submit, self.renewal.look, base.parts.log).attach(
             base.loop, base.performer.reap_strangers, self._before_restart
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 from srvd.core.model import Actor, Kind, Order
 from srvd.core.state.model import SupervisorState
-from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.loop import Loop
 from srvd.errors import SrvdError
 from srvd.log import Log
@@ -41,9 +40,11 @@ def hold() -> None:
 class Signals:
     """Submits orders for signals. `look`: called before an order, because the control socket may be gone."""
 
-    def __init__(self, house: SupervisorState, backend: DaemonBackend, look: Callable[[], None], log: Log) -> None:
+    def __init__(
+        self, house: SupervisorState, submit: Callable[[Order, Actor], object], look: Callable[[], None], log: Log
+    ) -> None:
         self._house = house
-        self._backend = backend
+        self._submit = submit
         self._look = look
         self._log = log
 
@@ -65,7 +66,7 @@ class Signals:
         if number is signal.SIGINT and self._house.stop is None:
             self._log.info("stopping when the requests in progress are answered; ^C once more cuts them off")
         try:
-            self._backend.submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
+            self._submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
         except SrvdError as exc:
             self._log.error(f"{number.name}: {exc.message}")
 

@@ -25,7 +25,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from srvd import errors
 from srvd.linux.processes.prctl import become_subreaper
-from tests.support import apps
+from tests.support import apps, srvctl_process
 from tests.support.daemon import Srvd
 from tests.support.waiting import wait_for
 
@@ -185,6 +185,7 @@ def _starting(node: Any) -> Iterator[Starter]:
 
 def _starting_in(node: Any, folder: Path) -> Iterator[Starter]:
     _compile()
+    srvctl_process.server()  # not a child that a test has left
     become_subreaper()  # what a daemon left behind becomes our child, and can be found
     before = _children()
     starter = Starter(folder)

@@ -41,7 +41,7 @@ class Mortal(Claims):
         world._at(world.now, die)
 
 
-@pytest.mark.parametrize("share", shares(10, slow=1))
+@pytest.mark.parametrize("share", shares(20, slow=1))
 def test_a_walk_ends_well_though_its_daemon_dies_again_and_again(share: int) -> None:
-    for seed in SEEDS[share::10]:
+    for seed in SEEDS[share::20]:
         one_walk(seed, more=(Mortal,))

@@ -21,9 +21,10 @@ from tests.support.shares import shares
 from tests.support.simulation.mutants import MUTANTS, Mutant
 from tests.support.simulation.processes import Broken
 from tests.support.simulation.walk import one_walk
+from tests.support.srvd_versions import BEING_WRITTEN
 
 SEEDS = int(os.environ.get("SRVD_WALK_SEEDS", "120"))
-SHARES = 15
+SHARES = 30
 """Of the walks: the first share is walked always, two more unless slow tests are left out, the rest in a long run."""
 ENOUGH = 300
 """Walks within which every mutant must be found. The first is one that has found it."""
@@ -65,16 +66,16 @@ def test_the_walk_finds_a_bug(mutant: Mutant, tmp_path: Path) -> None:
 
 
 def _mutate(mutant: Mutant, folder: Path) -> None:
-    """A copy of the core with the bug in it, and of the walk."""
+    """A copy of the core with the bug in it, and of the walk, with their bytecode: most of it holds for the copy."""
     for part in ("__init__.py", "errors.py", "ids.py", "quoting.py", "record.py"):
         (folder / "srvd").mkdir(exist_ok=True)
         shutil.copy(SOURCE / part, folder / "srvd")
-    shutil.copytree(SOURCE / "core", folder / "srvd" / "core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SOURCE / "core", folder / "srvd" / "core", ignore=BEING_WRITTEN)
     for part in ("tests", "tests/support"):
         (folder / part).mkdir()
         (folder / part / "__init__.py").touch()
     simulation = Path("support") / "simulation"
-    shutil.copytree(TESTS / simulation, folder / "tests" / simulation, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(TESTS / simulation, folder / "tests" / simulation, ignore=BEING_WRITTEN)
     target = folder / "srvd" / "core" / mutant.file
     text = target.read_text()
     assert text.count(mutant.old) == 1, f"{mutant.file} has changed: write the mutant anew that {mutant.bug}"

@@ -28,6 +28,7 @@ from srvd.wire.codec import SCHEMA, encode
 from srvd.wire.commands import COMMANDS, Command
 from tests.daemon.control.test_bounds import connected
 from tests.support.fake_daemon import pool
+from tests.support.srvctl_process import run_srvctl
 from tests.support.waiting import wait_for
 
 SRVCTL = [sys.executable, "-c", "from srvd.ctl.main import main; main()"]
@@ -53,9 +54,7 @@ class Daemon:
         assert self.process.stdout.readline() == "ready\n"
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SRVCTL, *arguments], env=environment(self.path), capture_output=True, text=True, timeout=30
-        )
+        return run_srvctl(arguments, environment(self.path))
 
     def json(self, *arguments: str) -> dict[str, Any]:
         done = self.ctl(*arguments, "--json")

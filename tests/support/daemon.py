@@ -26,6 +26,7 @@ from srvd.client.connection import Client
 from srvd.errors import SrvdError
 from tests.support import apps
 from tests.support.load import Load, load_on
+from tests.support.srvctl_process import run_srvctl
 from tests.support.waiting import wait_for
 
 BIN = Path(sys.executable).parent
@@ -139,6 +140,8 @@ class Srvd:
 
     def is_ready(self) -> bool:
         assert self.process is None or self.process.poll() is None, f"srvd ended with {self.process.returncode}"
+        if not self.socket.exists():  # a client that asks in vain looks for other daemons
+            return False
         try:
             status = self.status()
         except SrvdError:  # the socket is being opened
@@ -220,9 +223,8 @@ class Srvd:
             return client.call(method, args)
 
     def ctl(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """The real srvctl."""
-        command = [str(BIN / "srvctl"), "-s", str(self.socket), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=self.env, cwd=self.folder)
+        """The real srvctl, in a process of its own."""
+        return run_srvctl(["-s", str(self.socket), *words], self.env, self.folder, timeout)
 
     def ctl_json(self, *words: str) -> Map:
         done = self.ctl("--json", *words)

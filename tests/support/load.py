@@ -15,7 +15,10 @@ from typing import NamedTuple
 from tests.support.waiting import wait_for
 
 PACE = 0.002
-"""Seconds a client rests between two requests: the load shall meet every moment, not fill the machine."""
+"""Seconds that a client rests between two requests, at least: the load shall meet every moment, not fill the machine.
+It rests for twice as long as the request has taken, but no longer than `LONGEST_REST`.
+"""
+LONGEST_REST = 0.05
 
 
 class Failure(NamedTuple):
@@ -54,8 +57,9 @@ class Load:
     def client(self) -> None:
         """One client: it keeps its connection until the server says otherwise, and never repeats a request."""
         connection: http.client.HTTPConnection | None = None
-        holder, port = "", 0
-        while not self.over.wait(PACE):
+        holder, port, rest = "", 0, PACE
+        while not self.over.wait(rest):
+            began = time.monotonic()
             try:
                 if connection is None:
                     connection, holder, port = self.connect(), "", 0
@@ -72,6 +76,7 @@ class Load:
                 connection = None
                 continue
             holder = self._count(response.status, body, holder, port)
+            rest = min(max(PACE, 2 * (time.monotonic() - began)), LONGEST_REST)
             if response.will_close:
                 connection.close()
                 connection = None

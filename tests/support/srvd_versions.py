@@ -13,6 +13,9 @@ import srvd
 
 SOURCE = Path(srvd.__file__).parent
 
+BEING_WRITTEN = shutil.ignore_patterns("*.pyc.*")
+"""Bytecode by the name that it has until it is complete: it may be gone when it is copied."""
+
 
 class Versions:
     """`env` is what a daemon is started with, so that it imports the version in use."""
@@ -25,7 +28,7 @@ class Versions:
     def install(self, version: str, edits: dict[str, tuple[str, str]] | None = None) -> Path:
         """Installs it, and has it used from now on. `edits`: by file, a text that occurs once, and what it becomes."""
         package = self.folder / version / "srvd"
-        shutil.copytree(SOURCE, package)
+        shutil.copytree(SOURCE, package, ignore=BEING_WRITTEN)
         self.edit(version, {"__init__.py": (f'"{srvd.__version__}"', f'"{version}"'), **(edits or {})})
         self.use(version)
         return package

@@ -202,7 +202,13 @@ def test_a_refusal_closes_and_says_no_more_than_its_status() -> None:
     for status in REASONS:
         head, _, body = answer(status, STAMP).decode().partition("\r\n\r\n")
         assert head.startswith(f"HTTP/1.1 {status} ")
-        assert head.endswith(f"Content-Length: {len(body)}\r\nConnection: close")
+        length, *wanted, closes = head.split("\r\n")[4:]
+        assert length == f"Content-Length: {len(body)}"
+        if status == 426:  # it says what the client may upgrade to
+            assert wanted == ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+            assert closes == "Connection: Upgrade, close"
+        else:
+            assert (wanted, closes) == ([], "Connection: close")
     assert answer(400, STAMP, bodiless=True).endswith(b"Connection: close\r\n\r\n")
 
 

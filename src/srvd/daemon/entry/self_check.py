@@ -23,7 +23,7 @@ from srvd.errors import EXIT, LoadFailed, SrvdError
 
 __all__ = ["run"]
 
-EXTRAS = ("gevent", "greenlet", "uvloop", "h2", "wsproto", "textual")
+EXTRAS = ("gevent", "greenlet", "uvloop", "h2", "websockets", "textual")
 """Optional dependencies of srvd, by the names that are imported."""
 
 

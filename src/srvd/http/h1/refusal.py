@@ -14,12 +14,16 @@ REASONS: dict[int, str] = {
     414: "URI Too Long",
     417: "Expectation Failed",
     421: "Misdirected Request",
+    426: "Upgrade Required",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
+
+_PROTOCOL_WANTED = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade, close\r\n"
+"""Fields that a 426 must have (RFC 9110 section 15.5.22, RFC 6455 section 4.4)."""
 
 
 class Refusal(Exception):
@@ -39,6 +43,7 @@ def answer(status: int, stamp: bytes, *, bodiless: bool = False) -> bytes:
     """
     reason = REASONS[status].encode("ascii")
     body = b"%d %b\n" % (status, reason)
-    fields = b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n" % len(body)
+    closes = _PROTOCOL_WANTED if status == 426 else b"Connection: close\r\n"
+    fields = b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b" % (len(body), closes)
     head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, stamp, fields)
     return head if bodiless else head + body

@@ -92,6 +92,11 @@ class Fields(NamedTuple):
     dropped: tuple[str, ...] = ()
     """Names that are not in `text`, because they speak of the connection."""
 
+    def stamped(self, stamp: bytes) -> bytes:
+        """Returns the server's own lines, Server and Date, but for those that the application gave itself."""
+        server, date = stamp.splitlines(keepends=True)
+        return (b"" if self.named else server) + (b"" if self.dated else date)
+
 
 class Framing(Enum):
     """How the client finds the end of the body (RFC 9112 section 6.3)."""
@@ -234,11 +239,5 @@ def open_response(
     elif minor == 0:
         frame += b"Connection: keep-alive\r\n"
     if fields.dated or fields.named:
-        stamp = _without(stamp, fields)
+        stamp = fields.stamped(stamp)
     return Opening(b"%b%b%b%b\r\n" % (status.line, stamp, fields.text, frame), framing, keep_alive)
-
-
-def _without(stamp: bytes, fields: Fields) -> bytes:
-    """Our Server and Date lines, but for those that the application gave itself."""
-    server, date = stamp.splitlines(keepends=True)
-    return (b"" if fields.named else server) + (b"" if fields.dated else date)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -71,14 +72,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Each process compiles all tests: seconds, unless the last run's bytecode is there. So it is written, even where
-    PYTHONDONTWRITEBYTECODE is set, but only meanwhile: nothing is written for the applications of tests.
+    """Each process compiles all tests: seconds, unless their bytecode is there. So it is written, even where
+    PYTHONDONTWRITEBYTECODE is set, but only meanwhile: nothing is written for the applications of tests. One process
+    begins, and the others wait until it has written.
     """
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
-    try:
-        return (yield)
-    finally:
-        sys.dont_write_bytecode = before
+    with open(__file__) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            sys.dont_write_bytecode = before
 
 
 class _Side(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

@@ -165,12 +165,13 @@ def test_who_died_while_there_was_no_daemon_is_replaced_and_told_of(starter: Sta
 def test_a_worker_in_a_long_request_is_adopted_and_answers(starter: Starter) -> None:
     srvd = starter("--workers", "2")
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/4")
+        slow = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         before = die(srvd)
         srvd.start()
         assert not slow.done()
         assert pids(srvd) == before
+        (srvd.folder / "over").touch()
         holder = slow.result().split()[1]
     assert pids(srvd) == before
     srvd.call("recycle", worker=holder)  # it has come by now, and obeys

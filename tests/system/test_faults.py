@@ -197,13 +197,11 @@ def test_a_request_that_hangs_is_noticed_beside_a_pool_with_more_patience(starte
     more = '[listeners.calm]\nbind = ["127.0.0.2:0"]\n[pools.calm]\napp = "app:app"\nlisteners = ["calm"]\nworkers = 1'
     srvd = starter(config=toml('workers = 1\nlisteners = ["web"]\nrequest_timeout = "1s"\ndrain_timeout = "1s"', more))
     with ThreadPoolExecutor() as pool:
-        calm = pool.submit(srvd.get, "/sleep/8", "calm")
+        calm = pool.submit(srvd.get, "/until/over", "calm")
         wait_for(lambda: srvd.serving("calm")[0]["busy"])
         hung = pool.submit(srvd.get, "/hang")
         wait_for(lambda: srvd.serving("web")[0]["busy"])
-        began = time.monotonic()
         srvd.wait_serving(1, without="web/1#1")
-        assert time.monotonic() - began < 4
         assert not calm.done()
         assert hung.exception(30) is not None
         os.kill(srvd.serving("calm")[0]["pid"], signal.SIGKILL)
@@ -218,7 +216,7 @@ def test_a_request_that_hangs_after_a_quiet_time_is_noticed(starter: Starter) ->
     wait_for(lambda: time.monotonic() - quiet > 1.2, within=5)
     with ThreadPoolExecutor() as pool:
         hung = pool.submit(srvd.get, "/hang")
-        srvd.wait_serving(1, without="web/1#1", within=5)
+        srvd.wait_serving(1, without="web/1#1")
         assert hung.exception(30) is not None
 
 
@@ -226,14 +224,15 @@ def test_a_shorter_request_timeout_counts_from_the_reload_on(starter: Starter) -
     """While a request of the former generation, which has more time, is still watched."""
     srvd = starter(config=toml('workers = 1\nrequest_timeout = "60s"'))
     with ThreadPoolExecutor() as pool:
-        calm = pool.submit(srvd.get, "/sleep/4")
+        calm = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: srvd.serving()[0]["busy"])
         srvd.configure(toml('workers = 1\nrequest_timeout = "1s"\ndrain_timeout = "1s"'))
         assert srvd.ctl("reload").returncode == 0
         hung = pool.submit(srvd.get, "/hang")
-        srvd.wait_serving(1, without="web/2#2", within=4)
+        srvd.wait_serving(1, without="web/2#2")
         assert not calm.done()
         assert hung.exception(30) is not None
+        (srvd.folder / "over").touch()
         assert calm.result().startswith("one web/1#1 ")
 
 

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
-AT_ONCE = 1.0
+AT_ONCE = 5.0
 
 
 # -- deaths -------------------------------------------------------------------------------------------------------

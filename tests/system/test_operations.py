@@ -57,13 +57,14 @@ def test_status_has_what_scripts_rely_on(srvd: Srvd) -> None:
 
 def test_workers_shows_what_each_is_doing(srvd: Srvd) -> None:
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/8")
+        slow = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         busy = [worker for worker in srvd.ctl_json("workers")["workers"] if worker["busy"]]
-        assert [worker["request"] for worker in busy] == ["GET /sleep/8"]
+        assert [worker["request"] for worker in busy] == ["GET /until/over"]
         assert busy[0]["request_age_s"] >= 0
         assert busy[0]["connections"] == 1
-        assert "GET /sleep/8" in srvd.ctl("workers").stdout
+        assert "GET /until/over" in srvd.ctl("workers").stdout
+        (srvd.folder / "over").touch()
         slow.result()
     shown = srvd.ctl_json("workers")["workers"]
     assert [worker["request"] for worker in shown] == ["", ""]
@@ -203,7 +204,7 @@ def test_progress_is_quiet_off_a_terminal(srvd: Srvd) -> None:
 
 def test_orders_while_it_stops_are_refused(srvd: Srvd) -> None:
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/8")
+        slow = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         with srvd.client() as client:
             client.call("stop", {"wait": False})
@@ -212,6 +213,7 @@ def test_orders_while_it_stops_are_refused(srvd: Srvd) -> None:
         assert "stopping" in reload.stderr
         status = srvd.ctl("status")
         assert status.returncode == 3
+        (srvd.folder / "over").touch()
         assert slow.result().startswith("one ")
     assert srvd.wait() == 0
 

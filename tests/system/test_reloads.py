@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,9 +89,8 @@ def test_a_health_probe_that_fails_stops_a_reload(starter: Starter) -> None:
     srvd.deploy(sick)
     failed = srvd.ctl("reload")
     assert failed.returncode == 1
-    assert (
-        "the health probe failed: GET /healthz: 503 Not Yet (asked 3 times in 0.5 s) (step: probe)\n" in failed.stderr
-    )
+    told = r"the health probe failed: GET /healthz: 503 Not Yet \(asked \d times in 0\.5 s\) \(step: probe\)\n"
+    assert re.search(told, failed.stderr), failed.stderr
     assert failed.stderr.count("503 Not Yet") == 1  # not once more as its own proof
     assert "`srvctl why web/2#3`" in failed.stderr
     wait_for(lambda: srvd.deaths(worker="web/2#3"))
@@ -211,16 +211,15 @@ def test_the_same_reload_is_joined_as_long_as_it_waits(starter: Starter) -> None
 
 
 def test_scale_during_a_reload_counts_for_both_generations(starter: Starter) -> None:
-    srvd = starter("--workers", "2", code=apps.good("one", apps.SLOW_IF_TOLD.format(seconds=1.5)))
-    (srvd.folder / "slow").touch()
+    srvd = starter("--workers", "2", code=apps.good("one", apps.HELD))
+    (srvd.folder / "held").touch()
     with ThreadPoolExecutor() as pool:
         reload = pool.submit(srvd.call, "reload")
         wait_for(lambda: srvd.call("op.list")["operations"])
-        began = time.monotonic()
         assert srvd.call("scale", size=4)["operation"]["state"] == "done"
-        assert time.monotonic() - began < 1
         assert len(srvd.serving()) == 4
         assert not reload.done()
+        (srvd.folder / "held").unlink()
         assert reload.result()["operation"]["result"]["serving"] == 4
     assert {worker["generation"] for worker in srvd.serving()} == {2}
     assert len(srvd.serving()) == 4

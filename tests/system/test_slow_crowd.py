@@ -121,7 +121,7 @@ def _is_healthy(srvd: Srvd, within: float) -> None:
 def test_a_healthy_client_is_answered_throughout_and_nothing_of_the_crowd_is_left(starter: Starter) -> None:
     srvd = starter(config=toml("workers = 1"), code=APP)
     worker = _worker(srvd)
-    _is_healthy(srvd, within=2)
+    _is_healthy(srvd, within=10)
     threads = worker.num_threads()
     with Client(srvd.address()).send(BIG):  # what sends to slow clients is made for the first one, and stays
         wait_for(lambda: worker.num_threads() == threads + 1)
@@ -133,7 +133,7 @@ def test_a_healthy_client_is_answered_throughout_and_nothing_of_the_crowd_is_lef
         with _dripping([*crowd.heads, *crowd.bodies], each=0.3):
             until = time.monotonic() + THROUGHOUT
             while time.monotonic() < until:
-                _is_healthy(srvd, within=2)
+                _is_healthy(srvd, within=10)
         assert worker.memory_info().rss - before < 8 << 20
         crowd.leave()
     wait_for(lambda: _connections(srvd) == 0)
@@ -149,9 +149,9 @@ def test_the_crowd_is_shown_out_by_its_deadlines(starter: Starter) -> None:
     with ExitStack() as stack:
         crowd = Crowd(srvd.address(), stack)
         with _dripping([*crowd.heads, *crowd.bodies], each=0.5):
-            _is_healthy(srvd, within=2)
+            _is_healthy(srvd, within=10)
             wait_for(lambda: _connections(srvd) == 0, within=20)
-            _is_healthy(srvd, within=2)
+            _is_healthy(srvd, within=10)
         for client in [*crowd.heads, *crowd.bodies]:
             assert _last_words(client).startswith(b"HTTP/1.1 408 ")
         for client in [*crowd.idle, *crowd.silent]:

@@ -192,7 +192,7 @@ def test_upgrades_while_stacks_are_dumped_under_load_lose_neither(old: Srvd) -> 
     over = Event()
 
     def ask() -> None:
-        while not over.is_set():
+        while not over.wait(0.02):
             answers.append(old.ctl("--json", "dump"))
 
     with old.under_load(4) as load, ThreadPoolExecutor(2) as pool:
@@ -423,7 +423,7 @@ def test_the_former_program_goes_on_when_the_new_one_fails_in_its_place(
 ) -> None:
     before = pids(old)
     versions.install("1.1", BROKEN_IN_PLACE[when])
-    with old.under_load(8) as load:
+    with old.under_load(4) as load:
         done = old.ctl("upgrade")
         load.more(50)
     assert done.returncode == 1

@@ -251,7 +251,7 @@ def test_a_drain_ends_at_its_deadline(tmp_path: Path) -> None:
         assert client.ended()
         assert rig.hear() == links.Bye()
         assert rig.wait() == 0
-        assert 0.3 < time.monotonic() - began < 2
+        assert 0.3 < time.monotonic() - began < 10
         assert "closing 1 connection\n" in rig.log()
 
 
@@ -261,7 +261,7 @@ def test_a_second_drain_hurries_the_first(tmp_path: Path) -> None:
         rig.drain(30.0)
         rig.drain(0.2)
         assert client.ended()
-        assert rig.wait(within=3) == 0
+        assert rig.wait(within=20) == 0
 
 
 def test_leaving_closes_idle_clients_within_a_second_and_silent_ones_within_two(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def app(environ: Environ, start: Start) -> Any:
     return [b"ok"]
 
 
-def alive(rig: Rig, within: float = 2.0) -> None:
+def alive(rig: Rig, within: float = 10.0) -> None:
     began = time.monotonic()
     assert rig.get().body == b"ok"
     assert time.monotonic() - began < within
@@ -60,7 +60,7 @@ def test_bytes_now_and_then_do_not_prolong_the_time_of_a_head(tmp_path: Path) ->
             except TimeoutError:
                 continue
         assert client.buffer.startswith(b"HTTP/1.1 408 ")
-        assert 0.4 < time.monotonic() - began < 2
+        assert 0.4 < time.monotonic() - began < 10
 
 
 def test_a_connection_that_says_nothing_is_closed_without_a_word(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_an_idle_connection_is_closed_after_keepalive_timeout(tmp_path: Path) ->
         assert client.get().body == b"ok"
         began = time.monotonic()
         assert client.ended()
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.2 < time.monotonic() - began < 10
 
 
 def test_a_body_that_does_not_come_is_answered_408(tmp_path: Path) -> None:

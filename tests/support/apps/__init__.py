@@ -13,6 +13,9 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path.startswith("/sleep/"):
         time.sleep(float(path[7:]))
+    if path.startswith("/until/"):
+        while not os.path.exists(path[7:]):
+            time.sleep(0.02)
     if path == "/hang":
         hang()
     if path == "/exit":
@@ -25,7 +28,7 @@ def app(environ, start_response):
 def hang():
     time.sleep(3600)
 """
-"""Answers with its release, the worker's name and its pid."""
+"""Answers with its release, the worker's name and its pid; /until/FILE when there is such a file in its folder."""
 
 
 def good(release: str = "one", before: str = "") -> str:

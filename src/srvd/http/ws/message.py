@@ -11,7 +11,7 @@ from srvd.http.ws.codes import CloseCode, Violation
 from srvd.http.ws.deflate import Inflater
 from srvd.http.ws.limits import Limits
 
-__all__ = ["IncomingMessage", "check_size", "decoded"]
+__all__ = ["IncomingMessage"]
 
 _decoder = getincrementaldecoder("utf-8")
 
@@ -47,12 +47,12 @@ class IncomingMessage:
         self._frames += 1
         # What cannot be compressed gets longer; and a compressed frame of any length may come to nothing.
         slack = 0 if self._inflater is None else self._limits.message // 4 + 1024
-        check_size(self._received - slack, self._limits)
+        self._check_size(self._received - slack)
         if self._frames > self._limits.fragments + self._received // _BYTES_A_FRAME:
             raise Violation(CloseCode.POLICY_VIOLATION, "a message in too many fragments")
 
     def add(self, payload: bytes) -> None:
-        """Takes a part of a frame's payload, without its mask. Raises `Violation`."""
+        """Takes a part of a frame's payload, without its mask. Raises `Violation`, `UnicodeDecodeError`."""
         if self._inflater is None:
             self._keep(payload)
             return
@@ -60,37 +60,18 @@ class IncomingMessage:
             self._keep(piece)
 
     def finish(self) -> str | bytes:
-        """Returns the message: all of it is here. Raises `Violation`."""
+        """Returns the message: all of it is here. Raises as `add`."""
         if self._inflater is not None:
             for piece in self._inflater.finish():
                 self._keep(piece)
-        if self._check is None:
-            return bytes(self._content)
-        return decoded(self._content)
+        return bytes(self._content) if self._check is None else self._content.decode()
 
     def _keep(self, piece: bytes) -> None:
-        check_size(len(self._content) + len(piece), self._limits)
+        self._check_size(len(self._content) + len(piece))
         if self._check is not None:
-            try:
-                self._check.decode(piece)
-            except UnicodeDecodeError:
-                raise _not_text() from None
+            self._check.decode(piece)
         self._content += piece
 
-
-def check_size(size: int, limits: Limits) -> None:
-    """Raises `Violation` for a message that is too long, in bytes."""
-    if size > limits.message:
-        raise Violation(CloseCode.TOO_BIG, f"a message of more than {limits.message} bytes")
-
-
-def decoded(payload: bytes | bytearray) -> str:
-    """Returns the text of a whole message. Raises `Violation` if it is no UTF-8."""
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        raise _not_text() from None
-
-
-def _not_text() -> Violation:
-    return Violation(CloseCode.INVALID_DATA, "a text message is not UTF-8")
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.message:
+            raise Violation(CloseCode.TOO_BIG, f"a message of more than {self._limits.message} bytes")

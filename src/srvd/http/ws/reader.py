@@ -14,11 +14,11 @@ from srvd.http.ws.deflate import Inflater
 from srvd.http.ws.frames import Header, Opcode, read_header
 from srvd.http.ws.limits import Limits
 from srvd.http.ws.mask import masked
-from srvd.http.ws.message import IncomingMessage, check_size, decoded
+from srvd.http.ws.message import IncomingMessage
 
 __all__ = ["Closed", "Event", "FrameReader", "Pong"]
 
-_LONGEST_SHORT = 125
+_LONGEST_SHORT = 65_535
 
 
 class Pong(NamedTuple):
@@ -90,6 +90,9 @@ class FrameReader:
         self._inflated = 0
         try:
             at = self._read_all(data, events)
+        except UnicodeDecodeError:
+            self._over = True
+            events.append(Closed(CloseCode.INVALID_DATA, "a text message is not UTF-8", violation=True))
         except Violation as violation:
             self._over = True
             events.append(Closed(violation.code, violation.why, violation=True))
@@ -112,19 +115,24 @@ class FrameReader:
         return at
 
     def _read_short(self, data: bytes, at: int, events: list[Event]) -> int:
-        """Reads what most frames are: short, whole, final and not compressed. Returns where they end.
+        """Reads what most frames are: short messages, all here and not compressed. Returns where they end.
 
-        It would all be found in `_read_part` as well, in four times the time.
+        `_read_part` would find the same, in three times the time.
         """
         end, most = len(data), self._short
         while end - at >= 6:
             first = data[at]
             length = data[at + 1] - 0x80
-            stop = at + 6 + length
+            start = at + 6
+            if length >= 126:
+                if length == 127 or end - at < 8 or (length := data[at + 2] << 8 | data[at + 3]) < 126:
+                    break
+                start = at + 8
+            stop = start + length
             if first not in (0x81, 0x82) or not 0 <= length <= most or stop > end:  # final: text, binary
                 break
-            payload = masked(data[at + 6 : stop], data[at + 2 : at + 6])
-            events.append(payload if first == 0x82 else decoded(payload))
+            payload = masked(data[start:stop], data[start - 4 : start])
+            events.append(payload if first == 0x82 else payload.decode())
             at = stop
         return at
 
@@ -137,25 +145,13 @@ class FrameReader:
             return at
         start = at + header.size
         stop = start + header.length
-        whole = stop <= len(data)
-        if header.kind >= Opcode.CLOSE:
-            if whole:
-                self._take_control(header.kind, masked(data[start:stop], header.mask), events)
-                return stop
+        if header.kind < Opcode.CLOSE:
+            self._begin_frame(header)
+            return self._read_payload(data, start, events)
+        if stop > len(data):
             return at
-        if whole and header.final and self._stands_alone(header):
-            # Nothing has to be put together.
-            check_size(header.length, self._limits)
-            payload = masked(data[start:stop], header.mask)
-            events.append(payload if header.kind is Opcode.BINARY else decoded(payload))
-            return stop
-        self._begin_frame(header)
-        return self._read_payload(data, start, events)
-
-    def _stands_alone(self, header: Header) -> bool:
-        """Whether the frame begins a message that is not compressed, where one may begin."""
-        begins = header.kind is not Opcode.CONTINUATION and self._message is None
-        return begins and not header.compressed and not self._dropping
+        self._take_control(header.kind, masked(data[start:stop], header.mask), events)
+        return stop
 
     def _begin_frame(self, header: Header) -> None:
         self._left, self._mask, self._final = header.length, header.mask, header.final

@@ -34,10 +34,9 @@ LATE = {
     ("usage.py", "srvd.manual"),  # only `help TOPIC` needs the declarations of all settings
     ("daemon/listeners.py", "srvd.linux.holders"),  # only when an address is in use
     ("daemon/dispatch/tracing.py", "srvd.core.trace"),  # only with log_level = "debug"
-    ("daemon/components.py", "traceback"),  # 3 ms; the rest of the daemon imports it while the first zygotes load
+    ("daemon/foundation.py", "traceback"),  # 3 ms; the rest of the daemon imports it while the first zygotes load
     ("daemon/entry/start.py", "srvd.daemon.recovery.recover"),  # daemons seldom die, and every start would wait for it
-    ("daemon/entry/start.py", "srvd.daemon.rebuild"),  # the same
-    ("daemon/entry/live.py", "srvd.daemon.rebuild"),
+    ("daemon/entry/live.py", "srvd.daemon.entry.succeed"),  # the same
     ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
     ("_zygote_entry.py", "srvd.zygote.main"),  # without the collector
     ("zygote/main.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user

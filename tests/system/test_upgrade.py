@@ -47,7 +47,7 @@ BROKEN_IN_PLACE = {
         "daemon/children/performer.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
     },
     "when all is there": {
-        "daemon/main.py": ("        self._attach()\n\n    def go_on", f"{FAILS}\n    def go_on"),
+        "daemon/entry/resume.py": ("    daemon.attach()\n", "    raise OSError('no luck')\n"),
     },
 }
 """When a new program fails after it was run, and how."""
@@ -539,8 +539,8 @@ def test_the_former_program_goes_on_without_the_interpreter_that_it_had(
 def test_a_bug_in_the_first_turn_of_the_new_program_leaves_the_workers_to_the_next_daemon(
     old: Srvd, versions: Versions
 ) -> None:
-    bug = "            self._handle_signals()\n            base.in_order = True\n            return"
-    versions.install("1.1", {"daemon/main.py": (bug, f"            raise RuntimeError('a bug')\n{bug}")})
+    bug = "        daemon.handle_signals()\n        return"
+    versions.install("1.1", {"daemon/entry/resume.py": (bug, f"        raise RuntimeError('a bug')\n{bug}")})
     workers = pids(old)["workers"]
     with old.under_load(4) as load:
         left = old.family()

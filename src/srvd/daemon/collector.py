@@ -6,10 +6,9 @@ Writes nothing: `upgrade/replace.py` hands the state over, `recovery/saver.py` w
 from __future__ import annotations
 
 from srvd import __version__
-from srvd.config.source import Source
-from srvd.daemon.components import Foundation
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.fd_table import FdTable
+from srvd.daemon.foundation import Foundation
 from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.recovery.late_callers import LateCallers
 from srvd.wire import links
@@ -20,11 +19,8 @@ __all__ = ["StateCollector"]
 class StateCollector:
     """Collects the state of one daemon. `began`: time of its first start in monotonic seconds; upgrades keep it."""
 
-    def __init__(
-        self, base: Foundation, source: Source, control: ControlServer, late_callers: LateCallers, began: float
-    ) -> None:
+    def __init__(self, base: Foundation, control: ControlServer, late_callers: LateCallers, began: float) -> None:
         self._base = base
-        self._source = source
         self._control = control
         self._late_callers = late_callers
         self._began = began
@@ -38,7 +34,7 @@ class StateCollector:
             version=__version__,
             protocol=links.PROTOCOL,
             program=parts.program,
-            source=self._source.save(),
+            source=base.source.save(),
             daemonized=base.announcer.daemonized,
             began=self._began,
             configs=dict(base.configs.configs),

@@ -1,7 +1,7 @@
 """The state of a daemon as bytes: all that the next program needs to be the same daemon, except descriptors.
 
 Descriptors are passed beside the state, by name (`fd_table.py`). `upgrade/replace.py` and `recovery/` transport both;
-`rebuild.py` makes a daemon from them.
+`entry/rebuild.py` makes a daemon from them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs the daemon: starts its parts in order, runs the loop, and closes the parts at the end.
 
-Makes no parts (`assembly.py`, `rebuild.py`), decides nothing about pools (core/) and performs no actions (children/).
+Makes no parts (`assembly.py`), decides nothing about pools (core/) and performs no actions (children/).
 """
 
 from __future__ import annotations
@@ -8,25 +8,21 @@ from __future__ import annotations
 import os
 import time
 
-from srvd import __version__
-from srvd.core.events import ProgramReplaced
-from srvd.core.model import Fault, Kind, OpState
-from srvd.daemon.components import Foundation
 from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.dispatch.dispatcher import Dispatcher
 from srvd.daemon.dispatch.effects import Effects
 from srvd.daemon.files import Pidfile
+from srvd.daemon.foundation import Foundation
 from srvd.daemon.recovery.late_callers import LateCallers
 from srvd.daemon.recovery.preconditions import Preconditions
 from srvd.daemon.recovery.saver import StateSaver
-from srvd.daemon.signals import Signals, hold
+from srvd.daemon.signals import Signals
 from srvd.daemon.upgrade.replace import Upgrade
 from srvd.daemon.upgrade.source_archive import is_archive
 from srvd.daemon.watch.monitors import Monitors
 from srvd.daemon.watch.renewal import Renewal
 from srvd.linux.processes.prctl import become_subreaper
-from srvd.linux.processes.proctitle import set_title
 
 __all__ = ["Daemon"]
 
@@ -63,8 +59,6 @@ class Daemon:
         self._pidfile = Pidfile(base.settings.pidfile)
         self._born = time.time()
 
-    # -- a start ---------------------------------------------------------------------------------------------------
-
     def open(self, preconditions: Preconditions) -> None:
         """Open the control socket and write the pidfile: clients can connect, and wait. Raises `SystemRefused`."""
         become_subreaper()
@@ -76,55 +70,19 @@ class Daemon:
             log.warning(f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl")
 
     def attach(self) -> None:
-        """Start timers, readers and signal handlers."""
-        self._attach()
-        self._handle_signals()
-        self.base.in_order = True
-
-    # -- an upgrade ------------------------------------------------------------------------------------------------
-
-    def take_over(self) -> None:
-        """Do all of the takeover that can be undone: it has no effect outside of this process."""
-        become_subreaper()
-        hold()
-        set_title(f"srvd: daemon {self.base.settings.name}")
-        self._attach()
-
-    def go_on(self, former: str, fault: Fault | None) -> int:
-        """Run as the daemon after an upgrade. Returns the exit code.
-
-        former: version of the program before the upgrade.
-        fault: why the new program failed, if this is the former one again.
-        """
-        base = self.base
-        base.parts.log.info(f"srvd {__version__} goes on as the daemon that srvd {former} was, pid {os.getpid()}")
-        base.in_order = False  # until the daemon runs
-        try:
-            self.dispatcher.begin()
-            for op in base.parts.core.house.open_operations:
-                if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
-                    base.queue.put(ProgramReplaced(op.id, fault))
-            self.renewal.look_over()
-            self._handle_signals()
-            base.in_order = True
-            return self.turn()
-        finally:
-            base.close()
-
-    # -- both ------------------------------------------------------------------------------------------------------
-
-    def _attach(self) -> None:
-        """Start timers and readers."""
+        """Start timers and readers. This can be undone: it has no effect outside of this process."""
         loop = self.base.loop
         self.base.notifier.attach(loop)
         self._monitors.attach(loop)
         self._saver.attach(loop)
 
-    def _handle_signals(self) -> None:
+    def handle_signals(self) -> None:
+        """Handle signals, beginning with those that have come; from now on the daemon ends in good order."""
         base = self.base
         Signals(base.parts.core.house, self.backend.submit, self.renewal.look, base.parts.log).attach(
             base.loop, base.performer.reap_strangers, self._before_restart
         )
+        base.in_order = True
 
     def _before_restart(self) -> None:
         """Leave the listeners in systemd's store open to clients, for the next daemon."""

@@ -20,6 +20,7 @@ from srvd.core.events import CancelAsked, Event, Ordered
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
 from srvd.core.state.model import DeathRecord, Generation, Operation, Pool, SupervisorState, Worker
 from srvd.core.status import view
+from srvd.daemon.children import dump
 from srvd.daemon.children.dump import Dumps, Subject
 from srvd.daemon.children.stack_file import PATIENCE
 from srvd.daemon.control.server import Peer
@@ -31,7 +32,7 @@ from srvd.linux.scoreboard import LaneFacts
 Map = dict[str, Any]
 
 
-class Measures(Protocol):
+class Measures(dump.Workers, Protocol):
     """What is measured of a worker's process."""
 
     def facts(self, worker: WorkerId) -> LaneFacts:
@@ -61,10 +62,10 @@ class DaemonBackend:
         self,
         state: SupervisorState,
         measures: Measures,
+        zygotes: dump.Zygotes,
         send: Callable[[Event], None],
         configs: Configs,
         described: Callable[[], list[Map]],
-        dumps: Dumps,
         began: float,
     ) -> None:
         """`began`: when the daemon was started, in monotonic seconds, whatever programs have run it since."""
@@ -73,7 +74,7 @@ class DaemonBackend:
         self._send = send
         self._configs = configs
         self._described = described
-        self._dumps = dumps
+        self._dumps = Dumps(measures, zygotes)
         self._began = began
         self._ticket = 0
         self._answers: list[Opened | Refused] = []

@@ -41,7 +41,7 @@ class Effects:
         monitors: Monitors,
         upgrade: Upgrade,
         saver: StateSaver,
-        log_file: LogFile,
+        log_file: str,
         log: Log,
         emit: Callable[[Event], None],
     ) -> None:
@@ -53,7 +53,7 @@ class Effects:
         self._monitors = monitors
         self._upgrade = upgrade
         self._saver = saver
-        self._log_file = log_file
+        self._log_file = LogFile(log_file)
         self._log = log
         self._emit = emit
         self.exit: Exit | None = None

@@ -14,11 +14,16 @@ import sys
 from typing import Any, NoReturn
 
 from srvd import __version__
-from srvd.core.model import ErrorCode, Fault
+from srvd.core.events import ProgramReplaced
+from srvd.core.model import ErrorCode, Fault, Kind, OpState
 from srvd.daemon import handover
+from srvd.daemon.entry.rebuild import rebuild
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.rebuild import rebuild
+from srvd.daemon.main import Daemon
+from srvd.daemon.signals import hold
 from srvd.errors import EXIT
+from srvd.linux.processes.prctl import become_subreaper
+from srvd.linux.processes.proctitle import set_title
 
 __all__ = ["main"]
 
@@ -30,7 +35,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     state: int = plan["state"]
     found = handover.read(os.pread(state, os.fstat(state).st_size, 0))
     daemon = rebuild(found, FdTable(dict(plan["fds"])))
-    daemon.take_over()
+    _take_over(daemon)
     fault = _fault(plan, found.shell.version) if plan["failure"] else None
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # this alarm brings the former program back if the new one hangs
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -39,11 +44,40 @@ def main(plan: dict[str, Any]) -> NoReturn:
     os.close(state)
     os.close(note)
     try:
-        code = daemon.go_on(found.shell.version, fault)
+        code = _go_on(daemon, found.shell.version, fault)
     except Exception:  # the process ends here
         sys.excepthook(*sys.exc_info())
         code = EXIT.BUG
     sys.exit(code)
+
+
+def _take_over(daemon: Daemon) -> None:
+    """Do all of the takeover that can be undone: it has no effect outside of this process."""
+    become_subreaper()
+    hold()
+    set_title(f"srvd: daemon {daemon.base.settings.name}")
+    daemon.attach()
+
+
+def _go_on(daemon: Daemon, former: str, fault: Fault | None) -> int:
+    """Run as the daemon. Returns the exit code.
+
+    former: version of the program before the upgrade.
+    fault: why the new program failed, if this is the former one again.
+    """
+    base = daemon.base
+    base.parts.log.info(f"srvd {__version__} goes on as the daemon that srvd {former} was, pid {os.getpid()}")
+    base.in_order = False  # until the daemon runs
+    try:
+        daemon.dispatcher.begin()
+        for op in base.parts.core.house.open_operations:
+            if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
+                base.queue.put(ProgramReplaced(op.id, fault))
+        daemon.renewal.look_over()
+        daemon.handle_signals()
+        return daemon.turn()
+    finally:
+        base.close()
 
 
 def _fault(plan: dict[str, Any], version: str) -> Fault:

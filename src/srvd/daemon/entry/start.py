@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING
 
 from srvd.config.settings import Config, DaemonSettings
 from srvd.config.source import Source
-from srvd.core.supervisor import Supervisor
 from srvd.daemon import detach
-from srvd.daemon.children.commons import Commons
-from srvd.daemon.components import Foundation, Parts
 from srvd.daemon.detach import StartReport
 from srvd.daemon.entry.live import live
 from srvd.daemon.files import LogFile
-from srvd.daemon.listeners import Listeners
-from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.foundation import Foundation
+from srvd.daemon.parts import Parts, adopted_parts, new_parts
 from srvd.daemon.recovery.preconditions import Preconditions, prepare
-from srvd.daemon.upgrade.program import this_program
-from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.errors import ConfigInvalid, SrvdError
 from srvd.linux import systemd
 from srvd.linux.processes.process import raise_open_files
@@ -56,35 +51,36 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
             if code is not None:
                 return code
             systemd.follow(os.environ, os.getpid())
-        LogFile(config.daemon.log_file).open()
-        faulthandler.enable(2)  # by number, so that it follows a reopened log. A watchdog kills with SIGABRT
-        raise_open_files()  # before the first of a large family is adopted
-        preconditions = prepare(config.daemon, unit)
-        try:
-            log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
-            if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
-                log.info(
-                    f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is "
-                    "not followed when it is switched; `chdir` can name that link"
-                )
-            _warn_of_root(config, log)
-            found = None if preconditions.family_lock.is_held else _search(preconditions, unit, log)
-            if found is not None and found.adoption is not None:
-                config = found.adoption.with_room(config, log.warning)
-            parts = _parts(config.daemon, unit, preconditions, found, log)
-            base = Foundation(parts, config.daemon, report, daemonized=daemonize)
-            return live(base, config, source, preconditions, found)
-        except SrvdError:
-            if preconditions.family_lock.lock >= 0:  # not closed yet
-                preconditions.family_lock.close(remove=True)
-            raise
-        finally:
-            preconditions.claim.close()
+        return _start(config, source, unit, report, daemonized=daemonize)
     except SrvdError as exc:
         if not daemonize:
             raise
         report.failed(exc.exit_code, exc.message, exc.hint)
         return exc.exit_code
+
+
+def _start(config: Config, source: Source, unit: Unit, report: StartReport, *, daemonized: bool) -> int:
+    """Claim what a start needs, and serve. Raises `SrvdError`: nothing was started, and nothing is left behind."""
+    LogFile(config.daemon.log_file).open()
+    faulthandler.enable(2)  # by number, so that it follows a reopened log. A watchdog kills with SIGABRT
+    raise_open_files()  # before the first of a large family is adopted
+    preconditions = prepare(config.daemon, unit)
+    try:
+        log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
+        _tell_of_folder(config, log)
+        _warn_of_root(config, log)
+        found = None if preconditions.family_lock.is_held else _search(preconditions, unit, log)
+        if found is not None and found.adoption is not None:
+            config = found.adoption.with_room(config, log.warning)
+        parts = _parts(config.daemon, unit, preconditions, found, log)
+        base = Foundation(parts, config.daemon, source, report, daemonized=daemonized)
+        return live(base, config, preconditions, found)
+    except SrvdError:
+        if preconditions.family_lock.lock >= 0:  # not closed yet
+            preconditions.family_lock.close(remove=True)
+        raise
+    finally:
+        preconditions.claim.close()
 
 
 def _check_output(config: Config) -> None:
@@ -96,6 +92,14 @@ def _check_output(config: Config) -> None:
             f'{config.origins[key]}: {key}: found "-", the standard output, which --daemonize gives up; nothing was '
             "started",
             hint="name a file, or send the standard output to one",
+        )
+
+
+def _tell_of_folder(config: Config, log: Log) -> None:
+    if config.folder != os.environ.get("PWD") and any(not pool.chdir for pool in config.pools.values()):
+        log.info(
+            f"{config.folder} is held by its real path, as $PWD does not name it: a link that leads here is not "
+            "followed when it is switched; `chdir` can name that link"
         )
 
 
@@ -128,21 +132,5 @@ def _ask_for_time(unit: Unit, sentence: str) -> None:
 def _parts(settings: DaemonSettings, unit: Unit, preconditions: Preconditions, found: Found | None, log: Log) -> Parts:
     """Return new parts, or those of a daemon that died."""
     if found is not None and found.adoption is not None:
-        from srvd.daemon.rebuild import parts_of_dead  # as above
-
-        return parts_of_dead(found.adoption, settings.max_workers, preconditions, unit, log)
-    family_lock = preconditions.family_lock
-    listeners = Listeners(unit)
-    if found is not None:
-        listeners.inherit(found.listeners)
-    return Parts(
-        Commons.made(settings.max_workers),
-        listeners,
-        Supervisor(limit=settings.max_workers),
-        this_program(),
-        unit,
-        SourceArchive(),
-        family_lock,
-        StoreCopy.create(family_lock.rendezvous, unit),
-        log,
-    )
+        return adopted_parts(found.adoption, settings.max_workers, unit, preconditions, log)
+    return new_parts(settings, unit, preconditions, () if found is None else found.listeners, log)

@@ -1,7 +1,7 @@
 """Finds the family of a daemon that died at the next start: the members that can be adopted, and what they bring.
 
-Gives no order before all is known. `rebuild.py` makes the new daemon from the result. A living member that has not
-called yet is identified by pid and start time and adopted all the same: it is busy, and calls when it can.
+Gives no order before all is known. By `entry/succeed.py` the new daemon goes on with the result. A living member that
+has not called yet is identified by pid and start time and adopted all the same: it is busy, and calls when it can.
 """
 
 from __future__ import annotations

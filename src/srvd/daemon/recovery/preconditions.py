@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
 
 from srvd.config.settings import DaemonSettings
 from srvd.daemon.control.peers import Roles
@@ -19,9 +18,9 @@ from srvd.errors import SystemRefused
 from srvd.linux import holders
 from srvd.linux.systemd import Unit
 from srvd.record import Record
-from srvd.wire.paths import OFF, family_path, own_rundirs, rundir, socket_path
+from srvd.wire.paths import OFF, family_path, own_rundirs, rundir, socket_path, state_path
 
-__all__ = ["Preconditions", "beside", "control_path", "prepare"]
+__all__ = ["Preconditions", "control_path", "family_lock_path", "prepare", "state_file_path"]
 
 
 class Preconditions(Record):
@@ -38,10 +37,16 @@ def control_path(settings: DaemonSettings) -> str:
     return settings.socket or socket_path(settings.name, rundir(os.geteuid(), os.environ))
 
 
-def beside(settings: DaemonSettings, name: Callable[[str], str]) -> str:
-    """Return the path of a file beside the control socket; "" without one. `name`: a function of `wire/paths.py`."""
+def family_lock_path(settings: DaemonSettings) -> str:
+    """Return the path of the family's lock, beside the control socket; "" without one."""
     path = control_path(settings)
-    return name(path) if path else ""
+    return family_path(path) if path else ""
+
+
+def state_file_path(settings: DaemonSettings) -> str:
+    """Return the path of the state file, beside the control socket; "" without one."""
+    path = control_path(settings)
+    return state_path(path) if path else ""
 
 
 def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
@@ -50,7 +55,7 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
     Raises `SystemRefused`: another daemon runs, or the folder belongs to another user; `ConfigInvalid`: a role is given
     to a user or group that does not exist.
     """
-    path, family = control_path(settings), beside(settings, family_path)
+    path, family = control_path(settings), family_lock_path(settings)
     roles = Roles.resolve(settings.roles, os.geteuid())
     if not settings.socket:
         _look_elsewhere(settings.name, path)

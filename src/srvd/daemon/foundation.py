@@ -1,4 +1,4 @@
-"""The basic components of a daemon: those that outlive a program (`Parts`), and what starts zygotes (`Foundation`).
+"""The foundation of a daemon: what starts its first zygotes, with the parts that outlive its program.
 
 Decides nothing. `assembly.py` makes the rest of the daemon from them while the first zygotes load.
 """
@@ -8,56 +8,34 @@ from __future__ import annotations
 import time
 
 from srvd.config.settings import DaemonSettings
+from srvd.config.source import Source
 from srvd.core.actions import Action, StartZygote
 from srvd.core.events import Event
-from srvd.core.supervisor import Supervisor
 from srvd.daemon.announcer import Announcer
-from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import Performer
 from srvd.daemon.detach import StartReport
 from srvd.daemon.dispatch.configs import Configs
 from srvd.daemon.dispatch.event_queue import EventQueue
 from srvd.daemon.dispatch.tracing import tracer
-from srvd.daemon.family.lock import FamilyLock
-from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
-from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.parts import Parts
 from srvd.daemon.systemd_notifier import SystemdNotifier
-from srvd.daemon.upgrade.program import Program
-from srvd.daemon.upgrade.source_archive import SourceArchive
 from srvd.daemon.watch.request_timeout import RequestTimeoutMonitor
-from srvd.linux.systemd import Unit
-from srvd.log import Log
-from srvd.record import Record
 
-__all__ = ["Foundation", "Parts"]
-
-
-class Parts(Record):
-    """Components that are new at a start, adopted from a daemon that died, or handed over by a former program."""
-
-    commons: Commons
-    listeners: Listeners
-    core: Supervisor
-    program: Program
-    unit: Unit
-    source_archive: SourceArchive
-    family_lock: FamilyLock
-    store_copy: StoreCopy
-    log: Log
-
-    def to_store(self) -> dict[str, int]:
-        """Return the descriptors for the service manager's store, by name, the most important ones first."""
-        return self.listeners.to_store() | self.store_copy.to_store(self.family_lock.lock)
+__all__ = ["Foundation"]
 
 
 class Foundation:
     """Loop, queue and processes of one daemon. `in_order`: the daemon ends in good order and leaves no process."""
 
-    def __init__(self, parts: Parts, settings: DaemonSettings, report: StartReport, *, daemonized: bool) -> None:
+    def __init__(
+        self, parts: Parts, settings: DaemonSettings, source: Source, report: StartReport, *, daemonized: bool
+    ) -> None:
+        """`source`: reads the configuration anew; `report`: to the command that waits for the start."""
         house, listeners, log = parts.core.house, parts.listeners, parts.log
         self.parts = parts
         self.settings = settings
+        self.source = source
         self.in_order = True
         self.loop = Loop(self._bug)
         self.queue = EventQueue()

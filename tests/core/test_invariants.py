@@ -9,6 +9,7 @@ import pytest
 from srvd.core.events import Event
 from srvd.core.model import ExitReason, OpState, Phase, Replacement, Stage, Strategy
 from srvd.core.state.model import NEVER, Generation, Operation, Pool, SupervisorState, Worker, Zygote
+from tests.support.shares import shares
 from tests.support.simulation.processes import Claims
 from tests.support.simulation.walk import one_walk
 from tests.support.simulation.world import World
@@ -95,6 +96,6 @@ def _operation(house: SupervisorState, op: Operation) -> None:
     assert len({part.committed for part in op.rollouts.values()}) <= 1
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", shares(8, slow=1))
 def test_each_field_is_as_its_declaration_says(seed: int) -> None:
     one_walk(seed, more=(Invariants,))

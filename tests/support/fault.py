@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 
 CLIENTS = 4
 
-SOON = 10.0
+SOON = 30.0
 """Seconds that a repair may take which waits for nothing but a fork: it takes a hundredth of one, on a machine that has
 nothing else to do.
 """

@@ -99,7 +99,7 @@ class Load:
     def more(self, requests: int = 50) -> None:
         """Returns when so many more have been answered."""
         until = self.answered + requests
-        wait_for(lambda: self.answered >= until, within=20)
+        wait_for(lambda: self.answered >= until, within=60)
 
 
 @contextmanager

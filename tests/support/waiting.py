@@ -12,7 +12,7 @@ SELDOM = 0.05
 """Seconds between two looks of a test that has waited for half a second."""
 
 
-def wait_for(claim: Callable[[], T], within: float = 10.0, every: float = 0.01) -> T:
+def wait_for(claim: Callable[[], T], within: float = 30.0, every: float = 0.01) -> T:
     """The first truthy value of `claim()`; `AssertionError` with its last value when `within` seconds have passed.
 
     every: seconds from one look to the next, growing to `SELDOM`. A look mostly asks a daemon, which costs both of them

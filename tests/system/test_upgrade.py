@@ -311,11 +311,11 @@ def test_a_reload_that_fails_after_an_upgrade_tells_its_asker_why(old: Srvd, ver
 
 
 def test_workers_that_boot_and_drain_are_carried(starter: Starter, versions: Versions) -> None:
-    srvd = starter(config=toml('workers = 2\npreload = "off"\ndrain_timeout = "20s"'), env=versions.env)
+    srvd = starter(config=toml('workers = 2\npreload = "off"\ndrain_timeout = "60s"'), env=versions.env)
     srvd.good("two", before=HELD)
     held = hold(srvd)
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/4")
+        slow = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         op = srvd.order("recycle")
         wait_for(lambda: "booting" in {worker["state"] for worker in srvd.pool()["workers"]})
@@ -323,6 +323,7 @@ def test_workers_that_boot_and_drain_are_carried(starter: Starter, versions: Ver
         held.unlink()
         wait_for(lambda: "draining" in {worker["state"] for worker in srvd.pool()["workers"]})
         upgraded(srvd)
+        (srvd.folder / "over").touch()
         assert slow.result(60).startswith("one ")
     assert srvd.wait_operation(op, "done")["result"]["recycled"] == 2
     srvd.wait_serving(2)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -293,19 +294,21 @@ def test_an_idle_daemon_has_no_timer(fake: Fake) -> None:
 
 
 def test_a_silent_daemon_is_given_up(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srvd.client.connection.PATIENCE", 0.1)
+    over = Event()
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
-        fake.post(partial(time.sleep, 1.0))  # stuck
+        monkeypatch.setattr("srvd.client.connection.PATIENCE", 0.1)
+        fake.post(partial(over.wait, 30))  # stuck
         with pytest.raises(NoDaemon, match="does not answer"):
             client.call("op.wait", {"id": 1})
+        over.set()
 
 
 def test_a_long_silence_of_a_living_daemon_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srvd.client.connection.PATIENCE", 0.05)
+    monkeypatch.setattr("srvd.client.connection.PATIENCE", 1.0)
     with Client.connect(fake.path) as client:
         client.call("reload", {"wait": False})
-        fake.do(lambda: fake.loop.call_later(0.5, fake.backend.finish, 1))
+        fake.do(lambda: fake.loop.call_later(2.5, fake.backend.finish, 1))
         assert client.call("op.wait", {"id": 1})["operation"]["state"] == "done"
 
 

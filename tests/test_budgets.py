@@ -29,7 +29,6 @@ _TO_BE_CUT = "not cut yet"
 
 CROWDED_FOLDERS = {
     "config": _TO_BE_CUT,
-    "worker/net": _TO_BE_CUT,
 }
 
 LONG_FUNCTIONS = {
@@ -38,7 +37,6 @@ LONG_FUNCTIONS = {
     "daemon/children/spawn.py:start_zygote": _TO_BE_CUT,
     "daemon/children/zygotes.py:Zygotes.start": _TO_BE_CUT,
     "daemon/recovery/rejects.py:dissolve": _TO_BE_CUT,
-    "worker/main.py:_run": _TO_BE_CUT,
     "zygote/main.py:_serve": _TO_BE_CUT,
 }
 
@@ -53,14 +51,6 @@ LARGE_CLASSES = {
     "daemon/handover.py:Shell": _SAVED,
     "log.py:Log": _TO_BE_CUT,
     "wire/links.py:Load": "one message on the link: everything that a zygote is told before it loads",
-    "worker/commands.py:Commands": _TO_BE_CUT,
-    "worker/context.py:WorkerContext": _TO_BE_CUT,
-    "worker/main.py:Boot": _TO_BE_CUT,
-    "worker/net/acceptor.py:Acceptor": _TO_BE_CUT,
-    "worker/net/connection.py:Connection": _TO_BE_CUT,
-    "worker/observe/access_log.py:AccessLog": _TO_BE_CUT,
-    "worker/wsgi/exchange.py:Exchange": _TO_BE_CUT,
-    "zygote/template.py:WorkerTemplate": _TO_BE_CUT,
 }
 
 WIDE_MODULES = {
@@ -76,8 +66,6 @@ WIDE_MODULES = {
     "daemon/handover.py": _TO_BE_CUT,
     "daemon/recovery/adopt.py": _TO_BE_CUT,
     "daemon/upgrade/replace.py": _TO_BE_CUT,
-    "worker/context.py": _TO_BE_CUT,
-    "worker/main.py": _TO_BE_CUT,
     "zygote/main.py": _TO_BE_CUT,
 }
 
@@ -87,7 +75,6 @@ FLAT_MATCHES = {
     "core/supervisor.py:Supervisor._take": "one case for each kind of event",
     "daemon/children/performer.py:Performer.perform": "one case for each action",
     "daemon/children/workers.py:Workers._take": "one case for each message of a worker",
-    "worker/commands.py:Commands._obey": "one case for each message of the daemon",
 }
 """Functions that are complex only by the number of their cases."""
 
@@ -96,7 +83,6 @@ BRANCHED_FUNCTIONS = {
     "core/operations/completion.py:judge": _TO_BE_CUT,
     "core/reports/workers.py:of_worker": _TO_BE_CUT,
     "core/supervisor.py:Supervisor._settle": _TO_BE_CUT,
-    "http/h1/response.py:open_response": _TO_BE_CUT,
     "linux/sockets.py:parse_address": _TO_BE_CUT,
     "linux/trust.py:settle": _TO_BE_CUT,
     "worker/net/tls.py:Encrypted._recv": _TO_BE_CUT,

@@ -125,9 +125,10 @@ def test_parts_of_a_folder_import_only_what_they_may(part: str, allowed: frozens
     assert found == []
 
 
-def test_connections_and_http_are_narrow_parts() -> None:
-    """No connection knows a calling convention: `worker/wsgi/` is above `worker/net/`."""
-    assert not {"worker", "worker.wsgi"} & narrow_parts()["worker/net"]
+def test_connections_commands_and_http_are_narrow_parts() -> None:
+    """Neither a connection nor a command knows a calling convention: `worker/wsgi/` is above them."""
+    for part in ("worker/net", "worker/supervision"):
+        assert not {"worker", "worker.wsgi"} & narrow_parts()[part]
     assert not {"worker"} & TABLE["http"].own
 
 

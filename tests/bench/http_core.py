@@ -23,7 +23,6 @@ from typing import Any
 
 from httptools import HttpRequestParser
 
-from srvd.config.settings import PoolSettings
 from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.reader import Inbound
@@ -31,10 +30,9 @@ from srvd.http.h1.response import check_fields, check_status, open_response
 from srvd.http.h1.sink import Ends
 from srvd.linux.scoreboard import Board
 from srvd.log import Log
-from srvd.worker.context import WorkerContext
-from srvd.worker.loop import Loop
 from srvd.worker.net.responder import Responder
 from srvd.worker.observe.recorder import Recorder
+from srvd.worker.wsgi.application import WsgiApplication
 from srvd.worker.wsgi.environ import EnvironSink
 from srvd.worker.wsgi.exchange import Exchange
 from tests.support.worker_rig import Client, Rig
@@ -116,12 +114,15 @@ def core() -> None:
     show("response head", timed(lambda: open_response(status, fields, stamp, False, 1, True, 12)))
     board = Board.create(1)
     recorder = Recorder(board.lane(0), lambda: True)
-    context = WorkerContext(hello, PoolSettings(name="web"), Loop(), recorder, Log(2), sink)
+    application = WsgiApplication(hello, Log(2), lambda: stamp)
     request = inbound.receive(TWO)
     assert isinstance(request, Request)
-    exchange = Exchange(context, request, None, _nobody)
-    show("scoreboard", timed(lambda: recorder.begin(1.0, b"GET /")) + timed(lambda: recorder.end(1.1, exchange, 1.0)))
-    show("exchange, response", timed(lambda: Exchange(context, request, None, _nobody).start()))
+    exchange = Exchange(application, request, None, _nobody)
+    show(
+        "scoreboard",
+        timed(lambda: recorder.begin(1.0, b"GET /")) + timed(lambda: recorder.end(1.1, exchange, 100, 1.0)),
+    )
+    show("exchange, response", timed(lambda: Exchange(application, request, None, _nobody).start()))
     board.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 from srvd.http.h1 import response
 from srvd.http.h1.date import Stamp, date
 from srvd.http.h1.refusal import REASONS, answer
-from srvd.http.h1.response import Framing, ResponseInvalid, check_fields, check_status, open_response
+from srvd.http.h1.response import BodyFraming, Framing, ResponseInvalid, check_fields, check_status, open_response
 
 STAMP = b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 
@@ -27,7 +27,7 @@ def opened(
         check_status(status), check_fields(headers or []), STAMP, head_only, minor, keep_alive, whole
     )
     assert head.endswith(b"\r\n\r\n")
-    return head[:-4].decode("latin-1").split("\r\n"), framing, keep
+    return head[:-4].decode("latin-1").split("\r\n"), framing.kind, keep
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "599 x", "200", "200 ", "299 \xe9", "500 tab\there"])
@@ -222,3 +222,33 @@ def test_a_stamp_holds_until_the_next_second_begins() -> None:
     stamp.renew(1000.0, 5.75)
     assert stamp.text == b"Server: srvd\r\nDate: Thu, 01 Jan 1970 00:00:05 GMT\r\n"
     assert stamp.until == 1000.25
+
+
+def test_rfc9112_7_1_blocks_become_chunks() -> None:
+    framing = BodyFraming(Framing.CHUNKED, -1)
+    assert framing.block(b"x" * 17) + framing.end() == b"11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
+    assert not framing.is_short
+
+
+def test_no_more_than_content_length_is_sent() -> None:
+    framing = BodyFraming(Framing.LENGTH, 5)
+    assert framing.block(b"abc") == b"abc"
+    assert framing.left == 2
+    assert framing.is_short
+    assert framing.block(b"defg") == b"de"
+    assert framing.block(b"h") + framing.end() == b""
+    assert not framing.is_short
+
+
+def test_a_response_without_a_body_has_none_whatever_the_application_gives() -> None:
+    framing = BodyFraming(Framing.NONE, 5)
+    assert framing.block(b"abc") + framing.end() == b""
+    assert not framing.is_short
+
+
+@pytest.mark.parametrize("kind", Framing)
+def test_only_a_body_that_ends_with_its_connection_needs_a_reset_when_it_is_cut(kind: Framing) -> None:
+    framing = BodyFraming(kind, 5)
+    assert not framing.must_reset
+    framing.cut = True
+    assert framing.must_reset is (kind is Framing.CLOSE)

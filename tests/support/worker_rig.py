@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from srvd.config.settings import PoolSettings
+from srvd.ids import WorkerId
 from srvd.linux import fds
 from srvd.linux.processes.process import reset_signals
 from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
 from srvd.wire import links
-from srvd.worker.main import Boot, serve
+from srvd.worker.boot import Boot
+from srvd.worker.main import serve
+from srvd.worker.net.acceptor import Listening
 from srvd.worker.net.front import Front
 from tests.support.waiting import wait_for
 
@@ -142,17 +145,13 @@ class Rig:
         self.link, theirs = fds.link_pair()
         self.link.settimeout(_WITHIN)
         self._boot = Boot(
-            "web",
-            1,
-            3,
-            0,
-            theirs,
-            [self.listener],
-            self.board,
-            app,
-            load or _nothing,
-            PoolSettings(name="web", **settings),
-            fronts=[front],
+            id=WorkerId("web", 1, 3),
+            board=self.board,
+            slot=0,
+            link=theirs,
+            listening=Listening([self.listener], [front]),
+            application=load or (lambda: app),
+            settings=PoolSettings(name="web", **settings),
         )
         self.pid = self.fork(theirs)
         self.exit_code: int | None = None
@@ -242,7 +241,3 @@ def _unix_listener(tmp_path: Path) -> socket.socket:
     listener.bind(str(tmp_path / "web.sock"))
     listener.listen(512)
     return listener
-
-
-def _nothing() -> object:
-    raise AssertionError("the application was given")

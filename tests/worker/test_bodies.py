@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from srvd.worker.net.budget import Budget
+from srvd.worker.net.bodies.budget import Budget
 from tests.support.waiting import stays, wait_for
 from tests.support.worker_rig import Client, Rig
 

@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 import pytest
 
 from srvd.http.h1.reader import Inbound
-from srvd.worker.net.body_stream import BodyStream
+from srvd.worker.net.bodies.stream import BodyStream
 from tests.support.http_feed import TEMPLATE, reader, request
 from tests.support.waiting import wait_for
 from tests.support.worker_rig import Client, Rig

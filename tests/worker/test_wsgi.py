@@ -301,6 +301,20 @@ def test_write_sends_at_once_and_before_the_iterable(tmp_path: Path) -> None:
         assert rig.serving().get().body == b"one two three"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_write_gives_a_response_without_a_body_is_not_sent(tmp_path: Path, threads: int) -> None:
+    def app(environ: Environ, start: Start) -> Iterable[bytes]:
+        write = start("304 Not Modified" if environ["PATH_INFO"] == "/same" else OK, list(PLAIN))
+        write(b"one ")
+        write(b"two ")
+        return [b"three"]
+
+    with Rig(app, tmp_path, threads=threads) as rig, rig.serving().connect() as client:
+        assert client.get("/", method="HEAD").status == 200
+        assert client.get("/same").status == 304
+        assert client.get("/").body == b"one two three"
+
+
 def test_exc_info_replaces_headers_that_were_not_sent(tmp_path: Path) -> None:
     def app(environ: Environ, start: Start) -> list[bytes]:
         start(OK, [*PLAIN, ("X-First", "1")])

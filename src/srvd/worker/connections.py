@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from srvd.http.h1.head import HeadReader
+from srvd.http.h1.sink import Ends
 from srvd.worker.loop import NEVER
 from srvd.worker.net.phase import Phase
+from srvd.worker.net.transport import Transport
 
 if TYPE_CHECKING:
     from srvd.worker.observe.recorder import Recorder
     from srvd.worker.times import Times
 
-__all__ = ["Connections", "Peer"]
+__all__ = ["Connect", "Connections", "Peer"]
 
 # A connection makes room only after so many seconds of silence. A client that is idle, or has sent nothing, loses no
 # data; but its request may be on the way, and most clients of a kept connection send the next one at once.
@@ -44,6 +47,10 @@ class Peer(Protocol):
 
     def close(self, now: float) -> None:
         """Closes the connection at once."""
+
+
+Connect = Callable[[Transport, Ends, float, HeadReader], Peer]
+"""Makes a connection of an accepted socket. Arguments: the socket, its ends, the time, the reader of its heads."""
 
 
 class Connections:

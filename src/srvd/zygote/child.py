@@ -18,6 +18,7 @@ from srvd.linux.processes.proctitle import set_title
 from srvd.wire import links
 from srvd.worker import main
 from srvd.worker.app import loader
+from srvd.worker.boot import Boot
 
 if TYPE_CHECKING:
     from srvd.worker.observe.access_buffer import AccessBuffer
@@ -34,10 +35,10 @@ STACKS = 2
 _BUG = 70
 
 
-def become(template: WorkerTemplate, order: links.Fork, lines: AccessBuffer | None, passed: list[int]) -> NoReturn:
+def become(template: WorkerTemplate, order: links.Fork, buffer: AccessBuffer | None, passed: list[int]) -> NoReturn:
     """Turn this new child into the worker that was ordered, serve, and exit with the result of serving.
 
-    lines: buffer of the worker's access log, if the pool has one.
+    buffer: of the lines of the worker's access log, if the pool has one.
     passed: the descriptors that came with the order, `PASSED` of them.
     """
     link, stderr, trace, stderr_read, end = passed
@@ -55,9 +56,9 @@ def become(template: WorkerTemplate, order: links.Fork, lines: AccessBuffer | No
         limits.set_oom_score(template.pool.oom_score_adj)  # not less than the zygote's, so it is allowed
         if template.pool.nice:
             limits.set_session_nice()
-        set_title(f"srvd: worker {WorkerId(template.wanted.pool, template.wanted.generation, order.serial)}")
+        set_title(f"srvd: worker {_name(template, order)}")
         boot = _boot(template, order, link, stderr_read, trace)
-        code = main.serve(boot._replace(lines=lines, lifeline=_own(template, end)))
+        code = main.serve(boot._replace(buffer=buffer, lifeline=_own(template, end)))
         # Handlers of the application's end (flush, deregister), as sys.exit would run them; but sys.exit would also
         # wait for threads that an application forgot. Python has no public name for this function.
         atexit._run_exitfuncs()  # noqa: SLF001
@@ -71,24 +72,22 @@ def become(template: WorkerTemplate, order: links.Fork, lines: AccessBuffer | No
             os._exit(code)
 
 
-def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: int, trace: int) -> main.Boot:
+def _name(template: WorkerTemplate, order: links.Fork) -> WorkerId:
+    return WorkerId(template.wanted.pool, template.wanted.generation, order.serial)
+
+
+def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: int, trace: int) -> Boot:
     home = template.home
-    return main.Boot(
-        pool=template.wanted.pool,
-        generation=template.wanted.generation,
-        serial=order.serial,
+    return Boot(
+        id=_name(template, order),
+        board=template.board,
         slot=order.slot,
         link=socket.socket(fileno=link),
-        listeners=template.listeners,
-        board=template.board,
-        app=template.app,
-        load=partial(_load, template.wanted.app),
+        listening=template.listening,
+        application=template.preloaded or partial(_load, template.wanted.app),
         settings=template.pool,
-        hooks=template.hooks,
-        fronts=template.fronts,
-        nudge=template.nudge,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
-        warms=template.warms or template.app is None,
+        warms=template.warms or template.preloaded is None,
         watch=template.watch,
     )
 

@@ -25,7 +25,7 @@ from srvd.wire import links
 from srvd.worker import forked
 from srvd.worker.observe import access_log
 from srvd.worker.observe.access_buffer import AccessBuffer
-from srvd.worker.reconnect import call_home, introduce
+from srvd.worker.supervision.reconnect import call_home, introduce
 from srvd.zygote import learning
 from srvd.zygote.child import PASSED, STACKS, become
 from srvd.zygote.child_signals import ChildSignals
@@ -49,7 +49,7 @@ class Child(Record):
 
     serial: int
     pid: int
-    lines: AccessBuffer | None  # of its access log, not written yet
+    buffer: AccessBuffer | None  # of its access log, not written yet
 
 
 class ForkServer:
@@ -197,14 +197,14 @@ class ForkServer:
         # Before the fork, because handlers of the application run first in the child and may hang.
         stacks.tell_to(passed[STACKS])
         try:
-            lines = AccessBuffer() if self._template.pool.access_log else None
+            buffer = AccessBuffer() if self._template.pool.access_log else None
             pid = os.fork()
         except OSError as exc:  # EAGAIN, ENOMEM: transient; the daemon tries again
             self._say(links.ForkFailed(order.serial, f"fork: {exc.strerror}"))
             pid = -1
         if pid == 0:
             self._forget()
-            become(self._template, order, lines, passed)
+            become(self._template, order, buffer, passed)
         stacks.tell_to(self._template.stacks)
         fds.close_all(passed)
         if pid < 0:
@@ -217,7 +217,7 @@ class ForkServer:
             os.waitpid(pid, 0)
             self._say(links.ForkFailed(order.serial, f"open its pidfd: {exc.strerror}"))
             return
-        self._children[pidfd] = Child(order.serial, pid, lines)
+        self._children[pidfd] = Child(order.serial, pid, buffer)
         self._epoll.register(pidfd, EPOLLIN)
         self._say(links.Forked(order.serial, pid))
 
@@ -228,8 +228,8 @@ class ForkServer:
         self._link.close()
         fds.close_all(self._children)
         for sibling in self._children.values():
-            if sibling.lines is not None:
-                sibling.lines.close()
+            if sibling.buffer is not None:
+                sibling.buffer.close()
         if self._template.home is not None:
             os.close(self._template.home.stderr)
 
@@ -246,15 +246,15 @@ class ForkServer:
         self._ended.append(reaped)
         self._parted |= self._orphaned is not None and ended.exit_code == links.ALONE
         self._say(reaped)
-        if child.lines is not None:
-            self._rescue(child.lines)
+        if child.buffer is not None:
+            self._rescue(child.buffer)
         return True
 
-    def _rescue(self, lines: AccessBuffer) -> None:
+    def _rescue(self, buffer: AccessBuffer) -> None:
         """Write the lines of the access log that a killed worker has left in its buffer."""
         path = self._template.pool.access_log
-        lost, problem = access_log.rescue(path, lines)
-        lines.close()
+        lost, problem = access_log.rescue(path, buffer)
+        buffer.close()
         if lost:
             Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 

@@ -14,7 +14,7 @@ from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.wire import links
 from srvd.worker.app import hooks, loader
-from srvd.worker.app.hooks import Hooks
+from srvd.worker.boot import Preloaded
 from srvd.zygote import fork_safety
 
 __all__ = ["Outcome", "enter", "load"]
@@ -25,12 +25,11 @@ _NAMED = 8  # processes; the rest is counted
 
 
 class Outcome(Record):
-    """app: None if not preloaded. tainted: this process cannot fork workers; a fresh one has to be started."""
+    """tainted: this process cannot fork workers; a fresh one has to be started."""
 
-    app: object | None
+    preloaded: Preloaded | None  # None: each worker loads the application
     notes: list[str]
     tainted: bool = False
-    hooks: Hooks | None = None  # None: not preloaded
     dispositions: Dispositions = NOTHING  # that workers are given back
     unsited: bool = False  # the workers of the fresh process run the module `site`, not the process itself
     children: Sequence[int] = ()  # pids of processes that loading has started and that a fresh process does not use
@@ -73,7 +72,7 @@ def load(wanted: links.Load) -> Outcome:
     hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
-    outcome = Outcome(app, warnings, hooks=hooked, dispositions=found)
+    outcome = Outcome(Preloaded(app, hooked), warnings, dispositions=found)
     if left.started or left.loaded:
         outcome = _judge(wanted, left, outcome)
     if left.children and not outcome.tainted:

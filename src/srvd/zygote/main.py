@@ -30,8 +30,9 @@ from srvd.record import Record
 from srvd.wire import links
 from srvd.worker import forked
 from srvd.worker.app.releases import Watch
-from srvd.worker.observe.access_log import STANDARD_OUTPUT
-from srvd.worker.reconnect import Home
+from srvd.worker.net.acceptor import Listening
+from srvd.worker.observe.access_file import STANDARD_OUTPUT
+from srvd.worker.supervision.reconnect import Home
 from srvd.zygote import fronting, loading
 from srvd.zygote.fork_server import ForkServer
 from srvd.zygote.template import WorkerTemplate
@@ -144,7 +145,7 @@ def _serve(link: socket.socket, job: LoadJob, born: float) -> int:
         _begin_anew(link, job._replace(notes=notes, seconds=seconds), origin, outcome)
     board = Board.attach(job.fds[BOARD], lanes_of(pool.threads), job.fds[BELL])
     has_lifeline = deadman.prepare()  # again: an application may have had a handler of its own for the signal
-    loaded = links.Loaded(outcome.app is not None, notes, seconds, links.clip(folder))
+    loaded = links.Loaded(outcome.preloaded is not None, notes, seconds, links.clip(folder))
     fds.send(link, links.encode(loaded), wait=True)
     watch.tell_to(lambda file: fds.send(link, links.encode(links.Mixed(file))))
     # After the answer, so that the daemon need not wait. No garbage is left for a collection in a worker, and the
@@ -155,7 +156,7 @@ def _serve(link: socket.socket, job: LoadJob, born: float) -> int:
     nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     trace, hold = job.fds[STACKS], job.fds[HOLD]
     template = WorkerTemplate(
-        wanted, outcome.app, board, listeners, pool, outcome.hooks, fronts, trace, has_lifeline, hold, home, nudge,
+        wanted, outcome.preloaded, board, Listening(listeners, fronts, nudge), pool, trace, has_lifeline, hold, home,
         outcome.dispositions, watch=watch,
     )  # fmt: skip
     ForkServer(link, template).run()

@@ -5,7 +5,7 @@ Calls no daemon and ends no worker. Times are monotonic seconds and come in as a
 
 from __future__ import annotations
 
-from srvd.worker.reconnect import CALL_PAUSE
+from srvd.worker.supervision.reconnect import CALL_PAUSE
 
 __all__ = ["GRACE", "OrphanClock"]
 

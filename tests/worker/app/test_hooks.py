@@ -11,7 +11,8 @@ import pytest
 from srvd.errors import LoadFailed
 from srvd.log import Log
 from srvd.wire import links
-from srvd.worker.app.hooks import Hooks, find, with_before_request
+from srvd.worker.app.hooks import Hooks, find
+from srvd.worker.wsgi.application import with_before_request
 from tests.conftest import Starter
 from tests.support.daemon import toml
 from tests.support.waiting import wait_for
@@ -173,7 +174,7 @@ def test_a_module_without_hooks_costs_nothing() -> None:
 
 
 def test_hooks_of_a_rig_run_around_the_application(tmp_path: Path) -> None:
-    """With a worker that was not made by a zygote: `Boot.hooks` is None, and `hooks` names a module."""
+    """With a worker that was not made by a zygote: nothing is preloaded, and `hooks` names a module."""
     (tmp_path / "rig_hooks.py").write_text(HOOKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

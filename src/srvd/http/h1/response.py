@@ -6,11 +6,13 @@ Knows neither the application's calling convention nor the socket. Pure, but for
 from __future__ import annotations
 
 import re
+import sys
 from enum import Enum
 from typing import NamedTuple
 
 __all__ = [
     "CONTINUE",
+    "BodyFraming",
     "Fields",
     "Framing",
     "Opening",
@@ -107,9 +109,52 @@ class Framing(Enum):
     CLOSE = "the connection's end"
 
 
+# An attribute of an enum costs one more lookup, for each block of a body.
+_NONE, _LENGTH, _CHUNKED, _CLOSE = Framing.NONE, Framing.LENGTH, Framing.CHUNKED, Framing.CLOSE
+
+
+class BodyFraming:
+    """The body of one response, from the head to its end, whole or cut."""
+
+    __slots__ = ("cut", "kind", "left")
+
+    def __init__(self, kind: Framing, length: int) -> None:
+        """`length`: of the body, for `Framing.LENGTH`."""
+        self.kind = kind
+        self.left = length if kind is _LENGTH else 0 if kind is _NONE else sys.maxsize
+        """Bytes that may still come; sys.maxsize without a limit."""
+        self.cut = False
+        """Whether the response was ended before its body was complete."""
+
+    @property
+    def must_reset(self) -> bool:
+        """Whether only a reset shows the client that the body is incomplete, since its end is the connection's end."""
+        return self.cut and self.kind is _CLOSE
+
+    @property
+    def is_short(self) -> bool:
+        """Whether bytes of Content-Length are missing, if the body ends here."""
+        return self.left > 0 and self.kind is _LENGTH
+
+    def block(self, data: bytes) -> bytes:
+        """Returns one block as it goes on the wire, cut to what Content-Length allows; b"" if there is no body."""
+        kind = self.kind
+        if kind is _LENGTH:
+            data = data[: self.left]
+            self.left -= len(data)
+            return data
+        if kind is _CHUNKED:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return b"" if kind is _NONE else data
+
+    def end(self) -> bytes:
+        """Returns what goes on the wire behind the last block."""
+        return b"0\r\n\r\n" if self.kind is _CHUNKED else b""
+
+
 class Opening(NamedTuple):
     head: bytes
-    framing: Framing
+    framing: BodyFraming
     keep_alive: bool
 
 
@@ -215,24 +260,15 @@ def open_response(
     `whole` is the body's length if all of it is known now, else -1. `keep_alive` is what client and server wish; the
     framing may decide against it.
     """
+    framing = _framing_of(status, fields, head_only, minor, whole)
     length = fields.length
-    framing = Framing.LENGTH
-    if status.bodiless or head_only:
-        framing = Framing.NONE
-        if status.code == 204:  # RFC 9110 section 8.6
-            length = -1
-        elif length < 0 < whole and not status.bodiless:
-            length = whole  # what GET would say; nothing at all tells nothing
-    elif length < 0:
-        if whole >= 0:
-            length = whole
-        elif minor == 1:
-            framing = Framing.CHUNKED
-        else:
-            framing = Framing.CLOSE
-            keep_alive = False
+    if status.code == 204:  # RFC 9110 section 8.6
+        length = -1
+    elif length < 0 and not status.bodiless and (whole > 0 or framing is _LENGTH):
+        length = whole  # of a HEAD: what GET would say; nothing at all tells nothing
+    keep_alive = keep_alive and framing is not _CLOSE
     frame = b"Content-Length: %d\r\n" % length if length >= 0 else b""
-    if framing is Framing.CHUNKED:
+    if framing is _CHUNKED:
         frame = b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:
         frame += b"Connection: close\r\n"
@@ -240,4 +276,13 @@ def open_response(
         frame += b"Connection: keep-alive\r\n"
     if fields.dated or fields.named:
         stamp = fields.stamped(stamp)
-    return Opening(b"%b%b%b%b\r\n" % (status.line, stamp, fields.text, frame), framing, keep_alive)
+    head = b"%b%b%b%b\r\n" % (status.line, stamp, fields.text, frame)
+    return Opening(head, BodyFraming(framing, fields.length if fields.length >= 0 else whole), keep_alive)
+
+
+def _framing_of(status: Status, fields: Fields, head_only: bool, minor: int, whole: int) -> Framing:
+    if status.bodiless or head_only:
+        return _NONE
+    if fields.length >= 0 or whole >= 0:
+        return _LENGTH
+    return _CHUNKED if minor == 1 else _CLOSE

@@ -11,14 +11,13 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import LoadFailed
-from srvd.worker.app.loader import Application, import_module, refuse_patched
+from srvd.worker.app.loader import import_module, refuse_patched
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:
-    from srvd.http.h1.sink import Scope
     from srvd.log import Log
 
-__all__ = ["ABOUT", "PROBE", "Hooks", "call", "load", "with_before_request"]
+__all__ = ["ABOUT", "PROBE", "Hook", "Hooks", "call", "find", "load"]
 
 PROBE = "srvd.probe"
 """Key in the environ of a health probe, which is not a client's request."""
@@ -117,19 +116,6 @@ def call(hook: Hook | None, name: str, log: Log, *arguments: object) -> None:
         hook(*arguments)
     except BaseException as exc:  # the hook ends here; sys.exit in it ends neither request nor worker
         log.error(f"the hook {name} failed\n{format_traceback(exc)}")
-
-
-def with_before_request(app: Application, hook: Hook | None, log: Log) -> Application:
-    """Returns an application that calls the hook first; the application itself without a hook."""
-    if hook is None:
-        return app
-
-    def application(environ: Scope, start_response: Any) -> Iterable[bytes]:
-        if PROBE not in environ:
-            call(hook, "before_request", log, environ)
-        return app(environ, start_response)
-
-    return application
 
 
 def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:

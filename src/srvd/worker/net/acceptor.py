@@ -8,36 +8,48 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 from collections.abc import Callable, Sequence
+from enum import Enum
 from itertools import zip_longest
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.http.h1.sink import Ends
 from srvd.worker.context import WorkerContext
 from srvd.worker.loop import NEVER
+from srvd.worker.net.room import Room
 
 if TYPE_CHECKING:
-    from srvd.worker.connections import Peer
+    from srvd.worker.connections import Connect
     from srvd.worker.net.front import Front, Reception
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "Listening"]
 
 # Seconds without accept(2) after a failure, so that descriptors may become free and the loop does not spin. Also for
 # so long, waiting clients are left to other workers, which may have room, before a silent connection is closed.
 _PAUSE = 0.25
-_COMPLAINT_GAP = 60.0
-"""Seconds between two log lines about connections closed to make room."""
-# Descriptors that connections leave to the application.
-_SPARE_FILES = 64
 
 # accept(2): errors of a connection that has ended already, not of the listener.
 _OF_THE_CONNECTION = frozenset({
     errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
     errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT,
 })  # fmt: skip
+
+
+class Listening(NamedTuple):
+    """What all workers of a generation accept from."""
+
+    sockets: list[socket.socket]
+    fronts: Sequence[Front | None] = ()  # one for each socket, None for plain HTTP; empty: plain HTTP for all
+    nudge: int = -1  # the eventfd by which the workers wake each other; -1: none
+
+
+class _State(Enum):
+    SHUT = "shut"  # accepts nothing
+    OPEN = "open"  # the listeners are in the loop
+    HELD = "held"  # no room, or the system refused: the listeners are not in the loop
+    EMPTYING = "emptying"  # accepts what waits in the backlogs, then nothing more
 
 
 class Acceptor:
@@ -48,38 +60,32 @@ class Acceptor:
     def __init__(
         self,
         context: WorkerContext,
-        listeners: list[socket.socket],
+        connect: Connect,
+        listening: Listening,
         most: int,
-        fronts: Sequence[Front | None] = (),
-        nudge: int = -1,
     ) -> None:
-        """`fronts` has an item for each listener, or is empty; `nudge` is an eventfd shared by all workers, or -1."""
+        """`most`: connections at a time."""
         self._context = context
+        self._connect = connect
         self._listeners = [
-            _Listener(self, listener, front.reception(context) if front else None)
-            for listener, front in zip_longest(listeners, fronts)
+            _Listener(self, sock, front.reception(context, connect) if front else None)
+            for sock, front in zip_longest(listening.sockets, listening.fronts)
         ]
         self._waiting: list[_Listener] = []  # listeners with a backlog to empty before the end
-        self._opened = False
-        self._held = False  # no room, or the system refused: listeners are not in the loop
-        self._limit = most
-        self._files = _files()
-        self.emptying = False
-        """Whether connections in the backlogs are still to be accepted before the end."""
+        self._state = _State.SHUT
+        self._room = Room(context, most)
         self.deadline = NEVER
         context.loop.watch(self)
-        self._pressed = False  # full, and clients wait: silent connections make room
         self._pressure = _Pressure(self.press)
         context.loop.watch(self._pressure)
-        self._complained = -_COMPLAINT_GAP
-        self._nudge = nudge
-        if nudge >= 0:
-            context.loop.add(nudge, EPOLLIN | EPOLLET, self._on_nudge)
+        self._nudge = listening.nudge
+        if self._nudge >= 0:
+            context.loop.add(self._nudge, EPOLLIN | EPOLLET, self._on_nudge)
 
     def open(self) -> None:
         """Accepts from now on."""
-        if not self._opened:
-            self._opened = True
+        if not self.opened:
+            self._state = _State.OPEN
             self._register()
 
     def shut(self, now: float, *, stuck: bool = False) -> None:
@@ -92,30 +98,36 @@ class Acceptor:
         if woken and stuck:
             self._wake_others()
         for listener in self._listeners if woken and not stuck else ():
-            if self._has_room() and not self._context.swamped(now, self._on_free):
+            if self._room.is_left and not self._context.swamped(now, self._on_free):
                 self._take(listener, now)
 
     def _close(self) -> None:
         if self.accepting:
             self._unregister()
-        self._opened = self._held = self._pressed = False
+        if self.opened:
+            self._state = _State.SHUT
+        self._room.pressed = False
 
     def empty(self, now: float, left_over: Sequence[int] = ()) -> None:
         """Accepts all waiting connections, then no more. The daemon has made the listeners refuse new ones before.
 
         Leaves out listeners at the positions `left_over`: another process listens there, and new connections arrive.
         """
-        if self._opened:
+        if self.opened:
             self._close()
             self._waiting = [listener for place, listener in enumerate(self._listeners) if place not in left_over]
-            self.emptying = True
+            self._state = _State.EMPTYING
             self._empty_more(now)
+
+    def give_up(self) -> None:
+        """Leaves what still waits in the backlogs."""
+        self._state = _State.SHUT
 
     def room(self, now: float) -> None:
         """Goes on after a connection has ended."""
         if self.emptying:
             self._context.loop.later(self._empty_more)
-        elif self._held and self.deadline == NEVER and self._has_room():
+        elif self._state is _State.HELD and self.deadline == NEVER and self._room.is_left:
             self._release()
 
     def _on_free(self, now: float) -> None:
@@ -128,21 +140,21 @@ class Acceptor:
         self.deadline = NEVER
         if self.emptying:
             self._empty_more(now)
-        elif self._held:
+        elif self._state is _State.HELD:
             self._try_again(now)
 
     def _try_again(self, now: float) -> None:
         """Accepts before it registers the listeners: otherwise another client could come and wake only this worker."""
         empty = [self._admit(listener, now) for listener in self._listeners]
-        if not self._held or self.deadline != NEVER:
+        if self._state is not _State.HELD or self.deadline != NEVER:
             return
         if all(empty):
-            self._pressed = False
-            if self._has_room():
+            self._room.pressed = False
+            if self._room.is_left:
                 self._release()
             else:
                 self._press_later(now)
-        elif self._pressed or self._has_room():
+        elif self._room.pressed or self._room.is_left:
             # Only after the first client's request is read is it known whether a thread is free for the next client.
             self._context.loop.later(self._take_next)
 
@@ -154,31 +166,12 @@ class Acceptor:
         """Lets silent connections make room, after the worker was full for a while: if a client still waits, no other
         worker has room either.
         """
-        if self._held and self.deadline == NEVER and not self._has_room():
-            self._pressed = True
+        if self._state is _State.HELD and self.deadline == NEVER and not self._room.is_left:
+            self._room.pressed = True
             self._try_again(now)
 
-    def _spare(self, now: float) -> Peer | None:
-        """Returns the connection to close for a waiting client; None if none has been silent for long enough."""
-        if not self._pressed:
-            return None
-        connections = self._context.connections
-        spare = connections.makes_room(now, self._context.times, lingering=len(connections.all) >= self._files)
-        if spare is None:
-            self._pressed = False
-        return spare
-
-    def _part_with(self, spare: Peer, now: float) -> None:
-        spare.expire(now)
-        if now - self._complained >= _COMPLAINT_GAP:
-            self._complained = now
-            self._context.log.warning(
-                f"clients wait, and as many connections are open as max_connections ({self._limit}) or the limit of "
-                "open files allows: those that are silent for longest are closed"
-            )
-
     def _take_next(self, now: float) -> None:
-        if self._held and self.deadline == NEVER and not self.emptying:
+        if self._state is _State.HELD and self.deadline == NEVER:
             self._try_again(now)
 
     def _on_nudge(self, mask: int, now: float) -> None:
@@ -189,8 +182,8 @@ class Acceptor:
     def _admit(self, listener: _Listener, now: float) -> bool:
         """Accepts one waiting client, if there is room. Returns True if no client waits there."""
         spare = None
-        if not self._has_room():
-            spare = self._spare(now)
+        if not self._room.is_left:
+            spare = self._room.spare(now)
             if spare is None:
                 self._hold()
                 self._press_later(now)
@@ -201,7 +194,7 @@ class Acceptor:
             return False
         taken = self._take(listener, now)
         if taken and spare is not None:
-            self._part_with(spare, now)
+            self._room.part_with(spare, now)
         return taken is None
 
     def _take(self, listener: _Listener, now: float) -> bool | None:
@@ -219,7 +212,7 @@ class Acceptor:
         sock.setblocking(False)
         ends = listener.ends(sock, peer)
         if listener.reception is None:
-            self._context.connection(self._context, sock, ends, now, self._context.heads)
+            self._connect(sock, ends, now, self._context.heads)
         else:
             listener.reception.welcome(sock, ends, now)
         return True
@@ -234,11 +227,16 @@ class Acceptor:
     @property
     def opened(self) -> bool:
         """Whether the worker accepts, or would if there were room."""
-        return self._opened
+        return self._state in (_State.OPEN, _State.HELD)
 
     @property
     def accepting(self) -> bool:
-        return self._opened and not self._held
+        return self._state is _State.OPEN
+
+    @property
+    def emptying(self) -> bool:
+        """Whether connections in the backlogs are still to be accepted before the end."""
+        return self._state is _State.EMPTYING
 
     def _go_last(self, listener: _Listener) -> None:
         """Leaves the next connections to other workers.
@@ -254,12 +252,9 @@ class Acceptor:
         if loop.ready == 1:
             os.sched_yield()
 
-    def _has_room(self) -> bool:
-        return self._context.connections.working < self._limit and len(self._context.connections.all) < self._files
-
     def _refused(self, exc: OSError, now: float) -> None:
         """Pauses after EMFILE, ENFILE, ENOBUFS or ENOMEM. Clients stay in the backlog, for this or another worker."""
-        if not self._held:  # once, and not four times a second
+        if self._state is not _State.HELD:  # once, and not four times a second
             self._context.log.warning(f"accept a connection: {exc.strerror}; trying again every {_PAUSE:g} s")
         self._pause(now, _PAUSE)
 
@@ -269,8 +264,8 @@ class Acceptor:
         self._context.loop.due_at(self.deadline)
 
     def _hold(self) -> None:
-        if self._opened and not self._held:
-            self._held = True
+        if self.accepting:
+            self._state = _State.HELD
             self._unregister()
             self._wake_others()
 
@@ -282,7 +277,8 @@ class Acceptor:
             os.eventfd_write(self._nudge, 1)
 
     def _release(self) -> None:
-        self._held = self._pressed = False
+        self._state = _State.OPEN
+        self._room.pressed = False
         self._register()
 
     def _empty_more(self, now: float) -> None:
@@ -291,9 +287,9 @@ class Acceptor:
         # One client at a time, served before the next is accepted: other leaving workers get their share meanwhile.
         waiting = [listener for listener in self._waiting if not self._admit(listener, now)]
         if not waiting:
-            self.emptying = False
+            self._state = _State.SHUT
             self._context.connections.on_left(now)
-        elif self.deadline == NEVER and self._has_room():
+        elif self.deadline == NEVER and self._room.is_left:
             self._context.loop.later(self._empty_more)
 
     def _register(self) -> None:
@@ -355,9 +351,3 @@ class _Listener:
 def _plain(address: str) -> str:
     """Returns an IPv4-mapped IPv6 address as IPv4; any other address as it is."""
     return address.removeprefix("::ffff:") if "." in address else address
-
-
-def _files() -> float:
-    """Returns how many connections the limit of open files allows, with some files left for the application."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return NEVER if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, 1)

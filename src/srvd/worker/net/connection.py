@@ -16,8 +16,8 @@ from srvd.http.h1.refusal import Refusal, answer
 from srvd.http.h1.response import CONTINUE
 from srvd.http.h1.sink import Ends
 from srvd.worker.context import WorkerContext
-from srvd.worker.net.body_spool import BodySpool
-from srvd.worker.net.body_stream import LEAST_RATE, BodyStream
+from srvd.worker.net.bodies.spool import BodySpool
+from srvd.worker.net.bodies.stream import LEAST_RATE, BodyStream
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
 from srvd.worker.net.responder import Body, Responder
@@ -59,7 +59,6 @@ class Connection:
         "_inbound",
         "_linger_left",
         "_responder",
-        "_since",
         "_sock",
         "deadline",
         "phase",
@@ -75,7 +74,6 @@ class Connection:
         self._body: Body = None  # of the request that is being read or answered
         self._responder: Responder | None = None  # while the application is called
         self._ending: _Ending | None = None  # of the response whose rest is in the send queue
-        self._since = now  # when the body, or the response, began
         self._linger_left = _LINGER_BYTES
         self.phase = Phase.IDLE
         self.served = 0  # requests
@@ -190,11 +188,10 @@ class Connection:
                 return None
             if len(request.whole) == request.length:
                 return request
-            if self._context.streams:
+            if self._context.convention.streams:
                 self._body = BodyStream(request, inbound, self._sock, self._context.times.body)
                 return request
-            self._since = now
-            self._body = BodySpool(self._context.budget)
+            self._body = BodySpool(self._context.budget, now)
             if request.expects:
                 request.expects = False
                 self._delivery.say(CONTINUE)
@@ -215,7 +212,7 @@ class Connection:
         if not body.complete:
             self.phase = Phase.BODY
             limit = self._context.times.body
-            slowest = self._since + limit + body.received / LEAST_RATE
+            slowest = spool.began + limit + body.received / LEAST_RATE
             self._set_deadline(min(now + limit, slowest))
             return None
         inbound.end_body()
@@ -234,13 +231,15 @@ class Connection:
 
     def _serve(self, request: Request, now: float) -> bool:
         """Calls the application. Returns True if the response is sent and the connection can take a request."""
-        self._since = now
         context, delivery = self._context, self._delivery
+        if context.closing:
+            request.keep_alive = False
+        convention = context.convention
         context.recorder.begin(now, request.line)
-        responder = self._responder = context.responder(context, request, self._body, delivery.push)
+        responder = self._responder = convention.responder(request, self._body, delivery.push)
         queue = delivery.queue
         # Not the bound method, which costs run() a copy of the arguments: 0.2 µs.
-        now = context.variables.copy().run(_answer, delivery, responder, context.recorder, now)
+        now = convention.variables.copy().run(_answer, delivery, responder, context.recorder, now)
         if queue.items or queue.broken:
             self._await_reader(responder, now)
             return False
@@ -287,11 +286,12 @@ class Connection:
         """Ends a response that is sent. Returns True if the connection can take the next request."""
         self._responder = None
         self.served += 1
-        if responder.must_reset:
+        keep_alive = responder.keep_alive
+        if not keep_alive and responder.must_reset:
             self.reset(now)
             return False
         body, self._body = self._body, None
-        if (body is not None and not body.finish()) or not responder.keep_alive:
+        if (body is not None and not body.finish()) or not keep_alive:
             if self._delivery.armed:
                 self._delivery.disarm()
             self._linger(now)

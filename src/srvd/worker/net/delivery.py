@@ -34,7 +34,7 @@ class Delivery:
     connection at that time.
     """
 
-    __slots__ = ("_context", "_recorder", "_responder", "_sending", "_sock", "armed", "queue")
+    __slots__ = ("_context", "_recorder", "_responder", "_sending", "_sent", "_sock", "armed", "queue")
 
     def __init__(self, context: WorkerContext, sock: Transport) -> None:
         self._context = context
@@ -42,7 +42,8 @@ class Delivery:
         self._responder: Responder | None = None
         self._recorder = context.recorder  # of the thread of the call
         self._sending: Sending | None = None  # while the sender empties the queue
-        self.queue = SendQueue(context.budget, context.most_kept)
+        self._sent = 0  # bytes of this response that were sent or queued
+        self.queue = SendQueue(context.budget)
         self.armed = False
         """Whether the close of the socket would be a reset."""
 
@@ -50,12 +51,13 @@ class Delivery:
         """Calls the application for the request, which came at `since`; returns the time at the end."""
         self._responder = responder
         self._recorder = recorder
+        self._sent = 0
         queue = self.queue
         try:
             data = responder.start()
             if responder.ended and responder.keep_alive and not queue.items and not queue.broken:
                 # Nearly always: the whole response at once. The code below has the same result.
-                responder.sent += len(data)
+                self._sent += len(data)
                 try:
                     sent = self._sock.send(data)
                 except BlockingIOError:
@@ -74,7 +76,7 @@ class Delivery:
             if not responder.ended:
                 responder.abandon()
             now = time.monotonic()
-            recorder.end(now, responder, since)
+            recorder.end(now, responder, self._sent, since)
         return now
 
     def push(self, responder: Responder, data: bytes) -> None:
@@ -85,7 +87,7 @@ class Delivery:
             self._arm()
         if not self._give(data):
             raise ReaderGone
-        responder.sent += len(data)
+        self._sent += len(data)
         self._recorder.gave(time.monotonic())
         if self.queue.items and self._sending is None:
             self._sending = self._context.sender.begin(self._sock, self.queue)
@@ -111,7 +113,7 @@ class Delivery:
         queue = self.queue
         while True:
             if data:
-                responder.sent += len(data)
+                self._sent += len(data)
                 if responder.endless and not self.armed:
                     self._arm()
                 if not self._give(data):
@@ -170,7 +172,7 @@ class Delivery:
         assert span is not None
         queue = self.queue
         queue.add_file(span)
-        responder.sent += span.length
+        self._sent += span.length
         try:
             queue.flush(self._sock)
         except (OSError, EOFError) as exc:

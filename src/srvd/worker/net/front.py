@@ -21,7 +21,7 @@ from srvd.worker.context import WorkerContext
 from srvd.worker.net.handshake import Handshake, Steps
 
 if TYPE_CHECKING:
-    from srvd.worker.connections import Peer
+    from srvd.worker.connections import Connect, Peer
     from srvd.worker.net.tls import Encrypted, Secure
     from srvd.worker.net.transport import Transport
 
@@ -41,9 +41,9 @@ class Front(NamedTuple):
     forwarded: str
     tls: Secure | None
 
-    def reception(self, context: WorkerContext) -> Reception:
+    def reception(self, context: WorkerContext, connect: Connect) -> Reception:
         """Makes the `Reception` of one worker."""
-        return Reception(self, context)
+        return Reception(self, context, connect)
 
 
 def make_front(told: Mapping[str, Any], packed: object) -> Front:
@@ -68,9 +68,10 @@ def make_front(told: Mapping[str, Any], packed: object) -> Front:
 class Reception:
     """Receives the accepted connections of one listener."""
 
-    def __init__(self, front: Front, context: WorkerContext) -> None:
+    def __init__(self, front: Front, context: WorkerContext, connect: Connect) -> None:
         self._front = front
         self._context = context
+        self._connect = connect
         self._complained: dict[str, tuple[float, int]] = {}  # kind → last time, and lines suppressed since
         limits, sink = context.heads.limits, context.heads.sink
         self._heads: dict[bool, HeadReader] = {}
@@ -105,7 +106,7 @@ class Reception:
     def _begin(self, transport: Transport, ends: Ends, now: float) -> Peer:
         trusted = self._front.trusted
         heads = self._context.heads if trusted is None else self._heads[ends.client in trusted]
-        return self._context.connection(self._context, transport, ends, now, heads)
+        return self._connect(transport, ends, now, heads)
 
     def _failed(self, kind: str, exc: Exception, ends: Ends, now: float) -> None:
         # ssl.SSLError has the first two attributes.

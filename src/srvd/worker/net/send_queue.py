@@ -11,10 +11,10 @@ import socket
 from collections import deque
 from time import monotonic
 
-from srvd.worker.net.body_spool import unnamed_file
-from srvd.worker.net.budget import IN_MEMORY, Budget
+from srvd.worker.net.bodies.budget import IN_MEMORY, Budget
+from srvd.worker.net.bodies.pieces import SHORT, append_short
+from srvd.worker.net.bodies.spool import unnamed_file
 from srvd.worker.net.file_span import Span
-from srvd.worker.net.pieces import SHORT, append_short
 from srvd.worker.net.transport import READ, Transport
 
 __all__ = ["SendQueue"]
@@ -39,12 +39,10 @@ class _File:
 
 
 class SendQueue:
-    __slots__ = ("_at", "_budget", "_held", "_limit", "_memory", "broken", "items", "since")
+    __slots__ = ("_at", "_budget", "_held", "_memory", "broken", "items", "since")
 
-    def __init__(self, budget: Budget, limit: int) -> None:
-        """`limit`: the most bytes that may wait, in memory and in unnamed files together."""
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._limit = limit
         self._at = 0  # sent bytes of the first item, if it is in memory
         self._held = 0  # waiting bytes, without those of the application's files
         self._memory = 0  # bytes taken from the budget
@@ -59,7 +57,7 @@ class SendQueue:
         none. Not `bounded`: keeps all the data in memory, for answers of the server itself.
         """
         view = memoryview(data)
-        fits = len(view) if not bounded else min(len(view), max(self._limit - self._held, 0))
+        fits = len(view) if not bounded else min(len(view), max(self._budget.response_limit - self._held, 0))
         kept = view[:fits]
         if fits and not self.items:
             self.since = monotonic()

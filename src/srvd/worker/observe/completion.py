@@ -26,9 +26,11 @@ class Response(Protocol):
     """The facts of a response that has ended, for every calling convention."""
 
     request: Request
-    code: int  # the status
-    sent: int  # bytes
-    head_size: int  # bytes of the head, out of `sent`
+    head_size: int  # bytes of the head
+
+    @property
+    def code(self) -> int:
+        """The status."""
 
     @property
     def fields(self) -> str:
@@ -56,9 +58,9 @@ class Completion:
         idle = access is None and after is None and recycling is None
         return None if idle else cls(access, after, recycling, log)
 
-    def ended(self, response: Response, began: float, now: float) -> None:
-        """Handles the end of an application's response, whole or given up."""
-        sent = max(response.sent - response.head_size, 0)
+    def ended(self, response: Response, sent: int, began: float, now: float) -> None:
+        """Handles the end of an application's response, whole or given up; `sent` are its bytes, with the head."""
+        sent = max(sent - response.head_size, 0)
         took = now - began
         scope = response.request.scope
         if self._access is not None:

@@ -50,11 +50,11 @@ class Recorder:
         """
         self._lane.gave(now)
 
-    def end(self, now: float, response: Response, began: float) -> None:
-        """Records the end of the response that began at `began`."""
-        self._lane.end(now, response.code, response.sent, began)
+    def end(self, now: float, response: Response, sent: int, began: float) -> None:
+        """Records the end of the response that began at `began`; `sent` are its bytes, with the head."""
+        self._lane.end(now, response.code, sent, began)
         if self._completion is not None:
-            self._completion.ended(response, began, now)
+            self._completion.ended(response, sent, began, now)
 
     def refused(self, now: float, status: int, sent: int, scope: Scope) -> None:
         """Records a request answered without the application; `scope` has what is known of the request."""

@@ -14,8 +14,8 @@ from operator import setitem
 from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
 from srvd.http.h1.sink import Client, Ends, Fields, Scope, joined
-from srvd.worker.net.body_spool import BodySpool
-from srvd.worker.net.body_stream import BodyStream
+from srvd.worker.net.bodies.spool import BodySpool
+from srvd.worker.net.bodies.stream import BodyStream
 from srvd.worker.wsgi.files import FileWrapper
 
 __all__ = ["LOG_NAMES", "Environ", "EnvironSink", "environ_key", "put_body"]

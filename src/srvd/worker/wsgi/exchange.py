@@ -7,7 +7,6 @@ The connection also copes with a slow client, so that every response is made to 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from types import TracebackType
@@ -17,6 +16,7 @@ from srvd.http.h1.head import Request
 from srvd.http.h1.refusal import REASONS
 from srvd.http.h1.response import (
     CONTINUE,
+    BodyFraming,
     Fields,
     Framing,
     ResponseInvalid,
@@ -25,11 +25,11 @@ from srvd.http.h1.response import (
     check_status,
     open_response,
 )
-from srvd.worker.context import WorkerContext
 from srvd.worker.net.errors import BodyBroken, ReaderGone
 from srvd.worker.net.file_span import Span
 from srvd.worker.net.responder import Body, Push
 from srvd.worker.tracebacks import format_traceback
+from srvd.worker.wsgi.application import WsgiApplication
 from srvd.worker.wsgi.environ import put_body
 from srvd.worker.wsgi.files import FileWrapper
 
@@ -42,6 +42,7 @@ _OVER = object()
 # Head and body go in one send, unless copying the body costs more than another send.
 _LONGEST_JOINED = 65_536
 EARLY_HINTS = "wsgi.early_hints"
+_LESS = "it gave {} bytes less than its Content-Length"
 _FAILED = check_status("500 Internal Server Error")
 _FAILED_BODY = b"500 Internal Server Error\n"
 _FAILED_FIELDS = check_fields([("Content-Type", "text/plain; charset=utf-8")])
@@ -53,40 +54,31 @@ class ResponseOver(RuntimeError):
     """
 
 
+# Plain tuples, since each request makes them.
+_Said = tuple[Status, Fields]
+"""What the application said in start_response, checked."""
+_Result = tuple[Iterator[bytes], Callable[[], object] | None]
+"""What the application returned, if the response is not made of it at once: the blocks, and close()."""
+
+_NO_BLOCKS: Iterator[bytes] = iter(())
+_WHOLE = BodyFraming(Framing.LENGTH, 0)
+"""Of all responses that are made in one piece; it is never changed."""
+
+
 class Exchange:
     """A `Responder` for WSGI, from the call of the application to the end of its response."""
 
     __slots__ = (
-        "_bytes_left",
-        "_close",
-        "_context",
-        "_fields",
-        "_framing",
-        "_iterator",
-        "_push",
-        "_status",
-        "_writing",
-        "code",
-        "ended",
-        "failure",
-        "head_size",
-        "keep_alive",
-        "must_reset",
-        "request",
-        "sent",
-        "span",
+        "_application", "_framing", "_push", "_result", "_said",
+        "ended", "failure", "head_size", "keep_alive", "request", "span",
     )  # fmt: skip
 
-    def __init__(self, context: WorkerContext, request: Request, body: Body, push: Push) -> None:
-        self._context = context
+    def __init__(self, application: WsgiApplication, request: Request, body: Body, push: Push) -> None:
+        self._application = application
         self._push = push
-        self._status: Status | None = None
-        self._fields: Fields | None = None
-        self._framing: Framing | None = None  # None: the head has not been made
-        self._bytes_left = 0  # of Content-Length
-        self._iterator: Iterator[bytes] | bytes | None = None  # bytes: the whole body, after its head
-        self._close: Callable[[], object] | None = None
-        self._writing = 0  # threads that are in write() or the like
+        self._said: _Said | None = None
+        self._framing: BodyFraming | None = None  # None: the head has not been made
+        self._result: _Result | bytes | None = None  # bytes: the whole body, after its head
         self.request = request
         environ = request.scope
         environ[EARLY_HINTS] = self.early_hints
@@ -95,44 +87,48 @@ class Exchange:
         else:
             put_body(environ, body, self.proceed)
         # RFC 9110 section 10.1.1: an answer before 100 Continue says that the body will not be read.
-        self.keep_alive = request.keep_alive and not context.closing and not request.expects
+        self.keep_alive = request.keep_alive and not request.expects
         self.ended = False
-        self.must_reset = False
-        """Whether only a reset shows the client that the body is incomplete, since its end is the connection's end."""
-        self.code = 500
-        """The status of the answer."""
         self.failure = ""
         """The traceback of the application's exception, or ""."""
-        self.sent = 0
         self.head_size = 0
         """Bytes of the head."""
         self.span: Span | None = None
         """A part of a file to send after the bytes. The caller must close the descriptor."""
 
     @property
+    def must_reset(self) -> bool:
+        return self._framing is not None and self._framing.must_reset
+
+    @property
     def endless(self) -> bool:
         """Whether the response ends with the connection, which the kernel must reset if the worker is killed before."""
-        return self._framing is Framing.CLOSE
+        return self._framing is not None and self._framing.kind is Framing.CLOSE
+
+    @property
+    def code(self) -> int:
+        """The status of the answer."""
+        return 500 if self._said is None else self._said[0].code
 
     @property
     def status(self) -> str:
         """The status as the application spelt it."""
-        return self._status.line[9:].rstrip().decode("latin-1") if self._status else ""
+        return "" if self._said is None else self._said[0].line[9:].rstrip().decode("latin-1")
 
     @property
     def fields(self) -> str:
         """The application's fields, "Name: value\r\n" …, for the access log."""
-        fields = self._fields
-        if fields is None:
+        if self._said is None:
             return ""
+        fields = self._said[1]
         text = fields.text.decode("latin-1")
         return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
 
     def start(self) -> bytes:
         """Calls the application, and returns the first bytes of its response."""
         try:
-            result: Any = self._context.app(self.request.scope, self.start_response)
-            if type(result) is list and len(result) == 1 and self._framing is None and self._fields is not None:
+            result: Any = self._application.call(self.request.scope, self.start_response)
+            if type(result) is list and len(result) == 1 and self._framing is None and self._said is not None:
                 return self._whole(result[0])
             return self._begin(result)
         except BaseException as exc:  # the application ends here: sys.exit fails the request, not the worker
@@ -146,15 +142,14 @@ class Exchange:
                     raise exc_info[1].with_traceback(exc_info[2])
                 finally:
                     exc_info = None  # it would be a cycle with this frame
-        elif self._status is not None:
+        elif self._said is not None:
             raise ResponseInvalid("start_response was called twice, without exc_info")
-        # Both are checked before either is set: a refused response must leave nothing behind.
+        # Both are checked before either is kept: a refused response must leave nothing behind.
         checked = check_status(status)
-        self._fields = fields = check_fields(headers)
+        fields = check_fields(headers)
         if fields.dropped:
-            self._context.warn_of_dropped(self.request.label, fields.dropped)
-        self._status = checked
-        self.code = checked.code
+            self._application.warn_of_dropped(self.request.label, fields.dropped)
+        self._said = checked, fields
         return self._write
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
@@ -169,7 +164,7 @@ class Exchange:
         if fields.length >= 0:
             raise ResponseInvalid("early hints have no body, and no Content-Length")
         if fields.dropped:
-            self._context.warn_of_dropped(self.request.label, fields.dropped)
+            self._application.warn_of_dropped(self.request.label, fields.dropped)
         if self.request.minor:
             self._speak(lambda: self._interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text))
 
@@ -180,20 +175,22 @@ class Exchange:
         """
         if self._framing is None and not self.ended:
             self.request.expects = False
-            self.keep_alive = self.request.keep_alive and not self._context.closing
+            self.keep_alive = self.request.keep_alive
             self._speak(lambda: self._interim(CONTINUE))
 
     def more(self) -> bytes:
         """Returns the next bytes of the response; b"" if there are none now."""
-        iterator = self._iterator
-        if iterator is None:
+        result = self._result
+        if result is None:
             return self._finish()
-        if isinstance(iterator, bytes):
+        if isinstance(result, bytes):
             self._end()
-            return iterator
+            return result
         try:
-            block: Any = next(iterator, _OVER)
-            return self._finish() if block is _OVER else self._frame(block)
+            block: Any = next(result[0], _OVER)
+            if block is _OVER:
+                return self._finish()
+            return self._frame(block)
         except BaseException as exc:  # as in start
             return self._failed(exc)
 
@@ -202,83 +199,85 @@ class Exchange:
         if self.span is not None:
             os.close(self.span.fd)
             self.span = None
-        self.must_reset = self._framing is Framing.CLOSE
+        self._cut()
         self._end()
 
     def _begin(self, result: Any) -> bytes:
         kind = type(result)
+        close = None
         if kind is list or kind is tuple:
             if self._framing is None and all(type(block) is bytes for block in result):
                 return self._whole(b"".join(result))
         else:
-            self._close = getattr(result, "close", None)
-        self._iterator = iter(result)
+            close = getattr(result, "close", None)
+        try:
+            self._result = iter(result), close
+        except BaseException:
+            self._result = _NO_BLOCKS, close
+            raise
         if kind is FileWrapper and self._framing is None:
             span = result.span()
             if span is not None:
-                return self._file(span)
+                return self._file(span, close)
         return self.more()
 
     def _whole(self, body: bytes) -> bytes:
         """Returns the whole response; the head alone if the body is long, which `more` returns then."""
         if not isinstance(body, bytes):
             raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
-        status, fields, request = self._status, self._fields, self.request
-        if (
-            fields is not None
-            and fields.end
-            and fields.length == len(body) <= _LONGEST_JOINED
-            and self.keep_alive
-            and request.minor
-            and request.method != "HEAD"
-            and status is not None
-            and not status.bodiless
-        ):  # nearly always; the code below has the same result
-            self._framing = Framing.LENGTH
-            self._end()
-            data = b"%b%b%b%b" % (status.line, self._context.stamp(), fields.end, body)
-            self.head_size += len(data) - len(body)
-            return data
-        head = self._open(len(body))
-        if self._framing is Framing.NONE:
-            body = b""
-        elif len(body) != self._bytes_left:
-            body = self._fit(body)
-            self._check_short()
+        said, request = self._said, self.request
+        if said is not None:
+            status, fields = said
+            if (
+                fields.end
+                and fields.length == len(body) <= _LONGEST_JOINED
+                and self.keep_alive
+                and request.minor
+                and request.method != "HEAD"
+                and not status.bodiless
+            ):  # nearly always; the code below has the same result
+                self._framing = _WHOLE
+                self._end()
+                data = b"%b%b%b%b" % (status.line, self._application.stamp(), fields.end, body)
+                self.head_size += len(data) - len(body)
+                return data
+        head, framing = self._open(len(body))
+        if len(body) > framing.left:
+            self._drop_excess(framing)
+        body = framing.block(body)
+        if framing.is_short:
+            self._misfit(_LESS.format(framing.left))
         if len(body) > _LONGEST_JOINED:
-            self._iterator = body
+            self._result = body
             return head
         self._end()
         return head + body
 
-    def _file(self, span: Span) -> bytes:
+    def _file(self, span: Span, close: Callable[[], object] | None) -> bytes:
         """Returns the head, and sets `span`. Its descriptor is a copy, so that close() need not wait for the client."""
-        head = self._open(span.length)
-        count = 0 if self._framing is Framing.NONE else min(span.length, self._bytes_left)
+        head, framing = self._open(span.length)
+        count = min(span.length, framing.left)
         if count:
             try:
                 self.span = Span(os.dup(span.fd), span.offset, count)
             except OSError:  # too many open files: the file is read instead
                 return head
-        self._bytes_left -= count
-        self._iterator = None
+            framing.left -= count
+        self._result = _NO_BLOCKS, close
         return head
 
-    def _open(self, whole: int) -> bytes:
+    def _open(self, whole: int) -> tuple[bytes, BodyFraming]:
         """Makes the head; `whole` as for `open_response`. Raises `ResponseInvalid` without a call of start_response."""
-        status, fields = self._status, self._fields
-        if status is None or fields is None:
+        if self._said is None:
             raise ResponseInvalid("start_response was not called")
+        status, fields = self._said
         request = self.request
-        opening = open_response(
-            status, fields, self._context.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
+        head, framing, self.keep_alive = open_response(
+            status, fields, self._application.stamp(), request.method == "HEAD", request.minor, self.keep_alive, whole
         )
-        head = opening.head
-        self._framing = opening.framing
+        self._framing = framing
         self.head_size += len(head)
-        self.keep_alive = opening.keep_alive
-        self._bytes_left = fields.length if fields.length >= 0 else whole
-        return head
+        return head, framing
 
     def _frame(self, block: bytes) -> bytes:
         """Frames one block of the application, with the head before the first."""
@@ -286,38 +285,20 @@ class Exchange:
             raise ResponseInvalid(f"a block of the body is {type(block).__name__}, not bytes")
         if not block:
             return b""
-        head = self._open(-1) if self._framing is None else b""
-        framing = self._framing
-        if framing is Framing.CHUNKED:
-            return b"%b%x\r\n%b\r\n" % (head, len(block), block)
-        if framing is Framing.NONE:
-            return head + self._finish()
-        if framing is Framing.LENGTH:
-            block = self._fit(block)
-        return head + block
-
-    def _fit(self, block: bytes) -> bytes:
-        """Cuts a block to the bytes left of Content-Length."""
-        left = self._bytes_left
-        if len(block) > left:
-            self._complain("it gave more than its Content-Length; the rest was not sent")
-            block = block[:left]
-            self.keep_alive = False
-        self._bytes_left = left - len(block)
-        return block
-
-    def _check_short(self) -> None:
-        if self._bytes_left:
-            # RFC 9112 section 8: the client must see that the body is incomplete, and take no later response for it.
-            self._complain(f"it gave {self._bytes_left} bytes less than its Content-Length")
-            self.keep_alive = False
+        head, framing = b"", self._framing
+        if framing is None:
+            head, framing = self._open(-1)
+        if len(block) > framing.left:
+            self._drop_excess(framing)
+        return head + framing.block(block)
 
     def _finish(self) -> bytes:
-        head = self._open(0) if self._framing is None else b""
-        if self._framing is Framing.LENGTH:
-            self._check_short()
+        head, framing = self._open(0) if self._framing is None else (b"", self._framing)
+        if framing.is_short:
+            # RFC 9112 section 8: the client must see that the body is incomplete, and take no later response for it.
+            self._misfit(_LESS.format(framing.left))
         self._end()
-        return head + b"0\r\n\r\n" if self._framing is Framing.CHUNKED else head
+        return head + framing.end()
 
     def _failed(self, exc: BaseException) -> bytes:
         status, body = _FAILED, _FAILED_BODY
@@ -327,47 +308,47 @@ class Exchange:
             self.keep_alive = False
         elif not isinstance(exc, ReaderGone):
             self.failure = format_traceback(exc)
-            self._context.log.error(f"{self.request.label}: the application failed\n{self.failure}")
+            self._application.log.error(f"{self.request.label}: the application failed\n{self.failure}")
         self._end()
         if self._framing is not None:
             # The head is sent: the connection must end so that the body does not look complete.
-            self.must_reset = self._framing is Framing.CLOSE
-            self.keep_alive = False
+            self._cut()
             return b""
-        self._status, self._fields = status, _FAILED_FIELDS
-        self.code = status.code
-        head = self._open(len(body))
-        return head if self._framing is Framing.NONE else head + body
+        self._said = status, _FAILED_FIELDS
+        head, framing = self._open(len(body))
+        return head + framing.block(body)
+
+    def _cut(self) -> None:
+        """Marks a response whose body will not be complete."""
+        self.keep_alive = False
+        if self._framing is not None:
+            self._framing.cut = True
 
     def _end(self) -> None:
         """Releases the objects of the application. PEP 3333: calls close() in any case."""
         self.ended = True
-        if self._writing:
-            self._await_writers()
-        close, self._close = self._close, None
+        application = self._application
+        if application.writers.counts:
+            application.writers.wait(self)
+        result, self._result = self._result, None
         # The entry refers to this object, which refers to the environ: a reference cycle for each request if it stayed.
         self.request.scope.pop(EARLY_HINTS, None)
-        self._iterator = None
+        close = result[1] if isinstance(result, tuple) else None
         if close is not None:
             try:
                 close()
             except BaseException as exc:  # the application ends here, too
                 trace = format_traceback(exc)
-                self._context.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
+                application.log.error(f"{self.request.label}: close() of the response failed\n{trace}")
 
     def _write(self, data: bytes) -> None:
         """`write`, which start_response returns (PEP 3333, "The write() Callable")."""
         self._speak(lambda: self._frame(data))
 
     def _speak(self, words: Callable[[], bytes]) -> None:
-        """Sends bytes outside of `start` and `more`. Raises `ResponseOver` if the response has ended.
-
-        A thread that the application has left behind may call this at any time, and must not send between the end of
-        this response and the beginning of the next one. So it raises the count before it reads `ended`, and `_end` sets
-        `ended` before it reads the count.
-        """
-        with self._context.writing:
-            self._writing += 1
+        """Sends bytes outside of `start` and `more`. Raises `ResponseOver` if the response has ended."""
+        writers = self._application.writers
+        writers.enter(self)  # before `ended` is read, see there
         try:
             if self.ended:
                 raise ResponseOver("the response has ended; nothing more can be given for it")
@@ -375,17 +356,19 @@ class Exchange:
             if framed:
                 self._push(self, framed)
         finally:
-            with self._context.writing:
-                self._writing -= 1
+            writers.leave(self)
 
     def _interim(self, data: bytes) -> bytes:
         self.head_size += len(data)
         return data
 
-    def _await_writers(self) -> None:
-        """Waits until other threads have left `_speak`, where `send_timeout` limits their time."""
-        while self._writing:
-            time.sleep(0.001)
+    def _drop_excess(self, framing: BodyFraming) -> None:
+        if framing.kind is not Framing.NONE:
+            self._misfit("it gave more than its Content-Length; the rest was not sent")
+        elif isinstance(self._result, tuple):
+            self._result = _NO_BLOCKS, self._result[1]  # the others would not be sent, either
 
-    def _complain(self, what: str) -> None:
-        self._context.log.error(f"{self.request.label}: the response does not fit its head: {what}")
+    def _misfit(self, what: str) -> None:
+        """Logs that the body is not as long as Content-Length says. It ends the connection."""
+        self._application.log.error(f"{self.request.label}: the response does not fit its head: {what}")
+        self.keep_alive = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from srvd.http.h1.head import Request
 from srvd.worker.context import WorkerContext
 from srvd.worker.loop import Loop
-from srvd.worker.net.body_stream import BodyStream
+from srvd.worker.net.bodies.stream import BodyStream
 from srvd.worker.net.connection import Connection
 from srvd.worker.net.delivery import Delivery
 from srvd.worker.net.phase import Phase
@@ -24,9 +24,11 @@ from srvd.worker.tracebacks import blame, format_traceback
 
 if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
-    from srvd.http.h1.sink import Sink
+    from srvd.http.h1.head import HeadReader
+    from srvd.http.h1.sink import Ends
     from srvd.log import Log
-    from srvd.worker.app.loader import Application
+    from srvd.worker.net.responder import Convention
+    from srvd.worker.net.transport import Transport
     from srvd.worker.observe.recorder import Recorder
 
 __all__ = ["ThreadedConnection", "ThreadedContext", "ThreadedLoop"]
@@ -111,16 +113,15 @@ class ThreadedContext(WorkerContext):
 
     def __init__(
         self,
-        app: Application,
+        convention: Convention,
         settings: PoolSettings,
         loop: ThreadedLoop,
         recorder: Recorder,
         log: Log,
-        sink: Sink,
+        stamp: Callable[[], bytes],
         recorders: list[Recorder],
     ) -> None:
-        super().__init__(app, settings, loop, recorder, log, sink)
-        self.connection = ThreadedConnection
+        super().__init__(convention, settings, loop, recorder, log, stamp)
         self.calls: deque[ThreadedConnection] = deque()
         self.free_recorders = recorders
         """Recorders that no call uses. A call takes one and gives it back, so their number limits the calls at a time.
@@ -158,9 +159,13 @@ class ThreadedConnection(Connection):
     thread uses the connection and its socket. In all other phases the connection belongs to the loop's owner.
     """
 
-    __slots__ = ()
+    __slots__ = ("_since",)
 
     _context: ThreadedContext
+
+    def __init__(self, context: WorkerContext, sock: Transport, ends: Ends, now: float, heads: HeadReader) -> None:
+        super().__init__(context, sock, ends, now, heads)
+        self._since = now  # when the request came
 
     def expire(self, now: float) -> None:
         if self.phase is _CALLING:
@@ -180,7 +185,9 @@ class ThreadedConnection(Connection):
         """Queues the call of the application. Returns False: the next request waits for the end of this one."""
         self._since = now
         context = self._context
-        self._responder = context.responder(context, request, self._body, self._delivery.push)
+        if context.closing:
+            request.keep_alive = False
+        self._responder = context.convention.responder(request, self._body, self._delivery.push)
         self.phase = _CALLING
         context.calls.append(self)
         return False
@@ -226,7 +233,7 @@ class ThreadedConnection(Connection):
         assert responder is not None
         recorder.begin(now, responder.request.line)
         try:
-            return context.variables.copy().run(_answer, self._delivery, responder, recorder, self._since)
+            return context.convention.variables.copy().run(_answer, self._delivery, responder, recorder, self._since)
         except Exception as exc:  # the connection ends here; the thread lives on
             context.log.error(f"{blame(exc)}; {self!r} is closed\n{format_traceback(exc)}")
             self._delivery.queue.broken = True

@@ -17,10 +17,12 @@ IN_MEMORY = 1 << 20
 class Budget:
     """The budget of a worker, shared by all its connections and threads. Called only for bytes that have to wait."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, response_limit: int) -> None:
+        """`response_limit`: the most bytes of one response that may wait, in memory and in files together."""
         # A quarter is left for holes that bodies of all sizes leave in the allocator's memory (measured: 15 to 35 %).
         self._limit = limit - limit // 4
         self._lock = Lock()
+        self.response_limit = response_limit
         self.used = 0
 
     def take(self, size: int) -> bool:

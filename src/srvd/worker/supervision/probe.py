@@ -1,35 +1,31 @@
 """The health probe: one GET request to the application, made within the worker, without a socket.
 
-Sets no time limit and makes one request: the daemon orders the next one, and kills a worker that does not answer.
+Sets no time limit and makes one request: the daemon orders the next one, and kills a worker that does not answer. Knows
+no calling convention.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from srvd.http.h1.refusal import Refusal
 from srvd.http.h1.sink import Ends
 from srvd.wire.links import Probed, clip
 from srvd.worker.app.hooks import PROBE
 from srvd.worker.context import WorkerContext
-from srvd.worker.net.responder import Responder
-from srvd.worker.wsgi.exchange import Exchange
+from srvd.worker.net.responder import Reply
 
 __all__ = ["is_among", "probe"]
-
-# Bytes read of an answer: a health page is short, and the rest of an endless one does not matter.
-_LONGEST = 1 << 20
 
 _URL = re.compile(r"(?:(https?)://([^/?]*))?(.*)", re.DOTALL)
 _LOCATION = re.compile(r"^Location: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def probe(context: WorkerContext, target: str, statuses: Sequence[str] = ()) -> Probed:
-    """Makes a GET request for `target`. The worker is healthy if the answer has one of `statuses`, by default those of
-    `health_status`.
+def probe(context: WorkerContext, target: str, statuses: Sequence[str], probed: Callable[[Probed], None]) -> None:
+    """Makes a GET request for `target`, and calls `probed` with the result, at once or later. The worker is healthy if
+    the reply has one of `statuses`.
 
     target: a URL (of `config/health.py`), whose scheme and host appear to the application as those of a client's
     request; or only a path.
@@ -42,15 +38,18 @@ def probe(context: WorkerContext, target: str, statuses: Sequence[str] = ()) -> 
     try:
         request = context.heads.read(head.encode("utf-8"), template)
     except Refusal as refusal:
-        return Probed(False, f"GET {path}: this is no request: {refusal.why}")
-    exchange = Exchange(context, request, None, _unread)
-    context.variables.copy().run(_ask, exchange)
-    if exchange.failure:
-        return Probed(False, clip(f"GET {path}: the application failed\n{exchange.failure}"))
-    text = f"GET {path}: {exchange.status}"
-    if is_among(exchange.code, statuses or context.health_status):
+        probed(Probed(False, f"GET {path}: this is no request: {refusal.why}"))
+        return
+    context.convention.ask(request, lambda reply: probed(_judged(reply, path, host, statuses)))
+
+
+def _judged(reply: Reply, path: str, host: str, statuses: Sequence[str]) -> Probed:
+    if reply.failure:
+        return Probed(False, clip(f"GET {path}: the application failed\n{reply.failure}"))
+    text = f"GET {path}: {reply.status}"
+    if is_among(reply.code, statuses):
         return Probed(True, text)
-    return Probed(False, clip(f"{text}{_explained(exchange, host)}"))
+    return Probed(False, clip(f"{text}{_explained(reply, host)}"))
 
 
 def is_among(code: int, statuses: Sequence[str]) -> bool:
@@ -59,13 +58,13 @@ def is_among(code: int, statuses: Sequence[str]) -> bool:
     return any(int(low) <= code <= int(high or low) for low, _, high in ranges)
 
 
-def _explained(exchange: Exchange, host: str) -> str:
-    """Returns the likely cause of an unhealthy answer, as the end of a sentence, or ""."""
-    if exchange.code in (400, 421):
+def _explained(reply: Reply, host: str) -> str:
+    """Returns the likely cause of an unhealthy reply, as the end of a sentence, or ""."""
+    if reply.code in (400, 421):
         refuses = "Django's ALLOWED_HOSTS refuses" if _django_refuses(host) else "perhaps the application refuses"
         return f'; {refuses} the Host "{host}": set health_host'
-    if 300 <= exchange.code < 400:
-        location = _LOCATION.search(exchange.fields)
+    if 300 <= reply.code < 400:
+        location = _LOCATION.search(reply.fields)
         where = f" to {location[1]}" if location else ""
         return f"{where}; that is not healthy unless health_status says so"
     return ""
@@ -83,18 +82,3 @@ def _django_refuses(host: str) -> bool:
     if settings.DEBUG and not allowed:  # as HttpRequest.get_host has it
         allowed = [".localhost", "127.0.0.1", "[::1]"]
     return not request.validate_host(request.split_domain_port(host)[0], allowed)
-
-
-def _ask(exchange: Exchange) -> None:
-    given = len(exchange.start())
-    while not exchange.ended:
-        if exchange.span is not None:
-            os.close(exchange.span.fd)
-            exchange.span = None
-        given += len(exchange.more())
-        if given > _LONGEST:
-            exchange.abandon()
-
-
-def _unread(exchange: Responder, data: bytes) -> None:
-    """Takes the bytes that the application sends by write(), and drops them."""

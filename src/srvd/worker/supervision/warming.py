@@ -1,17 +1,16 @@
 """Requests paths of the application before a worker serves, and lists the modules imported by that.
 
-Refuses no worker for an answer: a bad one is a line in the log. Makes the requests with the health probe,
-`wsgi/probe.py`.
+Refuses no worker for an answer: a bad one is a line in the log. Makes the requests with the health probe, `probe.py`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING
 
-from srvd.wire.links import Modules, fitting_modules
-from srvd.worker.wsgi.probe import probe
+from srvd.wire.links import Modules, Probed, fitting_modules
+from srvd.worker.supervision.probe import probe
 
 if TYPE_CHECKING:
     from srvd.worker.context import WorkerContext
@@ -22,12 +21,22 @@ _FINE = ("100-399",)
 __all__ = ["ask", "imported_since", "modules"]
 
 
-def ask(context: WorkerContext, paths: Iterable[str]) -> None:
-    """Makes a GET request for each path, in this order."""
+def ask(context: WorkerContext, paths: Sequence[str], done: Callable[[], object]) -> None:
+    """Makes a GET request for each path, in this order, and calls `done` after the last reply, at once or later."""
+    left = len(paths)
+
+    def take(result: Probed) -> None:
+        nonlocal left
+        left -= 1
+        if not result.healthy:
+            context.log.warning(f"warming: {result.text}")
+        if not left:
+            done()
+
     for path in paths:
-        answer = probe(context, path, _FINE)
-        if not answer.healthy:
-            context.log.warning(f"warming: {answer.text}")
+        probe(context, path, _FINE, take)
+    if not paths:
+        done()
 
 
 def modules() -> frozenset[str]:

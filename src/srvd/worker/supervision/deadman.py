@@ -8,13 +8,13 @@ from __future__ import annotations
 from srvd.linux.processes.deadman import SECONDS, tighten
 from srvd.worker.loop import NEVER, Loop
 
-__all__ = ["Lifeline"]
+__all__ = ["Deadman"]
 
 _PAUSE = SECONDS / 4
 """Seconds between two settings of the alarm, each one system call; only in a worker without a supervisor."""
 
 
-class Lifeline:
+class Deadman:
     """The reading end of the lifeline, and the alarm. Costs nothing before the lifeline ends."""
 
     def __init__(self, loop: Loop, fd: int) -> None:

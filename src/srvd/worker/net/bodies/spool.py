@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from io import BufferedReader, BytesIO, FileIO
 
-from srvd.worker.net.budget import IN_MEMORY, Budget
-from srvd.worker.net.pieces import SHORT, append_short
+from srvd.worker.net.bodies.budget import IN_MEMORY, Budget
+from srvd.worker.net.bodies.pieces import SHORT, append_short
 
 __all__ = ["BodySpool", "unnamed_file"]
 
@@ -21,10 +21,11 @@ _FOLDERS = ("/var/tmp", "/tmp")  # noqa: S108 -- the files have no name, or a ra
 class BodySpool:
     """One body: call `add` until it is complete, then `open`, and `let_go` in the end."""
 
-    __slots__ = ("_budget", "_file", "_pieces", "_taken", "size", "trailers")
+    __slots__ = ("_budget", "_file", "_pieces", "_taken", "began", "size", "trailers")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, now: float) -> None:
         self._budget = budget
+        self.began = now
         self._taken = 0  # bytes of the budget
         self._pieces: list[bytes | bytearray] = []
         self._file: FileIO | None = None

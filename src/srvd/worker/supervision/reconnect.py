@@ -15,9 +15,11 @@ from collections.abc import Callable
 from select import EPOLLET, EPOLLIN
 from typing import NamedTuple
 
+from srvd.ids import WorkerId
 from srvd.linux import fds, rendezvous
 from srvd.wire import links
 from srvd.worker.loop import NEVER, Loop
+from srvd.worker.supervision.deadman import Deadman
 
 __all__ = ["CALL_PAUSE", "Home", "Reconnector", "call_home", "introduce"]
 
@@ -65,29 +67,41 @@ def introduce(link: socket.socket, home: Home, here: links.CallHome) -> None:
 class Reconnector:
     """The calls of a worker. Does nothing, and costs nothing, before `begin`."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        home: Home,
-        on_link: Callable[[socket.socket], None],
-        on_over: Callable[[float], None],
-    ) -> None:
+    def __init__(self, loop: Loop, home: Home, name: WorkerId, patience: float, deadman: Deadman | None) -> None:
+        """`patience`: seconds to wait for a daemon; `deadman` keeps the worker alive without supervisors."""
         self.deadline = NEVER
         self.alone = False
         self._loop = loop
         self._home = home
-        self._on_link = on_link
-        self._on_over = on_over
+        self._name = name
+        self._patience = patience
+        self._deadman = deadman
+        self._on_link: Callable[[socket.socket], None] = socket.socket.close
+        self._on_over: Callable[[float], None] = _nothing
         self._until = NEVER
         loop.watch(self)
 
-    def begin(self, now: float, patience: float) -> None:
+    def tell_to(self, on_link: Callable[[socket.socket], None], on_over: Callable[[float], None]) -> None:
+        """Sets the functions to call with a new link, and when no daemon has come in time."""
+        self._on_link = on_link
+        self._on_over = on_over
+
+    def introduce(self, link: socket.socket, *, draining: bool) -> None:
+        """Tells a daemon that has answered a call which worker this is."""
+        introduce(link, self._home, links.CallHome(*self._name, draining, [], []))
+
+    def lost(self, now: float) -> None:
+        """Starts the alarm of a worker without supervisors again, since its daemon is gone."""
+        if self._deadman is not None:
+            self._deadman.lost(now)
+
+    def begin(self, now: float) -> None:
         """Begins to call, after the link has ended. Called again before `adopted` if the daemon that answered has died
         as well.
         """
         if not self.alone:
             self.alone = True
-            self._until = now + patience
+            self._until = now + self._patience
             os.set_blocking(self._home.stderr, False)
             widen(self._home.stderr)
             self._loop.add(self._home.stderr, EPOLLIN | EPOLLET, self._spill)
@@ -98,6 +112,8 @@ class Reconnector:
             self.alone = False
             self.deadline = self._until = NEVER
             self._loop.remove(self._home.stderr)
+            if self._deadman is not None:
+                self._deadman.held()
 
     def expire(self, now: float) -> None:
         """Makes the next call, and reports the end of the time once. Calls on after that, while the worker drains: the
@@ -121,6 +137,10 @@ class Reconnector:
     def _spill(self, mask: int, now: float) -> None:
         """Discards the oldest half of the unread stderr before a write would block."""
         spill(self._home.stderr)
+
+
+def _nothing(now: float) -> None:
+    """Does nothing, until `tell_to` sets another function."""
 
 
 def widen(pipe: int) -> None:

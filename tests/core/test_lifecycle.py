@@ -24,7 +24,13 @@ from srvd.core.lifecycle import (
 )
 from srvd.core.model import Phase, Stage
 
-SAID = {WorkerTrigger.READY, WorkerTrigger.CONFIRMED, WorkerTrigger.FAILED, WorkerTrigger.WORN}
+SAID = {
+    WorkerTrigger.READY,
+    WorkerTrigger.CONFIRMED,
+    WorkerTrigger.CLOSED,
+    WorkerTrigger.FAILED,
+    WorkerTrigger.WORN,
+}
 """What a worker says of itself; everything else is seen or decided by the daemon."""
 
 State = TypeVar("State", bound=Enum)

@@ -267,6 +267,34 @@ def test_both_strategies_change_over_without_a_loss(starter: Starter, strategy: 
     assert most <= (5 if strategy == "rolling" else 8)
 
 
+def holding(microseconds: int) -> str:
+    """An application; after GET /hang a thread of it holds the interpreter lock, in pieces of that length."""
+    thread = f"def hold():\n    while True:\n        ctypes.PyDLL(None).usleep({microseconds})\n"
+    started = "threading.Thread(target=hold, daemon=True).start()\n    if"
+    return "import ctypes, threading\n" + thread + apps.good().replace("hang()\n    if", started, 1)
+
+
+def test_after_a_reload_no_new_client_meets_the_former_release(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1\nbake = 0"), code=holding(200_000))
+    srvd.get("/hang")
+    for release in ("two", "three", "four"):
+        srvd.good(release)
+        assert srvd.call("reload")["operation"]["warnings"] == []
+        assert [srvd.get().split()[0] for _ in range(8)] == [release] * 8
+
+
+def test_a_former_worker_that_is_too_busy_to_stop_accepting_is_named(starter: Starter) -> None:
+    code = holding(3_600_000_000).replace("def hold():\n", "import time\ndef hold():\n    time.sleep(0.5)\n")
+    srvd = starter(config=toml("workers = 1\nbake = 0\ndrain_timeout = 8"), code=code)
+    (former,) = srvd.names()
+    srvd.get("/hang")
+    time.sleep(0.6)  # until the lock is held
+    srvd.good("two")
+    operation = srvd.call("reload")["operation"]
+    assert operation["state"] == "done"
+    assert operation["warnings"] == [f"{former} of the former generation is busy, and may still accept a client"]
+
+
 def test_a_failed_reload_is_told_with_step_reason_and_traceback(srvd: Srvd) -> None:
     srvd.deploy(apps.BROKEN["raises at import"])
     with pytest.raises(LoadFailed) as caught:

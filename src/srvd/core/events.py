@@ -17,6 +17,7 @@ class WorkerReport(Enum):
 
     READY = "ready"  # booted, in standby
     SERVING = "serving"  # accepts
+    CLOSED = "closed"  # was told to drain, and accepts no more
     HEALTHY = "healthy"  # the probe was answered with 2xx or 3xx
     UNHEALTHY = "unhealthy"  # it was not; `text` says how
     FAILED = "failed"  # could not boot; `text` is the traceback

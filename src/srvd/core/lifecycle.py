@@ -17,6 +17,7 @@ class WorkerTrigger(Enum):
     REFUSED = "refused"  # no process came to be
     READY = "ready"  # it says: booted
     CONFIRMED = "confirmed"  # it says: accepting
+    CLOSED = "closed"  # it says: accepting no more
     FAILED = "failed"  # it says: cannot boot
     WORN = "worn"  # it says: served long enough
     EXITED = "exited"  # its process ended
@@ -53,7 +54,13 @@ class ImpossibleStep(AssertionError):
     """A cell that no event can reach was reached; the message names both sides."""
 
 
-_SAID = (WorkerTrigger.READY, WorkerTrigger.CONFIRMED, WorkerTrigger.FAILED, WorkerTrigger.WORN)
+_SAID = (
+    WorkerTrigger.READY,
+    WorkerTrigger.CONFIRMED,
+    WorkerTrigger.CLOSED,
+    WorkerTrigger.FAILED,
+    WorkerTrigger.WORN,
+)
 
 
 def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
@@ -84,6 +91,7 @@ def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
         (p.DRAINING, s.RETIRE): p.DRAINING,
         (p.DRAINING, s.CONFIRMED): p.DRAINING,  # said before it read the order to leave
         (p.DRAINING, s.WORN): p.DRAINING,  # as above
+        (p.DRAINING, s.CLOSED): p.DRAINING,
         (p.DRAINING, s.OVERDUE): p.KILLED,
         (p.KILLED, s.RETIRE): p.KILLED,
         (p.KILLED, s.OVERDUE): p.KILLED,  # killed once more, loudly

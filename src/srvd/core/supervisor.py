@@ -101,7 +101,8 @@ class Supervisor:
         for pool in self.house.pools.values():
             due = min(due, _pool_deadline(pool))
         for op in self.house.open_operations:
-            due = min(due, op.deadline, *(p.retry_at for p in op.rollouts.values() if p.retry_at > -NEVER))
+            waits = (at for part in op.rollouts.values() for at in (part.retry_at, part.close_by))
+            due = min(due, op.deadline, *(at for at in waits if at > -NEVER))
         return None if due == NEVER else due
 
     def operation(self, op: OpId) -> Operation | None:

@@ -190,6 +190,10 @@ class Serving(Record):
     """worker → daemon: accepting."""
 
 
+class Closed(Record):
+    """worker → daemon: it has obeyed `Drain`, and accepts no client any more."""
+
+
 class Failed(Record):
     """worker → daemon: the worker cannot boot. It exits right after."""
 
@@ -269,7 +273,7 @@ class Adopted(Record):
 Message = (
     Load | Fork | Learn | Leave | Loaded | LoadFailed | Learned | Forked | ForkFailed | Reaped | Stopped | Continued
     | Serve | Drain | Probe | Warm | Reopen | Ping
-    | Ready | Serving | Failed | Probed | Warmed | Mixed | Reopened | Expired | Pong | WatchBell | Bye
+    | Ready | Serving | Closed | Failed | Probed | Warmed | Mixed | Reopened | Expired | Pong | WatchBell | Bye
     | Introduce | CallHome | Adopted
 )  # fmt: skip
 
@@ -279,7 +283,7 @@ FROM_ZYGOTE: tuple[type[Message], ...] = (
 )  # fmt: skip
 TO_WORKER: tuple[type[Message], ...] = (Serve, Drain, Probe, Warm, Reopen, Ping, Introduce, Adopted)
 FROM_WORKER: tuple[type[Message], ...] = (
-    Ready, Serving, Failed, Probed, Warmed, Mixed, Reopened, Expired, Pong, WatchBell, Bye,
+    Ready, Serving, Closed, Failed, Probed, Warmed, Mixed, Reopened, Expired, Pong, WatchBell, Bye,
 )  # fmt: skip
 FROM_ORPHAN: tuple[type[Message], ...] = (CallHome,)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from srvd.core import actions as act
 from srvd.core.events import CancelAsked, Event, Ordered, ProgramChecked, WorkerReport, WorkerSaid
 from srvd.core.model import Kind, OpId, OpState, Phase, Stage, Strategy
+from srvd.core.operations.completion import CLOSE_SECONDS
 from srvd.core.state.model import Operation, Pool
 from srvd.ids import GenerationId, WorkerId
 from tests.support.simulation.claims_of_time import Certificates, InTime, Remains, Sizes, SpawnRate
@@ -285,6 +286,8 @@ class Changes(Claims):
         op = self.world.core.operation(action.op) if isinstance(action, act.Ended) else None
         if op is not None and op.state is not OpState.DONE and op.order.kind in CHANGES:
             self._nobody_of_it_is_left(op)
+        if op is not None and op.state is OpState.DONE and op.order.kind in CHANGES:
+            self._no_former_worker_accepts(op)
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         for op in self.world.core.house.operations.values():
@@ -311,6 +314,15 @@ class Changes(Claims):
             whole = part.strategy is Strategy.BLUE_GREEN and op.order.kind is not Kind.START
             wanted = target if whole else min(1, target)
             assert booted >= wanted, f"{op!r} committed with {booted} of {wanted} in standby"
+
+    def _no_former_worker_accepts(self, op: Operation) -> None:
+        """… but for one that has not read for two seconds that it shall drain."""
+        for part in op.rollouts.values():
+            for child in self.world.children.values():
+                if child.id.pool == part.pool and child.id.generation != part.generation and child.state == "draining":
+                    waited = self.world.now >= child.drained_at + CLOSE_SECONDS
+                    over = child.closed or child.dead or child.killed
+                    assert over or waited, f"{op!r} is done, and {child.id} may accept a client"
 
     def _nobody_of_it_is_left(self, op: Operation) -> None:
         """… but for those who are on their way out, or of a former generation and not replaced yet."""

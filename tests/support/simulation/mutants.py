@@ -21,6 +21,12 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "a reload is done while a former worker may still accept",
+        "operations/completion.py",
+        "    return part.close_by == -NEVER\n",
+        "    return True\n",
+    ),
+    Mutant(
         "whoever waits for a reload is told that all is well when the daemon is stopped",
         "operations/execute.py",
         "queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.SHUTTING_DOWN, reason))",
@@ -206,7 +212,7 @@ MUTANTS = (
     Mutant(
         "a reload is done as soon as it has committed",
         "operations/completion.py",
-        "        part.finished = part.committed and is_full(pool)\n",
+        "        part.finished = part.committed and _has_taken_over(pool, part, turn)\n",
         "        part.finished = part.committed\n",
     ),
     Mutant(
@@ -250,14 +256,14 @@ MUTANTS = (
     Mutant(
         "the deadlines of operations are forgotten",
         "supervisor.py",
-        "due = min(due, op.deadline, *(p.retry_at",
-        "due = min(due, NEVER, *(p.retry_at",
+        "due = min(due, op.deadline, *(at",
+        "due = min(due, NEVER, *(at",
     ),
     Mutant(
         "the deadline of a trial whose forks were refused is forgotten",
         "supervisor.py",
-        "for p in op.rollouts.values() if p.retry_at > -NEVER)",
-        "for p in op.rollouts.values() if p.retry_at == NEVER)",
+        "for at in (part.retry_at, part.close_by))",
+        "for at in (part.close_by,))",
     ),
     Mutant(
         "the end of a bake is forgotten",

@@ -59,6 +59,8 @@ class Child:
     probed: bool = False
     reopened: bool = True
     killed: bool = False
+    drained_at: float = NEVER  # when it was told to drain first
+    closed: bool = False  # it accepts no more
     dead: bool = False  # and not reported yet
     deaf: bool = False  # ignores the order to leave
     mute: bool = False  # ignores the order to serve
@@ -77,6 +79,8 @@ class Mother:
     app: str
     due: float  # when it must have loaded, or left
     state: str = "loading"  # loading, up, leaving: as the core knows
+    drained_at: float = NEVER  # when it was told to drain first
+    closed: bool = False  # it accepts no more
     dead: bool = False  # and not reported yet
     deaf: bool = False  # stopped: answers nothing
     owes: float = NEVER  # when it must have forked what it was asked for since

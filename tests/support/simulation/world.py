@@ -292,6 +292,7 @@ class World:
                 [
                     WorkerReport.READY,
                     WorkerReport.SERVING,
+                    WorkerReport.CLOSED,
                     WorkerReport.FAILED,
                     WorkerReport.HEALTHY,
                     WorkerReport.UNHEALTHY,
@@ -299,6 +300,11 @@ class World:
             )
             self._report(child, WorkerSaid(child.id, lie, "a lie"), 0.003)
             self._report(child, WorkerWarmed(child.id, ("a.lie",)), 0.003)
+
+    def _closes(self, child: Child) -> None:
+        if not child.dead:
+            child.closed = True
+            self._report(child, WorkerSaid(child.id, WorkerReport.CLOSED), 0.003)
 
     def die(self, child: Child, death: Death) -> None:
         """Its process ends now, and its pid may be somebody else's; the report follows."""
@@ -328,8 +334,10 @@ class World:
                     self.later(lambda: self._opens(child))
             case act.WorkerCommand.DRAIN:
                 child.due = min(child.due, self.now + seconds) if child.state == "draining" else self.now + seconds
+                child.drained_at = min(child.drained_at, self.now)
                 child.state = "draining"
                 if not child.deaf:
+                    self.later(lambda: self._closes(child))
                     self.later(lambda: self.die(child, Death(exit_code=0)), 0.001, min(seconds, 3.0) + 0.002)
             case act.WorkerCommand.PROBE:
                 child.probed = True

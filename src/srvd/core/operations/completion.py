@@ -9,9 +9,14 @@ from srvd.core import outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
 from srvd.core.model import ErrorCode, Fault, Kind, OpState, Phase, Replacement, Stage
 from srvd.core.operations import baking, queue, reopen, rollout
-from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Zygote
+from srvd.core.state.model import NEVER, Operation, Pool, Rollout, SupervisorState, Worker, Zygote
 from srvd.core.status.view import log_problem
 from srvd.core.turn import Turn
+
+CLOSE_SECONDS = 2.0
+"""For so long a reload that is otherwise done waits until each former worker has stopped to accept. That takes a turn
+of the worker's loop; an application that holds the interpreter lock can delay it.
+"""
 
 _TRIAL_PHASES = {
     Stage.LOADING: "load",
@@ -68,7 +73,6 @@ def is_full(pool: Pool) -> bool:
 
 
 def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    phase, done, total = "config", 0, 0
     for part in op.rollouts.values():
         pool = house.pools[part.pool]
         if part.committed and pool.active != part.generation:
@@ -76,8 +80,10 @@ def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
             text = f"another generation of {pool.name} has taken over meanwhile; {now}"
             queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.CONFLICT, text, "srvctl history"))
             return
-        part.finished = part.committed and is_full(pool)
-        phase, done, total = _rollout_progress(pool, part)
+        part.finished = part.committed and _has_taken_over(pool, part, turn)
+    phase, done, total = "config", 0, 0
+    for part in op.rollouts.values():
+        phase, done, total = _rollout_progress(house.pools[part.pool], part)
         if not part.finished:
             break
     baking = [part.pool for part in op.rollouts.values() if house.pools[part.pool].bake is not None]
@@ -104,7 +110,33 @@ def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
     op.result["probed"] = not outcome.not_probed(*(house.pools[name] for name in op.rollouts))
     op.result["baking"] = bool(baking)
     op.warnings += _asides([house.pools[part.pool] for part in op.rollouts.values()])
+    for part in op.rollouts.values():
+        open_yet = ", ".join(str(worker.id) for worker in _not_closed(house.pools[part.pool]))
+        if open_yet:
+            op.warnings += (f"{open_yet} of the former generation is busy, and may still accept a client",)
     queue.end(house, op, OpState.DONE, turn)
+
+
+def _has_taken_over(pool: Pool, part: Rollout, turn: Turn) -> bool:
+    """Whether a client that comes after the answer meets the new generation: all of its workers serve, and each former
+    worker has closed, or was waited for in vain.
+    """
+    if not is_full(pool):
+        part.close_by = NEVER
+        return False
+    if not _not_closed(pool) or part.close_by <= turn.now:
+        part.close_by = -NEVER
+    elif part.close_by == NEVER:
+        part.close_by = turn.now + CLOSE_SECONDS
+    return part.close_by == -NEVER
+
+
+def _not_closed(pool: Pool) -> list[Worker]:
+    """Workers of former generations that drain, and have not said that they accept no more."""
+    former = (generation for number, generation in pool.generations.items() if number != pool.active)
+    return [
+        w for generation in former for w in generation.workers.values() if w.phase is Phase.DRAINING and not w.closed
+    ]
 
 
 def _asides(pools: list[Pool]) -> tuple[str, ...]:

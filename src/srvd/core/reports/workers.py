@@ -138,6 +138,9 @@ def _said(
                 turn.note(EventName.WORKER_READY, text, worker=str(worker.id))
         case WorkerReport.SERVING:
             fits = transitions.step(worker, WorkerTrigger.CONFIRMED, turn)
+        case WorkerReport.CLOSED:
+            fits = transitions.step(worker, WorkerTrigger.CLOSED, turn)
+            worker.closed = fits
         case WorkerReport.FAILED:
             fits = _cannot_boot(house, pool, generation, worker, event.text, turn)
         case WorkerReport.HEALTHY | WorkerReport.UNHEALTHY:

@@ -66,6 +66,7 @@ class Worker:
     exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE  # not NONE if DRAINING or CANCELLED
     failure: str = ""  # the traceback that it sent; the first one stays
     log_problem: str = ""  # why its access log cannot be written; "" if it can
+    closed: bool = False  # it was told to drain, and accepts no more; never unset
     finished: bool = False  # it has no requests any more, and is about to exit; never unset
 
     def __init__(
@@ -310,6 +311,8 @@ class Rollout:
     losses: int = 0  # ready workers of the trial that died
     refusals: int = 0  # rounds of forks that were refused, since the last that was not
     retry_at: float = -NEVER  # no fork before
+    # until when the answer waits for former workers to close; NEVER before it does, -NEVER if that was in vain
+    close_by: float = NEVER
 
     def __init__(self, pool: str, generation: int, strategy: Strategy) -> None:
         self.pool = pool

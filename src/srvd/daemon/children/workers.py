@@ -258,6 +258,8 @@ class Workers(Table[WorkerId, Worker]):
                 self._report(worker, WorkerReport.READY)
             case links.Serving():
                 self._report(worker, WorkerReport.SERVING)
+            case links.Closed():
+                self._report(worker, WorkerReport.CLOSED)
             case links.Failed(reason, traceback):
                 self._report(worker, WorkerReport.FAILED, links.clip(traceback or reason))
             case links.Probed(healthy, text):

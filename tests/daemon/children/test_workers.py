@@ -88,6 +88,7 @@ def test_a_worker_is_forked_ready_serves_drains_and_leaves(stage: Stage) -> None
     assert [said.word for said in stage.of(WorkerSaid, worker)] == [
         WorkerReport.READY,
         WorkerReport.SERVING,
+        WorkerReport.CLOSED,
         WorkerReport.BYE,
     ]
 

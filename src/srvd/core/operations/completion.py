@@ -73,34 +73,25 @@ def is_full(pool: Pool) -> bool:
 
 
 def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    for part in op.rollouts.values():
-        pool = house.pools[part.pool]
-        if part.committed and pool.active != part.generation:
-            now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
-            text = f"another generation of {pool.name} has taken over meanwhile; {now}"
-            queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.CONFLICT, text, "srvctl history"))
-            return
-        part.finished = part.committed and _has_taken_over(pool, part, turn)
-    phase, done, total = "config", 0, 0
-    for part in op.rollouts.values():
-        phase, done, total = _rollout_progress(house.pools[part.pool], part)
-        if not part.finished:
-            break
-    baking = [part.pool for part in op.rollouts.values() if house.pools[part.pool].bake is not None]
-    finished = bool(op.rollouts) and all(part.finished for part in op.rollouts.values())
-    if finished and op.order.wait_bake and (baking or op.progress[0] == "bake"):
-        phase, done, total = "bake", 0, 0
-    queue.report(op, phase, done, total, turn)
-    if not finished or (op.order.wait_bake and baking):
-        lost = [part for part in op.rollouts.values() if part.committed and house.pools[part.pool].is_lost]
-        if lost:  # it must be loaded anew before anything else can come true
-            name = f"{lost[0].pool}@{lost[0].generation}"
-            text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
-            queue.end(
-                house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, text, "srvctl why", "commit", lost[0].pool)
-            )
+    fault = _overtaken(house, op)
+    if fault is not None:
+        queue.end(house, op, OpState.FAILED, turn, fault)
         return
-    for part in op.rollouts.values():
+    parts = op.rollouts.values()
+    for part in parts:
+        part.finished = part.committed and _has_taken_over(house.pools[part.pool], part, turn)
+    finished = bool(op.rollouts) and all(part.finished for part in parts)
+    baking = [part.pool for part in parts if house.pools[part.pool].bake is not None]
+    if finished and op.order.wait_bake and (baking or op.progress[0] == "bake"):
+        queue.report(op, "bake", 0, 0, turn)
+    else:
+        queue.report(op, *_progress_of_rollouts(house, op), turn)
+    if not finished or (op.order.wait_bake and baking):
+        fault = _lost(house, op)
+        if fault is not None:
+            queue.end(house, op, OpState.FAILED, turn, fault)
+        return
+    for part in parts:
         pool = house.pools[part.pool]
         op.result["generation"] = part.generation
         op.result["serving"] = pool.target
@@ -109,12 +100,39 @@ def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
     op.result["message"] = outcome.of_rollouts(house, op)
     op.result["probed"] = not outcome.not_probed(*(house.pools[name] for name in op.rollouts))
     op.result["baking"] = bool(baking)
-    op.warnings += _asides([house.pools[part.pool] for part in op.rollouts.values()])
-    for part in op.rollouts.values():
-        open_yet = ", ".join(str(worker.id) for worker in _not_closed(house.pools[part.pool]))
-        if open_yet:
-            op.warnings += (f"{open_yet} of the former generation is busy, and may still accept a client",)
+    op.warnings += _asides([house.pools[part.pool] for part in parts])
     queue.end(house, op, OpState.DONE, turn)
+
+
+def _overtaken(house: SupervisorState, op: Operation) -> Fault | None:
+    """Why the operation cannot come true: another one has changed the generation of a pool since it committed."""
+    for part in op.rollouts.values():
+        pool = house.pools[part.pool]
+        if part.committed and pool.active != part.generation:
+            now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
+            text = f"another generation of {pool.name} has taken over meanwhile; {now}"
+            return Fault(ErrorCode.CONFLICT, text, "srvctl history")
+    return None
+
+
+def _lost(house: SupervisorState, op: Operation) -> Fault | None:
+    """Why nothing more comes of the operation for now: a new generation must be loaded anew first."""
+    for part in op.rollouts.values():
+        if part.committed and house.pools[part.pool].is_lost:
+            name = f"{part.pool}@{part.generation}"
+            text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
+            return Fault(ErrorCode.PARTIAL, text, "srvctl why", "commit", part.pool)
+    return None
+
+
+def _progress_of_rollouts(house: SupervisorState, op: Operation) -> tuple[str, int, int]:
+    """The step of the first pool that is not finished."""
+    progress = ("config", 0, 0)
+    for part in op.rollouts.values():
+        progress = _rollout_progress(house.pools[part.pool], part)
+        if not part.finished:
+            break
+    return progress
 
 
 def _has_taken_over(pool: Pool, part: Rollout, turn: Turn) -> bool:
@@ -141,7 +159,9 @@ def _not_closed(pool: Pool) -> list[Worker]:
 
 def _asides(pools: list[Pool]) -> tuple[str, ...]:
     """What the answer says beside what came true."""
-    return tuple(f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool)))
+    busy = "of the former generation is busy, and may still accept a client"
+    problems = [f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool))]
+    return (*problems, *(f"{worker.id} {busy}" for pool in pools for worker in _not_closed(pool)))
 
 
 def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:

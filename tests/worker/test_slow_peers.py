@@ -76,6 +76,30 @@ def test_an_idle_connection_is_closed_after_keepalive_timeout(tmp_path: Path) ->
         assert 0.2 < time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first request", "next request"])
+def test_a_request_that_came_in_time_is_answered_however_long_the_worker_was_busy(tmp_path: Path, first: bool) -> None:
+    """What waits in a socket is read before a deadline counts as passed."""
+    over = tmp_path / "over"
+
+    def held(environ: Environ, start: Start) -> Any:
+        while environ["PATH_INFO"] == "/held" and not over.exists():
+            time.sleep(0.01)
+        return app(environ, start)
+
+    with Rig(held, tmp_path, keepalive_timeout=2, header_timeout=2) as rig, rig.serving().connect() as client:
+        if not first:
+            client.get()
+        rig.connections(1)
+        began = time.monotonic()
+        with rig.connect() as other:
+            other.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: rig.facts().busy == 1)
+            client.send(REQUEST)
+            wait_for(lambda: time.monotonic() - began > 2.5)
+            over.touch()
+            assert (other.answer().status, client.answer().status) == (200, 200)
+
+
 def test_a_body_that_does_not_come_is_answered_408(tmp_path: Path) -> None:
     with Rig(app, tmp_path, body_timeout=0.3) as rig, rig.serving().connect() as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")

@@ -93,6 +93,12 @@ def sleep(environ: Environ, start: Start, number: str, rest: list[str]) -> Itera
     return quick(environ, start, number, rest)
 
 
+def until(environ: Environ, start: Start, number: str, rest: list[str]) -> Iterable[bytes]:
+    while not os.path.exists(environ["QUERY_STRING"]):
+        time.sleep(0.01)
+    return quick(environ, start, number, rest)
+
+
 def spin(environ: Environ, start: Start, number: str, rest: list[str]) -> Iterable[bytes]:
     end = time.thread_time() + float(rest[0])
     while time.thread_time() < end:
@@ -142,7 +148,7 @@ def break_off(environ: Environ, start: Start, number: str, rest: list[str]) -> I
 
 KINDS: dict[str, Callable[[Environ, Start, str, list[str]], Iterable[bytes]]] = {
     "quick": quick, "sleep": sleep, "spin": spin, "stream": stream, "big": big, "write": write, "post": post,
-    "fail": fail, "break_off": break_off,
+    "fail": fail, "break_off": break_off, "until": until,
 }  # fmt: skip
 
 
@@ -238,11 +244,12 @@ def test_a_call_that_blocks_holds_up_nobody(tmp_path: Path) -> None:
         rig.serving()
         slow = [stack.enter_context(rig.connect()) for _ in range(3)]
         for number, client in enumerate(slow):
-            client.send(f"GET /sleep/{number}/4 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            client.send(f"GET /until/{number}?{tmp_path}/over HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         wait_for(lambda: rig.facts().busy == 3)
         for number in range(20):
             assert rig.get(f"/quick/q{number}").status == 200
         assert rig.facts().busy == 3
+        (tmp_path / "over").touch()
         for client in slow:
             assert client.answer().status == 200
 

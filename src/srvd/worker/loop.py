@@ -92,7 +92,11 @@ class Loop:
         self._epoll.close()
 
     def turn(self) -> None:
-        """Waits for events, then runs their handlers, the postponed calls and the passed deadlines."""
+        """Waits for events, then runs their handlers, the postponed calls and the passed deadlines.
+
+        A deadline counts as passed if it was when the events were read. Handlers may take longer than a client has for
+        its request: one that came meanwhile is found in the next turn, and must not be taken for late.
+        """
         if self._later:
             timeout = 0.0
         elif self._due == NEVER:
@@ -103,7 +107,7 @@ class Loop:
         handlers = self._handlers
         events = self._epoll.poll(timeout)
         self.ready = len(events)
-        now = looked = clock()
+        read = now = looked = clock()
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:  # removed by an earlier handler in this turn
@@ -116,13 +120,13 @@ class Loop:
         for _ in range(len(self._later)):
             self._later.popleft()(now)
             now = clock()
-        if now >= self._due:
-            self._sweep(now)
+        if read >= self._due:
+            self._sweep(read, now)
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, read: float, now: float) -> None:
         self._due = NEVER
         for timed in tuple(self._timed):
-            if timed.deadline <= now:
+            if timed.deadline <= read:
                 timed.expire(now)
             if timed in self._timed:
                 self.due_at(timed.deadline)

@@ -27,7 +27,7 @@ from xdist.scheduler import LoadScopeScheduling
 from srvd import errors
 from srvd.linux.processes.prctl import become_subreaper
 from tests.support import apps, srvctl_process
-from tests.support.daemon import Srvd
+from tests.support.daemon import Srvd, descendants
 from tests.support.waiting import wait_for
 
 # A shell without job control ignores SIGINT for what it starts with `&`, and children inherit that: CI, cron, make -j.
@@ -243,7 +243,7 @@ def _end(srvd: Srvd) -> None:
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+    return set(descendants(os.getpid()))
 
 
 def _alive(before: set[psutil.Process]) -> list[psutil.Process]:

@@ -24,6 +24,7 @@ import psutil
 
 from srvd.client.connection import Client
 from srvd.errors import SrvdError
+from srvd.linux.processes import procfs
 from tests.support import apps
 from tests.support.load import Load, load_on
 from tests.support.srvctl_process import run_srvctl
@@ -172,9 +173,9 @@ class Srvd:
 
     def family(self) -> list[psutil.Process]:
         """The daemon's zygotes and workers."""
-        children = psutil.Process(self.pid).children(recursive=True)
+        children = descendants(self.pid)
         self.adopted = [one for one in self.adopted if is_alive(one)]
-        adopted = {grown for one in self.adopted for grown in (one, *_children(one))}
+        adopted = {grown for one in self.adopted for grown in (one, *descendants(one.pid))}
         return [*children, *adopted.difference(children)]
 
     def die(self, number: int = KILL) -> list[psutil.Process]:
@@ -309,11 +310,13 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:  # it has ended since it was looked at
-        return []
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes below this one, with zombies. psutil would read those of the whole machine."""
+    found = []
+    for child in procfs.children(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was looked at
+            found += [psutil.Process(child), *descendants(child)]
+    return found
 
 
 def ask(connection: http.client.HTTPConnection, path: str = "/") -> str:

@@ -157,7 +157,7 @@ def test_messages_are_dropped_after_the_servers_close_and_the_close_frame_is_fou
     rest = frame(BINARY, b"x" * 300)[100:] if len(before) == 100 else b""
     late = frame(TEXT, b"\xff") + frame(MORE, b"late") + frame(BINARY, b"x" * 70_000) + frame(PING, b"b")
     events = []
-    for piece in (rest, *one_by_one(late), frame(PONG, b"p"), frame(CLOSE, b"\x03\xe8")):
+    for piece in (rest, late, *one_by_one(late), frame(PONG, b"p"), frame(CLOSE, b"\x03\xe8")):
         events += websocket.receive(piece)
     assert events == [Pong(b"p"), Closed(1000, "")]
     assert websocket.pongs() == b""

@@ -53,6 +53,7 @@ REFUSED: list[tuple[str, bytes, int]] = [
     ("a length in two bytes that needs one", b"\x82\xfe\x00\x7d" + bytes(4 + 125), 1002),
     ("a length in eight bytes that needs two", b"\x82\xff" + (65_535).to_bytes(8, "big") + bytes(4), 1002),
     ("a length of 64 bits", b"\x82\xff\x80" + bytes(7) + bytes(4), 1002),
+    ("a length of 64 bits, and much after it", b"\x82\xff\x80" + bytes(40_000), 1002),
     ("a continuation of nothing", frame(MORE, b"a"), 1002),
     ("a text within a text", frame(TEXT, b"a", final=False) + frame(TEXT, b"b"), 1002),
     ("a binary within a text", frame(TEXT, b"a", final=False) + frame(BINARY, b"b", final=False), 1002),

@@ -46,7 +46,7 @@ class Inflater:
         if not self._stream.eof:
             yield from self._inflate(_TAIL)
         self._streams = 0
-        if not self._takeover or self._stream.eof:
+        if not self._takeover:
             self._stream = zlib.decompressobj(self._bits)
 
     def _inflate(self, data: bytes) -> Iterator[bytes]:
@@ -62,8 +62,7 @@ class Inflater:
                 data = self._stream.unused_data
                 if data:
                     self._begin_stream()
-            # A full step may have left some of its output in zlib.
-            if not data and len(piece) < _STEP:
+            if not data:  # what a full step has left in zlib, less than a step, comes with the next data or the tail
                 return
 
     def _begin_stream(self) -> None:

@@ -70,14 +70,13 @@ class FrameReader:
     @property
     def has_more(self) -> bool:
         """Whether the last call of `read` has left events behind: call it again."""
-        return self._inflated > self._limits.inflated and not self._over
+        return self._inflated > self._limits.inflated
 
     def drop_messages(self) -> None:
-        """From now on messages are not kept and pings not answered: only the client's close frame matters."""
+        """From now on messages are not kept: only the client's close frame matters."""
         self._dropping = True
         self._message = None
         self._short = -1
-        self.pings.clear()
 
     def read(self, data: bytes) -> list[Event]:
         """Takes what came; returns the events in it."""
@@ -195,5 +194,5 @@ class FrameReader:
             events.append(Closed(code, reason))
         elif kind is Opcode.PONG:
             events.append(Pong(payload))
-        elif not self._dropping:
+        else:
             self.pings.append(payload)

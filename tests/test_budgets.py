@@ -34,9 +34,6 @@ CROWDED_FOLDERS = {
 LONG_FUNCTIONS = {
     "config/toml.py:read_document": _TO_BE_CUT,
     "core/lifecycle.py:_worker_table": "one literal table",
-    "daemon/children/spawn.py:start_zygote": _TO_BE_CUT,
-    "daemon/children/zygotes.py:Zygotes.start": _TO_BE_CUT,
-    "daemon/recovery/rejects.py:dissolve": _TO_BE_CUT,
     "zygote/main.py:_serve": _TO_BE_CUT,
 }
 
@@ -57,7 +54,6 @@ WIDE_MODULES = {
     "core/reports/workers.py": _TO_BE_CUT,
     "core/supervisor.py": "the door of the core: each kind of event goes to the module that decides about it",
     "daemon/children/performer.py": _TO_BE_CUT,
-    "daemon/children/spawn.py": _TO_BE_CUT,
     "daemon/children/workers.py": _TO_BE_CUT,
     "daemon/children/zygotes.py": _TO_BE_CUT,
     "daemon/control/backend.py": _TO_BE_CUT,
@@ -79,12 +75,9 @@ FLAT_MATCHES = {
 """Functions that are complex only by the number of their cases."""
 
 BRANCHED_FUNCTIONS = {
-    "cli/fast.py:read_plain": _TO_BE_CUT,
     "core/operations/completion.py:judge": _TO_BE_CUT,
     "core/reports/workers.py:of_worker": _TO_BE_CUT,
     "core/supervisor.py:Supervisor._settle": _TO_BE_CUT,
-    "linux/sockets.py:parse_address": _TO_BE_CUT,
-    "linux/trust.py:settle": _TO_BE_CUT,
     "worker/net/tls.py:Encrypted._recv": _TO_BE_CUT,
 }
 

@@ -27,8 +27,7 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
     rest = iter(arguments[1:])
     for word in rest:
         name, equals, value = word.partition("=")
-        if name in SHORT and not equals:
-            name = SHORT[name]
+        name = name if equals else SHORT.get(name, name)
         if word == "--daemonize":
             daemonize = True
         elif not word.startswith("-") and "APP" not in given:

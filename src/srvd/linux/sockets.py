@@ -98,6 +98,12 @@ def parse_address(text: str) -> Address:
     number = _number(text, port, 65535)
     if host.startswith("[") and host.endswith("]"):
         return Address("inet6", _v6(text, host[1:-1]), number)
+    _check_host(text, host)
+    return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
+
+
+def _check_host(text: str, host: str) -> None:
+    """Raises `ConfigInvalid` if the part of the address before its port can be no name or IPv4 address."""
     if ":" in host:
         raise ConfigInvalid(f"read the address {text!r}: an IPv6 address stands in brackets", hint=_FORMS)
     if any(sign in host for sign in "/[] \t"):
@@ -107,7 +113,6 @@ def parse_address(text: str) -> Address:
             host.encode("idna")  # as binding does, which fails with a TypeError
         except UnicodeError:
             raise ConfigInvalid(f"read the address {text!r}: {host!r} is no host", hint=_FORMS) from None
-    return Address("inet", host or "0.0.0.0", number)  # noqa: S104 - `:8000` asks for every address
 
 
 def open_listener(

@@ -43,17 +43,21 @@ def settle(path: str) -> str:
         if not stat.S_ISLNK(entry.st_mode):
             here = there
             continue
-        if (
-            entry.st_uid != 0
-        ):  # in a folder like /tmp, where every user may make links (proc_sys_fs(5), protected_symlinks)
-            raise PermissionError(0, f"the link {there} belongs to uid {entry.st_uid}, and could lead root to any file")
         links += 1
         if links > _MOST:
             raise OSError(f"more than {_MOST} links lead to {path}")
-        target = os.readlink(there)
+        target = _follow(there, entry)
         left[:0] = target.strip("/").split("/")
         here = "/" if target.startswith("/") else here
     return here
+
+
+def _follow(link: str, entry: os.stat_result) -> str:
+    """Returns where the link leads. Raises `PermissionError`, in a folder such as /tmp, where every user may make links
+    (proc_sys_fs(5), protected_symlinks)."""
+    if entry.st_uid != 0:
+        raise PermissionError(0, f"the link {link} belongs to uid {entry.st_uid}, and could lead root to any file")
+    return os.readlink(link)
 
 
 def _check(folder: str) -> None:

@@ -8,24 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import msgpack
 
 from srvd.config import packing
 from srvd.config.settings import ListenerSettings, PoolSettings
+from srvd.daemon.children.launch import later, launch, with_user_variables
 from srvd.daemon.children.output import Output
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import make_file
 from srvd.daemon.family.lock import FamilyLock
-from srvd.errors import LoadFailed
 from srvd.ids import GenerationId
 from srvd.linux import fds
-from srvd.linux.interpreter import Started, pinned, start, take
-from srvd.linux.processes import identity, limits, process
-from srvd.linux.processes.identity import Identity
+from srvd.linux.processes import process
 from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record
@@ -33,7 +29,7 @@ from srvd.tls import material
 from srvd.tls.material import Material
 from srvd.wire import links
 
-__all__ = ["NO_FRONTS", "Fronts", "Named", "Shared", "interpreter", "keyless", "start_zygote"]
+__all__ = ["NO_FRONTS", "Fronts", "Named", "Shared", "keyless", "start_zygote"]
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
 
@@ -58,11 +54,6 @@ class Fronts(Record):
 NO_FRONTS = Fronts({}, {})
 
 
-def interpreter(pool: PoolSettings) -> str:
-    """The interpreter that runs the pool's application: a path, or a name on PATH."""
-    return pool.python or sys.executable
-
-
 def start_zygote(
     generation: GenerationId,
     pool: PoolSettings,
@@ -78,29 +69,19 @@ def start_zygote(
 
     line: called with each line that the zygote writes to stderr.
     """
-    pool = pool._replace(env={**identity.environment(pool.user), **pool.env})
+    pool = with_user_variables(pool)
     stacks = make_file()
     try:
-        started = _start(pool)
+        started = launch(pool)
     except BaseException:
         os.close(stacks)
         raise
     child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
-    secrets = -1
-    opened: list[int] = []
     try:
         fds.refuse_rights(started.link)
-        opened.append(shared.bell.reader())
-        passed = [shared.board, stacks, opened[0], shared.hold, *(sock.fileno() for _, sock in listeners)]
-        if family_lock is not None:
-            opened += [family_lock.share(), os.open(f"/proc/self/fd/{started.stderr}", os.O_RDONLY | os.O_CLOEXEC)]
-            passed += opened[1:]
-        secrets = _secrets(listeners, fronts)
-        if secrets >= 0:
-            passed.append(secrets)
-        # The link has room, since nothing was sent yet: LIMIT is less than half of the smallest default buffer.
-        load = _load(generation, pool, listeners, fronts, family_lock)
-        fds.send(started.link, links.encode(load._replace(settled=started.settled, environ=_later(pool))), passed)
+        load = _load(generation, pool, listeners, fronts, family_lock)._replace(settled=started.settled)
+        opened = _open(shared.bell, started.stderr, listeners, fronts, family_lock)
+        _tell(started.link, load, (shared.board, stacks, shared.hold), listeners, opened)
     except BrokenPipeError:
         return child  # the process has ended already; its end will be reported as any other
     except BaseException:
@@ -108,8 +89,6 @@ def start_zygote(
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         child.close()
         raise
-    finally:
-        fds.close_all([*opened, secrets] if secrets >= 0 else opened)
     return child
 
 
@@ -123,46 +102,40 @@ def keyless(listeners: Named, fronts: Fronts) -> list[str]:
     return sorted({name for name, _ in listeners if name in secured and name not in fronts.tls})
 
 
-def _secrets(listeners: Named, fronts: Fronts) -> int:
-    """A memfd with the certificates and keys of the listeners; -1 if none speaks TLS.
-
-    The zygote reads it by the descriptor that is passed: the application's user may not read the files themselves.
-    """
-    packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
-    return fds.memfd("srvd-tls", msgpack.packb(packed)) if packed else -1
-
-
-def _start(pool: PoolSettings) -> Started:
-    """Start the interpreter of the pool, as the pool's user where that is necessary.
-
-    The pool's own interpreter, and code that its variables let an interpreter load, never run as root: the process
-    becomes the user first. The daemon's interpreter with the daemon's variables starts as the daemon's user, which is
-    quicker and needs no permission to read it; it becomes the pool's user before it touches anything else.
-    """
-    program, user = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
-    if user is None:
-        return take(program, pool.env)
-    if _later(pool) == pool.env and program == pinned(sys.executable):
-        return take(program, {})
-    return start(program, pool.env, partial(_settle, pool, user))
-
-
-def _later(pool: PoolSettings) -> dict[str, str]:
-    """The variables that may be set while the interpreter runs already: those by which neither the interpreter nor the
-    dynamic loader finds code.
-    """
-    return {name: value for name, value in pool.env.items() if not name.startswith(("LD_", "PYTHON"))}
-
-
-def _settle(pool: PoolSettings, user: Identity) -> None:
-    """Take on limits and user, in the new process, before it touches anything of the user's. Raises `LoadFailed`."""
-    limits.take_on(
-        pool.rlimits, pool.nice, pool.oom_score_adj, wished=pool.oom_score_adj != PoolSettings("").oom_score_adj
-    )
+def _tell(
+    link: socket.socket, load: links.Load, shared: tuple[int, int, int], listeners: Named, opened: list[int]
+) -> None:
+    """Send `Load` with its descriptors, in the order in which `zygote/main.py` takes them. Closes those in `opened`."""
+    board, stacks, hold = shared
+    bell, *more = opened
     try:
-        identity.assume(user)
-    except OSError as exc:
-        raise LoadFailed(f"run as {pool.user}:{pool.group}: {exc}; the application was not loaded") from exc
+        # The link has room, since nothing was sent yet: LIMIT is less than half of the smallest default buffer.
+        fds.send(
+            link, links.encode(load), [board, stacks, bell, hold, *(sock.fileno() for _, sock in listeners), *more]
+        )
+    finally:
+        fds.close_all(opened)
+
+
+def _open(bell: Bell, stderr: int, listeners: Named, fronts: Fronts, family_lock: FamilyLock | None) -> list[int]:
+    """Open what the zygote is given to itself: the bell to read, the way to a next daemon, and a memfd with the
+    certificates and keys of the listeners, as far as they are needed. Raises `OSError`.
+
+    The memfd is there because the user of the application may not read the files themselves.
+    """
+    opened: list[int] = []
+    try:
+        opened.append(bell.reader())
+        if family_lock is not None:
+            opened.append(family_lock.share())
+            opened.append(os.open(f"/proc/self/fd/{stderr}", os.O_RDONLY | os.O_CLOEXEC))
+        packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
+        if packed:
+            opened.append(fds.memfd("srvd-tls", msgpack.packb(packed)))
+    except BaseException:
+        fds.close_all(opened)
+        raise
+    return opened
 
 
 def _load(
@@ -190,4 +163,5 @@ def _load(
         settings=packing.pack(pool),
         rendezvous=family_lock.rendezvous if family_lock is not None else "",
         uid=os.geteuid(),
+        environ=later(pool),
     )

@@ -23,10 +23,11 @@ from srvd.core.events import (
 )
 from srvd.core.model import ErrorCode, Fault
 from srvd.daemon.children.commons import Commons
+from srvd.daemon.children.launch import interpreter
 from srvd.daemon.children.outlets import Outlets
 from srvd.daemon.children.output import Read
 from srvd.daemon.children.process import Process
-from srvd.daemon.children.spawn import NO_FRONTS, Fronts, Named, Shared, interpreter, keyless, start_zygote
+from srvd.daemon.children.spawn import NO_FRONTS, Fronts, Named, Shared, keyless, start_zygote
 from srvd.daemon.children.table import KILL_PATIENCE, LINK_PAUSE, Entry, Table
 from srvd.daemon.children.worker import reap_own
 from srvd.daemon.children.workers import Workers
@@ -122,39 +123,35 @@ class Zygotes(Table[GenerationId, Zygote]):
         fronts: the settings and certificates of the listeners.
         folder: where a pool without `chdir` is loaded. It is entered by its name each time, so a link may have moved.
         """
-        line = partial(self._outlets.line, generation)
+        try:
+            started = self._start(generation, pool, listeners, fronts, folder)
+        except LoadFailed as failed:
+            self.let_go()
+            self._outlets.emit(ZygoteFailed(generation, _fault(generation, failed.message, failed.hint)))
+            self._outlets.emit(ZygoteGone(generation, "never started"))
+            return
+        self._add(Zygote(generation, pool, started))
+
+    def _start(
+        self, generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, folder: str
+    ) -> Process:
+        """Start the process of a zygote. Raises `LoadFailed`."""
         if names := keyless(listeners, fronts):
             reason = (
                 f"start {generation}: the keys of {', '.join(names)} went with the former daemon; nothing was loaded"
             )
-            self._never_started(generation, reason, "`srvctl reload` reads them")
-            return
+            raise LoadFailed(reason, hint="`srvctl reload` reads them")
         if folder and not pool.chdir:
-            try:
-                os.chdir(folder)  # the zygote inherits the folder, even if the pool's user may not enter it
-            except OSError as exc:
-                reason = f"enter {folder}, where srvd was started: {exc.strerror}; nothing was loaded"
-                self._never_started(generation, reason, "make the folder again, or set `chdir` to where the code is")
-                return
+            _enter(folder)
         try:
             common = self._commons.open(generation, lanes_of(pool.threads))
             shared = Shared(common.board.fd, self._commons.bell, common.hold)
-            started = start_zygote(generation, pool, shared, listeners, line, fronts, self._family_lock)
+            line = partial(self._outlets.line, generation)
+            return start_zygote(generation, pool, shared, listeners, line, fronts, self._family_lock)
         except OSError as exc:
             reason = f"start {interpreter(pool)} for {generation}: {exc.strerror}; nothing was loaded"
             hint = "correct `python`" if isinstance(exc, (FileNotFoundError, PermissionError)) else ""
-            self.let_go()
-            self._never_started(generation, reason, _missing() or hint)
-            return
-        except LoadFailed as failed:
-            self.let_go()
-            self._never_started(generation, failed.message, failed.hint)
-            return
-        self._add(Zygote(generation, pool, started))
-
-    def _never_started(self, generation: GenerationId, reason: str, hint: str) -> None:
-        self._outlets.emit(ZygoteFailed(generation, _fault(generation, reason, hint)))
-        self._outlets.emit(ZygoteGone(generation, "never started"))
+            raise LoadFailed(reason, hint=_missing() or hint) from exc
 
     def let_go(self) -> None:
         """Close the scoreboards and lifelines of generations whose zygote and workers are all gone."""
@@ -268,6 +265,15 @@ class Zygotes(Table[GenerationId, Zygote]):
             return
         if not zygote.process.say(links.Leave()) and not process.is_over(zygote.process.pidfd):
             zygote.process.kill()
+
+
+def _enter(folder: str) -> None:
+    """Enter the folder: the zygote inherits it, even if the pool's user may not enter it. Raises `LoadFailed`."""
+    try:
+        os.chdir(folder)
+    except OSError as exc:
+        reason = f"enter {folder}, where srvd was started: {exc.strerror}; nothing was loaded"
+        raise LoadFailed(reason, hint="make the folder again, or set `chdir` to where the code is") from exc
 
 
 def _fault(generation: GenerationId, message: str, hint: str, traceback: str = "") -> Fault:

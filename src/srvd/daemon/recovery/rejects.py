@@ -92,16 +92,19 @@ def dissolve(
         if passed > LATEST:
             shared.close()
             fds.close_all(reject.pidfd for reject in rejects)
-            raise SystemRefused(
-                f"start: a process of a former daemon is alive, has {lock.path} open, and does not answer; "
-                "nothing was started",
-                hint=_hint(lock, holders.lockers(lock.lock)),
-            )
+            raise _unanswered(lock)
         if passed > 2 * CALLS and not told:
             told = True
             found = holders.spell(holders.lockers(lock.lock)) or "processes that /proc does not show"
             say(f"waiting for {found}: a daemon that died has left them, and they have {lock.path} locked")
     return rejects, shared.sockets()
+
+
+def _unanswered(lock: FamilyLock) -> SystemRefused:
+    return SystemRefused(
+        f"start: a process of a former daemon is alive, has {lock.path} open, and does not answer; nothing was started",
+        hint=_hint(lock, holders.lockers(lock.lock)),
+    )
 
 
 def _hint(lock: FamilyLock, found: list[Holder]) -> str:

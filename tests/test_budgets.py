@@ -44,7 +44,7 @@ LARGE_CLASSES = {
     "core/state/model.py:Generation": _SAVED,
     "core/state/model.py:Operation": _SAVED,
     "core/state/model.py:Pool": _SAVED,
-    "core/state/model.py:Worker": _SAVED,
+    "core/state/workers.py:Worker": _SAVED,
     "daemon/handover.py:Shell": _SAVED,
     "log.py:Log": _TO_BE_CUT,
     "wire/links.py:Load": "one message on the link: everything that a zygote is told before it loads",
@@ -77,7 +77,6 @@ FLAT_MATCHES = {
 BRANCHED_FUNCTIONS = {
     "core/operations/completion.py:judge": _TO_BE_CUT,
     "core/reports/workers.py:of_worker": _TO_BE_CUT,
-    "core/supervisor.py:Supervisor._settle": _TO_BE_CUT,
     "worker/net/tls.py:Encrypted._recv": _TO_BE_CUT,
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from srvd.core import death_records
 from srvd.core.actions import Action, Opened, Refused
 from srvd.core.events import Ordered
 from srvd.core.model import Death, ErrorCode, Kind, OpState, Order
 from srvd.core.operations.queue import QUEUE
-from srvd.core.state.model import DEATHS, HISTORY, Worker
+from srvd.core.reports import death_records
+from srvd.core.state.model import DEATHS, HISTORY
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 from tests.support.simulation.processes import ROOT

@@ -7,7 +7,9 @@ import pytest
 from srvd.core import backoff
 from srvd.core.model import Cause, Death, ExitReason, Headroom, Phase, PoolSpec, Strategy
 from srvd.core.operations.rollout import choose
-from srvd.core.state.model import NEVER, Backoff, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Backoff
+from srvd.core.state.workers import Worker
 from srvd.ids import WorkerId
 
 GIB = 1 << 30

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
-from srvd.core.events import Event
+from srvd.core.events import Event, WorkerContinued
 from srvd.core.model import ExitReason, OpState, Phase, Replacement, Stage, Strategy
-from srvd.core.state.model import NEVER, Generation, Operation, Pool, SupervisorState, Worker, Zygote
+from srvd.core.state import snapshot
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, Operation, Pool, SupervisorState, Zygote
+from srvd.core.state.workers import Worker, Workers
+from srvd.core.supervisor import Supervisor
+from srvd.ids import WorkerId
 from tests.support.shares import shares
+from tests.support.simulation.claims_of_time import split
 from tests.support.simulation.processes import Claims
 from tests.support.simulation.walk import one_walk
 from tests.support.simulation.world import World
@@ -25,6 +32,54 @@ class Invariants(Claims):
     def after(self, event: Event, out: list[Any]) -> None:
         self.looks += 1
         check(self.world.core.house)
+
+
+class Counted(Claims):
+    """What is kept with each change is what a look at all workers finds, and no pool that was left out had to do
+    anything."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.chance = random.Random(world.seed)
+
+    def after(self, event: Event, out: list[Any]) -> None:
+        house = self.world.core.house
+        _recount(house)
+        if self.chance.random() < 0.2 and self.world.exited is None:
+            again = Supervisor(house=snapshot.load(snapshot.dump(house)))
+            _recount(again.house)
+            assert again.next_deadline() == self.world.core.next_deadline()
+            nothing = WorkerContinued(WorkerId("nobody", 1, 1))  # but all pools are looked at
+            assert again.handle(nothing, self.world.now) == []
+
+
+def _recount(house: SupervisorState) -> None:
+    assert list(house.operations.open.values()) == [op for op in house.operations.values() if op.ended is None]
+    alive = {worker.id for pool in house.pools.values() for worker in pool.workers() if worker.is_capacity}
+    for op in house.open_operations:
+        assert op.left == op.targets & alive
+    for pool in house.pools.values():
+        fresh, old = split(pool)
+        assert (pool.fresh, pool.old) == (len(fresh), len(old))
+        for generation in pool.generations.values():
+            _recount_workers(generation.workers)
+
+
+def _recount_workers(workers: Workers) -> None:
+    every = list(workers.values())
+    assert [worker.id.serial for worker in every] == sorted(workers)
+    for phase in Phase:
+        for why in Replacement:
+            those = [worker for worker in every if worker.phase is phase and worker.replacement is why]
+            assert workers.count((phase,), (why,)) == len(those)
+            assert workers.latest((phase,), 2, (why,)) == those[-2:][::-1]
+        assert workers.oldest((phase,), 2) == [worker for worker in every if worker.phase is phase][:2]
+    assert workers.not_closed == sum(worker.phase is Phase.DRAINING and not worker.closed for worker in every)
+    deadlines = [min(worker.deadline, worker.wake_at) for worker in every]
+    assert workers.deadline == min(deadlines, default=NEVER)
+    middle = sorted(deadlines)[len(deadlines) // 2] if deadlines else 0.0
+    if middle < NEVER:
+        assert workers.due(middle) == [worker for worker in every if min(worker.deadline, worker.wake_at) <= middle]
 
 
 def check(house: SupervisorState) -> None:
@@ -99,3 +154,8 @@ def _operation(house: SupervisorState, op: Operation) -> None:
 @pytest.mark.parametrize("seed", shares(8, slow=1))
 def test_each_field_is_as_its_declaration_says(seed: int) -> None:
     one_walk(seed, more=(Invariants,))
+
+
+@pytest.mark.parametrize("seed", shares(8, slow=1))
+def test_what_is_counted_is_what_there_is(seed: int) -> None:
+    one_walk(seed, more=(Counted,))

@@ -19,7 +19,8 @@ from srvd.core.events import Event
 from srvd.core.model import Death, Kind, OpId, Order, Phase
 from srvd.core.state import snapshot
 from srvd.core.state.codec import Misfit, codec
-from srvd.core.state.model import DEATHS, Generation, Operation, Pool, SupervisorState, Worker
+from srvd.core.state.model import DEATHS, Generation, Operation, Pool, SupervisorState
+from srvd.core.state.workers import Worker
 from srvd.core.supervisor import Supervisor
 from srvd.errors import Unsupported
 from tests.support.shares import shares

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from srvd.core.model import Actor, ErrorCode, Fault, Kind, OpId, OpState, Order, Phase, PoolSpec, Revision
-from srvd.core.state.model import Generation, Operation, Pool, SupervisorState, Worker, Zygote
+from srvd.core.state.model import Generation, Operation, Pool, SupervisorState, Zygote
+from srvd.core.state.workers import Worker
 from srvd.core.status.summary import Bulletin, Condition, bulletin
 from srvd.ids import GenerationId, WorkerId
 

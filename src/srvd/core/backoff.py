@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 
 from srvd.core.model import Cause, Death, ExitReason, Phase
-from srvd.core.state.model import NEVER, Backoff, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Backoff
+from srvd.core.state.workers import Worker
 from srvd.quoting import quoted
 
 HEALTHY_AFTER = 1.0

@@ -5,15 +5,13 @@ Chooses nothing and words nothing: the sentence of an event is where the event h
 
 from __future__ import annotations
 
-from enum import Enum
-
-from srvd.core.model import Level
+from srvd.core.model import Key, Level
 from srvd.record import Record
 
 __all__ = ["EVENTS", "About", "EventName"]
 
 
-class EventName(Enum):
+class EventName(Key):
     """`topic.what`. An operation's event is told by the operation's kind: `reload.failed` for `operation.failed`."""
 
     DAEMON_READY = "daemon.ready"

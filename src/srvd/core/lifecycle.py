@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core.model import Phase, Stage
+from srvd.core.model import Key, Phase, Stage
 
 
-class WorkerTrigger(Enum):
+class WorkerTrigger(Key):
     """What can happen to a worker."""
 
     FORKED = "forked"  # its pid is known
@@ -27,7 +27,7 @@ class WorkerTrigger(Enum):
     OVERDUE = "overdue"  # its deadline has passed
 
 
-class GenerationTrigger(Enum):
+class GenerationTrigger(Key):
     """What can happen to a generation."""
 
     LOADED = "loaded"  # its zygote has the application
@@ -142,6 +142,9 @@ CAPACITY = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING, 
 
 STAGED = frozenset({Phase.ASKED, Phase.BOOTING, Phase.STANDBY})
 """Workers that have never been told to accept."""
+
+ACCEPTING = CAPACITY - STAGED
+"""Workers that have been told to accept, and not to leave."""
 
 TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.WARMING, Stage.STAGING})
 """Generations that have not committed."""

@@ -23,6 +23,12 @@ Revision = NewType("Revision", int)
 """Counts configurations as they were read; the daemon keeps the settings behind it, the core only the number."""
 
 
+class Key(Enum):
+    """Members are keys of dicts that are looked up for each event: `Enum.__hash__` is a call in Python."""
+
+    __hash__ = object.__hash__
+
+
 class Level(Enum):
     """How grave a sentence of the log is."""
 
@@ -43,7 +49,7 @@ class PoolState(Enum):
     STOPPING = "stopping"  # with the daemon, or out of the configuration
 
 
-class Phase(Enum):
+class Phase(Key):
     """A worker's life."""
 
     ASKED = "asked"  # decided; its pid is not known yet
@@ -57,7 +63,7 @@ class Phase(Enum):
     GONE = "gone"
 
 
-class Stage(Enum):
+class Stage(Key):
     """A generation's life."""
 
     LOADING = "loading"  # its zygote imports the application
@@ -72,7 +78,7 @@ class Stage(Enum):
     GONE = "gone"
 
 
-class Replacement(Enum):
+class Replacement(Key):
     """Why a worker that serves is replaced: it leaves when its successor serves."""
 
     NONE = ""  # it stays
@@ -82,7 +88,7 @@ class Replacement(Enum):
     SILENT = "silent"  # it does not answer the daemon while clients wait
 
 
-class ExitReason(Enum):
+class ExitReason(Key):
     """Why a worker was told to leave, or killed. The values are words of the sentence "was told to leave (…)"."""
 
     NONE = ""  # it was not
@@ -107,7 +113,7 @@ class ExitReason(Enum):
     MISFIT = "misfit"  # it said what it cannot say in its phase
 
 
-class Cause(Enum):
+class Cause(Key):
     """How a worker ended, in one word; `backoff.summary` says it in a sentence."""
 
     BOOT_FAILED = "boot_failed"  # it could not boot
@@ -180,7 +186,7 @@ class Actor(Record):
         return f"{self.name} (uid {self.uid}, pid {self.pid})" if self.pid else self.name
 
 
-class Kind(Enum):
+class Kind(Key):
     """What an operation does."""
 
     START = "start"

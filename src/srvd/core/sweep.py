@@ -26,9 +26,9 @@ def deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
             generation_overdue(house, pool, generation, turn)
         if generation.ask_at <= now:
             probing.ask_again(generation, turn)
-        for worker in list(generation.workers.values()):
+        for worker in generation.workers.due(now):
             if worker.wake_at <= now:
-                stopped.wake(worker, turn)
+                stopped.wake(generation, worker, turn)
             if worker.deadline <= now:
                 worker_overdue(pool, generation, worker, turn)
 

@@ -9,7 +9,9 @@ from srvd.core.actions import Fork, KillWorker, KillZygote, StartZygote, StopZyg
 from srvd.core.event_names import EventName
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger, next_phase, next_stage
 from srvd.core.model import ExitReason, Fault, Phase, PoolSpec, Revision
-from srvd.core.state.model import NEVER, Generation, Pool, Worker, Zygote
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, Pool, Zygote
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 from srvd.ids import GenerationId, WorkerId
 
@@ -25,14 +27,21 @@ IN_FLIGHT = 128
 refused, as if the zygote were deaf."""
 
 
-def step(worker: Worker, stimulus: WorkerTrigger, turn: Turn) -> bool:
+def step(generation: Generation, worker: Worker, trigger: WorkerTrigger, turn: Turn) -> bool:
     """Moves the worker; False when it spoke out of turn (and has not moved). Its deadline is the caller's to set."""
-    phase = next_phase(worker.phase, stimulus)
+    phase = next_phase(worker.phase, trigger)
     if phase is None:
         return False
     if phase is not worker.phase:
-        worker.phase, worker.deadline = phase, NEVER
+        generation.workers.move(worker, phase)
+        turn.moved.append(worker)
     return True
+
+
+def remove(generation: Generation, worker: Worker, trigger: WorkerTrigger, turn: Turn) -> None:
+    """The worker's end was reported."""
+    step(generation, worker, trigger, turn)
+    del generation.workers[worker.id.serial]
 
 
 def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
@@ -47,35 +56,42 @@ def ask(pool: Pool, generation: Generation, turn: Turn) -> None:
     turn.do(Fork(worker.id))
 
 
-def open_gate(worker: Worker, spec: PoolSpec, turn: Turn) -> None:
-    step(worker, WorkerTrigger.OPEN, turn)
-    worker.deadline = turn.now + spec.boot_timeout
+def open_gate(generation: Generation, worker: Worker, turn: Turn) -> None:
+    step(generation, worker, WorkerTrigger.OPEN, turn)
+    generation.workers.wait(worker, turn.now + generation.spec.boot_timeout)
     turn.do(TellWorker(worker.id, WorkerCommand.SERVE))
 
 
 def retire(
-    worker: Worker, why: ExitReason, seconds: float, turn: Turn, *, leaving: bool = False, late: float = 0.0
+    generation: Generation,
+    worker: Worker,
+    why: ExitReason,
+    seconds: float,
+    turn: Turn,
+    *,
+    leaving: bool = False,
+    late: float = 0.0,
 ) -> None:
     """Lets the worker finish within `seconds` and leave; one that holds no request yet is ended at once. It does not
     wait for requests that were given nothing for `late` seconds, unless that is 0.0.
     """
     asked_until = worker.deadline
-    step(worker, WorkerTrigger.RETIRE, turn)
+    step(generation, worker, WorkerTrigger.RETIRE, turn)
     _excuse(worker, why)
     if worker.phase is Phase.DRAINING:
-        worker.deadline = turn.now + seconds
+        generation.workers.wait(worker, turn.now + seconds)
         turn.do(TellWorker(worker.id, WorkerCommand.DRAIN, seconds, late, leaving))
     elif worker.phase is Phase.KILLED:
-        worker.deadline = turn.now + LAST_WORDS
+        generation.workers.wait(worker, turn.now + LAST_WORDS)
         turn.do(KillWorker(worker.id))
     else:  # killed as soon as its pid is known; a zygote that does not tell it is deaf
-        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until
+        generation.workers.wait(worker, min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until)
 
 
-def kill(worker: Worker, why: ExitReason, turn: Turn, *, dump: bool = False) -> None:
-    step(worker, WorkerTrigger.KILL, turn)
+def kill(generation: Generation, worker: Worker, why: ExitReason, turn: Turn, *, dump: bool = False) -> None:
+    step(generation, worker, WorkerTrigger.KILL, turn)
     _excuse(worker, why)
-    worker.deadline = turn.now + LAST_WORDS
+    generation.workers.wait(worker, turn.now + LAST_WORDS)
     if worker.phase is Phase.KILLED:
         turn.do(KillWorker(worker.id, dump))
 
@@ -86,15 +102,15 @@ def _excuse(worker: Worker, why: ExitReason) -> None:
         worker.exit_reason = why
 
 
-def overdue(worker: Worker, turn: Turn) -> None:
+def overdue(generation: Generation, worker: Worker, turn: Turn) -> None:
     """The worker's deadline has passed."""
     late = worker.phase
-    step(worker, WorkerTrigger.OVERDUE, turn)
+    step(generation, worker, WorkerTrigger.OVERDUE, turn)
     if worker.phase is not Phase.KILLED:
         _excuse(worker, ExitReason.BOOT_TIMEOUT)
-        worker.deadline = NEVER  # it goes with its zygote
+        generation.workers.wait(worker, NEVER)  # it goes with its zygote
         return
-    worker.deadline = turn.now + LAST_WORDS
+    generation.workers.wait(worker, turn.now + LAST_WORDS)
     if late is Phase.KILLED:
         text = f"worker {worker.id} is not gone {LAST_WORDS:.0f} s after SIGKILL; killing again"
         turn.note(EventName.WORKER_KILLED_AGAIN, text, worker=str(worker.id))
@@ -136,7 +152,7 @@ def doom_canary(generation: Generation, reason: ExitReason, fault: Fault, turn: 
     doom(generation, fault, turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
-        kill(canary, reason, turn, dump=True)
+        kill(generation, canary, reason, turn, dump=True)
 
 
 def dismiss(generation: Generation, turn: Turn) -> None:

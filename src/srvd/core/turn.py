@@ -7,18 +7,50 @@ from __future__ import annotations
 
 from srvd.core.actions import Action, Note
 from srvd.core.event_names import EventName
+from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState
+from srvd.core.state.workers import Worker
 
 __all__ = ["Turn"]
 
 
 class Turn:
-    """The time of the event and the actions that were decided so far, in order."""
+    """The time of the event, what may have changed, and the actions that were decided so far, in order.
 
-    __slots__ = ("now", "out")
+    pool: the name of the only pool that the event can have changed; "" if any pool may be another one now.
+    busy: ids of workers that are in a request, as far as that is known.
+    unsettled: what was changed behind the rules that look at it, so that they have to look again.
+    moved: the workers whose phase has changed in this turn, also those that are gone.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("busy", "moved", "now", "out", "pool", "unsettled")
+
+    def __init__(self, now: float, pool: str = "") -> None:
         self.now = now
+        self.pool = pool
+        self.busy: frozenset[str] = frozenset()
+        self.unsettled = False
+        self.moved: list[Worker] = []
         self.out: list[Action] = []
+
+    def touch(self, op: Operation) -> None:
+        """Notes that the operation has come, begun, committed or ended: the pools it is about may have changed."""
+        if op.order.pool != self.pool:
+            self.pool = ""
+
+    def may_change(self, pool: str) -> bool:
+        return self.pool in ("", pool)
+
+    def pools(self, house: SupervisorState) -> list[Pool]:
+        """The pools that may have changed. All others are as the last turn left them, with nothing to do."""
+        if not self.pool:
+            return list(house.pools.values())
+        return [house.pools[self.pool]] if self.pool in house.pools else []
+
+    def parts(self, op: Operation) -> list[Rollout]:
+        """The parts of the operation in these pools."""
+        if not self.pool:
+            return list(op.rollouts.values())
+        return [op.rollouts[self.pool]] if self.pool in op.rollouts else []
 
     def do(self, action: Action) -> None:
         self.out.append(action)

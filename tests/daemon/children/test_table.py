@@ -64,7 +64,7 @@ class Commands(Table[WorkerId, Entry[WorkerId]]):
 
     def _over(self, entry: Entry[WorkerId]) -> None:
         self._hear(entry, last=True)
-        del self._entries[entry.id]
+        self._remove(entry)
         ended = process.reap(entry.process.pidfd)
         entry.process.finish(self._outlets.loop)
         self.told.append((entry.id, str(ended)))

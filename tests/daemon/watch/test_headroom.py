@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from srvd.core.model import Phase, Pid, PoolSpec, Revision
-from srvd.core.state.model import Generation, Pool, SupervisorState, Worker
+from srvd.core.state.model import Generation, Pool, SupervisorState
+from srvd.core.state.workers import Worker
 from srvd.daemon.watch import headroom
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import LaneFacts

@@ -12,7 +12,7 @@ from srvd.core.model import Kind, OpId, OpState, Phase, Stage, Strategy
 from srvd.core.operations.completion import CLOSE_SECONDS
 from srvd.core.state.model import Operation, Pool
 from srvd.ids import GenerationId, WorkerId
-from tests.support.simulation.claims_of_time import Certificates, InTime, Remains, Sizes, SpawnRate
+from tests.support.simulation.claims_of_time import Certificates, InTime, Remains, Sizes, SpawnRate, split
 from tests.support.simulation.processes import CHANGES, Claims
 from tests.support.simulation.world import World
 
@@ -238,7 +238,7 @@ class Bounds(Claims):
 
     def _capacity_is_bounded(self, pool: Pool) -> None:
         """The wish, one surge, and a trial as large as its configuration wishes."""
-        fresh, old = pool.split()
+        fresh, old = split(pool)
         assert len(fresh) <= pool.target, f"{pool.name}: {len(fresh)} stay, wish {pool.target}"
         confirmed = sum(w.phase is Phase.SERVING for w in fresh)
         most = max(0, pool.target - confirmed)
@@ -246,7 +246,7 @@ class Bounds(Claims):
         for generation in pool.generations.values():
             if generation.is_trial:
                 size = generation.spec.workers if pool.override is None else pool.override
-                assert len(generation.staged) <= max(1, size), f"{generation.id}: trial too large"
+                assert generation.staged <= max(1, size), f"{generation.id}: trial too large"
 
     def _phases_are_what_was_done(self, pool: Pool) -> None:
         for worker in pool.workers():

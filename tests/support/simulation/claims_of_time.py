@@ -17,15 +17,30 @@ from srvd.core.events import (
     WorkerReport,
     WorkerSaid,
 )
-from srvd.core.model import Cause, Death, Kind, OpId, OpState, Phase, Revision, Stage
+from srvd.core.lifecycle import CAPACITY, STAGED
+from srvd.core.model import Cause, Death, Kind, OpId, OpState, Phase, Replacement, Revision, Stage
 from srvd.core.operations.probing import LONGEST_PAUSE
-from srvd.core.state.model import DeathRecord, Pool, Worker, Zygote
+from srvd.core.state.model import DeathRecord, Pool, Zygote
+from srvd.core.state.workers import Worker
 from srvd.ids import GenerationId, WorkerId
 from tests.support.simulation.processes import CHANGES, Claims
 from tests.support.simulation.world import World
 
 WINDOW = 10.0
 """Seconds in which forks are counted."""
+
+
+def split(pool: Pool) -> tuple[list[Worker], list[Worker]]:
+    """Capacity but for what a trial has staged: fresh (of the source, to stay) and old (to be replaced). Looked for
+    among all workers: the core counts them otherwise."""
+    fresh: list[Worker] = []
+    old: list[Worker] = []
+    for generation in pool.generations.values():
+        for worker in generation.workers.values():
+            if worker.phase in CAPACITY and not (generation.is_trial and worker.phase in STAGED):
+                stays = generation.id.number == pool.active and worker.replacement is Replacement.NONE
+                (fresh if stays else old).append(worker)
+    return fresh, old
 
 
 class InTime(Claims):
@@ -84,7 +99,7 @@ class InTime(Claims):
         now, breaker = self.world.now, pool.breaker
         if pool.source is None or pool.removed:
             return
-        fresh, old = pool.split()
+        fresh, old = split(pool)
         tries = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         if pool.source.zygote is Zygote.UP and len(fresh) + len(old) < pool.target and not tries:
             assert now <= breaker.until + 0.01, f"{pool.name}: {len(fresh) + len(old)} of {pool.target}, nobody boots"

@@ -12,7 +12,8 @@ import msgpack
 from srvd.core.events import Resumed, WorkerGone, WorkerReport, WorkerSaid, ZygoteGone
 from srvd.core.model import Death, Phase
 from srvd.core.state import snapshot
-from srvd.core.state.model import NEVER, SupervisorState
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import SupervisorState
 from srvd.core.supervisor import Supervisor
 from srvd.ids import WorkerId
 from tests.support.simulation.processes import Child

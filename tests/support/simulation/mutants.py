@@ -41,8 +41,9 @@ MUTANTS = (
     Mutant(
         "a scale is done when those that leave make up the number",
         "operations/completion.py",
-        "serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))",
-        "serving = sum(w.phase in (Phase.SERVING, Phase.DRAINING) for w in pool.workers())",
+        "fresh, old, serving = pool.fresh, pool.old, pool.serving",
+        "fresh, old = pool.fresh, pool.old\n"
+        "    serving = sum(w.phase in (Phase.SERVING, Phase.DRAINING) for w in pool.workers())",
     ),
     Mutant(
         "a scale that failed leaves its size in force",
@@ -67,8 +68,8 @@ MUTANTS = (
     Mutant(
         "an order that was refused is carried out",
         "supervisor.py",
-        "            turn.do(Refused(ticket, fault))\n            return\n        self._busy",
-        "            turn.do(Refused(ticket, fault))\n        self._busy",
+        "            turn.do(Refused(ticket, fault))\n            return\n        turn.busy",
+        "            turn.do(Refused(ticket, fault))\n        turn.busy",
     ),
     Mutant(
         "an operation that has ended can be cancelled",
@@ -79,8 +80,8 @@ MUTANTS = (
     Mutant(
         "a worker is signalled after its death was reported",
         "reports/workers.py",
-        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n",
-        "    transitions.step(worker, WorkerTrigger.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
+        "    transitions.remove(generation, worker, WorkerTrigger.EXITED, turn)\n",
+        "    transitions.remove(generation, worker, WorkerTrigger.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
     ),
     Mutant(
         "a report is taken for that of whoever has the same pid",
@@ -102,8 +103,8 @@ MUTANTS = (
     Mutant(
         "the workers that a dead zygote was asked for are waited for",
         "reports/zygotes.py",
-        "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.step(",
-        "        if worker.phase is Phase.CANCELLED:\n            transitions.step(",
+        "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.remove(",
+        "        if worker.phase is Phase.CANCELLED:\n            transitions.remove(",
         first=1,
     ),
     Mutant(
@@ -115,15 +116,16 @@ MUTANTS = (
     ),
     Mutant(
         "a death leaves no record",
-        "death_records.py",
+        "reports/death_records.py",
         "        pool.deaths.append(record)\n",
         "        pass\n",
     ),
     Mutant(
         "a worker that is stuck is killed before its replacement serves",
         "reports/replacement.py",
-        "        worker.replacement = why\n",
-        "        worker.replacement = why\n        transitions.kill(worker, ExitReason(why.value), turn)\n",
+        "        generation.workers.replace(worker, why)\n",
+        "        generation.workers.replace(worker, why)\n"
+        "        transitions.kill(generation, worker, ExitReason(why.value), turn)\n",
     ),
     Mutant(
         "a worker that was stopped is never continued",
@@ -154,8 +156,8 @@ MUTANTS = (
     Mutant(
         "old workers leave before their successors confirm that they accept",
         "reconcile.py",
-        "confirmed = sum(worker.phase is Phase.SERVING for worker in fresh)",
-        "confirmed = len(fresh)",
+        "confirmed = source.workers.count((Phase.SERVING,), STAYS)",
+        "confirmed = pool.fresh",
     ),
     Mutant(
         "a paused pool is filled up again",
@@ -167,14 +169,38 @@ MUTANTS = (
     Mutant(
         "one pool commits while another still boots",
         "operations/rollout.py",
-        "    if all(staged):\n",
-        "    if staged[0]:\n",
+        "    if waiting and all(part.staged for part in op.rollouts.values()):\n",
+        "    if waiting and waiting[0].staged:\n",
     ),
     Mutant(
         "blue-green commits with the canary alone",
         "operations/rollout.py",
         "    return trial.count(Phase.STANDBY) >= (1 if first_start else size)\n",
         "    return trial.count(Phase.STANDBY) >= 1\n",
+    ),
+    Mutant(
+        "a worker that has changed its phase is counted in the former one, too",
+        "state/workers.py",
+        "        self._leave(worker)\n        worker.phase = phase\n",
+        "        worker.phase = phase\n",
+    ),
+    Mutant(
+        "only the pool of the event is looked at when an operation has committed",
+        "operations/queue.py",
+        "    op.state = OpState.COMMITTING\n    turn.touch(op)\n",
+        "    op.state = OpState.COMMITTING\n",
+    ),
+    Mutant(
+        "only the pool of the event is looked at when an operation has ended",
+        "operations/queue.py",
+        "    house.operations.end(op, state, turn.now)\n    turn.touch(op)\n",
+        "    house.operations.end(op, state, turn.now)\n",
+    ),
+    Mutant(
+        "only the pool of the event is looked at when a queued operation begins",
+        "operations/execute.py",
+        "    turn.touch(op)\n",
+        "",
     ),
     Mutant(
         "a probe that was not passed is not repeated",
@@ -192,9 +218,10 @@ MUTANTS = (
     Mutant(
         "a failed reload takes one of the former generation with it",
         "operations/rollout.py",
-        "        for worker in trial.staged:\n",
-        "        former = [] if pool.source is None else list(pool.source.workers.values())\n"
-        "        for worker in trial.staged + [w for w in former if w.phase is Phase.SERVING][:1]:\n",
+        "        for worker in reversed(trial.workers.latest(STAGED, trial.staged)):\n",
+        "        for worker in [] if pool.source is None else pool.source.workers.latest((Phase.SERVING,), 1):\n"
+        "            transitions.kill(pool.source, worker, ExitReason.ABANDONED, turn)\n"
+        "        for worker in reversed(trial.workers.latest(STAGED, trial.staged)):\n",
     ),
     Mutant(
         "the way back from a bake forgets the workers of the bad generation",
@@ -212,13 +239,13 @@ MUTANTS = (
     Mutant(
         "a reload is done as soon as it has committed",
         "operations/completion.py",
-        "        part.finished = part.committed and _has_taken_over(pool, part, turn)\n",
-        "        part.finished = part.committed\n",
+        "finished = part.committed and _has_taken_over(house.pools[part.pool], part, turn)",
+        "finished = part.committed",
     ),
     Mutant(
         "a recycle is done while those that it is about still serve",
         "operations/completion.py",
-        "    if not left and all(is_full(pool) for pool in pools):\n",
+        "    if not op.left and all(is_full(pool) for pool in pools):\n",
         "    if all(pool.serving >= pool.target for pool in pools):\n",
     ),
     Mutant(
@@ -230,40 +257,40 @@ MUTANTS = (
     ),
     Mutant(
         "a lost zygote is loaded anew only when the queue is empty",
-        "supervisor.py",
-        "            and op.state is not OpState.QUEUED\n",
+        "settle.py",
+        "        and op.state is not OpState.QUEUED\n",
         "",
         first=10,
     ),
     Mutant(
         "a configuration is dropped while a parked generation still uses it",
-        "supervisor.py",
-        "        used = {g.revision for pool in house.pools.values() for g in pool.generations.values()}\n",
+        "pool_index.py",
+        "        used = {revision for revisions in self._used.values() for revision in revisions}\n",
         "        used = served | {pool.trial.revision for pool in house.pools.values() if pool.trial is not None}\n",
     ),
     Mutant(
         "the deadline of a back-off is forgotten",
-        "supervisor.py",
-        "            due = min(due, pool.breaker.until)\n",
-        "            due = min(due, NEVER)\n",
+        "pool_index.py",
+        "for until in (pool.breaker.until, source.pace.until) if",
+        "for until in (source.pace.until,) if",
     ),
     Mutant(
         "the deadlines of workers are forgotten",
-        "supervisor.py",
-        "            due = min(due, worker.deadline, worker.wake_at)\n",
-        "            due = min(due, worker.wake_at)\n",
+        "state/workers.py",
+        "self._deadlines.put(worker.id.serial, min(worker.deadline, worker.wake_at))",
+        "self._deadlines.put(worker.id.serial, worker.wake_at)",
     ),
     Mutant(
         "the deadlines of operations are forgotten",
         "supervisor.py",
-        "due = min(due, op.deadline, *(at",
-        "due = min(due, NEVER, *(at",
+        "due = min(self._index.deadline, *(op.deadline for op in self.house.open_operations), NEVER)",
+        "due = self._index.deadline",
     ),
     Mutant(
         "the deadline of a trial whose forks were refused is forgotten",
-        "supervisor.py",
-        "for at in (part.retry_at, part.close_by))",
-        "for at in (part.close_by,))",
+        "pool_index.py",
+        "for at in (part.retry_at, part.close_by)",
+        "for at in (part.close_by,)",
     ),
     Mutant(
         "the end of a bake is forgotten",
@@ -274,13 +301,13 @@ MUTANTS = (
     Mutant(
         "a zygote that does not fork is waited for by whoever was cancelled",
         "transitions.py",
-        "        worker.deadline = min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until\n",
-        "        worker.deadline = NEVER\n",
+        "wait(worker, min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until)",
+        "wait(worker, NEVER)",
         first=13,
     ),
     Mutant(
         "a repair brings a pool back that a reload has removed",
-        "supervisor.py",
+        "settle.py",
         " and not execute.is_moot(house, op, turn):",
         ":",
         first=632,
@@ -288,14 +315,14 @@ MUTANTS = (
     Mutant(
         "a rollback takes who still serves of that generation for staged",
         "operations/rollout.py",
-        "    alive = trial.staged\n",
-        "    alive = [worker for worker in trial.workers.values() if worker.is_capacity]\n",
+        "    missing = size - trial.staged\n",
+        "    missing = size - sum(worker.is_capacity for worker in trial.workers.values())\n",
         first=73,
     ),
     Mutant(
         "a failed rollback cuts off who still drains",
         "operations/rollout.py",
-        "        for worker in trial.staged:\n            transitions.kill(",
+        "        for worker in reversed(trial.workers.latest(STAGED, trial.staged)):\n            transitions.kill(",
         "        for worker in list(trial.workers.values()):\n            transitions.kill(",
         first=55,
     ),

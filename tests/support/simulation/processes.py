@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from srvd.core.actions import Action
 from srvd.core.events import Event
 from srvd.core.model import Actor, Kind, PoolSpec, Revision, Strategy
-from srvd.core.state.model import NEVER
+from srvd.core.state.deadlines import NEVER
 from srvd.ids import GenerationId, WorkerId
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ from srvd.core.events import (
 )
 from srvd.core.model import Answers, Death, ErrorCode, Fault, Headroom, OpId, Order, Pid, PoolSpec, Revision
 from srvd.core.state import snapshot
-from srvd.core.state.model import NEVER
+from srvd.core.state.deadlines import NEVER
 from srvd.core.supervisor import Supervisor
 from srvd.core.trace import spell
 from srvd.ids import GenerationId, WorkerId
@@ -260,7 +260,7 @@ class World:
             self._report(mother, ForkRefused(worker, "EAGAIN"), 0.05)
             return
         taken = {child.pid for child in self.children.values() if not child.dead}
-        pid = next(number for number in range(100, 1000) if number not in taken)  # reused as soon as can be
+        pid = next(number for number in range(100, 10_000) if number not in taken)  # reused as soon as can be
         child = self.children[worker] = Child(worker, pid, self.now + spec.boot_timeout)
         child.deaf = self.random.random() < self.weather.deaf
         child.mute = child.deaf and self.random.random() < 0.3

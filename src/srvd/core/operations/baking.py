@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from math import sqrt
 
-from srvd.core import outcome
 from srvd.core.actions import CountAnswers
 from srvd.core.event_names import EventName
 from srvd.core.events import AnswersCounted
 from srvd.core.model import Answers
-from srvd.core.state.model import NEVER, Bake, Pool
+from srvd.core.operations import outcome
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Bake, Pool
 from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 

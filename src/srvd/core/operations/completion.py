@@ -5,11 +5,12 @@ Level-triggered, as `reconcile.py`: it looks at the observed state and nothing e
 
 from __future__ import annotations
 
-from srvd.core import outcome
 from srvd.core.backoff import RETURN_STRIKES, is_hopeless
+from srvd.core.lifecycle import CAPACITY
 from srvd.core.model import ErrorCode, Fault, Kind, OpState, Phase, Replacement, Stage
-from srvd.core.operations import baking, queue, reopen, rollout
-from srvd.core.state.model import NEVER, Operation, Pool, Rollout, SupervisorState, Worker, Zygote
+from srvd.core.operations import baking, outcome, queue, reopen, rollout
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Operation, Pool, Rollout, SupervisorState, Zygote
 from srvd.core.status.view import log_problem
 from srvd.core.turn import Turn
 
@@ -42,7 +43,7 @@ def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case Kind.RECYCLE:
             _judge_recycle(house, op, turn)
         case Kind.PAUSE:
-            left = sum(len(f) + len(o) for f, o in (p.split() for p in pools_of(house, op)))
+            left = sum(pool.fresh + pool.old for pool in pools_of(house, op))
             queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
             if left == 0:
                 op.result["message"] = "paused; connections wait in the backlog"
@@ -66,47 +67,53 @@ def is_full(pool: Pool) -> bool:
 
     One that is worn counts until its successor does: with a small max_requests there always is one.
     """
-    fresh, old = pool.split()
-    worn = [w for w in old if w.replacement is Replacement.WORN and w.id.generation == pool.active]
-    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *worn))
-    return len(old) == len(worn) and len(fresh) <= pool.target <= serving
+    if pool.source is None:
+        return pool.old == pool.target == 0
+    workers = pool.source.workers
+    serving = workers.count((Phase.SERVING,), (Replacement.NONE, Replacement.WORN))
+    return pool.old == workers.count(CAPACITY, (Replacement.WORN,)) and pool.fresh <= pool.target <= serving
 
 
 def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:
-    fault = _overtaken(house, op)
+    fault = _overtaken(house, op, turn)
     if fault is not None:
         queue.end(house, op, OpState.FAILED, turn, fault)
         return
-    parts = op.rollouts.values()
-    for part in parts:
-        part.finished = part.committed and _has_taken_over(house.pools[part.pool], part, turn)
-    finished = bool(op.rollouts) and all(part.finished for part in parts)
-    baking = [part.pool for part in parts if house.pools[part.pool].bake is not None]
+    for part in turn.parts(op):
+        finished = part.committed and _has_taken_over(house.pools[part.pool], part, turn)
+        turn.unsettled |= finished is not part.finished
+        part.finished = finished
+    finished = bool(op.rollouts) and all(part.finished for part in op.rollouts.values())
+    baking = finished and any(house.pools[name].bake is not None for name in op.rollouts)
     if finished and op.order.wait_bake and (baking or op.progress[0] == "bake"):
         queue.report(op, "bake", 0, 0, turn)
     else:
         queue.report(op, *_progress_of_rollouts(house, op), turn)
     if not finished or (op.order.wait_bake and baking):
-        fault = _lost(house, op)
+        fault = _lost(house, op, turn)
         if fault is not None:
             queue.end(house, op, OpState.FAILED, turn, fault)
         return
-    for part in parts:
-        pool = house.pools[part.pool]
+    _rollouts_done(house, op, turn, baking=baking)
+
+
+def _rollouts_done(house: SupervisorState, op: Operation, turn: Turn, *, baking: bool) -> None:
+    for part in op.rollouts.values():
         op.result["generation"] = part.generation
-        op.result["serving"] = pool.target
+        op.result["serving"] = house.pools[part.pool].target
         if part.former:
             op.result["instead_of"] = f"{part.pool}@{part.former}"
+    pools = [house.pools[name] for name in op.rollouts]
     op.result["message"] = outcome.of_rollouts(house, op)
-    op.result["probed"] = not outcome.not_probed(*(house.pools[name] for name in op.rollouts))
-    op.result["baking"] = bool(baking)
-    op.warnings += _asides([house.pools[part.pool] for part in parts])
+    op.result["probed"] = not outcome.not_probed(*pools)
+    op.result["baking"] = baking
+    op.warnings += _asides(pools)
     queue.end(house, op, OpState.DONE, turn)
 
 
-def _overtaken(house: SupervisorState, op: Operation) -> Fault | None:
+def _overtaken(house: SupervisorState, op: Operation, turn: Turn) -> Fault | None:
     """Why the operation cannot come true: another one has changed the generation of a pool since it committed."""
-    for part in op.rollouts.values():
+    for part in turn.parts(op):
         pool = house.pools[part.pool]
         if part.committed and pool.active != part.generation:
             now = f"{pool.source.id} is in force" if pool.source is not None else "it has left the configuration"
@@ -115,9 +122,9 @@ def _overtaken(house: SupervisorState, op: Operation) -> Fault | None:
     return None
 
 
-def _lost(house: SupervisorState, op: Operation) -> Fault | None:
+def _lost(house: SupervisorState, op: Operation, turn: Turn) -> Fault | None:
     """Why nothing more comes of the operation for now: a new generation must be loaded anew first."""
-    for part in op.rollouts.values():
+    for part in turn.parts(op):
         if part.committed and house.pools[part.pool].is_lost:
             name = f"{part.pool}@{part.generation}"
             text = f"the zygote of {name} died during the change-over; {name} stays in force and is loaded anew"
@@ -127,12 +134,11 @@ def _lost(house: SupervisorState, op: Operation) -> Fault | None:
 
 def _progress_of_rollouts(house: SupervisorState, op: Operation) -> tuple[str, int, int]:
     """The step of the first pool that is not finished."""
-    progress = ("config", 0, 0)
-    for part in op.rollouts.values():
-        progress = _rollout_progress(house.pools[part.pool], part)
-        if not part.finished:
-            break
-    return progress
+    parts = list(op.rollouts.values())
+    if not parts:
+        return "config", 0, 0
+    part = next((part for part in parts if not part.finished), parts[-1])
+    return _rollout_progress(house.pools[part.pool], part)
 
 
 def _has_taken_over(pool: Pool, part: Rollout, turn: Turn) -> bool:
@@ -149,19 +155,18 @@ def _has_taken_over(pool: Pool, part: Rollout, turn: Turn) -> bool:
     return part.close_by == -NEVER
 
 
-def _not_closed(pool: Pool) -> list[Worker]:
-    """Workers of former generations that drain, and have not said that they accept no more."""
-    former = (generation for number, generation in pool.generations.items() if number != pool.active)
-    return [
-        w for generation in former for w in generation.workers.values() if w.phase is Phase.DRAINING and not w.closed
-    ]
+def _not_closed(pool: Pool) -> int:
+    """How many workers of former generations drain, and have not said that they accept no more."""
+    return sum(one.workers.not_closed for number, one in pool.generations.items() if number != pool.active)
 
 
 def _asides(pools: list[Pool]) -> tuple[str, ...]:
     """What the answer says beside what came true."""
     busy = "of the former generation is busy, and may still accept a client"
     problems = [f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool))]
-    return (*problems, *(f"{worker.id} {busy}" for pool in pools for worker in _not_closed(pool)))
+    former = [one for pool in pools for number, one in pool.generations.items() if number != pool.active]
+    late = [w for one in former for w in one.workers.values() if w.phase is Phase.DRAINING and not w.closed]
+    return (*problems, *(f"{worker.id} {busy}" for worker in late))
 
 
 def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
@@ -176,11 +181,9 @@ def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:
 
 def _judge_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pool = house.pools[op.order.pool]
-    fresh, old = pool.split()
-    capacity = len(fresh) + len(old)
-    serving = sum(w.phase is Phase.SERVING for w in (*fresh, *old))
+    fresh, old, serving = pool.fresh, pool.old, pool.serving
     queue.report(op, "scale", serving, pool.target, turn)
-    if serving >= pool.target and len(fresh) <= pool.target and (old or capacity == pool.target):
+    if serving >= pool.target and fresh <= pool.target and (old or fresh == pool.target):
         op.result |= {"desired": pool.desired, "serving": serving, "configured": pool.spec.workers}
         op.result["message"] = outcome.of_scale(pool, op.before[pool.name])
         queue.end(house, op, OpState.DONE, turn)
@@ -201,9 +204,9 @@ def restore(house: SupervisorState, op: Operation, reason: str, turn: Turn, stat
 
 def _judge_recycle(house: SupervisorState, op: Operation, turn: Turn) -> None:
     pools = pools_of(house, op)
-    left = [w for pool in pools for w in pool.workers() if w.id in op.targets and w.is_capacity]
-    queue.report(op, "recycle", len(op.targets) - len(left), len(op.targets), turn)
-    if not left and all(is_full(pool) for pool in pools):
+    op.left.difference_update(worker.id for worker in turn.moved if not worker.is_capacity)
+    queue.report(op, "recycle", len(op.targets) - len(op.left), len(op.targets), turn)
+    if not op.left and all(is_full(pool) for pool in pools):
         said = (f"{len(op.targets)} recycled", *map(outcome.from_disk, pools))
         op.result |= {"recycled": len(op.targets), "message": "; ".join(filter(None, said))}
         queue.end(house, op, OpState.DONE, turn)
@@ -219,9 +222,9 @@ def stop_recycling(
     """Ends a recycle; the workers that have not been replaced yet stay."""
     kept = 0
     for pool in pools_of(house, op):
-        for worker in pool.workers():
+        for generation, worker in pool.each_worker():
             if worker.id in op.targets and worker.replacement is Replacement.RECYCLE and worker.is_capacity:
-                worker.replacement = Replacement.NONE
+                generation.workers.replace(worker, Replacement.NONE)
                 kept += 1
     done = len(op.targets) - kept
     code = ErrorCode.PARTIAL if done else ErrorCode.BOOT_FAILED

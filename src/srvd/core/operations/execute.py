@@ -23,7 +23,8 @@ from srvd.core.model import (
     Strategy,
 )
 from srvd.core.operations import baking, completion, queue, reopen, rollout, upgrade
-from srvd.core.state.model import NEVER, Operation, Pace, Pool, SupervisorState, Zygote
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Operation, Pace, Pool, SupervisorState, Zygote
 from srvd.core.turn import Turn
 
 SCALE_GRACE = 5.0
@@ -33,6 +34,7 @@ SCALE_GRACE = 5.0
 def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Starts a queued operation."""
     op.state = OpState.RUNNING
+    turn.touch(op)
     order = op.order
     pools = completion.pools_of(house, op)
     match order.kind:
@@ -120,13 +122,14 @@ def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
         pool.breaker.clear()
         if pool.source is not None:
             pool.source.pace = Pace()
-        for worker in pool.workers():
+        for generation, worker in pool.each_worker():
             one = op.order.worker in ("", str(worker.id))
             if one and worker.is_capacity and worker.id.generation == pool.active:
                 if worker.stays:
-                    worker.replacement = Replacement.RECYCLE
+                    generation.workers.replace(worker, Replacement.RECYCLE)
                 chosen.append(worker.id)
     op.targets = frozenset(chosen)
+    op.left = set(chosen)
     rounds = len(chosen)
     if op.deadline == NEVER and pools:
         op.deadline = turn.now + max(pool.spec.boot_timeout for pool in pools) * max(1, rounds) + SCALE_GRACE
@@ -190,8 +193,10 @@ def fail(house: SupervisorState, op: Operation, fault: Fault, turn: Turn, state:
 
 def is_moot(house: SupervisorState, op: Operation, turn: Turn) -> bool:
     """Ends a repair or rollback whose pool was removed by a reload beside it; it must not bring the pool back."""
-    gone = [name for name in op.rollouts if house.pools[name].removed]
-    if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK) or not gone:
+    if op.order.kind not in (Kind.REPAIR, Kind.ROLLBACK):
+        return False
+    gone = [part.pool for part in turn.parts(op) if house.pools[part.pool].removed]
+    if not gone:
         return False
     fail(house, op, Fault(ErrorCode.CONFLICT, f"pool {gone[0]} has left the configuration meanwhile"), turn)
     return True
@@ -280,16 +285,16 @@ def stop(house: SupervisorState, op: Operation, turn: Turn, *, hurry: bool) -> N
         break_off(house, "the daemon was stopped before this was done", turn)
     for pool in house.pools.values():
         rollout.remove(pool, turn)
-        for worker in list(pool.workers()):
+        for generation, worker in pool.each_worker():
             if worker.phase in (Phase.KILLED, Phase.CANCELLED):
                 continue
             if hurry:
-                transitions.kill(worker, ExitReason.STOPPED_NOW, turn)
+                transitions.kill(generation, worker, ExitReason.STOPPED_NOW, turn)
                 continue
             seconds = op.order.timeout or pool.spec.drain_timeout
             if worker.phase is Phase.DRAINING:  # told once more, because the whole server leaves
                 seconds = max(0.0, min(seconds, worker.deadline - turn.now))
-            transitions.retire(worker, ExitReason.STOPPED, seconds, turn, leaving=True)
+            transitions.retire(generation, worker, ExitReason.STOPPED, seconds, turn, leaving=True)
     op.deadline = NEVER
     if hurry:
         turn.note(EventName.DAEMON_STOP_HURRIED, "stopping in a hurry: requests in progress are cut off")

@@ -11,7 +11,9 @@ from srvd.core.events import WorkerReport, WorkerSaid
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import ErrorCode, ExitReason, Fault, Stage
 from srvd.core.operations import warming
-from srvd.core.state.model import NEVER, Generation, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 
@@ -94,7 +96,7 @@ def _fail(generation: Generation, turn: Turn) -> None:
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         canary.failure = canary.failure or generation.unwell.partition("\n")[2].strip("\n")
-        transitions.kill(canary, ExitReason.HEALTH_FAILED, turn)
+        transitions.kill(generation, canary, ExitReason.HEALTH_FAILED, turn)
 
 
 def _sentence(text: str) -> str:

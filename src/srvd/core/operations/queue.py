@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core.actions import Ended, Progress
 from srvd.core.event_names import EventName
 from srvd.core.model import Actor, ErrorCode, Fault, Kind, OpId, OpState, Order
-from srvd.core.state.model import HISTORY, Operation, Step, SupervisorState
+from srvd.core.state.model import Operation, Step, SupervisorState
 from srvd.core.turn import Turn
 
 _LANES = {
@@ -130,6 +130,7 @@ def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> O
     if order.timeout > 0:  # from now on: the answer does not come later because others were first
         op.deadline = turn.now + order.timeout
     house.operations[op.id] = op
+    turn.touch(op)
     op.timeline.append(Step(turn.now, "queued"))
     text = f"operation {op.id}: {describe(order)}, asked by {actor}"
     turn.note(EventName.OPERATION_ASKED, text, op=op.id, kind=order.kind.value, actor=actor.name)
@@ -166,6 +167,7 @@ def held_by(house: SupervisorState, op: Operation) -> Operation | None:
 def committed(op: Operation, turn: Turn) -> None:
     """Records the commit: from here on the new generation is the one that serves."""
     op.state = OpState.COMMITTING
+    turn.touch(op)
     text = f"operation {op.id}: {describe(op.order)}: committed"
     turn.note(EventName.OPERATION_COMMITTED, text, op=op.id, kind=op.order.kind.value)
 
@@ -182,16 +184,15 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
 
 def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
     """Records the end; the answer to each client that waits follows from it."""
-    op.state, op.ended, op.fault = state, turn.now, fault
+    house.operations.end(op, state, turn.now)
+    turn.touch(op)
+    op.fault = fault
     op.desired = {name: pool.target for name, pool in house.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))
     op.timeline.append(Step(turn.now, state.value, message))
     text = f"operation {op.id}: {describe(op.order)}: {state.value.replace('_', ' ')}{': ' if message else ''}{message}"
     turn.note(_ENDS[state], text, op=op.id, kind=op.order.kind.value, state=state.value)
     turn.do(Ended(op.id))
-    ended = [other.id for other in house.operations.values() if other.state.ended]
-    for old in ended[: max(0, len(ended) - HISTORY)]:
-        del house.operations[old]
 
 
 def describe(order: Order) -> str:

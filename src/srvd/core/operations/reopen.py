@@ -8,7 +8,8 @@ from __future__ import annotations
 from srvd.core.actions import ReopenLog, TellWorker, WorkerCommand
 from srvd.core.model import ErrorCode, Fault, OpState, Phase
 from srvd.core.operations import queue
-from srvd.core.state.model import NEVER, Operation, SupervisorState, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Operation, SupervisorState
 from srvd.core.turn import Turn
 
 SECONDS = 5.0
@@ -24,13 +25,13 @@ def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Tells everybody. One that still boots is told, too – it may just have opened the former file – but its answer is
     not waited for: it may be far from ready."""
     waited = {DAEMON}
-    for worker in _workers(house):
+    for worker in (worker for pool in house.pools.values() for worker in pool.workers()):
         if worker.phase in _HEARS or worker.phase is Phase.BOOTING:
             turn.do(TellWorker(worker.id, WorkerCommand.REOPEN))
         if worker.phase in _HEARS:
             waited.add(str(worker.id))
     turn.do(ReopenLog(op.id))
-    op.unanswered = frozenset(waited)
+    op.unanswered = waited
     op.asked = len(waited) - 1
     if op.deadline == NEVER:
         op.deadline = turn.now + SECONDS
@@ -40,15 +41,14 @@ def answered(house: SupervisorState, name: str, problem: str) -> None:
     """Takes the answer of a worker or the daemon: its log is open anew, or why not. A late one changes nothing."""
     for op in house.open_operations:
         if name in op.unanswered:
-            op.unanswered -= {name}
+            op.unanswered.discard(name)
             if problem:
                 op.complaints = (*op.complaints, f"{name}: {problem}")
 
 
 def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Ends the operation when all processes that still live have answered."""
-    alive = {str(worker.id) for worker in _workers(house) if worker.phase in _HEARS}
-    gone = op.unanswered - alive - {DAEMON}
+    gone = op.unanswered.intersection(str(worker.id) for worker in turn.moved if worker.phase not in _HEARS)
     op.unanswered -= gone
     op.asked -= len(gone)
     queue.report(op, "reopen", op.asked + 1 - len(op.unanswered), op.asked + 1, turn)
@@ -72,7 +72,3 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
         ErrorCode.PARTIAL, "; ".join([*op.complaints, late]), "srvctl workers shows what they are in", "reopen"
     )
     queue.end(house, op, OpState.FAILED, turn, fault)
-
-
-def _workers(house: SupervisorState) -> list[Worker]:
-    return [worker for pool in house.pools.values() for worker in pool.workers()]

@@ -27,10 +27,11 @@ from __future__ import annotations
 
 from srvd.core import transitions
 from srvd.core.event_names import EventName
-from srvd.core.lifecycle import GenerationTrigger
+from srvd.core.lifecycle import STAGED, GenerationTrigger
 from srvd.core.model import ExitReason, Fault, Headroom, Kind, Phase, PoolSpec, Stage, Strategy
 from srvd.core.operations import baking, probing, queue
-from srvd.core.state.model import NEVER, Generation, Operation, Pool, Rollout, SupervisorState, Zygote
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, Operation, Pool, Rollout, SupervisorState, Zygote
 from srvd.core.turn import Turn
 
 LOSSES = 8
@@ -56,11 +57,10 @@ def begin(op: Operation, pool: Pool, generation: Generation, strategy: Strategy)
 
 def advance(house: SupervisorState, op: Operation, turn: Turn) -> None:
     """Moves every trial of the operation as far as it goes now; commits when all of them are staged."""
-    waiting = [r for r in op.rollouts.values() if not r.committed]
-    if not waiting:
-        return
-    staged = [_advance_trial(house, op, rollout, turn) for rollout in waiting]
-    if all(staged):
+    waiting = [part for part in turn.parts(op) if not part.committed]
+    for part in waiting:
+        part.staged = _advance_trial(house, op, part, turn)
+    if waiting and all(part.staged for part in op.rollouts.values()):
         _commit(house, op, turn)
 
 
@@ -75,10 +75,10 @@ def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn
         # At the first start nothing serves that could be harmed: all boot beside the canary, unless they learn from it.
         together = first_start and not trial.learns
         _fill(pool, trial, max(1, pool.size(trial.spec)) if together else 1, rollout, turn)
-        canary = next((w for w in trial.workers.values() if w.phase is Phase.STANDBY), None)
-        if canary is None:
+        canary = trial.workers.oldest((Phase.STANDBY,), 1)
+        if not canary:
             return False
-        probing.ask(trial, canary, turn)
+        probing.ask(trial, canary[0], turn)
     if trial.stage is not Stage.STAGING:
         return False
     whole = rollout.strategy is Strategy.BLUE_GREEN
@@ -89,15 +89,15 @@ def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn
 
 
 def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn) -> None:
-    alive = trial.staged
+    missing = size - trial.staged
     may_ask = trial.zygote is Zygote.UP and turn.now >= rollout.retry_at
-    count = min(size - len(alive), transitions.IN_FLIGHT - trial.count(Phase.ASKED))
+    count = min(missing, transitions.IN_FLIGHT - trial.count(Phase.ASKED))
     if rollout.refusals:  # after a failure one attempt at a time
-        count = min(count, 1 - sum(w.phase is Phase.ASKED for w in alive))
+        count = min(count, 1 - trial.count(Phase.ASKED))
     for _ in range(count if may_ask else 0):
         transitions.ask(pool, trial, turn)
-    for worker in alive[size:]:
-        transitions.retire(worker, ExitReason.SCALED_DOWN, trial.spec.drain_timeout, turn)
+    for worker in reversed(trial.workers.latest(STAGED, max(0, -missing))):
+        transitions.retire(trial, worker, ExitReason.SCALED_DOWN, trial.spec.drain_timeout, turn)
 
 
 def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
@@ -117,7 +117,7 @@ def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
         pool.breaker.clear()
         if op.order.kind is not Kind.REPAIR:  # a zygote that dies again and again is not loaded at once each time
             pool.mender.clear()
-        rollout.committed = True
+        rollout.committed, rollout.staged = True, False
         trial.returned_from = False
         if former is not None:
             rollout.former = former.id.number
@@ -188,8 +188,8 @@ def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
         if pool.parked == trial.id.number:
             pool.parked = None
         transitions.shift(trial, GenerationTrigger.ABANDON)
-        for worker in trial.staged:
-            transitions.kill(worker, ExitReason.ABANDONED, turn)
+        for worker in reversed(trial.workers.latest(STAGED, trial.staged)):
+            transitions.kill(trial, worker, ExitReason.ABANDONED, turn)
         if not trial.workers:  # else its zygote goes after the last of them, when it has told how they ended
             transitions.dismiss(trial, turn)
 

@@ -12,7 +12,8 @@ from srvd.core.event_names import EventName
 from srvd.core.events import CodeMixed, WorkerWarmed, ZygoteLearned
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import ErrorCode, ExitReason, Fault, Stage
-from srvd.core.state.model import NEVER, Generation, SupervisorState
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, SupervisorState
 from srvd.core.turn import Turn
 
 __all__ = ["begin", "heard", "overdue", "sentence"]

@@ -12,7 +12,8 @@ from srvd.core.events import Resumed
 from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import ErrorCode, ExitReason, Fault, Kind, OpState, Phase
 from srvd.core.operations import completion, execute, queue
-from srvd.core.state.model import Generation, Operation, SupervisorState, Worker
+from srvd.core.state.model import Generation, Operation, SupervisorState
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 __all__ = ["lead_out", "resume"]
@@ -39,7 +40,7 @@ def resume(house: SupervisorState, event: Resumed, turn: Turn) -> None:
         for generation in pool.generations.values():
             for worker in list(generation.workers.values()):
                 if worker.id in serving:
-                    _serves(worker, turn)
+                    _serves(generation, worker, turn)
                 elif worker.id in leaving:
                     lead_out(generation, worker, turn)
                 else:
@@ -51,25 +52,25 @@ def resume(house: SupervisorState, event: Resumed, turn: Turn) -> None:
     turn.note(EventName.DAEMON_ADOPTED, text, workers=came)
 
 
-def _serves(worker: Worker, turn: Turn) -> None:
+def _serves(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It accepts, whatever was known of it when the state was written."""
     while worker.phase in _TO_SERVING:
-        transitions.step(worker, _TO_SERVING[worker.phase], turn)
+        transitions.step(generation, worker, _TO_SERVING[worker.phase], turn)
     worker.ready_at = worker.ready_at or turn.now
     if worker.phase is Phase.DRAINING:  # told to, and may not have heard it
-        _drain_again(worker, turn)
+        _drain_again(generation, worker, turn)
 
 
 def lead_out(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It leaves, because no daemon came for it in its time."""
     if worker.phase in (Phase.STANDBY, Phase.OPENING, Phase.SERVING):
-        transitions.retire(worker, ExitReason.LEFT_ALONE, generation.spec.drain_timeout, turn)
+        transitions.retire(generation, worker, ExitReason.LEFT_ALONE, generation.spec.drain_timeout, turn)
     elif worker.phase is Phase.DRAINING:
-        _drain_again(worker, turn)
+        _drain_again(generation, worker, turn)
 
 
-def _drain_again(worker: Worker, turn: Turn) -> None:
-    transitions.retire(worker, worker.exit_reason, max(0.0, worker.deadline - turn.now), turn)
+def _drain_again(generation: Generation, worker: Worker, turn: Turn) -> None:
+    transitions.retire(generation, worker, worker.exit_reason, max(0.0, worker.deadline - turn.now), turn)
 
 
 def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
@@ -78,15 +79,14 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
     """
     match worker.phase:
         case Phase.ASKED | Phase.CANCELLED:
-            transitions.step(worker, WorkerTrigger.REFUSED, turn)
-            del generation.workers[worker.id.serial]
+            transitions.remove(generation, worker, WorkerTrigger.REFUSED, turn)
         case Phase.BOOTING | Phase.STANDBY:
-            transitions.kill(worker, ExitReason.DAEMON_DIED, turn)
+            transitions.kill(generation, worker, ExitReason.DAEMON_DIED, turn)
         case Phase.KILLED:
-            worker.deadline = turn.now + transitions.LAST_WORDS
+            generation.workers.wait(worker, turn.now + transitions.LAST_WORDS)
             turn.do(KillWorker(worker.id))
         case Phase.DRAINING:
-            _drain_again(worker, turn)
+            _drain_again(generation, worker, turn)
         case _:
             return
 

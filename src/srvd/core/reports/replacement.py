@@ -10,7 +10,9 @@ from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.event_names import EventName
 from srvd.core.events import RequestOverdue, WorkerOutgrew
 from srvd.core.model import ExitReason, Phase, Replacement
-from srvd.core.state.model import NEVER, Generation, MemoryPolicy, Pace, Pool, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, MemoryPolicy, Pace, Pool
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 __all__ = ["outgrew", "overdue", "pardon", "stuck", "wears_out"]
@@ -31,26 +33,26 @@ def overdue(generation: Generation, worker: Worker, event: RequestOverdue, turn:
         if generation.spec.threads == 1:
             text = f"worker {worker.id} has nothing else to finish; killing it"
             turn.note(EventName.WORKER_DRAIN_TIMEOUT, text, worker=str(worker.id))
-            transitions.kill(worker, ExitReason.OVERDUE, turn, dump=True)
+            transitions.kill(generation, worker, ExitReason.OVERDUE, turn, dump=True)
         return
     text = f"has given nothing to {event.line} for {event.age:.0f} s"
-    stuck(worker, Replacement.OVERDUE, text, turn, request=event.line)
+    stuck(generation, worker, Replacement.OVERDUE, text, turn, request=event.line)
 
 
-def stuck(worker: Worker, why: Replacement, text: str, turn: Turn, **fields: str) -> None:
+def stuck(generation: Generation, worker: Worker, why: Replacement, text: str, turn: Turn, **fields: str) -> None:
     """It does not get on: it shall say where it is."""
     text = f"worker {worker.id} {text}; its stacks follow, a replacement boots"
     name = EventName.WORKER_SILENT if why is Replacement.SILENT else EventName.WORKER_REQUEST_TIMEOUT
     turn.note(name, text, worker=str(worker.id), **fields)
     turn.do(TellWorker(worker.id, WorkerCommand.DUMP))
     if worker.is_capacity:
-        worker.replacement = why
+        generation.workers.replace(worker, why)
 
 
-def pardon(worker: Worker, turn: Turn) -> None:
+def pardon(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It was silent, and has answered: if its replacement does not serve yet, it stays."""
     if worker.replacement is Replacement.SILENT and worker.phase is Phase.SERVING:
-        worker.replacement = Replacement.NONE
+        generation.workers.replace(worker, Replacement.NONE)
         text = f"worker {worker.id} answers again, and stays"
         turn.note(EventName.WORKER_ANSWERED, text, worker=str(worker.id))
 
@@ -58,7 +60,7 @@ def pardon(worker: Worker, turn: Turn) -> None:
 def wears_out(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn) -> None:
     """It has served long enough. `reason`: "served 1000 requests"."""
     _pace(pool, generation, worker, reason, turn)
-    _replace(worker, f"has {reason}", f"had {reason}", turn)
+    _replace(generation, worker, f"has {reason}", f"had {reason}", turn)
 
 
 def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
@@ -77,12 +79,13 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
     if turn.now < weight.until or is_new:
         return
     generation.weight = weight._replace(since=weight.since or pool.serials)
-    _replace(worker, f"is over max_rss: {_sizes(event)}", f"was over max_rss: {_sizes(event)}", turn)
+    _replace(generation, worker, f"is over max_rss: {_sizes(event)}", f"was over max_rss: {_sizes(event)}", turn)
 
 
-def _replace(worker: Worker, why: str, why_then: str, turn: Turn) -> None:
+def _replace(generation: Generation, worker: Worker, why: str, why_then: str, turn: Turn) -> None:
     """It serves on until its replacement does, one worker at a time."""
-    worker.replacement, worker.worn = Replacement.WORN, why_then
+    generation.workers.replace(worker, Replacement.WORN)
+    worker.worn = why_then
     turn.note(EventName.WORKER_WORN, f"worker {worker.id} {why}; a replacement boots", worker=str(worker.id))
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from srvd.core.actions import TellWorker, WorkerCommand
 from srvd.core.event_names import EventName
 from srvd.core.model import Phase
-from srvd.core.state.model import NEVER, Worker
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 __all__ = ["held", "stopped", "wake"]
@@ -18,15 +20,15 @@ GRACE = 1.0
 """Seconds for programs that stop a worker for a moment: a limiter of its CPU time, a script that looks at it."""
 
 
-def stopped(worker: Worker, turn: Turn) -> None:
+def stopped(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It was stopped just now, or is seen to be."""
     if worker.phase is not Phase.KILLED:  # SIGKILL ends a stopped process, too
-        worker.wake_at = min(worker.wake_at, turn.now + GRACE)
+        generation.workers.wake(worker, min(worker.wake_at, turn.now + GRACE))
 
 
-def wake(worker: Worker, turn: Turn) -> None:
+def wake(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It has not gone on by itself."""
-    worker.wake_at = NEVER
+    generation.workers.wake(worker, NEVER)
     if worker.phase is Phase.KILLED:
         return
     text = (

@@ -15,8 +15,8 @@ from srvd.core.state.model import (
     Pool,
     Rollout,
     SupervisorState,
-    Worker,
 )
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 __all__ = ["find", "rollout_of", "trial_failed", "trial_lost"]

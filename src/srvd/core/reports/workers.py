@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from srvd.core import backoff, transitions
 from srvd.core.actions import KillWorker
-from srvd.core.death_records import record_death
 from srvd.core.event_names import EventName
 from srvd.core.events import (
     ForkRefused,
@@ -28,15 +27,11 @@ from srvd.core.lifecycle import WorkerTrigger
 from srvd.core.model import Cause, Death, ErrorCode, ExitReason, Fault, Phase, Replacement
 from srvd.core.operations import probing, reopen
 from srvd.core.reports import adoption, replacement, stopped
+from srvd.core.reports.death_records import record_death
 from srvd.core.reports.trials import find, rollout_of, trial_failed, trial_lost
-from srvd.core.state.model import (
-    NEVER,
-    Generation,
-    Pool,
-    SupervisorState,
-    Worker,
-    Zygote,
-)
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, Pool, SupervisorState, Zygote
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 KILLED_FROM_OUTSIDE = 9
@@ -74,13 +69,13 @@ def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
         case WorkerSilent():
             how = "is stopped by a signal" if event.stopped else "does not answer"
             text = f"{how} while clients have waited for {event.seconds:.0f} s"
-            replacement.stuck(worker, Replacement.SILENT, text, turn)
+            replacement.stuck(generation, worker, Replacement.SILENT, text, turn)
         case WorkerAnswered():
-            replacement.pardon(worker, turn)
+            replacement.pardon(generation, worker, turn)
         case WorkerStopped():
-            stopped.stopped(worker, turn)
+            stopped.stopped(generation, worker, turn)
         case WorkerContinued():
-            worker.wake_at = NEVER
+            generation.workers.wake(worker, NEVER)
         case WorkerHeld():
             stopped.held(worker, turn)
         case WorkerOutgrew():
@@ -89,7 +84,7 @@ def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
 
 def _forked(house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
     cancelled = worker.phase is Phase.CANCELLED
-    transitions.step(worker, WorkerTrigger.FORKED, turn)
+    transitions.step(generation, worker, WorkerTrigger.FORKED, turn)
     found = rollout_of(house, generation)
     if found is not None:
         found[1].refusals = 0
@@ -97,9 +92,9 @@ def _forked(house: SupervisorState, pool: Pool, generation: Generation, worker: 
         pool.breaker.refusals = 0
         if not pool.breaker.strikes:
             pool.breaker.reason = ""  # what it told of is over
-    worker.deadline = worker.asked + generation.spec.boot_timeout
+    generation.workers.wait(worker, worker.asked + generation.spec.boot_timeout)
     if cancelled:
-        worker.deadline = turn.now + transitions.LAST_WORDS
+        generation.workers.wait(worker, turn.now + transitions.LAST_WORDS)
         turn.do(KillWorker(worker.id))
 
 
@@ -107,8 +102,7 @@ def _refused(
     house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn
 ) -> None:
     cancelled = worker.phase is Phase.CANCELLED
-    transitions.step(worker, WorkerTrigger.REFUSED, turn)
-    del generation.workers[worker.id.serial]
+    transitions.remove(generation, worker, WorkerTrigger.REFUSED, turn)
     if cancelled:
         return
     text = f"worker {worker.id} was not forked: {reason}; trying again"
@@ -131,22 +125,23 @@ def _said(
     fits = True
     match event.word:
         case WorkerReport.READY:
-            fits = transitions.step(worker, WorkerTrigger.READY, turn)
+            fits = transitions.step(generation, worker, WorkerTrigger.READY, turn)
             if fits and worker.phase is Phase.STANDBY:
                 worker.ready_at = turn.now
                 text = f"worker {worker.id} ready, pid {worker.pid}"
                 turn.note(EventName.WORKER_READY, text, worker=str(worker.id))
         case WorkerReport.SERVING:
-            fits = transitions.step(worker, WorkerTrigger.CONFIRMED, turn)
+            fits = transitions.step(generation, worker, WorkerTrigger.CONFIRMED, turn)
         case WorkerReport.CLOSED:
-            fits = transitions.step(worker, WorkerTrigger.CLOSED, turn)
-            worker.closed = fits
+            fits = transitions.step(generation, worker, WorkerTrigger.CLOSED, turn)
+            if fits:
+                generation.workers.close(worker)
         case WorkerReport.FAILED:
             fits = _cannot_boot(house, pool, generation, worker, event.text, turn)
         case WorkerReport.HEALTHY | WorkerReport.UNHEALTHY:
             probing.answered(generation, worker, event, turn)
         case WorkerReport.WORN:
-            fits = transitions.step(worker, WorkerTrigger.WORN, turn)
+            fits = transitions.step(generation, worker, WorkerTrigger.WORN, turn)
             if fits and worker.phase is Phase.SERVING and worker.stays:
                 replacement.wears_out(pool, generation, worker, backoff.in_short(event.text), turn)
         case WorkerReport.REOPENED:
@@ -160,7 +155,7 @@ def _said(
         text = f"worker {worker.id} said {event.word.value} while {worker.phase.value}; killing it"
         turn.note(EventName.WORKER_MISFIT, text, worker=str(worker.id))
         wasted = backoff.is_strike(worker, turn.now)
-        transitions.kill(worker, ExitReason.MISFIT, turn)
+        transitions.kill(generation, worker, ExitReason.MISFIT, turn)
         _lost(pool, generation, worker, "a worker broke the protocol of its link", turn, strike=wasted)
 
 
@@ -168,12 +163,12 @@ def _cannot_boot(
     house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, text: str, turn: Turn
 ) -> bool:
     killed = worker.phase is Phase.KILLED  # said before the kill arrived
-    if not transitions.step(worker, WorkerTrigger.FAILED, turn):
+    if not transitions.step(generation, worker, WorkerTrigger.FAILED, turn):
         return False
     worker.failure = worker.failure or text
     if killed:
         return True
-    worker.deadline = turn.now + transitions.LAST_WORDS
+    generation.workers.wait(worker, turn.now + transitions.LAST_WORDS)
     turn.do(KillWorker(worker.id))
     if generation.is_trial:  # at once, or another canary would boot meanwhile
         fault = Fault(
@@ -202,7 +197,7 @@ def worker_overdue(pool: Pool, generation: Generation, worker: Worker, turn: Tur
     """The worker's deadline has passed. A zygote that has not forked by then is deaf and is replaced."""
     deaf = worker.phase in (Phase.ASKED, Phase.CANCELLED)
     late = worker.phase in (Phase.BOOTING, Phase.OPENING)
-    transitions.overdue(worker, turn)
+    transitions.overdue(generation, worker, turn)
     if late and generation.is_trial:
         message = f"worker {worker.id} was not ready within {generation.spec.boot_timeout:g} s"
         transitions.doom(
@@ -223,8 +218,7 @@ def _gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Wo
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
     unasked = worker.exit_reason in _UNASKED
-    transitions.step(worker, WorkerTrigger.EXITED, turn)
-    del generation.workers[worker.id.serial]
+    transitions.remove(generation, worker, WorkerTrigger.EXITED, turn)
     if unasked or record.cause is Cause.DIED_LEAVING:
         text = f"worker {worker.id} {record.summary}"
         turn.note(EventName.WORKER_DIED, text, worker=str(worker.id), cause=record.cause.value)

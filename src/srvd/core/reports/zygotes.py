@@ -6,7 +6,6 @@ Starts no other zygote: that is `reconcile.py`'s to say. Pure.
 from __future__ import annotations
 
 from srvd.core import backoff, transitions
-from srvd.core.death_records import record_zygote_death
 from srvd.core.event_names import EventName
 from srvd.core.events import (
     ZygoteFailed,
@@ -16,8 +15,10 @@ from srvd.core.events import (
 from srvd.core.lifecycle import GenerationTrigger, WorkerTrigger
 from srvd.core.model import ErrorCode, Fault, Phase, Stage
 from srvd.core.operations import probing, rollout, warming
+from srvd.core.reports.death_records import record_zygote_death
 from srvd.core.reports.trials import find, trial_failed
-from srvd.core.state.model import NEVER, Generation, Pool, SupervisorState, Zygote
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import Generation, Pool, SupervisorState, Zygote
 from srvd.core.turn import Turn
 
 __all__ = ["generation_overdue", "of_zygote"]
@@ -69,8 +70,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
         turn.note(EventName.GENERATION_LEFT_PROCESSES, text, generation=str(generation.id))
     for worker in list(generation.workers.values()):  # no zygote is left to answer for these
         if worker.phase in (Phase.ASKED, Phase.CANCELLED):
-            transitions.step(worker, WorkerTrigger.REFUSED, turn)
-            del generation.workers[worker.id.serial]
+            transitions.remove(generation, worker, WorkerTrigger.REFUSED, turn)
     if generation.is_trial:
         loads = generation.stage is Stage.LOADING
         what = "the application ended its process while it was loaded" if loads else "the zygote died"

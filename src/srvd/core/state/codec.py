@@ -21,7 +21,7 @@ from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_typ
 
 from srvd.record import Record
 
-__all__ = ["Codec", "Formerly", "Misfit", "codec"]
+__all__ = ["DERIVED", "Codec", "Formerly", "Misfit", "codec"]
 
 _SCALARS = (bool, int, float, str, bytes, NoneType)
 
@@ -36,6 +36,10 @@ class Formerly(str):
     """The name that states of former programs have for a field: `Annotated[int, Formerly("old")]`."""
 
     __slots__ = ()
+
+
+DERIVED = "derived"
+"""`Annotated[set[int], DERIVED]`: not carried; it follows from the rest, and the reader makes it anew."""
 
 
 class Codec(Record):
@@ -65,6 +69,9 @@ def codec(hint: Any) -> Codec:
         return _tuple(args) if origin is tuple and Ellipsis not in args else _many(origin, args[0])
     if origin in (dict, Mapping):
         return _texts(args[1]) if args[0] is str else _pairs(*args)
+    if isinstance(hint, type) and issubclass(hint, dict):  # a map with methods; its constructor takes another one
+        inner = codec(hint.__orig_bases__[0])  # type: ignore[attr-defined]  # the type that it is derived from
+        return Codec(inner.dump, lambda plain: hint(inner.load(plain)))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return Codec(attrgetter("_value_"), lambda plain: _member(hint, plain))  # `value` takes two calls in Python
     if isinstance(hint, type) and "__annotations__" in vars(hint):
@@ -158,22 +165,22 @@ def _pairs(key: Any, hint: Any) -> Codec:
 
 
 def _record(cls: type) -> Codec:
-    hints = get_type_hints(cls, include_extras=True)
+    hints, derived = _hints(cls)
     inner = {name: codec(hint) for name, hint in hints.items()}
     former = {str(extra): name for name, hint in hints.items() for extra in get_args(hint) if type(extra) is Formerly}
-    fields: frozenset[str] | None = frozenset(cls._fields) if issubclass(cls, tuple) else None  # type: ignore[attr-defined]  # a named tuple
+    is_tuple = issubclass(cls, tuple)
     defaults: Mapping[str, Any] = (
-        cls._field_defaults  # type: ignore[attr-defined]
-        if fields is not None
+        cls._field_defaults  # type: ignore[attr-defined]  # a named tuple
+        if is_tuple
         else {name: vars(cls)[name] for name in inner if name in vars(cls)}
     )
-
     names = tuple(inner)
     others = [(name, one.dump) for name, one in inner.items() if one.dump is not _same]
 
     def dump(value: Any) -> dict[str, Any]:
         # Also what is as by default: the reader's default may be another one.
-        plain = dict(zip(names, value, strict=True)) if fields is not None else _attributes(cls, value, names, defaults)
+        values = zip(names, value, strict=True) if is_tuple else _attributes(cls, value, names, defaults, derived)
+        plain: dict[str, Any] = dict(values)
         for name, one in others:
             plain[name] = one(plain[name])
         return plain
@@ -189,7 +196,7 @@ def _record(cls: type) -> Codec:
         missing = inner.keys() - values.keys()
         if missing:
             raise Misfit(f"{cls.__name__} has no {min(missing)}")
-        if fields is not None:
+        if is_tuple:
             return cls(**values)
         made: Any = object.__new__(cls)
         vars(made).update(values)
@@ -198,9 +205,22 @@ def _record(cls: type) -> Codec:
     return Codec(dump, load)
 
 
-def _attributes(cls: type, value: Any, names: tuple[str, ...], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the class declares, in that order. Raises `TypeError`: an attribute is not declared, or has no value."""
+def _hints(cls: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """The types of what is carried, by name, and the names of what is derived."""
+    declared = get_type_hints(cls, include_extras=True)
+    derived = frozenset(name for name, hint in declared.items() if DERIVED in get_args(hint)[1:])
+    return {name: hint for name, hint in declared.items() if name not in derived}, derived
+
+
+def _attributes(
+    cls: type, value: Any, names: tuple[str, ...], defaults: Mapping[str, Any], derived: Set[str]
+) -> dict[str, Any]:
+    """All that is declared and carried, in that order. Raises `TypeError`: an attribute is not declared, or has no
+    value.
+    """
     plain: dict[str, Any] = {**dict.fromkeys(names), **defaults, **vars(value)}
+    for name in derived:
+        plain.pop(name, None)
     if len(plain) > len(names):
         msg = f"{cls.__name__} does not declare {', '.join(sorted(plain.keys() - set(names)))}"
         raise TypeError(msg)

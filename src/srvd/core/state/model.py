@@ -9,23 +9,21 @@ Knows what is, not what to do about it: predicates and counts only. Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from typing import Annotated
 
-from srvd.core.lifecycle import CAPACITY, STAGED, TRIAL
+from srvd.core.lifecycle import ACCEPTING, CAPACITY, STAGED, TRIAL
 from srvd.core.model import (
     Actor,
     Answers,
     Cause,
     Death,
-    ExitReason,
     Fault,
     OpId,
     OpState,
     Order,
     Phase,
-    Pid,
     PoolSpec,
     PoolState,
     Replacement,
@@ -33,59 +31,19 @@ from srvd.core.model import (
     Stage,
     Strategy,
 )
-from srvd.core.state.codec import Formerly
+from srvd.core.state.codec import DERIVED, Formerly
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.workers import ANY, STAYS, STUCK, Worker, Workers
 from srvd.ids import GenerationId, WorkerId
 from srvd.record import Record
-
-NEVER = float("inf")
 
 HISTORY = 200
 """Ended operations that are kept."""
 
+REPLACED = tuple(why for why in Replacement if why not in STAYS)
+
 DEATHS = 100
 """Deaths that are kept for each pool, and as many departures."""
-
-
-STUCK = (Replacement.OVERDUE, Replacement.SILENT)
-"""The replacements of workers that do not get on."""
-
-
-class Worker:
-    """One worker. It is in `Generation.workers` from the decision to fork it until its death has been reported."""
-
-    id: WorkerId  # its generation's pool and number; the serial is never given again
-    asked: float  # when it was decided on
-    deadline: float  # NEVER while nothing is waited for: in STANDBY and SERVING
-    phase: Phase  # moved by `transitions.step` alone; never GONE here
-    pid: Pid | None  # None exactly while ASKED or CANCELLED
-    ready_at: float | None = None  # set once, when BOOTING becomes STANDBY
-    replacement: Annotated[Replacement, Formerly("condemned")] = Replacement.NONE  # NONE unless it was SERVING once
-    worn: str = ""  # "had served 1000 requests"; set with Replacement.WORN, and kept if it gets stuck later
-    outgrown: bool = False  # it was seen over max_rss; never unset
-    wake_at: float = NEVER  # when it is continued; NEVER unless a signal has stopped it
-    exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE  # not NONE if DRAINING or CANCELLED
-    failure: str = ""  # the traceback that it sent; the first one stays
-    log_problem: str = ""  # why its access log cannot be written; "" if it can
-    closed: bool = False  # it was told to drain, and accepts no more; never unset
-    finished: bool = False  # it has no requests any more, and is about to exit; never unset
-
-    def __init__(
-        self, identity: WorkerId, asked: float, deadline: float, phase: Phase = Phase.ASKED, pid: Pid | None = None
-    ) -> None:
-        self.id = identity
-        self.asked = asked
-        self.deadline = deadline
-        self.phase = phase
-        self.pid = pid
-
-    @property
-    def is_capacity(self) -> bool:
-        return self.phase in CAPACITY
-
-    @property
-    def stays(self) -> bool:
-        """Is no successor to take its place?"""
-        return self.replacement is Replacement.NONE
 
 
 class Zygote(Enum):
@@ -121,7 +79,7 @@ class Generation:
     id: GenerationId  # its pool, and a number that is never given again
     spec: PoolSpec  # of its revision; never changed
     revision: Revision  # one of `SupervisorState.revisions`
-    workers: dict[int, Worker]  # by serial
+    workers: Workers  # by serial
     stage: Stage = Stage.LOADING  # moved by `transitions.shift` alone; ACTIVE exactly if `Pool.active` names it
     zygote: Zygote = Zygote.LOADING  # LOADING, UP, LEAVING, GONE: in this order, never back
     deadline: float = NEVER  # of its zygote (to load, to leave), of the probe, of warming, or of the parking
@@ -143,20 +101,20 @@ class Generation:
         self.id = identity
         self.spec = spec
         self.revision = revision
-        self.workers = {}
+        self.workers = Workers()
 
     @property
-    def staged(self) -> list[Worker]:
-        """Those that wait for the commit, or will. A former generation that is tried again may have others, too, that
+    def staged(self) -> int:
+        """How many wait for the commit, or will. A former generation that is tried again may have others, too, that
         have not been replaced since it was put aside."""
-        return [w for w in self.workers.values() if w.phase in STAGED]
+        return self.workers.count(STAGED)
 
     @property
     def is_accepting(self) -> bool:
-        return any(w.phase in (Phase.OPENING, Phase.SERVING) for w in self.workers.values())
+        return self.count(Phase.OPENING) + self.count(Phase.SERVING) > 0
 
     def count(self, phase: Phase) -> int:
-        return sum(w.phase is phase for w in self.workers.values())
+        return self.workers.count((phase,))
 
     @property
     def is_trial(self) -> bool:
@@ -204,6 +162,14 @@ class Backoff:
         self.strikes = self.refusals = 0
         self.until = -NEVER
         self.reason = ""
+
+
+class Part(Record):
+    """The workers of a generation that are in one of these phases and have one of these replacements."""
+
+    generation: Generation
+    phases: Collection[Phase]
+    replacements: Collection[Replacement]
 
 
 class Pool:
@@ -275,20 +241,35 @@ class Pool:
         for generation in self.generations.values():
             yield from generation.workers.values()
 
-    def split(self) -> tuple[list[Worker], list[Worker]]:
-        """Capacity but for what a trial has staged: fresh (of the source, to stay) and old (to be replaced)."""
-        fresh: list[Worker] = []
-        old: list[Worker] = []
+    def each_worker(self) -> list[tuple[Generation, Worker]]:
+        """All that there are now, so that they may be moved meanwhile."""
+        return [(one, worker) for one in self.generations.values() for worker in one.workers.values()]
+
+    @property
+    def fresh(self) -> int:
+        """Capacity that is to stay: of the source."""
+        return 0 if self.source is None else self.source.workers.count(CAPACITY, STAYS)
+
+    @property
+    def old(self) -> int:
+        """Capacity that is to be replaced, of whatever generation; not what a trial has staged."""
+        return sum(part.generation.workers.count(part.phases, part.replacements) for part in self.old_parts())
+
+    def old_parts(self) -> Iterator[Part]:
+        """Where the workers are that `old` counts."""
         for generation in self.generations.values():
-            for worker in generation.workers.values():
-                if worker.phase in CAPACITY and not (generation.is_trial and worker.phase in STAGED):
-                    stays = generation.id.number == self.active and worker.stays
-                    (fresh if stays else old).append(worker)
-        return fresh, old
+            phases = ACCEPTING if generation.is_trial else CAPACITY
+            yield Part(generation, phases, REPLACED if generation.id.number == self.active else ANY)
 
     @property
     def serving(self) -> int:
-        return sum(w.phase is Phase.SERVING for w in self.workers())
+        return sum(generation.count(Phase.SERVING) for generation in self.generations.values())
+
+    @property
+    def getting_on(self) -> int:
+        """How many workers serve, without those that are stuck."""
+        stuck = sum(g.workers.count((Phase.SERVING,), STUCK) for g in self.generations.values())
+        return self.serving - stuck
 
 
 class Step(Record):
@@ -308,6 +289,7 @@ class Rollout:
     former: int = 0  # the generation that it took over from; 0: none, or not yet
     committed: bool = False  # all parts of an operation at once; never unset
     finished: bool = False  # all of its workers serve and no old one is left; only if committed
+    staged: bool = False  # it could commit, as far as this pool goes; only if not committed
     losses: int = 0  # ready workers of the trial that died
     refusals: int = 0  # rounds of forks that were refused, since the last that was not
     retry_at: float = -NEVER  # no fork before
@@ -339,9 +321,10 @@ class Operation:
     progress: tuple[str, int, int] = ("", 0, 0)  # step, done, total: as its client was told last
     fault: Fault | None = None  # None if DONE; set if it ended otherwise
     targets: frozenset[WorkerId] = frozenset()  # recycle: the workers to replace
+    left: Annotated[set[WorkerId], DERIVED]  # recycle: those of them that are still capacity
     revision: Revision | None = None  # reload: what was read
     asked: int = 0  # reopen: how many workers were told to
-    unanswered: frozenset[str] = frozenset()  # reopen: names of those that have not answered, the daemon among them
+    unanswered: set[str]  # reopen: names of those that have not answered, the daemon among them
     complaints: tuple[str, ...] = ()  # reopen: one sentence for each that could not
     warnings: tuple[str, ...] = ()  # what its answer says beside what came true
 
@@ -355,6 +338,8 @@ class Operation:
         self.desired = {}
         self.rollouts = {}
         self.before = {}
+        self.unanswered = set()
+        self.left = set()
 
     @property
     def committed(self) -> bool:
@@ -365,13 +350,36 @@ class Operation:
         return f"<Operation {self.id} {self.order.kind.value} {self.order.pool or '*'} {self.state.value}>"
 
 
+class Operations(dict[OpId, Operation]):
+    """Operations by id, ascending; those that are open are known apart from the many that have ended."""
+
+    def __init__(self, operations: Mapping[OpId, Operation] | None = None) -> None:
+        super().__init__()
+        self.open: dict[OpId, Operation] = {}
+        for number, op in (operations or {}).items():
+            self[number] = op
+
+    def __setitem__(self, number: OpId, op: Operation) -> None:
+        super().__setitem__(number, op)
+        if op.ended is None:
+            self.open[number] = op
+
+    def end(self, op: Operation, state: OpState, now: float) -> None:
+        """Enters that it has ended, and forgets those that ended longest ago."""
+        op.state, op.ended = state, now
+        self.open.pop(op.id, None)
+        ended = [number for number, other in self.items() if other.ended is not None]
+        for number in ended[: max(0, len(ended) - HISTORY)]:
+            del self[number]
+
+
 class SupervisorState:
     """All that the supervisor knows."""
 
     limit: int  # most workers that may be desired of all pools together
     pools: dict[str, Pool]  # by name
     numbers: dict[str, tuple[int, int]]  # of removed pools: identities are never reused
-    operations: dict[OpId, Operation]  # all that are open, and the last HISTORY that ended
+    operations: Operations  # all that are open, and the last HISTORY that ended
     revisions: set[Revision]  # those that are known: each that a generation has, and those in force
     count: int = 0  # operations ever: the last one's id
     adopted: tuple[Revision, ...] = ()  # those in force, ascending
@@ -383,9 +391,9 @@ class SupervisorState:
         self.limit = limit
         self.pools = {}
         self.numbers = {}
-        self.operations = {}
+        self.operations = Operations()
         self.revisions = set()
 
     @property
     def open_operations(self) -> list[Operation]:
-        return [op for op in self.operations.values() if op.ended is None]
+        return list(self.operations.open.values())

@@ -48,9 +48,17 @@ def load(state: Any) -> SupervisorState:
     try:
         house: SupervisorState = codec(SupervisorState).load(state.get("house"))
         _check(house)
+        _derive(house)
     except Misfit as misfit:
         raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
     return house
+
+
+def _derive(house: SupervisorState) -> None:
+    """Makes anew what is not carried."""
+    alive = {worker.id for pool in house.pools.values() for worker in pool.workers() if worker.is_capacity}
+    for op in house.operations.values():
+        op.left = set(op.targets & alive)
 
 
 def _check(house: SupervisorState) -> None:

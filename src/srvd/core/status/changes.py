@@ -8,7 +8,7 @@ from __future__ import annotations
 from srvd.core.event_names import EventName
 from srvd.core.model import Kind, OpState, PoolState
 from srvd.core.state.model import Pool, SupervisorState
-from srvd.core.status.view import getting_on, pool_state
+from srvd.core.status.view import pool_state
 from srvd.core.turn import Turn
 
 __all__ = ["tell"]
@@ -19,12 +19,12 @@ _GROWS = (Kind.START, Kind.SCALE, Kind.RESUME)
 
 def tell(house: SupervisorState, turn: Turn) -> None:
     """Compares the state of each pool with what watchers know of it."""
-    for pool in house.pools.values():
+    for pool in turn.pools(house):
         state = pool_state(house, pool)
         if state is pool.told or (state is PoolState.DEGRADED and _is_ordered(house, pool)):
             continue
         pool.told = state
-        serving, why = getting_on(pool), ", its zygote is gone" if pool.is_lost else ""
+        serving, why = pool.getting_on, ", its zygote is gone" if pool.is_lost else ""
         text = f"pool {pool.name} is {state.value}: {serving} of {pool.target} serve{why}"
         if state is PoolState.READY:
             turn.note(EventName.POOL_READY, text, pool=pool.name)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from srvd.core import backoff, outcome
+from srvd.core import backoff
 from srvd.core.model import Fault, Kind, OpState, Phase, PoolState
+from srvd.core.operations import outcome
 from srvd.core.state.model import Operation, Pool, SupervisorState
 from srvd.core.status import view
 from srvd.quoting import without_quotes
@@ -59,7 +60,8 @@ def bulletin(house: SupervisorState) -> Bulletin:
 
 
 def _stopping(house: SupervisorState) -> str:
-    left = sum(1 for pool in house.pools.values() for worker in pool.workers() if worker.phase is not Phase.KILLED)
+    every = [one for pool in house.pools.values() for one in pool.generations.values()]
+    left = sum(len(one.workers) - one.count(Phase.KILLED) for one in every)
     return f"stopping: {_workers(left)} to finish" if left else "stopping"
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from srvd.core import backoff, outcome
+from srvd.core import backoff
 from srvd.core.model import ErrorCode, Fault, Kind, OpState, Phase, PoolState
-from srvd.core.operations import queue, warming
-from srvd.core.state.model import STUCK, DeathRecord, Operation, Pool, SupervisorState, Worker, Zygote
+from srvd.core.operations import outcome, queue, warming
+from srvd.core.state.model import DeathRecord, Operation, Pool, SupervisorState, Zygote
+from srvd.core.state.workers import Worker
 from srvd.ids import GenerationId
 
 Map = dict[str, Any]
@@ -30,15 +31,10 @@ def pool_state(house: SupervisorState, pool: Pool) -> PoolState:
         return PoolState.CRASHING
     if pool.paused:
         return PoolState.PAUSED
-    whole = getting_on(pool) >= pool.target and pool.source.zygote is Zygote.UP
+    whole = pool.getting_on >= pool.target and pool.source.zygote is Zygote.UP
     if whole:
         return PoolState.READY
     return PoolState.DEGRADED if house.started else PoolState.STARTING
-
-
-def getting_on(pool: Pool) -> int:
-    """How many workers serve, without those that are stuck."""
-    return sum(worker.phase is Phase.SERVING and worker.replacement not in STUCK for worker in pool.workers())
 
 
 def pool_map(house: SupervisorState, pool: Pool) -> Map:

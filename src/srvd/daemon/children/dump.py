@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
-from srvd.core.state.model import Generation, Pool, Worker, Zygote
+from srvd.core.state.model import Generation, Pool, Zygote
+from srvd.core.state.workers import Worker
 from srvd.core.status import view
 from srvd.daemon.children.stack_file import Trace
 from srvd.errors import Busy, NoSuchWorker

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from srvd.linux.processes import process, procfs
 
@@ -27,9 +27,9 @@ _LOOK = 0.02
 class Leftovers:
     """Remembers which processes it has reported."""
 
-    def __init__(self, known: Callable[[], Collection[int]]) -> None:
-        """known: returns the pids of the zygotes and workers that run."""
-        self._known = known
+    def __init__(self, is_known: Callable[[int], bool]) -> None:
+        """is_known: whether a zygote or worker has this pid."""
+        self._is_known = is_known
         self._told: set[int] = set()
 
     def new(self) -> tuple[str, ...]:
@@ -65,11 +65,10 @@ class Leftovers:
 
     def _all(self) -> dict[int, str]:
         """The children that are no zygote or worker, and not in the daemon's own session, by pid."""
-        known = set(self._known())
         found = {}
         for pid in procfs.children(os.getpid()):
             session = procfs.session(pid)
-            if pid in known or session in known or session == os.getsid(0) or procfs.is_ending(pid):
+            if self._is_known(pid) or self._is_known(session) or session == os.getsid(0) or procfs.is_ending(pid):
                 continue
             if what := procfs.described(pid):
                 found[pid] = what.replace("srvd: ", "a fork of ", 1) if what.startswith("srvd: ") else what

@@ -97,13 +97,13 @@ class Performer:
         self._commons = commons
         self.workers = Workers(outlets, commons)
         self.zygotes = Zygotes(outlets, commons, self.workers, family_lock)
-        self.leftovers = Leftovers(self._known)
+        self.leftovers = Leftovers(self._is_known)
         self._configs: dict[Revision, Config] = {}
         self._revisions: dict[GenerationId, Revision] = {}
 
-    def _known(self) -> set[int]:
-        """The pids of workers, zygotes and prepared interpreters, which are no leftovers."""
-        return self.workers.pids().keys() | self.zygotes.pids().keys() | interpreter.prepared()
+    def _is_known(self, pid: int) -> bool:
+        """A worker, a zygote and a prepared interpreter are no leftovers."""
+        return pid in self.workers.pids() or pid in self.zygotes.pids() or pid in interpreter.prepared()
 
     def _pass_on(self, event: Event) -> None:
         match event:

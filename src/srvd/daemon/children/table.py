@@ -71,6 +71,7 @@ class Table(ABC, Generic[Id, E]):
         self._outlets = outlets
         self._messages = messages
         self._entries: dict[Id, E] = {}
+        self._pids: dict[int, Id] = {}
 
     # -- what is known ----------------------------------------------------------------------------------------
 
@@ -79,8 +80,8 @@ class Table(ABC, Generic[Id, E]):
         return self._entries.get(identity)
 
     def pids(self) -> dict[int, Id]:
-        """All processes, by pid."""
-        return {entry.process.pid: entry.id for entry in self._entries.values()}
+        """All processes, by pid. Not a copy."""
+        return self._pids
 
     def missing(self) -> list[Id]:
         """The processes that were adopted and have not called yet, and those whose link has just ended."""
@@ -151,15 +152,23 @@ class Table(ABC, Generic[Id, E]):
                 self._dismiss(entry)
             entry.process.finish(self._outlets.loop)
         self._entries.clear()
+        self._pids.clear()
 
     # -- for subclasses ---------------------------------------------------------------------------------------
 
     def _add(self, entry: E) -> E:
         """Watch a new process."""
         self._entries[entry.id] = entry
+        self._pids[entry.process.pid] = entry.id
         self._outlets.loop.add_reader(entry.process.pidfd, self._over, entry)
         self._listen(entry)
         return entry
+
+    def _remove(self, entry: E) -> None:
+        """The process has ended, and its pid may be given to another one that is entered before it."""
+        del self._entries[entry.id]
+        if self._pids.get(entry.process.pid) == entry.id:
+            del self._pids[entry.process.pid]
 
     def _restore(self, entry: E) -> E:
         """Watch a process of the former program, whose dump before a kill may be lost."""

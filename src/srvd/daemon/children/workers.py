@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from functools import partial
 
@@ -48,6 +49,7 @@ class Workers(Table[WorkerId, Worker]):
         self._commons = commons
         self._oom = OomWatch()
         self._expected: dict[WorkerId, Expected] = {}
+        self._of: Counter[GenerationId] = Counter()  # workers, running or ordered
         self._without_zygote: set[GenerationId] = set()  # generations that have workers
 
     # -- orders -----------------------------------------------------------------------------------------------
@@ -67,8 +69,9 @@ class Workers(Table[WorkerId, Worker]):
         made = order_fork(worker, common, zygote, partial(self._outlets.line, worker))
         if isinstance(made, str):
             return made
-        common.free.remove(made.slot)
+        common.free.pop()  # the slot of `made`
         self._expected[worker] = made
+        self._of[worker.generation_id] += 1
         return ""
 
     def tell(self, worker: WorkerId, message: links.Message) -> None:
@@ -149,7 +152,13 @@ class Workers(Table[WorkerId, Worker]):
 
     def generations(self) -> set[GenerationId]:
         """The generations that have a worker, running or ordered."""
-        return {worker.generation_id for worker in (*self._entries, *self._expected)}
+        return set(self._of)
+
+    def _forget(self, generation: GenerationId) -> None:
+        """A worker of it runs no more, or is not forked."""
+        self._of[generation] -= 1
+        if not self._of[generation]:
+            del self._of[generation]
 
     def facts(self, worker: WorkerId) -> LaneFacts:
         """What the scoreboard says of the worker; all zero if it does not run."""
@@ -202,6 +211,7 @@ class Workers(Table[WorkerId, Worker]):
         for state in states:
             name = f"worker {state.id}"
             self._commons.of(state.id.generation_id).free.remove(state.slot)
+            self._of[state.id.generation_id] += 1
             if state.pid:
                 output = partial(self._output, state.id, read=state.read)
                 self._restore(Worker.restore(state, Process.restore(name, state.pid, fd_table, output)))
@@ -297,8 +307,10 @@ class Workers(Table[WorkerId, Worker]):
 
     def _finish(self, worker: Worker, ended: Ended) -> None:
         """Take the last messages and the rest of stderr, free the slot, and tell the core of the death."""
-        if self._entries.pop(worker.id, None) is None:
+        if self.find(worker.id) is None:
             return
+        self._remove(worker)
+        self._forget(worker.id.generation_id)
         worker.cancel()
         self._hear(worker, last=True)
         if worker.killed:  # processes that it started may have outlived it
@@ -330,3 +342,4 @@ class Workers(Table[WorkerId, Worker]):
         fds.close_link(expected.link)
         fds.close_all([expected.output.fd, expected.stacks])
         self._commons.of(expected.id.generation_id).free.append(expected.slot)
+        self._forget(expected.id.generation_id)

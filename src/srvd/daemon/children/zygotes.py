@@ -241,7 +241,7 @@ class Zygotes(Table[GenerationId, Zygote]):
     def _over(self, zygote: Zygote) -> None:
         """Tell first what the zygote has said before, then which of its workers are lost, then its end."""
         self._hear(zygote, last=True)
-        del self._entries[zygote.id]
+        self._remove(zygote)
         zygote.cancel()
         ended = reap_own(zygote.process.pidfd) or Ended()
         tail = zygote.process.finish(self._outlets.loop)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from srvd import __version__
 from srvd.config import show
 from srvd.config.settings import Config
-from srvd.core import death_records
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
 from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
-from srvd.core.state.model import DeathRecord, Generation, Operation, Pool, SupervisorState, Worker
+from srvd.core.reports import death_records
+from srvd.core.state.model import DeathRecord, Generation, Operation, Pool, SupervisorState
+from srvd.core.state.workers import Worker
 from srvd.core.status import view
 from srvd.daemon.children import dump
 from srvd.daemon.children.dump import Dumps, Subject
@@ -196,12 +198,14 @@ class DaemonBackend:
 
     def still_draining(self) -> str:
         """Names the workers that drain, with the requests that hold them up; "" when none drains."""
-        found = [one for pool in self._state.pools.values() for one in pool.workers() if one.phase is Phase.DRAINING]
+        homes = [one.workers for pool in self._state.pools.values() for one in pool.generations.values()]
+        count = sum(workers.count((Phase.DRAINING,)) for workers in homes)
+        found = (worker for workers in homes for worker in workers.oldest((Phase.DRAINING,), 3))
         named = []
-        for worker in found[:3]:
+        for worker in islice(found, 3):
             facts = self._measures.facts(worker.id)
             named.append(f"{worker.id} in {facts.line}" if facts.busy else str(worker.id))
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        more = f" and {count - 3} more" if count > 3 else ""
         return f"waits for {', '.join(named)}{more}" if named else ""
 
     def ask(self, method: str, args: Map, reply: Callable[[Map], None]) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from srvd.core.events import Event, RequestOverdue
 from srvd.core.model import ExitReason, Phase
-from srvd.core.state.model import NEVER, SupervisorState
+from srvd.core.state.deadlines import NEVER
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.loop import Loop, Timer
 from srvd.ids import WorkerId
 from srvd.linux.processes import procfs

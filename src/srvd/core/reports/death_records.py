@@ -8,7 +8,8 @@ from __future__ import annotations
 from srvd.core import backoff
 from srvd.core.events import ZygoteGone
 from srvd.core.model import Cause, Death
-from srvd.core.state.model import DEATHS, DeathRecord, Generation, Pool, Worker
+from srvd.core.state.model import DEATHS, DeathRecord, Generation, Pool
+from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 from srvd.ids import WorkerId
 

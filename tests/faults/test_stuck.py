@@ -147,11 +147,12 @@ def _two_on_one_worker(srvd: Srvd, opened: ExitStack) -> tuple[list[HTTPConnecti
 def test_the_only_worker_takes_those_who_waited_as_soon_as_a_thread_is_free(starter: Starter) -> None:
     srvd = starter(config=toml("workers = 1\nthreads = 2"))
     with ThreadPoolExecutor(8) as pool:
-        slow = [pool.submit(srvd.get, "/sleep/4") for _ in range(2)]
+        slow = [pool.submit(srvd.get, "/until/over") for _ in range(2)]
         wait_for(lambda: _busy(srvd) == 2)
         assert stays(lambda: _busy(srvd) == 2, 1.0, every=0.1)
         late = [pool.submit(srvd.get) for _ in range(6)]
         assert stays(lambda: srvd.call("workers")["workers"][0]["connections"] == 2, 0.2)
+        (srvd.folder / "over").touch()
         assert all(answer.result(30).startswith("one ") for answer in [*slow, *late])
 
 

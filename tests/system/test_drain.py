@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -144,9 +146,12 @@ def test_requests_that_wait_in_the_backlog_are_answered_at_a_stop(starter: Start
 def test_scaling_to_nobody_and_removing_a_pool_lose_nothing(starter: Starter) -> None:
     srvd = starter("--workers", "2")
     with ThreadPoolExecutor() as pool:
-        slow = [pool.submit(srvd.get, "/sleep/1") for _ in range(2)]
+        slow = [pool.submit(srvd.get, "/until/over") for _ in range(2)]
         wait_for(lambda: all(worker["busy"] for worker in srvd.serving()))
-        assert srvd.ctl("scale", "0").returncode == 0
+        scaled = pool.submit(srvd.ctl, "scale", "0")
+        wait_for(lambda: not srvd.serving())
+        (srvd.folder / "over").touch()
+        assert scaled.result().returncode == 0
         assert [future.result().split()[0] for future in slow] == ["one", "one"]
 
 
@@ -154,13 +159,19 @@ def test_who_waits_for_the_last_to_leave_is_told_for_whom(starter: Starter) -> N
     srvd = starter("--workers", "2")
     told: list[str] = []
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(srvd.get, "/sleep/2")
+        answer = pool.submit(srvd.get, "/until/over")
         (busy,) = wait_for(lambda: [one["id"] for one in srvd.call("workers")["workers"] if one["busy"]])
+
+        def hear(progress: Mapping[str, Any]) -> None:
+            told.append(progress["message"])
+            if f"waits for {busy}" in told[-1]:
+                (srvd.folder / "over").touch()
+
         with srvd.client() as client:
-            client.call("stop", on_progress=lambda progress: told.append(progress["message"]))
+            client.call("stop", on_progress=hear)
         assert answer.result(30)
     assert srvd.wait() == 0
-    assert f"waits for {busy} in GET /sleep/2" in told
+    assert f"waits for {busy} in GET /until/over" in told
 
 
 def test_a_port_that_a_stop_gives_up_is_not_taken_for_one_that_a_process_has_shut_down(starter: Starter) -> None:

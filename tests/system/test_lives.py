@@ -220,11 +220,12 @@ def test_rollback_goes_back_and_forth(srvd: Srvd) -> None:
 def test_scaling_down_lets_the_idle_leave_first(srvd: Srvd) -> None:
     assert srvd.ctl("scale", "4").returncode == 0
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(srvd.get, "/sleep/2")
+        slow = pool.submit(srvd.get, "/until/over")
         wait_for(lambda: any(worker["busy"] for worker in srvd.serving()))
         busy = next(worker["id"] for worker in srvd.serving() if worker["busy"])
         assert srvd.ctl("scale", "1").returncode == 0
         assert srvd.names() == {busy}
+        (srvd.folder / "over").touch()
         assert slow.result().startswith(f"one {busy} ")
 
 

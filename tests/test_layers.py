@@ -39,7 +39,7 @@ LATE = {
     ("daemon/entry/live.py", "srvd.daemon.entry.succeed"),  # the same
     ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
     ("_zygote_entry.py", "srvd.zygote.main"),  # without the collector
-    ("zygote/main.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
+    ("zygote/becoming.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
     ("zygote/child.py", "site"),  # only where it was left out before
     ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it
     ("daemon/watch/headroom.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms

@@ -47,6 +47,7 @@ def open_fds() -> dict[str, str]:
 
 class Stage:
     def __init__(self, folder: Path, slots: int = 256, bond: FamilyLock | None = None) -> None:
+        self._others = self._children()  # of other tests
         self.before = open_fds()
         become_subreaper()
         self.folder = folder
@@ -196,9 +197,10 @@ class Stage:
     def _childless(self) -> bool:
         self.performer.reap_strangers()
         try:
-            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and not self._children()
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return ended is None and self._children() <= self._others
         except ChildProcessError:
             return True
 
-    def _children(self) -> str:
-        return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    def _children(self) -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())

@@ -93,7 +93,7 @@ def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: i
 
 
 def _load(app: str) -> object:
-    if sys.flags.no_site:  # left to each worker, see `main.py`
+    if sys.flags.no_site:  # left to each worker, see `renewal.py`
         import site
 
         site.main()

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.worker import forked
-from srvd.zygote import fork_safety
+from srvd.zygote.safety import fork_safety
 
 __all__ = ["Imported", "learn"]
 

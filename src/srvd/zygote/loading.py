@@ -15,7 +15,7 @@ from srvd.record import Record
 from srvd.wire import links
 from srvd.worker.app import hooks, loader
 from srvd.worker.boot import Preloaded
-from srvd.zygote import fork_safety
+from srvd.zygote.safety import fork_safety
 
 __all__ = ["Outcome", "enter", "load"]
 

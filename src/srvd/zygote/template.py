@@ -1,21 +1,31 @@
-"""Template of the workers of a generation: application, settings, listeners and descriptors, made once.
+"""The template of the workers of a generation: application, settings, listeners and descriptors, made once.
 
 Makes no worker: `fork_server.py` does.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from srvd.config.settings import PoolSettings
+from srvd.linux.processes import deadman
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
-from srvd.linux.scoreboard import Board
+from srvd.linux.scoreboard import Board, lanes_of
 from srvd.record import Record
 from srvd.wire import links
 from srvd.worker.app.releases import Watch
 from srvd.worker.boot import Preloaded
 from srvd.worker.net.acceptor import Listening
 from srvd.worker.supervision.reconnect import Home
+from srvd.zygote.job import BELL, BOARD, HOLD, STACKS, LoadJob
+from srvd.zygote.loading import Outcome
 
-__all__ = ["WorkerTemplate"]
+if TYPE_CHECKING:
+    from srvd.worker.net.front import Front
+
+__all__ = ["Loaded", "WorkerTemplate", "make_template"]
 
 
 class WorkerTemplate(Record):
@@ -33,3 +43,32 @@ class WorkerTemplate(Record):
     dispositions: Dispositions = NOTHING  # the application's handling of signals, which the zygote has put away
     warms: bool = False  # each worker calls the paths of `warm` before it is ready
     watch: Watch | None = None
+
+
+class Loaded(Record):
+    """What a zygote knows once the application is loaded."""
+
+    wanted: links.Load
+    pool: PoolSettings
+    folder: str  # of the application
+    watch: Watch
+    outcome: Outcome
+    home: Home | None
+    fronts: Sequence[Front | None]
+
+
+def make_template(loaded: Loaded, job: LoadJob) -> WorkerTemplate:
+    wanted, outcome = loaded.wanted, loaded.outcome
+    return WorkerTemplate(
+        wanted=wanted,
+        preloaded=outcome.preloaded,
+        board=Board.attach(job.fds[BOARD], lanes_of(loaded.pool.threads), job.fds[BELL]),
+        listening=Listening(job.listeners(wanted), loaded.fronts, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)),
+        pool=loaded.pool,
+        stacks=job.fds[STACKS],
+        has_lifeline=deadman.prepare(),  # again: an application may have had a handler of its own for the signal
+        hold=job.fds[HOLD],
+        home=loaded.home,
+        dispositions=outcome.dispositions,
+        watch=loaded.watch,
+    )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from select import POLLIN
 from select import poll as make_poll
 
-from srvd.zygote.native import python_threads
+from srvd.zygote.safety.native import python_threads
 
 __all__ = ["stranded"]
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from srvd.linux.processes import dispositions, procfs
 from srvd.linux.processes.dispositions import Dispositions
 from srvd.record import Record
-from srvd.zygote import native, trial_fork
+from srvd.zygote.safety import native, trial_fork
 
 __all__ = ["Inventory", "Residue", "compare", "settle", "some_of", "take"]
 

@@ -228,6 +228,12 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def proportional(pid: int) -> int:
+    """Bytes, each page divided by the number of processes that share it."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
 def switches(pid: int) -> int:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
@@ -254,6 +260,7 @@ def one_round(server: Server, figures: Figures, *, quiet: float) -> None:
         time.sleep(1.2)  # ready for longer than a second, as a worker that is killed at night is
         daemon, worker = server.memory()
         note("resident daemon [MiB]", daemon / 2**20)
+        note("daemon, shared pages by their share (PSS) [MiB]", proportional(server.pid) / 2**20)
         note("resident worker [MiB]", worker / 2**20)
         note("kill -9 to respawned [ms]", server.respawn() * 1e3)
         note("status, whole command [ms]", server.status() * 1e3)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
-from srvd.config.nearest import nearest
+from srvd.nearest import nearest
 
 __all__ = ["nearest_option", "sentence", "show_topic", "unknown_command"]
 

@@ -56,17 +56,7 @@ def read_document(path: str, *, again: bool = False) -> Document:
         pipe, as in `-c <(…)`.
     """
     path = os.path.abspath(path)
-    try:
-        with open(path, "rb", opener=_open_again if again else None) as file:
-            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigInvalid(
-                    f"read {path}: it is no file and cannot be read again; nothing was changed",
-                    hint="restart with -c and the name of a file: it is read at each reload",
-                )
-            source = file.read(LIMIT + 1)
-    except OSError as exc:
-        hint = "put it back: each reload reads it" if again else "-c FILE names the configuration file"
-        raise ConfigInvalid(f"read {path}: {exc.strerror}; nothing was changed", hint=hint) from exc
+    source = _source(path, again=again)
     if len(source) > LIMIT:
         raise ConfigInvalid(f"read {path}: it is longer than {LIMIT} bytes; nothing was changed")
     try:
@@ -76,21 +66,41 @@ def read_document(path: str, *, again: bool = False) -> Document:
         line = source.count(b"\n", 0, exc.start) + 1
         raise ConfigInvalid(f"{path}:{line}: this is not UTF-8 ({exc.reason}); nothing was changed") from exc
     except tomllib.TOMLDecodeError as exc:
-        place = re.search(r" \(at line (\d+), column (\d+)\)$", str(exc))
-        where = f"{path}:{place[1]}" if place else path
-        what = str(exc)[: place.start()] if place else str(exc)
-        hint = ""
-        if path.endswith(".py"):
-            hint = "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py"
-        elif what.startswith(("Invalid value", "Expected newline or end of document")):
-            hint = 'text, paths and times are written in quotes, as in app = "shop.wsgi:application"'
-        raise ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint) from exc
+        raise _not_toml(path, str(exc)) from exc
     except ValueError as exc:  # int() refuses more digits than sys.get_int_max_str_digits()
         place = _LONG.search(text)
         where = f"{path}:{text.count(chr(10), 0, place.start()) + 1}" if place else path
         raise ConfigInvalid(f"{where}: a number has too many digits; nothing was changed") from exc
     except RecursionError as exc:
         raise ConfigInvalid(f"read {path}: it is nested too deeply; nothing was changed") from exc
+
+
+def _source(path: str, *, again: bool) -> bytes:
+    """Returns the bytes of the file, at most one more than may be. Raises `ConfigInvalid`."""
+    try:
+        with open(path, "rb", opener=_open_again if again else None) as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigInvalid(
+                    f"read {path}: it is no file and cannot be read again; nothing was changed",
+                    hint="restart with -c and the name of a file: it is read at each reload",
+                )
+            return file.read(LIMIT + 1)
+    except OSError as exc:
+        hint = "put it back: each reload reads it" if again else "-c FILE names the configuration file"
+        raise ConfigInvalid(f"read {path}: {exc.strerror}; nothing was changed", hint=hint) from exc
+
+
+def _not_toml(path: str, complaint: str) -> ConfigInvalid:
+    """The error for a file of which tomllib says `complaint`."""
+    place = re.search(r" \(at line (\d+), column (\d+)\)$", complaint)
+    where = f"{path}:{place[1]}" if place else path
+    what = complaint[: place.start()] if place else complaint
+    hint = ""
+    if path.endswith(".py"):
+        hint = "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py"
+    elif what.startswith(("Invalid value", "Expected newline or end of document")):
+        hint = 'text, paths and times are written in quotes, as in app = "shop.wsgi:application"'
+    return ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint)
 
 
 def _open_again(path: str, flags: int) -> int:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from srvd.config.nearest import nearest
 from srvd.linux.processes.limits import RESOURCES, UNLIMITED
+from srvd.nearest import nearest
 from srvd.record import Record
 
 __all__ = ["KINDS", "ROLES", "Kind", "Unfit", "describe", "from_text", "nearest", "read", "show", "unit"]

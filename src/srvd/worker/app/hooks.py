@@ -142,7 +142,7 @@ def _is_of(value: object, module: str) -> bool:
 
 
 def _nearest(name: str) -> str:
-    """Returns the hook that shares most letters and pairs of letters, or "". Does not use `config.values.nearest`,
+    """Returns the hook that shares most letters and pairs of letters, or "". Does not use `nearest.py`,
     whose patterns would cost every zygote two milliseconds.
     """
     mine = _parts(name)

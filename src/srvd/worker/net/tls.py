@@ -129,25 +129,29 @@ class Encrypted:
                 self._incoming.write(data)
             else:
                 self._incoming.write_eof()
-        pieces = []
-        ended = False
-        try:
-            # Read all: epoll would not report bytes that stay within OpenSSL.
-            while piece := self._tls.read(READ):
-                pieces.append(piece)
-            ended = True
-        except ssl.SSLWantReadError:
-            ended = False
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # with close_notify or without: HTTP knows if it is whole
-            ended = True
-        finally:
-            self._flush()  # answers of TLS itself
+        pieces: list[bytes] = []
+        ended = self._decrypt(pieces)
         if ended and pieces:
             with suppress(OSError):  # it is gone already
                 self._sock.shutdown(socket.SHUT_RD)  # so that epoll reports the end once more
         if not pieces and not ended:
             raise BlockingIOError
         return b"".join(pieces)
+
+    def _decrypt(self, pieces: list[bytes]) -> bool:
+        """Adds all that is decrypted: epoll would not report bytes that stay within OpenSSL. Returns whether the peer
+        has ended its sending, with close_notify or without: HTTP knows if it is whole.
+        """
+        try:
+            while piece := self._tls.read(READ):
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            return False
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return True
+        finally:
+            self._flush()  # answers of TLS itself
+        return True
 
     def _send(self, data: bytes | memoryview) -> int:
         if not self._flush():

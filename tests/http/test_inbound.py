@@ -83,12 +83,14 @@ def test_only_so_many_short_heads_are_remembered() -> None:
     for number in range(3_000):
         line = f"GET /{number}{'x' * (number % 500)} HTTP/1.{number % 2}"
         data = request(f"X: {'y' * (number * 7 % 4_000)}{number}", line=line, host=f"h{number}")
-        assert len(feed([data], heads=heads).messages) == 1
+        for _ in range(2):  # what comes once is not remembered
+            assert len(feed([data], heads=heads).messages) == 1
+        assert len(heads._marks) <= 2_048
         assert len(heads._lines) <= 512
         assert len(heads._hosts) <= 64
         assert all(len(sections) <= 256 for sections in heads._sections)
-    assert max(map(len, heads._lines)) <= 256
-    assert max(len(text) for sections in heads._sections for text in sections) <= 2_048
+    assert 200 < max(map(len, heads._lines)) <= 256
+    assert 1_000 < max(len(text) for sections in heads._sections for text in sections) <= 2_048
 
 
 @pytest.mark.parametrize("method", ["GET", "BAN", "version-control"])

@@ -3,20 +3,16 @@
 Knows neither the connection nor the body. One `HeadReader` a thread: it owns a parser, and some memory of request
 lines and hosts that were seen. Pure.
 
-The guard reads the request line, llhttp the fields. llhttp knows some forty methods and refuses all others; any token
-is a method (RFC 9110 section 9.1), and only the application knows which ones it serves. So llhttp gets the fields
-behind a line of ours, which differs in its version only: what a section comes to does not depend on the method.
+The guard reads the request line, llhttp the fields (`fields.py`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
 from srvd.http.h1 import guard
+from srvd.http.h1.fields import FieldParser
 from srvd.http.h1.limits import Limits
 from srvd.http.h1.names import FieldNames
 from srvd.http.h1.refusal import Refusal
@@ -29,23 +25,19 @@ _LONGEST_LINE = 256
 _MOST_SECTIONS = 256
 _LONGEST_SECTION = 2048
 _MOST_HOSTS = 64
-_LINES = (b"GET / HTTP/1.0", b"GET / HTTP/1.1")  # in the place of the client's, by the version's minor
-# RFC 9110 section 5.5: white space before the end of a line is no part of the value. llhttp leaves it there, and takes
-# a tab behind "chunked" for another coding. Never a line of nothing else: that is a folded one, and refused.
-_TRAILING_SPACE = re.compile(rb"(?<=[^\r\n\t ])[\t ]+(?=\r\n)")
+_MOST_MARKS = 2048
 
 
 class Request:
     """A head that was accepted. `length` is the body's in bytes, or `guard.CHUNKED`."""
 
-    __slots__ = ("expects", "keep_alive", "label", "length", "line", "method", "minor", "scope", "whole")
+    __slots__ = ("expects", "keep_alive", "length", "line", "method", "minor", "scope", "whole")
 
     def __init__(self, scope: Scope, line: _Line, section: _Section) -> None:
         self.scope = scope
         self.method = line.method
-        self.label = line.label
-        """Method and path, for messages: without the query, in which a token may be."""
         self.line = line.line
+        """Method and path, for the scoreboard and for messages: without the query, in which a token may be."""
         self.minor = line.minor
         self.length = section.length
         self.keep_alive = section.keep_alive
@@ -54,6 +46,11 @@ class Request:
         self.whole = b""
         """The body, if it came together with the head and nothing came after it."""
 
+    @property
+    def label(self) -> str:
+        """`line` as text."""
+        return self.line.decode("ascii")
+
     def __repr__(self) -> str:
         return f"<Request {self.label} HTTP/1.{self.minor} length {self.length}>"
 
@@ -61,13 +58,12 @@ class Request:
 class _Line:
     """What one request line comes to."""
 
-    __slots__ = ("authority", "label", "line", "method", "minor", "scheme", "scope", "sections")
+    __slots__ = ("authority", "line", "method", "minor", "scheme", "scope", "sections")
 
-    def __init__(self, parts: guard.Line, scope: Scope, sections: dict[bytes, _Section]) -> None:
+    def __init__(self, text: bytes, parts: guard.Line, scope: Scope, sections: dict[bytes, _Section]) -> None:
         self.scope = scope
         self.method = parts.method
-        self.label = f"{parts.method} {parts.target.partition('?')[0]}"
-        self.line = self.label.encode("ascii")  # for the scoreboard
+        self.line = text[: -len(b" HTTP/1.1")].partition(b"?")[0]
         self.minor = parts.minor
         self.scheme, self.authority = parts.scheme, parts.authority
         self.sections = sections  # of all lines of this version
@@ -103,12 +99,11 @@ class HeadReader:
         self._introduce = introduce
         self._surely_fits = min(limits.head, limits.field)
         self._names = FieldNames(underscores=limits.underscores)
-        self._parser = HttpRequestParser(self)
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._reusable: bool | None = None  # llhttp saw the head's end, and can read another after it
+        self._parser = FieldParser()
         self._lines: dict[bytes, _Line] = {}
         self._sections: tuple[dict[bytes, _Section], ...] = ({}, {})  # by the version's minor
         self._hosts: set[bytes] = set()
+        self._marks: set[int] = set()  # hashes of lines and sections that came once
 
     def check_line(self, line: bytes) -> None:
         """Refuses a request line that will be refused anyway, before the fields have come."""
@@ -128,8 +123,8 @@ class HeadReader:
         section = line.sections.get(text)
         if section is None:
             section = self._parse(text, line.minor)
-            known = line.sections
-            if len(text) <= _LONGEST_SECTION:
+            if len(text) <= _LONGEST_SECTION and self._came_before(text):
+                known = line.sections
                 if len(known) >= _MOST_SECTIONS:
                     known.clear()
                 known[text] = section
@@ -145,50 +140,41 @@ class HeadReader:
 
     def _parse(self, text: bytes, minor: int) -> _Section:
         """The section of a head that was not seen before: all that is behind the request line."""
-        fields = self._fields = []
-        self._reusable = None
-        if b" \r\n" in text or b"\t\r\n" in text:
-            text = _TRAILING_SPACE.sub(b"", text)
+        parser = self._parser
+        fields = parser.read(text, minor)
         try:
-            self._parser.feed_data(_LINES[minor] + text)
-        except HttpParserUpgrade:
-            # RFC 9110 section 7.8: an Upgrade may be ignored. What follows is this request's body, or the next
-            # request; llhttp would take it for another protocol.
-            self._reusable = False
-        except HttpParserError as exc:
-            self._parser = HttpRequestParser(self)
-            raise Refusal(400, str(exc)) from None
-        try:
-            allowed, control = self._names.sort(fields)
+            allowed, control = self._names.sort(fields, parser.found)
         except Refusal:
-            self._parser = HttpRequestParser(self)
+            parser.renew()
             raise
-        if not self._reusable or b"content-length" in control or b"transfer-encoding" in control:
-            # This parser waits for a body (which does not go through it), or for nothing more.
-            self._parser = HttpRequestParser(self)
-        if self._reusable is None:
+        ended = parser.ended
+        if not ended or b"content-length" in control or b"transfer-encoding" in control:
+            parser.renew()
+        if ended is None:
             raise Refusal(400, "malformed fields")
         if len(fields) > self.limits.fields:
             raise Refusal(431, f"more than {self.limits.fields} fields")
         return self._judge(allowed, control, minor)
 
-    def on_header(self, *field: bytes) -> None:
-        """Called by llhttp for each field, with name and value."""
-        self._fields.append(field)  # type: ignore[arg-type]  # a pair; unpacking it would cost more than the rest
-
-    def on_headers_complete(self) -> None:
-        """Called by llhttp after the empty line."""
-        # Asked here because llhttp forgets it right after.
-        self._reusable = self._parser.should_keep_alive()
-
     def _see(self, text: bytes) -> _Line:
         parts = guard.request_line(text, self.limits)
-        line = _Line(parts, self.sink.line(parts), self._sections[parts.minor])
-        if len(text) <= _LONGEST_LINE:
+        line = _Line(text, parts, self.sink.line(parts), self._sections[parts.minor])
+        if len(text) <= _LONGEST_LINE and self._came_before(text):
             if len(self._lines) >= _MOST_LINES:
                 self._lines.clear()
             self._lines[text] = line
         return line
+
+    def _came_before(self, text: bytes) -> bool:
+        """Whether a line or section came before, lately: what comes once only is not worth its place in the memory."""
+        mark = hash(text)
+        marks = self._marks
+        if mark in marks:
+            return True
+        if len(marks) >= _MOST_MARKS:
+            marks.clear()
+        marks.add(mark)
+        return False
 
     def _judge(self, fields: Fields, control: dict[bytes, bytes], minor: int) -> _Section:
         """The rules on the values of fields, in the order in which they are worth an answer."""

@@ -29,12 +29,12 @@ class FieldNames:
         self._underscores = underscores
         self._known = {*_USUAL}  # names as received: the usual ones, and others that say nothing here
 
-    def sort(self, fields: Fields) -> tuple[Fields, dict[bytes, bytes]]:
+    def sort(self, fields: Fields, found: dict[bytes, bytes]) -> tuple[Fields, dict[bytes, bytes]]:
         """The fields that an application may find; and those that say something of the message or its connection, by
-        their names in lower case. Raises `Refusal`.
+        their names in lower case. `found`: the same fields as a dict, whose keys are the names as received. Raises
+        `Refusal`.
         """
-        found = dict(fields)
-        pairs = [(lower, found[name]) for name, lower in _USUAL.items() if name in found]
+        pairs = [(lower, found[name].rstrip()) for name, lower in _USUAL.items() if name in found]
         dropped = not self._known.issuperset(found) and self._look_closer(found, pairs)
         control = dict(pairs)
         if len(found) != len(fields) or len(control) != len(pairs):
@@ -53,7 +53,7 @@ class FieldNames:
             if b"_" in name:
                 dropped = True
             elif lower in _CONTROL:
-                pairs.append((lower, found[name]))
+                pairs.append((lower, found[name].rstrip()))
             elif len(self._known) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
                 self._known.add(name)
         if dropped and not self._underscores:
@@ -70,4 +70,4 @@ def _join_control(fields: Fields) -> dict[bytes, bytes]:
 
 
 def _is_empty_host(field: tuple[bytes, bytes]) -> bool:
-    return not field[1] and field[0].lower() == b"host"
+    return not field[1].strip(b" \t") and field[0].lower() == b"host"

@@ -5,7 +5,7 @@ Holds no convention itself: the names of an environ or of a scope are known to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 from srvd.http.h1.guard import Line
@@ -15,8 +15,11 @@ __all__ = ["Certificate", "Client", "Ends", "Fields", "Scope", "Sink", "joined"]
 Scope = dict[str, Any]
 """What a convention tells its application of a request: the environ of WSGI, the scope of ASGI."""
 
-Fields = Sequence[tuple[bytes, bytes]]
-"""Header fields in the order in which they came: name and value, both as received."""
+Fields = Collection[tuple[bytes, bytes]]
+"""Header fields in the order in which they came: name and value as received, maybe with white space behind the value.
+
+Valid until the next head is read.
+"""
 
 
 class Certificate(NamedTuple):
@@ -76,8 +79,8 @@ def joined(fields: Fields) -> dict[bytes, bytes]:
     RFC 9113 section 8.2.3).
     """
     found: dict[bytes, bytes] = {}
-    for spelling, value in fields:
-        name = spelling.lower()
+    for spelling, white in fields:
+        name, value = spelling.lower(), white.rstrip()
         before = found.get(name)
         found[name] = value if before is None else before + (b"; " if name == b"cookie" else b",") + value
     return found

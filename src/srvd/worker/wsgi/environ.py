@@ -110,7 +110,7 @@ class EnvironSink:
         }
 
     def fields(self, fields: Fields) -> Environ:
-        environ: Environ = {_KEYS[name]: value.decode("latin-1") for name, value in fields}
+        environ: Environ = {_KEYS[name]: value.rstrip().decode("latin-1") for name, value in fields}
         if len(environ) != len(fields):
             environ = {_KEYS[name]: value.decode("latin-1") for name, value in joined(fields).items()}
         environ.pop("", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import compileall
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -86,6 +87,7 @@ def pytest_collection() -> Generator[None, object, object]:
             return (yield)
         finally:
             sys.dont_write_bytecode = before
+            gc.freeze()  # thousands of tests, which stay: the garbage collector need not look at them again and again
 
 
 class _Side(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

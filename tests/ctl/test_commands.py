@@ -311,7 +311,7 @@ def test_followed_events_come_as_they_happen_until_interrupted(daemon: Daemon) -
             daemon.ctl("reload")
             assert "operation" in following.stdout.readline()
             following.send_signal(signal.SIGINT)
-            following.wait(10)
+            following.wait(60)
         finally:
             following.kill()
     assert following.returncode == EXIT.INTERRUPTED

@@ -54,7 +54,6 @@ WIDE_MODULES = {
     "daemon/children/zygotes.py": _TO_BE_CUT,
     "daemon/control/backend.py": _TO_BE_CUT,
     "daemon/control/server.py": _TO_BE_CUT,
-    "daemon/entry/load_check.py": _TO_BE_CUT,
     "daemon/handover.py": _TO_BE_CUT,
     "daemon/recovery/adopt.py": _TO_BE_CUT,
     "daemon/upgrade/replace.py": _TO_BE_CUT,

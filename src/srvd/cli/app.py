@@ -155,11 +155,11 @@ def start(path: str | None, daemonize: bool, **given: Any) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show all of a traceback, not only the application's own lines.")
 def check(path: str | None, verbose: bool, **given: Any) -> None:
     config = Source.find(path, _given(given)).read()
-    from srvd.daemon.entry import load_check  # here, because `config` and `version` start no process
+    from srvd.daemon.entry import file_check, load_check  # here, because `config` and `version` start no process
 
     _warn(config)
     code = EXIT.DONE
-    for refused in load_check.look_at_files(config):
+    for refused in file_check.look_at_files(config):
         complain(refused)
         code = refused.exit_code
     for pool in config.pools.values():

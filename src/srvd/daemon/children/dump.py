@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from srvd.core.state.model import Generation, Pool, Zygote
 from srvd.core.state.workers import Worker
 from srvd.core.status import view
-from srvd.daemon.children.stack_file import Trace
+from srvd.daemon.children.stack_file import PATIENCE, Trace
 from srvd.errors import Busy, NoSuchWorker
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux.scoreboard import Request
@@ -88,14 +88,15 @@ class Dumps:
         return self._of_zygote(generation)
 
     def begin(self, subjects: list[Subject], seconds: float, reply: Reply, *, total: int) -> None:
-        """Ask all at once; `reply` is called when all have told their stacks, after about `seconds` at the latest.
+        """Ask all at once; `reply` is called when all have told their stacks, after about `seconds` at the latest; 0.0:
+        the patience that a kill has.
 
         total: number of all processes; `subjects` may be a part. Raises `Busy` if `MOST` dumps are under way.
         """
         if self._under_way >= MOST:
             raise Busy(f"ask for stacks: {MOST} others are doing so", hint="try again in a second")
         self._under_way += 1
-        _Dump(self._workers, self._zygotes, partial(self._end, reply), total).ask(subjects, seconds)
+        _Dump(self._workers, self._zygotes, partial(self._end, reply), total).ask(subjects, seconds or PATIENCE)
 
     def _end(self, reply: Reply, result: Map) -> None:
         self._under_way -= 1

@@ -24,7 +24,6 @@ from srvd.core.state.workers import Worker
 from srvd.core.status import view
 from srvd.daemon.children import dump
 from srvd.daemon.children.dump import Dumps, Subject
-from srvd.daemon.children.stack_file import PATIENCE
 from srvd.daemon.control.server import Peer
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
 from srvd.ids import GenerationId, WorkerId
@@ -214,7 +213,7 @@ class DaemonBackend:
             raise UnknownMethod(f"the daemon does not know {method!r}")
         found = self._subjects(args)
         page = found[args["offset"] : args["offset"] + args["limit"]]
-        self._dumps.begin(page, args["timeout"] or PATIENCE, reply, total=len(found))
+        self._dumps.begin(page, args["timeout"], reply, total=len(found))
 
     def _subjects(self, args: Map) -> list[Subject]:
         wanted = args.get("worker", "")

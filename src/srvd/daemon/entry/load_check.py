@@ -7,9 +7,8 @@ running daemon.
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from srvd.config.pool_spec import spec_of
 from srvd.config.settings import Config, PoolSettings
@@ -21,15 +20,13 @@ from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import PERFORMED, Performer
 from srvd.daemon.dispatch.event_queue import EventQueue
-from srvd.daemon.files import missing_folder
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop, Timer
-from srvd.errors import SrvdError, SystemRefused, from_wire
-from srvd.linux import trust
+from srvd.errors import from_wire
 from srvd.linux.scoreboard import Bell
 from srvd.record import Record
 
-__all__ = ["Tried", "look_at_files", "try_start"]
+__all__ = ["Tried", "try_start"]
 
 FAREWELL = 5.0
 """Seconds for worker and zygote to exit after the order to leave; then they are killed."""
@@ -59,31 +56,6 @@ def try_start(config: Config, pool: str, line: Callable[[str], None]) -> Tried:
     finally:
         commons.close()
         loop.close()
-
-
-def look_at_files(config: Config) -> Iterator[SrvdError]:
-    """Yield the errors with which a start would refuse the log file and the pidfile."""
-    for what, path in (("open the log", config.daemon.log_file), ("write the pidfile", config.daemon.pidfile)):
-        problem = _unwritable(path) if path else ""
-        if problem:
-            yield SystemRefused(f"{what} {path}: {problem}")
-
-
-def _unwritable(path: str) -> str:
-    """Return why this user cannot write the file; "" if the user can. Creates nothing."""
-    folder = os.path.dirname(path) or "."
-    try:
-        trust.settle(path)
-    except PermissionError as exc:
-        return exc.strerror or str(exc)
-    except OSError:  # reported below
-        pass
-    try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return "Is a directory"
-        return "" if os.access(path, os.W_OK) else "Permission denied"
-    except OSError:
-        return missing_folder(path) or ("" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied")
 
 
 class _Trial:

@@ -20,7 +20,7 @@ import pytest
 from srvd.tls import material
 from srvd.tls.material import Material
 from srvd.worker.net.front import Front, make_front
-from srvd.worker.net.tls import Encrypted, Secure
+from srvd.worker.net.tls import TlsListener, TlsTransport
 from srvd.worker.net.transport import READ
 from tests.support.certificates import Authority
 from tests.support.waiting import stays, wait_for
@@ -198,7 +198,7 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def test_a_drain_waits_for_arrivals_only_as_for_idle_ones(tmp_path: Path) -> None:
+def test_a_drain_waits_for_handshakes_only_as_for_idle_ones(tmp_path: Path) -> None:
     with Rig(app, tmp_path, front=front(**PROXY)) as rig:
         rig.serving()
         with rig.connect() as silent, rig.connect() as client:
@@ -552,7 +552,7 @@ def test_a_body_may_be_read_in_one_thread_and_answered_in_another(authority: Aut
     ours.setblocking(False)
     with ThreadPoolExecutor(2) as pool, theirs:
         shaking = pool.submit(authority.client().wrap_socket, theirs, server_hostname="shop.example")
-        encrypted = Secure(authority.material()).wrap(ours)
+        encrypted = TlsListener(authority.material()).wrap(ours)
         wait_for(lambda: _shaken(encrypted))
         with shaking.result() as client:
             watched = Watched(encrypted._tls)
@@ -569,7 +569,7 @@ def test_a_body_may_be_read_in_one_thread_and_answered_in_another(authority: Aut
             ours.close()
 
 
-def _shaken(encrypted: Encrypted) -> bool:
+def _shaken(encrypted: TlsTransport) -> bool:
     with suppress(BlockingIOError):
         return encrypted.handshake()
     return False

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from srvd.worker.net.front import Front
-from srvd.worker.net.tls import Secure
+from srvd.worker.net.tls import TlsListener
 from tests.support.certificates import Authority
 from tests.support.waiting import stays, wait_for
 from tests.support.worker_rig import Client, Rig
@@ -328,7 +328,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def tls_front(authority: Authority) -> Front:
-    return Front(None, None, "x-forwarded", Secure(authority.material()))
+    return Front(None, None, "x-forwarded", TlsListener(authority.material()))
 
 
 def connect(rig: Rig, authority: Authority, *, secure: bool) -> Client:

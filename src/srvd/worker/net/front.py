@@ -22,7 +22,7 @@ from srvd.worker.net.handshake import Handshake, Steps
 
 if TYPE_CHECKING:
     from srvd.worker.connections import Connect, Peer
-    from srvd.worker.net.tls import Encrypted, Secure
+    from srvd.worker.net.tls import TlsListener, TlsTransport
     from srvd.worker.net.transport import Transport
 
 __all__ = ["Front", "Reception", "make_front"]
@@ -39,7 +39,7 @@ class Front(NamedTuple):
     proxy_from: Networks | None  # None: no PROXY protocol
     trusted: Networks | None  # None: forwarding headers get no special treatment
     forwarded: str
-    tls: Secure | None
+    tls: TlsListener | None
 
     def reception(self, context: WorkerContext, connect: Connect) -> Reception:
         """Makes the `Reception` of one worker."""
@@ -54,9 +54,9 @@ def make_front(told: Mapping[str, Any], packed: object) -> Front:
     tls = None
     if packed is not None:
         # Imported here, because ssl costs 11 ms and 3 MB, which PROXY and trusted proxies do not need.
-        from srvd.worker.net.tls import Secure
+        from srvd.worker.net.tls import TlsListener
 
-        tls = Secure(material.unpack(packed))
+        tls = TlsListener(material.unpack(packed))
     try:
         proxy_from = Networks(told["proxy_from"]) if told["proxy_protocol"] else None
         trusted = Networks(told["trusted_proxies"]) if told["trusted_proxies"] else None
@@ -95,7 +95,7 @@ class Reception:
         else:
             self._begin(sock, ends, now)
 
-    def _become(self, sock: socket.socket, encrypted: Encrypted | None, ends: Ends, now: float) -> None:
+    def _become(self, sock: socket.socket, encrypted: TlsTransport | None, ends: Ends, now: float) -> None:
         if encrypted is None or self._front.tls is None:
             self._begin(sock, ends, now)
             return

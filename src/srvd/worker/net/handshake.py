@@ -18,7 +18,7 @@ from srvd.worker.context import WorkerContext
 from srvd.worker.net.phase import Phase
 
 if TYPE_CHECKING:
-    from srvd.worker.net.tls import Encrypted
+    from srvd.worker.net.tls import TlsTransport
 
 __all__ = ["Handshake", "Steps"]
 
@@ -31,8 +31,8 @@ class Steps:
     def __init__(
         self,
         proxied: Callable[[Ends, ProxyReader], Ends] | None,
-        secure: Callable[[socket.socket], Encrypted] | None,
-        become: Callable[[socket.socket, Encrypted | None, Ends, float], None],
+        secure: Callable[[socket.socket], TlsTransport] | None,
+        become: Callable[[socket.socket, TlsTransport | None, Ends, float], None],
         complain: Callable[[str, Exception, Ends, float], None],
     ) -> None:
         self.proxied = proxied
@@ -64,7 +64,7 @@ class Handshake:
         self._fd = sock.fileno()
         self._ends = ends
         self._proxy = ProxyReader() if steps.proxied else None
-        self._encrypted: Encrypted | None = None
+        self._encrypted: TlsTransport | None = None
         self.phase = Phase.IDLE
         self.served = 0
         self.deadline = now + context.times.first

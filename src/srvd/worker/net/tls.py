@@ -17,7 +17,7 @@ from srvd.tls.context import build
 from srvd.tls.material import Material
 from srvd.worker.net.transport import READ, RESET
 
-__all__ = ["Encrypted", "Secure"]
+__all__ = ["TlsListener", "TlsTransport"]
 
 # Bytes encrypted before each send: four records of TLS.
 _BLOCK = 65_536
@@ -31,7 +31,7 @@ _SHORT = {
 _ESCAPED = frozenset('"+,;<>\\')
 
 
-class Secure:
+class TlsListener:
     """The TLS context of one listener. Made once, in the zygote: workers share the session keys, so that each can
     resume a session that another has begun.
     """
@@ -41,15 +41,15 @@ class Secure:
         self._context = build(material)
         self._asks = material.client_certificates != "none"
 
-    def wrap(self, sock: socket.socket) -> Encrypted:
-        return Encrypted(sock, self._context)
+    def wrap(self, sock: socket.socket) -> TlsTransport:
+        return TlsTransport(sock, self._context)
 
-    def introduce(self, encrypted: Encrypted, ends: Ends) -> Ends:
+    def introduce(self, encrypted: TlsTransport, ends: Ends) -> Ends:
         """Returns the ends of the connection over TLS, with the client's certificate if the listener asks for one."""
         return ends._replace(scheme="https", certificate=encrypted.client() if self._asks else None)
 
 
-class Encrypted:
+class TlsTransport:
     """A `Transport` over TLS. The owner calls `handshake` until it returns True. Owns the socket.
 
     An application that streams its request's body may read in one thread and send in another. OpenSSL does not allow

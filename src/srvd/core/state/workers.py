@@ -126,9 +126,11 @@ class Workers(dict[int, Worker]):
     # -- what is known --------------------------------------------------------------------------------------------
 
     def count(self, phases: Collection[Phase], replacements: Collection[Replacement] = ANY) -> int:
-        return sum(
-            len(group) for (phase, why), group in self._groups.items() if phase in phases and why in replacements
-        )
+        found = 0  # no generator: this is called a dozen times for each event
+        for (phase, why), group in self._groups.items():
+            if phase in phases and why in replacements:
+                found += len(group)
+        return found
 
     def latest(self, phases: Collection[Phase], most: int, replacements: Collection[Replacement] = ANY) -> list[Worker]:
         """The youngest of these, at most so many; the youngest comes first."""

@@ -546,6 +546,9 @@ class Watched:
         with self._alone():
             return self._tls.write(data)
 
+    def pending(self) -> int:
+        return self._tls.pending()
+
 
 def test_a_body_may_be_read_in_one_thread_and_answered_in_another(authority: Authority) -> None:
     ours, theirs = socket.socketpair()
@@ -567,6 +570,31 @@ def test_a_body_may_be_read_in_one_thread_and_answered_in_another(authority: Aut
             assert received == b"x" * 10_000
             assert watched.clashes == 0
             ours.close()
+
+
+@pytest.mark.parametrize("end", ["close_notify", "FIN", "nothing"])
+def test_all_records_of_one_read_are_decrypted_and_the_end_behind_them_is_seen(authority: Authority, end: str) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ThreadPoolExecutor(1) as pool, theirs, ours:
+        shaking = pool.submit(authority.client().wrap_socket, theirs, server_hostname="shop.example")
+        encrypted = TlsListener(authority.material()).wrap(ours)
+        wait_for(lambda: _shaken(encrypted))
+        with shaking.result() as client:
+            for piece in (b"a" * 20_000, b"b", b"c" * 300):
+                client.sendall(piece)
+            if end == "close_notify":
+                client.settimeout(0)
+                with suppress(ssl.SSLWantReadError):
+                    client.unwrap()
+            elif end == "FIN":
+                client.shutdown(socket.SHUT_WR)
+            assert encrypted.recv(READ) == b"a" * 20_000 + b"b" + b"c" * 300
+            if end == "nothing":
+                with pytest.raises(BlockingIOError):
+                    encrypted.recv(READ)
+            else:
+                assert encrypted.recv(READ) == b""
 
 
 def _shaken(encrypted: TlsTransport) -> bool:

@@ -145,6 +145,8 @@ class TlsTransport:
         try:
             while piece := self._tls.read(READ):
                 pieces.append(piece)
+                if not (self._incoming.pending or self._incoming.eof or self._tls.pending()):
+                    return False  # nothing is left; another read would say so by an exception, which takes longer
         except ssl.SSLWantReadError:
             return False
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -223,10 +223,11 @@ class Tick(Record):
     """A deadline has passed."""
 
 
-OfWorker = (
-    WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
-    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew
+Watched = (
+    RequestOverdue | WorkerSilent | WorkerAnswered | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew
 )  # fmt: skip
+
+OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | Watched
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone

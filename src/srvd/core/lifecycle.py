@@ -1,4 +1,4 @@
-"""The two lives as total tables: what each stimulus does to a worker's phase and to a generation's stage.
+"""The two lives as total tables: what each trigger does to a worker's phase and to a generation's stage.
 
 No actions here, only what follows what; `transitions.py` says what is done on the way. Pure.
 """
@@ -63,15 +63,10 @@ _SAID = (
 )
 
 
-def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
+def _worker_steps() -> dict[tuple[Phase, WorkerTrigger], Phase]:
+    """The steps that are named one by one."""
     p, s = Phase, WorkerTrigger
-    # Whatever is not named below: a worker that speaks out of turn is a misfit, anything else a bug of ours.
-    table: dict[tuple[Phase, WorkerTrigger], Phase | NoTransition] = {
-        (phase, stimulus): NoTransition.MISFIT if stimulus in _SAID else NoTransition.IMPOSSIBLE
-        for phase in p
-        for stimulus in s
-    }
-    table |= {
+    return {
         (p.ASKED, s.FORKED): p.BOOTING,
         (p.ASKED, s.REFUSED): p.GONE,
         (p.ASKED, s.RETIRE): p.CANCELLED,
@@ -101,18 +96,29 @@ def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
         (p.CANCELLED, s.KILL): p.CANCELLED,
         (p.CANCELLED, s.OVERDUE): p.CANCELLED,  # its zygote is deaf and is killed
     }
+
+
+def _worker_table() -> dict[tuple[Phase, WorkerTrigger], Phase | NoTransition]:
+    p, s = Phase, WorkerTrigger
+    # Whatever is not named below: a worker that speaks out of turn is a misfit, anything else a bug of ours.
+    table: dict[tuple[Phase, WorkerTrigger], Phase | NoTransition] = {
+        (phase, trigger): NoTransition.MISFIT if trigger in _SAID else NoTransition.IMPOSSIBLE
+        for phase in p
+        for trigger in s
+    }
+    table |= _worker_steps()
     for phase in (p.BOOTING, p.STANDBY, p.OPENING, p.SERVING, p.DRAINING, p.KILLED):
         table[phase, s.EXITED] = p.GONE
         table[phase, s.KILL] = p.KILLED
-    for stimulus in _SAID:  # said before the kill arrived
-        table[p.KILLED, stimulus] = p.KILLED
+    for trigger in _SAID:  # said before the kill arrived
+        table[p.KILLED, trigger] = p.KILLED
     return table
 
 
 def _generation_table() -> dict[tuple[Stage, GenerationTrigger], Stage | NoTransition]:
     s, i = Stage, GenerationTrigger
     table: dict[tuple[Stage, GenerationTrigger], Stage | NoTransition] = {
-        (stage, impulse): NoTransition.IMPOSSIBLE for stage in s for impulse in i
+        (stage, trigger): NoTransition.IMPOSSIBLE for stage in s for trigger in i
     }
     table |= {
         (s.LOADING, i.LOADED): s.BOOTING,
@@ -150,19 +156,19 @@ TRIAL = frozenset({Stage.LOADING, Stage.BOOTING, Stage.PROBING, Stage.WARMING, S
 """Generations that have not committed."""
 
 
-def next_phase(phase: Phase, stimulus: WorkerTrigger) -> Phase | None:
-    """The phase after the stimulus; None for a worker that spoke out of turn. Raises `ImpossibleStep`."""
-    cell = WORKER[phase, stimulus]
+def next_phase(phase: Phase, trigger: WorkerTrigger) -> Phase | None:
+    """The phase after the trigger; None for a worker that spoke out of turn. Raises `ImpossibleStep`."""
+    cell = WORKER[phase, trigger]
     if cell is NoTransition.IMPOSSIBLE:
-        msg = f"a worker in phase {phase.name} cannot meet {stimulus.name}"
+        msg = f"a worker in phase {phase.name} cannot meet {trigger.name}"
         raise ImpossibleStep(msg)
     return cell if isinstance(cell, Phase) else None
 
 
-def next_stage(stage: Stage, impulse: GenerationTrigger) -> Stage:
-    """The stage after the impulse. Raises `ImpossibleStep`."""
-    cell = GENERATION[stage, impulse]
+def next_stage(stage: Stage, trigger: GenerationTrigger) -> Stage:
+    """The stage after the trigger. Raises `ImpossibleStep`."""
+    cell = GENERATION[stage, trigger]
     if not isinstance(cell, Stage):
-        msg = f"a generation in stage {stage.name} cannot meet {impulse.name}"
+        msg = f"a generation in stage {stage.name} cannot meet {trigger.name}"
         raise ImpossibleStep(msg)
     return cell

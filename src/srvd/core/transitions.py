@@ -137,8 +137,8 @@ def load(pool: Pool, spec: PoolSpec, revision: Revision, turn: Turn) -> Generati
     return generation
 
 
-def shift(generation: Generation, impulse: GenerationTrigger) -> None:
-    generation.stage = next_stage(generation.stage, impulse)
+def shift(generation: Generation, trigger: GenerationTrigger) -> None:
+    generation.stage = next_stage(generation.stage, trigger)
 
 
 def doom(generation: Generation, fault: Fault, turn: Turn) -> None:

@@ -43,11 +43,7 @@ def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case Kind.RECYCLE:
             _judge_recycle(house, op, turn)
         case Kind.PAUSE:
-            left = sum(pool.fresh + pool.old for pool in pools_of(house, op))
-            queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
-            if left == 0:
-                op.result["message"] = "paused; connections wait in the backlog"
-                queue.end(house, op, OpState.DONE, turn)
+            _judge_pause(house, op, turn)
         case Kind.RESUME:
             _judge_resume(house, op, turn)
         case Kind.REOPEN:
@@ -234,6 +230,14 @@ def stop_recycling(
     )
     fault = Fault(code, f"{reason}; {done} recycled, {kept} kept", "srvctl why", "recycle", op.order.pool, proof)
     queue.end(house, op, state, turn, fault)
+
+
+def _judge_pause(house: SupervisorState, op: Operation, turn: Turn) -> None:
+    left = sum(pool.fresh + pool.old for pool in pools_of(house, op))
+    queue.report(op, "drain", max(0, op.progress[2] - left), max(op.progress[2], left), turn)
+    if left == 0:
+        op.result["message"] = "paused; connections wait in the backlog"
+        queue.end(house, op, OpState.DONE, turn)
 
 
 def _judge_resume(house: SupervisorState, op: Operation, turn: Turn) -> None:

@@ -12,6 +12,7 @@ from srvd.core.events import (
     ForkRefused,
     OfWorker,
     RequestOverdue,
+    Watched,
     WorkerAnswered,
     WorkerContinued,
     WorkerForked,
@@ -64,6 +65,13 @@ def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
             _said(house, pool, generation, worker, event, turn)
         case WorkerGone():
             _gone(house, pool, generation, worker, event.death, turn)
+        case _:
+            _watched(pool, generation, worker, event, turn)
+
+
+def _watched(pool: Pool, generation: Generation, worker: Worker, event: Watched, turn: Turn) -> None:
+    """What was seen of a worker that does not say it itself."""
+    match event:
         case RequestOverdue():
             replacement.overdue(generation, worker, event, turn)
         case WorkerSilent():

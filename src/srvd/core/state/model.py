@@ -188,7 +188,7 @@ class Pool:
     removed: bool = False  # by a committed reload, or the whole daemon stops; its workers drain
     active: int | None = None  # a key of `generations`; None before the first commit, and when it was removed
     parked: int | None = None  # a key of `generations`, and not the active one
-    told: PoolState = PoolState.STARTING  # its state as watchers know it
+    announced: Annotated[PoolState, Formerly("told")] = PoolState.STARTING  # its state as watchers know it
     bake: Bake | None = None  # only while a former generation is parked
     counted: tuple[tuple[WorkerId, Answers], ...] = ()  # of all workers, when the reload under way began
     taken_back: str = ""  # which generation was, and why, until the next one takes over

@@ -21,9 +21,9 @@ def tell(house: SupervisorState, turn: Turn) -> None:
     """Compares the state of each pool with what watchers know of it."""
     for pool in turn.pools(house):
         state = pool_state(house, pool)
-        if state is pool.told or (state is PoolState.DEGRADED and _is_ordered(house, pool)):
+        if state is pool.announced or (state is PoolState.DEGRADED and _is_ordered(house, pool)):
             continue
-        pool.told = state
+        pool.announced = state
         serving, why = pool.getting_on, ", its zygote is gone" if pool.is_lost else ""
         text = f"pool {pool.name} is {state.value}: {serving} of {pool.target} serve{why}"
         if state is PoolState.READY:

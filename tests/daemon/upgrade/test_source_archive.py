@@ -60,6 +60,31 @@ def test_what_is_not_there_is_not_kept(kept: SourceArchive, tmp_path: Path) -> N
     assert kept.path == ""
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(kept: SourceArchive, tmp_path: Path) -> None:
+    package = tmp_path / "srvd"
+    package.mkdir()
+    (package / "__init__.py").write_text("name = 'srvd'")
+    folder = os.open(package, os.O_RDONLY)
+    for _ in range(20):  # a path that is too long for the kernel, for root as well
+        os.mkdir("n" * 250, dir_fd=folder)
+        upper, folder = folder, os.open("n" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(upper)
+    os.close(folder)
+    kept.fill(str(tmp_path), time.time() + 60)
+    assert kept.path == ""
+
+
+def test_a_file_whose_name_is_no_text_does_not_break_the_archive(kept: SourceArchive, tmp_path: Path) -> None:
+    package = tmp_path / "srvd"
+    package.mkdir()
+    (package / "__init__.py").write_text("name = 'srvd'")
+    (package / os.fsdecode(b"caf\xe9.py")).write_text("")
+    kept.fill(str(tmp_path), time.time() + 60)
+    with zipfile.ZipFile(kept.path) as archive:
+        assert archive.testzip() is None
+        assert "srvd/__init__.py" in archive.namelist()
+
+
 def test_an_archive_is_known_by_its_path(kept: SourceArchive) -> None:
     kept.fill(FOLDER, time.time())
     assert is_archive(kept.path)

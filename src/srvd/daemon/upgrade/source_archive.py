@@ -64,7 +64,7 @@ def _read(package: str, before: float) -> Iterable[tuple[str, bytes]]:
     or no files."""
     left = _MOST
     above = os.path.dirname(package)
-    for folder, folders, names in os.walk(package):
+    for folder, folders, names in os.walk(package, onerror=_fail):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
             path = os.path.join(folder, name)
@@ -83,13 +83,18 @@ def _read(package: str, before: float) -> Iterable[tuple[str, bytes]]:
         raise FileNotFoundError(package)
 
 
+def _fail(problem: OSError) -> None:
+    """Raise what `os.walk` would pass over: a folder that an installer removes at this moment would be left out."""
+    raise problem
+
+
 def _write(archive: BinaryIO, files: Iterable[tuple[str, bytes]]) -> None:
     """Write one file after the other: the whole source in memory would cost the daemon 7 MiB for good, since the heap
     does not shrink again."""
     central = bytearray()
     count = 0
     for path, data in files:
-        name = path.encode()
+        name = os.fsencode(path)
         facts = (zlib.crc32(data), len(data), len(data), len(name))
         at = archive.tell()
         archive.write(_LOCAL.pack(b"PK\3\4", _NEEDED, 0, 0, 0, _DATE, *facts, 0) + name + data)

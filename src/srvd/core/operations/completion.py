@@ -15,9 +15,12 @@ from srvd.core.status.view import log_problem
 from srvd.core.turn import Turn
 
 CLOSE_SECONDS = 2.0
-"""For so long a reload that is otherwise done waits until each former worker has stopped to accept. That takes a turn
+"""For so long a reload that is otherwise done waits until each former worker has stopped accepting. That takes a turn
 of the worker's loop; an application that holds the interpreter lock can delay it.
 """
+
+NAMED = 8
+"""Most workers that an answer names because they may still accept; there may be thousands."""
 
 _TRIAL_PHASES = {
     Stage.LOADING: "load",
@@ -158,11 +161,12 @@ def _not_closed(pool: Pool) -> int:
 
 def _asides(pools: list[Pool]) -> tuple[str, ...]:
     """What the answer says beside what came true."""
-    busy = "of the former generation is busy, and may still accept a client"
     problems = [f"{pool.name}: {problem}" for pool in pools if (problem := log_problem(pool))]
     former = [one for pool in pools for number, one in pool.generations.items() if number != pool.active]
     late = [w for one in former for w in one.workers.values() if w.phase is Phase.DRAINING and not w.closed]
-    return (*problems, *(f"{worker.id} {busy}" for worker in late))
+    named = [f"{w.id} of the former generation is busy, and may still accept a client" for w in late[:NAMED]]
+    more = [f"and so may {len(late) - NAMED} more"] if len(late) > NAMED else []
+    return (*problems, *named, *more)
 
 
 def _rollout_progress(pool: Pool, part: Rollout) -> tuple[str, int, int]:

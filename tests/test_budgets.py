@@ -39,7 +39,7 @@ LARGE_CLASSES = {
     "core/state/model.py:Operation": _SAVED,
     "core/state/model.py:Pool": _SAVED,
     "core/state/workers.py:Worker": _SAVED,
-    "daemon/handover.py:Shell": _SAVED,
+    "daemon/state/model.py:Shell": _SAVED,
     "log.py:Log": _TO_BE_CUT,
     "wire/links.py:Load": "one message on the link: everything that a zygote is told before it loads",
 }
@@ -52,7 +52,6 @@ WIDE_MODULES = {
     "daemon/children/zygotes.py": _TO_BE_CUT,
     "daemon/control/backend.py": _TO_BE_CUT,
     "daemon/control/server.py": _TO_BE_CUT,
-    "daemon/handover.py": _TO_BE_CUT,
     "daemon/recovery/adopt.py": _TO_BE_CUT,
     "daemon/upgrade/replace.py": _TO_BE_CUT,
 }

@@ -17,7 +17,7 @@ def take_over(plan: dict[str, Any]) -> NoReturn:
     """Continue as the daemon that the plan describes. Never returns.
 
     plan: the content of the memfd whose number is `sys.argv[1]`:
-        state: int, number of the memfd with the daemon's state (`daemon/handover.py`).
+        state: int, number of the memfd with the daemon's state (`daemon/state/handover.py`).
         fds: dict[str, int], inherited descriptors by name (`daemon/fd_table.py`).
         folder: str, put into `sys.path` to import this program.
         boot: str, the text that called; the former program is called by the same text.

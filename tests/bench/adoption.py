@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from srvd.client.connection import Client
-from srvd.daemon import handover
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.state_file import unseal
+from srvd.daemon.state import handover
 from srvd.errors import SrvdError
 from tests.support.waiting import wait_for
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 
 from srvd.core.model import OpId
-from srvd.daemon import handover
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.state_file import unseal
+from srvd.daemon.state import handover
 from tests.support.daemon import BOOT, Srvd
 from tests.support.waiting import wait_for
 

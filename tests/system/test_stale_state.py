@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from srvd.daemon import handover
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.state_file import unseal
+from srvd.daemon.state import handover
 from srvd.errors import BadArgs
 from tests.conftest import Starter
 from tests.support import apps

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from srvd.daemon.collector import StateCollector
 from srvd.daemon.control.backend import DaemonBackend
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.dispatch.config_reader import ConfigReader
@@ -18,6 +17,7 @@ from srvd.daemon.main import Daemon
 from srvd.daemon.recovery.late_callers import LateCallers
 from srvd.daemon.recovery.preconditions import state_file_path
 from srvd.daemon.recovery.saver import StateSaver
+from srvd.daemon.state.collector import StateCollector
 from srvd.daemon.upgrade.replace import Upgrade
 from srvd.daemon.watch import headroom
 from srvd.daemon.watch.monitors import Monitors

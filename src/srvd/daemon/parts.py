@@ -23,8 +23,8 @@ from srvd.record import Record
 
 if TYPE_CHECKING:
     from srvd.daemon.fd_table import FdTable
-    from srvd.daemon.handover import Handover
     from srvd.daemon.recovery.adopt import Adoption
+    from srvd.daemon.state.model import Handover
 
 __all__ = ["Parts", "adopted_parts", "new_parts", "restored_parts"]
 

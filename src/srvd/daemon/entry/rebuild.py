@@ -16,10 +16,10 @@ from srvd.daemon.family.callers import users_of
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.foundation import Foundation
-from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.main import Daemon
 from srvd.daemon.parts import restored_parts
 from srvd.daemon.recovery.preconditions import family_lock_path
+from srvd.daemon.state.model import Handover, Shell
 from srvd.errors import SrvdError
 from srvd.log import Log
 

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 from srvd import __version__
 from srvd.core.events import ProgramReplaced
 from srvd.core.model import ErrorCode, Fault, Kind, OpState
-from srvd.daemon import handover
 from srvd.daemon.entry.rebuild import rebuild
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.main import Daemon
 from srvd.daemon.signals import hold
+from srvd.daemon.state import handover
 from srvd.errors import EXIT
 from srvd.linux.processes.prctl import become_subreaper
 from srvd.linux.processes.proctitle import set_title

@@ -17,7 +17,7 @@ import traceback
 import srvd
 from srvd import __version__
 from srvd.config.source import Source
-from srvd.daemon import handover
+from srvd.daemon.state import handover
 from srvd.daemon.upgrade.program import this_program
 from srvd.errors import EXIT, LoadFailed, SrvdError
 

@@ -13,18 +13,18 @@ from collections.abc import Callable
 from srvd.config.settings import Config
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
 from srvd.core.model import Death
-from srvd.daemon import handover
 from srvd.daemon.children import worker as employed
 from srvd.daemon.children.commons import BELL, SPARE_SLOTS
 from srvd.daemon.children.performer import Family
 from srvd.daemon.children.stack_file import make_file
 from srvd.daemon.family.callers import Calls, Orphan, SharedFds
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.listeners import ListenerState
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.envelope import Envelope, Member, boot_id, mark_of, name_of
 from srvd.daemon.recovery.rejects import CALLS, LATEST, Reject, send_away, unknown_children
+from srvd.daemon.state import handover
+from srvd.daemon.state.model import Handover, Shell
 from srvd.errors import SystemRefused, Unsupported
 from srvd.ids import GenerationId, WorkerId
 from srvd.linux import fds

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from srvd.core.model import OpId
-from srvd.daemon import handover
 from srvd.daemon.children.commons import BELL
 from srvd.daemon.control.event_log import EventLogState
 from srvd.daemon.control.requests import RequestsState
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.handover import Handover
 from srvd.daemon.loop import Loop
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.daemon.recovery.state_file import StateFile
+from srvd.daemon.state import handover
+from srvd.daemon.state.model import Handover
 from srvd.linux.processes import process, procfs
 
 __all__ = ["StateSaver"]

@@ -20,12 +20,12 @@ from srvd import __version__
 from srvd.core.events import Event, ProgramChecked, ProgramReplaced
 from srvd.core.model import ErrorCode, Fault, OpId
 from srvd.core.supervisor import Supervisor
-from srvd.daemon import handover
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.handover import Handover
 from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.signals import HANDLED, hold
+from srvd.daemon.state import handover
+from srvd.daemon.state.model import Handover
 from srvd.daemon.systemd_notifier import SystemdNotifier
 from srvd.daemon.upgrade.program import Program
 from srvd.daemon.upgrade.source_archive import SourceArchive

@@ -9,8 +9,8 @@ from srvd import __version__
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.foundation import Foundation
-from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.recovery.late_callers import LateCallers
+from srvd.daemon.state.model import Handover, Shell
 from srvd.wire import links
 
 __all__ = ["StateCollector"]

@@ -1,6 +1,6 @@
 """Claims about the state of the performing side as bytes: another program reads what this one wrote, or refuses it.
 
-`python -m tests.daemon.test_handover` writes the recorded one anew, which is right only for a new version of it.
+`python -m tests.daemon.state.test_handover` writes the recorded one anew, which is right only for a new version of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from srvd.config.settings import Config
 from srvd.config.source import Source
 from srvd.core.model import Revision
 from srvd.core.state.codec import codec
-from srvd.daemon import handover
 from srvd.daemon.children import commons, worker, zygotes
 from srvd.daemon.children.output import Output, Read
 from srvd.daemon.children.performer import Family
@@ -30,9 +29,10 @@ from srvd.daemon.control.requests import RequestsState
 from srvd.daemon.control.socket_path import SocketPathState
 from srvd.daemon.family import lock
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.handover import Handover, Shell
 from srvd.daemon.listener import Key, Plan
 from srvd.daemon.listeners import ListenerState, Listening
+from srvd.daemon.state import handover
+from srvd.daemon.state.model import Handover, Shell
 from srvd.daemon.upgrade.program import Program, this_program
 from srvd.errors import Unsupported
 from srvd.ids import GenerationId, WorkerId

@@ -258,14 +258,14 @@ def test_a_false_scoreboard_is_not_adopted(starter: Starter) -> None:
         ANSWER
         + """
 import threading, time
-from srvd.worker import commands, reconnect
+from srvd.worker.supervision import reconnect
 plain = reconnect.introduce
 forged = os.memfd_create("forged")
 os.ftruncate(forged, 1 << 20)
 def lying(link, home, here):
     plain(link, home._replace(board=forged, bell=forged, stacks=forged), here)
     os.ftruncate(forged, 0)
-commands.introduce = lying
+reconnect.introduce = lying
 attack = len
 """
     )

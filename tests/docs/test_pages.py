@@ -195,13 +195,14 @@ def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
 
 
 def test_the_names_that_are_to_be_changed_exist() -> None:
-    """Classes and constants in "Where to change what", and the transcripts."""
+    """Classes, constants and tests in "Where to change what", and the transcripts."""
     page = (ROOT / "docs" / "contributing.md").read_text()
     section = page.partition("## Where to change what")[2].partition("\n## ")[0]
-    source = "\n".join(path.read_text() for path in (ROOT / "src" / "srvd").rglob("*.py"))
-    names = set(re.findall(r"`([A-Z]\w+)`", section)) - {"NAME"}
+    files = [path for folder in ("src/srvd", "tests") for path in (ROOT / folder).rglob("*.py")]
+    source = "\n".join(path.read_text() for path in files)
+    names = set(re.findall(r"`((?:[A-Z]|_[A-Z]|test_)\w+)`", section)) - {"NAME"}
     assert len(names) > 4
-    assert [name for name in names if not re.search(rf"^(class )?{name}\b", source, re.MULTILINE)] == []
+    assert [name for name in names if not re.search(rf"^(class |def )?{name}\b", source, re.MULTILINE)] == []
     transcripts = re.findall(r"`([\w-]+)`", section.partition("The transcripts ")[2].partition(" in `")[0])
     assert len(transcripts) == 3
     assert [

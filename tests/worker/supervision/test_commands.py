@@ -466,3 +466,18 @@ def test_a_bad_word_on_the_link_is_the_end_of_the_link(tmp_path: Path) -> None:
         rig.link.send(b"\xc1 nonsense", socket.MSG_NOSIGNAL)
         assert rig.wait() == 0
         assert "the link to the daemon ended" in rig.log()
+
+
+def test_a_worker_that_still_empties_the_backlog_does_not_say_that_it_has_closed(tmp_path: Path) -> None:
+    """It was left alone, and a daemon that comes now tells it to drain while a client in the backlog waits for room."""
+    with Rig(app, tmp_path, max_connections=1) as rig, rig.serving().connect() as kept:
+        assert kept.get().status == 200
+        with rig.connect() as waiting:
+            waiting.send(REQUEST)
+            rig.drain(leaving=True)
+            rig.drain()
+            rig.say(links.Ping())
+            assert isinstance(rig.hear(), links.Pong)  # messages without fields are equal
+            kept.sock.close()
+            assert waiting.answer().status == 200
+        assert isinstance(rig.hear(), links.Bye)

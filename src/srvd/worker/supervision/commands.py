@@ -98,7 +98,7 @@ class Commands:
                 self._dismissed = self._dismissed or leaving
                 self._drain.leave_late(late)
                 self._drain.begin(now, seconds, leaving=leaving, left_over=left_over)
-                if not leaving:
+                if not leaving and not self._acceptor.emptying:
                     self._link.say(links.Closed(), wait=True)
             case links.Introduce() if self._reconnector is not None:
                 self._reconnector.introduce(self._link.sock, draining=self._drain.begun)

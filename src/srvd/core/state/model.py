@@ -111,7 +111,8 @@ class Generation:
 
     @property
     def is_accepting(self) -> bool:
-        return self.count(Phase.OPENING) + self.count(Phase.SERVING) > 0
+        """May a worker of it accept a client? Its listeners must not rest before."""
+        return self.workers.count((Phase.OPENING, Phase.SERVING)) + self.workers.not_closed > 0
 
     def count(self, phase: Phase) -> int:
         return self.workers.count((phase,))

@@ -125,7 +125,7 @@ def stop(world: World) -> None:
 ACTS = (start, reload, recycle, scale, pause, reopen, deaths, stop)
 
 
-@pytest.mark.parametrize("workers", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [100, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("act", ACTS)
 def test_the_work_for_an_event_grows_like_the_logarithm_of_the_workers_at_most(
     act: Callable[[World], None], workers: int

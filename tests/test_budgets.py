@@ -53,7 +53,6 @@ WIDE_MODULES = {
     "daemon/control/backend.py": _TO_BE_CUT,
     "daemon/control/server.py": _TO_BE_CUT,
     "daemon/recovery/adopt.py": _TO_BE_CUT,
-    "daemon/upgrade/replace.py": _TO_BE_CUT,
 }
 
 FLAT_MATCHES = {

@@ -1,6 +1,6 @@
-"""Upgrade in place, the old program's part: runs the self-check of the new program, then replaces itself by exec.
+"""Upgrade in place, the old program's part: after the self-check of the new program, replaces itself by exec.
 
-Chooses nothing: the core orders both. The new program's part is `entry/resume.py`.
+Chooses nothing: the core orders both. `self_check.py` runs the check; the new program's part is `entry/resume.py`.
 
 Nothing may be lost. Descriptors, children and the lock stay with the process over execve(2). Signals are blocked
 first: later ones stay pending for the new program; earlier ones are handled here, in a few more turns of the loop, and
@@ -14,36 +14,26 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from typing import Any
 
-from srvd import __version__
-from srvd.core.events import Event, ProgramChecked, ProgramReplaced
+from srvd.core.events import Event, ProgramReplaced
 from srvd.core.model import ErrorCode, Fault, OpId
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.control.server import ControlServer
 from srvd.daemon.fd_table import FdTable
-from srvd.daemon.loop import Loop, Timer
+from srvd.daemon.loop import Loop
 from srvd.daemon.signals import HANDLED, hold
 from srvd.daemon.state import handover
 from srvd.daemon.state.model import Handover
 from srvd.daemon.systemd_notifier import SystemdNotifier
 from srvd.daemon.upgrade.program import Program
+from srvd.daemon.upgrade.self_check import SelfCheck
 from srvd.daemon.upgrade.source_archive import SourceArchive
-from srvd.errors import CODES
 from srvd.linux import fds
-from srvd.linux.processes import process
-from srvd.record import Record
 
 __all__ = ["BOOT", "Upgrade"]
 
-CHECK_SECONDS = 60.0
-"""Limit of the self-check in seconds. The self-check imports some hundred modules and reads the configuration."""
-
 TAKEOVER_SECONDS = 30
 """Limit in seconds for the new program to become the daemon: to import its modules and make some hundred objects."""
-
-_MOST = 1 << 20
-"""Bytes kept of each output of the self-check: the last ones."""
 
 _ROUNDS = 4
 """Turns of the loop from the arrival of a signal to its order, and one more."""
@@ -84,20 +74,6 @@ except BaseException as exc:
     os.execve(interpreter, [interpreter, "-P", "-c", plan["boot"], str(note)], os.environ)
 """
 
-_NOT_FOR_CHECKS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-
-
-class Check(Record):
-    """A running self-check."""
-
-    op: OpId
-    pid: int
-    pidfd: int
-    out: int
-    err: int
-    said: dict[int, bytes]
-    timer: Timer
-
 
 class Upgrade:
     """The upgrade in place of one daemon. `collect`: returns the daemon's state, gives its descriptors to the table."""
@@ -121,101 +97,15 @@ class Upgrade:
         self._archive = archive
         self._control = control
         self._notifier = notifier
-        self._next: tuple[str, str] = ("", "")  # interpreter and folder of the program that has checked itself
-        self._check: Check | None = None
-
-    # -- the question ---------------------------------------------------------------------------------------------
+        self._self_check = SelfCheck(loop, program.command, emit)
 
     def check(self, op: OpId) -> None:
-        """Start the self-check of the program on disk. Emits `ProgramChecked` when it is over."""
-        self._drop_check()
-        opened: list[int] = []
-        try:
-            state = fds.memfd("srvd-state", handover.pack(self._collect(FdTable())))
-            opened.append(state)
-            opened += os.pipe()
-            opened += os.pipe()
-            _, out, out_end, err, err_end = opened
-            pid = _spawn(self._program.command, state, out_end, err_end)
-            pidfd = process.open_pidfd(pid)
-        except OSError as exc:
-            fds.close_all(opened)
-            text = f"run {' '.join(self._program.command)} --self-check: {exc.strerror}; nothing was changed"
-            self._checked(op, "", Fault(ErrorCode.LOAD_FAILED, text, step="check"))
-            return
-        fds.close_all([state, out_end, err_end])
-        timer = self._loop.call_later(CHECK_SECONDS, self._too_late)
-        check = self._check = Check(op, pid, pidfd, out, err, {out: b"", err: b""}, timer)
-        for fd in (out, err):
-            os.set_blocking(fd, False)
-            self._loop.add_reader(fd, self._hear, check, fd)
-        self._loop.add_reader(pidfd, self._over, check)
-
-    def _hear(self, check: Check, fd: int) -> bool:
-        try:
-            data = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return False
-        check.said[fd] = (check.said[fd] + data)[-_MOST:]
-        if not data:
-            self._loop.remove_reader(fd)
-        return bool(data)
-
-    def _over(self, check: Check) -> None:
-        for fd in (check.out, check.err):
-            for _ in range(_MOST >> 16):
-                if not self._hear(check, fd):
-                    break
-        self._drop_check()
-        answer = _answer(check.said[check.out])
-        error = answer.get("error")
-        new = str(answer.get("version", ""))
-        if not error and isinstance(answer.get("python"), str) and isinstance(answer.get("folder"), str):
-            self._next = answer["python"], answer["folder"]
-            self._checked(check.op, new, None)
-            return
-        proof = check.said[check.err].decode("utf-8", "replace")
-        last = proof.strip().rpartition("\n")[2]  # of a traceback: the exception
-        text = f"{' '.join(self._program.command)} --self-check gave no answer" + (f": {last[:200]}" if last else "")
-        fault = Fault(ErrorCode.LOAD_FAILED, f"{text}; nothing was changed", step="check")
-        if isinstance(error, dict):
-            detail = error.get("detail")
-            proof = str(detail.get("traceback", "")) if isinstance(detail, dict) else ""
-            text = f"srvd {new} cannot take over: {error['message']}"
-            text += "" if "nothing was changed" in text else "; nothing was changed"
-            known = error["code"] in CODES  # a later version may have codes that this one does not know
-            code = ErrorCode(error["code"]) if known else ErrorCode.INTERNAL
-            fault = Fault(code, text, str(error["hint"]), "check")
-        self._checked(check.op, new, fault._replace(traceback=proof))
-
-    def _checked(self, op: OpId, new: str, fault: Fault | None) -> None:
-        self._emit(ProgramChecked(op, __version__, new, fault))
-
-    def _too_late(self) -> None:
-        check = self._check
-        if check is not None:
-            self._drop_check()
-            text = f"the self-check did not end within {CHECK_SECONDS:g} s; nothing was changed"
-            proof = check.said[check.err].decode("utf-8", "replace")
-            self._checked(check.op, "", Fault(ErrorCode.LOAD_FAILED, text, step="check", traceback=proof))
-
-    def _drop_check(self) -> None:
-        """End the self-check and close its descriptors. A self-check that is killed here is reaped as a stranger."""
-        check, self._check = self._check, None
-        if check is None:
-            return
-        check.timer.cancel()
-        for fd in (check.out, check.err, check.pidfd):
-            self._loop.remove_reader(fd)
-        process.send_group_signal(check.pidfd, check.pid, signal.SIGKILL)
-        process.send_signal(check.pidfd, signal.SIGKILL)
-        fds.close_all([check.out, check.err, check.pidfd])
+        """Ask the program on disk whether it can take over this daemon. Emits `ProgramChecked`, perhaps later."""
+        self._self_check.begin(op, handover.pack(self._collect(FdTable())))
 
     def close(self) -> None:
         """End the self-check, because the daemon ends."""
-        self._drop_check()
-
-    # -- the step -------------------------------------------------------------------------------------------------
+        self._self_check.end()
 
     def replace(self, op: OpId) -> None:
         """Replace this program by the one that passed its self-check, unless the operation ends before.
@@ -248,7 +138,7 @@ class Upgrade:
             inherited = [*opened, *table.table.values()]
             for fd in inherited:
                 os.set_inheritable(fd, True)
-            interpreter = self._next[0]
+            interpreter = self._self_check.passed.interpreter
             os.execve(interpreter, [interpreter, "-P", "-c", BOOT, str(opened[1])], os.environ)  # noqa: S606 - no shell
         except Exception as exc:  # of any kind: the operation fails, and the daemon goes on
             for fd in table.table.values():
@@ -261,33 +151,6 @@ class Upgrade:
         """Return the plan that `BOOT` reads, as JSON. The plan contains this program's `BOOT`, for the way back."""
         former = {"interpreter": self._program.interpreter, "folder": self._archive.path or self._program.folder}
         limit = min(TAKEOVER_SECONDS, self._notifier.beat() or TAKEOVER_SECONDS)
-        plan = {"state": state, "fds": table.table, "folder": self._next[1], "boot": BOOT, "former": former,
-                "limit": limit, "failure": "", "proof": ""}  # fmt: skip
+        plan = {"state": state, "fds": table.table, "folder": self._self_check.passed.folder, "boot": BOOT,
+                "former": former, "limit": limit, "failure": "", "proof": ""}  # fmt: skip
         return json.dumps(plan).encode()
-
-
-def _spawn(command: tuple[str, ...], state: int, out: int, err: int) -> int:
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHECKS}
-    return os.posix_spawnp(
-        command[0],
-        [*command, "--self-check"],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, state, 0),
-            (os.POSIX_SPAWN_DUP2, out, 1),
-            (os.POSIX_SPAWN_DUP2, err, 2),
-        ],
-        setsid=True,  # its group can be killed as a whole
-        setsigmask=[],
-        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
-    )
-
-
-def _answer(said: bytes) -> dict[str, Any]:
-    """Return the last line, decoded from JSON; {} if it is no JSON object because the program failed before it."""
-    lines = said.decode("utf-8", "replace").strip().splitlines()
-    try:
-        answer = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}

@@ -52,7 +52,6 @@ WIDE_MODULES = {
     "daemon/children/zygotes.py": _TO_BE_CUT,
     "daemon/control/backend.py": _TO_BE_CUT,
     "daemon/control/server.py": _TO_BE_CUT,
-    "daemon/recovery/adopt.py": _TO_BE_CUT,
 }
 
 FLAT_MATCHES = {

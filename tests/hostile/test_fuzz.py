@@ -18,7 +18,8 @@ import pytest
 
 from srvd.core.supervisor import Supervisor
 from srvd.daemon.children.commons import BELL
-from srvd.daemon.recovery import adopt, envelope, state_file
+from srvd.daemon.recovery import envelope, state_file
+from srvd.daemon.recovery.former import look
 from srvd.errors import BadArgs, BadFrame, SrvdError, Unsupported
 from srvd.wire import codec, commands, links, messages, validate
 
@@ -57,7 +58,7 @@ def _link(data: bytes) -> None:
 
 
 def _state(data: bytes) -> None:
-    former = adopt.look(state_file.unseal(data).data)
+    former = look(state_file.unseal(data).data)
     if former is not None:
         former.close()
         Supervisor(house=former.found.house).next_deadline()

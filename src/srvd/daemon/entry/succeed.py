@@ -1,6 +1,6 @@
 """Lets a new daemon go on with the zygotes and workers of one that died.
 
-Imported only in this case. Finds no process: `recovery/adopt.py` has found them.
+Imported only in this case. Finds no process: `recovery/adopt.py` has.
 """
 
 from __future__ import annotations

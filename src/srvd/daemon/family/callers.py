@@ -2,7 +2,7 @@
 
 Adopts and ends no process. A caller is asked to introduce itself only if the kernel reports a user of the family
 (unix(7), SO_PEERCRED); until then the caller can pass no descriptors. Descriptors are checked before use. The claimed
-identity is compared with the saved state elsewhere (`recovery/adopt.py`).
+identity is compared with the saved state elsewhere (`recovery/gathering.py`).
 """
 
 from __future__ import annotations

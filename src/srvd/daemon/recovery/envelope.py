@@ -1,7 +1,7 @@
 """Envelope of the recovery state: boot id, start times of the processes, inodes of the descriptors.
 
 They tell whether the pids and descriptors in the state are still the same ones. Reads no file and looks for no process:
-`state_file.py` reads the bytes, `adopt.py` looks for the processes.
+`state_file.py` reads the bytes, `former.py` looks for the processes.
 """
 
 from __future__ import annotations

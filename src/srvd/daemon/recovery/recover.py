@@ -1,6 +1,6 @@
 """Handles the processes of a daemon that died, at the next start: adopts them, or sends them away.
 
-Imported only in this case. `adopt.py` finds the processes in the state; the core decides what follows for its state.
+Imported only in this case. `former.py` finds the processes in the state; the core decides what follows for its state.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from srvd.daemon.family.callers import Calls, users_of
-from srvd.daemon.recovery import adopt, state_file
-from srvd.daemon.recovery.adopt import Adoption, Former
+from srvd.daemon.recovery import state_file
+from srvd.daemon.recovery.adopt import Adoption, find
 from srvd.daemon.recovery.fd_store import StoreCopy
+from srvd.daemon.recovery.former import Former, look
 from srvd.daemon.recovery.preconditions import Preconditions
 from srvd.daemon.recovery.rejects import Reject, dissolve
 from srvd.errors import SystemRefused, Unsupported
@@ -40,7 +41,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
         former, readable = _look(preconditions, say) if lock.rendezvous else (None, False)
         users = users_of(former.found.shell.configs.values()) if former is not None else None
         calls = Calls(lock.rendezvous, users) if lock.rendezvous else None
-        adopted = adopt.find(former, calls, say) if former is not None and calls is not None else None
+        adopted = find(former, calls, say) if former is not None and calls is not None else None
         if adopted is not None:
             lock.join()
             return Found(adopted, calls, tuple(adopted.rejects))
@@ -64,7 +65,7 @@ def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[For
     """Return the family to be adopted, and whether the state is readable. If not, clear the service manager's copy."""
     path = state_path(preconditions.claim.path)
     try:
-        return adopt.look(_state(path, preconditions.left)), True
+        return look(_state(path, preconditions.left)), True
     except Unsupported as exc:
         aside = state_file.set_aside(path)
         kept = f"; the state is kept as {aside}" if aside else ""

@@ -1,0 +1,78 @@
+"""The first events of a daemon that adopts a family: which processes came, and which of the state's are gone.
+
+Adopts nothing and decides nothing: the core does, in `core/reports/`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
+from srvd.core.model import Death
+from srvd.daemon.family.callers import Orphan
+from srvd.daemon.fd_table import FdTable
+from srvd.daemon.recovery.envelope import Member
+from srvd.daemon.recovery.former import Alive
+from srvd.daemon.recovery.gathering import Gathering
+from srvd.daemon.state.model import Shell
+from srvd.ids import GenerationId, WorkerId
+from srvd.linux.processes.process import Ended
+from srvd.linux.scoreboard import Board, LaneFacts
+
+__all__ = ["first_events"]
+
+
+def first_events(gathering: Gathering, shell: Shell, table: FdTable) -> list[Event]:
+    """Return the events in their order. `table`: has the scoreboards of `shell`, which tell what the dead were in."""
+    heard, alive = gathering.heard, gathering.former.alive
+    return [_resumed(heard, gathering.strangers), *_deaths(shell, table, alive, _told_ends(heard))]
+
+
+def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
+    workers = [(orphan.id, orphan.here.draining) for orphan in heard if isinstance(orphan.id, WorkerId)]
+    children = [
+        WorkerId(orphan.here.pool, orphan.here.generation, serial)
+        for orphan in (*heard, *strangers)
+        for serial, _ in (*orphan.here.children, (orphan.here.serial, 0))
+    ]
+    return Resumed(
+        tuple(sorted(worker for worker, draining in workers if not draining)),
+        tuple(sorted(worker for worker, draining in workers if draining)),
+        tuple(sorted(children)),
+    )
+
+
+def _deaths(shell: Shell, table: FdTable, alive: dict[Member, Alive], ended: dict[WorkerId, Ended]) -> list[Event]:
+    """Return the events for zygotes and workers that are in the state and are gone."""
+    known = shell.family
+    lost: list[Event] = [
+        ZygoteGone(one.id, "it ended with its daemon, or after it") for one in known.zygotes if one.id not in alive
+    ]
+    forms = {one.generation: one for one in known.commons}
+    for one in known.workers:
+        if one.pid and one.id not in alive:
+            form, facts = forms.get(GenerationId(*one.id[:2])), LaneFacts()
+            if form is not None and (fd := table.find(form.name)) >= 0:
+                facts = Board(fd, form.slots, form.lanes).read(one.slot)
+            lost.append(WorkerGone(one.id, _death(facts, ended.get(one.id, Ended()))))
+    return lost
+
+
+def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
+    """Return how workers ended while there was no daemon, as reported by their zygotes."""
+    return {
+        WorkerId(orphan.here.pool, orphan.here.generation, serial): ended
+        for orphan in heard
+        for serial, ended in orphan.ends()
+    }
+
+
+def _death(facts: LaneFacts, how: Ended) -> Death:
+    return Death(
+        exit_code=how.exit_code,
+        signal=how.signal,
+        request_line=facts.line,
+        request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
+        requests=facts.requests,
+        unseen=how == Ended(),
+    )

@@ -36,12 +36,12 @@ MOST_DEADLINE = 1e6
 
 
 class Hello(Record):
-    protocol: int
-    version: str  # of srvd
-    name: str  # of the instance
-    instance: str  # differs after each start of the daemon
-    pid: int
-    role: str  # the peer's
+    protocol: int = PROTOCOL
+    version: str = ""  # of srvd
+    name: str = ""  # of the instance
+    instance: str = ""  # differs after each start of the daemon
+    pid: int = 0
+    role: str = ""  # the peer's
 
 
 class Request(Record):
@@ -160,7 +160,7 @@ def read_hello(message: Mapping[str, Any]) -> Hello:
     if message.get("type") != "hello" or isinstance(protocol, bool) or not isinstance(protocol, int):
         raise BadFrame("read the daemon's greeting: that is none")
     if protocol != PROTOCOL:
-        return Hello(protocol, str(message.get("version", "")), "", "", 0, "")
+        return Hello(protocol, str(message.get("version", "")))
     texts = [message.get(key) for key in ("version", "name", "instance", "role")]
     pid = message.get("pid")
     if not all(isinstance(text, str) for text in texts) or isinstance(pid, bool) or not isinstance(pid, int):

@@ -204,16 +204,25 @@ def test_one_user_has_sixteen_seats_an_admin_four_more_and_the_next_is_told_to_w
 
 
 def test_seats_sixty_ordinary_ones_and_four_only_for_admins() -> None:
-    seats = ConnectionSlots(Limits())
+    seats = ConnectionSlots(Limits(), 0.0)
     viewers = [Peer(1_000 + n // 16, 0, 0, "v", "viewer") for n in range(65)]
-    taken = [seats.take(viewer) for viewer in viewers]
+    taken = [seats.take(viewer, float(second)) for second, viewer in enumerate(viewers)]
     assert taken == ["ordinary"] * 60 + [""] * 5
     root = Peer(0, 0, 0, "root", "admin")
-    assert [seats.take(root) for _ in range(5)] == ["reserved"] * 4 + [""]
+    assert [seats.take(root, 66.0) for _ in range(5)] == ["reserved"] * 4 + [""]
     seats.free(viewers[0], "ordinary")
-    assert [seats.take(root), seats.take(viewers[0])] == ["ordinary", ""]
+    assert [seats.take(root, 67.0), seats.take(viewers[0], 67.0)] == ["ordinary", ""]
     seats.free(root, "reserved")
-    assert seats.take(root) == "reserved"
+    assert seats.take(root, 68.0) == "reserved"
+
+
+def test_below_admins_seats_are_taken_at_a_rate_and_without_a_role_never() -> None:
+    seats = ConnectionSlots(Limits(accept_rate=1.0, accept_burst=2), 0.0)
+    viewer, root = Peer(1_000, 0, 0, "v", "viewer"), Peer(0, 0, 0, "root", "admin")
+    assert [seats.take(viewer, 0.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
+    assert seats.take(root, 0.0) == "ordinary"
+    assert seats.take(Peer(1_001, 0, 0, "", ""), 60.0) == ""
+    assert [seats.take(viewer, 60.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
 
 
 def test_the_gate_lets_a_burst_through_and_then_a_rate() -> None:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 from srvd.daemon.control.admission import TokenBucket
 from srvd.daemon.control.clock import NEVER
@@ -130,7 +130,7 @@ class ControlAcceptor:
         os.close(self._reserve)
         try:
             sock, _ = self.socket_path.listener.accept()
-            send_and_close(sock, encode(bye(Busy.code, "the daemon has no file descriptors left")))
+            send_and_close(sock, bye(Busy.code, "the daemon has no file descriptors left"))
         except OSError:
             self._pause(ACCEPT_PAUSE)
         self._reserve = _reserve()
@@ -144,9 +144,9 @@ def _reserve() -> int:
         return -1
 
 
-def send_and_close(sock: socket.socket, frame: bytes) -> None:
-    """Sends a frame on a new connection and closes it. The frame always fits; a peer that is gone does not need it."""
+def send_and_close(sock: socket.socket, message: dict[str, Any]) -> None:
+    """Sends a message on a new connection and closes it. It always fits; a peer that is gone does not need it."""
     sock.setblocking(False)
     with contextlib.suppress(OSError):
-        sock.send(frame, socket.MSG_NOSIGNAL)
+        sock.send(encode(message), socket.MSG_NOSIGNAL)
     fds.close_link(sock)

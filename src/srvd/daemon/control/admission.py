@@ -13,18 +13,24 @@ __all__ = ["ConnectionSlots", "LogLimiter", "TokenBucket"]
 
 
 class ConnectionSlots:
-    """Slots for connections, a limited number for each uid, and a few that are reserved for admins."""
+    """Slots for connections, a limited number for each uid, and a few that are reserved for admins.
 
-    __slots__ = ("_limits", "_of_uid", "_ordinary", "_reserved")
+    Slots are taken at a limited rate, but by admins. A peer without a role gets none.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    __slots__ = ("_limits", "_of_uid", "_ordinary", "_pace", "_reserved")
+
+    def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
+        self._pace = TokenBucket(limits.accept_rate, limits.accept_burst, now)
         self._of_uid: dict[int, int] = {}
         self._ordinary = 0
         self._reserved = 0
 
-    def take(self, peer: Peer) -> str:
-        """Takes a slot for the peer. Returns its kind, which `free` wants back; "" when none is left."""
+    def take(self, peer: Peer, now: float) -> str:
+        """Takes a slot for the peer. Returns its kind, which `free` wants back; "" when it gets none now."""
+        if not peer.role or (peer.role != ADMIN and self._pace.pass_one(now)):
+            return ""
         limits, taken = self._limits, self._of_uid.get(peer.uid, 0)
         if self._ordinary < limits.connections - limits.reserved and taken < limits.per_uid:
             self._ordinary += 1

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from srvd.core.model import Actor
-from srvd.errors import ConfigInvalid
+from srvd.errors import ConfigInvalid, PermissionRefused
 from srvd.linux.processes import procfs
 from srvd.linux.processes.identity import OVERFLOW, is_mapped
 from srvd.record import Record
@@ -74,6 +74,14 @@ class Roles(Record):
             return ""
         found = [self.users.get(uid, ""), *(self.groups.get(gid, "") for gid in gids)]
         return max(found, key=lambda role: ROLES.index(role) if role else -1)
+
+    def refusal(self, uid: int) -> PermissionRefused:
+        """Returns why a user without a role is refused."""
+        if uid == OVERFLOW and self.unknown:
+            return PermissionRefused(
+                f"uid {uid} stands for every user that the daemon's user namespace does not know, and has no role"
+            )
+        return PermissionRefused(f"uid {uid} has no role here; the setting `roles` of [control] gives roles")
 
     @property
     def shared(self) -> bool:

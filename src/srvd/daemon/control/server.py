@@ -14,7 +14,7 @@ from typing import Any
 from srvd import __version__
 from srvd.core.model import Level
 from srvd.daemon.control.acceptor import ControlAcceptor, send_and_close
-from srvd.daemon.control.admission import ConnectionSlots, LogLimiter, TokenBucket
+from srvd.daemon.control.admission import ConnectionSlots, LogLimiter
 from srvd.daemon.control.clock import NEVER, Clock
 from srvd.daemon.control.connection import ControlConnection
 from srvd.daemon.control.limits import Limits
@@ -23,12 +23,9 @@ from srvd.daemon.control.requests import Backend, Log, RequestHandler, RequestsS
 from srvd.daemon.control.socket_path import SocketPath, SocketPathState
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.loop import Loop
-from srvd.errors import BadFrame, Busy, PermissionRefused, SrvdError
-from srvd.linux.processes.identity import OVERFLOW
+from srvd.errors import BadFrame, Busy, SrvdError
 from srvd.record import Record
 from srvd.wire import messages
-from srvd.wire.codec import PROTOCOL, encode
-from srvd.wire.commands import ADMIN
 
 __all__ = ["Backend", "ControlServer", "ControlState", "Limits", "Log", "Peer"]
 
@@ -47,15 +44,13 @@ class ControlServer:
     def __init__(self, loop: Loop, backend: Backend, log: Log, name: str, limits: Limits | None = None) -> None:
         self._loop = loop
         self._log = log
-        self._hello = messages.Hello(
-            PROTOCOL, __version__, name, f"{os.getpid()}-{os.urandom(4).hex()}", os.getpid(), ""
-        )
+        instance = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._hello = messages.Hello(version=__version__, name=name, instance=instance, pid=os.getpid())
         self._limits = limits or Limits()
         self._requests = RequestHandler(backend, log, self._limits.waits)
         self._acceptor: ControlAcceptor | None = None
         self._connections: dict[ControlConnection, str] = {}  # with the kind of its slot
-        self._slots = ConnectionSlots(self._limits)
-        self._bucket = TokenBucket(self._limits.accept_rate, self._limits.accept_burst, loop.time())
+        self._slots = ConnectionSlots(self._limits, loop.time())
         self._clock = Clock(loop, self._on_time)
         self._log_limiter = LogLimiter()
 
@@ -96,7 +91,7 @@ class ControlServer:
         for connection in list(self._connections):
             connection.peer = connection.peer._replace(role=identify(connection.sock, acceptor.roles).role)
             if not connection.peer.role:
-                self._dismiss(connection, self._no_role(connection.peer))
+                self._dismiss(connection, acceptor.roles.refusal(connection.peer.uid))
 
     def progress(self, op: int, phase: str, done: int = 0, total: int = 0, message: str = "") -> None:
         """Reports the progress of an operation to the peers that wait for it."""
@@ -139,21 +134,17 @@ class ControlServer:
 
     def arrived(self, sock: socket.socket, peer: Peer) -> None:
         """Gives the peer a slot and greets it, or sends `bye` with the reason and no greeting."""
-        kind = self._slots.take(peer) if peer.role and self._may_enter(peer) else ""
+        kind = self._slots.take(peer, self._loop.time())
         if not kind:
-            problem = _full() if peer.role else self._no_role(peer)
+            problem = _full() if peer.role else self._opened().roles.refusal(peer.uid)
             if self._log_limiter.may(problem.code, peer.uid, self._loop.time()):
                 self._log(Level.WARNING, f"control connection of {peer.actor()} refused: {problem.message}", _of(peer))
-            send_and_close(sock, encode(messages.bye(problem.code, problem.message)))
+            send_and_close(sock, messages.bye(problem.code, problem.message))
             return
         connection = ControlConnection(self._loop, sock, peer, self)
         self._connections[connection] = kind
         connection.send(messages.hello(self._hello._replace(role=peer.role)))
         self.changed(connection)
-
-    def _may_enter(self, peer: Peer) -> bool:
-        """Whether the peer may have a slot now: admins always, other roles at a limited rate."""
-        return peer.role == ADMIN or not self._bucket.pass_one(self._loop.time())
 
     def short(self, problem: OSError) -> None:
         """Logs that the kernel could not give the daemon a connection."""
@@ -231,13 +222,6 @@ class ControlServer:
         connection.send(messages.error(0, problem))
         connection.send(messages.bye(problem.code, problem.message))
         connection.finish()
-
-    def _no_role(self, peer: Peer) -> PermissionRefused:
-        if peer.uid == OVERFLOW and self._opened().roles.unknown:
-            return PermissionRefused(
-                f"uid {peer.uid} stands for every user that the daemon's user namespace does not know, and has no role"
-            )
-        return PermissionRefused(f"uid {peer.uid} has no role here; the setting `roles` of [control] gives roles")
 
     def _opened(self) -> ControlAcceptor:
         assert self._acceptor is not None, "the control socket is not open"

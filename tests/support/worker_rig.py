@@ -191,14 +191,21 @@ class Rig:
     def hear(self) -> links.Message:
         return links.decode(self.link.recv(links.LIMIT), links.FROM_WORKER)
 
+    def says(self, kind: type[links.Message]) -> bool:
+        """Whether the next message is of that kind. A worker that was told to drain says `Closed` first."""
+        message = self.hear()
+        while isinstance(message, links.Closed) and kind is not links.Closed:
+            message = self.hear()
+        return isinstance(message, kind)
+
     def say(self, message: links.Message) -> None:
         self.link.send(links.encode(message))
 
     def serving(self) -> Self:
         """Past its boot, and accepting."""
-        assert self.hear() == links.Ready()
+        assert self.says(links.Ready)
         self.say(links.Serve())
-        assert self.hear() == links.Serving()
+        assert self.says(links.Serving)
         return self
 
     def drain(self, seconds: float = 10.0, *, leaving: bool = False, left_over: Sequence[int] = ()) -> None:

@@ -204,7 +204,7 @@ def test_only_the_process_that_is_waited_for_is_taken_in(rig: Rig) -> None:
     assert rig.table.welcome(ONE, expected)
     assert not rig.table.welcome(ONE, expected)
     assert rig.table.missing() == []
-    assert links.decode(theirs.recv(1000), (links.Adopted,)) == links.Adopted()
+    assert isinstance(links.decode(theirs.recv(1000), (links.Adopted,)), links.Adopted)
     os.write(write, b"late\n")
     theirs.send(links.encode(links.Bye()))
     rig.until(lambda: ("jobs/1#1", "late") in rig.lines and (ONE, "Bye") in rig.table.told)

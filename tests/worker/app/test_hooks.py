@@ -181,6 +181,6 @@ def test_hooks_of_a_rig_run_around_the_application(tmp_path: Path) -> None:
         with Rig(app, tmp_path, hooks="rig_hooks") as rig:
             assert rig.serving().get("/x").body == b"yes"
             rig.drain()
-            assert rig.hear() == links.Bye()
+            assert rig.says(links.Bye)
             assert rig.wait() == 0
             assert said(rig.log()) == ["imported", "start web/1#3", "before /x", "after yes 200 3 True", "stop web/1#3"]

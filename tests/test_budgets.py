@@ -50,7 +50,6 @@ WIDE_MODULES = {
     "daemon/children/performer.py": _TO_BE_CUT,
     "daemon/children/workers.py": _TO_BE_CUT,
     "daemon/children/zygotes.py": _TO_BE_CUT,
-    "daemon/control/backend.py": _TO_BE_CUT,
 }
 
 FLAT_MATCHES = {

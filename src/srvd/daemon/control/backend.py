@@ -1,14 +1,14 @@
 """The control server's `Backend`: turns orders into events of the core, and answers questions from the core's state.
 
-Measures nothing and changes nothing itself: figures come from `Measures`, effects from the core. Times in answers are
-Unix seconds.
+Changes nothing itself: effects come from the core. What an answer says of a worker, an operation or a death is made in
+`answers.py`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
@@ -17,33 +17,22 @@ from srvd.config import show
 from srvd.config.settings import Config
 from srvd.core.actions import Opened, Refused
 from srvd.core.events import CancelAsked, Event, Ordered
-from srvd.core.model import Actor, Kind, OpId, OpState, Order, Phase, Revision
+from srvd.core.model import Actor, Kind, OpId, Order, Phase, Revision
 from srvd.core.reports import death_records
-from srvd.core.state.model import DeathRecord, Generation, Operation, Pool, SupervisorState
+from srvd.core.state.model import Operation, Pool, SupervisorState
 from srvd.core.state.workers import Worker
 from srvd.core.status import view
 from srvd.daemon.children import dump
 from srvd.daemon.children.dump import Dumps, Subject
-from srvd.daemon.control.server import Peer
+from srvd.daemon.control import answers
+from srvd.daemon.control.peers import Peer
 from srvd.errors import BadArgs, NoSuchOperation, NoSuchPool, NoSuchWorker, UnknownMethod, from_wire
-from srvd.ids import GenerationId, WorkerId
-from srvd.linux.processes import procfs
-from srvd.linux.scoreboard import LaneFacts
 
 Map = dict[str, Any]
 
 
-class Measures(dump.Workers, Protocol):
-    """What is measured of a worker's process."""
-
-    def facts(self, worker: WorkerId) -> LaneFacts:
-        """What the worker's lanes on the scoreboard say; all zero when the worker has none."""
-
-    def tally(self, worker: WorkerId) -> tuple[int, int]:
-        """Counts of requests that the worker has answered, and that it is in: the cheap part of `facts`."""
-
-    def rss(self, worker: WorkerId) -> int:
-        """Resident memory in bytes; 0 when it cannot be read."""
+class Workers(answers.Measures, dump.Workers, Protocol):
+    """The processes of workers: measured, and asked for their stacks."""
 
 
 class Configs(Protocol):
@@ -62,7 +51,7 @@ class DaemonBackend:
     def __init__(
         self,
         state: SupervisorState,
-        measures: Measures,
+        workers: Workers,
         zygotes: dump.Zygotes,
         send: Callable[[Event], None],
         configs: Configs,
@@ -71,11 +60,11 @@ class DaemonBackend:
     ) -> None:
         """`began`: when the daemon was started, in monotonic seconds, whatever programs have run it since."""
         self._state = state
-        self._measures = measures
+        self._measures: answers.Measures = workers
         self._send = send
         self._configs = configs
         self._described = described
-        self._dumps = Dumps(measures, zygotes)
+        self._dumps = Dumps(workers, zygotes)
         self._began = began
         self._ticket = 0
         self._answers: list[Opened | Refused] = []
@@ -165,7 +154,7 @@ class DaemonBackend:
 
     def operation(self, op: int) -> Map:
         """The operation's map. Raises `NoSuchOperation`."""
-        return self._operation_map(self._operation(op))
+        return answers.operation(self._state, self._operation(op))
 
     def query(self, method: str, args: Map, peer: Peer) -> Map:
         """The answer to a question. Raises `SrvdError`."""
@@ -179,7 +168,7 @@ class DaemonBackend:
             case "why":
                 return self._why(args)
             case "op.list":
-                return {"operations": [self._operation_map(op) for op in self._state.open_operations]}
+                return {"operations": [answers.operation(self._state, op) for op in self._state.open_operations]}
             case "op.show" | "op.wait":
                 return self.operation(args["id"])
             case "history":
@@ -241,7 +230,7 @@ class DaemonBackend:
         pools = []
         for pool in state.pools.values():
             entry = view.pool_map(state, pool)
-            entry["workers"] = [self._brief_worker(worker, now) for worker in view.workers(pool)]
+            entry["workers"] = [answers.brief_worker(worker, self._measures, now) for worker in view.workers(pool)]
             entry["requests"] = pool.answered + sum(worker["requests"] for worker in entry["workers"])
             pools.append(entry)
         stage = "stopping" if state.stop is not None else "running" if state.started else "starting"
@@ -249,8 +238,8 @@ class DaemonBackend:
             "daemon": {**self._daemon(), "state": stage},
             "pools": pools,
             "listeners": [self._listener(entry) for entry in self._described()],
-            "operations": [_brief(self._operation_map(op)) for op in state.open_operations],
-            "notices": self._notices(),
+            "operations": [answers.brief(answers.operation(self._state, op)) for op in state.open_operations],
+            "notices": answers.notices(state),
         }
 
     def _listener(self, entry: Map) -> Map:
@@ -258,42 +247,12 @@ class DaemonBackend:
         until = min((one.until for one in tls.identities), default=0.0) if tls else 0.0
         return {**entry, "scheme": "https" if tls else "http", "certificate_expires_at": until or None}
 
-    def _notices(self) -> list[Map]:
-        """Returns what an operator should look at although the pools serve: `text`, and `at` if it has a time."""
-        serving = [pool.source for pool in self._state.pools.values() if pool.source is not None and not pool.removed]
-        texts = view.notices(self._state) + _without_folder(serving)
-        found: list[Map] = [{"text": text, "at": None} for text in texts]
-        failed = view.last_failed(self._state)
-        if failed is not None and failed.fault is not None and failed.ended is not None:
-            summary = self._operation_map(failed)["summary"]
-            text = f"operation {failed.id} ({summary}) failed: {failed.fault.message.partition(chr(10))[0]}"
-            found.append({"text": text, "at": _unix(failed.ended)})
-        return found
-
-    def _brief_worker(self, worker: Worker, now: float) -> Map:
-        requests, busy = self._measures.tally(worker.id)
-        entry = view.worker_map(worker, now)
-        entry["requests"] = requests
-        entry["busy"] = busy
-        entry["rss_bytes"] = self._measures.rss(worker.id)
-        return entry
-
-    def _full_worker(self, worker: Worker, now: float) -> Map:
-        facts = self._measures.facts(worker.id)
-        return self._brief_worker(worker, now) | {
-            "pool": worker.id.pool,
-            "connections": facts.connections,
-            "request": facts.line if facts.busy else "",
-            "request_age_s": round(max(0.0, now - facts.began), 3) if facts.busy else 0.0,
-            "sent_bytes": facts.sent,
-            "responses_by_class": list(facts.by_class),
-        }
-
     def _workers(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
         found = [worker for pool in pools for worker in view.workers(pool)]
         page = found[args["offset"] : args["offset"] + args["limit"]]
-        return {"workers": [self._full_worker(w, time.monotonic()) for w in page], "total": len(found)}
+        now = time.monotonic()
+        return {"workers": [answers.full_worker(w, self._measures, now) for w in page], "total": len(found)}
 
     def _why(self, args: Map) -> Map:
         pools = [self._pool(args["pool"])] if args.get("pool") else list(self._state.pools.values())
@@ -308,68 +267,21 @@ class DaemonBackend:
         deaths = [death for death in deaths if death.at >= earliest] if args["since"] else deaths
         wanted = args.get("worker", "")
         if wanted:
-            deaths = [death for death in deaths if wanted in _names(death)]
+            deaths = [death for death in deaths if wanted in answers.names(death)]
             if not deaths and "@" not in wanted:
                 self._find_worker(wanted)  # raises if no worker of that name lives either
         deaths.sort(key=lambda death: death.at, reverse=True)
-        shown = [view.death_map(death) for death in deaths[: args["limit"]]]
-        for entry in shown:
-            entry["at"] = _unix(entry["at"])
+        shown = [answers.death(death) for death in deaths[: args["limit"]]]
         notices = [{"text": text, "at": None} for pool in pools for text in view.mixed(pool)]
         return {"notices": notices, "deaths": shown}
 
     def _history(self, args: Map) -> Map:
         ended = [op for op in reversed(self._state.operations.values()) if op.state.ended]
         page = ended[args["offset"] : args["offset"] + args["limit"]]
-        return {"operations": [_brief(self._operation_map(op)) for op in page], "total": len(ended)}
+        return {"operations": [answers.brief(answers.operation(self._state, op)) for op in page], "total": len(ended)}
 
     def _operation(self, op: int) -> Operation:
         found = self._state.operations.get(OpId(op))
         if found is None:
             raise NoSuchOperation(f"there is no operation {op}", hint="srvctl op list, srvctl history")
         return found
-
-    def _operation_map(self, op: Operation) -> Map:
-        entry = view.operation_map(op)
-        entry["created_at"] = _unix(entry["created_at"])
-        entry["ended_at"] = None if entry["ended_at"] is None else _unix(entry["ended_at"])
-        for step in entry["timeline"]:
-            step["at"] = _unix(step["at"])
-        if op.order.kind is Kind.ROLLBACK and op.state is OpState.DONE:
-            sources = {name: pool.source for name, pool in self._state.pools.items()}
-            serving = [one for name, part in op.rollouts.items()
-                       if (one := sources.get(name)) is not None and one.id.number == part.generation]  # fmt: skip
-            entry["warnings"] += _without_folder(serving)
-        return entry
-
-
-def _without_folder(generations: Iterable[Generation]) -> list[str]:
-    """Returns a sentence for each generation whose folder was deleted: files it has not read yet are missing."""
-    return [
-        f"{one.id}: {one.folder} is gone: its templates, and modules that it imports later, are not found "
-        "(`srvctl reload` loads what is there)"
-        for one in generations
-        if procfs.is_in_deleted_folder(next((worker.pid for worker in one.workers.values() if worker.pid), 0))
-    ]
-
-
-def _names(death: DeathRecord) -> tuple[str, ...]:
-    """The names by which `srvctl why` finds this death."""
-    pool, generation, serial = death.worker
-    if not serial:
-        return (str(GenerationId(pool, generation)),)
-    return (str(death.worker), f"{pool}/{generation}.{serial}", str(death.pid))
-
-
-def _brief(entry: Mapping[str, Any]) -> Map:
-    """Leaves out timeline and traceback: a list of two hundred operations has to fit into one answer."""
-    brief = {name: value for name, value in entry.items() if name != "timeline"}
-    if brief["error"] is not None:
-        detail = {name: value for name, value in brief["error"]["detail"].items() if name != "traceback"}
-        brief["error"] = {**brief["error"], "detail": detail}
-    return brief
-
-
-def _unix(monotonic: float) -> float:
-    """Converts a time of the monotonic clock to Unix seconds, by what the wall clock says now."""
-    return round(time.time() - time.monotonic() + monotonic, 3)

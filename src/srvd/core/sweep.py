@@ -9,8 +9,7 @@ from srvd.core import transitions
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import OpState, Stage
 from srvd.core.operations import probing
-from srvd.core.reports import stopped
-from srvd.core.reports.workers import worker_overdue
+from srvd.core.reports import losses, stopped
 from srvd.core.reports.zygotes import generation_overdue
 from srvd.core.state.model import Pool, SupervisorState, Zygote
 from srvd.core.turn import Turn
@@ -30,7 +29,7 @@ def deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
             if worker.wake_at <= now:
                 stopped.wake(generation, worker, turn)
             if worker.deadline <= now:
-                worker_overdue(pool, generation, worker, turn)
+                losses.overdue(pool, generation, worker, turn)
 
 
 def sweep(house: SupervisorState, pool: Pool, turn: Turn) -> None:

@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "a worker is signalled after its death was reported",
-        "reports/workers.py",
+        "reports/losses.py",
         "    transitions.remove(generation, worker, WorkerTrigger.EXITED, turn)\n",
         "    transitions.remove(generation, worker, WorkerTrigger.EXITED, turn)\n    turn.do(KillWorker(worker.id))\n",
     ),
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     Mutant(
         "a zygote that does not fork is left alone",
-        "reports/workers.py",
+        "reports/losses.py",
         "    if deaf and generation.zygote is Zygote.UP:\n",
         "    if deaf and generation.zygote is Zygote.LEAVING:\n",
         first=1,

@@ -1,6 +1,6 @@
 """The record of each death: written when a worker or zygote ends, kept with its pool, told apart from departures.
 
-What a death means for the pool is `reports/workers.py`'s, how it is named `backoff.py`'s. Pure.
+What a death means for the pool is `reports/losses.py`'s, how it is named `backoff.py`'s. Pure.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from srvd.core.state.model import Generation
 from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
-__all__ = ["held", "stopped", "wake"]
+__all__ = ["continued", "held", "stopped", "wake"]
 
 GRACE = 1.0
 """Seconds for programs that stop a worker for a moment: a limiter of its CPU time, a script that looks at it."""
@@ -24,6 +24,11 @@ def stopped(generation: Generation, worker: Worker, turn: Turn) -> None:
     """It was stopped just now, or is seen to be."""
     if worker.phase is not Phase.KILLED:  # SIGKILL ends a stopped process, too
         generation.workers.wake(worker, min(worker.wake_at, turn.now + GRACE))
+
+
+def continued(generation: Generation, worker: Worker) -> None:
+    """It has gone on by itself."""
+    generation.workers.wake(worker, NEVER)
 
 
 def wake(generation: Generation, worker: Worker, turn: Turn) -> None:

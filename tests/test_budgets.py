@@ -45,7 +45,6 @@ LARGE_CLASSES = {
 }
 
 WIDE_MODULES = {
-    "core/supervisor.py": "the door of the core: each kind of event goes to the module that decides about it",
     "daemon/children/performer.py": _TO_BE_CUT,
     "daemon/children/workers.py": _TO_BE_CUT,
     "daemon/children/zygotes.py": _TO_BE_CUT,
@@ -54,7 +53,7 @@ WIDE_MODULES = {
 FLAT_MATCHES = {
     "core/operations/execute.py:begin": "one case for each kind of order",
     "core/reports/words.py:said": "one case for each report of a worker",
-    "core/supervisor.py:Supervisor._take": "one case for each kind of event",
+    "core/intake.py:take": "one case for each kind of event",
     "daemon/children/performer.py:Performer.perform": "one case for each action",
     "daemon/children/workers.py:Workers._take": "one case for each message of a worker",
 }

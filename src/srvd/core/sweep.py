@@ -1,4 +1,4 @@
-"""What time does to a pool: deadlines that have passed, and generations of which nothing is left.
+"""What time does: deadlines that have passed, and generations of which nothing is left.
 
 Decides nothing that the reports would not. Pure.
 """
@@ -8,16 +8,36 @@ from __future__ import annotations
 from srvd.core import transitions
 from srvd.core.lifecycle import GenerationTrigger
 from srvd.core.model import OpState, Stage
-from srvd.core.operations import probing
+from srvd.core.operations import baking, execute, probing
 from srvd.core.reports import losses, stopped
 from srvd.core.reports.zygotes import generation_overdue
+from srvd.core.state.deadlines import NEVER
 from srvd.core.state.model import Pool, SupervisorState, Zygote
 from srvd.core.turn import Turn
 
-__all__ = ["deadlines", "sweep"]
+__all__ = ["sweep", "tick"]
 
 
-def deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+def tick(house: SupervisorState, turn: Turn) -> None:
+    """Time has passed: waits end, and what is late is overdue."""
+    now = turn.now
+    for pool in list(house.pools.values()):
+        _deadlines(house, pool, turn)
+        for breaker in (pool.breaker, pool.mender):
+            if breaker.until <= now:
+                breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
+        baking.tick(pool, turn)
+        if pool.source is not None and pool.source.pace.until <= now:
+            pool.source.pace = pool.source.pace._replace(until=-NEVER)
+    for op in house.open_operations:
+        for part in op.rollouts.values():
+            if part.retry_at <= now:
+                part.retry_at = -NEVER
+        if op.deadline <= now:
+            execute.expire(house, op, turn)
+
+
+def _deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
     """Whatever has passed of the pool's generations and workers by now."""
     now = turn.now
     for generation in list(pool.generations.values()):

@@ -67,9 +67,9 @@ MUTANTS = (
     ),
     Mutant(
         "an order that was refused is carried out",
-        "supervisor.py",
-        "            turn.do(Refused(ticket, fault))\n            return\n        turn.busy",
-        "            turn.do(Refused(ticket, fault))\n        turn.busy",
+        "operations/orders.py",
+        "        turn.do(Refused(ticket, fault))\n        return\n    turn.busy",
+        "        turn.do(Refused(ticket, fault))\n    turn.busy",
     ),
     Mutant(
         "an operation that has ended can be cancelled",

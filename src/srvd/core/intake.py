@@ -1,0 +1,92 @@
+"""Where each kind of event goes: to the module that enters it into the observed state.
+
+Enters and decides nothing itself. What follows from the state afterwards is `settle.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+from srvd.core import sweep
+from srvd.core.events import (
+    AnswersCounted,
+    CancelAsked,
+    CodeMixed,
+    ConfigRead,
+    ConfigRefused,
+    Event,
+    ForkRefused,
+    LogReopened,
+    Ordered,
+    ProgramChecked,
+    ProgramReplaced,
+    RequestOverdue,
+    Resumed,
+    Started,
+    Tick,
+    WorkerAnswered,
+    WorkerContinued,
+    WorkerForked,
+    WorkerGone,
+    WorkerHeld,
+    WorkerOutgrew,
+    WorkerSaid,
+    WorkerSilent,
+    WorkerStopped,
+    WorkerWarmed,
+    ZygoteFailed,
+    ZygoteGone,
+    ZygoteLearned,
+    ZygoteLoaded,
+)
+from srvd.core.operations import baking, orders, reopen, warming
+from srvd.core.reports import adoption, workers, zygotes
+from srvd.core.state.model import SupervisorState
+from srvd.core.turn import Turn
+
+__all__ = ["pool_of", "take"]
+
+
+def take(house: SupervisorState, event: Event, turn: Turn) -> None:
+    match event:
+        case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone():
+            workers.of_worker(house, event, turn)
+        case RequestOverdue() | WorkerSilent() | WorkerAnswered() | WorkerOutgrew():
+            workers.of_worker(house, event, turn)
+        case WorkerStopped() | WorkerContinued() | WorkerHeld():
+            workers.of_worker(house, event, turn)
+        case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
+            zygotes.of_zygote(house, event, turn)
+        case WorkerWarmed() | ZygoteLearned() | CodeMixed():
+            warming.heard(house, event, turn)
+        case Ordered():
+            orders.ordered(house, event, turn)
+        case CancelAsked():
+            orders.cancel_asked(house, event, turn)
+        case ConfigRead() | ConfigRefused() | ProgramChecked() | ProgramReplaced():
+            orders.answered(house, event, turn)
+        case AnswersCounted(name) if name in house.pools:
+            baking.counted(house.pools[name], event, turn)
+        case LogReopened(problem):
+            reopen.answered(house, reopen.DAEMON, problem)
+        case Started():
+            orders.started(house, event, turn)
+        case Resumed():
+            adoption.resume(house, event, turn)
+        case Tick():
+            sweep.tick(house, turn)
+
+
+def pool_of(event: Event) -> str:
+    """The name of the only pool that the event can change at once; "" if there may be more, or none."""
+    match event:
+        case AnswersCounted():
+            return event.pool
+        case ZygoteLoaded() | ZygoteFailed() | ZygoteGone() | ZygoteLearned() | CodeMixed():
+            return event.generation.pool
+        case Ordered():
+            return event.order.pool
+        case Started() | Resumed() | CancelAsked() | Tick() | LogReopened():
+            return ""
+        case ConfigRead() | ConfigRefused() | ProgramChecked() | ProgramReplaced():
+            return ""
+        case _:
+            return event.worker.pool

@@ -92,27 +92,28 @@ MUTANTS = (
         "        worker = next(w for w in pool.workers() if w.pid == worker.pid)\n"
         "        generation = pool.generations[worker.id.generation]\n"
         "    match event:\n        case WorkerForked():\n",
+        first=1,
     ),
     Mutant(
         "a worker that was cancelled before its pid was known is not killed when it is",
         "reports/workers.py",
         "        turn.do(KillWorker(worker.id))\n\n\ndef _refused",
         "\n\ndef _refused",
-        first=2,
+        first=22,
     ),
     Mutant(
         "the workers that a dead zygote was asked for are waited for",
         "reports/zygotes.py",
         "        if worker.phase in (Phase.ASKED, Phase.CANCELLED):\n            transitions.remove(",
         "        if worker.phase is Phase.CANCELLED:\n            transitions.remove(",
-        first=1,
+        first=5,
     ),
     Mutant(
         "a zygote that does not fork is left alone",
         "reports/losses.py",
         "    if deaf and generation.zygote is Zygote.UP:\n",
         "    if deaf and generation.zygote is Zygote.LEAVING:\n",
-        first=1,
+        first=3,
     ),
     Mutant(
         "a death leaves no record",
@@ -132,26 +133,28 @@ MUTANTS = (
         "reports/stopped.py",
         "    turn.do(TellWorker(worker.id, WorkerCommand.WAKE))\n",
         "",
-        first=2,
+        first=3,
     ),
     Mutant(
         "a replacement that is too large at once is replaced at once",
         "reports/replacement.py",
         "    if turn.now < weight.until or is_new:\n",
         "    if turn.now < weight.until - 3600:\n",
+        first=1,
     ),
     Mutant(
         "failures are never waited after",
         "backoff.py",
         "    if strikes <= 1:\n",
         "    if strikes >= 0:\n",
-        first=1,
+        first=2,
     ),
     Mutant(
         "a pool that was crashing is never forgiven",
         "backoff.py",
         "    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER\n",
         "    return NEVER\n",
+        first=22,
     ),
     Mutant(
         "old workers leave before their successors confirm that they accept",
@@ -195,6 +198,7 @@ MUTANTS = (
         "operations/queue.py",
         "    house.operations.end(op, state, turn.now)\n    turn.touch(op)\n",
         "    house.operations.end(op, state, turn.now)\n",
+        first=1,
     ),
     Mutant(
         "only the pool of the event is looked at when a queued operation begins",
@@ -207,7 +211,7 @@ MUTANTS = (
         "operations/probing.py",
         "        generation.ask_at = again\n",
         "        pass\n",
-        first=2,
+        first=28,
     ),
     Mutant(
         "the health probe is left out",
@@ -228,6 +232,7 @@ MUTANTS = (
         "operations/rollout.py",
         "    transitions.shift(bad, GenerationTrigger.RETIRE)\n",
         "    transitions.shift(bad, GenerationTrigger.RETIRE)\n    bad.workers.clear()\n",
+        first=1,
     ),
     Mutant(
         "a rollback that has committed still counts as parked",
@@ -247,6 +252,7 @@ MUTANTS = (
         "operations/completion.py",
         "    if not op.left and all(is_full(pool) for pool in pools):\n",
         "    if all(pool.serving >= pool.target for pool in pools):\n",
+        first=2,
     ),
     Mutant(
         "a pool that comes back begins to count anew",
@@ -260,7 +266,7 @@ MUTANTS = (
         "settle.py",
         "        and op.state is not OpState.QUEUED\n",
         "",
-        first=10,
+        first=17,
     ),
     Mutant(
         "a configuration is dropped while a parked generation still uses it",
@@ -273,6 +279,7 @@ MUTANTS = (
         "pool_index.py",
         "for until in (pool.breaker.until, source.pace.until) if",
         "for until in (source.pace.until,) if",
+        first=1,
     ),
     Mutant(
         "the deadlines of workers are forgotten",
@@ -285,6 +292,7 @@ MUTANTS = (
         "supervisor.py",
         "due = min(self._index.deadline, *(op.deadline for op in self.house.open_operations), NEVER)",
         "due = self._index.deadline",
+        first=16,
     ),
     Mutant(
         "the deadline of a trial whose forks were refused is forgotten",
@@ -303,34 +311,35 @@ MUTANTS = (
         "transitions.py",
         "wait(worker, min(asked_until, turn.now + LAST_WORDS) if leaving else asked_until)",
         "wait(worker, NEVER)",
-        first=13,
+        first=18,
     ),
     Mutant(
         "a repair brings a pool back that a reload has removed",
         "settle.py",
         " and not execute.is_moot(house, op, turn):",
         ":",
-        first=632,
+        first=634,
     ),
     Mutant(
         "a rollback takes who still serves of that generation for staged",
         "operations/rollout.py",
         "    missing = size - trial.staged\n",
         "    missing = size - sum(worker.is_capacity for worker in trial.workers.values())\n",
-        first=73,
+        first=161,
     ),
     Mutant(
         "a failed rollback cuts off who still drains",
         "operations/rollout.py",
         "        for worker in reversed(trial.workers.latest(STAGED, trial.staged)):\n            transitions.kill(",
         "        for worker in list(trial.workers.values()):\n            transitions.kill(",
-        first=55,
+        first=104,
     ),
     Mutant(
         "a program that failed its self-check is run",
         "operations/upgrade.py",
         "    if event.fault is not None:\n        queue.end(house, op, OpState.FAILED, turn, event.fault)\n    elif",
         "    if",
+        first=6,
     ),
     Mutant(
         "an upgrade forgets who is waited for",
@@ -349,6 +358,6 @@ MUTANTS = (
         "reports/zygotes.py",
         "    elif generation.id.number == pool.parked:\n",
         "    elif generation.id.number == pool.parked and pool.removed:\n",
-        first=4,
+        first=7,
     ),
 )

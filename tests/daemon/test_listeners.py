@@ -17,7 +17,8 @@ import pytest
 from srvd.config.settings import ListenerSettings
 from srvd.core.model import Revision
 from srvd.daemon.children.output import LINE, TAIL, Output
-from srvd.daemon.children.spawn import Fronts, keyless
+from srvd.daemon.children.starting.spawn import keyless
+from srvd.daemon.children.zygote import Fronts
 from srvd.daemon.listeners import Listeners
 from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux import sockets

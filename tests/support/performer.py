@@ -18,6 +18,7 @@ from srvd.core.events import Event, WorkerForked, WorkerGone, WorkerReport, Work
 from srvd.core.model import Revision
 from srvd.daemon.children.commons import Commons
 from srvd.daemon.children.performer import Performer
+from srvd.daemon.children.processes import Processes
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
@@ -70,6 +71,10 @@ class Stage:
     def _line(self, source: object, line: str) -> None:
         self.lines.append((str(source), line))
 
+    @property
+    def processes(self) -> Processes:
+        return self.performer.processes
+
     # -- what tests do ----------------------------------------------------------------------------------------
 
     def write(self, name: str, source: str) -> None:
@@ -85,7 +90,7 @@ class Stage:
         listeners = {"web": ListenerSettings(name="web", bind=("127.0.0.1:0",))}
         config = Config(DaemonSettings(), listeners, {"web": pool}, {}, "")
         self.listeners.prepare(self._revision, config.listeners)
-        self.performer.settle(self._revision, config)
+        self.performer.revisions.settle(self._revision, config)
         self.performer.perform(StartZygote(generation, self._revision))
         return generation
 
@@ -124,18 +129,19 @@ class Stage:
     def hand_over(self) -> None:
         """Another program goes on with these processes, as after an exec: what was under way in this one is lost."""
         former, kept = self.performer, FdTable()
-        carried = former.save(kept)
+        processes = former.processes
+        carried = processes.save(kept)
         self.commons = Commons(self.bell, self.slots)
         self.loop.close()
         self.loop = Loop()
         self.performer = Performer(
             self.loop, self.commons, self.listeners, self.events.append, self._ring, self._line
         )  # fmt: skip
-        for revision, config in former._configs.items():
-            self.performer.settle(revision, config)
-        self.performer.restore(carried, kept)
-        left = [one.process for one in former.workers._entries.values()]
-        for process in (*left, *(one.process for one in former.zygotes._entries.values())):
+        for revision, config in former.revisions._configs.items():
+            self.performer.revisions.settle(revision, config)
+        self.processes.restore(carried, kept)
+        left = [one.process for one in processes.workers._entries.values()]
+        for process in (*left, *(one.process for one in processes.zygotes._entries.values())):
             if process.link is not None:
                 process.link.detach()
 
@@ -166,7 +172,7 @@ class Stage:
 
     def zygote_pid(self, generation: GenerationId) -> int:
         """Found by its title; the performer does not tell."""
-        (pid,) = (pid for pid, found in self.performer.zygotes.pids().items() if found == generation)
+        (pid,) = (pid for pid, found in self.processes.zygotes.pids().items() if found == generation)
         return pid
 
     def log_of(self, subject: GenerationId | WorkerId) -> str:
@@ -175,18 +181,18 @@ class Stage:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        generations = set(self.performer.zygotes.pids().values())
-        for worker in list(self.performer.workers.pids().values()):
+        generations = set(self.processes.zygotes.pids().values())
+        for worker in list(self.processes.workers.pids().values()):
             self.kill(worker)
         for generation in generations:
             self.performer.perform(StopZygote(generation))
         self.spin(0.05)
-        for generation in generations & set(self.performer.zygotes.pids().values()):
+        for generation in generations & set(self.processes.zygotes.pids().values()):
             self.performer.perform(KillZygote(generation))
         for generation in generations:
             self.gone(generation)
         self.until(self._childless)
-        self.performer.close()
+        self.processes.close()
         self.bell.close()
         self.listeners.close()
         self.loop.close()
@@ -195,7 +201,7 @@ class Stage:
         assert len(left) == len(self.before), f"left open: {set(left.items()) - set(self.before.items())}"
 
     def _childless(self) -> bool:
-        self.performer.reap_strangers()
+        self.processes.reap()
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return ended is None and self._children() <= self._others

@@ -44,7 +44,7 @@ BROKEN_IN_PLACE = {
     "by ending the process": {"daemon/entry/resume.py": ("    note = int", "    sys.exit('no luck')\n    note = int")},
     "before it is imported": {"daemon/entry/resume.py": ("__all__ =", f"{AFTER_EXEC}__all__ =")},
     "when it has taken the listeners": {
-        "daemon/children/performer.py": ("        self._revisions = dict(found.revisions)\n", FAILS),
+        "daemon/children/processes.py": ("        self._revisions.restore(found.revisions)\n", FAILS),
     },
     "when all is there": {
         "daemon/entry/resume.py": ("    daemon.attach()\n", "    raise OSError('no luck')\n"),

@@ -104,7 +104,7 @@ time.sleep(1000)
     sleeper = int(stage.until(lambda: stage.log_of(generation)))
     stage.performer.perform(KillZygote(generation))
     assert stage.gone(generation).cause == "signal 9"
-    stage.until(stage.performer.reap_strangers)
+    stage.until(stage.processes.reap)
     assert not os.path.exists(f"/proc/{sleeper}")
 
 

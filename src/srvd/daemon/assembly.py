@@ -29,12 +29,13 @@ __all__ = ["compose"]
 def compose(base: Foundation, began: float) -> Daemon:
     """Make the daemon. `began`: time of the start, in monotonic seconds."""
     loop, parts, emit, performer = base.loop, base.parts, base.queue.put, base.performer
-    core, listeners, log, workers = parts.core, parts.listeners, parts.log, performer.workers
-    backend = DaemonBackend(core.house, workers, performer.zygotes, emit, base.configs, listeners.described, began)
+    processes, revisions = performer.processes, performer.revisions
+    core, listeners, log, workers = parts.core, parts.listeners, parts.log, processes.workers
+    backend = DaemonBackend(core.house, workers, processes.zygotes, emit, base.configs, listeners.described, began)
     control = ControlServer(loop, backend, base.announcer.note, base.settings.name)
     renewal = Renewal(parts.family_lock, listeners, backend.submit, control, log)
-    monitors = Monitors(base.request_timeout, core.house, workers, performer.listeners, emit, renewal.mend)
-    late_callers = LateCallers(loop, performer, core.house, emit)
+    monitors = Monitors(base.request_timeout, core.house, workers, revisions.listeners, emit, renewal.mend)
+    late_callers = LateCallers(loop, processes, core.house, emit)
     collector = StateCollector(base, control, late_callers, began)
     path = state_file_path(base.settings)
     saver = StateSaver(collector.collect, parts.family_lock, parts.store_copy, path, log.warning)

@@ -42,11 +42,11 @@ class Foundation:
         self.performer = Performer(
             self.loop, parts.commons, listeners, self.queue.put, self._woke, log.captured, parts.family_lock
         )
-        workers = self.performer.workers
+        workers = self.performer.processes.workers
         self.request_timeout = RequestTimeoutMonitor(
             house, parts.commons.bell, workers.facts, workers.state, self.queue.put
         )
-        self.configs = Configs(self.performer.settle)
+        self.configs = Configs(self.performer.revisions.settle)
         self.notifier = SystemdNotifier(parts.unit, house, parts.to_store, log.warning)
         self.announcer = Announcer(
             settings, house, self.configs, listeners, self.notifier, report, log, daemonized=daemonized
@@ -69,7 +69,7 @@ class Foundation:
     def close(self) -> None:
         """Close everything, because the daemon ends. If not in order, the processes wait for another daemon."""
         self.notifier.close()
-        self.performer.close(dismiss=self.in_order)
+        self.performer.processes.close(dismiss=self.in_order)
         self.parts.commons.close()
         (self.parts.listeners.close if self.in_order else self.parts.listeners.abandon)()
         self.loop.close()

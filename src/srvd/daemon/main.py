@@ -80,7 +80,7 @@ class Daemon:
         """Handle signals, beginning with those that have come; from now on the daemon ends in good order."""
         base = self.base
         Signals(base.parts.core.house, self.backend.submit, self.renewal.look, base.parts.log).attach(
-            base.loop, base.performer.reap_strangers, self._before_restart
+            base.loop, base.performer.processes.reap, self._before_restart
         )
         base.in_order = True
 
@@ -103,7 +103,7 @@ class Daemon:
             _left_open = self.close()
         end = self._effects.exit
         assert end is not None
-        base.performer.leftovers.end(parts.log.info)
+        base.performer.processes.leftovers.end(parts.log.info)
         base.announcer.ended(end)
         return end.code
 

@@ -108,7 +108,7 @@ def test_a_worker_that_boots_is_ended_with_its_link_and_by_no_order(stage: Stage
     hanging = "import time\nopen('began', 'a').close()\nwhile True: time.sleep(1)\n"
     hung = stage.fork(stage.load(hanging, preload="off"), 1, ready=False)
     stage.until((stage.folder / "began").exists)
-    process = stage.performer.workers._entries[hung].process
+    process = stage.processes.workers._entries[hung].process
     process.close_link(stage.loop)
     assert stage.gone(hung).death.signal == signal.SIGKILL
 
@@ -146,7 +146,7 @@ def test_the_first_request_rings_when_nobody_watches(stage: Stage) -> None:
 def test_a_killed_workers_certificate_names_its_request(stage: Stage) -> None:
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
-    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.until(lambda: stage.processes.workers.facts(worker).busy)
     os.kill(stage.pid(worker), signal.SIGKILL)
     death = stage.gone(worker).death
     assert (death.exit_code, death.signal, death.out_of_memory) == (None, 9, False)
@@ -158,7 +158,7 @@ def test_a_killed_workers_certificate_names_its_request(stage: Stage) -> None:
 def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> None:
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
-    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.until(lambda: stage.processes.workers.facts(worker).busy)
     stage.performer.perform(TellWorker(worker, WorkerCommand.DUMP))
     stage.until(lambda: "app1.py" in stage.log_of(worker))
     gone = stage.kill(worker, dump=True)
@@ -173,7 +173,7 @@ def test_a_stuck_worker_leaves_its_stacks_when_it_is_killed(stage: Stage) -> Non
 def test_a_worker_that_is_being_killed_leaves_its_stacks_to_the_next_program(stage: Stage) -> None:
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
-    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.until(lambda: stage.processes.workers.facts(worker).busy)
     os.kill(stage.pid(worker), signal.SIGSTOP)  # so that it cannot answer before the other program is there
     stage.performer.perform(KillWorker(worker, dump=True))
     stage.hand_over()
@@ -186,7 +186,7 @@ def test_a_worker_that_is_being_killed_leaves_its_stacks_to_the_next_program(sta
 def test_what_a_worker_told_before_is_in_its_certificate_after_another_program_came(stage: Stage) -> None:
     worker = stage.fork(stage.load(SLOW), 1)
     client = ask(stage.serve(worker), "/slow")
-    stage.until(lambda: stage.performer.workers.facts(worker).busy)
+    stage.until(lambda: stage.processes.workers.facts(worker).busy)
     stage.performer.perform(TellWorker(worker, WorkerCommand.DUMP))
     stage.until(lambda: "in app" in stage.log_of(worker))
     stage.hand_over()
@@ -208,7 +208,7 @@ def test_a_zygote_that_is_being_killed_leaves_its_stacks_to_the_next_program(sta
 
 def _stacks_of(stage: Stage, generation: GenerationId) -> str:
     told: list[Trace] = []
-    stage.performer.zygotes.ask_stacks(generation, 1.0, told.append)
+    stage.processes.zygotes.ask_stacks(generation, 1.0, told.append)
     stage.until(lambda: told)
     return told[0].text
 
@@ -216,11 +216,11 @@ def _stacks_of(stage: Stage, generation: GenerationId) -> str:
 def test_the_last_order_of_a_worker_that_is_away_is_its_order_in_the_next_program_as_well(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1, ready=False)
     held = links.Drain(5.0, leaving=False, left_over=[])
-    known = stage.performer.workers._entries[worker]
+    known = stage.processes.workers._entries[worker]
     stage.until(lambda: known.ready)
     known.pending = held  # as for one that was adopted, and has not come
     stage.hand_over()
-    assert stage.performer.workers._entries[worker].pending == held
+    assert stage.processes.workers._entries[worker].pending == held
 
 
 def test_a_worker_that_takes_no_signal_is_killed_all_the_same(stage: Stage) -> None:
@@ -245,7 +245,7 @@ def test_what_a_killed_worker_started_ends_with_it(stage: Stage) -> None:
     sleeper = int(stage.log_of(worker).splitlines()[0])
     answer(stage, client)
     stage.kill(worker)  # and its end is not waited for, though it holds the worker's stderr
-    assert stage.until(stage.performer.reap_strangers) == [sleeper]
+    assert stage.until(stage.processes.reap) == [sleeper]
 
 
 def test_the_tail_of_stderr_is_bounded_and_its_lines_are_told(stage: Stage) -> None:
@@ -289,7 +289,7 @@ def test_a_worker_that_dies_with_its_zygote_is_told_once_with_its_status(stage: 
     os.kill(zygote, signal.SIGKILL)
     stage.gone(generation)
     assert stage.gone(worker).death.signal == 9
-    stage.performer.reap_strangers()
+    stage.processes.reap()
     assert len(stage.of(WorkerGone, worker)) == 1
 
 
@@ -332,7 +332,7 @@ def test_reaping_strangers_takes_no_status_from_those_that_are_known(stage: Stag
     os.waitid(os.P_PID, zygote, os.WEXITED | os.WNOWAIT)
     os.kill(stage.pid(worker), signal.SIGKILL)
     os.waitid(os.P_PID, stage.pid(worker), os.WEXITED | os.WNOWAIT)
-    assert stage.performer.reap_strangers() == []
+    assert stage.processes.reap() == []
     assert [event.cause for event in stage.of(ZygoteGone, generation)] == ["signal 9"]
     assert stage.of(WorkerGone, worker)[0].death.signal == 9
 
@@ -346,7 +346,7 @@ def test_a_full_scoreboard_refuses_a_fork_and_frees_slots_of_the_dead(tmp_path: 
     assert "no free slot" in stage.of(ForkRefused, second)[0].reason
     stage.kill(first)
     third = stage.fork(generation, 3)
-    assert stage.performer.workers.facts(third).requests == 0
+    assert stage.processes.workers.facts(third).requests == 0
     stage.close()
 
 
@@ -376,12 +376,12 @@ def test_two_hundred_workers_are_forked_and_ended(stage: Stage, capsys: pytest.C
     stage.until(lambda: all(stage.said(worker, WorkerReport.READY) for worker in asked), within=60)
     took = time.monotonic() - began
     began = time.monotonic()
-    sizes = [stage.performer.workers.rss(worker) for worker in asked]
+    sizes = [stage.processes.workers.rss(worker) for worker in asked]
     first = time.monotonic() - began
     began = time.monotonic()
     for worker in asked:
-        stage.performer.workers.rss(worker)
-        stage.performer.workers.facts(worker)
+        stage.processes.workers.rss(worker)
+        stage.processes.workers.facts(worker)
     again = time.monotonic() - began
     assert min(sizes) > 1 << 20
     for worker in asked:
@@ -398,7 +398,7 @@ def test_cycles_of_spawn_and_kill_leak_no_descriptor(stage: Stage) -> None:
         generation = stage.load()
         for serial in range(1, 4):
             worker = stage.fork(generation, serial)
-            stage.performer.workers.rss(worker)
+            stage.processes.workers.rss(worker)
             stage.kill(worker)
         stage.performer.perform(KillZygote(generation))
         stage.gone(generation)

@@ -62,7 +62,7 @@ class Family:
 
     def die(self) -> None:
         """As the kernel does it: links end, without a word."""
-        self.stage.performer.close(dismiss=False)
+        self.stage.processes.close(dismiss=False)
 
     def wait_call(self, who: WorkerId | GenerationId) -> Orphan:
         """The call of this one, when it has come; others' are kept."""
@@ -254,7 +254,7 @@ def test_who_was_told_to_leave_with_all_others_waits_for_nobody(home: Family) ->
     worker = stage.fork(generation, 1)
     stage.serve(worker)
     over, zygote_over = ends(stage.pid(worker)), ends(stage.zygote_pid(generation))
-    stage.performer.close()
+    stage.processes.close()
     wait_for(over)
     wait_for(zygote_over)
 
@@ -387,7 +387,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
             heard.append(len(found))
             return found
 
-    late = Counted(stage.loop, stage.performer, SupervisorState(), lambda event: None)
+    late = Counted(stage.loop, stage.processes, SupervisorState(), lambda event: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -408,7 +408,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_callers, "LEAVE", 2.0)
     calls = Calls(home.bond.rendezvous, USERS)
-    late = LateCallers(home.stage.loop, home.stage.performer, SupervisorState(), lambda event: None)
+    late = LateCallers(home.stage.loop, home.stage.processes, SupervisorState(), lambda event: None)
     late.hear(calls, [])
     sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
     try:

@@ -18,9 +18,9 @@ from srvd.config.settings import Config
 from srvd.config.source import Source
 from srvd.core.model import Revision
 from srvd.core.state.codec import codec
-from srvd.daemon.children import commons, worker, zygotes
+from srvd.daemon.children import commons, worker, zygote
 from srvd.daemon.children.output import Output, Read
-from srvd.daemon.children.performer import Family
+from srvd.daemon.children.processes import Family
 from srvd.daemon.control import server
 from srvd.daemon.control.event_log import EventLog, EventLogState
 from srvd.daemon.control.idempotency import IdempotencyKeys, Remembered
@@ -91,7 +91,7 @@ def shell(made: Config) -> Shell:
         ),
         family=Family(
             {generation: Revision(1)},
-            (zygotes.ZygoteState(generation, 10, True, True, False, Read(b"half a l", b"a line\n\xff")),),
+            (zygote.ZygoteState(generation, 10, True, True, False, Read(b"half a l", b"a line\n\xff")),),
             (worker.WorkerState(first, 0, 11, ready=True), worker.WorkerState(first._replace(serial=2), 1)),
             (commons.CommonsState(generation, 8, 1, 77),),
         ),

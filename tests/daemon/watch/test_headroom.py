@@ -26,7 +26,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def test_the_memory_of_a_worker_is_what_the_system_says_it_is(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1)
-    workers = stage.performer.workers
+    workers = stage.processes.workers
     for _ in range(2):
         assert workers.rss(worker) == pytest.approx(psutil.Process(stage.pid(worker)).memory_info().rss, rel=0.05)
     stage.kill(worker)

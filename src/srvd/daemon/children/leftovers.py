@@ -1,4 +1,4 @@
-"""Processes that workers and zygotes leave behind: found when a worker or zygote ends, ended with the daemon.
+"""Processes that workers and zygotes leave behind: found when a worker or zygote ends, reaped, ended with the daemon.
 
 Ends none of them at a reload: they may be at work for the application. They become children of the daemon, which is the
 subreaper, so a process with a session of its own is found, too.
@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from srvd.linux import interpreter
 from srvd.linux.processes import process, procfs
 
 __all__ = ["Leftovers"]
@@ -22,6 +23,9 @@ KILL_PATIENCE = 1.0
 """Seconds after SIGKILL. A process that hangs in the kernel is left behind."""
 
 _LOOK = 0.02
+
+_ZOMBIES = 256
+"""Processes that are reaped in one call; SIGCHLD comes again for the others."""
 
 
 class Leftovers:
@@ -39,6 +43,18 @@ class Leftovers:
         new = sorted(found.keys() - self._told)
         self._told.update(new)
         return tuple(found[pid] for pid in new)
+
+    def reap(self, check: Callable[[int], bool]) -> list[int]:
+        """Reap those that have ended. Returns their pids. `check`: handles the end of a worker or zygote by its pid."""
+        reaped = []
+        for _ in range(_ZOMBIES):
+            pid = process.next_zombie()
+            if pid is None:
+                break
+            if not check(pid):
+                process.reap_pid(pid)
+                reaped.append(pid)
+        return reaped
 
     def end(self, say: Callable[[str], None]) -> None:
         """Send SIGTERM to all, SIGKILL to those that remain, and the same to the processes that these leave behind.
@@ -68,11 +84,15 @@ class Leftovers:
         found = {}
         for pid in procfs.children(os.getpid()):
             session = procfs.session(pid)
-            if self._is_known(pid) or self._is_known(session) or session == os.getsid(0) or procfs.is_ending(pid):
+            if self._is_ours(pid) or self._is_ours(session) or session == os.getsid(0) or procfs.is_ending(pid):
                 continue
             if what := procfs.described(pid):
                 found[pid] = what.replace("srvd: ", "a fork of ", 1) if what.startswith("srvd: ") else what
         return found
+
+    def _is_ours(self, pid: int) -> bool:
+        """A worker, a zygote and a prepared interpreter are no leftovers."""
+        return self._is_known(pid) or pid in interpreter.prepared()
 
 
 def _signal(pid: int, number: int) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+from srvd.core.model import Pid
 from srvd.daemon.children.output import Output, Read
 from srvd.daemon.children.stack_file import Stacks
 from srvd.daemon.fd_table import FdTable
@@ -17,6 +18,7 @@ from srvd.daemon.loop import Loop
 from srvd.errors import BadFrame
 from srvd.linux import fds
 from srvd.linux.processes import process
+from srvd.linux.processes.process import Ended
 from srvd.record import Record
 from srvd.wire import links
 
@@ -45,7 +47,7 @@ class Process:
     __slots__ = ("_statm", "link", "output", "pid", "pidfd", "reads_output", "stacks")
 
     def __init__(self, pid: int, pidfd: int, link: socket.socket | None, output: Output, stacks: int) -> None:
-        self.pid = pid
+        self.pid = Pid(pid)
         self.pidfd = pidfd
         self.link = link  # None: closed, or the process was adopted and has not called yet
         self.output = output
@@ -132,6 +134,13 @@ class Process:
     def signal(self, number: int) -> None:
         """Signal this process alone."""
         process.send_signal(self.pidfd, number)
+
+    def reap(self) -> Ended | None:
+        """How the process ended, if it is a child of the daemon; None: its zygote tells."""
+        try:
+            return process.reap(self.pidfd)
+        except OSError:  # ECHILD; EBADF: it is the one of `process.over`
+            return None
 
     def kill(self) -> None:
         """Send SIGKILL to the process and to all of its process group."""

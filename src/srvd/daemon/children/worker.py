@@ -1,13 +1,12 @@
-"""One worker in the daemon's table: ordered, running, and handed over to the next program.
+"""One worker in the daemon's table: running, and handed over to the next program.
 
 Sends no order and reads no message; `workers.py` does.
 """
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from srvd.core.model import Death
 from srvd.daemon.children.output import NOTHING, Output, Read
@@ -16,13 +15,12 @@ from srvd.daemon.children.stack_file import Trace
 from srvd.daemon.children.table import Entry
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import WorkerId
-from srvd.linux.processes import process
 from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import LaneFacts, Request
 from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["Expected", "TalkLimit", "Worker", "WorkerState", "death_of", "reap_own", "request_lines"]
+__all__ = ["TalkLimit", "Worker", "WorkerState", "death_of", "request_lines"]
 
 
 MOST_SAID = 200
@@ -32,16 +30,6 @@ that the daemon looks.
 
 MOST_LOUD = 10
 """Seconds in a row in which a worker may say more before it is ended; by then it has cost a hundredth of a second."""
-
-
-class Expected(Record):
-    """A worker that was ordered and has no pid yet: the daemon's ends of its descriptors."""
-
-    id: WorkerId
-    slot: int
-    link: socket.socket
-    output: Output
-    stacks: int  # descriptor of the file for its stacks
 
 
 class WorkerState(Record):
@@ -123,8 +111,12 @@ class Worker(Entry[WorkerId]):
         )  # fmt: skip
 
     @classmethod
-    def restore(cls, state: WorkerState, started: Process) -> Worker:
-        """The worker that `save` described."""
+    def restore(cls, state: WorkerState, fd_table: FdTable, output: Callable[[int], Output]) -> Worker:
+        """The worker that `save` described. Raises `Unsupported`, `OSError`.
+
+        output: makes the reader of its stderr.
+        """
+        started = Process.restore(f"worker {state.id}", state.pid, fd_table, output)
         worker = cls(state.id, state.slot, started)
         worker.ready, worker.killed = state.ready, state.killed
         worker.pending = state.drain or (links.Reopen() if state.owed else None)
@@ -152,11 +144,3 @@ def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_o
         stacks="" if worker.trace is None else links.clip(worker.trace.text),
         unseen=unseen and ended == Ended(),
     )
-
-
-def reap_own(pidfd: int) -> Ended | None:
-    """How the process ended, if it is a child of the daemon; None: its zygote tells."""
-    try:
-        return process.reap(pidfd)
-    except OSError:  # ECHILD; EBADF: it is the one of `process.over`
-        return None

@@ -13,18 +13,26 @@ from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from functools import partial
 
-from srvd.core.events import CodeMixed, ForkRefused, WorkerForked, WorkerGone, WorkerReport, WorkerSaid, WorkerWarmed
-from srvd.core.model import Pid
+from srvd.core.events import (
+    CodeMixed,
+    ForkRefused,
+    WorkerContinued,
+    WorkerForked,
+    WorkerGone,
+    WorkerReport,
+    WorkerSaid,
+    WorkerStopped,
+    WorkerWarmed,
+)
 from srvd.daemon.children.commons import Common, Commons
-from srvd.daemon.children.fork import order_fork
 from srvd.daemon.children.outlets import Outlets
 from srvd.daemon.children.process import Process
+from srvd.daemon.children.starting.ordered import OrderedWorkers
 from srvd.daemon.children.table import LINK_PAUSE, Table
-from srvd.daemon.children.worker import Expected, Worker, WorkerState, death_of, reap_own, request_lines
+from srvd.daemon.children.worker import Worker, WorkerState, death_of, request_lines
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId, WorkerId
-from srvd.linux import fds
 from srvd.linux.processes import process, procfs
 from srvd.linux.processes.cgroup import OomWatch
 from srvd.linux.processes.process import Ended
@@ -38,8 +46,6 @@ STATUS_PAUSE = 1.0
 
 _LAST_SECONDS = 30.0  # for a worker's requests when the daemon itself cannot go on
 
-_FULL = "the scoreboard has no free slot: max_workers are running"
-
 
 class Workers(Table[WorkerId, Worker]):
     """Owns the workers. Each `WorkerForked` is followed by exactly one `WorkerGone`, the last event of that worker."""
@@ -48,31 +54,17 @@ class Workers(Table[WorkerId, Worker]):
         super().__init__(outlets, links.FROM_WORKER)
         self._commons = commons
         self._oom = OomWatch()
-        self._expected: dict[WorkerId, Expected] = {}
-        self._of: Counter[GenerationId] = Counter()  # workers, running or ordered
+        self._ordered = OrderedWorkers(commons, outlets.line)
+        self._of: Counter[GenerationId] = Counter()  # workers that run
         self._without_zygote: set[GenerationId] = set()  # generations that have workers
 
     # -- orders -----------------------------------------------------------------------------------------------
 
     def order(self, worker: WorkerId, zygote: Process | None) -> None:
         """Have the zygote fork the worker; `WorkerForked` or `ForkRefused` follows, or the zygote's end."""
-        if zygote is None:
-            refusal = "no zygote of it forks"
-        else:
-            common = self._commons.of(worker.generation_id)
-            refusal = self._order(worker, common, zygote) if common.free else _FULL
+        refusal = self._ordered.order(worker, zygote)
         if refusal:
             self._outlets.emit(ForkRefused(worker, refusal))
-
-    def _order(self, worker: WorkerId, common: Common, zygote: Process) -> str:
-        """The reason of a refusal; "" if the order was sent to the zygote."""
-        made = order_fork(worker, common, zygote, partial(self._outlets.line, worker))
-        if isinstance(made, str):
-            return made
-        common.free.pop()  # the slot of `made`
-        self._expected[worker] = made
-        self._of[worker.generation_id] += 1
-        return ""
 
     def tell(self, worker: WorkerId, message: links.Message) -> None:
         """Send a message. A worker that does not react is the core's to notice: each order has a deadline.
@@ -103,7 +95,7 @@ class Workers(Table[WorkerId, Worker]):
         Returns the reason if that cannot be true, else "". Only a child of the zygote is accepted, because the daemon
         will signal the process.
         """
-        if worker not in self._expected:
+        if worker not in self._ordered:
             return f"it tells of a worker {worker} that was not ordered"
         try:
             pidfd = process.open_pidfd(pid)
@@ -113,21 +105,16 @@ class Workers(Table[WorkerId, Worker]):
             self.refused(worker, f"open its pidfd: {exc}")  # the worker sees the end of its link and leaves
             return ""
         if procfs.parent(pid) == zygote or process.is_over(pidfd):  # in this order: it may end in between
-            self._born(self._expected.pop(worker), pid, pidfd)
+            self._of[worker.generation_id] += 1
+            born = self._add(self._ordered.born(worker, pid, pidfd))
+            self._outlets.emit(WorkerForked(worker, born.process.pid))
             return ""
         os.close(pidfd)
         return f"it tells of a worker {worker} with pid {pid}, which is no child of its own"
 
-    def _born(self, expected: Expected, pid: int, pidfd: int) -> None:
-        started = Process(pid, pidfd, expected.link, expected.output, expected.stacks)
-        self._add(Worker(expected.id, expected.slot, started))
-        self._outlets.emit(WorkerForked(expected.id, Pid(pid)))
-
     def refused(self, worker: WorkerId, reason: str) -> None:
         """The zygote could not fork the worker."""
-        expected = self._expected.pop(worker, None)
-        if expected is not None:
-            self._release(expected)
+        if self._ordered.drop(worker):
             self._outlets.emit(ForkRefused(worker, reason))
 
     def reaped(self, worker: WorkerId, ended: Ended) -> None:
@@ -138,27 +125,26 @@ class Workers(Table[WorkerId, Worker]):
 
     def zygote_gone(self, generation: GenerationId) -> None:
         """Forget the workers that were ordered (the core does, too), and reap those whose end was not told."""
-        for expected in [e for e in self._expected.values() if e.id.generation_id == generation]:
-            del self._expected[expected.id]
-            self._release(expected)
+        self._ordered.drop_all(generation)
         known = [worker for worker in self._entries.values() if worker.id.generation_id == generation]
         if known:
             self._without_zygote.add(generation)
         for worker in known:
             if process.is_over(worker.process.pidfd):
-                self._finish(worker, reap_own(worker.process.pidfd) or Ended())
+                self._finish(worker, worker.process.reap() or Ended())
+
+    def report_halts(self) -> None:
+        """Report the workers without a zygote that a signal has stopped or continued: the daemon is their parent."""
+        for halt in process.halts():
+            worker = self._pids.get(halt.pid)
+            if worker is not None:
+                self._outlets.emit(WorkerStopped(worker) if halt.stopped else WorkerContinued(worker))
 
     # -- what is known ----------------------------------------------------------------------------------------
 
     def generations(self) -> set[GenerationId]:
         """The generations that have a worker, running or ordered."""
-        return set(self._of)
-
-    def _forget(self, generation: GenerationId) -> None:
-        """A worker of it runs no more, or is not forked."""
-        self._of[generation] -= 1
-        if not self._of[generation]:
-            del self._of[generation]
+        return self._of.keys() | self._ordered.generations()
 
     def facts(self, worker: WorkerId) -> LaneFacts:
         """What the scoreboard says of the worker; all zero if it does not run."""
@@ -194,13 +180,7 @@ class Workers(Table[WorkerId, Worker]):
 
     def save(self, fd_table: FdTable) -> tuple[WorkerState, ...]:
         """The state for the next program; the descriptors go to `fd_table`. The workers notice nothing."""
-        states = []
-        for expected in self._expected.values():
-            fd_table.give(f"worker {expected.id} link", expected.link.fileno())
-            fd_table.give(f"worker {expected.id} stderr", expected.output.fd)
-            fd_table.give(f"worker {expected.id} stacks", expected.stacks)
-            states.append(WorkerState(expected.id, expected.slot))
-        return (*states, *(worker.save(fd_table) for worker in self._entries.values()))
+        return (*self._ordered.save(fd_table), *(worker.save(fd_table) for worker in self._entries.values()))
 
     def restore(self, states: Sequence[WorkerState], zygotes: Set[GenerationId], fd_table: FdTable) -> None:
         """Go on with the workers that `save` described.
@@ -209,22 +189,17 @@ class Workers(Table[WorkerId, Worker]):
         """
         self._without_zygote = {state.id.generation_id for state in states} - zygotes
         for state in states:
-            name = f"worker {state.id}"
             self._commons.of(state.id.generation_id).free.remove(state.slot)
-            self._of[state.id.generation_id] += 1
             if state.pid:
+                self._of[state.id.generation_id] += 1
                 output = partial(self._output, state.id, read=state.read)
-                self._restore(Worker.restore(state, Process.restore(name, state.pid, fd_table, output)))
-                continue
-            link = socket.socket(fileno=fd_table.take(f"{name} link"))
-            output_of = self._output(state.id, fd_table.take(f"{name} stderr"), state.read)
-            self._expected[state.id] = Expected(state.id, state.slot, link, output_of, fd_table.take(f"{name} stacks"))
+                self._restore(Worker.restore(state, fd_table, output))
+            else:
+                self._ordered.restore(state, fd_table)
 
     def close(self, *, dismiss: bool) -> None:
         """As `Table.close`. A booting worker is killed in both cases: it has asked the kernel for that."""
-        for expected in self._expected.values():
-            self._release(expected)
-        self._expected.clear()
+        self._ordered.drop_all()
         super().close(dismiss=dismiss)
 
     # -- one worker -------------------------------------------------------------------------------------------
@@ -295,7 +270,7 @@ class Workers(Table[WorkerId, Worker]):
 
     def _over(self, worker: Worker) -> None:
         """The parent of the worker knows how it ended: the daemon, or the zygote, which is about to tell."""
-        ended = reap_own(worker.process.pidfd)
+        ended = worker.process.reap()
         if ended is not None:
             self._finish(worker, ended)
         elif worker.id.generation_id in self._without_zygote:
@@ -310,7 +285,9 @@ class Workers(Table[WorkerId, Worker]):
         if self.find(worker.id) is None:
             return
         self._remove(worker)
-        self._forget(worker.id.generation_id)
+        self._of[worker.id.generation_id] -= 1
+        if not self._of[worker.id.generation_id]:
+            del self._of[worker.id.generation_id]
         worker.cancel()
         self._hear(worker, last=True)
         if worker.killed:  # processes that it started may have outlived it
@@ -336,10 +313,3 @@ class Workers(Table[WorkerId, Worker]):
 
     def _common(self, worker: Worker) -> Common:
         return self._commons.of(worker.id.generation_id)
-
-    def _release(self, expected: Expected) -> None:
-        """Close the daemon's ends of a worker that will not be forked, and free its slot."""
-        fds.close_link(expected.link)
-        fds.close_all([expected.output.fd, expected.stacks])
-        self._commons.of(expected.id.generation_id).free.append(expected.slot)
-        self._forget(expected.id.generation_id)

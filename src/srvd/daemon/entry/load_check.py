@@ -72,7 +72,7 @@ class _Trial:
         self._performer = Performer(
             loop, commons, Listeners(), self._events.put, lambda: None, lambda _, text: line(text)
         )
-        self._performer.settle(_REVISION, config)  # no listeners are opened: workers get none
+        self._performer.revisions.settle(_REVISION, config)  # no listeners are opened: workers get none
         self._timer: Timer | None = None
         self._notes: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class _Trial:
         late.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        self._performer.close(dismiss=True)
+        self._performer.processes.close(dismiss=True)
 
     def _give_up(self) -> None:
         self._over = True

@@ -48,7 +48,7 @@ def restore(base: Foundation, shell: Shell, table: FdTable) -> None:
     """Restore what an upgrade and an adoption have in common. Raises `Unsupported`, `OSError`."""
     base.request_timeout.restore(shell.overdue)
     base.configs.restore(shell.configs, shell.current)
-    base.performer.restore(shell.family, table)
+    base.performer.processes.restore(shell.family, table)
 
 
 def _roles(base: Foundation) -> Roles:

@@ -37,11 +37,11 @@ def succeed(daemon: Daemon, adoption: Adoption, fresh: Config) -> None:
 def _begin(daemon: Daemon, adoption: Adoption) -> None:
     """Handle the events that tell which processes live."""
     daemon.dispatcher.begin()
-    performer = daemon.base.performer
-    performer.greet()
+    processes = daemon.base.performer.processes
+    processes.greet()
     for event in adoption.events:
         if isinstance(event, ZygoteGone):
-            performer.workers.zygote_gone(event.generation)
+            processes.workers.zygote_gone(event.generation)
     for event in adoption.events:
         daemon.base.queue.put(event)
 

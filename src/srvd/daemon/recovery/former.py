@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from srvd.daemon.children.performer import Family
+from srvd.daemon.children.processes import Family
 from srvd.daemon.recovery import envelope
 from srvd.daemon.recovery.envelope import Envelope, Member, boot_id, name_of
 from srvd.daemon.state import handover

@@ -1,6 +1,6 @@
 """Receives members of an adopted family that call after the adoption, and ends rejected processes that do not leave.
 
-Decides nothing about workers: passes a late caller to the `Performer`, and its condition to the core. The rendezvous
+Decides nothing about workers: passes a late caller to its table, and its condition to the core. The rendezvous
 stays open as long as the daemon lives, and costs nothing: a process that has a daemon does not call.
 """
 
@@ -10,11 +10,10 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
-from srvd.core.actions import KillZygote
 from srvd.core.events import Event, WorkerReport, WorkerSaid
 from srvd.core.model import Phase
 from srvd.core.state.model import SupervisorState
-from srvd.daemon.children.performer import Performer
+from srvd.daemon.children.processes import Processes
 from srvd.daemon.family.callers import Calls, Orphan, Users
 from srvd.daemon.family.lock import FamilyLock
 from srvd.daemon.fd_table import FdTable
@@ -22,6 +21,7 @@ from srvd.daemon.loop import Loop, Timer
 from srvd.daemon.recovery.rejects import Reject, send_away
 from srvd.errors import SystemRefused
 from srvd.ids import GenerationId, WorkerId
+from srvd.linux import fds
 from srvd.linux.processes import process
 
 __all__ = ["LateCallers"]
@@ -39,9 +39,9 @@ PAUSE = 1.0
 class LateCallers:
     """Owns the rendezvous of a daemon that has adopted, and the rejected processes; idle in any other daemon."""
 
-    def __init__(self, loop: Loop, performer: Performer, house: SupervisorState, emit: Callable[[Event], None]) -> None:
+    def __init__(self, loop: Loop, processes: Processes, house: SupervisorState, emit: Callable[[Event], None]) -> None:
         self._loop = loop
-        self._performer = performer
+        self._processes = processes
         self._house = house
         self._emit = emit
         self._rejects: dict[int, Reject] = {}  # by pid
@@ -52,7 +52,7 @@ class LateCallers:
         """Receive callers from now on. `rejects`: processes that were sent away before."""
         self._calls = calls
         self._listen(calls)
-        if any(isinstance(one, GenerationId) for one in self._performer.missing()):
+        if any(isinstance(one, GenerationId) for one in self._processes.missing()):
             self._loop.call_later(ZYGOTES, self._give_up)
         self._add(rejects)
 
@@ -61,7 +61,7 @@ class LateCallers:
     ) -> None:
         """Go on in the next program, if the former one still waited for processes. `pids`: returned by `save`."""
         rejects = [Reject(pid, table.take(f"reject {pid}")) for pid in pids]
-        if not lock.rendezvous or not (rejects or self._performer.missing()):
+        if not lock.rendezvous or not (rejects or self._processes.missing()):
             return
         try:
             calls = Calls(lock.rendezvous, users)
@@ -121,11 +121,27 @@ class LateCallers:
 
     def _on_call(self, calls: Calls) -> None:
         for orphan in self._heard(calls):
-            if self._performer.welcome(orphan):
+            if self._welcome(orphan):
                 if isinstance(orphan.id, WorkerId):
                     self._tell(orphan.id, draining=orphan.here.draining)
                 continue
             self._add(send_away(orphan))
+
+    def _welcome(self, orphan: Orphan) -> bool:
+        """Take in an adopted process that calls late. Returns False if no table waits for it."""
+        processes, commons = self._processes, self._processes.commons
+        match orphan.id:
+            case WorkerId() as worker:
+                generation, welcomed = worker.generation_id, processes.workers.welcome(worker, orphan)
+            case GenerationId() as generation:
+                welcomed = processes.zygotes.welcome(generation, orphan)
+                if welcomed:
+                    commons.hold(generation, orphan.lifeline)
+        if welcomed:
+            os.close(orphan.pidfd)
+            taken = {orphan.board} if commons.of(generation).bring(orphan.board) else set()
+            fds.discard(fd for fd in (orphan.bell, orphan.board, *orphan.listeners) if fd >= 0 and fd not in taken)
+        return welcomed
 
     def _tell(self, worker: WorkerId, *, draining: bool) -> None:
         """Tell the core whether a late worker drains or serves, where the state may say something else."""
@@ -140,9 +156,9 @@ class LateCallers:
             self._emit(WorkerSaid(worker, WorkerReport.SERVING))
 
     def _give_up(self) -> None:
-        for one in self._performer.missing():
+        for one in self._processes.missing():
             if isinstance(one, GenerationId):
-                self._performer.perform(KillZygote(one))
+                self._processes.zygotes.kill(one, dump=False)
 
     def _end(self, rejects: Sequence[Reject]) -> None:
         """Kill those of the rejected processes that have not left in time."""

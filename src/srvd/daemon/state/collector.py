@@ -40,7 +40,7 @@ class StateCollector:
             configs=dict(base.configs.configs),
             current=base.configs.current,
             listening=parts.listeners.save(table),
-            family=base.performer.save(table),
+            family=base.performer.processes.save(table),
             overdue=base.request_timeout.save(),
             control=self._control.save(table),
             unit=parts.unit,

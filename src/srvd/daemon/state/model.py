@@ -12,7 +12,7 @@ from srvd.config.source import Spelled
 from srvd.core.model import Revision
 from srvd.core.state.codec import Formerly
 from srvd.core.state.model import SupervisorState
-from srvd.daemon.children.performer import Family
+from srvd.daemon.children.processes import Family
 from srvd.daemon.control import server
 from srvd.daemon.family.lock import FamilyLockState
 from srvd.daemon.listeners import Listening

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import msgpack
 
 from srvd.config import packing
-from srvd.config.settings import ListenerSettings, PoolSettings
-from srvd.daemon.children.launch import later, launch, with_user_variables
 from srvd.daemon.children.output import Output
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import make_file
+from srvd.daemon.children.starting.launch import later, launch, with_user_variables
+from srvd.daemon.children.zygote import Fronts, Named, ZygoteSpec
 from srvd.daemon.family.lock import FamilyLock
 from srvd.ids import GenerationId
 from srvd.linux import fds
@@ -26,14 +26,11 @@ from srvd.linux.scoreboard import Bell
 from srvd.linux.sockets import describe
 from srvd.record import Record
 from srvd.tls import material
-from srvd.tls.material import Material
 from srvd.wire import links
 
-__all__ = ["NO_FRONTS", "Fronts", "Named", "Shared", "keyless", "start_zygote"]
+__all__ = ["Shared", "keyless", "start_zygote"]
 
 _FAMILIES = {socket.AF_INET: "inet", socket.AF_INET6: "inet6", socket.AF_UNIX: "unix"}
-
-Named = Sequence[tuple[str, socket.socket]]
 
 
 class Shared(Record):
@@ -44,24 +41,12 @@ class Shared(Record):
     hold: int  # the lifeline's end to hold
 
 
-class Fronts(Record):
-    """Settings and certificates of listeners, by name: TLS, PROXY protocol, trusted proxies."""
-
-    settings: Mapping[str, ListenerSettings]
-    tls: Mapping[str, Material]
-
-
-NO_FRONTS = Fronts({}, {})
-
-
 def start_zygote(
     generation: GenerationId,
-    pool: PoolSettings,
+    spec: ZygoteSpec,
     shared: Shared,
-    listeners: Named,
     line: Callable[[str], None],
-    fronts: Fronts = NO_FRONTS,
-    family_lock: FamilyLock | None = None,
+    family_lock: FamilyLock | None,
 ) -> Process:
     """Start a zygote and tell it what to load.
 
@@ -69,19 +54,19 @@ def start_zygote(
 
     line: called with each line that the zygote writes to stderr.
     """
-    pool = with_user_variables(pool)
+    spec = spec._replace(pool=with_user_variables(spec.pool))
     stacks = make_file()
     try:
-        started = launch(pool)
+        started = launch(spec.pool)
     except BaseException:
         os.close(stacks)
         raise
     child = Process(started.pid, started.pidfd, started.link, Output(started.stderr, line), stacks)
     try:
         fds.refuse_rights(started.link)
-        load = _load(generation, pool, listeners, fronts, family_lock)._replace(settled=started.settled)
-        opened = _open(shared.bell, started.stderr, listeners, fronts, family_lock)
-        _tell(started.link, load, (shared.board, stacks, shared.hold), listeners, opened)
+        load = _load(generation, spec, family_lock)._replace(settled=started.settled)
+        opened = _open(shared.bell, started.stderr, spec, family_lock)
+        _tell(started.link, load, (shared.board, stacks, shared.hold), spec.listeners, opened)
     except BrokenPipeError:
         return child  # the process has ended already; its end will be reported as any other
     except BaseException:
@@ -117,7 +102,7 @@ def _tell(
         fds.close_all(opened)
 
 
-def _open(bell: Bell, stderr: int, listeners: Named, fronts: Fronts, family_lock: FamilyLock | None) -> list[int]:
+def _open(bell: Bell, stderr: int, spec: ZygoteSpec, family_lock: FamilyLock | None) -> list[int]:
     """Open what the zygote is given to itself: the bell to read, the way to a next daemon, and a memfd with the
     certificates and keys of the listeners, as far as they are needed. Raises `OSError`.
 
@@ -129,7 +114,8 @@ def _open(bell: Bell, stderr: int, listeners: Named, fronts: Fronts, family_lock
         if family_lock is not None:
             opened.append(family_lock.share())
             opened.append(os.open(f"/proc/self/fd/{stderr}", os.O_RDONLY | os.O_CLOEXEC))
-        packed = {name: material.pack(fronts.tls[name]) for name, _ in listeners if name in fronts.tls}
+        tls = spec.fronts.tls
+        packed = {name: material.pack(tls[name]) for name, _ in spec.listeners if name in tls}
         if packed:
             opened.append(fds.memfd("srvd-tls", msgpack.packb(packed)))
     except BaseException:
@@ -138,9 +124,8 @@ def _open(bell: Bell, stderr: int, listeners: Named, fronts: Fronts, family_lock
     return opened
 
 
-def _load(
-    generation: GenerationId, pool: PoolSettings, listeners: Named, fronts: Fronts, family_lock: FamilyLock | None
-) -> links.Load:
+def _load(generation: GenerationId, spec: ZygoteSpec, family_lock: FamilyLock | None) -> links.Load:
+    pool, fronts = spec.pool, spec.fronts
     return links.Load(
         pool=generation.pool,
         generation=generation.number,
@@ -158,7 +143,7 @@ def _load(
                 "family": _FAMILIES[socket.AddressFamily(sock.family)],
                 "front": packing.pack_front(fronts.settings[name]) if name in fronts.settings else {},
             }
-            for name, sock in listeners
+            for name, sock in spec.listeners
         ],
         settings=packing.pack(pool),
         rendezvous=family_lock.rendezvous if family_lock is not None else "",

@@ -1,6 +1,6 @@
 """Order to fork one worker: makes its descriptors, sends one end of each to the zygote and keeps the other.
 
-Forks nothing: the zygote does. `workers.py` follows the worker from then on.
+Forks nothing: the zygote does. `ordered.py` keeps what was made, until then.
 """
 
 from __future__ import annotations
@@ -13,16 +13,25 @@ from srvd.daemon.children.commons import Common
 from srvd.daemon.children.output import Output
 from srvd.daemon.children.process import Process
 from srvd.daemon.children.stack_file import make_file
-from srvd.daemon.children.worker import Expected
 from srvd.ids import WorkerId
 from srvd.linux import fds
 from srvd.linux.processes import deadman
+from srvd.record import Record
 from srvd.wire import links
 
-__all__ = ["order_fork"]
+__all__ = ["Expected", "order_fork"]
 
 _STEPS = ("link", "", "stderr", "", "stderr", "file for stacks", "lifeline", "slot")
 """Names of the descriptors, in the order in which they are made; names the one that failed."""
+
+
+class Expected(Record):
+    """What the daemon has of a worker without a pid: the slot, and its ends of the worker's descriptors."""
+
+    slot: int
+    link: socket.socket
+    output: Output
+    stacks: int  # descriptor of the file for its stacks
 
 
 def order_fork(worker: WorkerId, common: Common, zygote: Process, line: Callable[[str], None]) -> Expected | str:
@@ -58,4 +67,4 @@ def order_fork(worker: WorkerId, common: Common, zygote: Process, line: Callable
         ours.close()
         fds.close_all([read, stacks])
         return refusal
-    return Expected(worker, slot, ours, Output(read, line), stacks)
+    return Expected(slot, ours, Output(read, line), stacks)

@@ -25,7 +25,6 @@ COMPLEX_FUNCTIONS = 15
 # Reasons that several exceptions share.
 _DECLARATION = "a table of settings: the only place where each is declared, with its default and its help"
 _SAVED = "one record of the saved state; its parts have no life of their own yet"
-_TO_BE_CUT = "not cut yet"
 
 CROWDED_FOLDERS: dict[str, str] = {}
 
@@ -40,7 +39,6 @@ LARGE_CLASSES = {
     "core/state/model.py:Pool": _SAVED,
     "core/state/workers.py:Worker": _SAVED,
     "daemon/state/model.py:Shell": _SAVED,
-    "log.py:Log": _TO_BE_CUT,
     "wire/links.py:Load": "one message on the link: everything that a zygote is told before it loads",
 }
 

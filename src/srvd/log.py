@@ -76,30 +76,24 @@ class Log:
         shared: bool = False,
     ) -> None:
         self.lost = 0  # lines since one was last written
-        self._given = fd
-        self._own = -1
-        self._shared = shared
+        self._output = _Output(fd, shared=shared)
         self._json = format == "json"
         self._least = LEVELS.index(level)
         self._clock = clock
         self._journal = environ.get("JOURNAL_STREAM", "")
         self._coloured = not environ.get("NO_COLOR") and not self._json
-        self.renew()
+        self._see()
         self._second: tuple[int, str] = (-1, "")
-        self._torn = False
         self._lock = RLock()  # not Lock: a signal handler may log while this thread writes
 
     def renew(self) -> None:
         """Looks again what kind of file the descriptor is: it may have been replaced."""
-        if self._own >= 0:
-            os.close(self._own)
-        self._own = _unblocked(self._given) if self._shared else -1
-        self._fd = self._own if self._own >= 0 else self._given
-        self._longest, self._poll, terminal = _inspect(self._given)
-        if self._own >= 0:
-            self._poll = None  # a write to it returns EAGAIN
-        self._colours = _COLOURS if terminal and self._coloured else {}
-        self._priorities = priorities(self._given, self._journal)
+        self._output.renew()
+        self._see()
+
+    def _see(self) -> None:
+        self._colours = _COLOURS if self._output.is_terminal and self._coloured else {}
+        self._priorities = priorities(self._output.given, self._journal)
 
     def debug(self, text: str, fields: Fields = ()) -> None:
         self.write("debug", text, fields)
@@ -151,19 +145,12 @@ class Log:
 
     def _wrote(self, line: str) -> bool:
         data = line.encode("utf-8", "backslashreplace")
-        if len(data) >= self._longest:  # JSON is cut before it becomes JSON
-            data = data[: self._longest - 10].decode("utf-8", "ignore").encode() + (
+        longest = self._output.longest
+        if len(data) >= longest:  # JSON is cut before it becomes JSON
+            data = data[: longest - 10].decode("utf-8", "ignore").encode() + (
                 b" ...\x1b[0m" if self._colours else b" ..."
             )
-        data = b"\n" + data + b"\n" if self._torn else data + b"\n"
-        try:
-            if self._poll is not None and not self._poll.poll(0):
-                return False
-            written = os.write(self._fd, data)
-        except OSError:  # full (EAGAIN), a full disk (ENOSPC, EDQUOT), no reader (EPIPE, EBADF, EIO): one line less
-            return False
-        self._torn = written < len(data)
-        return not self._torn
+        return self._output.write(data)
 
     def _told_lost(self) -> str:
         text = f"{self.lost} lines of the log were lost"
@@ -182,8 +169,8 @@ class Log:
             *(f"{_json(name)}: {_json(value)}" for name, value in fields),
         ]
         head = f'{{{", ".join(pairs)}, "text": '
-        while len(line := f"{head}{_json(text)}}}".encode("utf-8", "backslashreplace")) >= self._longest:
-            if fields and len(head) > self._longest // 2:
+        while len(line := f"{head}{_json(text)}}}".encode("utf-8", "backslashreplace")) >= self._output.longest:
+            if fields and len(head) > self._output.longest // 2:
                 return self._as_json(level, text, (), stamp)
             text = f"{text[: len(text) * 3 // 4]}..."
         return line.decode()
@@ -194,6 +181,41 @@ class Log:
         if self._second[0] != second:
             self._second = (second, time.strftime(f"%Y-%m-%d{separator}%H:%M:%S", broken_down(second)))
         return f"{self._second[1]}.{nanoseconds // 1_000_000:03d}"
+
+
+class _Output:
+    """Where lines go: a descriptor, or, if it is `shared`, the terminal or pipe behind it, opened anew.
+
+    A write never blocks, and a line that was torn is ended before the next one.
+    """
+
+    def __init__(self, given: int, *, shared: bool) -> None:
+        self.given = given
+        self._shared = shared
+        self._own = -1
+        self._torn = False
+        self.renew()
+
+    def renew(self) -> None:
+        if self._own >= 0:
+            os.close(self._own)
+        self._own = _unblocked(self.given) if self._shared else -1
+        self._fd = self._own if self._own >= 0 else self.given
+        self.longest, self._poll, self.is_terminal = _inspect(self.given)
+        if self._own >= 0:
+            self._poll = None  # a write to it returns EAGAIN
+
+    def write(self, line: bytes) -> bool:
+        """Whether the whole line was written, with its line break."""
+        data = b"\n" + line + b"\n" if self._torn else line + b"\n"
+        try:
+            if self._poll is not None and not self._poll.poll(0):
+                return False
+            written = os.write(self._fd, data)
+        except OSError:  # full (EAGAIN), a full disk (ENOSPC, EDQUOT), no reader (EPIPE, EBADF, EIO): one line less
+            return False
+        self._torn = written < len(data)
+        return not self._torn
 
 
 def _utc(stamp: str, fraction: str) -> str:

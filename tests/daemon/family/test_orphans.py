@@ -144,7 +144,7 @@ def test_an_orphan_serves_on_and_obeys_the_next_daemon(home: Family) -> None:
     home.die()
     assert get(address) == str(pid)
     orphan = home.wait_call(worker)
-    assert (orphan.pid, orphan.here.draining) == (pid, False)
+    assert (orphan.pid, orphan.call.draining) == (pid, False)
     say(orphan, links.Adopted())
     assert get(address) == str(pid)
     say(orphan, links.Drain(5.0, leaving=False, left_over=[]))
@@ -270,7 +270,7 @@ def test_an_orphaned_zygote_tells_who_died_meanwhile_and_forks_for_the_next_daem
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: not os.path.exists(f"/proc/{victim}"))
     zygote = home.wait_call(generation)
-    assert zygote.here.children == [[2, stage.pid(other)]]
+    assert zygote.call.children == [[2, stage.pid(other)]]
     zygote.close()  # who heard it died, too: the next one is told the same
     zygote = home.wait_call(generation)
     assert zygote.ends() == [(1, process.Ended(signal=signal.SIGKILL))]

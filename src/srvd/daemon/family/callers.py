@@ -52,7 +52,7 @@ def users_of(configs: Iterable[Config]) -> Users:
 class Orphan(Record):
     """A process that called. The holder of this record owns the descriptors; -1: moved to `SharedFds` or not passed."""
 
-    here: links.CallHome
+    call: links.CallHome
     pid: int  # as reported by the kernel
     pidfd: int
     link: socket.socket
@@ -65,15 +65,15 @@ class Orphan(Record):
 
     @property
     def id(self) -> WorkerId | GenerationId:
-        here = self.here
-        generation = GenerationId(here.pool, here.generation)
-        return WorkerId(*generation, here.serial) if here.serial else generation
+        call = self.call
+        generation = GenerationId(call.pool, call.generation)
+        return WorkerId(*generation, call.serial) if call.serial else generation
 
     def ends(self) -> list[tuple[int, Ended]]:
         """Return how children of this zygote ended recently, with their serials."""
         return [
             (serial, Ended(code if code >= 0 else None, number if number >= 0 else None))
-            for serial, code, number in self.here.ended
+            for serial, code, number in self.call.ended
         ]
 
     def without(self, taken: Collection[int]) -> Orphan:
@@ -84,7 +84,7 @@ class Orphan(Record):
     def dismiss(self) -> None:
         """Order the process to leave, and close its descriptors. The backlogs are left to the next daemon."""
         order: links.Message = links.Leave()
-        if self.here.serial:
+        if self.call.serial:
             order = links.Drain(_LEAVE_SECONDS, leaving=True, left_over=list(range(len(self.listeners))))
         with contextlib.suppress(OSError):  # the process is gone
             fds.send(self.link, links.encode(order))
@@ -197,14 +197,14 @@ class Calls:
         fds.refuse_rights(caller.sock)
         datagram, passed = received
         try:
-            here = links.decode(datagram, links.FROM_ORPHAN)
-            if not isinstance(here, links.CallHome) or not _is_whole(here) or not self._may_be(here.pool, caller.uid):
+            call = links.decode(datagram, links.FROM_ORPHAN)
+            if not isinstance(call, links.CallHome) or not _is_whole(call) or not self._may_be(call.pool, caller.uid):
                 raise BadFrame("it is not of the family")
             pidfd = process.open_pidfd(caller.pid)
         except (OSError, BadFrame):
             fds.discard(passed)
             return None
-        return _orphan(here, caller, pidfd, passed)
+        return _orphan(call, caller, pidfd, passed)
 
     def _may_be(self, pool: str, uid: int) -> bool:
         return self._users is None or uid in self._users.get(pool, ())
@@ -219,12 +219,12 @@ def _ask(caller: Caller) -> bool:
         return False
 
 
-def _orphan(here: links.CallHome, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
+def _orphan(call: links.CallHome, caller: Caller, pidfd: int, passed: list[int]) -> Orphan:
     """Make an orphan with the passed descriptors, as far as their kinds and order are right. An orphan with a wrong
     set gets -1 for all but its listeners, and can only be told to leave.
     """
     stderr = stacks = bell = board = lifeline = -1
-    form = [fds.PIPE, fds.MEMFD, fds.MEMFD, fds.MEMFD, *([] if here.serial else [fds.PIPE])]
+    form = [fds.PIPE, fds.MEMFD, fds.MEMFD, fds.MEMFD, *([] if call.serial else [fds.PIPE])]
     listeners = [fd for fd in passed if fds.kind(fd) == fds.SOCKET]
     others = [fd for fd in passed if fd not in listeners]
     if (
@@ -237,7 +237,7 @@ def _orphan(here: links.CallHome, caller: Caller, pidfd: int, passed: list[int])
             stderr, stacks, bell, board, *rest = others
             lifeline, others = (rest[0] if rest else -1), []
     fds.discard(others)
-    return Orphan(here, caller.pid, pidfd, caller.sock, stderr, stacks, bell, board, listeners, lifeline)
+    return Orphan(call, caller.pid, pidfd, caller.sock, stderr, stacks, bell, board, listeners, lifeline)
 
 
 def _drop(caller: Caller) -> None:
@@ -245,5 +245,5 @@ def _drop(caller: Caller) -> None:
     fds.discard([caller.sock.detach()])
 
 
-def _is_whole(here: links.CallHome) -> bool:
-    return all(len(row) == 2 for row in here.children) and all(len(row) == 3 for row in here.ended)
+def _is_whole(call: links.CallHome) -> bool:
+    return all(len(row) == 2 for row in call.children) and all(len(row) == 3 for row in call.ended)

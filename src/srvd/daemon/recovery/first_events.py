@@ -29,11 +29,11 @@ def first_events(gathering: Gathering, shell: Shell, table: FdTable) -> list[Eve
 
 
 def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:
-    workers = [(orphan.id, orphan.here.draining) for orphan in heard if isinstance(orphan.id, WorkerId)]
+    workers = [(orphan.id, orphan.call.draining) for orphan in heard if isinstance(orphan.id, WorkerId)]
     children = [
-        WorkerId(orphan.here.pool, orphan.here.generation, serial)
+        WorkerId(orphan.call.pool, orphan.call.generation, serial)
         for orphan in (*heard, *strangers)
-        for serial, _ in (*orphan.here.children, (orphan.here.serial, 0))
+        for serial, _ in (*orphan.call.children, (orphan.call.serial, 0))
     ]
     return Resumed(
         tuple(sorted(worker for worker, draining in workers if not draining)),
@@ -61,7 +61,7 @@ def _deaths(shell: Shell, table: FdTable, alive: dict[Member, Alive], ended: dic
 def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
     """Return how workers ended while there was no daemon, as reported by their zygotes."""
     return {
-        WorkerId(orphan.here.pool, orphan.here.generation, serial): ended
+        WorkerId(orphan.call.pool, orphan.call.generation, serial): ended
         for orphan in heard
         for serial, ended in orphan.ends()
     }

@@ -123,7 +123,7 @@ class LateCallers:
         for orphan in self._heard(calls):
             if self._welcome(orphan):
                 if isinstance(orphan.id, WorkerId):
-                    self._tell(orphan.id, draining=orphan.here.draining)
+                    self._tell(orphan.id, draining=orphan.call.draining)
                 continue
             self._add(send_away(orphan))
 

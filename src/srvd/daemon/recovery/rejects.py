@@ -46,8 +46,8 @@ def send_away(orphan: Orphan) -> list[Reject]:
 def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
     """Tell children of an orphan to leave that are not in `known`: forked after the state was written. Returns them."""
     rejects = []
-    for serial, pid in orphan.here.children:
-        if WorkerId(orphan.here.pool, orphan.here.generation, serial) in known:
+    for serial, pid in orphan.call.children:
+        if WorkerId(orphan.call.pool, orphan.call.generation, serial) in known:
             continue
         try:
             pidfd = process.open_pidfd(pid)

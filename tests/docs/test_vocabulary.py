@@ -87,10 +87,7 @@ NOWHERE = (
 """Names that were given up for the field's own: saved and restored, acceptor, slots, send queue, desired."""
 
 STILL_USED: dict[str, set[str]] = {
-    "bond": {"daemon"},
     "breaker": {"core"},
-    "claim": {"daemon"},
-    "dissolve": {"daemon"},
     "house": {"core", "daemon"},
     "kept": {"daemon"},
     "mender": {"core"},

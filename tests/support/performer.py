@@ -47,7 +47,7 @@ def open_fds() -> dict[str, str]:
 
 
 class Stage:
-    def __init__(self, folder: Path, slots: int = 256, bond: FamilyLock | None = None) -> None:
+    def __init__(self, folder: Path, slots: int = 256, family_lock: FamilyLock | None = None) -> None:
         self._others = self._children()  # of other tests
         self.before = open_fds()
         become_subreaper()
@@ -61,7 +61,7 @@ class Stage:
         self.lines: list[tuple[str, str]] = []
         self.rung = 0
         self.performer = Performer(
-            self.loop, self.commons, self.listeners, self.events.append, self._ring, self._line, bond
+            self.loop, self.commons, self.listeners, self.events.append, self._ring, self._line, family_lock
         )
         self._revision = Revision(0)
 

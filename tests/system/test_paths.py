@@ -259,5 +259,5 @@ def test_a_start_names_the_instance_of_its_name_that_runs_in_another_place(
             preconditions.prepare(settings, Unit())
         assert f"--socket {path} adopts them" in refused.value.hint
     made = preconditions.prepare(settings, Unit())
-    made.claim.close()
+    made.control_socket.close()
     made.family_lock.close(remove=True)

@@ -63,9 +63,9 @@ class Daemon:
         """Open the control socket and write the pidfile: clients can connect, and wait. Raises `SystemRefused`."""
         become_subreaper()
         log = self.base.parts.log
-        self.control.serve(preconditions.claim, preconditions.roles)
+        self.control.serve(preconditions.control_socket, preconditions.roles)
         self._pidfile.write()
-        log.info(preconditions.claim.description)
+        log.info(preconditions.control_socket.description)
         if not preconditions.roles.of(os.geteuid(), []):
             log.warning(f"uid {os.geteuid()} is nobody's in this user namespace: only root can use srvctl")
 

@@ -55,8 +55,8 @@ class Family:
     """A stage whose daemon can die, and the calls of those who are left."""
 
     def __init__(self, folder: Path) -> None:
-        self.bond = FamilyLock.open(str(folder / "control.sock.family"))
-        self.stage = Stage(folder, bond=self.bond)
+        self.family_lock = FamilyLock.open(str(folder / "control.sock.family"))
+        self.stage = Stage(folder, family_lock=self.family_lock)
         self.heard: list[Orphan] = []
         self.calls: Calls | None = None
 
@@ -67,7 +67,7 @@ class Family:
     def wait_call(self, who: WorkerId | GenerationId) -> Orphan:
         """The call of this one, when it has come; others' are kept."""
         if self.calls is None:
-            self.calls = Calls(self.bond.rendezvous, USERS)
+            self.calls = Calls(self.family_lock.rendezvous, USERS)
         calls = self.calls
 
         def look() -> Orphan | None:
@@ -93,7 +93,7 @@ class Family:
             wait_for(self._dismiss_all)
             self.calls.close()
         self.stage.close()
-        self.bond.close(remove=True)
+        self.family_lock.close(remove=True)
 
 
 @pytest.fixture
@@ -174,11 +174,11 @@ def test_the_family_is_known_to_live_by_its_lock(home: Family, tmp_path: Path) -
     worker = home.stage.fork(home.stage.load(CHATTY), 1)
     home.stage.serve(worker)
     home.die()
-    os.close(home.bond.lock)  # the daemon's own
+    os.close(home.family_lock.lock)  # the daemon's own
     again = FamilyLock.open(str(tmp_path / "control.sock.family"))
     assert not again.is_held
-    assert again.rendezvous == home.bond.rendezvous
-    home.bond = again
+    assert again.rendezvous == home.family_lock.rendezvous
+    home.family_lock = again
     again.join()
     third = FamilyLock.open(str(tmp_path / "control.sock.family"))
     assert not third.is_held
@@ -315,7 +315,7 @@ def test_whoever_says_nothing_that_makes_sense_is_not_of_the_family(home: Family
     home.wait_call(worker).dismiss()
     assert home.calls is not None
     for datagram in (b"", b"\xc1", _claim("other")):
-        stranger = rendezvous.call(home.bond.rendezvous, os.geteuid())
+        stranger = rendezvous.call(home.family_lock.rendezvous, os.geteuid())
         assert stranger is not None
         fds.send(stranger, datagram)
         stranger.settimeout(0.05)
@@ -378,7 +378,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
     worker = stage.fork(stage.load(CHATTY), 1)
     stage.serve(worker)
     home.die()
-    calls = Calls(home.bond.rendezvous, USERS)
+    calls = Calls(home.family_lock.rendezvous, USERS)
     heard: list[int] = []
 
     class Counted(LateCallers):
@@ -407,7 +407,7 @@ def test_a_daemon_that_is_short_of_descriptors_hears_them_later_and_does_not_spi
 
 def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_callers, "LEAVE", 2.0)
-    calls = Calls(home.bond.rendezvous, USERS)
+    calls = Calls(home.family_lock.rendezvous, USERS)
     late = LateCallers(home.stage.loop, home.stage.processes, SupervisorState(), lambda event: None)
     late.hear(calls, [])
     sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
@@ -428,10 +428,10 @@ def test_everybody_who_is_sent_away_has_the_same_time(home: Family, monkeypatch:
 
 
 def test_a_name_that_somebody_else_has_taken_refuses_the_start_with_the_reason(home: Family) -> None:
-    taken = rendezvous.Rendezvous(home.bond.rendezvous)
+    taken = rendezvous.Rendezvous(home.family_lock.rendezvous)
     try:
         with pytest.raises(SystemRefused, match="Address already in use; nothing was started") as refused:
-            Calls(home.bond.rendezvous, USERS)
+            Calls(home.family_lock.rendezvous, USERS)
         assert "ss -xlp" in refused.value.hint
     finally:
         taken.close()

@@ -150,24 +150,24 @@ def test_a_full_disk_takes_the_name_of_a_family_only_if_it_is_nowhere_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    bond = FamilyLock.open(str(tmp_path / "family"), is_stored=is_stored)
-    assert bond.is_held
-    assert bool(bond.rendezvous) == is_stored
-    bond.renew()
-    assert bool(bond.rendezvous) == is_stored
-    bond.close(remove=True)
+    family_lock = FamilyLock.open(str(tmp_path / "family"), is_stored=is_stored)
+    assert family_lock.is_held
+    assert bool(family_lock.rendezvous) == is_stored
+    family_lock.renew()
+    assert bool(family_lock.rendezvous) == is_stored
+    family_lock.close(remove=True)
 
 
 def test_a_lock_that_is_not_found_by_its_path_is_known_to_be_so(tmp_path: Path) -> None:
-    bond = FamilyLock.open(str(tmp_path / "family"))
-    seen = [bond.is_in_place]
+    family_lock = FamilyLock.open(str(tmp_path / "family"))
+    seen = [family_lock.is_in_place]
     (tmp_path / "family").unlink()
-    seen.append(bond.is_in_place)
+    seen.append(family_lock.is_in_place)
     (tmp_path / "family").touch()
-    seen.append(bond.is_in_place)
-    bond.renew()
-    assert [*seen, bond.is_in_place] == [True, False, False, True]
-    bond.close(remove=True)
+    seen.append(family_lock.is_in_place)
+    family_lock.renew()
+    assert [*seen, family_lock.is_in_place] == [True, False, False, True]
+    family_lock.close(remove=True)
 
 
 def test_without_a_store_there_is_none() -> None:

@@ -80,7 +80,7 @@ def _start(config: Config, source: Source, unit: Unit, report: StartReport, *, d
             preconditions.family_lock.close(remove=True)
         raise
     finally:
-        preconditions.claim.close()
+        preconditions.control_socket.close()
 
 
 def _check_output(config: Config) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Preconditions", "control_path", "family_lock_path", "prepare", "stat
 
 
 class Preconditions(Record):
-    claim: SocketPath
+    control_socket: SocketPath
     roles: Roles
     family_lock: FamilyLock
     left: StoreCopy | None = None  # what a daemon that died left with the service manager
@@ -59,17 +59,17 @@ def prepare(settings: DaemonSettings, unit: Unit) -> Preconditions:
     roles = Roles.resolve(settings.roles, os.geteuid())
     if not settings.socket:
         _look_elsewhere(settings.name, path)
-    claim = SocketPath.open(path, shared=roles.shared) if path else SocketPath.of_nothing()
+    control_socket = SocketPath.open(path, shared=roles.shared) if path else SocketPath.of_nothing()
     try:
         left = fd_store.find(unit) if path else None
         if not path:
-            return Preconditions(claim, roles, FamilyLock.unnamed())
+            return Preconditions(control_socket, roles, FamilyLock.unnamed())
         if left is None:
-            return Preconditions(claim, roles, FamilyLock.open(family, is_stored=unit.store > 0))
+            return Preconditions(control_socket, roles, FamilyLock.open(family, is_stored=unit.store > 0))
         lock = FamilyLock(family, left.lock, left.store_copy.family, is_held=False, is_stored=True)
-        return Preconditions(claim, roles, lock, left.store_copy)
+        return Preconditions(control_socket, roles, lock, left.store_copy)
     except BaseException:
-        claim.close()
+        control_socket.close()
         raise
 
 

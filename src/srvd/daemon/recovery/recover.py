@@ -13,7 +13,7 @@ from srvd.daemon.recovery.adopt import Adoption, find
 from srvd.daemon.recovery.fd_store import StoreCopy
 from srvd.daemon.recovery.former import Former, look
 from srvd.daemon.recovery.preconditions import Preconditions
-from srvd.daemon.recovery.rejects import Reject, dissolve
+from srvd.daemon.recovery.rejects import Reject, send_all_away
 from srvd.errors import SystemRefused, Unsupported
 from srvd.record import Record
 from srvd.wire.paths import state_path
@@ -47,7 +47,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
             return Found(adopted, calls, tuple(adopted.rejects))
         if readable:
             _void(preconditions.left)
-        rejects, listeners = dissolve(lock, calls, say, nobody=readable)
+        rejects, listeners = send_all_away(lock, calls, say, nobody=readable)
         if readable and rejects:
             say("no process that the state of a former daemon names is alive; the others were sent away")
         if not lock.is_in_place:  # it came from the service manager; a new family must be found by the path
@@ -63,7 +63,7 @@ def search(preconditions: Preconditions, say: Callable[[str], None]) -> Found:
 
 def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[Former | None, bool]:
     """Return the family to be adopted, and whether the state is readable. If not, clear the service manager's copy."""
-    path = state_path(preconditions.claim.path)
+    path = state_path(preconditions.control_socket.path)
     try:
         return look(_state(path, preconditions.left)), True
     except Unsupported as exc:

@@ -20,7 +20,7 @@ from srvd.linux.holders import Holder
 from srvd.linux.processes import process, procfs
 from srvd.record import Record
 
-__all__ = ["CALLS", "LATEST", "Reject", "dissolve", "send_away", "unknown_children"]
+__all__ = ["CALLS", "LATEST", "Reject", "send_all_away", "send_away", "unknown_children"]
 
 CALLS = 1.0
 """Seconds within which every process that is not busy has called: time for five calls."""
@@ -61,7 +61,7 @@ def unknown_children(orphan: Orphan, known: set[Member]) -> list[Reject]:
     return rejects
 
 
-def dissolve(
+def send_all_away(
     lock: FamilyLock, calls: Calls | None, say: Callable[[str], None], *, nobody: bool = False
 ) -> tuple[list[Reject], list[int]]:
     """Send every caller away. Returns the callers, and the listeners that they brought. The lock is held afterwards.

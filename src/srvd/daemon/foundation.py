@@ -40,7 +40,7 @@ class Foundation:
         self.loop = Loop(self._bug)
         self.queue = EventQueue()
         self.performer = Performer(
-            self.loop, parts.commons, listeners, self.queue.put, self._woke, log.captured, parts.family_lock
+            self.loop, parts.commons, listeners, self.queue.put, self._bell_rang, log.captured, parts.family_lock
         )
         workers = self.performer.processes.workers
         self.request_timeout = RequestTimeoutMonitor(
@@ -74,8 +74,8 @@ class Foundation:
         (self.parts.listeners.close if self.in_order else self.parts.listeners.abandon)()
         self.loop.close()
 
-    def _woke(self) -> None:
-        self.request_timeout.woke()
+    def _bell_rang(self) -> None:
+        self.request_timeout.bell_rang()
 
     def _bug(self, problem: Exception) -> None:
         import traceback  # imported long ago, by `dispatch/config_reader.py`; above, zygotes would wait 3 ms for it

@@ -167,7 +167,7 @@ class ControlConnection:
             if self._state in (ConnectionState.LEAVING, ConnectionState.ENDED):
                 return
         self._hold()
-        self._loop.call_soon(self._resume)
+        self._loop.call_soon(self._work_on)
 
     def _hold(self) -> None:
         self._stop_reading()
@@ -186,7 +186,7 @@ class ControlConnection:
             self._frame_at = self._loop.time()
         self._owner.changed(self)
 
-    def _resume(self) -> None:
+    def _work_on(self) -> None:
         if self._state is ConnectionState.FULL:
             self._work()
 
@@ -196,4 +196,4 @@ class ControlConnection:
                 self.end()
             return
         self._owner.drained(self)
-        self._resume()
+        self._work_on()

@@ -72,7 +72,7 @@ class RequestTimeoutMonitor:
         self._loop = loop
         self.look()
 
-    def woke(self) -> None:
+    def bell_rang(self) -> None:
         """Check after a worker has begun a request while the daemon did not watch."""
         if not self._bell.watching:
             self.look(rung=True)

@@ -137,7 +137,7 @@ def test_it_is_handed_over_to_another_program(deposit: StoreCopy) -> None:
     deposit.save(kept)
     assert StoreCopy.restore(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
     fresh = StoreCopy.restore(deposit.family, WITH_STORE, FdTable())  # the former program had none
-    assert fresh.is_kept
+    assert fresh.has_store
     assert fresh.read() is None
     fresh.close()
 
@@ -172,7 +172,7 @@ def test_a_lock_that_is_not_found_by_its_path_is_known_to_be_so(tmp_path: Path) 
 
 def test_without_a_store_there_is_none() -> None:
     for none in (StoreCopy.create(new_name(), Unit()), StoreCopy.create("", WITH_STORE)):
-        assert not none.is_kept
+        assert not none.has_store
         assert none.to_store(0) == {}
         none.clear()
 

@@ -119,16 +119,16 @@ class ControlServer:
             self._acceptor.close()
             self._acceptor = None
         self._requests.close(reason)
-        kept = []
+        left_open = []
         for connection in list(self._connections):
             connection.send(messages.bye(reason, f"srvd {self._hello.name} ends the connection: {reason}"))
             if connection in self._requests.stoppers:
-                kept.append(connection.abandon())
+                left_open.append(connection.abandon())
                 self.closed(connection)
             else:
                 connection.end()
         self._clock.stop()
-        return kept
+        return left_open
 
     # Reports of the acceptor.
 

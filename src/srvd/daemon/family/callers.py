@@ -78,8 +78,8 @@ class Orphan(Record):
 
     def without(self, taken: Collection[int]) -> Orphan:
         """Return the orphan with -1 in place of these descriptors, which have another owner."""
-        kept = [-1 if fd in taken else fd for fd in (self.bell, self.board, *self.listeners)]
-        return self._replace(bell=kept[0], board=kept[1], listeners=kept[2:])
+        rest = [-1 if fd in taken else fd for fd in (self.bell, self.board, *self.listeners)]
+        return self._replace(bell=rest[0], board=rest[1], listeners=rest[2:])
 
     def dismiss(self) -> None:
         """Order the process to leave, and close its descriptors. The backlogs are left to the next daemon."""

@@ -38,8 +38,8 @@ class Envelope(Record):
         return {name: (fds.MEMFD if name == BELL else fds.SOCKET, inode) for name, inode in self.inodes.items()}
 
 
-def pack(will: Envelope) -> bytes:
-    return bytes(msgpack.packb(list(will)))
+def pack(envelope: Envelope) -> bytes:
+    return bytes(msgpack.packb(list(envelope)))
 
 
 def unpack(data: bytes) -> Envelope:

@@ -44,12 +44,12 @@ class StoreCopy:
         return cls(family, os.memfd_create("srvd-state", os.MFD_CLOEXEC) if unit.store and family else -1)
 
     @property
-    def is_kept(self) -> bool:
+    def has_store(self) -> bool:
         return self._fd >= 0
 
     def to_store(self, lock: int) -> dict[str, int]:
         """Return the descriptors for the service manager's store, by name; none from a `clear` to the next `write`."""
-        if not self.is_kept or self._is_void:
+        if not self.has_store or self._is_void:
             return {}
         label = str(os.fstat(self._fd).st_ino)
         return {spell_store_name(LOCK_KIND, label): lock, spell_store_name(STATE_KIND, label): self._fd}
@@ -71,12 +71,12 @@ class StoreCopy:
     def clear(self) -> None:
         """Empty the memfd: the state in it is not true any more."""
         self._is_void = True
-        if self.is_kept:
+        if self.has_store:
             os.ftruncate(self._fd, 0)
 
     def save(self, table: FdTable) -> None:
         """Give the memfd to the next program."""
-        if self.is_kept:
+        if self.has_store:
             table.give(_NAME, self._fd)
 
     @classmethod
@@ -86,7 +86,7 @@ class StoreCopy:
         return cls(family, fd) if fd >= 0 else cls.create(family, unit)
 
     def close(self) -> None:
-        if self.is_kept:
+        if self.has_store:
             os.close(self._fd)
         self._fd = -1
 

@@ -68,8 +68,8 @@ def _look(preconditions: Preconditions, say: Callable[[str], None]) -> tuple[For
         return look(_state(path, preconditions.left)), True
     except Unsupported as exc:
         aside = state_file.set_aside(path)
-        kept = f"; the state is kept as {aside}" if aside else ""
-        say(f"{exc.message}; each remaining worker is sent away when its requests are over{kept}")
+        where = f"; the state is kept as {aside}" if aside else ""
+        say(f"{exc.message}; each remaining worker is sent away when its requests are over{where}")
         _void(preconditions.left)
         return None, False
 

@@ -80,7 +80,7 @@ class Copy(Protocol):
     """A second place for the state."""
 
     @property
-    def is_kept(self) -> bool: ...
+    def has_store(self) -> bool: ...
 
     def write(self, sealed: bytes) -> None: ...
 
@@ -142,14 +142,14 @@ class StateFile:
     def _replace(self, data: bytes) -> None:
         """Write both places. Empties a place that cannot be written: the next daemon would use an outdated state."""
         sealed = seal(Sealed(time.monotonic_ns(), data))
-        failed = self._write_copy(sealed) if self._copy.is_kept else ""
+        failed = self._write_copy(sealed) if self._copy.has_store else ""
         if failed:
             failed = f"keep the state with the service manager: {failed}; it is beside the control socket alone"
         try:
             self._write_file(sealed)
         except OSError as exc:
             self._unlink()
-            alone = self._copy.is_kept and not failed
+            alone = self._copy.has_store and not failed
             failed = f"write {self._path}: {exc.strerror or exc}; " + (
                 "the state is with the service manager alone"
                 if alone

@@ -45,14 +45,14 @@ def test_the_jitter_spreads_pools_and_replays() -> None:
 
 
 def test_a_strike_sets_the_wait_and_says_why() -> None:
-    breaker = Backoff()
-    backoff.strike(breaker, 10.0, 10.1, 1, "it could not boot")
-    assert (breaker.strikes, breaker.last, breaker.until, breaker.reason) == (1, 10.1, -NEVER, "it could not boot")
-    backoff.strike(breaker, 10.1, 10.2, 1, "again")
-    assert breaker.strikes == 2
-    assert breaker.until == 10.2 + backoff.delay(2, 1)
-    breaker.clear()
-    assert (breaker.strikes, breaker.until, breaker.reason) == (0, -NEVER, "")
+    counter = Backoff()
+    backoff.strike(counter, 10.0, 10.1, 1, "it could not boot")
+    assert (counter.strikes, counter.last, counter.until, counter.reason) == (1, 10.1, -NEVER, "it could not boot")
+    backoff.strike(counter, 10.1, 10.2, 1, "again")
+    assert counter.strikes == 2
+    assert counter.until == 10.2 + backoff.delay(2, 1)
+    counter.clear()
+    assert (counter.strikes, counter.until, counter.reason) == (0, -NEVER, "")
 
 
 @pytest.mark.parametrize(
@@ -67,44 +67,44 @@ def test_a_strike_sets_the_wait_and_says_why() -> None:
     ],
 )
 def test_strikes_count_attempts_and_a_minute_of_health_begins_anew(asked: float, died: float, strikes: int) -> None:
-    breaker = Backoff()
-    breaker.strikes, breaker.last = 3, 10.0
-    backoff.strike(breaker, asked, died, 1, "")
-    assert breaker.strikes == strikes
+    counter = Backoff()
+    counter.strikes, counter.last = 3, 10.0
+    backoff.strike(counter, asked, died, 1, "")
+    assert counter.strikes == strikes
 
 
 def test_a_burst_of_refused_forks_is_one_refusal() -> None:
-    breaker = Backoff()
+    counter = Backoff()
     for _ in range(8):
-        backoff.refusal(breaker, 10.0, 1, "EAGAIN")
-    assert (breaker.refusals, breaker.strikes) == (1, 0)
-    assert breaker.until == 10.0 + backoff.delay(2, 1)
-    backoff.refusal(breaker, breaker.until, 2, "EAGAIN")
-    assert breaker.refusals == 2
+        backoff.refusal(counter, 10.0, 1, "EAGAIN")
+    assert (counter.refusals, counter.strikes) == (1, 0)
+    assert counter.until == 10.0 + backoff.delay(2, 1)
+    backoff.refusal(counter, counter.until, 2, "EAGAIN")
+    assert counter.refusals == 2
 
 
 def test_refused_forks_are_given_up_after_some_twelve_seconds() -> None:
     for seed in range(20):
-        breaker, now = Backoff(), 0.0
-        while not backoff.is_hopeless(breaker):
-            backoff.refusal(breaker, now, seed, "EAGAIN")
-            last, now = now, breaker.until
+        counter, now = Backoff(), 0.0
+        while not backoff.is_hopeless(counter):
+            backoff.refusal(counter, now, seed, "EAGAIN")
+            last, now = now, counter.until
         assert 0.8 * 12.7 - 0.01 <= last <= 1.2 * 12.7 + 0.01
 
 
 @pytest.mark.parametrize(("strikes", "hopeless", "crashing"), [(0, 0, 0), (2, 0, 0), (3, 1, 0), (4, 1, 0), (5, 1, 1)])
 def test_three_strikes_end_an_order_and_five_are_a_crash_loop(strikes: int, hopeless: bool, crashing: bool) -> None:
-    breaker = Backoff()
-    breaker.strikes = strikes
-    assert backoff.is_hopeless(breaker) == hopeless
-    assert backoff.is_crashing(breaker) == crashing
+    counter = Backoff()
+    counter.strikes = strikes
+    assert backoff.is_hopeless(counter) == hopeless
+    assert backoff.is_crashing(counter) == crashing
 
 
 def test_who_has_no_strike_is_never_forgiven_and_needs_not_be() -> None:
-    breaker = Backoff()
-    assert backoff.forgiven_at(breaker) == NEVER
-    backoff.strike(breaker, 10.0, 11.0, 1, "")
-    assert backoff.forgiven_at(breaker) == 11.0 + backoff.FORGIVEN_AFTER
+    counter = Backoff()
+    assert backoff.forgiven_at(counter) == NEVER
+    backoff.strike(counter, 10.0, 11.0, 1, "")
+    assert backoff.forgiven_at(counter) == 11.0 + backoff.FORGIVEN_AFTER
 
 
 @pytest.mark.parametrize(("ready_at", "now", "strike"), [(None, 500.0, True), (10.0, 10.9, True), (10.0, 11.0, False)])

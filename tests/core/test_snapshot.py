@@ -130,7 +130,13 @@ def test_a_state_has_all_that_is_recorded_and_nothing_else() -> None:
     assert _without(now, recorded) == recorded
 
 
-RENAMED = {"condemned": "replacement", "leaving": "exit_reason", "wishes": "desired"}
+RENAMED = {
+    "breaker": "backoff",
+    "condemned": "replacement",
+    "leaving": "exit_reason",
+    "mender": "repair_backoff",
+    "wishes": "desired",
+}
 
 
 def _renamed(old: Any) -> Any:

@@ -44,8 +44,8 @@ def test_a_pool_says_how_many_serve_and_how_many_should() -> None:
 
 def test_a_pool_that_is_not_well_says_so() -> None:
     crashing = house(0)
-    breaker = crashing.pools["web"].breaker
-    breaker.strikes, breaker.reason = 5, "exited with code 9\nand more"
+    backoff = crashing.pools["web"].backoff
+    backoff.strikes, backoff.reason = 5, "exited with code 9\nand more"
     assert bulletin(crashing).sentence == "web: 0 of 2 workers serve, it is crashing: exited with code 9"
     lost = house()
     lost.pools["web"].generations[1].zygote = Zygote.GONE

@@ -58,41 +58,41 @@ def delay(strikes: int, seed: int) -> float:
     return float(min(CAP, BASE * 2 ** min(strikes - 2, 20)) * (1 + JITTER * spread))
 
 
-def strike(breaker: Backoff, asked_at: float, now: float, seed: int, reason: str) -> None:
+def strike(backoff: Backoff, asked_at: float, now: float, seed: int, reason: str) -> None:
     """Counts a failure; workers asked for before the last strike fell belong to it and do not count again."""
     # Not the time since: an attempt that takes its whole boot_timeout to fail is no minute of health.
-    if asked_at - breaker.last >= FORGIVEN_AFTER:
-        breaker.strikes = 0
-    elif asked_at < breaker.last:
+    if asked_at - backoff.last >= FORGIVEN_AFTER:
+        backoff.strikes = 0
+    elif asked_at < backoff.last:
         return
-    breaker.strikes += 1
-    breaker.last = now
-    breaker.reason = reason
-    wait = delay(breaker.strikes, seed)
-    breaker.until = now + wait if wait > 0 else -NEVER
+    backoff.strikes += 1
+    backoff.last = now
+    backoff.reason = reason
+    wait = delay(backoff.strikes, seed)
+    backoff.until = now + wait if wait > 0 else -NEVER
 
 
-def refusal(breaker: Backoff, now: float, seed: int, reason: str) -> None:
+def refusal(backoff: Backoff, now: float, seed: int, reason: str) -> None:
     """Counts a round of refused forks: the system is short of something, which says nothing about the application."""
-    if now < breaker.until:
+    if now < backoff.until:
         return  # of the same round
-    breaker.refusals += 1
-    breaker.reason = reason
-    breaker.until = now + delay(breaker.refusals + 1, seed)
+    backoff.refusals += 1
+    backoff.reason = reason
+    backoff.until = now + delay(backoff.refusals + 1, seed)
 
 
-def forgiven_at(breaker: Backoff) -> float:
+def forgiven_at(backoff: Backoff) -> float:
     """When a pool that stays well begins anew."""
-    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER
+    return backoff.last + FORGIVEN_AFTER if backoff.strikes else NEVER
 
 
-def is_hopeless(breaker: Backoff) -> bool:
+def is_hopeless(backoff: Backoff) -> bool:
     """May an order that waits for new workers be given up?"""
-    return breaker.strikes >= RETURN_STRIKES or breaker.refusals >= REFUSALS
+    return backoff.strikes >= RETURN_STRIKES or backoff.refusals >= REFUSALS
 
 
-def is_crashing(breaker: Backoff) -> bool:
-    return breaker.strikes >= CRASHING_STRIKES
+def is_crashing(backoff: Backoff) -> bool:
+    return backoff.strikes >= CRASHING_STRIKES
 
 
 def is_strike(worker: Worker, now: float) -> bool:

@@ -76,11 +76,11 @@ def _deadline(house: SupervisorState, pool: Pool) -> float:
             due = min(due, *(at for at in (part.retry_at, part.close_by) if at > -NEVER), NEVER)
     source = pool.source
     if source is not None and source.zygote is Zygote.UP and pool.fresh < pool.target:
-        due = min(due, *(until for until in (pool.breaker.until, source.pace.until) if until > -NEVER), NEVER)
-    if pool.is_lost and pool.mender.until > -NEVER:
-        due = min(due, pool.mender.until)
+        due = min(due, *(until for until in (pool.backoff.until, source.pace.until) if until > -NEVER), NEVER)
+    if pool.is_lost and pool.repair_backoff.until > -NEVER:
+        due = min(due, pool.repair_backoff.until)
     if pool.serving >= pool.target:
-        due = min(due, backoff.forgiven_at(pool.breaker))
+        due = min(due, backoff.forgiven_at(pool.backoff))
     if not pool.is_lost:
-        due = min(due, backoff.forgiven_at(pool.mender))
+        due = min(due, backoff.forgiven_at(pool.repair_backoff))
     return due

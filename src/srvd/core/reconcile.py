@@ -84,7 +84,7 @@ def _retire_replaced(pool: Pool, generation: Generation, worker: Worker, turn: T
 
 def _may_ask(pool: Pool, source: Generation, now: float) -> int:
     """How many workers may be asked for."""
-    if source.zygote is not Zygote.UP or now < pool.breaker.until:
+    if source.zygote is not Zygote.UP or now < pool.backoff.until:
         return 0
     fresh, old = pool.fresh, pool.old
     count = min(pool.target - fresh, transitions.IN_FLIGHT - source.count(Phase.ASKED))
@@ -92,7 +92,7 @@ def _may_ask(pool: Pool, source: Generation, now: float) -> int:
         worn = old == source.workers.count(CAPACITY, (Replacement.WORN,))
         surge = 0 if worn and now < source.pace.until else SURGE
         count = min(count, pool.target + surge - fresh - old)
-    if pool.breaker.strikes or pool.breaker.refusals:  # after a failure one attempt at a time
+    if pool.backoff.strikes or pool.backoff.refusals:  # after a failure one attempt at a time
         trying = source.workers.count((Phase.ASKED, Phase.BOOTING), STAYS)
         count = min(count, 0 if trying else 1)
     return max(0, count)

@@ -60,16 +60,16 @@ def _guard(house: SupervisorState, pool: Pool, turn: Turn) -> None:
     reason = completion.bake_is_spoiled(house, pool)
     if reason:
         _go_back(house, pool, reason, turn)
-    if pool.is_lost and turn.now >= pool.mender.until and not _is_changing(house, pool):
+    if pool.is_lost and turn.now >= pool.repair_backoff.until and not _is_changing(house, pool):
         # At once: what waits in the queue may wait for something else than this pool.
         repair = queue.enqueue(house, Order(Kind.REPAIR, pool.name), SELF, turn)
         execute.begin(house, repair, turn)
-    if pool.serving >= pool.target and backoff.forgiven_at(pool.breaker) <= turn.now:
-        if backoff.is_crashing(pool.breaker):
+    if pool.serving >= pool.target and backoff.forgiven_at(pool.backoff) <= turn.now:
+        if backoff.is_crashing(pool.backoff):
             turn.note(EventName.POOL_RECOVERED, f"pool {pool.name} is no longer crashing", pool=pool.name)
-        pool.breaker.clear()
-    if not pool.is_lost and backoff.forgiven_at(pool.mender) <= turn.now:
-        pool.mender.clear()
+        pool.backoff.clear()
+    if not pool.is_lost and backoff.forgiven_at(pool.repair_backoff) <= turn.now:
+        pool.repair_backoff.clear()
 
 
 def _is_changing(house: SupervisorState, pool: Pool) -> bool:

@@ -23,9 +23,9 @@ def tick(house: SupervisorState, turn: Turn) -> None:
     now = turn.now
     for pool in list(house.pools.values()):
         _deadlines(house, pool, turn)
-        for breaker in (pool.breaker, pool.mender):
-            if breaker.until <= now:
-                breaker.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
+        for backoff in (pool.backoff, pool.repair_backoff):
+            if backoff.until <= now:
+                backoff.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
         baking.tick(pool, turn)
         if pool.source is not None and pool.source.pace.until <= now:
             pool.source.pace = pool.source.pace._replace(until=-NEVER)

@@ -96,13 +96,13 @@ class InTime(Claims):
 
     def _nobody_starves(self, pool: Pool) -> None:
         """A pool below its wish is helped at once, or its back-off is not over; a minute of health ends a back-off."""
-        now, breaker = self.world.now, pool.breaker
+        now, backoff = self.world.now, pool.backoff
         if pool.source is None or pool.removed:
             return
         fresh, old = split(pool)
         tries = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         if pool.source.zygote is Zygote.UP and len(fresh) + len(old) < pool.target and not tries:
-            assert now <= breaker.until + 0.01, f"{pool.name}: {len(fresh) + len(old)} of {pool.target}, nobody boots"
+            assert now <= backoff.until + 0.01, f"{pool.name}: {len(fresh) + len(old)} of {pool.target}, nobody boots"
         for op in self.world.core.house.open_operations:
             part, trial = op.rollouts.get(pool.name), pool.trial
             if (
@@ -114,9 +114,9 @@ class InTime(Claims):
                 waits = trial.stage is Stage.BOOTING and trial.zygote is Zygote.UP and not trial.staged
                 assert not waits or trial.fault or now <= part.retry_at + 0.01, f"{trial.id}: nobody is asked for"
         if pool.is_lost and not self._is_changing(pool):
-            assert now <= pool.mender.until + 0.01, f"{pool.name} has lost its zygote, and none is loaded"
-        well = breaker.strikes and pool.serving >= pool.target and now > breaker.last + FORGIVEN_AFTER
-        assert not well, f"{pool.name} has been well for a minute, and {breaker.strikes} strikes are not forgiven"
+            assert now <= pool.repair_backoff.until + 0.01, f"{pool.name} has lost its zygote, and none is loaded"
+        well = backoff.strikes and pool.serving >= pool.target and now > backoff.last + FORGIVEN_AFTER
+        assert not well, f"{pool.name} has been well for a minute, and {backoff.strikes} strikes are not forgiven"
 
     def _is_changing(self, pool: Pool) -> bool:
         under_way = [op for op in self.world.core.house.open_operations if op.state is not OpState.QUEUED]

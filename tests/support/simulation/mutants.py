@@ -152,7 +152,7 @@ MUTANTS = (
     Mutant(
         "a pool that was crashing is never forgiven",
         "backoff.py",
-        "    return breaker.last + FORGIVEN_AFTER if breaker.strikes else NEVER\n",
+        "    return backoff.last + FORGIVEN_AFTER if backoff.strikes else NEVER\n",
         "    return NEVER\n",
         first=22,
     ),
@@ -277,7 +277,7 @@ MUTANTS = (
     Mutant(
         "the deadline of a back-off is forgotten",
         "pool_index.py",
-        "for until in (pool.breaker.until, source.pace.until) if",
+        "for until in (pool.backoff.until, source.pace.until) if",
         "for until in (source.pace.until,) if",
         first=1,
     ),

@@ -192,7 +192,7 @@ def _gets_well(world: World) -> None:
         assert {c.id.generation for c in serving} <= {pool.active}, f"{pool.name}: more than one generation serves"
         assert sum(w.phase in CAPACITY for w in pool.workers()) == pool.desired
         assert list(pool.generations) == [pool.active], f"{pool.name} keeps {list(pool.generations)}"
-        assert pool.breaker.strikes == 0, f"{pool.name} is not forgiven"
+        assert pool.backoff.strikes == 0, f"{pool.name} is not forgiven"
     assert world.core.next_deadline() is None, "all is well, and a deadline is set"
 
 

@@ -187,15 +187,15 @@ def _judge_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
         op.result |= {"desired": pool.desired, "serving": serving, "configured": pool.spec.workers}
         op.result["message"] = outcome.of_scale(pool, op.before[pool.name])
         queue.end(house, op, OpState.DONE, turn)
-    elif is_hopeless(pool.breaker):
-        restore(house, op, f"{pool.breaker.reason}; {serving} of {pool.target} serve", turn)
+    elif is_hopeless(pool.backoff):
+        restore(house, op, f"{pool.backoff.reason}; {serving} of {pool.target} serve", turn)
 
 
 def restore(house: SupervisorState, op: Operation, reason: str, turn: Turn, state: OpState = OpState.FAILED) -> None:
     """The scale could not be made true: the former size is in force again, and the answer says why."""
     pool = house.pools[op.order.pool]
     pool.override = op.before[pool.name]
-    pool.breaker.clear()
+    pool.backoff.clear()
     proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
     code = ErrorCode.CANCELLED if state is OpState.CANCELLED else ErrorCode.BOOT_FAILED
     fault = Fault(code, f"{reason}; back to {pool.desired}", "srvctl why", "scale", pool.name, proof)
@@ -210,7 +210,7 @@ def _judge_recycle(house: SupervisorState, op: Operation, turn: Turn) -> None:
         said = (f"{len(op.targets)} recycled", *map(outcome.from_disk, pools))
         op.result |= {"recycled": len(op.targets), "message": "; ".join(filter(None, said))}
         queue.end(house, op, OpState.DONE, turn)
-    elif any(is_hopeless(pool.breaker) for pool in pools):
+    elif any(is_hopeless(pool.backoff) for pool in pools):
         stop_recycling(house, op, _reason(pools), turn)
     elif any(pool.is_lost for pool in pools):  # it is loaded anew as soon as this no longer stands in its way
         stop_recycling(house, op, "the zygote died", turn)
@@ -251,7 +251,7 @@ def _judge_resume(house: SupervisorState, op: Operation, turn: Turn) -> None:
     if all(pool.serving >= pool.target for pool in pools):
         op.result["message"] = f"{serving} serving"
         queue.end(house, op, OpState.DONE, turn)
-    elif any(is_hopeless(pool.breaker) for pool in pools):
+    elif any(is_hopeless(pool.backoff) for pool in pools):
         fault = Fault(ErrorCode.CRASHING, f"{_reason(pools)}; {serving} of {target} serve", "srvctl why")
         queue.end(house, op, OpState.FAILED, turn, fault)
 
@@ -272,11 +272,11 @@ def bake_is_spoiled(house: SupervisorState, pool: Pool) -> str:
         pool.name in op.rollouts and op.state is OpState.COMMITTING and not op.rollouts[pool.name].finished
         for op in house.open_operations
     )
-    if pool.breaker.strikes >= RETURN_STRIKES - committing:
-        return pool.breaker.reason
+    if pool.backoff.strikes >= RETURN_STRIKES - committing:
+        return pool.backoff.reason
     if worse := baking.spoiled(pool):
         return worse
-    deaths = pool.bake.deaths + pool.breaker.strikes
+    deaths = pool.bake.deaths + pool.backoff.strikes
     if deaths >= max(RETURN_STRIKES, pool.target):
         return f"{deaths} of its workers died while it baked"
     source = pool.source
@@ -286,4 +286,4 @@ def bake_is_spoiled(house: SupervisorState, pool: Pool) -> str:
 
 
 def _reason(pools: list[Pool]) -> str:
-    return next((pool.breaker.reason for pool in pools if is_hopeless(pool.breaker)), "")
+    return next((pool.backoff.reason for pool in pools if is_hopeless(pool.backoff)), "")

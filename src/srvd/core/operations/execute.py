@@ -53,7 +53,7 @@ def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
         case Kind.RESUME:
             _hold(house, order.pool, paused=False)
             for pool in pools:
-                pool.breaker.clear()
+                pool.backoff.clear()
             _default_deadline(op, pools, turn)
         case Kind.REOPEN:
             reopen.begin(house, op, turn)
@@ -84,7 +84,7 @@ def _begin_scale(house: SupervisorState, op: Operation, turn: Turn) -> None:
     op.before[pool.name] = pool.override
     size = op.order.size + (pool.desired if op.order.relative else 0)
     pool.override = None if op.order.reset else size
-    pool.breaker.clear()
+    pool.backoff.clear()
     _default_deadline(op, [pool], turn)
 
 
@@ -119,7 +119,7 @@ def _begin_repair(house: SupervisorState, op: Operation, turn: Turn) -> None:
 def _begin_recycle(op: Operation, pools: list[Pool], turn: Turn) -> None:
     chosen = []
     for pool in pools:
-        pool.breaker.clear()
+        pool.backoff.clear()
         if pool.source is not None:
             pool.source.pace = Pace()
         for generation, worker in pool.each_worker():
@@ -156,7 +156,7 @@ def config_read(house: SupervisorState, op: Operation, revision: Revision, specs
             pool = house.pools[spec.name] = Pool(spec, numbers=numbers, serials=serials)
         elif pool.removed:  # it comes back while its last workers still drain
             pool.override, pool.paused = None, False
-        pool.breaker.clear()
+        pool.backoff.clear()
         strategy = rollout.choose(spec, pool.size(spec), headroom.get(spec.name, Headroom()))
         baking.look_before(pool, turn)
         rollout.begin(op, pool, transitions.load(pool, spec, revision, turn), strategy)
@@ -188,7 +188,7 @@ def fail(house: SupervisorState, op: Operation, fault: Fault, turn: Turn, state:
         if pool.source is None:
             pool.removed = True  # it was to be added; nothing of it stays
         if op.order.kind is Kind.REPAIR:
-            backoff.strike(pool.mender, turn.now, turn.now, part.generation, fault.message)
+            backoff.strike(pool.repair_backoff, turn.now, turn.now, part.generation, fault.message)
 
 
 def is_moot(house: SupervisorState, op: Operation, turn: Turn) -> bool:

@@ -114,9 +114,9 @@ def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
         trial.deadline = NEVER
         pool.active, pool.spec, pool.bake, pool.removed = trial.id.number, trial.spec, None, False
         pool.taken_back = ""
-        pool.breaker.clear()
+        pool.backoff.clear()
         if op.order.kind is not Kind.REPAIR:  # a zygote that dies again and again is not loaded at once each time
-            pool.mender.clear()
+            pool.repair_backoff.clear()
         rollout.committed, rollout.staged = True, False
         trial.returned_from = False
         if former is not None:
@@ -214,7 +214,7 @@ def go_back(pool: Pool, fault: Fault, turn: Turn) -> None:
     transitions.shift(bad, GenerationTrigger.RETIRE)
     former.deadline = NEVER
     pool.active, pool.spec, pool.parked, pool.bake = former.id.number, former.spec, None, None
-    pool.breaker.clear()
+    pool.backoff.clear()
     pool.taken_back = f"{bad.id} was taken back: {fault.message}"
     text = f"generation {bad.id} is taken back: {fault.message}; {former.id} serves again"
     turn.note(EventName.GENERATION_TAKEN_BACK, text, generation=str(bad.id), former=str(former.id))

@@ -39,10 +39,10 @@ def lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: 
     pool.restarts += 1
     if not strike:
         return
-    before = pool.breaker.strikes
-    backoff.strike(pool.breaker, worker.asked, turn.now, worker.id.serial, reason)
-    if pool.breaker.strikes == backoff.CRASHING_STRIKES != before:
-        text = f"pool {pool.name} is crashing: {pool.breaker.strikes} workers died before they were of use"
+    before = pool.backoff.strikes
+    backoff.strike(pool.backoff, worker.asked, turn.now, worker.id.serial, reason)
+    if pool.backoff.strikes == backoff.CRASHING_STRIKES != before:
+        text = f"pool {pool.name} is crashing: {pool.backoff.strikes} workers died before they were of use"
         turn.note(EventName.POOL_CRASHING, text, pool=pool.name)
 
 

@@ -80,10 +80,10 @@ def _forked(house: SupervisorState, pool: Pool, generation: Generation, worker: 
     found = rollout_of(house, generation)
     if found is not None:
         found[1].refusals = 0
-    if pool.breaker.refusals:
-        pool.breaker.refusals = 0
-        if not pool.breaker.strikes:
-            pool.breaker.reason = ""  # what it told of is over
+    if pool.backoff.refusals:
+        pool.backoff.refusals = 0
+        if not pool.backoff.strikes:
+            pool.backoff.reason = ""  # what it told of is over
     generation.workers.wait(worker, worker.asked + generation.spec.boot_timeout)
     if cancelled:
         generation.workers.wait(worker, turn.now + transitions.LAST_WORDS)
@@ -101,7 +101,7 @@ def _refused(
     turn.note(EventName.WORKER_NOT_FORKED, text, worker=str(worker.id))
     found = rollout_of(house, generation)
     if generation.id.number == pool.active:
-        backoff.refusal(pool.breaker, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
+        backoff.refusal(pool.backoff, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
     elif generation.is_trial and found is not None and turn.now >= found[1].retry_at:  # before: of the same round
         part = found[1]
         part.refusals += 1

@@ -77,7 +77,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
         fault = generation.fault or Fault(ErrorCode.LOAD_FAILED, f"{what} ({event.cause})")
         trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
     elif generation.id.number == pool.active and not pool.removed:
-        backoff.strike(pool.mender, turn.now, turn.now, generation.id.number, "its zygote died")
+        backoff.strike(pool.repair_backoff, turn.now, turn.now, generation.id.number, "its zygote died")
         text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
         turn.note(EventName.GENERATION_ZYGOTE_DIED, text, generation=str(generation.id))
     elif generation.id.number == pool.parked:

@@ -179,8 +179,8 @@ class Pool:
     spec: PoolSpec  # of the active generation, or of the first one that is tried
     numbers: int  # the last generation's number; only grows
     serials: int  # the last worker's serial; only grows
-    breaker: Backoff  # for workers of the active generation
-    mender: Backoff  # for loading a lost zygote anew
+    backoff: Annotated[Backoff, Formerly("breaker")]  # for workers of the active generation
+    repair_backoff: Annotated[Backoff, Formerly("mender")]  # for loading a lost zygote anew
     generations: dict[int, Generation]  # by number; at most one of them is a trial
     deaths: Annotated[deque[DeathRecord], DEATHS]  # of what went wrong, zygotes' among them
     departures: tuple[DeathRecord, ...] = ()  # of workers that left as they were told: no deploy displaces a death
@@ -200,8 +200,8 @@ class Pool:
         self.spec = spec
         self.numbers = numbers
         self.serials = serials
-        self.breaker = Backoff()
-        self.mender = Backoff()
+        self.backoff = Backoff()
+        self.repair_backoff = Backoff()
         self.generations = {}
         self.deaths = deque(maxlen=DEATHS)
 

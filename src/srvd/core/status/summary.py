@@ -76,7 +76,7 @@ def _pool(house: SupervisorState, pool: Pool) -> str:
     else:
         text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"
     if state is PoolState.CRASHING:
-        return f"{text}, it is crashing: {_line(pool.breaker.reason)}"
+        return f"{text}, it is crashing: {_line(pool.backoff.reason)}"
     if pool.is_lost:
         text = f"{text}, its zygote is being replaced"
     return f"{text}; {_line(pool.taken_back)}" if pool.taken_back else text

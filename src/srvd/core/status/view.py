@@ -27,7 +27,7 @@ def pool_state(house: SupervisorState, pool: Pool) -> PoolState:
         return PoolState.STOPPING
     if pool.source is None:
         return PoolState.STARTING
-    if backoff.is_crashing(pool.breaker):
+    if backoff.is_crashing(pool.backoff):
         return PoolState.CRASHING
     if pool.paused:
         return PoolState.PAUSED
@@ -59,11 +59,11 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
         "booting": sum(phase in (Phase.ASKED, Phase.BOOTING, Phase.STANDBY, Phase.OPENING) for phase in phases),
         "draining": sum(phase in (Phase.DRAINING, Phase.KILLED, Phase.CANCELLED) for phase in phases),
         "restarts": pool.restarts,
-        "strikes": pool.breaker.strikes,
+        "strikes": pool.backoff.strikes,
         "mixed": source.mixed if source else "",
         "notes": outcome.notes(pool),
-        "trouble": pool.breaker.reason
-        or (pool.mender.reason and pool.mender.reason + (_MENDED if state is PoolState.READY else ""))
+        "trouble": pool.backoff.reason
+        or (pool.repair_backoff.reason and pool.repair_backoff.reason + (_MENDED if state is PoolState.READY else ""))
         or (source.weight.reason or source.pace.reason if source else ""),
     }
 

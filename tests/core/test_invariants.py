@@ -119,8 +119,8 @@ def _generation(generation: Generation) -> None:
     assert generation.ask_at == NEVER or generation.stage in (Stage.PROBING, Stage.FAILED)
     assert not generation.loaded or generation.zygote is not Zygote.LOADING
     assert generation.stage is not Stage.LOADING or generation.canary == 0
-    assert not generation.weight.strikes or generation.weight.since
-    assert bool(generation.weight.reason) == bool(generation.weight.strikes)
+    assert not generation.memory_policy.strikes or generation.memory_policy.since
+    assert bool(generation.memory_policy.reason) == bool(generation.memory_policy.strikes)
 
 
 def _worker(worker: Worker) -> None:

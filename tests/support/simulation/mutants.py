@@ -138,8 +138,8 @@ MUTANTS = (
     Mutant(
         "a replacement that is too large at once is replaced at once",
         "reports/replacement.py",
-        "    if turn.now < weight.until or is_new:\n",
-        "    if turn.now < weight.until - 3600:\n",
+        "    if turn.now < policy.until or is_new:\n",
+        "    if turn.now < policy.until - 3600:\n",
         first=1,
     ),
     Mutant(

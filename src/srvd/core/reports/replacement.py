@@ -73,12 +73,12 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
         return
     if not worker.outgrown:
         worker.outgrown = True
-        _weigh(pool, generation, worker, event, turn)
-    weight = generation.weight
-    is_new = 0 < weight.since < worker.id.serial and _lived(worker, turn.now) < AT_ONCE
-    if turn.now < weight.until or is_new:
+        _revise_policy(pool, generation, worker, event, turn)
+    policy = generation.memory_policy
+    is_new = 0 < policy.since < worker.id.serial and _lived(worker, turn.now) < AT_ONCE
+    if turn.now < policy.until or is_new:
         return
-    generation.weight = weight._replace(since=weight.since or pool.serials)
+    generation.memory_policy = policy._replace(since=policy.since or pool.serials)
     _replace(generation, worker, f"is over max_rss: {_sizes(event)}", f"was over max_rss: {_sizes(event)}", turn)
 
 
@@ -109,17 +109,17 @@ def _pace(pool: Pool, generation: Generation, worker: Worker, reason: str, turn:
         turn.note(EventName.POOL_WORN_AT_ONCE, text, pool=pool.name, worker=str(worker.id))
 
 
-def _weigh(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
+def _revise_policy(pool: Pool, generation: Generation, worker: Worker, event: WorkerOutgrew, turn: Turn) -> None:
     """Does replacing help? One strike a round, and only for those that came to replace others."""
-    weight = generation.weight
+    policy = generation.memory_policy
     lived = _lived(worker, turn.now)
     if lived >= AT_ONCE:
-        generation.weight = MemoryPolicy(weight.since)
-    elif weight.since and worker.id.serial > weight.since and turn.now >= weight.until:
-        wait = min(LONGEST_WAIT, AT_ONCE * 2 ** min(weight.strikes, 10))
+        generation.memory_policy = MemoryPolicy(policy.since)
+    elif policy.since and worker.id.serial > policy.since and turn.now >= policy.until:
+        wait = min(LONGEST_WAIT, AT_ONCE * 2 ** min(policy.strikes, 10))
         reason = f"max_rss is too small: a new worker has {_sizes(event)} after {lived:.0f} s"
-        generation.weight = MemoryPolicy(weight.since, weight.strikes + 1, turn.now + wait, reason)
-        if not weight.strikes:
+        generation.memory_policy = MemoryPolicy(policy.since, policy.strikes + 1, turn.now + wait, reason)
+        if not policy.strikes:
             text = (
                 f"worker {worker.id} is over max_rss: {_sizes(event)}, {lived:.0f} s after it was ready: "
                 f"replacing does not help. Raise max_rss of pool {pool.name}, or load less; the next attempt in "

@@ -93,7 +93,7 @@ class Generation:
     unwell: str = ""  # its last answer that was not healthy
     learns: bool = False  # its zygote imports what the canary has imported to answer; unset when WARMING begins
     mixed: str = ""  # a file of another release that one of its processes has imported; the first one stays
-    weight: MemoryPolicy = MemoryPolicy()
+    memory_policy: Annotated[MemoryPolicy, Formerly("weight")] = MemoryPolicy()
     pace: Pace = Pace()
     fault: Fault | None = None  # why its trial fails, while the proof is waited for; only in a trial, or FAILED
 

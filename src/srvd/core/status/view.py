@@ -64,7 +64,7 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
         "notes": outcome.notes(pool),
         "trouble": pool.backoff.reason
         or (pool.repair_backoff.reason and pool.repair_backoff.reason + (_MENDED if state is PoolState.READY else ""))
-        or (source.weight.reason or source.pace.reason if source else ""),
+        or (source.memory_policy.reason or source.pace.reason if source else ""),
     }
 
 

@@ -11,7 +11,7 @@ from srvd.core.model import Actor, ErrorCode, Fault, Kind, OpId, OpState, Order
 from srvd.core.state.model import Operation, Step, SupervisorState
 from srvd.core.turn import Turn
 
-_LANES = {
+_ASPECTS = {
     Kind.START: "generation",
     Kind.RELOAD: "generation",
     Kind.ROLLBACK: "generation",
@@ -23,7 +23,8 @@ _LANES = {
     Kind.REOPEN: "logs",
     Kind.UPGRADE: "program",
 }
-"""Operations of one lane on one pool wait for each other; lanes and pools run in parallel. Stop never waits."""
+"""What an order changes of a pool. Operations on one aspect of one pool wait for each other; aspects and pools run in
+parallel. Stop never waits."""
 
 _ENDS = {
     OpState.DONE: EventName.OPERATION_DONE,
@@ -104,7 +105,7 @@ def _check_scale(house: SupervisorState, order: Order) -> Fault | None:
 
 
 def joinable(house: SupervisorState, order: Order) -> Operation | None:
-    """The identical order under way, unless another one came after it in its lane: `pause, resume` must not join an
+    """The identical order under way, unless a later one is on the same aspect: `pause, resume` must not join an
     earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
     since. A reload joins only one that waits: one that has begun may have read what is on disk before it changed, and
     "done" would be said of a release that was never loaded.
@@ -120,8 +121,8 @@ def joinable(house: SupervisorState, order: Order) -> Operation | None:
 
 def _conflict(one: Order, other: Order) -> bool:
     """Must the later of the two wait for the earlier?"""
-    same_lane = _LANES.get(one.kind) == _LANES.get(other.kind)
-    return same_lane and ("" in (one.pool, other.pool) or one.pool == other.pool)
+    same_aspect = _ASPECTS.get(one.kind) == _ASPECTS.get(other.kind)
+    return same_aspect and ("" in (one.pool, other.pool) or one.pool == other.pool)
 
 
 def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:

@@ -70,7 +70,7 @@ def take(house: SupervisorState, event: Event, turn: Turn) -> None:
         case Started():
             orders.started(house, event, turn)
         case Resumed():
-            adoption.resume(house, event, turn)
+            adoption.adopt(house, event, turn)
         case Tick():
             sweep.tick(house, turn)
 

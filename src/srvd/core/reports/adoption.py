@@ -16,7 +16,7 @@ from srvd.core.state.model import Generation, Operation, SupervisorState
 from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
-__all__ = ["lead_out", "resume"]
+__all__ = ["adopt", "lead_out"]
 
 DIED = "the daemon died while it was under way"
 
@@ -28,7 +28,7 @@ _TO_SERVING = {
 }
 
 
-def resume(house: SupervisorState, event: Resumed, turn: Turn) -> None:
+def adopt(house: SupervisorState, event: Resumed, turn: Turn) -> None:
     """Brings the state, which is a moment older than the death, to what was found; nothing is under way afterwards."""
     for stranger in event.strangers:  # their names must not be given again
         pool = house.pools.get(stranger.pool)

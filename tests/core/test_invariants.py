@@ -131,7 +131,7 @@ def _worker(worker: Worker) -> None:
         assert worker.ready_at is not None
     if worker.phase in (Phase.DRAINING, Phase.CANCELLED):
         assert worker.exit_reason is not ExitReason.NONE
-    assert worker.worn or worker.replacement is not Replacement.WORN
+    assert worker.expired or worker.replacement is not Replacement.EXPIRED
 
 
 def _operation(house: SupervisorState, op: Operation) -> None:

@@ -29,7 +29,7 @@ SAID = {
     WorkerTrigger.CONFIRMED,
     WorkerTrigger.CLOSED,
     WorkerTrigger.FAILED,
-    WorkerTrigger.WORN,
+    WorkerTrigger.EXPIRED,
 }
 """What a worker says of itself; everything else is seen or decided by the daemon."""
 

@@ -136,6 +136,7 @@ RENAMED = {
     "leaving": "exit_reason",
     "mender": "repair_backoff",
     "wishes": "desired",
+    "worn": "expired",
 }
 
 

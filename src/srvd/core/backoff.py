@@ -162,7 +162,7 @@ def cause(worker: Worker, death: Death) -> Cause:
             return Cause.DIED_LEAVING
         if reason is ExitReason.ABANDONED:
             return Cause.ABANDONED
-        return Cause.RECYCLED if reason in (ExitReason.WORN, ExitReason.RECYCLE) else Cause.RETIRED
+        return Cause.RECYCLED if reason in (ExitReason.EXPIRED, ExitReason.RECYCLE) else Cause.RETIRED
     if worker.ready_at is None:
         return Cause.BOOT_FAILED
     if death.unseen:
@@ -190,7 +190,7 @@ def _what(worker: Worker, how: Cause) -> str:
         case Cause.DRAIN_TIMEOUT:
             return "did not finish its requests in time"
         case Cause.RECYCLED:
-            return f"was replaced, {worker.worn}" if worker.worn else "was replaced as ordered"
+            return f"was replaced, {worker.expired}" if worker.expired else "was replaced as ordered"
         case Cause.RETIRED:
             return f"was told to leave ({worker.exit_reason.value})"
         case Cause.DIED_LEAVING:

@@ -21,7 +21,7 @@ class WorkerReport(Enum):
     HEALTHY = "healthy"  # the probe was answered with 2xx or 3xx
     UNHEALTHY = "unhealthy"  # it was not; `text` says how
     FAILED = "failed"  # could not boot; `text` is the traceback
-    WORN = "worn"  # has served long enough; `text` says why
+    EXPIRED = "expired"  # has served long enough; `text` says why
     REOPENED = "reopened"  # its access log is open anew, or, with `text`, is not
     LEAVING = "leaving"  # drains without having been told: no daemon came for it in its time
     BYE = "bye"  # drained, about to exit

@@ -19,7 +19,7 @@ class WorkerTrigger(Key):
     CONFIRMED = "confirmed"  # it says: accepting
     CLOSED = "closed"  # it says: accepting no more
     FAILED = "failed"  # it says: cannot boot
-    WORN = "worn"  # it says: served long enough
+    EXPIRED = "expired"  # it says: served long enough
     EXITED = "exited"  # its process ended
     OPEN = "open"  # decided: it shall accept
     RETIRE = "retire"  # decided: it shall finish and leave
@@ -59,7 +59,7 @@ _SAID = (
     WorkerTrigger.CONFIRMED,
     WorkerTrigger.CLOSED,
     WorkerTrigger.FAILED,
-    WorkerTrigger.WORN,
+    WorkerTrigger.EXPIRED,
 )
 
 
@@ -82,10 +82,10 @@ def _worker_steps() -> dict[tuple[Phase, WorkerTrigger], Phase]:
         (p.OPENING, s.RETIRE): p.DRAINING,
         (p.OPENING, s.OVERDUE): p.KILLED,
         (p.SERVING, s.RETIRE): p.DRAINING,
-        (p.SERVING, s.WORN): p.SERVING,  # until its replacement serves
+        (p.SERVING, s.EXPIRED): p.SERVING,  # until its replacement serves
         (p.DRAINING, s.RETIRE): p.DRAINING,
         (p.DRAINING, s.CONFIRMED): p.DRAINING,  # said before it read the order to leave
-        (p.DRAINING, s.WORN): p.DRAINING,  # as above
+        (p.DRAINING, s.EXPIRED): p.DRAINING,  # as above
         (p.DRAINING, s.CLOSED): p.DRAINING,
         (p.DRAINING, s.OVERDUE): p.KILLED,
         (p.KILLED, s.RETIRE): p.KILLED,

@@ -83,7 +83,7 @@ class Replacement(Key):
 
     NONE = ""  # it stays
     RECYCLE = "recycle"  # an order
-    WORN = "worn"  # it has served long enough, or is over max_rss
+    EXPIRED = "worn"  # it has served long enough, or is over max_rss
     OVERDUE = "overdue"  # the application has given nothing to a request for request_timeout
     SILENT = "silent"  # it does not answer the daemon while clients wait
 
@@ -94,7 +94,7 @@ class ExitReason(Key):
     NONE = ""  # it was not
     REPLACED = "replaced"  # its successor serves
     RECYCLE = "recycle"  # the same, by an order
-    WORN = "worn"  # the same, after it had served long enough
+    EXPIRED = "worn"  # the same, after it had served long enough
     OVERDUE = "overdue"  # the same, after a request that was given nothing
     SILENT = "silent"  # the same, after it had not answered
     SCALED_DOWN = "scaled down"

@@ -89,8 +89,8 @@ def _may_ask(pool: Pool, source: Generation, now: float) -> int:
     fresh, old = pool.fresh, pool.old
     count = min(pool.target - fresh, transitions.IN_FLIGHT - source.count(Phase.ASKED))
     if old:
-        worn = old == source.workers.count(CAPACITY, (Replacement.WORN,))
-        surge = 0 if worn and now < source.pace.until else SURGE
+        expired = old == source.workers.count(CAPACITY, (Replacement.EXPIRED,))
+        surge = 0 if expired and now < source.pace.until else SURGE
         count = min(count, pool.target + surge - fresh - old)
     if pool.backoff.strikes or pool.backoff.refusals:  # after a failure one attempt at a time
         trying = source.workers.count((Phase.ASKED, Phase.BOOTING), STAYS)

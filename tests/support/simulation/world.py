@@ -442,7 +442,7 @@ class World:
             self._report(child, WorkerContinued(child.id), 0.003)
 
     def wear_out(self, child: Child) -> None:
-        self._report(child, WorkerSaid(child.id, WorkerReport.WORN, "answered 1000 requests"), 0.003)
+        self._report(child, WorkerSaid(child.id, WorkerReport.EXPIRED, "answered 1000 requests"), 0.003)
 
     def outgrow(self, child: Child) -> None:
         """It is seen over max_rss."""

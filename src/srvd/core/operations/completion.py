@@ -69,8 +69,8 @@ def is_full(pool: Pool) -> bool:
     if pool.source is None:
         return pool.old == pool.target == 0
     workers = pool.source.workers
-    serving = workers.count((Phase.SERVING,), (Replacement.NONE, Replacement.WORN))
-    return pool.old == workers.count(CAPACITY, (Replacement.WORN,)) and pool.fresh <= pool.target <= serving
+    serving = workers.count((Phase.SERVING,), (Replacement.NONE, Replacement.EXPIRED))
+    return pool.old == workers.count(CAPACITY, (Replacement.EXPIRED,)) and pool.fresh <= pool.target <= serving
 
 
 def _judge_rollouts(house: SupervisorState, op: Operation, turn: Turn) -> None:

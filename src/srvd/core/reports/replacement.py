@@ -84,8 +84,8 @@ def outgrew(pool: Pool, generation: Generation, worker: Worker, event: WorkerOut
 
 def _replace(generation: Generation, worker: Worker, why: str, why_then: str, turn: Turn) -> None:
     """It serves on until its replacement does, one worker at a time."""
-    generation.workers.replace(worker, Replacement.WORN)
-    worker.worn = why_then
+    generation.workers.replace(worker, Replacement.EXPIRED)
+    worker.expired = why_then
     turn.note(EventName.WORKER_WORN, f"worker {worker.id} {why}; a replacement boots", worker=str(worker.id))
 
 

@@ -41,8 +41,8 @@ def said(
             fits = could_not_boot(house, pool, generation, worker, event.text, turn)
         case WorkerReport.HEALTHY | WorkerReport.UNHEALTHY:
             probing.answered(generation, worker, event, turn)
-        case WorkerReport.WORN:
-            fits = transitions.step(generation, worker, WorkerTrigger.WORN, turn)
+        case WorkerReport.EXPIRED:
+            fits = transitions.step(generation, worker, WorkerTrigger.EXPIRED, turn)
             if fits and worker.phase is Phase.SERVING and worker.stays:
                 replacement.wears_out(pool, generation, worker, backoff.in_short(event.text), turn)
         case WorkerReport.REOPENED:

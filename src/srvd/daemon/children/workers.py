@@ -254,7 +254,7 @@ class Workers(Table[WorkerId, Worker]):
             case links.Mixed(file):
                 self._outlets.emit(CodeMixed(worker.id.generation_id, links.clip(file)))
             case links.Expired(reason):
-                self._report(worker, WorkerReport.WORN, reason)
+                self._report(worker, WorkerReport.EXPIRED, reason)
             case links.Reopened(problem):
                 self._report(worker, WorkerReport.REOPENED, problem)
             case links.Pong():

@@ -44,10 +44,10 @@ def test_a_full_queue_is_carried_out_to_its_end() -> None:
     for number in range(QUEUE):
         ordered(world, Order(Kind.SCALE, "web", 5 + number % 2))
     world.run(60)
-    operations = list(world.core.house.operations.values())
+    operations = list(world.core.state.operations.values())
     assert len(operations) == 1 + QUEUE
     assert {op.state for op in operations} == {OpState.DONE}
-    assert world.core.house.pools["web"].desired == 6
+    assert world.core.state.pools["web"].desired == 6
 
 
 def test_a_full_queue_may_begin_and_end_in_one_turn() -> None:
@@ -56,7 +56,7 @@ def test_a_full_queue_may_begin_and_end_in_one_turn() -> None:
     for number in range(QUEUE - 1):  # they wait for the first one, and then each is true as soon as it begins
         ordered(world, Order(Kind.PAUSE if number % 2 else Kind.SCALE, "web", 5 - number % 3))
     world.run(60)
-    assert not world.core.house.open_operations
+    assert not world.core.state.open_operations
 
 
 def test_the_history_keeps_the_last_operations() -> None:
@@ -64,9 +64,9 @@ def test_the_history_keeps_the_last_operations() -> None:
     for number in range(HISTORY + 50):
         ordered(world, Order(Kind.SCALE, "web", 4 - number % 2))
         world.run(1)
-    house = world.core.house
-    assert len(house.operations) == HISTORY
-    assert max(house.operations) == house.count == HISTORY + 51
+    state = world.core.state
+    assert len(state.operations) == HISTORY
+    assert max(state.operations) == state.count == HISTORY + 51
 
 
 def test_a_pool_keeps_the_last_certificates() -> None:
@@ -74,7 +74,7 @@ def test_a_pool_keeps_the_last_certificates() -> None:
     for _ in range(DEATHS + 20):
         world.die(world.serving("web")[0], Death(signal=9))
         world.run(2)
-    deaths = world.core.house.pools["web"].deaths
+    deaths = world.core.state.pools["web"].deaths
     assert len(deaths) == DEATHS
     assert deaths[-1].worker.serial > deaths[0].worker.serial > 20
 
@@ -85,13 +85,13 @@ def test_no_number_of_ordered_departures_displaces_a_death() -> None:
     for _ in range(DEATHS):
         ordered(world, Order(Kind.RECYCLE, "web"))
         world.run(5)
-    pool = world.core.house.pools["web"]
+    pool = world.core.state.pools["web"]
     assert [certificate.death.signal for certificate in pool.deaths] == [11]
     assert len(pool.departures) == DEATHS
 
 
 def test_what_workers_say_that_they_have_answered_never_outgrows_a_message() -> None:
-    pool = started().core.house.pools["web"]
+    pool = started().core.state.pools["web"]
     for serial in range(1, 5):
         pool.answered = death_records.MOST - 1
         worker = Worker(WorkerId("web", 1, serial), 0.0, 0.0)

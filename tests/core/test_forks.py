@@ -47,10 +47,10 @@ class Daemon:
 
     def scale(self, size: int) -> OpId:
         self.tell(Ordered(1, Order(Kind.SCALE, "web", size), ME))
-        return OpId(self.core.house.count)
+        return OpId(self.core.state.count)
 
     def trouble(self) -> str:
-        return str(pool_map(self.core.house, self.core.house.pools["web"])["trouble"])
+        return str(pool_map(self.core.state, self.core.state.pools["web"])["trouble"])
 
 
 def test_a_zygote_is_asked_for_no_more_workers_than_its_link_holds_orders() -> None:
@@ -61,7 +61,7 @@ def test_a_zygote_is_asked_for_no_more_workers_than_its_link_holds_orders() -> N
     ended = daemon.core.operation(op)
     assert ended is not None
     assert ended.state is OpState.DONE
-    assert daemon.core.house.pools["web"].serving == 500
+    assert daemon.core.state.pools["web"].serving == 500
 
 
 def test_a_refused_fork_is_no_trouble_any_more_when_the_next_one_has_come_to_be() -> None:

@@ -31,7 +31,7 @@ class Invariants(Claims):
 
     def after(self, event: Event, out: list[Any]) -> None:
         self.looks += 1
-        check(self.world.core.house)
+        check(self.world.core.state)
 
 
 class Counted(Claims):
@@ -43,22 +43,22 @@ class Counted(Claims):
         self.chance = random.Random(world.seed)
 
     def after(self, event: Event, out: list[Any]) -> None:
-        house = self.world.core.house
-        _recount(house)
+        state = self.world.core.state
+        _recount(state)
         if self.chance.random() < 0.2 and self.world.exited is None:
-            again = Supervisor(house=snapshot.load(snapshot.dump(house)))
-            _recount(again.house)
+            again = Supervisor(state=snapshot.load(snapshot.dump(state)))
+            _recount(again.state)
             assert again.next_deadline() == self.world.core.next_deadline()
             nothing = WorkerContinued(WorkerId("nobody", 1, 1))  # but all pools are looked at
             assert again.handle(nothing, self.world.now) == []
 
 
-def _recount(house: SupervisorState) -> None:
-    assert list(house.operations.open.values()) == [op for op in house.operations.values() if op.ended is None]
-    alive = {worker.id for pool in house.pools.values() for worker in pool.workers() if worker.is_capacity}
-    for op in house.open_operations:
+def _recount(state: SupervisorState) -> None:
+    assert list(state.operations.open.values()) == [op for op in state.operations.values() if op.ended is None]
+    alive = {worker.id for pool in state.pools.values() for worker in pool.workers() if worker.is_capacity}
+    for op in state.open_operations:
         assert op.left == op.targets & alive
-    for pool in house.pools.values():
+    for pool in state.pools.values():
         fresh, old = split(pool)
         assert (pool.fresh, pool.old) == (len(fresh), len(old))
         for generation in pool.generations.values():
@@ -82,16 +82,16 @@ def _recount_workers(workers: Workers) -> None:
         assert workers.due(middle) == [worker for worker in every if min(worker.deadline, worker.wake_at) <= middle]
 
 
-def check(house: SupervisorState) -> None:
-    known = {revision for pool in house.pools.values() for revision in _revisions(pool)} | set(house.adopted)
-    assert known <= house.revisions
-    assert list(house.adopted) == sorted(house.adopted)
-    for name, pool in house.pools.items():
+def check(state: SupervisorState) -> None:
+    known = {revision for pool in state.pools.values() for revision in _revisions(pool)} | set(state.adopted)
+    assert known <= state.revisions
+    assert list(state.adopted) == sorted(state.adopted)
+    for name, pool in state.pools.items():
         assert pool.name == name
         _pool(pool)
-    for op in house.operations.values():
-        assert 1 <= op.id <= house.count
-        _operation(house, op)
+    for op in state.operations.values():
+        assert 1 <= op.id <= state.count
+        _operation(state, op)
 
 
 def _revisions(pool: Pool) -> set[Any]:
@@ -134,7 +134,7 @@ def _worker(worker: Worker) -> None:
     assert worker.expired or worker.replacement is not Replacement.EXPIRED
 
 
-def _operation(house: SupervisorState, op: Operation) -> None:
+def _operation(state: SupervisorState, op: Operation) -> None:
     assert op.state.ended == (op.ended is not None)
     assert op.fault is None or op.state.ended
     if op.state is OpState.DONE:

@@ -32,9 +32,9 @@ STATES = Path(__file__).parent.parent / "states"
 SEEDS = range(24)
 
 
-def carried(house: SupervisorState, ended: dict[OpId, Any] | None = None) -> SupervisorState:
+def carried(state: SupervisorState, ended: dict[OpId, Any] | None = None) -> SupervisorState:
     """The same state, after it was bytes."""
-    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house, ended)), strict_map_key=False))
+    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(state, ended)), strict_map_key=False))
 
 
 class Transplanted(Claims):
@@ -49,26 +49,26 @@ class Transplanted(Claims):
     def before(self, event: Event) -> None:
         if self.chance.random() < 0.05:
             former = self.world.core
-            assert snapshot.dump(former.house, dict(self.ended)) == snapshot.dump(former.house), "it changed when ended"
-            self.world.core = Supervisor(house=carried(former.house, self.ended))
-            _spoil(former.house)
+            assert snapshot.dump(former.state, dict(self.ended)) == snapshot.dump(former.state), "it changed when ended"
+            self.world.core = Supervisor(state=carried(former.state, self.ended))
+            _spoil(former.state)
             self.count += 1
 
     def after(self, event: Event, out: list[Any]) -> None:
         if any(isinstance(action, Ended) for action in out):
-            snapshot.dump(self.world.core.house, self.ended)
+            snapshot.dump(self.world.core.state, self.ended)
         if self.world.exited is not None:
             assert self.count or self.world.events < 200, "nobody was transplanted"
 
 
-def _spoil(house: SupervisorState) -> None:
+def _spoil(state: SupervisorState) -> None:
     """What is still looked up in the former state is found out."""
-    for pool in house.pools.values():
+    for pool in state.pools.values():
         for worker in pool.workers():
             worker.phase = Phase.GONE
         pool.generations.clear()
-    house.pools.clear()
-    house.operations.clear()
+    state.pools.clear()
+    state.operations.clear()
 
 
 @pytest.mark.parametrize("share", shares(len(SEEDS), slow=1))
@@ -77,7 +77,7 @@ def test_a_walk_goes_on_the_same_with_a_state_that_was_carried(share: int) -> No
     assert one_walk(seed, more=(Transplanted,)).transcript() == one_walk(seed).transcript()
 
 
-def busy_house() -> SupervisorState:
+def busy_state() -> SupervisorState:
     """A state with a bit of everything in it: a reload under way, deaths, history, a size that was ordered."""
     world = World(7)
     world.start()
@@ -89,20 +89,20 @@ def busy_house() -> SupervisorState:
     world.order(Order(Kind.RELOAD))
     world.run(40)
     world.order(Order(Kind.RELOAD, "web"))
-    house = world.core.house
+    state = world.core.state
     for _ in range(100):
-        if any(pool.trial for pool in house.pools.values()):
+        if any(pool.trial for pool in state.pools.values()):
             break
         world.run(0.01)
-    assert house.open_operations
-    assert any(pool.deaths for pool in house.pools.values())
-    return house
+    assert state.open_operations
+    assert any(pool.deaths for pool in state.pools.values())
+    return state
 
 
 def test_a_state_survives_bytes() -> None:
-    house = busy_house()
-    again = carried(house)
-    assert snapshot.dump(again) == snapshot.dump(house)
+    state = busy_state()
+    again = carried(state)
+    assert snapshot.dump(again) == snapshot.dump(state)
     assert type(again.pools["web"].deaths).__name__ == "deque"
     assert again.pools["web"].deaths.maxlen == DEATHS
 
@@ -110,9 +110,9 @@ def test_a_state_survives_bytes() -> None:
 @pytest.mark.parametrize("path", sorted(STATES.glob("core-*.json")), ids=lambda path: path.stem)
 def test_a_recorded_state_is_read(path: Path) -> None:
     recorded = json.loads(path.read_text())
-    core = Supervisor(house=snapshot.load(recorded))
-    assert [op.order.kind for op in core.house.open_operations] == [Kind.RELOAD]
-    assert core.house.pools["web"].override == 6
+    core = Supervisor(state=snapshot.load(recorded))
+    assert [op.order.kind for op in core.state.open_operations] == [Kind.RELOAD]
+    assert core.state.pools["web"].override == 6
     assert core.next_deadline() is not None
     assert f"core-{recorded['version']}" == path.stem
 
@@ -175,7 +175,7 @@ def test_a_state_of_somebody_else_is_refused(state: Any, why: str) -> None:
 
 
 def spoiled(change: Any) -> Any:
-    state = snapshot.dump(busy_house())
+    state = snapshot.dump(busy_state())
     change(state["house"])
     return state
 
@@ -183,14 +183,14 @@ def spoiled(change: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda house: house.update(limit="many"), "SupervisorState.limit: str instead of int"),
-        (lambda house: house.update(started=1), "SupervisorState.started: int instead of bool"),
-        (lambda house: house.update(colour="red"), "SupervisorState knows no colour"),
-        (lambda house: house["pools"]["web"].update(active=99), "pool web has no generation 99"),
-        (lambda house: house["pools"]["web"].pop("spec"), "SupervisorState.pools: Pool has no spec"),
-        (lambda house: house["operations"][0][1].update(state="odd"), "'odd' is no OpState"),
-        (lambda house: house["operations"][0].append(1), "3 items instead of 2"),
-        (lambda house: house.update(stop=4711), "operation 4711 is not there"),
+        (lambda state: state.update(limit="many"), "SupervisorState.limit: str instead of int"),
+        (lambda state: state.update(started=1), "SupervisorState.started: int instead of bool"),
+        (lambda state: state.update(colour="red"), "SupervisorState knows no colour"),
+        (lambda state: state["pools"]["web"].update(active=99), "pool web has no generation 99"),
+        (lambda state: state["pools"]["web"].pop("spec"), "SupervisorState.pools: Pool has no spec"),
+        (lambda state: state["operations"][0][1].update(state="odd"), "'odd' is no OpState"),
+        (lambda state: state["operations"][0].append(1), "3 items instead of 2"),
+        (lambda state: state.update(stop=4711), "operation 4711 is not there"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_with_the_place(change: Any, why: str) -> None:
@@ -199,10 +199,10 @@ def test_a_state_that_does_not_fit_is_refused_with_the_place(change: Any, why: s
 
 
 def test_an_attribute_that_is_not_declared_is_not_lost_in_silence() -> None:
-    house = busy_house()
-    vars(house)["extra"] = 1
+    state = busy_state()
+    vars(state)["extra"] = 1
     with pytest.raises(TypeError, match="SupervisorState does not declare extra"):
-        snapshot.dump(house)
+        snapshot.dump(state)
 
 
 @pytest.mark.parametrize("cls", [SupervisorState, Pool, Generation, Worker, Operation])
@@ -211,7 +211,7 @@ def test_every_record_of_the_core_can_be_carried(cls: type) -> None:
 
 
 def test_a_new_field_has_its_default_when_an_older_state_is_read() -> None:
-    state = snapshot.dump(busy_house())
+    state = snapshot.dump(busy_state())
     for pool in state["house"]["pools"].values():
         del pool["restarts"]
     assert snapshot.load(state).pools["web"].restarts == 0
@@ -226,4 +226,4 @@ def test_a_type_that_cannot_be_carried_is_refused_by_name() -> None:
 
 if __name__ == "__main__":
     STATES.mkdir(exist_ok=True)
-    (STATES / f"core-{snapshot.VERSION}.json").write_text(json.dumps(snapshot.dump(busy_house()), indent=1) + "\n")
+    (STATES / f"core-{snapshot.VERSION}.json").write_text(json.dumps(snapshot.dump(busy_state()), indent=1) + "\n")

@@ -75,15 +75,15 @@ def ordered(world: World, order: Order) -> None:
     world.order(order)
     for _ in range(30):
         world.run(60)
-        if not world.core.house.open_operations:
+        if not world.core.state.open_operations:
             break
-    assert {op.state for op in world.core.house.operations.values()} == {OpState.DONE}
+    assert {op.state for op in world.core.state.operations.values()} == {OpState.DONE}
 
 
 def start(world: World) -> None:
     world.start()
     world.run(60)
-    assert world.core.house.started
+    assert world.core.state.started
 
 
 def reload(world: World) -> None:
@@ -95,7 +95,7 @@ def recycle(world: World) -> None:
 
 
 def scale(world: World) -> None:
-    size = world.core.house.pools["p0"].desired
+    size = world.core.state.pools["p0"].desired
     ordered(world, Order(Kind.SCALE, "p0", size * 2))
     ordered(world, Order(Kind.SCALE, "p0", size))
 

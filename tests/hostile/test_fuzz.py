@@ -61,7 +61,7 @@ def _state(data: bytes) -> None:
     former = look(state_file.unseal(data).data)
     if former is not None:
         former.close()
-        Supervisor(house=former.found.house).next_deadline()
+        Supervisor(state=former.found.state).next_deadline()
 
 
 class Wire(NamedTuple):

@@ -40,8 +40,8 @@ def zygote_of(srvd: Srvd) -> psutil.Process:
 
 def is_known(srvd: Srvd, operation: int) -> bool:
     """Whether the state has it."""
-    house = handover.read(envelope.unpack(unseal(state(srvd).read_bytes()).data).state).house
-    return OpId(operation) in house.operations
+    found = handover.read(envelope.unpack(unseal(state(srvd).read_bytes()).data).state).state
+    return OpId(operation) in found.operations
 
 
 def die(srvd: Srvd) -> dict[str, int]:

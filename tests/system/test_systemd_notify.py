@@ -296,8 +296,8 @@ class Clock:
         self.now = now
 
 
-def _herald(manager: ServiceManager, house: SupervisorState, warned: list[str]) -> tuple[SystemdNotifier, Clock]:
-    herald = SystemdNotifier(Unit(manager.address), house, dict, warned.append)
+def _herald(manager: ServiceManager, state: SupervisorState, warned: list[str]) -> tuple[SystemdNotifier, Clock]:
+    herald = SystemdNotifier(Unit(manager.address), state, dict, warned.append)
     herald.look()
     clock = Clock()
     herald.attach(clock)
@@ -306,13 +306,13 @@ def _herald(manager: ServiceManager, house: SupervisorState, warned: list[str]) 
 
 
 def test_a_long_change_asks_for_more_time_again_and_again_until_it_is_over(manager: ServiceManager) -> None:
-    house, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, house, warned)
+    state, warned = SupervisorState(), list[str]()
+    herald, clock = _herald(manager, state, warned)
     clock.until(10 * BEAT)
     asked = [one for one in manager.listen() if one["EXTEND_TIMEOUT_USEC"]]
     assert len(asked) == 11
     assert EXTENSION > 2 * BEAT
-    house.started = True
+    state.started = True
     herald.look()
     assert clock.timers == []  # nothing wakes an idle daemon
     assert "READY=1" in manager.listen()[-1].lines
@@ -321,15 +321,15 @@ def test_a_long_change_asks_for_more_time_again_and_again_until_it_is_over(manag
 
 
 def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> None:
-    house, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, house, warned)
+    state, warned = SupervisorState(), list[str]()
+    herald, clock = _herald(manager, state, warned)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
         other.connect(manager.address)
         with contextlib.suppress(BlockingIOError):
             while True:
                 other.send(b"X_FULL=1")
-    house.started = True
+    state.started = True
     herald.look()
     assert not any("READY=1" in one.lines for one in manager.listen())
     clock.until(2 * RETRY)
@@ -343,15 +343,15 @@ def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> Non
 def test_what_the_kernel_refuses_for_now_is_told_later(
     manager: ServiceManager, monkeypatch: pytest.MonkeyPatch, refusal: int
 ) -> None:
-    house, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, house, warned)
+    state, warned = SupervisorState(), list[str]()
+    herald, clock = _herald(manager, state, warned)
 
     def refuses(*_: object) -> int:
         raise OSError(refusal, os.strerror(refusal))
 
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "sendmsg", refuses)
-        house.started = True
+        state.started = True
         herald.look()
     clock.until(2 * RETRY)
     assert "READY=1" in manager.listen()[-1].lines

@@ -45,34 +45,34 @@ from srvd.core.turn import Turn
 __all__ = ["pool_of", "take"]
 
 
-def take(house: SupervisorState, event: Event, turn: Turn) -> None:
+def take(state: SupervisorState, event: Event, turn: Turn) -> None:
     match event:
         case WorkerSaid() | WorkerForked() | ForkRefused() | WorkerGone():
-            workers.of_worker(house, event, turn)
+            workers.of_worker(state, event, turn)
         case RequestOverdue() | WorkerSilent() | WorkerAnswered() | WorkerOutgrew():
-            workers.of_worker(house, event, turn)
+            workers.of_worker(state, event, turn)
         case WorkerStopped() | WorkerContinued() | WorkerHeld():
-            workers.of_worker(house, event, turn)
+            workers.of_worker(state, event, turn)
         case ZygoteLoaded() | ZygoteFailed() | ZygoteGone():
-            zygotes.of_zygote(house, event, turn)
+            zygotes.of_zygote(state, event, turn)
         case WorkerWarmed() | ZygoteLearned() | CodeMixed():
-            warming.heard(house, event, turn)
+            warming.heard(state, event, turn)
         case Ordered():
-            orders.ordered(house, event, turn)
+            orders.ordered(state, event, turn)
         case CancelAsked():
-            orders.cancel_asked(house, event, turn)
+            orders.cancel_asked(state, event, turn)
         case ConfigRead() | ConfigRefused() | ProgramChecked() | ProgramReplaced():
-            orders.answered(house, event, turn)
-        case AnswersCounted(name) if name in house.pools:
-            baking.counted(house.pools[name], event, turn)
+            orders.answered(state, event, turn)
+        case AnswersCounted(name) if name in state.pools:
+            baking.counted(state.pools[name], event, turn)
         case LogReopened(problem):
-            reopen.answered(house, reopen.DAEMON, problem)
+            reopen.answered(state, reopen.DAEMON, problem)
         case Started():
-            orders.started(house, event, turn)
+            orders.started(state, event, turn)
         case Resumed():
-            adoption.adopt(house, event, turn)
+            adoption.adopt(state, event, turn)
         case Tick():
-            sweep.tick(house, turn)
+            sweep.tick(state, turn)
 
 
 def pool_of(event: Event) -> str:

@@ -19,12 +19,12 @@ __all__ = ["PoolIndex"]
 class PoolIndex:
     """Of one state. `update` is called after each turn."""
 
-    def __init__(self, house: SupervisorState) -> None:
-        self._house = house
+    def __init__(self, state: SupervisorState) -> None:
+        self._state = state
         self._deadlines: Deadlines[str] = Deadlines()
         self._served: dict[str, frozenset[Revision]] = {}  # by pool: configurations that serve
         self._used: dict[str, frozenset[Revision]] = {}  # by pool: configurations of its generations
-        for name in house.pools:
+        for name in state.pools:
             self._enter(name)
 
     @property
@@ -34,16 +34,16 @@ class PoolIndex:
 
     def update(self, turn: Turn) -> None:
         """Follows the pools that may have changed; tells which configurations are in force, and which are unused."""
-        names = [turn.pool] if turn.pool else [*self._house.pools, *(self._used.keys() - self._house.pools.keys())]
+        names = [turn.pool] if turn.pool else [*self._state.pools, *(self._used.keys() - self._state.pools.keys())]
         changed = [name for name in names if self._enter(name)]
         if changed or not turn.pool:
             self._adopt_and_drop(turn)
 
     def _enter(self, name: str) -> bool:
         """True if other configurations are in use than before."""
-        pool = self._house.pools.get(name)
+        pool = self._state.pools.get(name)
         former = self._served.pop(name, None), self._used.pop(name, None)
-        self._deadlines.put(name, NEVER if pool is None else _deadline(self._house, pool))
+        self._deadlines.put(name, NEVER if pool is None else _deadline(self._state, pool))
         if pool is None:
             return former != (None, None)
         served = [g for number, g in pool.generations.items() if number == pool.active or g.is_accepting]
@@ -52,25 +52,25 @@ class PoolIndex:
         return former != (self._served[name], self._used[name])
 
     def _adopt_and_drop(self, turn: Turn) -> None:
-        house = self._house
+        state = self._state
         served = {revision for revisions in self._served.values() for revision in revisions}
-        if served and tuple(sorted(served)) != house.adopted and house.stop is None:
-            fresh = served.difference(house.adopted)
-            house.adopted = tuple(sorted(served))
+        if served and tuple(sorted(served)) != state.adopted and state.stop is None:
+            fresh = served.difference(state.adopted)
+            state.adopted = tuple(sorted(served))
             # Before workers are told to accept: a listener that rests since another reload has to be heard again first.
-            turn.out.insert(0 if fresh else len(turn.out), Adopt(house.adopted))
+            turn.out.insert(0 if fresh else len(turn.out), Adopt(state.adopted))
         used = {revision for revisions in self._used.values() for revision in revisions}
-        for revision in sorted(house.revisions - used - set(house.adopted)):
-            house.revisions.discard(revision)
+        for revision in sorted(state.revisions - used - set(state.adopted)):
+            state.revisions.discard(revision)
             turn.do(DropRevision(revision))
 
 
-def _deadline(house: SupervisorState, pool: Pool) -> float:
+def _deadline(state: SupervisorState, pool: Pool) -> float:
     """When time alone changes something in the pool."""
     due = baking.deadline(pool)
     for generation in pool.generations.values():
         due = min(due, generation.deadline, generation.ask_at, generation.workers.deadline)
-    for op in house.open_operations:
+    for op in state.open_operations:
         part = op.rollouts.get(pool.name)
         if part is not None:
             due = min(due, *(at for at in (part.retry_at, part.close_by) if at > -NEVER), NEVER)

@@ -21,49 +21,49 @@ SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""
 
 
-def settle(house: SupervisorState, turn: Turn) -> None:
+def settle(state: SupervisorState, turn: Turn) -> None:
     """Repeats while operations begin or end on the way."""
     for _ in range(2 * queue.QUEUE):  # a full queue may begin and end in one turn
-        before = house.count, len(house.open_operations)
+        before = state.count, len(state.open_operations)
         turn.unsettled = False
-        _settle_once(house, turn)
-        start = house.operations.get(OpId(1))
-        if start is not None and start.state.ended and not house.started:
-            house.started = True
-            _start_ended(house, start, turn)
+        _settle_once(state, turn)
+        start = state.operations.get(OpId(1))
+        if start is not None and start.state.ended and not state.started:
+            state.started = True
+            _start_ended(state, start, turn)
             continue
-        begun = queue.runnable(house)
+        begun = queue.runnable(state)
         if begun is not None:
-            execute.begin(house, begun, turn)
-        elif before == (house.count, len(house.open_operations)) and not turn.unsettled:
+            execute.begin(state, begun, turn)
+        elif before == (state.count, len(state.open_operations)) and not turn.unsettled:
             break
-    if not house.pools and house.doomed is not None:
-        turn.do(Exit(1, _words(house.doomed)))
-    elif not house.pools and house.stop is not None:
+    if not state.pools and state.doomed is not None:
+        turn.do(Exit(1, _words(state.doomed)))
+    elif not state.pools and state.stop is not None:
         turn.do(Exit(0))
 
 
-def _settle_once(house: SupervisorState, turn: Turn) -> None:
-    for op in house.open_operations:
-        if op.state in (OpState.RUNNING, OpState.COMMITTING) and not execute.is_moot(house, op, turn):
-            rollout.advance(house, op, turn)
-    for pool in turn.pools(house):
-        _guard(house, pool, turn)
+def _settle_once(state: SupervisorState, turn: Turn) -> None:
+    for op in state.open_operations:
+        if op.state in (OpState.RUNNING, OpState.COMMITTING) and not execute.is_moot(state, op, turn):
+            rollout.advance(state, op, turn)
+    for pool in turn.pools(state):
+        _guard(state, pool, turn)
         reconcile(pool, turn)
-        sweep.sweep(house, pool, turn)
-    for op in house.open_operations:
-        completion.judge(house, op, turn)
+        sweep.sweep(state, pool, turn)
+    for op in state.open_operations:
+        completion.judge(state, op, turn)
 
 
-def _guard(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+def _guard(state: SupervisorState, pool: Pool, turn: Turn) -> None:
     """Takes back a generation that spoils its bake; has a lost zygote loaded anew."""
-    reason = completion.bake_is_spoiled(house, pool)
+    reason = completion.bake_is_spoiled(state, pool)
     if reason:
-        _go_back(house, pool, reason, turn)
-    if pool.is_lost and turn.now >= pool.repair_backoff.until and not _is_changing(house, pool):
+        _go_back(state, pool, reason, turn)
+    if pool.is_lost and turn.now >= pool.repair_backoff.until and not _is_changing(state, pool):
         # At once: what waits in the queue may wait for something else than this pool.
-        repair = queue.enqueue(house, Order(Kind.REPAIR, pool.name), SELF, turn)
-        execute.begin(house, repair, turn)
+        repair = queue.enqueue(state, Order(Kind.REPAIR, pool.name), SELF, turn)
+        execute.begin(state, repair, turn)
     if pool.serving >= pool.target and backoff.forgiven_at(pool.backoff) <= turn.now:
         if backoff.is_crashing(pool.backoff):
             turn.note(EventName.POOL_RECOVERED, f"pool {pool.name} is no longer crashing", pool=pool.name)
@@ -72,17 +72,17 @@ def _guard(house: SupervisorState, pool: Pool, turn: Turn) -> None:
         pool.repair_backoff.clear()
 
 
-def _is_changing(house: SupervisorState, pool: Pool) -> bool:
+def _is_changing(state: SupervisorState, pool: Pool) -> bool:
     """Is an operation under way that replaces its workers? One that has not chosen its pools may be about any."""
     return any(
         op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR, Kind.RECYCLE)
         and (pool.name in op.rollouts if op.rollouts else op.order.pool in ("", pool.name))
         and op.state is not OpState.QUEUED
-        for op in house.open_operations
+        for op in state.open_operations
     )
 
 
-def _go_back(house: SupervisorState, pool: Pool, reason: str, turn: Turn) -> None:
+def _go_back(state: SupervisorState, pool: Pool, reason: str, turn: Turn) -> None:
     died = not baking.spoiled(pool)
     deaths = [d.traceback or d.death.stderr for d in pool.deaths if died]
     proof = next(filter(None, reversed(deaths)), "")
@@ -90,17 +90,17 @@ def _go_back(house: SupervisorState, pool: Pool, reason: str, turn: Turn) -> Non
     fault = Fault(
         ErrorCode.ROLLED_BACK, f"{reason}; the former generation serves again", hint, "bake", pool.name, proof
     )
-    op = next((o for o in house.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None)
+    op = next((o for o in state.open_operations if pool.name in o.rollouts and o.state is OpState.COMMITTING), None)
     bad = pool.active or 0
     names = [pool.name] if op is None else list(op.rollouts)
     for name in names:
-        other = house.pools[name]
+        other = state.pools[name]
         if rollout.may_return(other):
             rollout.go_back(other, fault, turn)
     if op is not None:
-        queue.end(house, op, OpState.ROLLED_BACK, turn, fault)
+        queue.end(state, op, OpState.ROLLED_BACK, turn, fault)
     # What follows is an operation of its own: its end tells when the former generation is whole again.
-    back = queue.enqueue(house, Order(Kind.ROLLBACK, pool.name), SELF, turn)
+    back = queue.enqueue(state, Order(Kind.ROLLBACK, pool.name), SELF, turn)
     back.state = OpState.COMMITTING
     assert pool.active is not None
     rollout.begin(back, pool, pool.generations[pool.active], Strategy.ROLLING)
@@ -109,13 +109,13 @@ def _go_back(house: SupervisorState, pool: Pool, reason: str, turn: Turn) -> Non
     back.deadline = turn.now + rollout.time_to_serve(pool, back.rollouts[pool.name])
 
 
-def _start_ended(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def _start_ended(state: SupervisorState, op: Operation, turn: Turn) -> None:
     if op.state is OpState.DONE:
         turn.note(EventName.DAEMON_READY, f"ready: {op.result['message']}")
-    elif house.stop is None and not op.committed:
-        house.doomed = op.fault
-        execute.break_off(house, "the daemon could not start and leaves", turn)
-        for pool in house.pools.values():
+    elif state.stop is None and not op.committed:
+        state.doomed = op.fault
+        execute.break_off(state, "the daemon could not start and leaves", turn)
+        for pool in state.pools.values():
             rollout.remove(pool, turn)
             for generation, worker in pool.each_worker():
                 if worker.phase not in (Phase.KILLED, Phase.CANCELLED):

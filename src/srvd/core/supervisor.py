@@ -40,10 +40,10 @@ from srvd.core.turn import Turn
 class Supervisor:
     """Desired and observed state of one instance. `handle` is called with events in order of time."""
 
-    def __init__(self, limit: int = 1024, house: SupervisorState | None = None) -> None:
-        """`house`: what a former supervisor knew (`state/snapshot.py`); its limit holds then."""
-        self.house = SupervisorState(limit=limit) if house is None else house
-        self._index = PoolIndex(self.house)
+    def __init__(self, limit: int = 1024, state: SupervisorState | None = None) -> None:
+        """`state`: what a former supervisor knew (`state/snapshot.py`); its limit holds then."""
+        self.state = SupervisorState(limit=limit) if state is None else state
+        self._index = PoolIndex(self.state)
         self._began = False
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -51,19 +51,19 @@ class Supervisor:
         # The state may be another program's, whose rules have left what these would do: all of it is looked at once.
         turn = Turn(now, pool_of(event) if self._began else "")
         self._began = True
-        take(self.house, event, turn)
-        settle(self.house, turn)
+        take(self.state, event, turn)
+        settle(self.state, turn)
         self._index.update(turn)
-        changes.tell(self.house, turn)
+        changes.tell(self.state, turn)
         return _with_persist(turn.out)
 
     def next_deadline(self) -> float | None:
         """When to come back with a `Tick` if nothing else happens; None: never."""
-        due = min(self._index.deadline, *(op.deadline for op in self.house.open_operations), NEVER)
+        due = min(self._index.deadline, *(op.deadline for op in self.state.open_operations), NEVER)
         return None if due == NEVER else due
 
     def operation(self, op: OpId) -> Operation | None:
-        return self.house.operations.get(op)
+        return self.state.operations.get(op)
 
 
 def _with_persist(actions: list[Action]) -> list[Action]:

@@ -18,31 +18,31 @@ from srvd.core.turn import Turn
 __all__ = ["sweep", "tick"]
 
 
-def tick(house: SupervisorState, turn: Turn) -> None:
+def tick(state: SupervisorState, turn: Turn) -> None:
     """Time has passed: waits end, and what is late is overdue."""
     now = turn.now
-    for pool in list(house.pools.values()):
-        _deadlines(house, pool, turn)
+    for pool in list(state.pools.values()):
+        _deadlines(state, pool, turn)
         for backoff in (pool.backoff, pool.repair_backoff):
             if backoff.until <= now:
                 backoff.until = -NEVER  # the wait is over; whether an attempt follows is reconcile's to say
         baking.tick(pool, turn)
         if pool.source is not None and pool.source.pace.until <= now:
             pool.source.pace = pool.source.pace._replace(until=-NEVER)
-    for op in house.open_operations:
+    for op in state.open_operations:
         for part in op.rollouts.values():
             if part.retry_at <= now:
                 part.retry_at = -NEVER
         if op.deadline <= now:
-            execute.expire(house, op, turn)
+            execute.expire(state, op, turn)
 
 
-def _deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+def _deadlines(state: SupervisorState, pool: Pool, turn: Turn) -> None:
     """Whatever has passed of the pool's generations and workers by now."""
     now = turn.now
     for generation in list(pool.generations.values()):
         if generation.deadline <= now:
-            generation_overdue(house, pool, generation, turn)
+            generation_overdue(state, pool, generation, turn)
         if generation.ask_at <= now:
             probing.ask_again(generation, turn)
         for worker in generation.workers.due(now):
@@ -52,7 +52,7 @@ def _deadlines(house: SupervisorState, pool: Pool, turn: Turn) -> None:
                 losses.overdue(pool, generation, worker, turn)
 
 
-def sweep(house: SupervisorState, pool: Pool, turn: Turn) -> None:
+def sweep(state: SupervisorState, pool: Pool, turn: Turn) -> None:
     """Ends generations that have no worker left, and a removed pool with the last of them."""
     source = pool.source
     if pool.removed and source is not None and not source.workers:
@@ -66,7 +66,7 @@ def sweep(house: SupervisorState, pool: Pool, turn: Turn) -> None:
             transitions.shift(generation, GenerationTrigger.EMPTIED)
             del pool.generations[generation.id.number]
     if pool.removed and not pool.generations:
-        busy = any(pool.name in op.rollouts and op.state is not OpState.DONE for op in house.open_operations)
+        busy = any(pool.name in op.rollouts and op.state is not OpState.DONE for op in state.open_operations)
         if not busy:
-            house.numbers[pool.name] = (pool.numbers, pool.serials)
-            del house.pools[pool.name]
+            state.numbers[pool.name] = (pool.numbers, pool.serials)
+            del state.pools[pool.name]

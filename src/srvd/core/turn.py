@@ -40,11 +40,11 @@ class Turn:
     def may_change(self, pool: str) -> bool:
         return self.pool in ("", pool)
 
-    def pools(self, house: SupervisorState) -> list[Pool]:
+    def pools(self, state: SupervisorState) -> list[Pool]:
         """The pools that may have changed. All others are as the last turn left them, with nothing to do."""
         if not self.pool:
-            return list(house.pools.values())
-        return [house.pools[self.pool]] if self.pool in house.pools else []
+            return list(state.pools.values())
+        return [state.pools[self.pool]] if self.pool in state.pools else []
 
     def parts(self, op: Operation) -> list[Rollout]:
         """The parts of the operation in these pools."""

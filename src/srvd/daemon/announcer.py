@@ -28,7 +28,7 @@ class Announcer:
     def __init__(
         self,
         settings: DaemonSettings,
-        house: SupervisorState,
+        state: SupervisorState,
         configs: Configs,
         listeners: Listeners,
         notifier: SystemdNotifier,
@@ -38,7 +38,7 @@ class Announcer:
         daemonized: bool,
     ) -> None:
         self._settings = settings
-        self._house = house
+        self._state = state
         self._configs = configs
         self._listeners = listeners
         self._notifier = notifier
@@ -56,10 +56,10 @@ class Announcer:
 
     def started(self) -> None:
         """Announce the end of the start, successful or not."""
-        start = self._house.operations[OpId(1)]
+        start = self._state.operations[OpId(1)]
         if start.state is OpState.DONE:
             self.ready()
-        elif self._house.doomed is None and self._house.stop is None:
+        elif self._state.doomed is None and self._state.stop is None:
             message = start.fault.message if start.fault is not None else ""
             self.ready(f"{message}; the daemon runs on")
         # In all other cases the daemon ends, and `ended` reports why.

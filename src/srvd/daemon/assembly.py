@@ -31,16 +31,16 @@ def compose(base: Foundation, began: float) -> Daemon:
     loop, parts, emit, performer = base.loop, base.parts, base.queue.put, base.performer
     processes, revisions = performer.processes, performer.revisions
     core, listeners, log, workers = parts.core, parts.listeners, parts.log, processes.workers
-    backend = DaemonBackend(core.house, workers, processes.zygotes, emit, base.configs, listeners.described, began)
+    backend = DaemonBackend(core.state, workers, processes.zygotes, emit, base.configs, listeners.described, began)
     control = ControlServer(loop, backend, base.announcer.note, base.settings.name)
     renewal = Renewal(parts.family_lock, listeners, backend.submit, control, log)
-    monitors = Monitors(base.request_timeout, core.house, workers, revisions.listeners, emit, renewal.mend)
-    late_callers = LateCallers(loop, processes, core.house, emit)
+    monitors = Monitors(base.request_timeout, core.state, workers, revisions.listeners, emit, renewal.mend)
+    late_callers = LateCallers(loop, processes, core.state, emit)
     collector = StateCollector(base, control, late_callers, began)
     path = state_file_path(base.settings)
     saver = StateSaver(collector.collect, parts.family_lock, parts.store_copy, path, log.warning)
     upgrade = Upgrade(loop, core, emit, collector.collect, parts.program, parts.source_archive, control, base.notifier)
-    read, measure = partial(renewal.before, base.source.read), partial(headroom.headroom, core.house)
+    read, measure = partial(renewal.before, base.source.read), partial(headroom.headroom, core.state)
     reader = ConfigReader(base.configs, read, measure, listeners, log)
     effects = Effects(
         loop, base.configs, reader, listeners, control, monitors, upgrade, saver, base.settings.log_file, log, emit

@@ -32,7 +32,7 @@ class Foundation:
         self, parts: Parts, settings: DaemonSettings, source: Source, report: StartReport, *, daemonized: bool
     ) -> None:
         """`source`: reads the configuration anew; `report`: to the command that waits for the start."""
-        house, listeners, log = parts.core.house, parts.listeners, parts.log
+        state, listeners, log = parts.core.state, parts.listeners, parts.log
         self.parts = parts
         self.settings = settings
         self.source = source
@@ -44,12 +44,12 @@ class Foundation:
         )
         workers = self.performer.processes.workers
         self.request_timeout = RequestTimeoutMonitor(
-            house, parts.commons.bell, workers.facts, workers.state, self.queue.put
+            state, parts.commons.bell, workers.facts, workers.state, self.queue.put
         )
         self.configs = Configs(self.performer.revisions.settle)
-        self.notifier = SystemdNotifier(parts.unit, house, parts.to_store, log.warning)
+        self.notifier = SystemdNotifier(parts.unit, state, parts.to_store, log.warning)
         self.announcer = Announcer(
-            settings, house, self.configs, listeners, self.notifier, report, log, daemonized=daemonized
+            settings, state, self.configs, listeners, self.notifier, report, log, daemonized=daemonized
         )
         self.trace = tracer(log, settings.log_level)
 

@@ -79,7 +79,7 @@ class Daemon:
     def handle_signals(self) -> None:
         """Handle signals, beginning with those that have come; from now on the daemon ends in good order."""
         base = self.base
-        Signals(base.parts.core.house, self.backend.submit, self.renewal.look, base.parts.log).attach(
+        Signals(base.parts.core.state, self.backend.submit, self.renewal.look, base.parts.log).attach(
             base.loop, base.performer.processes.reap, self._before_restart
         )
         base.in_order = True

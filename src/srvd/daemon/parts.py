@@ -67,11 +67,11 @@ def new_parts(
 
 def restored_parts(found: Handover, table: FdTable, max_workers: int, family_lock: FamilyLock, log: Log) -> Parts:
     """Make the parts that a former program of this process had. Raises `Unsupported`, `OSError`."""
-    house, shell = found
+    state, shell = found
     return Parts(
         Commons.taken(table, max_workers),
         Listeners.restore(shell.listening, table),
-        Supervisor(house=house),
+        Supervisor(state=state),
         this_program(shell.program.command),
         shell.unit,
         SourceArchive(table.find("source archive")),
@@ -89,7 +89,7 @@ def adopted_parts(adoption: Adoption, max_workers: int, unit: Unit, precondition
     return Parts(
         Commons.taken(table, max_workers, brought=True),
         listeners,
-        Supervisor(house=handed.house),
+        Supervisor(state=handed.state),
         this_program(),
         unit,
         SourceArchive(),

@@ -41,9 +41,9 @@ class Signals:
     """Submits orders for signals. `look`: called before an order, because the control socket may be gone."""
 
     def __init__(
-        self, house: SupervisorState, submit: Callable[[Order, Actor], object], look: Callable[[], None], log: Log
+        self, state: SupervisorState, submit: Callable[[Order, Actor], object], look: Callable[[], None], log: Log
     ) -> None:
-        self._house = house
+        self._state = state
         self._submit = submit
         self._look = look
         self._log = log
@@ -63,7 +63,7 @@ class Signals:
     def _order(self, number: signal.Signals, order: Order) -> None:
         if order.kind is not Kind.STOP:
             self._look()
-        if number is signal.SIGINT and self._house.stop is None:
+        if number is signal.SIGINT and self._state.stop is None:
             self._log.info("stopping when the requests in progress are answered; ^C once more cuts them off")
         try:
             self._submit(order, Actor(os.getuid(), 0, f"signal {number.name}"))
@@ -71,7 +71,7 @@ class Signals:
             self._log.error(f"{number.name}: {exc.message}")
 
     def _scale(self, number: signal.Signals, delta: int) -> None:
-        for name in list(self._house.pools):
+        for name in list(self._state.pools):
             self._order(number, Order(Kind.SCALE, name, delta, relative=True))
 
     def _restart(self, before_restart: Callable[[], None]) -> None:

@@ -39,11 +39,11 @@ class SystemdNotifier:
     """Sends messages to the service manager. `look` runs after each turn of the core; a timer repeats failed sends."""
 
     def __init__(
-        self, unit: Unit, house: SupervisorState, to_store: Callable[[], Mapping[str, int]], warn: Callable[[str], None]
+        self, unit: Unit, state: SupervisorState, to_store: Callable[[], Mapping[str, int]], warn: Callable[[str], None]
     ) -> None:
         """`to_store`: returns the descriptors that the manager should keep, by their names in its store."""
         self._unit = unit
-        self._house = house
+        self._state = state
         self._to_store = to_store
         self._warn = warn
         self._socket = self._open()
@@ -69,7 +69,7 @@ class SystemdNotifier:
         if self._socket is None:
             return
         self._late = False
-        now = bulletin(self._house)
+        now = bulletin(self._state)
         if now != self._told and self._send(self._lines(now)):
             self._told = now
         self._store()

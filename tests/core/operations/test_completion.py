@@ -30,7 +30,7 @@ def test_an_answer_names_a_few_of_many_former_workers_that_may_still_accept(work
     world.order(Order(Kind.RELOAD))
     for _ in range(30):
         world.run(1)
-    reload = list(world.core.house.operations.values())[-1]
+    reload = list(world.core.state.operations.values())[-1]
     assert reload.state is OpState.DONE
     assert reload.warnings[:NAMED] == tuple(
         f"web/1#{serial} of the former generation is busy, and may still accept a client"

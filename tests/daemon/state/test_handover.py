@@ -40,7 +40,7 @@ from srvd.linux.socket_files import PathId
 from srvd.linux.sockets import Address
 from srvd.linux.systemd import Passed, Unit
 from srvd.wire import links
-from tests.core.test_snapshot import STATES, busy_house
+from tests.core.test_snapshot import STATES, busy_state
 from tests.support.certificates import Authority
 
 RECORDED = STATES / f"handover-{handover.VERSION}.msgpack"
@@ -106,7 +106,7 @@ def shell(made: Config) -> Shell:
 
 
 def test_what_one_program_packs_another_one_reads(tmp_path: Path) -> None:
-    written = Handover(busy_house(), shell(config(tmp_path)))
+    written = Handover(busy_state(), shell(config(tmp_path)))
     again = handover.read(handover.pack(written))
     assert again.shell == written.shell
     assert handover.pack(again) == handover.pack(written)
@@ -128,7 +128,7 @@ def test_a_recorded_state_is_read(path: Path) -> None:
     assert found.shell.source.texts == {"--workers": "2"}
     assert found.shell.family.workers[0].id == WorkerId("web", 1, 1)
     assert found.shell.configs[found.shell.current].pools["web"].app == "shop:app"
-    assert found.house.open_operations
+    assert found.state.open_operations
 
 
 def test_the_version_in_use_is_recorded() -> None:
@@ -136,7 +136,7 @@ def test_the_version_in_use_is_recorded() -> None:
 
 
 def packed(tmp_path: Path, change: Any) -> bytes:
-    plain = msgpack.unpackb(handover.pack(Handover(busy_house(), shell(config(tmp_path)))), strict_map_key=False)
+    plain = msgpack.unpackb(handover.pack(Handover(busy_state(), shell(config(tmp_path)))), strict_map_key=False)
     change(plain)
     return bytes(msgpack.packb(plain))
 
@@ -234,4 +234,4 @@ if __name__ == "__main__":
         made = config(Path(folder))
         plain = made.listeners["web"]._replace(certificate=())  # its key is nobody's business
         made = made._replace(path="/etc/srvd/srvd.toml", origins={}, listeners={"web": plain}, tls={})
-        RECORDED.write_bytes(handover.pack(Handover(busy_house(), shell(made))))
+        RECORDED.write_bytes(handover.pack(Handover(busy_state(), shell(made))))

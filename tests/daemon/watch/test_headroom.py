@@ -34,8 +34,8 @@ def test_the_memory_of_a_worker_is_what_the_system_says_it_is(stage: Stage) -> N
     assert workers.facts(worker) == LaneFacts()
 
 
-def house(stage: Stage, worker: WorkerId) -> SupervisorState:
-    """A house in which this worker serves."""
+def state_with(stage: Stage, worker: WorkerId) -> SupervisorState:
+    """A state in which this worker serves."""
     spec = PoolSpec("web")
     pool = Pool(spec)
     generation = Generation(GenerationId(worker.pool, worker.generation), spec, Revision(1))
@@ -48,7 +48,7 @@ def house(stage: Stage, worker: WorkerId) -> SupervisorState:
 
 def test_headroom_says_what_is_there_and_what_one_more_worker_costs(stage: Stage) -> None:
     worker = stage.fork(stage.load(), 1)
-    web, other = headroom.headroom(house(stage, worker), ["web", "other"])
+    web, other = headroom.headroom(state_with(stage, worker), ["web", "other"])
     assert (web[0], other[0]) == ("web", "other")
     assert web[1].available_bytes == other[1].available_bytes > 1 << 20
     # A generation of one worker: its proportional size and as much for its zygote.

@@ -36,7 +36,7 @@ class Answers(Claims):
 
     def before(self, event: Event) -> None:
         self.stopping |= isinstance(event, Ordered) and event.order.kind is Kind.STOP
-        pools = self.world.core.house.pools
+        pools = self.world.core.state.pools
         for name in [name for name in self.sizes if name not in pools or pools[name].removed]:
             del self.sizes[name]
 
@@ -63,7 +63,7 @@ class Answers(Claims):
             self._failed_changed_nothing(op)
 
     def _done_is_true(self, op: Operation) -> None:
-        world, house = self.world, self.world.core.house
+        world, state = self.world, self.world.core.state
         if op.order.kind is Kind.STOP:
             assert not world.children, f"stopped, and {[str(c) for c in world.children]} live"
             assert not world.mothers, "stopped, and a zygote lives"
@@ -71,8 +71,8 @@ class Answers(Claims):
         assert not self.stopping, f"{op!r} done, while everybody was told to leave"
         if op.order.kind is Kind.SCALE:
             self._scaled(op)
-        for name in [op.order.pool] if op.order.pool else list(house.pools):
-            pool = house.pools.get(name)
+        for name in [op.order.pool] if op.order.pool else list(state.pools):
+            pool = state.pools.get(name)
             if pool is None or pool.removed:
                 assert op.order.pool == "", f"{op!r} done, and the pool is gone"
             else:
@@ -113,7 +113,7 @@ class Answers(Claims):
         self.sizes[name] = wish
 
     def _failed_changed_nothing(self, op: Operation) -> None:
-        pool = self.world.core.house.pools.get(op.order.pool)
+        pool = self.world.core.state.pools.get(op.order.pool)
         if op.order.kind is not Kind.SCALE or pool is None or pool.removed or not op.before or self.stopping:
             return
         former = self.sizes.get(pool.name)
@@ -140,7 +140,7 @@ class Upgrades(Claims):
             assert not op.state.ended, f"{op!r} has ended, and its program is run"
             assert not op.order.check, f"{op!r} was to check only"
             assert action.op in self.good, f"{op!r} runs a program that did not pass its self-check"
-            assert self.world.core.house.stop is None, "an upgrade of a daemon that stops"
+            assert self.world.core.state.stop is None, "an upgrade of a daemon that stops"
 
 
 class InOrder(Claims):
@@ -152,7 +152,7 @@ class InOrder(Claims):
         self.begun: set[OpId] = set()  # what ran before the event
 
     def before(self, event: Event) -> None:
-        self.begun = {op.id for op in self.world.core.house.open_operations if op.state is not OpState.QUEUED}
+        self.begun = {op.id for op in self.world.core.state.open_operations if op.state is not OpState.QUEUED}
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         if isinstance(event, Ordered):
@@ -161,25 +161,25 @@ class InOrder(Claims):
                     self._nobody_is_overtaken(event, action.op)
                     joined = event.order.kind is Kind.RELOAD and action.op in self.begun
                     assert not joined, f"a reload joined operation {action.op}, which may have read the former code"
-        house = self.world.core.house
-        if house.stop is None and not house.open_operations:
+        state = self.world.core.state
+        if state.stop is None and not state.open_operations:
             self._the_last_is_in_force()
 
     def _nobody_is_overtaken(self, event: Ordered, joined: OpId) -> None:
-        house, order = self.world.core.house, event.order
+        state, order = self.world.core.state, event.order
         if order.kind in (Kind.PAUSE, Kind.RESUME):
-            names = [order.pool] if order.pool else [pool.name for pool in house.pools.values() if not pool.removed]
+            names = [order.pool] if order.pool else [pool.name for pool in state.pools.values() if not pool.removed]
             self.last |= dict.fromkeys(names, joined)
         for kinds in ((Kind.SCALE, Kind.PAUSE, Kind.RESUME), (Kind.RELOAD, Kind.ROLLBACK, Kind.RECYCLE)):
-            rivals = [op for op in house.open_operations if {op.order.kind, order.kind} <= set(kinds)]
+            rivals = [op for op in state.open_operations if {op.order.kind, order.kind} <= set(kinds)]
             rivals = [op for op in rivals if "" in (op.order.pool, order.pool) or op.order.pool == order.pool]
             later = [op for op in rivals if op.id > joined]
             assert not later, f"joined operation {joined} and overtook {later}"
 
     def _the_last_is_in_force(self) -> None:
-        house = self.world.core.house
+        state = self.world.core.state
         for name, op_id in self.last.items():
-            pool, op = house.pools.get(name), house.operations.get(op_id)
+            pool, op = state.pools.get(name), state.operations.get(op_id)
             if pool is not None and not pool.removed and op is not None and op.state is OpState.DONE:
                 assert pool.paused == (op.order.kind is Kind.PAUSE), f"{op!r} was the last order; paused={pool.paused}"
         self.last.clear()
@@ -195,19 +195,19 @@ class Serving(Claims):
         self.spoke: WorkerId | None = None
 
     def before(self, event: Event) -> None:
-        self.served = {name: len(self.world.serving(name)) for name in self.world.core.house.pools}
+        self.served = {name: len(self.world.serving(name)) for name in self.world.core.state.pools}
         self.finish_by = {child.id: child.due for child in self.world.children.values()
                           if child.state == "draining" and not child.killed}  # fmt: skip
         self.spoke = event.worker if isinstance(event, WorkerSaid) else None  # out of turn, perhaps: it is killed then
 
     def done(self, action: act.Action) -> None:
-        if isinstance(action, act.KillWorker) and self.world.core.house.stop is None:
+        if isinstance(action, act.KillWorker) and self.world.core.state.stop is None:
             time = self.finish_by.get(action.worker, 0.0) - self.world.now
             assert time < 0.01 or action.worker == self.spoke, f"{action.worker} had {time:.2f} s left to finish"
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         least = _least_wished(self.world, out)
-        for name, pool in self.world.core.house.pools.items():
+        for name, pool in self.world.core.state.pools.items():
             served, now = self.served.get(name, 0), len(self.world.serving(name))
             if self.spoke is not None and self.spoke.pool == name:
                 served -= 1
@@ -228,7 +228,7 @@ class Bounds(Claims):
     """Never too many, never one without an owner, and everybody is what the core has told it to be."""
 
     def after(self, event: Event, out: list[act.Action]) -> None:
-        pools = self.world.core.house.pools.values()
+        pools = self.world.core.state.pools.values()
         owned = {worker.id for pool in pools for worker in pool.workers()}
         orphans = [str(worker) for worker in self.world.children if worker not in owned]
         assert not orphans, f"{orphans} live and nobody owns them"
@@ -281,7 +281,7 @@ class Changes(Claims):
 
     def done(self, action: act.Action) -> None:
         if isinstance(action, act.Fork):
-            generation = self.world.core.house.pools[action.worker.pool].generations[action.worker.generation]
+            generation = self.world.core.state.pools[action.worker.pool].generations[action.worker.generation]
             assert generation.stage is not Stage.WARMING, f"{action.worker} is forked while its zygote learns"
         op = self.world.core.operation(action.op) if isinstance(action, act.Ended) else None
         if op is not None and op.state is not OpState.DONE and op.order.kind in CHANGES:
@@ -290,7 +290,7 @@ class Changes(Claims):
             self._no_former_worker_accepts(op)
 
     def after(self, event: Event, out: list[act.Action]) -> None:
-        for op in self.world.core.house.operations.values():
+        for op in self.world.core.state.operations.values():
             if not op.rollouts or op.id in self.committed:
                 continue
             parts = [part for part in op.rollouts.values() if part.committed]
@@ -303,7 +303,7 @@ class Changes(Claims):
         if op.order.kind is Kind.ROLLBACK and op.actor.name == "srvd":
             return  # the way back from a bake is at once, without a trial
         for part in op.rollouts.values():
-            pool = self.world.core.house.pools.get(part.pool)
+            pool = self.world.core.state.pools.get(part.pool)
             if pool is None or pool.active != part.generation:
                 continue
             source = pool.generations[part.generation]
@@ -329,7 +329,7 @@ class Changes(Claims):
         for part in op.rollouts.values():
             if part.committed:
                 continue
-            pool = self.world.core.house.pools.get(part.pool)
+            pool = self.world.core.state.pools.get(part.pool)
             assert pool is None or pool.active != part.generation, f"{op!r} failed, and its generation is in force"
             for child in self.world.brood(GenerationId(part.pool, part.generation)):
                 leaves = child.killed or child.dead or not child.known or child.state == "draining"

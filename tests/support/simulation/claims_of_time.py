@@ -65,7 +65,7 @@ class InTime(Claims):
 
     def _nothing_is_late(self) -> None:
         self._the_late_are_killed()
-        for pool in self.world.core.house.pools.values():
+        for pool in self.world.core.state.pools.values():
             self._nobody_starves(pool)
             self._the_unwell_are_asked_again(pool)
             late = pool.bake is not None and pool.bake.until < self.world.now - 0.01
@@ -103,7 +103,7 @@ class InTime(Claims):
         tries = any(worker.phase in (Phase.ASKED, Phase.BOOTING) for worker in fresh)
         if pool.source.zygote is Zygote.UP and len(fresh) + len(old) < pool.target and not tries:
             assert now <= backoff.until + 0.01, f"{pool.name}: {len(fresh) + len(old)} of {pool.target}, nobody boots"
-        for op in self.world.core.house.open_operations:
+        for op in self.world.core.state.open_operations:
             part, trial = op.rollouts.get(pool.name), pool.trial
             if (
                 trial is not None
@@ -119,19 +119,19 @@ class InTime(Claims):
         assert not well, f"{pool.name} has been well for a minute, and {backoff.strikes} strikes are not forgiven"
 
     def _is_changing(self, pool: Pool) -> bool:
-        under_way = [op for op in self.world.core.house.open_operations if op.state is not OpState.QUEUED]
+        under_way = [op for op in self.world.core.state.open_operations if op.state is not OpState.QUEUED]
         changes = [op for op in under_way if op.order.kind in CHANGES]
         return any(pool.name in op.rollouts or (not op.rollouts and op.order.pool in ("", pool.name)) for op in changes)
 
     def _operations_end(self) -> None:
-        house, now = self.world.core.house, self.world.now
-        for op in house.open_operations:
+        state, now = self.world.core.state, self.world.now
+        for op in state.open_operations:
             if op.state is OpState.QUEUED:
                 continue
             begun = self.begun.setdefault(op.id, now)
             if now <= begun + 1:
                 continue
-            most = max((max(pool.target, len(list(pool.workers()))) for pool in house.pools.values()), default=0)
+            most = max((max(pool.target, len(list(pool.workers()))) for pool in state.pools.values()), default=0)
             limit = {Kind.PAUSE: 1.0, Kind.REOPEN: 6.0, Kind.STOP: 40.0, Kind.SCALE: 30.0, Kind.RESUME: 30.0}.get(
                 op.order.kind, 160 + 20.0 * (most + len(op.targets))
             )
@@ -150,7 +150,7 @@ class SpawnRate(Claims):
         if isinstance(event, (Ordered, CancelAsked)):
             self._reason(event.order.pool if isinstance(event, Ordered) else "", 16)
         elif isinstance(event, WorkerGone):
-            worker = self.world.core.house.pools[event.worker.pool].generations[event.worker.generation]
+            worker = self.world.core.state.pools[event.worker.pool].generations[event.worker.generation]
             if worker.workers[event.worker.serial].ready_at is not None:
                 self._reason(event.worker.pool, 2)
 
@@ -168,7 +168,7 @@ class SpawnRate(Claims):
 
     def _reason(self, pool: str, forks: int) -> None:
         """Something has happened that may be followed by so many forks."""
-        for name in [pool] if pool else list(self.world.core.house.pools):
+        for name in [pool] if pool else list(self.world.core.state.pools):
             self.reasons.setdefault(name, deque()).extend([self.world.now] * forks)
 
     def _spawned(self, pool: str) -> None:
@@ -195,7 +195,7 @@ class Sizes(Claims):
     def before(self, event: Event) -> None:
         worker = self._of(event)
         self.stayed = worker is not None and worker.stays
-        self.serials = 0 if worker is None else self.world.core.house.pools[worker.id.pool].serials
+        self.serials = 0 if worker is None else self.world.core.state.pools[worker.id.pool].serials
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         worker = self._of(event)
@@ -209,7 +209,7 @@ class Sizes(Claims):
     def _of(self, event: Event) -> Worker | None:
         if not isinstance(event, WorkerOutgrew):
             return None
-        pool = self.world.core.house.pools.get(event.worker.pool)
+        pool = self.world.core.state.pools.get(event.worker.pool)
         generation = pool.generations.get(event.worker.generation) if pool is not None else None
         return generation.workers.get(event.worker.serial) if generation is not None else None
 
@@ -242,7 +242,7 @@ class Remains(Claims):
 
     def after(self, event: Event, out: list[act.Action]) -> None:
         used = {m.revision for m in self.world.mothers.values()} | set(self.adopted)
-        used |= {g.revision for pool in self.world.core.house.pools.values() for g in pool.generations.values()}
+        used |= {g.revision for pool in self.world.core.state.pools.values() for g in pool.generations.values()}
         forgotten = self.open - used
         assert not forgotten, f"configurations {forgotten} are open, and nobody uses them"
 
@@ -251,7 +251,7 @@ class Certificates(Claims):
     """Every death that is reported leaves one certificate, with a cause that fits."""
 
     def after(self, event: Event, out: list[act.Action]) -> None:
-        pool = self.world.core.house.pools.get(event.worker.pool) if isinstance(event, WorkerGone) else None
+        pool = self.world.core.state.pools.get(event.worker.pool) if isinstance(event, WorkerGone) else None
         if pool is None or not isinstance(event, WorkerGone):
             return
         mine = [certificate for certificate in (*pool.deaths, *pool.departures) if certificate.worker == event.worker]

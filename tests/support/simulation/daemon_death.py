@@ -20,15 +20,15 @@ from tests.support.simulation.processes import Child
 from tests.support.simulation.world import World
 
 
-def carried(house: SupervisorState) -> SupervisorState:
+def carried(state: SupervisorState) -> SupervisorState:
     """The same state, after it was bytes."""
-    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(house)), strict_map_key=False))
+    return snapshot.load(msgpack.unpackb(msgpack.packb(snapshot.dump(state)), strict_map_key=False))
 
 
 def daemon_dies(world: World) -> None:
     """Now. What was said to it and not heard is lost; the next daemon comes at once."""
-    house = carried(world.core.house)
-    if not house.started or house.stop is not None or world.exited is not None:
+    state = carried(world.core.state)
+    if not state.started or state.stop is not None or world.exited is not None:
         return  # the next start begins anew
     world.agenda = [(when, number, what) for when, number, what in world.agenda if callable(what)]
     world.agenda.sort()
@@ -40,14 +40,14 @@ def daemon_dies(world: World) -> None:
             world.later(partial(world.lose_zygote, mother), 5.0, 5.1)
     serving, leaving = [], []
     for child in list(world.children.values()):
-        _outlives(world, house, child)
+        _outlives(world, state, child)
         if child.id in world.children and not child.dead and world.random.random() < 0.9:  # else it is busy
             if child.state == "serving":
                 serving.append(child.id)
             elif child.state == "draining":
                 leaving.append(child.id)
-    world.core = Supervisor(house=house)
-    known = {worker.id: worker.phase for pool in house.pools.values() for worker in pool.workers()}
+    world.core = Supervisor(state=state)
+    known = {worker.id: worker.phase for pool in state.pools.values() for worker in pool.workers()}
     world.feed(Resumed(tuple(serving), tuple(leaving)))
     for mother in [mother for mother in world.mothers.values() if mother.dead]:
         world.feed(ZygoteGone(mother.id, "it ended with its daemon, or after it"))
@@ -58,16 +58,16 @@ def daemon_dies(world: World) -> None:
             world.later(WorkerSaid(child.id, WorkerReport.SERVING), 0.1, 3.0)
 
 
-def _outlives(world: World, house: SupervisorState, child: Child) -> None:
+def _outlives(world: World, state: SupervisorState, child: Child) -> None:
     """Who has not begun to accept does not; of who was never known nothing is left, not even a report."""
-    phase = _phase(house, child.id)
+    phase = _phase(state, child.id)
     if child.state in ("booting", "standby"):
         child.dead = True
     if phase in (Phase.ASKED, Phase.CANCELLED, None):
         del world.children[child.id]
 
 
-def _phase(house: SupervisorState, worker: WorkerId) -> Phase | None:
-    generation = house.pools[worker.pool].generations.get(worker.generation)
+def _phase(state: SupervisorState, worker: WorkerId) -> Phase | None:
+    generation = state.pools[worker.pool].generations.get(worker.generation)
     known = generation.workers.get(worker.serial) if generation is not None else None
     return None if known is None else known.phase

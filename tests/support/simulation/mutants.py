@@ -29,14 +29,14 @@ MUTANTS = (
     Mutant(
         "whoever waits for a reload is told that all is well when the daemon is stopped",
         "operations/execute.py",
-        "queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.SHUTTING_DOWN, reason))",
-        'op.result["message"] = "done"\n            queue.end(house, op, OpState.DONE, turn)',
+        "queue.end(state, op, OpState.FAILED, turn, Fault(ErrorCode.SHUTTING_DOWN, reason))",
+        'op.result["message"] = "done"\n            queue.end(state, op, OpState.DONE, turn)',
     ),
     Mutant(
         "a stop forgets the trial that is under way",
         "operations/execute.py",
-        "        if op.id != house.stop:\n            rollout.abandon(house, op, turn)\n",
-        "        if op.id != house.stop:\n",
+        "        if op.id != state.stop:\n            rollout.abandon(state, op, turn)\n",
+        "        if op.id != state.stop:\n",
     ),
     Mutant(
         "a scale is done when those that leave make up the number",
@@ -196,8 +196,8 @@ MUTANTS = (
     Mutant(
         "only the pool of the event is looked at when an operation has ended",
         "operations/queue.py",
-        "    house.operations.end(op, state, turn.now)\n    turn.touch(op)\n",
-        "    house.operations.end(op, state, turn.now)\n",
+        "    state.operations.end(op, end_state, turn.now)\n    turn.touch(op)\n",
+        "    state.operations.end(op, end_state, turn.now)\n",
         first=1,
     ),
     Mutant(
@@ -244,7 +244,7 @@ MUTANTS = (
     Mutant(
         "a reload is done as soon as it has committed",
         "operations/completion.py",
-        "finished = part.committed and _has_taken_over(house.pools[part.pool], part, turn)",
+        "finished = part.committed and _has_taken_over(state.pools[part.pool], part, turn)",
         "finished = part.committed",
     ),
     Mutant(
@@ -257,7 +257,7 @@ MUTANTS = (
     Mutant(
         "a pool that comes back begins to count anew",
         "operations/execute.py",
-        "numbers, serials = house.numbers.pop(spec.name, (0, 0))",
+        "numbers, serials = state.numbers.pop(spec.name, (0, 0))",
         "numbers, serials = 0, 0",
         first=1,
     ),
@@ -272,7 +272,7 @@ MUTANTS = (
         "a configuration is dropped while a parked generation still uses it",
         "pool_index.py",
         "        used = {revision for revisions in self._used.values() for revision in revisions}\n",
-        "        used = served | {pool.trial.revision for pool in house.pools.values() if pool.trial is not None}\n",
+        "        used = served | {pool.trial.revision for pool in state.pools.values() if pool.trial is not None}\n",
     ),
     Mutant(
         "the deadline of a back-off is forgotten",
@@ -290,7 +290,7 @@ MUTANTS = (
     Mutant(
         "the deadlines of operations are forgotten",
         "supervisor.py",
-        "due = min(self._index.deadline, *(op.deadline for op in self.house.open_operations), NEVER)",
+        "due = min(self._index.deadline, *(op.deadline for op in self.state.open_operations), NEVER)",
         "due = self._index.deadline",
         first=16,
     ),
@@ -316,7 +316,7 @@ MUTANTS = (
     Mutant(
         "a repair brings a pool back that a reload has removed",
         "settle.py",
-        " and not execute.is_moot(house, op, turn):",
+        " and not execute.is_moot(state, op, turn):",
         ":",
         first=634,
     ),
@@ -337,7 +337,7 @@ MUTANTS = (
     Mutant(
         "a program that failed its self-check is run",
         "operations/upgrade.py",
-        "    if event.fault is not None:\n        queue.end(house, op, OpState.FAILED, turn, event.fault)\n    elif",
+        "    if event.fault is not None:\n        queue.end(state, op, OpState.FAILED, turn, event.fault)\n    elif",
         "    if",
         first=6,
     ),

@@ -50,14 +50,14 @@ def _walk(world: World, steps: int) -> None:
         if choose.random() < 0.8:
             _gets_well(world)
         _stops(world)
-    assert world.exited == (0 if world.core.house.doomed is None else 1), f"ended with {world.exited}"
+    assert world.exited == (0 if world.core.state.doomed is None else 1), f"ended with {world.exited}"
     assert not world.children, "ended, and workers live"
     assert not world.mothers, "ended, and zygotes live"
 
 
 def _something_happens(world: World) -> None:
     half_done = any(op.fault is not None and op.fault.code is ErrorCode.PARTIAL and (op.ended or 0.0) > world.now - 5
-                    for op in world.core.house.operations.values())  # fmt: skip
+                    for op in world.core.state.operations.values())  # fmt: skip
     if half_done and world.random.random() < 0.7:  # a reload that came true in part: that is when people go back
         world.order(Order(Kind.ROLLBACK))
         return
@@ -73,7 +73,7 @@ def _something_happens(world: World) -> None:
         case 17:
             world.config = world.random.choice(NEW_CONFIGS)
         case _:
-            world.cancel(OpId(world.random.randint(max(1, world.core.house.count - 4), world.core.house.count + 1)))
+            world.cancel(OpId(world.random.randint(max(1, world.core.state.count - 4), world.core.state.count + 1)))
 
 
 def _an_order(world: World) -> None:
@@ -183,10 +183,10 @@ def _gets_well(world: World) -> None:
     world.heal()  # a zygote that was stopped while it loaded
     world.order(Order(Kind.RELOAD))
     world.run(300)
-    house = world.core.house
-    assert not house.open_operations, f"long after the last fault these go on: {house.open_operations}"
-    assert list(house.pools) == [spec.name for spec in SHOP]
-    for pool in house.pools.values():
+    state = world.core.state
+    assert not state.open_operations, f"long after the last fault these go on: {state.open_operations}"
+    assert list(state.pools) == [spec.name for spec in SHOP]
+    for pool in state.pools.values():
         serving = world.serving(pool.name)
         assert len(serving) == pool.desired, f"{pool.name}: {len(serving)} serve, the wish is {pool.desired}"
         assert {c.id.generation for c in serving} <= {pool.active}, f"{pool.name}: more than one generation serves"
@@ -207,7 +207,7 @@ def _stops(world: World) -> None:
     if choose.random() < 0.3 and world.exited is None:
         world.order(Order(Kind.STOP))
     world.run(60)
-    assert not world.core.house.open_operations, "stopped, and operations are open"
+    assert not world.core.state.open_operations, "stopped, and operations are open"
 
 
 def main(first: int, last: int) -> None:

@@ -205,7 +205,7 @@ class World:
     def _start_zygote(self, generation: GenerationId, revision: Revision) -> None:
         assert generation not in self.ids, f"{generation} is started twice: identities are never reused"
         self.ids.add(generation)
-        spec = self.core.house.pools[generation.pool].generations[generation.number].spec
+        spec = self.core.state.pools[generation.pool].generations[generation.number].spec
         mother = Mother(generation, revision, self.weather.app, self.now + spec.boot_timeout)
         self.mothers[generation] = mother
         match mother.app:
@@ -251,7 +251,7 @@ class World:
         self.ids.add(worker)
         mother = self.mothers[GenerationId(worker.pool, worker.generation)]
         assert mother.state == "up", f"{worker} asked of a zygote that is {mother.state}"
-        spec = self.core.house.pools[worker.pool].generations[worker.generation].spec
+        spec = self.core.state.pools[worker.pool].generations[worker.generation].spec
         if mother.deaf:
             mother.owes = min(mother.owes, self.now + spec.boot_timeout + 5.0)
         if mother.deaf or mother.dead:
@@ -328,7 +328,7 @@ class World:
             case act.WorkerCommand.SERVE:
                 assert child.state == "standby", f"serve to {child.id}, which is {child.state}"
                 assert not child.told, f"{child.id} is told to serve twice"
-                spec = self.core.house.pools[child.id.pool].generations[child.id.generation].spec
+                spec = self.core.state.pools[child.id.pool].generations[child.id.generation].spec
                 child.told, child.due = True, self.now + spec.boot_timeout
                 if not child.mute:
                     self.later(lambda: self._opens(child))
@@ -389,7 +389,7 @@ class World:
         found = self.core.operation(op)
         if found is None or found.state.ended:
             return
-        self.core = Supervisor(house=snapshot.load(snapshot.dump(self.core.house)))
+        self.core = Supervisor(state=snapshot.load(snapshot.dump(self.core.state)))
         fault = Fault(ErrorCode.ROLLED_BACK, "the new program failed") if self.random.random() < 0.3 else None
         self.later(ProgramReplaced(op, fault), 0.1, 0.5)
 

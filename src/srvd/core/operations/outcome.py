@@ -40,9 +40,9 @@ def from_disk(pool: Pool) -> str:
     return "" if preloaded else f"{pool.name} is not preloaded: its new workers have loaded what is on disk"
 
 
-def of_rollouts(house: SupervisorState, op: Operation) -> str:
+def of_rollouts(state: SupervisorState, op: Operation) -> str:
     """A start, reload, rollback or repair that is done."""
-    pools = [house.pools[name] for name in op.rollouts]
+    pools = [state.pools[name] for name in op.rollouts]
     former = [op.rollouts[pool.name].former for pool in pools]
     kind = op.order.kind
     if kind is Kind.ROLLBACK and any(former):

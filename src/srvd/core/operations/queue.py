@@ -37,41 +37,41 @@ QUEUE = 64
 """Operations that may wait or run at a time; one more is refused as busy."""
 
 
-def check(house: SupervisorState, order: Order) -> Fault | None:
+def check(state: SupervisorState, order: Order) -> Fault | None:
     """Why the order cannot be taken now, if so; nothing has changed then."""
-    if (house.stop is not None or house.doomed is not None) and order.kind is not Kind.STOP:
+    if (state.stop is not None or state.doomed is not None) and order.kind is not Kind.STOP:
         return Fault(ErrorCode.SHUTTING_DOWN, "the daemon is stopping; nothing was changed")
-    if len(house.open_operations) >= QUEUE and order.kind is not Kind.STOP:
+    if len(state.open_operations) >= QUEUE and order.kind is not Kind.STOP:
         return Fault(ErrorCode.BUSY, f"{QUEUE} operations are under way; try again when one has ended")
-    return misfit(house, order)
+    return misfit(state, order)
 
 
-def misfit(house: SupervisorState, order: Order) -> Fault | None:
+def misfit(state: SupervisorState, order: Order) -> Fault | None:
     """Why the order does not fit what is there, if so."""
-    if order.pool and order.pool not in house.pools:
-        known = ", ".join(house.pools)
+    if order.pool and order.pool not in state.pools:
+        known = ", ".join(state.pools)
         return Fault(ErrorCode.NO_SUCH_POOL, f"there is no pool {order.pool!r}; nothing was changed", f"pools: {known}")
     match order.kind:
         case Kind.SCALE:
-            return _check_scale(house, order)
+            return _check_scale(state, order)
         case Kind.RECYCLE if order.worker:
-            if not any(str(w.id) == order.worker and w.is_capacity for p in house.pools.values() for w in p.workers()):
+            if not any(str(w.id) == order.worker and w.is_capacity for p in state.pools.values() for w in p.workers()):
                 return Fault(
                     ErrorCode.NO_SUCH_WORKER, f"there is no worker {order.worker!r} that serves; nothing was changed"
                 )
-        case Kind.UPGRADE if not house.started:
+        case Kind.UPGRADE if not state.started:
             return Fault(
                 ErrorCode.BUSY, "the daemon is still starting; nothing was changed", "try again when it is ready"
             )
         case Kind.ROLLBACK:
-            return _check_rollback(house, order)
+            return _check_rollback(state, order)
         case _:
             pass
     return None
 
 
-def _check_rollback(house: SupervisorState, order: Order) -> Fault | None:
-    pools = [house.pools[order.pool]] if order.pool else list(house.pools.values())
+def _check_rollback(state: SupervisorState, order: Order) -> Fault | None:
+    pools = [state.pools[order.pool]] if order.pool else list(state.pools.values())
     kept = [pool.generations[pool.parked] for pool in pools if pool.parked is not None]
     if not kept:
         return Fault(ErrorCode.CONFLICT, "no former generation is kept to roll back to; nothing was changed",
@@ -80,7 +80,7 @@ def _check_rollback(house: SupervisorState, order: Order) -> Fault | None:
         text = f"{order.to} is not kept to roll back to; nothing was changed"
         return Fault(ErrorCode.CONFLICT, text, f"kept: {', '.join(str(generation.id) for generation in kept)}")
     if not order.to and all(generation.returned_from for generation in kept):
-        former, serves = kept[0].id, house.pools[kept[0].id.pool].source
+        former, serves = kept[0].id, state.pools[kept[0].id.pool].source
         now = f"{serves.id} serves, and " if serves is not None else ""
         text = f"{now}all that is kept is {former}, which the last rollback went back from; nothing was changed"
         return Fault(
@@ -89,22 +89,22 @@ def _check_rollback(house: SupervisorState, order: Order) -> Fault | None:
     return None
 
 
-def _check_scale(house: SupervisorState, order: Order) -> Fault | None:
+def _check_scale(state: SupervisorState, order: Order) -> Fault | None:
     if not order.pool:
         return Fault(
-            ErrorCode.BAD_ARGS, "say which pool to scale; nothing was changed", f"pools: {', '.join(house.pools)}"
+            ErrorCode.BAD_ARGS, "say which pool to scale; nothing was changed", f"pools: {', '.join(state.pools)}"
         )
     if order.reset:
         return None
-    size = order.size + (house.pools[order.pool].desired if order.relative else 0)
-    most = house.limit - sum(pool.desired for name, pool in house.pools.items() if name != order.pool)
+    size = order.size + (state.pools[order.pool].desired if order.relative else 0)
+    most = state.limit - sum(pool.desired for name, pool in state.pools.items() if name != order.pool)
     if not 0 <= size <= most:
         text = f"pool {order.pool} cannot have {size} workers (0 to {most}); nothing was changed"
         return Fault(ErrorCode.BAD_ARGS, text, "max_workers limits all pools together" if size > most else "")
     return None
 
 
-def joinable(house: SupervisorState, order: Order) -> Operation | None:
+def joinable(state: SupervisorState, order: Order) -> Operation | None:
     """The identical order under way, unless a later one is on the same aspect: `pause, resume` must not join an
     earlier `pause`. A relative scale never joins: each of six `+1` counts; nor a reopen, for files may have been moved
     since. A reload joins only one that waits: one that has begun may have read what is on disk before it changed, and
@@ -112,7 +112,7 @@ def joinable(house: SupervisorState, order: Order) -> Operation | None:
     """
     if order.kind is Kind.REOPEN or (order.kind is Kind.SCALE and order.relative):
         return None
-    rivals = [op for op in house.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
+    rivals = [op for op in state.open_operations if _conflict(op.order, order) and op.order.kind is not Kind.REPAIR]
     last = rivals[-1] if rivals else None
     if last is None or last.order._replace(busy=()) != order._replace(busy=()):
         return None
@@ -125,12 +125,12 @@ def _conflict(one: Order, other: Order) -> bool:
     return same_aspect and ("" in (one.pool, other.pool) or one.pool == other.pool)
 
 
-def enqueue(house: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:
-    house.count += 1
-    op = Operation(OpId(house.count), order, actor, turn.now)
+def enqueue(state: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:
+    state.count += 1
+    op = Operation(OpId(state.count), order, actor, turn.now)
     if order.timeout > 0:  # from now on: the answer does not come later because others were first
         op.deadline = turn.now + order.timeout
-    house.operations[op.id] = op
+    state.operations[op.id] = op
     turn.touch(op)
     op.timeline.append(Step(turn.now, "queued"))
     text = f"operation {op.id}: {describe(order)}, asked by {actor}"
@@ -145,10 +145,10 @@ def join(op: Operation, actor: Actor, turn: Turn) -> Operation:
     return op
 
 
-def runnable(house: SupervisorState) -> Operation | None:
+def runnable(state: SupervisorState) -> Operation | None:
     """The first queued operation that neither one under way nor one that came before it holds back."""
-    rivals = [op.order for op in house.open_operations if op.state is not OpState.QUEUED]
-    for op in house.open_operations:
+    rivals = [op.order for op in state.open_operations if op.state is not OpState.QUEUED]
+    for op in state.open_operations:
         if op.state is OpState.QUEUED:
             if not any(_conflict(order, op.order) for order in rivals):
                 return op
@@ -156,9 +156,9 @@ def runnable(house: SupervisorState) -> Operation | None:
     return None
 
 
-def held_by(house: SupervisorState, op: Operation) -> Operation | None:
+def held_by(state: SupervisorState, op: Operation) -> Operation | None:
     """Returns the first operation that a queued one waits for."""
-    for other in house.open_operations:
+    for other in state.open_operations:
         first = other.state is not OpState.QUEUED or other.id < op.id
         if other is not op and first and _conflict(other.order, op.order):
             return other
@@ -183,16 +183,17 @@ def report(op: Operation, phase: str, done: int, total: int, turn: Turn) -> None
     turn.do(Progress(op.id, phase, done, total))
 
 
-def end(house: SupervisorState, op: Operation, state: OpState, turn: Turn, fault: Fault | None = None) -> None:
+def end(state: SupervisorState, op: Operation, end_state: OpState, turn: Turn, fault: Fault | None = None) -> None:
     """Records the end; the answer to each client that waits follows from it."""
-    house.operations.end(op, state, turn.now)
+    state.operations.end(op, end_state, turn.now)
     turn.touch(op)
     op.fault = fault
-    op.desired = {name: pool.target for name, pool in house.pools.items()}
+    op.desired = {name: pool.target for name, pool in state.pools.items()}
     message = fault.message if fault else str(op.result.get("message", ""))
-    op.timeline.append(Step(turn.now, state.value, message))
-    text = f"operation {op.id}: {describe(op.order)}: {state.value.replace('_', ' ')}{': ' if message else ''}{message}"
-    turn.note(_ENDS[state], text, op=op.id, kind=op.order.kind.value, state=state.value)
+    op.timeline.append(Step(turn.now, end_state.value, message))
+    how = end_state.value.replace("_", " ")
+    text = f"operation {op.id}: {describe(op.order)}: {how}{': ' if message else ''}{message}"
+    turn.note(_ENDS[end_state], text, op=op.id, kind=op.order.kind.value, state=end_state.value)
     turn.do(Ended(op.id))
 
 

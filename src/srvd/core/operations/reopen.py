@@ -21,11 +21,11 @@ DAEMON = "the daemon"
 _HEARS = frozenset({Phase.STANDBY, Phase.OPENING, Phase.SERVING, Phase.DRAINING})
 
 
-def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def begin(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Tells everybody. One that still boots is told, too – it may just have opened the former file – but its answer is
     not waited for: it may be far from ready."""
     waited = {DAEMON}
-    for worker in (worker for pool in house.pools.values() for worker in pool.workers()):
+    for worker in (worker for pool in state.pools.values() for worker in pool.workers()):
         if worker.phase in _HEARS or worker.phase is Phase.BOOTING:
             turn.do(TellWorker(worker.id, WorkerCommand.REOPEN))
         if worker.phase in _HEARS:
@@ -37,16 +37,16 @@ def begin(house: SupervisorState, op: Operation, turn: Turn) -> None:
         op.deadline = turn.now + SECONDS
 
 
-def answered(house: SupervisorState, name: str, problem: str) -> None:
+def answered(state: SupervisorState, name: str, problem: str) -> None:
     """Takes the answer of a worker or the daemon: its log is open anew, or why not. A late one changes nothing."""
-    for op in house.open_operations:
+    for op in state.open_operations:
         if name in op.unanswered:
             op.unanswered.discard(name)
             if problem:
                 op.complaints = (*op.complaints, f"{name}: {problem}")
 
 
-def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def judge(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Ends the operation when all processes that still live have answered."""
     gone = op.unanswered.intersection(str(worker.id) for worker in turn.moved if worker.phase not in _HEARS)
     op.unanswered -= gone
@@ -56,14 +56,14 @@ def judge(house: SupervisorState, op: Operation, turn: Turn) -> None:
         return
     if op.complaints:
         text = f"{'; '.join(op.complaints)}; the former file stays in use there"
-        queue.end(house, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, text, step="reopen"))
+        queue.end(state, op, OpState.FAILED, turn, Fault(ErrorCode.PARTIAL, text, step="reopen"))
     else:
         workers = "1 worker" if op.asked == 1 else f"{op.asked} workers"
         op.result |= {"reopened": op.asked, "message": f"{workers} and the daemon have reopened their logs"}
-        queue.end(house, op, OpState.DONE, turn)
+        queue.end(state, op, OpState.DONE, turn)
 
 
-def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def expire(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Its time is over."""
     silent = sorted(op.unanswered)
     took = turn.now - op.created
@@ -71,4 +71,4 @@ def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
     fault = Fault(
         ErrorCode.PARTIAL, "; ".join([*op.complaints, late]), "srvctl workers shows what they are in", "reopen"
     )
-    queue.end(house, op, OpState.FAILED, turn, fault)
+    queue.end(state, op, OpState.FAILED, turn, fault)

@@ -55,18 +55,18 @@ def begin(op: Operation, pool: Pool, generation: Generation, strategy: Strategy)
     op.rollouts[pool.name] = Rollout(pool.name, generation.id.number, strategy)
 
 
-def advance(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def advance(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Moves every trial of the operation as far as it goes now; commits when all of them are staged."""
     waiting = [part for part in turn.parts(op) if not part.committed]
     for part in waiting:
-        part.staged = _advance_trial(house, op, part, turn)
+        part.staged = _advance_trial(state, op, part, turn)
     if waiting and all(part.staged for part in op.rollouts.values()):
-        _commit(house, op, turn)
+        _commit(state, op, turn)
 
 
-def _advance_trial(house: SupervisorState, op: Operation, rollout: Rollout, turn: Turn) -> bool:
+def _advance_trial(state: SupervisorState, op: Operation, rollout: Rollout, turn: Turn) -> bool:
     """True when this pool could commit."""
-    pool = house.pools[rollout.pool]
+    pool = state.pools[rollout.pool]
     trial = pool.generations[rollout.generation]
     first_start = op.order.kind is Kind.START
     if trial.fault is not None:  # it has failed; only the proof is not there yet
@@ -100,13 +100,13 @@ def _fill(pool: Pool, trial: Generation, size: int, rollout: Rollout, turn: Turn
         transitions.retire(trial, worker, ExitReason.SCALED_DOWN, trial.spec.drain_timeout, turn)
 
 
-def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def _commit(state: SupervisorState, op: Operation, turn: Turn) -> None:
     queue.committed(op, turn)
     op.deadline = turn.now + max(
-        time_to_serve(house.pools[name], part, wait_bake=op.order.wait_bake) for name, part in op.rollouts.items()
+        time_to_serve(state.pools[name], part, wait_bake=op.order.wait_bake) for name, part in op.rollouts.items()
     )
     for rollout in op.rollouts.values():
-        pool = house.pools[rollout.pool]
+        pool = state.pools[rollout.pool]
         trial, former = pool.generations[rollout.generation], pool.source
         if pool.parked == trial.id.number:
             pool.parked = None
@@ -125,7 +125,7 @@ def _commit(house: SupervisorState, op: Operation, turn: Turn) -> None:
             _put_aside(op, pool, former, turn)
         turn.note(EventName.GENERATION_ACTIVE, f"generation {trial.id} takes over", generation=str(trial.id))
     if op.order.kind is Kind.RELOAD and not op.order.pool:
-        for pool in house.pools.values():
+        for pool in state.pools.values():
             if pool.name not in op.rollouts and not pool.removed:
                 remove(pool, turn)
 
@@ -173,7 +173,7 @@ def remove(pool: Pool, turn: Turn) -> None:
         turn.note(EventName.POOL_REMOVED, f"pool {pool.name} leaves", pool=pool.name)
 
 
-def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def abandon(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Ends every trial of the operation that has not committed.
 
     Workers that have been told to accept are never killed here.
@@ -181,7 +181,7 @@ def abandon(house: SupervisorState, op: Operation, turn: Turn) -> None:
     for rollout in op.rollouts.values():
         if rollout.committed:
             continue
-        pool = house.pools[rollout.pool]
+        pool = state.pools[rollout.pool]
         trial = pool.generations.get(rollout.generation)
         if trial is None or not trial.is_trial:
             continue

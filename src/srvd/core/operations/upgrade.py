@@ -26,14 +26,14 @@ def begin(op: Operation, turn: Turn) -> None:
     turn.do(CheckProgram(op.id))
 
 
-def checked(house: SupervisorState, op: Operation, event: ProgramChecked, turn: Turn) -> None:
+def checked(state: SupervisorState, op: Operation, event: ProgramChecked, turn: Turn) -> None:
     """The new program has said whether it can take over."""
     op.result |= {"old": event.old, "new": event.new}
     if event.fault is not None:
-        queue.end(house, op, OpState.FAILED, turn, event.fault)
+        queue.end(state, op, OpState.FAILED, turn, event.fault)
     elif op.order.check:
         op.result["message"] = f"srvd {event.new} can take over from {event.old}; nothing was changed"
-        queue.end(house, op, OpState.DONE, turn)
+        queue.end(state, op, OpState.DONE, turn)
     else:
         op.state = OpState.COMMITTING
         op.deadline = turn.now + REPLACE_SECONDS
@@ -41,23 +41,23 @@ def checked(house: SupervisorState, op: Operation, event: ProgramChecked, turn: 
         turn.do(ReplaceProgram(op.id))
 
 
-def replaced(house: SupervisorState, op: Operation, event: ProgramReplaced, turn: Turn) -> None:
+def replaced(state: SupervisorState, op: Operation, event: ProgramReplaced, turn: Turn) -> None:
     """Said by the program that lives now: the new one, or, with a fault, the former one."""
     if event.fault is not None:
-        queue.end(house, op, OpState.FAILED, turn, event.fault)
+        queue.end(state, op, OpState.FAILED, turn, event.fault)
         return
-    alive = sum(worker.pid is not None for pool in house.pools.values() for worker in pool.workers())
+    alive = sum(worker.pid is not None for pool in state.pools.values() for worker in pool.workers())
     op.result["workers"] = alive
     kept = f"{alive} worker{'s' * (alive != 1)} and all listeners were kept"
     new, old = op.result["new"], op.result["old"]
     later = f"; the workers' part is of {old} until a reload" if alive and new != old else ""
     op.result["message"] = f"srvd {new} runs, {old} did before; {kept}{later}"
-    queue.end(house, op, OpState.DONE, turn)
+    queue.end(state, op, OpState.DONE, turn)
 
 
-def expire(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def expire(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """Its time is over."""
     step = op.progress[0]
     text = f"not done after {turn.now - op.created:.1f} s, still in {step}; nothing was changed"
     fault = Fault(ErrorCode.LOAD_FAILED, text, "srvd --self-check", step)
-    queue.end(house, op, OpState.FAILED, turn, fault)
+    queue.end(state, op, OpState.FAILED, turn, fault)

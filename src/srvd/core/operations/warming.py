@@ -32,10 +32,10 @@ def begin(generation: Generation, turn: Turn) -> None:
         _end(generation)
 
 
-def heard(house: SupervisorState, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: Turn) -> None:
+def heard(state: SupervisorState, event: WorkerWarmed | ZygoteLearned | CodeMixed, turn: Turn) -> None:
     """What a worker or a zygote says of what it has imported."""
     name, number = event.worker[:2] if isinstance(event, WorkerWarmed) else event.generation
-    pool = house.pools.get(name)
+    pool = state.pools.get(name)
     generation = None if pool is None else pool.generations.get(number)
     if generation is None:
         return

@@ -28,15 +28,15 @@ _TO_SERVING = {
 }
 
 
-def adopt(house: SupervisorState, event: Resumed, turn: Turn) -> None:
+def adopt(state: SupervisorState, event: Resumed, turn: Turn) -> None:
     """Brings the state, which is a moment older than the death, to what was found; nothing is under way afterwards."""
     for stranger in event.strangers:  # their names must not be given again
-        pool = house.pools.get(stranger.pool)
+        pool = state.pools.get(stranger.pool)
         if pool is not None:
             pool.numbers = max(pool.numbers, stranger.generation)
             pool.serials = max(pool.serials, stranger.serial)
     serving, leaving = frozenset(event.serving), frozenset(event.leaving)
-    for pool in house.pools.values():
+    for pool in state.pools.values():
         for generation in pool.generations.values():
             for worker in list(generation.workers.values()):
                 if worker.id in serving:
@@ -45,8 +45,8 @@ def adopt(house: SupervisorState, event: Resumed, turn: Turn) -> None:
                     lead_out(generation, worker, turn)
                 else:
                     _unheard(generation, worker, turn)
-    for op in house.open_operations:
-        _end(house, op, turn)
+    for op in state.open_operations:
+        _end(state, op, turn)
     came = len(serving) + len(leaving)
     text = f"the former daemon died; {came} worker{'s' * (came != 1)} came to this one"
     turn.note(EventName.DAEMON_ADOPTED, text, workers=came)
@@ -91,23 +91,23 @@ def _unheard(generation: Generation, worker: Worker, turn: Turn) -> None:
             return
 
 
-def _end(house: SupervisorState, op: Operation, turn: Turn) -> None:
+def _end(state: SupervisorState, op: Operation, turn: Turn) -> None:
     """No client waits for it any more, and only the daemon that died knew what it would have done next."""
     undone = Fault(ErrorCode.CANCELLED, f"{DIED}; the former state is in force", "give the order again")
     match op.order.kind:
         case _ if op.state is OpState.QUEUED:
-            queue.end(house, op, OpState.FAILED, turn, undone)
-        case Kind.SCALE if op.order.pool in house.pools:
-            completion.restore(house, op, DIED, turn)
+            queue.end(state, op, OpState.FAILED, turn, undone)
+        case Kind.SCALE if op.order.pool in state.pools:
+            completion.restore(state, op, DIED, turn)
         case Kind.RECYCLE:
-            completion.stop_recycling(house, op, DIED, turn)
+            completion.stop_recycling(state, op, DIED, turn)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR if op.state is OpState.RUNNING:
-            execute.fail(house, op, undone, turn)
+            execute.fail(state, op, undone, turn)
         case Kind.RELOAD | Kind.ROLLBACK | Kind.REPAIR:
             fault = Fault(
                 ErrorCode.PARTIAL, f"{DIED}, after its commit; the new generation stays in force", "srvctl status"
             )
-            queue.end(house, op, OpState.FAILED, turn, fault)
+            queue.end(state, op, OpState.FAILED, turn, fault)
         case _:
             fault = Fault(ErrorCode.PARTIAL, f"{DIED}; how far it came is not known", "give the order again")
-            queue.end(house, op, OpState.FAILED, turn, fault)
+            queue.end(state, op, OpState.FAILED, turn, fault)

@@ -47,7 +47,7 @@ def lost(pool: Pool, generation: Generation, worker: Worker, reason: str, turn: 
 
 
 def could_not_boot(
-    house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, text: str, turn: Turn
+    state: SupervisorState, pool: Pool, generation: Generation, worker: Worker, text: str, turn: Turn
 ) -> bool:
     """It has said so itself. Returns whether that fits."""
     killed = worker.phase is Phase.KILLED  # said before the kill arrived
@@ -62,12 +62,12 @@ def could_not_boot(
         fault = Fault(
             ErrorCode.BOOT_FAILED, f"worker {worker.id} could not boot{backoff.last_line(text)}", traceback=text
         )
-        trial_failed(house, generation, fault, turn)
+        trial_failed(state, generation, fault, turn)
     lost(pool, generation, worker, f"a new worker could not boot{backoff.last_line(text)}", turn, strike=True)
     return True
 
 
-def gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
+def gone(state: SupervisorState, pool: Pool, generation: Generation, worker: Worker, death: Death, turn: Turn) -> None:
     record = record_death(pool, worker, death, turn)
     missed = worker.is_capacity
     accepted = worker.phase in (Phase.OPENING, Phase.SERVING)
@@ -83,7 +83,7 @@ def gone(house: SupervisorState, pool: Pool, generation: Generation, worker: Wor
         left = backoff.left_behind(f"worker {worker.id}", death.behind)
         turn.note(EventName.WORKER_LEFT_PROCESSES, left, worker=str(worker.id))
     if generation.is_trial and unasked and not accepted:
-        trial_lost(house, generation, worker, record, turn)
+        trial_lost(state, generation, worker, record, turn)
     elif missed:  # else its loss was counted when it was decided
         strike = backoff.is_strike(worker, turn.now)
         reason = f"a new worker {record.summary}{backoff.last_line(death.stderr)}"

@@ -22,22 +22,22 @@ from srvd.core.turn import Turn
 __all__ = ["find", "rollout_of", "trial_failed", "trial_lost"]
 
 
-def find(house: SupervisorState, pool: str, number: int) -> tuple[Pool, Generation] | None:
-    home = house.pools.get(pool)
+def find(state: SupervisorState, pool: str, number: int) -> tuple[Pool, Generation] | None:
+    home = state.pools.get(pool)
     generation = home.generations.get(number) if home else None
     return (home, generation) if home and generation else None
 
 
-def rollout_of(house: SupervisorState, generation: Generation) -> tuple[Operation, Rollout] | None:
-    for op in house.open_operations:
+def rollout_of(state: SupervisorState, generation: Generation) -> tuple[Operation, Rollout] | None:
+    for op in state.open_operations:
         part = op.rollouts.get(generation.id.pool)
         if part is not None and part.generation == generation.id.number:
             return op, part
     return None
 
 
-def trial_lost(house: SupervisorState, generation: Generation, worker: Worker, record: DeathRecord, turn: Turn) -> None:
-    found = rollout_of(house, generation)
+def trial_lost(state: SupervisorState, generation: Generation, worker: Worker, record: DeathRecord, turn: Turn) -> None:
+    found = rollout_of(state, generation)
     if found is None:
         return
     found[1].losses += 1
@@ -47,16 +47,16 @@ def trial_lost(house: SupervisorState, generation: Generation, worker: Worker, r
         fault = generation.fault or Fault(
             ErrorCode.BOOT_FAILED, f"worker {worker.id} {record.summary}{backoff.last_line(proof)}"
         )
-        trial_failed(house, generation, fault._replace(traceback=proof), turn)
+        trial_failed(state, generation, fault._replace(traceback=proof), turn)
     elif found[1].losses >= rollout.LOSSES:
         message = f"{found[1].losses} workers of {generation.id} died in standby; the last {record.summary}"
-        trial_failed(house, generation, Fault(ErrorCode.BOOT_FAILED, message, traceback=proof), turn)
+        trial_failed(state, generation, Fault(ErrorCode.BOOT_FAILED, message, traceback=proof), turn)
 
 
-def trial_failed(house: SupervisorState, generation: Generation, fault: Fault, turn: Turn) -> None:
-    found = rollout_of(house, generation)
+def trial_failed(state: SupervisorState, generation: Generation, fault: Fault, turn: Turn) -> None:
+    found = rollout_of(state, generation)
     if found is None or not generation.is_trial:
         return
     steps = {Stage.LOADING: "load", Stage.BOOTING: "canary", Stage.PROBING: "probe", Stage.WARMING: "warm"}
     step = fault.step or steps.get(generation.stage, "stage")
-    execute.fail(house, found[0], fault._replace(step=step, pool=generation.id.pool), turn)
+    execute.fail(state, found[0], fault._replace(step=step, pool=generation.id.pool), turn)

@@ -21,7 +21,7 @@ __all__ = ["said"]
 
 
 def said(
-    house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn
+    state: SupervisorState, pool: Pool, generation: Generation, worker: Worker, event: WorkerSaid, turn: Turn
 ) -> None:
     fits = True
     match event.word:
@@ -38,7 +38,7 @@ def said(
             if fits:
                 generation.workers.close(worker)
         case WorkerReport.FAILED:
-            fits = could_not_boot(house, pool, generation, worker, event.text, turn)
+            fits = could_not_boot(state, pool, generation, worker, event.text, turn)
         case WorkerReport.HEALTHY | WorkerReport.UNHEALTHY:
             probing.answered(generation, worker, event, turn)
         case WorkerReport.EXPIRED:
@@ -47,7 +47,7 @@ def said(
                 replacement.wears_out(pool, generation, worker, backoff.in_short(event.text), turn)
         case WorkerReport.REOPENED:
             worker.log_problem = backoff.in_short(event.text)  # also said unasked, when its log is lost or found again
-            reopen.answered(house, str(worker.id), worker.log_problem)
+            reopen.answered(state, str(worker.id), worker.log_problem)
         case WorkerReport.LEAVING:
             adoption.lead_out(generation, worker, turn)
         case WorkerReport.BYE:

@@ -32,9 +32,9 @@ from srvd.core.state.workers import Worker
 from srvd.core.turn import Turn
 
 
-def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
+def of_worker(state: SupervisorState, event: OfWorker, turn: Turn) -> None:
     """One report about one worker; a report about a worker that is gone already says nothing any more."""
-    found = find(house, event.worker.pool, event.worker.generation)
+    found = find(state, event.worker.pool, event.worker.generation)
     worker = found[1].workers.get(event.worker.serial) if found else None
     if found is None or worker is None:
         return
@@ -42,13 +42,13 @@ def of_worker(house: SupervisorState, event: OfWorker, turn: Turn) -> None:
     match event:
         case WorkerForked():
             worker.pid = event.pid
-            _forked(house, pool, generation, worker, turn)
+            _forked(state, pool, generation, worker, turn)
         case ForkRefused():
-            _refused(house, pool, generation, worker, backoff.in_short(event.reason), turn)
+            _refused(state, pool, generation, worker, backoff.in_short(event.reason), turn)
         case WorkerSaid():
-            words.said(house, pool, generation, worker, event, turn)
+            words.said(state, pool, generation, worker, event, turn)
         case WorkerGone():
-            losses.gone(house, pool, generation, worker, event.death, turn)
+            losses.gone(state, pool, generation, worker, event.death, turn)
         case _:
             _watched(pool, generation, worker, event, turn)
 
@@ -74,10 +74,10 @@ def _watched(pool: Pool, generation: Generation, worker: Worker, event: Watched,
             replacement.outgrew(pool, generation, worker, event, turn)
 
 
-def _forked(house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
+def _forked(state: SupervisorState, pool: Pool, generation: Generation, worker: Worker, turn: Turn) -> None:
     cancelled = worker.phase is Phase.CANCELLED
     transitions.step(generation, worker, WorkerTrigger.FORKED, turn)
-    found = rollout_of(house, generation)
+    found = rollout_of(state, generation)
     if found is not None:
         found[1].refusals = 0
     if pool.backoff.refusals:
@@ -91,7 +91,7 @@ def _forked(house: SupervisorState, pool: Pool, generation: Generation, worker: 
 
 
 def _refused(
-    house: SupervisorState, pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn
+    state: SupervisorState, pool: Pool, generation: Generation, worker: Worker, reason: str, turn: Turn
 ) -> None:
     cancelled = worker.phase is Phase.CANCELLED
     transitions.remove(generation, worker, WorkerTrigger.REFUSED, turn)
@@ -99,7 +99,7 @@ def _refused(
         return
     text = f"worker {worker.id} was not forked: {reason}; trying again"
     turn.note(EventName.WORKER_NOT_FORKED, text, worker=str(worker.id))
-    found = rollout_of(house, generation)
+    found = rollout_of(state, generation)
     if generation.id.number == pool.active:
         backoff.refusal(pool.backoff, turn.now, worker.id.serial, f"workers cannot be forked: {reason}")
     elif generation.is_trial and found is not None and turn.now >= found[1].retry_at:  # before: of the same round
@@ -108,4 +108,4 @@ def _refused(
         part.retry_at = turn.now + backoff.delay(part.refusals + 1, worker.id.serial)
         if part.refusals >= backoff.REFUSALS:
             fault = Fault(ErrorCode.BOOT_FAILED, f"workers of {generation.id} cannot be forked: {reason}")
-            trial_failed(house, generation, fault, turn)
+            trial_failed(state, generation, fault, turn)

@@ -24,9 +24,9 @@ from srvd.core.turn import Turn
 __all__ = ["generation_overdue", "of_zygote"]
 
 
-def of_zygote(house: SupervisorState, event: ZygoteLoaded | ZygoteFailed | ZygoteGone, turn: Turn) -> None:
+def of_zygote(state: SupervisorState, event: ZygoteLoaded | ZygoteFailed | ZygoteGone, turn: Turn) -> None:
     """One report about one zygote."""
-    found = find(house, event.generation.pool, event.generation.number)
+    found = find(state, event.generation.pool, event.generation.number)
     if found is None:
         return
     pool, generation = found
@@ -37,9 +37,9 @@ def of_zygote(house: SupervisorState, event: ZygoteLoaded | ZygoteFailed | Zygot
             generation.zygote = Zygote.LEAVING
             generation.deadline = turn.now + transitions.LAST_WORDS
             fault = event.fault._replace(message=backoff.in_short(event.fault.message))
-            trial_failed(house, generation, fault, turn)
+            trial_failed(state, generation, fault, turn)
         case ZygoteGone():
-            _zygote_gone(house, pool, generation, event, turn)
+            _zygote_gone(state, pool, generation, event, turn)
 
 
 def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
@@ -59,7 +59,7 @@ def _loaded(generation: Generation, event: ZygoteLoaded, turn: Turn) -> None:
         transitions.shift(generation, GenerationTrigger.LOADED)
 
 
-def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
+def _zygote_gone(state: SupervisorState, pool: Pool, generation: Generation, event: ZygoteGone, turn: Turn) -> None:
     unasked = generation.zygote is not Zygote.LEAVING
     generation.zygote = Zygote.GONE
     generation.deadline = NEVER
@@ -75,7 +75,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
         loads = generation.stage is Stage.LOADING
         what = "the application ended its process while it was loaded" if loads else "the zygote died"
         fault = generation.fault or Fault(ErrorCode.LOAD_FAILED, f"{what} ({event.cause})")
-        trial_failed(house, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
+        trial_failed(state, generation, fault._replace(traceback=fault.traceback or event.stderr), turn)
     elif generation.id.number == pool.active and not pool.removed:
         backoff.strike(pool.repair_backoff, turn.now, turn.now, generation.id.number, "its zygote died")
         text = f"the zygote of {generation.id} died ({event.cause}); its workers serve on, it is loaded anew"
@@ -86,7 +86,7 @@ def _zygote_gone(house: SupervisorState, pool: Pool, generation: Generation, eve
         rollout.unpark(pool, turn)
 
 
-def generation_overdue(house: SupervisorState, pool: Pool, generation: Generation, turn: Turn) -> None:
+def generation_overdue(state: SupervisorState, pool: Pool, generation: Generation, turn: Turn) -> None:
     """The generation's deadline has passed: to load, to answer the probe, to be kept, or to leave."""
     generation.deadline = NEVER
     if generation.zygote is Zygote.LOADING:
@@ -101,7 +101,7 @@ def generation_overdue(house: SupervisorState, pool: Pool, generation: Generatio
     elif generation.zygote is Zygote.LEAVING:
         transitions.zygote_overdue(generation, turn)
     elif generation.is_trial and generation.fault is not None:  # the proof does not come: the culprit does not die
-        trial_failed(house, generation, generation.fault, turn)
+        trial_failed(state, generation, generation.fault, turn)
     elif generation.stage is Stage.PROBING:
         probing.overdue(generation, turn)
     elif generation.stage is Stage.WARMING:

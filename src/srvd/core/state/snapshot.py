@@ -21,7 +21,7 @@ its own and the former one. A new field with a default needs no new number to be
 that does not know the field refuses the state by the field's name."""
 
 
-def dump(house: SupervisorState, ended: dict[OpId, Any] | None = None) -> dict[str, Any]:
+def dump(state: SupervisorState, ended: dict[OpId, Any] | None = None) -> dict[str, Any]:
     """Maps, lists, texts, numbers (`inf` among them) and None; nothing in it is shared with the core.
 
     `ended`: operations that had ended when the same state was dumped before. They do not change, and are not encoded
@@ -29,47 +29,47 @@ def dump(house: SupervisorState, ended: dict[OpId, Any] | None = None) -> dict[s
     """
     former = {} if ended is None else ended
     one = codec(Operation)
-    operations = {op.id: former.get(op.id) or one.dump(op) for op in house.operations.values()}
+    operations = {op.id: former.get(op.id) or one.dump(op) for op in state.operations.values()}
     if ended is not None:
         ended.clear()
         ended.update((number, plain) for number, plain in operations.items() if plain["ended"] is not None)
     bare: Any = object.__new__(SupervisorState)
-    vars(bare).update(vars(house), operations={})
+    vars(bare).update(vars(state), operations={})
     plain = codec(SupervisorState).dump(bare)
     plain["operations"] = [[number, operation] for number, operation in operations.items()]
     return {"version": VERSION, "house": plain}
 
 
-def load(state: Any) -> SupervisorState:
+def load(plain: Any) -> SupervisorState:
     """The state that `dump` made. Raises `Unsupported`: it is of another version, or does not fit; nothing is kept."""
-    version = state.get("version") if isinstance(state, dict) else None
+    version = plain.get("version") if isinstance(plain, dict) else None
     if version != VERSION:
         raise Unsupported(f"read the state: it is of version {version!r}, this program reads version {VERSION}")
     try:
-        house: SupervisorState = codec(SupervisorState).load(state.get("house"))
-        _check(house)
-        _derive(house)
+        state: SupervisorState = codec(SupervisorState).load(plain.get("house"))
+        _check(state)
+        _derive(state)
     except Misfit as misfit:
         raise Unsupported(f"read the state: {misfit}; it was written by another program") from misfit
-    return house
+    return state
 
 
-def _derive(house: SupervisorState) -> None:
+def _derive(state: SupervisorState) -> None:
     """Makes anew what is not carried."""
-    alive = {worker.id for pool in house.pools.values() for worker in pool.workers() if worker.is_capacity}
-    for op in house.operations.values():
+    alive = {worker.id for pool in state.pools.values() for worker in pool.workers() if worker.is_capacity}
+    for op in state.operations.values():
         op.left = set(op.targets & alive)
 
 
-def _check(house: SupervisorState) -> None:
+def _check(state: SupervisorState) -> None:
     """What refers to something that is not there would be found by a crash, later. Raises `Misfit`."""
-    for name, pool in house.pools.items():
+    for name, pool in state.pools.items():
         for number in (pool.active, pool.parked, pool.bake and pool.bake.former):
             if number is not None and number not in pool.generations:
                 raise Misfit(f"pool {name} has no generation {number}")
-    for op in house.open_operations:
+    for op in state.open_operations:
         for name, part in op.rollouts.items():
-            if name not in house.pools or (not part.committed and part.generation not in house.pools[name].generations):
+            if name not in state.pools or (not part.committed and part.generation not in state.pools[name].generations):
                 raise Misfit(f"operation {op.id} changes {name}@{part.generation}, which is not there")
-    if house.stop is not None and house.stop not in house.operations:
-        raise Misfit(f"operation {house.stop} is not there")
+    if state.stop is not None and state.stop not in state.operations:
+        raise Misfit(f"operation {state.stop} is not there")

@@ -39,9 +39,7 @@ class Worker:
     pid: Pid | None  # None exactly while ASKED or CANCELLED
     ready_at: float | None = None  # set once, when BOOTING becomes STANDBY
     replacement: Annotated[Replacement, Formerly("condemned")] = Replacement.NONE  # NONE unless it was capacity then
-    expired: Annotated[str, Formerly("worn")] = (
-        ""  # "had served 1000 requests"; set with Replacement.EXPIRED, and stays
-    )
+    expired: Annotated[str, Formerly("worn")] = ""  # "had served 1000 requests"; set with EXPIRED, and stays
     outgrown: bool = False  # it was seen over max_rss; never unset
     wake_at: float = NEVER  # when it is continued; NEVER unless a signal has stopped it
     exit_reason: Annotated[ExitReason, Formerly("leaving")] = ExitReason.NONE  # not NONE if DRAINING or CANCELLED

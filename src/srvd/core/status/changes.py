@@ -17,26 +17,26 @@ _GROWS = (Kind.START, Kind.SCALE, Kind.RESUME)
 """Orders that ask for workers: while one of them is under way, fewer workers than desired are no news."""
 
 
-def tell(house: SupervisorState, turn: Turn) -> None:
+def tell(state: SupervisorState, turn: Turn) -> None:
     """Compares the state of each pool with what watchers know of it."""
-    for pool in turn.pools(house):
-        state = pool_state(house, pool)
-        if state is pool.announced or (state is PoolState.DEGRADED and _is_ordered(house, pool)):
+    for pool in turn.pools(state):
+        current = pool_state(state, pool)
+        if current is pool.announced or (current is PoolState.DEGRADED and _is_ordered(state, pool)):
             continue
-        pool.announced = state
+        pool.announced = current
         serving, why = pool.getting_on, ", its zygote is gone" if pool.is_lost else ""
-        text = f"pool {pool.name} is {state.value}: {serving} of {pool.target} serve{why}"
-        if state is PoolState.READY:
+        text = f"pool {pool.name} is {current.value}: {serving} of {pool.target} serve{why}"
+        if current is PoolState.READY:
             turn.note(EventName.POOL_READY, text, pool=pool.name)
-        elif state is PoolState.DEGRADED:
+        elif current is PoolState.DEGRADED:
             turn.note(EventName.POOL_DEGRADED, text, pool=pool.name, serving=serving, desired=pool.target)
 
 
-def _is_ordered(house: SupervisorState, pool: Pool) -> bool:
+def _is_ordered(state: SupervisorState, pool: Pool) -> bool:
     """Does an operation explain that fewer workers serve? It tells itself how it ends."""
     return any(
         (op.order.kind in _GROWS or op.state is OpState.COMMITTING)
         and op.state is not OpState.QUEUED
         and (pool.name in op.rollouts if op.rollouts else op.order.pool in ("", pool.name))
-        for op in house.open_operations
+        for op in state.open_operations
     )

@@ -41,33 +41,33 @@ class Bulletin(Record):
         return self.condition is Condition.READY
 
 
-def bulletin(house: SupervisorState) -> Bulletin:
+def bulletin(state: SupervisorState) -> Bulletin:
     """How things stand."""
-    if house.doomed is not None:
-        return Bulletin(Condition.STOPPING, f"could not start: {_clip(house.doomed)}")
-    if house.stop is not None:
-        return Bulletin(Condition.STOPPING, _stopping(house))
-    pools = "; ".join(_pool(house, pool) for pool in house.pools.values() if not pool.removed)
-    if not house.started:
+    if state.doomed is not None:
+        return Bulletin(Condition.STOPPING, f"could not start: {_clip(state.doomed)}")
+    if state.stop is not None:
+        return Bulletin(Condition.STOPPING, _stopping(state))
+    pools = "; ".join(_pool(state, pool) for pool in state.pools.values() if not pool.removed)
+    if not state.started:
         return Bulletin(Condition.STARTING, f"starting: {pools}" if pools else "starting")
-    change = _change_under_way(house)
+    change = _change_under_way(state)
     if change is not None:
         phase, done, total = change.progress
         step = f"{phase or 'begun'} ({done} of {total})" if total else phase or "begun"
         return Bulletin(Condition.RELOADING, f"{change.order.kind.value} {change.id}: {step}; {pools}")
-    failed = _failed_reload(house)
+    failed = _failed_reload(state)
     return Bulletin(Condition.READY, f"{pools}; {failed}" if failed else pools)
 
 
-def _stopping(house: SupervisorState) -> str:
-    every = [one for pool in house.pools.values() for one in pool.generations.values()]
+def _stopping(state: SupervisorState) -> str:
+    every = [one for pool in state.pools.values() for one in pool.generations.values()]
     left = sum(len(one.workers) - one.count(Phase.KILLED) for one in every)
     return f"stopping: {_workers(left)} to finish" if left else "stopping"
 
 
-def _pool(house: SupervisorState, pool: Pool) -> str:
-    state = view.pool_state(house, pool)
-    if state is PoolState.PAUSED:
+def _pool(state: SupervisorState, pool: Pool) -> str:
+    current = view.pool_state(state, pool)
+    if current is PoolState.PAUSED:
         return f"{pool.name} is paused"
     if not pool.target:
         text = outcome.nobody(pool).replace(";", ",")
@@ -75,21 +75,21 @@ def _pool(house: SupervisorState, pool: Pool) -> str:
         text = f"{pool.name}: {_workers(pool.serving)} {'serves' if pool.serving == 1 else 'serve'}"
     else:
         text = f"{pool.name}: {pool.serving} of {_workers(pool.target)} serve"
-    if state is PoolState.CRASHING:
+    if current is PoolState.CRASHING:
         return f"{text}, it is crashing: {_line(pool.backoff.reason)}"
     if pool.is_lost:
         text = f"{text}, its zygote is being replaced"
     return f"{text}; {_line(pool.taken_back)}" if pool.taken_back else text
 
 
-def _change_under_way(house: SupervisorState) -> Operation | None:
-    running = (op for op in house.open_operations if op.state is not OpState.QUEUED)
+def _change_under_way(state: SupervisorState) -> Operation | None:
+    running = (op for op in state.open_operations if op.state is not OpState.QUEUED)
     return next((op for op in running if op.order.kind in _CHANGES), None)
 
 
-def _failed_reload(house: SupervisorState) -> str:
+def _failed_reload(state: SupervisorState) -> str:
     """Says, until the next reload, that the last one failed: the code on disk is not the code that serves."""
-    ended = (op for op in reversed(house.operations.values()) if op.order.kind is Kind.RELOAD and op.state.ended)
+    ended = (op for op in reversed(state.operations.values()) if op.order.kind is Kind.RELOAD and op.state.ended)
     last = next(ended, None)
     if last is None or last.fault is None or last.state not in (OpState.FAILED, OpState.ROLLED_BACK):
         return ""

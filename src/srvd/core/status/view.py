@@ -22,8 +22,8 @@ _MENDED = "; it has been loaded anew"
 """What became of a trouble with the zygote that is over, and is still remembered."""
 
 
-def pool_state(house: SupervisorState, pool: Pool) -> PoolState:
-    if pool.removed or house.stop is not None:
+def pool_state(state: SupervisorState, pool: Pool) -> PoolState:
+    if pool.removed or state.stop is not None:
         return PoolState.STOPPING
     if pool.source is None:
         return PoolState.STARTING
@@ -34,18 +34,18 @@ def pool_state(house: SupervisorState, pool: Pool) -> PoolState:
     whole = pool.getting_on >= pool.target and pool.source.zygote is Zygote.UP
     if whole:
         return PoolState.READY
-    return PoolState.DEGRADED if house.started else PoolState.STARTING
+    return PoolState.DEGRADED if state.started else PoolState.STARTING
 
 
-def pool_map(house: SupervisorState, pool: Pool) -> Map:
+def pool_map(state: SupervisorState, pool: Pool) -> Map:
     """A pool without its workers."""
     phases = [w.phase for w in pool.workers()]
     source = pool.source
-    state = pool_state(house, pool)
+    current = pool_state(state, pool)
     return {
         "name": pool.name,
         "kind": pool.spec.kind,
-        "state": state.value,
+        "state": current.value,
         "generation": source.id.number if source else 0,
         "former": pool.parked,
         "preloaded": bool(source and source.preloaded),
@@ -63,7 +63,7 @@ def pool_map(house: SupervisorState, pool: Pool) -> Map:
         "mixed": source.mixed if source else "",
         "notes": outcome.notes(pool),
         "trouble": pool.backoff.reason
-        or (pool.repair_backoff.reason and pool.repair_backoff.reason + (_MENDED if state is PoolState.READY else ""))
+        or (pool.repair_backoff.reason and pool.repair_backoff.reason + (_MENDED if current is PoolState.READY else ""))
         or (source.memory_policy.reason or source.pace.reason if source else ""),
     }
 
@@ -126,10 +126,10 @@ def log_problem(pool: Pool) -> str:
     return f"{lost[0].log_problem} ({len(lost)} of its workers)" if lost else ""
 
 
-def notices(house: SupervisorState) -> list[str]:
+def notices(state: SupervisorState) -> list[str]:
     """What is worth a look although the pools serve: sentences for a person."""
     found = []
-    for pool in house.pools.values():
+    for pool in state.pools.values():
         if pool.removed:
             continue
         if problem := log_problem(pool):
@@ -142,7 +142,7 @@ def notices(house: SupervisorState) -> list[str]:
                 f"{pool.name} keeps the {pool.override} workers of `srvctl scale`; the file says {pool.spec.workers} "
                 f"(`srvctl scale --reset {pool.name}`)"
             )
-    reloads = [op for op in house.operations.values() if op.order.kind is Kind.RELOAD and op.state is OpState.DONE]
+    reloads = [op for op in state.operations.values() if op.order.kind is Kind.RELOAD and op.state is OpState.DONE]
     return found + [warning for warning in (reloads[-1].warnings if reloads else ()) if "cannot change" in warning]
 
 
@@ -152,9 +152,9 @@ def mixed(pool: Pool) -> list[str]:
     return [f"{text} (`srvctl reload` loads all of one)"] if text else []
 
 
-def last_failed(house: SupervisorState) -> Operation | None:
+def last_failed(state: SupervisorState) -> Operation | None:
     """The last operation of all that ended, if it failed."""
-    ended = [op for op in house.operations.values() if op.ended is not None]
+    ended = [op for op in state.operations.values() if op.ended is not None]
     last = max(ended, key=lambda op: (op.ended, op.id), default=None)
     return last if last is not None and last.state in (OpState.FAILED, OpState.ROLLED_BACK) else None
 

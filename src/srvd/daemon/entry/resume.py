@@ -70,7 +70,7 @@ def _go_on(daemon: Daemon, former: str, fault: Fault | None) -> int:
     base.in_order = False  # until the daemon runs
     try:
         daemon.dispatcher.begin()
-        for op in base.parts.core.house.open_operations:
+        for op in base.parts.core.state.open_operations:
             if op.order.kind is Kind.UPGRADE and op.state is OpState.COMMITTING:
                 base.queue.put(ProgramReplaced(op.id, fault))
         daemon.renewal.look_over()

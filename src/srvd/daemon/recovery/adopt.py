@@ -41,14 +41,14 @@ class Adoption(Record):
         """
         boards = self.found.shell.family.commons
         most = min(((one.slots - SPARE_SLOTS) // 2 for one in boards), default=config.daemon.max_workers)
-        wanted, house = config.daemon.max_workers, self.found.house
-        limit = house.limit = min(wanted, most)
+        wanted, state = config.daemon.max_workers, self.found.state
+        limit = state.limit = min(wanted, most)
         if limit < wanted:
             say(
                 f"daemon.max_workers: {limit} stays in force, {wanted} was not taken over: the scoreboards of the "
                 "daemon that died have no more room, and its workers use them; stop srvd and start it to change that"
             )
-        wished = sum(pool.desired for pool in house.pools.values() if not pool.removed)
+        wished = sum(pool.desired for pool in state.pools.values() if not pool.removed)
         if wished > limit:
             say(
                 f"daemon.max_workers is {limit}, and {wished} workers run by orders that were given before; they stay, "
@@ -92,7 +92,7 @@ def _make(gathering: Gathering) -> Adoption:
     ids = set(alive)
     rejects += [reject for orphan in heard for reject in unknown_children(orphan, ids)]
     shell = shell._replace(family=left)
-    return Adoption(Handover(former.found.house, shell), table, events, rejects, former.envelope.sums)
+    return Adoption(Handover(former.found.state, shell), table, events, rejects, former.envelope.sums)
 
 
 def _as_it_is(one: WorkerState, *, called: bool) -> WorkerState:

@@ -46,7 +46,7 @@ def look(data: bytes) -> Former | None:
     if read.boot != boot_id():
         return None
     found = handover.read(read.state)
-    if not found.house.started or found.house.stop is not None:
+    if not found.state.started or found.state.stop is not None:
         raise Unsupported("the former daemon died while it was starting or stopping")
     return Former(read, found, _living(read, found.shell.family))
 

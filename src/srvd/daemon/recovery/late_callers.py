@@ -39,10 +39,10 @@ PAUSE = 1.0
 class LateCallers:
     """Owns the rendezvous of a daemon that has adopted, and the rejected processes; idle in any other daemon."""
 
-    def __init__(self, loop: Loop, processes: Processes, house: SupervisorState, emit: Callable[[Event], None]) -> None:
+    def __init__(self, loop: Loop, processes: Processes, state: SupervisorState, emit: Callable[[Event], None]) -> None:
         self._loop = loop
         self._processes = processes
-        self._house = house
+        self._state = state
         self._emit = emit
         self._rejects: dict[int, Reject] = {}  # by pid
         self._calls: Calls | None = None
@@ -145,7 +145,7 @@ class LateCallers:
 
     def _tell(self, worker: WorkerId, *, draining: bool) -> None:
         """Tell the core whether a late worker drains or serves, where the state may say something else."""
-        pool = self._house.pools.get(worker.pool)
+        pool = self._state.pools.get(worker.pool)
         generation = pool.generations.get(worker.generation) if pool is not None else None
         known = generation.workers.get(worker.serial) if generation is not None else None
         if known is None:

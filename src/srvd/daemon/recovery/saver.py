@@ -68,7 +68,7 @@ class StateSaver:
     def _content(self) -> bytes:
         table = FdTable()
         found = self._collect(table)
-        if not found.house.started:
+        if not found.state.started:
             return b""
         shell = found.shell
         processes = {envelope.name_of(zygote.id): zygote.pid for zygote in shell.family.zygotes}
@@ -86,7 +86,7 @@ class StateSaver:
         # The next daemon reads keys of certificates from their own files; the state file shall hold no second copy.
         bare = {revision: config._replace(tls={}) for revision, config in shell.configs.items()}
         control = shell.control._replace(memory=RequestsState(EventLogState(0, ()), ()))
-        state = handover.pack(Handover(found.house, shell._replace(configs=bare, control=control)), self._ended)
+        state = handover.pack(Handover(found.state, shell._replace(configs=bare, control=control)), self._ended)
         return envelope.pack(
             envelope.Envelope(self._boot, self._starts, shared, envelope.sums(shell.configs[shell.current]), state)
         )

@@ -48,4 +48,4 @@ class StateCollector:
             lock=parts.family_lock.save(table),
             rejects=self._late_callers.save(table),
         )
-        return Handover(parts.core.house, shell)
+        return Handover(parts.core.state, shell)

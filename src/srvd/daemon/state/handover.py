@@ -29,7 +29,7 @@ def pack(handover: Handover, ended: dict[OpId, Any] | None = None) -> bytes:
     """Return the state as bytes for `read` of this version or a later one. `ended` as for `snapshot.dump`."""
     plain = {
         "version": VERSION,
-        "core": snapshot.dump(handover.house, ended),
+        "core": snapshot.dump(handover.state, ended),
         "shell": codec(Shell).dump(handover.shell),
     }
     return bytes(msgpack.packb(plain, unicode_errors="surrogateescape"))
@@ -46,7 +46,7 @@ def read(data: bytes) -> Handover:
         raise Unsupported(
             f"read the state: it is of version {version!r}, this program reads version {VERSION}", hint=_RESTART
         )
-    house = snapshot.load(plain.get("core"))
+    state = snapshot.load(plain.get("core"))
     try:
         shell: Shell = codec(Shell).load(plain.get("shell"))
     except Misfit as misfit:
@@ -57,4 +57,4 @@ def read(data: bytes) -> Handover:
             f"this program speaks {links.PROTOCOL}",
             hint=_RESTART,
         )
-    return Handover(house, shell)
+    return Handover(state, shell)

@@ -48,5 +48,5 @@ class Shell(Record):
 
 
 class Handover(Record):
-    house: SupervisorState
+    state: SupervisorState
     shell: Shell

@@ -125,7 +125,7 @@ class Upgrade:
 
     def _is_under_way(self, op: OpId) -> bool:
         found = self._core.operation(op)
-        return found is not None and not found.state.ended and self._core.house.stop is None
+        return found is not None and not found.state.ended and self._core.state.stop is None
 
     def _exec(self) -> Fault:
         """Run the new program in this process. Returns only on failure, with the reason."""

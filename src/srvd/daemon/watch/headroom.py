@@ -15,7 +15,7 @@ SAMPLE = 4
 """Workers measured in each pool, at most: reading smaps takes a millisecond or more for each worker."""
 
 
-def headroom(house: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
+def headroom(state: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, Headroom], ...]:
     """Return for each pool the available memory and the cost of one more worker, in bytes; cost 0 if unknown."""
     try:
         # Imported here: psutil costs 9 ms and 2 MiB, and only a reload needs it.
@@ -32,7 +32,7 @@ def headroom(house: SupervisorState, names: Iterable[str]) -> tuple[tuple[str, H
         available = min(available, left)
     out = []
     for name in names:
-        pids = _pids(house.pools.get(name))
+        pids = _pids(state.pools.get(name))
         sizes = []
         for pid in pids[:SAMPLE]:
             try:

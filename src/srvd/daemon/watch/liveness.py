@@ -50,7 +50,7 @@ class _Asked(Record):
 class LivenessMonitor:
     def __init__(
         self,
-        house: SupervisorState,
+        state: SupervisorState,
         workers: Workers,
         listeners: Callable[[GenerationId], Sequence[socket.socket]],
         emit: Callable[[Event], None],
@@ -58,7 +58,7 @@ class LivenessMonitor:
     ) -> None:
         """`mend`: called when a listener had an event, perhaps because a process has shut it down."""
         self._mend = mend
-        self._house = house
+        self._state = state
         self._workers = workers
         self._listeners = listeners
         self._emit = emit
@@ -198,7 +198,7 @@ class LivenessMonitor:
 
     def _active(self) -> Iterator[Generation]:
         """Yield the generations whose workers accept, or will accept again."""
-        for pool in self._house.pools.values():
+        for pool in self._state.pools.values():
             if pool.source is not None and not pool.removed:
                 yield pool.source
 

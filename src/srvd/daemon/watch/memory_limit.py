@@ -22,8 +22,8 @@ LOOK = 5.0
 class MemoryLimitMonitor:
     """`rss`: returns a worker's resident size in bytes, 0 if unreadable."""
 
-    def __init__(self, house: SupervisorState, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
-        self._house = house
+    def __init__(self, state: SupervisorState, rss: Callable[[WorkerId], int], emit: Callable[[Event], None]) -> None:
+        self._state = state
         self._rss = rss
         self._emit = emit
         self._loop: Loop | None = None
@@ -52,7 +52,7 @@ class MemoryLimitMonitor:
 
     def _limits(self) -> Iterator[tuple[int, list[WorkerId]]]:
         """Yield the limits in force, in bytes, each with the serving workers of its pool."""
-        for pool in self._house.pools.values():
+        for pool in self._state.pools.values():
             source = pool.source
             if source is not None and source.spec.max_rss:
                 yield source.spec.max_rss, [w.id for w in source.workers.values() if w.phase is Phase.SERVING]

@@ -26,7 +26,7 @@ class Monitors:
     def __init__(
         self,
         request_timeout: RequestTimeoutMonitor,
-        house: SupervisorState,
+        state: SupervisorState,
         workers: Workers,
         listeners: Callable[[GenerationId], Sequence[socket.socket]],
         emit: Callable[[Event], None],
@@ -34,8 +34,8 @@ class Monitors:
     ) -> None:
         """`mend`: called when a listener had an event, perhaps because a process has shut it down."""
         self._request_timeout = request_timeout
-        self._memory_limit = MemoryLimitMonitor(house, workers.rss, emit)
-        self._liveness = LivenessMonitor(house, workers, listeners, emit, mend)
+        self._memory_limit = MemoryLimitMonitor(state, workers.rss, emit)
+        self._liveness = LivenessMonitor(state, workers, listeners, emit, mend)
 
     def attach(self, loop: Loop) -> None:
         """Start all monitors."""

@@ -42,17 +42,17 @@ replacement serves."""
 class RequestTimeoutMonitor:
     def __init__(
         self,
-        house: SupervisorState,
+        state: SupervisorState,
         bell: Bell,
         facts: Callable[[WorkerId], LaneFacts],
-        state: Callable[[WorkerId], str],
+        process_state: Callable[[WorkerId], str],
         emit: Callable[[Event], None],
     ) -> None:
-        """`state`: returns the state of a worker's process, one of the constants of `procfs`."""
-        self._house = house
+        """`process_state`: returns the state of a worker's process, one of the constants of `procfs`."""
+        self._state = state
         self._bell = bell
         self._facts = facts
-        self._state = state
+        self._process_state = process_state
         self._emit = emit
         self._looked = self._due = NEVER  # time of the last check, and of the next one
         self._pauses: deque[tuple[float, float]] = deque(maxlen=_PAUSES)  # end and length of each
@@ -107,7 +107,7 @@ class RequestTimeoutMonitor:
         return sum(min(length, ended - began) for ended, length in self._pauses if began < ended)
 
     def _shortest_limit(self) -> float:
-        limits = (g.spec.request_timeout for pool in self._house.pools.values() for g in pool.generations.values())
+        limits = (g.spec.request_timeout for pool in self._state.pools.values() for g in pool.generations.values())
         return min((limit for limit in limits if limit > 0), default=NEVER)
 
     def _tell_and_next(self) -> float:
@@ -125,7 +125,7 @@ class RequestTimeoutMonitor:
             over = facts.gave + limit + self._stood(facts.gave)
             if now < over:
                 due = min(due, over, now + _LONGEST)
-            elif self._state(worker) == procfs.TRACED:
+            elif self._process_state(worker) == procfs.TRACED:
                 due = min(due, now + _HELD)
             else:
                 self._told[worker] = facts.gave
@@ -140,7 +140,7 @@ class RequestTimeoutMonitor:
         """Yield the workers that may be in a request, the limit in seconds, and whether an overdue request is all that
         the worker still has: its replacement serves, and it has one thread.
         """
-        for pool in self._house.pools.values():
+        for pool in self._state.pools.values():
             for generation in pool.generations.values():
                 if generation.spec.request_timeout > 0:
                     for worker in generation.workers.values():
@@ -150,6 +150,6 @@ class RequestTimeoutMonitor:
                             yield worker.id, spec.request_timeout, replaced and spec.threads == 1
 
     def _lives(self, worker: WorkerId) -> bool:
-        pool = self._house.pools.get(worker.pool)
+        pool = self._state.pools.get(worker.pool)
         generation = pool.generations.get(worker.generation) if pool is not None else None
         return generation is not None and worker.serial in generation.workers

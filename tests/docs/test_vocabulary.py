@@ -71,6 +71,7 @@ HOMES = {
     "claim": "linux",
     "lane": "linux worker",  # the part of a scoreboard that one thread writes
     "phase": "core worker",  # of a worker's life; of a connection's
+    "resume": "core",  # the order
     "ring": "worker",  # the bell that wakes the daemon
     "subscribers": "daemon",
     "trial": "core daemon",  # a generation that has not committed
@@ -81,20 +82,10 @@ attribute of theirs."""
 NOWHERE = (
     "bond", "breaker", "carried", "carry", "condemned", "crowd", "desk", "dissolve", "door", "engine", "estate", "gate",
     "hall", "herald", "here", "heritage", "house", "keepsake", "kept", "latecomers", "mender", "newborn", "nursery",
-    "outbox", "resume", "seats", "seldom", "silence", "voice", "wear", "weight", "will", "wish", "witness", "woke",
+    "outbox", "seats", "seldom", "silence", "voice", "wear", "weight", "will", "wish", "witness", "woke",
     "worn",
 )  # fmt: skip
 """Names that were given up for the field's own: saved and restored, acceptor, slots, send queue, desired."""
-
-STILL_USED: dict[str, set[str]] = {
-    "breaker": {"core"},
-    "house": {"core", "daemon"},
-    "mender": {"core"},
-    "resume": {"core"},
-    "weight": {"core"},
-    "worn": {"core"},
-}
-"""Such names that are still given, and the parts that give them. A set only ever gets smaller."""
 
 
 def names_of(tree: ast.Module) -> Iterator[str]:
@@ -122,6 +113,6 @@ def parts_by_name() -> dict[str, set[str]]:
 def test_a_name_is_given_only_where_it_stands_for_its_one_idea() -> None:
     found = parts_by_name()
     homes = {name: set(parts.split()) for name, parts in HOMES.items()} | {name: set() for name in NOWHERE}
-    strays = {name: found[name] - parts - STILL_USED.get(name, set()) for name, parts in homes.items() if name in found}
+    strays = {name: found[name] - parts for name, parts in homes.items() if name in found}
     assert {name: parts for name, parts in strays.items() if parts} == {}
     assert found["lane"] == {"linux", "worker"}, "names are found"

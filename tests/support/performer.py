@@ -197,8 +197,8 @@ class Stage:
         self.listeners.close()
         self.loop.close()
         ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # no longer the subreaper: other tests count their own children
-        left = open_fds()
-        assert len(left) == len(self.before), f"left open: {set(left.items()) - set(self.before.items())}"
+        left = set(open_fds().items()) - set(self.before.items())  # what another test had open may be closed meanwhile
+        assert not left, f"left open: {left}"
 
     def _childless(self) -> bool:
         self.processes.reap()

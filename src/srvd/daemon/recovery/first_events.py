@@ -6,9 +6,11 @@ Adopts nothing and decides nothing: the core does, in `core/reports/`.
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
 from srvd.core.model import Death
+from srvd.core.state.model import SupervisorState
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.recovery.envelope import Member
@@ -19,13 +21,27 @@ from srvd.ids import GenerationId, WorkerId
 from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts
 
-__all__ = ["first_events"]
+__all__ = ["first_events", "untold_deaths"]
 
 
 def first_events(gathering: Gathering, shell: Shell, table: FdTable) -> list[Event]:
     """Return the events in their order. `table`: has the scoreboards of `shell`, which tell what the dead were in."""
     heard, alive = gathering.heard, gathering.former.alive
-    return [_resumed(heard, gathering.strangers), *_deaths(shell, table, alive, _told_ends(heard))]
+    deaths = _deaths(shell, table, alive, _told_ends(heard))
+    return [
+        _resumed(heard, gathering.strangers),
+        *deaths,
+        *untold_deaths(gathering.former.found.state, {one.id for one in shell.family.workers}),
+    ]
+
+
+def untold_deaths(state: SupervisorState, known: Set[WorkerId]) -> list[Event]:
+    """Return the events for workers of which the daemon had seen the end when it saved, and had not told the core.
+
+    known: the workers of which the daemon had a process.
+    """
+    workers = (worker for pool in state.pools.values() for worker in pool.workers())
+    return [WorkerGone(one.id, Death(unseen=True)) for one in workers if one.pid is not None and one.id not in known]
 
 
 def _resumed(heard: list[Orphan], strangers: list[Orphan]) -> Resumed:

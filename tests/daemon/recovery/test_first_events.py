@@ -1,0 +1,26 @@
+"""Claims about the first events of a daemon that adopts a family."""
+
+from __future__ import annotations
+
+from srvd.core.events import Resumed, WorkerGone
+from srvd.core.model import Death
+from srvd.core.trace import read
+from srvd.daemon.recovery.first_events import untold_deaths
+from tests.core.test_transcripts import FOLDER, Replay
+
+
+def test_a_worker_whose_end_the_daemon_had_seen_and_not_told_is_gone() -> None:
+    """Its last message may have ended an operation, which is saved at once; its death is told right after."""
+    replay = Replay()
+    for line in (FOLDER / "two-workers.txt").read_text().splitlines():
+        now, mark, spelled = (*line.split(maxsplit=2), "", "", "")[:3]
+        if mark == ">":
+            replay.feed(read(spelled), float(now))
+    state = replay.core.state
+    first, second = (worker.id for worker in state.pools["web"].workers())
+    assert untold_deaths(state, {first, second}) == []
+    deaths = untold_deaths(state, {first})
+    assert deaths == [WorkerGone(second, Death(unseen=True))]
+    for event in (Resumed((first,)), *deaths):
+        replay.feed(event, 1000.0)
+    assert second not in {worker.id for worker in state.pools["web"].workers()}

@@ -275,7 +275,7 @@ def holding(microseconds: int) -> str:
 
 
 def test_after_a_reload_no_new_client_meets_the_former_release(starter: Starter) -> None:
-    srvd = starter(config=toml("workers = 1\nbake = 0"), code=holding(200_000))
+    srvd = starter(config=toml("workers = 1\nbake = 0"), code=holding(100_000))
     srvd.get("/hang")
     for release in ("two", "three", "four"):
         srvd.good(release)
@@ -284,11 +284,13 @@ def test_after_a_reload_no_new_client_meets_the_former_release(starter: Starter)
 
 
 def test_a_former_worker_that_is_too_busy_to_stop_accepting_is_named(starter: Starter) -> None:
-    code = holding(3_600_000_000).replace("def hold():\n", "import time\ndef hold():\n    time.sleep(0.5)\n")
+    # The thread begins half a second late, so that GET /hang is answered, and leaves a file right before it holds on.
+    late = "import time\ndef hold():\n    time.sleep(0.5)\n    open('held', 'w').close()\n"
+    code = holding(3_600_000_000).replace("def hold():\n", late)
     srvd = starter(config=toml("workers = 1\nbake = 0\ndrain_timeout = 8"), code=code)
     (former,) = srvd.names()
     srvd.get("/hang")
-    time.sleep(0.6)  # until the lock is held
+    wait_for((srvd.folder / "held").exists)
     srvd.good("two")
     operation = srvd.call("reload")["operation"]
     assert operation["state"] == "done"

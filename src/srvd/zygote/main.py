@@ -43,7 +43,7 @@ def live() -> NoReturn:
         sys.__excepthook__(type(exc), exc, exc.__traceback__)  # not `import traceback`: 5 ms that a start need not wait
     finally:
         # Not sys.exit: that would run what the application registered for its own end, and wait for its threads.
-        leave(code)
+        _leave(code)
 
 
 def _print_by_lines() -> None:
@@ -53,7 +53,7 @@ def _print_by_lines() -> None:
             stream.reconfigure(line_buffering=True)
 
 
-def leave(code: int) -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """Exit at once, after flushing what was printed."""
     try:
         sys.stdout.flush()

@@ -142,8 +142,9 @@ def _is_of(value: object, module: str) -> bool:
 
 
 def _nearest(name: str) -> str:
-    """Returns the hook that shares most letters and pairs of letters, or "". Does not use `nearest.py`,
-    whose patterns would cost every zygote two milliseconds.
+    """Returns the hook that shares most letters and pairs of letters, or "".
+
+    Does not count edits, as `nearest.py` does: a name may lack a whole word, such as on_start for on_worker_start.
     """
     mine = _parts(name)
     score, best = max(((mine & _parts(hook)).total() / (mine | _parts(hook)).total(), hook) for hook in Hooks._fields)

@@ -35,7 +35,6 @@ _IDLE, _QUEUED, _CALLING, _ANSWERING, _LINGERING, _CLOSED = (
     Phase.IDLE, Phase.QUEUED, Phase.CALLING, Phase.ANSWERING, Phase.LINGERING, Phase.CLOSED,
 )  # fmt: skip
 
-
 _answer = Delivery.answer
 
 
@@ -63,7 +62,7 @@ class Connection:
         "deadline",
         "phase",
         "served",
-    )  # fmt: skip
+    )
 
     def __init__(self, context: WorkerContext, sock: Transport, ends: Ends, now: float, heads: HeadReader) -> None:
         self._context = context

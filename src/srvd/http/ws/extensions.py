@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from srvd.http.h1.refusal import Refusal
 
-__all__ = ["Agreement", "Deflate", "Offer", "agree", "read_offers"]
+__all__ = ["TOKEN", "Agreement", "Deflate", "Offer", "agree", "read_offers"]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - a token of RFC 9110 section 5.6.2
 _NAME = re.compile(rf"[ \t]*({_TOKEN})")
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?')
 _END = re.compile(r"[ \t]*(?:,|$)")
 _ESCAPED = re.compile(r"\\(.)")
-_IS_TOKEN = re.compile(_TOKEN)
+TOKEN = re.compile(_TOKEN)
 _BITS = re.compile("[89]|1[0-5]")
 _LARGEST = 15
 _SMALLEST = 9  # zlib compresses with no smaller window
@@ -75,7 +75,7 @@ def _value(parameter: re.Match[str]) -> str | None:
     if parameter[3] is None:
         return parameter[2]
     text = _ESCAPED.sub(r"\1", parameter[3])
-    if not _IS_TOKEN.fullmatch(text):
+    if not TOKEN.fullmatch(text):
         raise Refusal(400, "malformed Sec-WebSocket-Extensions")
     return text
 

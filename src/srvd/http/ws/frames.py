@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from srvd.http.ws.codes import CloseCode, Violation
 
-__all__ = ["COMPRESSED", "Header", "Opcode", "read_header", "write_frame"]
+__all__ = ["COMPRESSED", "LONGEST_CONTROL", "Header", "Opcode", "read_header", "write_frame"]
 
 
 class Opcode(IntEnum):
@@ -31,7 +31,8 @@ _RESERVED = 0x30
 _OPCODE = 0x0F
 _KINDS: dict[int, Opcode] = {int(opcode): opcode for opcode in Opcode}
 _MASKED = 0x80
-_LONGEST_CONTROL = 125
+LONGEST_CONTROL = 125
+"""Bytes of the payload of a control frame."""
 _TWO_BYTES = 126  # in the place of the length: it follows in two bytes
 _EIGHT_BYTES = 127
 _HEADS = {
@@ -86,8 +87,8 @@ def _check_control(first: int, length: int) -> None:
         raise Violation(CloseCode.PROTOCOL_ERROR, "a control frame in fragments")
     if first & COMPRESSED:
         raise Violation(CloseCode.PROTOCOL_ERROR, "a compressed control frame")
-    if length > _LONGEST_CONTROL:
-        raise Violation(CloseCode.PROTOCOL_ERROR, f"a control frame of more than {_LONGEST_CONTROL} bytes")
+    if length > LONGEST_CONTROL:
+        raise Violation(CloseCode.PROTOCOL_ERROR, f"a control frame of more than {LONGEST_CONTROL} bytes")
 
 
 def _long_length(text: bytes) -> int:

@@ -15,13 +15,12 @@ from srvd.http.h1.head import Request
 from srvd.http.h1.refusal import Refusal
 from srvd.http.h1.response import ResponseInvalid, check_fields
 from srvd.http.h1.sink import Fields, joined
-from srvd.http.ws.extensions import Agreement, Deflate, agree, read_offers
+from srvd.http.ws.extensions import TOKEN, Agreement, Deflate, agree, read_offers
 
 __all__ = ["Handshake", "asks_for_websocket", "judge"]
 
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # sixteen bytes in base64
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _OWS = " \t"
 
 
@@ -99,6 +98,6 @@ def _members(value: bytes) -> set[str]:
 def _subprotocols(value: bytes) -> tuple[str, ...]:
     names = [name.strip(_OWS) for name in value.decode("latin-1").split(",")]
     found = tuple(name for name in names if name)  # members of a list may be empty (RFC 9110 section 5.6.1)
-    if not all(map(_TOKEN.fullmatch, found)):
+    if not all(map(TOKEN.fullmatch, found)):
         raise Refusal(400, "malformed Sec-WebSocket-Protocol")
     return found

@@ -9,13 +9,11 @@ from srvd.http.ws.closing import WRITING, State, Trigger, next_state
 from srvd.http.ws.codes import CloseCode, close_payload
 from srvd.http.ws.deflate import Deflater, Inflater
 from srvd.http.ws.extensions import Agreement
-from srvd.http.ws.frames import COMPRESSED, Opcode, write_frame
+from srvd.http.ws.frames import COMPRESSED, LONGEST_CONTROL, Opcode, write_frame
 from srvd.http.ws.limits import Limits
 from srvd.http.ws.reader import Closed, Event, FrameReader
 
 __all__ = ["NotOpen", "WebSocket"]
-
-_LONGEST_PING = 125
 
 
 class NotOpen(Exception):
@@ -84,8 +82,8 @@ class WebSocket:
         """Returns a ping of at most 125 bytes. Raises `NotOpen`, `ValueError`."""
         if not self._writable:
             raise NotOpen(f"send a ping: the WebSocket is in state {self.state.value!r}")
-        if len(payload) > _LONGEST_PING:
-            msg = f"a ping has at most {_LONGEST_PING} bytes, not {len(payload)}"
+        if len(payload) > LONGEST_CONTROL:
+            msg = f"a ping has at most {LONGEST_CONTROL} bytes, not {len(payload)}"
             raise ValueError(msg)
         return write_frame(Opcode.PING, payload)
 

@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 
 from srvd.http.ws.extensions import Deflate
 from srvd.http.ws.limits import Limits
+from tests.support.http_feed import request
 from tests.support.websocket_feed import TEXT, compressed, frame
 from tests.support.websocket_server import echo_server
 
@@ -81,10 +82,9 @@ def test_a_client_that_sends_too_much_is_told_so() -> None:
             client.recv(timeout=_PATIENCE)
 
 
-def request(*fields: str) -> bytes:
+def opening(*fields: str) -> bytes:
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-    lines = ["GET / HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: Upgrade", key, *fields, "", ""]
-    return "\r\n".join(lines).encode()
+    return request("Upgrade: websocket", "Connection: Upgrade", key, *fields)
 
 
 def all_answers(port: int, data: bytes) -> bytes:
@@ -98,7 +98,7 @@ def test_frames_in_the_segment_of_the_handshake_are_answered() -> None:
     extension = "Sec-WebSocket-Extensions: permessage-deflate"
     early = frame(TEXT, b"early") + compressed(TEXT, b"squeezed")
     with echo_server(Deflate()) as server:
-        answer = all_answers(server.port, request("Sec-WebSocket-Version: 13", extension) + early)
+        answer = all_answers(server.port, opening("Sec-WebSocket-Version: 13", extension) + early)
     head, _, frames = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     assert frames == b"\x81\x05early" + b"\x81\x08squeezed"
@@ -106,8 +106,8 @@ def test_frames_in_the_segment_of_the_handshake_are_answered() -> None:
 
 def test_a_refused_handshake_is_answered_over_a_socket() -> None:
     with echo_server() as server:
-        assert all_answers(server.port, request("Sec-WebSocket-Version: 7")).startswith(b"HTTP/1.1 426 ")
-        assert all_answers(server.port, request("Sec-WebSocket-Version: 13", "Content-Length: 1")).startswith(
+        assert all_answers(server.port, opening("Sec-WebSocket-Version: 7")).startswith(b"HTTP/1.1 426 ")
+        assert all_answers(server.port, opening("Sec-WebSocket-Version: 13", "Content-Length: 1")).startswith(
             b"HTTP/1.1 400 "
         )
-        assert all_answers(server.port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 426 ")
+        assert all_answers(server.port, request()).startswith(b"HTTP/1.1 426 ")

@@ -10,6 +10,7 @@ from srvd.http.ws.extensions import Deflate
 from srvd.http.ws.handshake import Handshake, asks_for_websocket, judge
 from srvd.http.ws.limits import Limits
 from srvd.http.ws.websocket import WebSocket
+from tests.support.http_feed import request
 from tests.support.websocket_feed import TEXT, frame
 from tests.support.websocket_server import STAMP, inbound
 
@@ -22,20 +23,16 @@ ACCEPTED = (
 )
 
 
-def head(*fields: str, line: str = "GET /chat HTTP/1.1") -> bytes:
-    return "\r\n".join([line, "Host: a", *fields, "", ""]).encode("latin-1")
-
-
 def opening(*fields: str) -> bytes:
-    return head(*UPGRADE, KEY, VERSION, *fields)
+    return request(*UPGRADE, KEY, VERSION, *fields)
 
 
 def judged(data: bytes, deflate: Deflate | None = None) -> Handshake | None:
     """None: the request is no opening handshake."""
-    request = inbound().receive(data)
-    assert request is not None
-    fields = request.scope["fields"]
-    return judge(request, fields, deflate) if asks_for_websocket(request, fields) else None
+    head = inbound().receive(data)
+    assert head is not None
+    fields = head.scope["fields"]
+    return judge(head, fields, deflate) if asks_for_websocket(head, fields) else None
 
 
 def accepted(data: bytes) -> Handshake:
@@ -64,7 +61,7 @@ def test_the_example_of_the_rfc_is_answered_as_there() -> None:
     ],
 )  # fmt: skip
 def test_handshakes_are_accepted_however_they_are_spelt(fields: tuple[str, ...]) -> None:
-    assert accepted(head(*fields)).accept(STAMP) == ACCEPTED + b"\r\n"
+    assert accepted(request(*fields)).accept(STAMP) == ACCEPTED + b"\r\n"
 
 
 @pytest.mark.parametrize(
@@ -92,19 +89,19 @@ def test_handshakes_are_accepted_however_they_are_spelt(fields: tuple[str, ...])
 )  # fmt: skip
 def test_a_bad_opening_handshake_is_refused(fields: tuple[str, ...], status: int) -> None:
     with pytest.raises(Refusal) as refused:
-        judged(head(*fields))
+        judged(request(*fields))
     assert refused.value.status == status
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        head(KEY, VERSION),
-        head("Upgrade: h2c", "Connection: Upgrade", KEY, VERSION),
-        head("Upgrade: websocketx", "Connection: Upgrade", KEY, VERSION),
-        head("Connection: Upgrade, websocket", KEY, VERSION),
-        head(*UPGRADE, KEY, VERSION, line="POST / HTTP/1.1"),
-        head(*UPGRADE, KEY, VERSION, line="GET / HTTP/1.0"),
+        request(KEY, VERSION),
+        request("Upgrade: h2c", "Connection: Upgrade", KEY, VERSION),
+        request("Upgrade: websocketx", "Connection: Upgrade", KEY, VERSION),
+        request("Connection: Upgrade, websocket", KEY, VERSION),
+        request(*UPGRADE, KEY, VERSION, line="POST / HTTP/1.1"),
+        request(*UPGRADE, KEY, VERSION, line="GET / HTTP/1.0"),
     ],
 )
 def test_a_request_that_asks_for_no_websocket_is_left_to_http(data: bytes) -> None:
@@ -160,11 +157,11 @@ def test_compression_is_agreed_on_only_if_both_sides_like_it() -> None:
 def test_frames_that_come_with_the_head_are_kept(cut: int) -> None:
     data = opening() + frame(TEXT, b"early") + frame(TEXT, b"more")
     reader = inbound()
-    request = reader.receive(data[:cut])
-    if request is None:
-        request, cut = reader.receive(data[cut:]), len(data)
-    assert request is not None
-    assert judge(request, request.scope["fields"], None).key
+    head = reader.receive(data[:cut])
+    if head is None:
+        head, cut = reader.receive(data[cut:]), len(data)
+    assert head is not None
+    assert judge(head, head.scope["fields"], None).key
     websocket = WebSocket(Limits(), None)
     events = websocket.receive(bytes(reader.rest)) + websocket.receive(data[cut:])
     assert events == ["early", "more"]

@@ -284,13 +284,15 @@ def test_after_a_reload_no_new_client_meets_the_former_release(starter: Starter)
 
 
 def test_a_former_worker_that_is_too_busy_to_stop_accepting_is_named(starter: Starter) -> None:
-    # The thread begins half a second late, so that GET /hang is answered, and leaves a file right before it holds on.
-    late = "import time\ndef hold():\n    time.sleep(0.5)\n    open('held', 'w').close()\n"
-    code = holding(3_600_000_000).replace("def hold():\n", late)
+    begins = (
+        "import os, time\ndef hold():\n    while not os.path.exists('told'): time.sleep(0.02)\n    os.rmdir('told')\n"
+    )
+    code = holding(3_600_000_000).replace("def hold():\n", begins)
     srvd = starter(config=toml("workers = 1\nbake = 0\ndrain_timeout = 8"), code=code)
     (former,) = srvd.names()
     srvd.get("/hang")
-    wait_for((srvd.folder / "held").exists)
+    (srvd.folder / "told").mkdir()  # only now: while the lock is held, no answer is sent
+    wait_for(lambda: not (srvd.folder / "told").exists())
     srvd.good("two")
     operation = srvd.call("reload")["operation"]
     assert operation["state"] == "done"

@@ -24,6 +24,7 @@ from srvd.daemon.fd_table import FdTable
 from srvd.daemon.listeners import Listeners
 from srvd.daemon.loop import Loop
 from srvd.ids import GenerationId, WorkerId
+from srvd.linux.processes import procfs
 from srvd.linux.processes.prctl import become_subreaper
 from srvd.linux.scoreboard import Bell, Board
 
@@ -208,5 +209,5 @@ class Stage:
         except ChildProcessError:
             return True
 
-    def _children(self) -> set[str]:
-        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    def _children(self) -> set[int]:
+        return set(procfs.children(os.getpid()))

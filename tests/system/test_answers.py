@@ -95,12 +95,8 @@ def test_requests_are_counted_over_the_lives_of_workers(starter: Starter) -> Non
 @needs_root
 def test_the_history_names_who_became_root(starter: Starter) -> None:
     srvd = starter("--workers", "1")
-    scale = [
-        str(BIN / "srvctl"),
-        "-s",
-        str(srvd.socket),
-        "scale",
-    ]  # with the variable from its start: the daemon asks the kernel
+    # Not `srvd.ctl`: the variable must be there from the start of the process, since the daemon asks the kernel for it.
+    scale = [str(BIN / "srvctl"), "-s", str(srvd.socket), "scale"]
     subprocess.run([*scale, "2"], env=srvd.env | {"SUDO_USER": "nobody"}, check=True, timeout=60)
     logged_in = Path("/proc/self/loginuid").read_text() not in ("0", "4294967295")
     assert logged_in or "root (for nobody)" in srvd.ctl("history").stdout

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from srvd.client.connection import Client
+from srvd.errors import SrvdError
+from tests.support.waiting import wait_for
 
 APP = """
 def app(environ, start_response):
@@ -59,7 +61,7 @@ class Daemon:
         try:
             with Client.connect(self.control) as client:
                 return all(pool["state"] == "ready" for pool in client.call("status", {})["pools"])
-        except Exception:  # it does not listen yet
+        except SrvdError:  # it does not listen yet
             return False
 
     def has_ended(self) -> bool:
@@ -67,11 +69,8 @@ class Daemon:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def until(done: Callable[[], bool], pause: float = 0.02) -> None:
-    deadline = time.monotonic() + 120
-    while not done():
-        assert time.monotonic() < deadline, "not done in two minutes"
-        time.sleep(pause)
+def until(done: Callable[[], bool]) -> None:
+    wait_for(done, within=120, every=0.02)
 
 
 @contextmanager

@@ -245,10 +245,10 @@ def test_a_daemon_that_the_watchdog_kills_leaves_its_stack(starter: Starter) -> 
 
 def test_a_watchdog_is_fed_right_before_an_upgrade_and_outlasts_the_way_back(manager: ServiceManager) -> None:
     """A new program that hangs in the daemon's place gives way before the manager kills it."""
-    herald = SystemdNotifier(Unit(manager.address, watchdog=30.0), SupervisorState(), dict, list[str]().append)
-    assert 10 <= herald.beat() <= 20
+    notifier = SystemdNotifier(Unit(manager.address, watchdog=30.0), SupervisorState(), dict, list[str]().append)
+    assert 10 <= notifier.beat() <= 20
     assert manager.listen()[-1].lines == ("WATCHDOG=1",)
-    herald.close()
+    notifier.close()
     without = SystemdNotifier(Unit(manager.address), SupervisorState(), dict, list[str]().append)
     count = len(manager.heard)
     assert without.beat() == 0
@@ -269,7 +269,7 @@ def test_a_watchdog_of_another_process_is_not_fed(starter: Starter, manager: Ser
 
 
 class Clock:
-    """The part of an event loop that a herald uses, with a time that the test tells."""
+    """The part of an event loop that a notifier uses, with a time that the test tells."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -296,33 +296,33 @@ class Clock:
         self.now = now
 
 
-def _herald(manager: ServiceManager, state: SupervisorState, warned: list[str]) -> tuple[SystemdNotifier, Clock]:
-    herald = SystemdNotifier(Unit(manager.address), state, dict, warned.append)
-    herald.look()
+def _notifier(manager: ServiceManager, state: SupervisorState, warned: list[str]) -> tuple[SystemdNotifier, Clock]:
+    notifier = SystemdNotifier(Unit(manager.address), state, dict, warned.append)
+    notifier.look()
     clock = Clock()
-    herald.attach(clock)
-    herald.look()
-    return herald, clock
+    notifier.attach(clock)
+    notifier.look()
+    return notifier, clock
 
 
 def test_a_long_change_asks_for_more_time_again_and_again_until_it_is_over(manager: ServiceManager) -> None:
     state, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, state, warned)
+    notifier, clock = _notifier(manager, state, warned)
     clock.until(10 * BEAT)
     asked = [one for one in manager.listen() if one["EXTEND_TIMEOUT_USEC"]]
     assert len(asked) == 11
     assert EXTENSION > 2 * BEAT
     state.started = True
-    herald.look()
+    notifier.look()
     assert clock.timers == []  # nothing wakes an idle daemon
     assert "READY=1" in manager.listen()[-1].lines
     assert warned == []
-    herald.close()
+    notifier.close()
 
 
 def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> None:
     state, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, state, warned)
+    notifier, clock = _notifier(manager, state, warned)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
         other.connect(manager.address)
@@ -330,13 +330,13 @@ def test_what_a_full_queue_refuses_is_told_later(manager: ServiceManager) -> Non
             while True:
                 other.send(b"X_FULL=1")
     state.started = True
-    herald.look()
+    notifier.look()
     assert not any("READY=1" in one.lines for one in manager.listen())
     clock.until(2 * RETRY)
     assert "READY=1" in manager.listen()[-1].lines
     assert clock.timers == []
     assert warned == []
-    herald.close()
+    notifier.close()
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
@@ -344,7 +344,7 @@ def test_what_the_kernel_refuses_for_now_is_told_later(
     manager: ServiceManager, monkeypatch: pytest.MonkeyPatch, refusal: int
 ) -> None:
     state, warned = SupervisorState(), list[str]()
-    herald, clock = _herald(manager, state, warned)
+    notifier, clock = _notifier(manager, state, warned)
 
     def refuses(*_: object) -> int:
         raise OSError(refusal, os.strerror(refusal))
@@ -352,11 +352,11 @@ def test_what_the_kernel_refuses_for_now_is_told_later(
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "sendmsg", refuses)
         state.started = True
-        herald.look()
+        notifier.look()
     clock.until(2 * RETRY)
     assert "READY=1" in manager.listen()[-1].lines
     assert warned == []
-    herald.close()
+    notifier.close()
 
 
 def test_a_sentence_is_cut_before_the_manager_drops_the_whole_message(
@@ -365,13 +365,13 @@ def test_a_sentence_is_cut_before_the_manager_drops_the_whole_message(
     """systemd ignores what is longer than 4096 bytes, and READY would be in it."""
     long = Bulletin(Condition.READY, "web: 4 workers serve; " * 500)
     monkeypatch.setattr("srvd.daemon.systemd_notifier.bulletin", lambda _: long)
-    herald, _ = _herald(manager, SupervisorState(), [])
+    notifier, _ = _notifier(manager, SupervisorState(), [])
     (ready,) = manager.listen()
     assert "READY=1" in ready.lines
     assert 1000 < len(ready.text.encode()) < 4096
-    herald.despair("the configuration is wrong: " * 500)
+    notifier.despair("the configuration is wrong: " * 500)
     assert len(manager.listen()[-1].text.encode()) < 4096
-    herald.close()
+    notifier.close()
 
 
 @pytest.mark.parametrize("char", ["x", "ü", "\U0001f600", "\udc80"])

@@ -204,32 +204,32 @@ def test_one_user_has_sixteen_seats_an_admin_four_more_and_the_next_is_told_to_w
 
 
 def test_seats_sixty_ordinary_ones_and_four_only_for_admins() -> None:
-    seats = ConnectionSlots(Limits(), 0.0)
+    slots = ConnectionSlots(Limits(), 0.0)
     viewers = [Peer(1_000 + n // 16, 0, 0, "v", "viewer") for n in range(65)]
-    taken = [seats.take(viewer, float(second)) for second, viewer in enumerate(viewers)]
+    taken = [slots.take(viewer, float(second)) for second, viewer in enumerate(viewers)]
     assert taken == ["ordinary"] * 60 + [""] * 5
     root = Peer(0, 0, 0, "root", "admin")
-    assert [seats.take(root, 66.0) for _ in range(5)] == ["reserved"] * 4 + [""]
-    seats.free(viewers[0], "ordinary")
-    assert [seats.take(root, 67.0), seats.take(viewers[0], 67.0)] == ["ordinary", ""]
-    seats.free(root, "reserved")
-    assert seats.take(root, 68.0) == "reserved"
+    assert [slots.take(root, 66.0) for _ in range(5)] == ["reserved"] * 4 + [""]
+    slots.free(viewers[0], "ordinary")
+    assert [slots.take(root, 67.0), slots.take(viewers[0], 67.0)] == ["ordinary", ""]
+    slots.free(root, "reserved")
+    assert slots.take(root, 68.0) == "reserved"
 
 
 def test_below_admins_seats_are_taken_at_a_rate_and_without_a_role_never() -> None:
-    seats = ConnectionSlots(Limits(accept_rate=1.0, accept_burst=2), 0.0)
+    slots = ConnectionSlots(Limits(accept_rate=1.0, accept_burst=2), 0.0)
     viewer, root = Peer(1_000, 0, 0, "v", "viewer"), Peer(0, 0, 0, "root", "admin")
-    assert [seats.take(viewer, 0.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
-    assert seats.take(root, 0.0) == "ordinary"
-    assert seats.take(Peer(1_001, 0, 0, "", ""), 60.0) == ""
-    assert [seats.take(viewer, 60.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
+    assert [slots.take(viewer, 0.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
+    assert slots.take(root, 0.0) == "ordinary"
+    assert slots.take(Peer(1_001, 0, 0, "", ""), 60.0) == ""
+    assert [slots.take(viewer, 60.0) for _ in range(3)] == ["ordinary", "ordinary", ""]
 
 
 def test_the_gate_lets_a_burst_through_and_then_a_rate() -> None:
-    gate = TokenBucket(100, 8, 0.0)
-    assert [gate.pass_one(0.0) > 0 for _ in range(9)] == [False] * 8 + [True]
-    assert gate.pass_one(0.0) == pytest.approx(0.02)
-    assert [gate.pass_one(0.02) > 0 for _ in range(3)] == [False, False, True]
+    bucket = TokenBucket(100, 8, 0.0)
+    assert [bucket.pass_one(0.0) > 0 for _ in range(9)] == [False] * 8 + [True]
+    assert bucket.pass_one(0.0) == pytest.approx(0.02)
+    assert [bucket.pass_one(0.02) > 0 for _ in range(3)] == [False, False, True]
 
 
 def test_one_kind_of_thing_is_let_through_once_a_minute_and_kinds_are_bounded() -> None:

@@ -28,14 +28,14 @@ def lock() -> Iterator[int]:
 
 
 @pytest.fixture
-def deposit() -> Iterator[StoreCopy]:
+def store_copy() -> Iterator[StoreCopy]:
     made = StoreCopy.create(new_name(), WITH_STORE)
     yield made
     made.close()
 
 
-def _fd(deposit: StoreCopy, lock: int) -> int:
-    return next(fd for name, fd in deposit.to_store(lock).items() if name.startswith("srvd/state/"))
+def _fd(store_copy: StoreCopy, lock: int) -> int:
+    return next(fd for name, fd in store_copy.to_store(lock).items() if name.startswith("srvd/state/"))
 
 
 def _given_back(table: dict[str, int]) -> Unit:
@@ -43,20 +43,20 @@ def _given_back(table: dict[str, int]) -> Unit:
     return Unit(store=8, passed=tuple(Passed(name, os.dup(fd)) for name, fd in table.items()))
 
 
-def test_what_was_written_last_is_read(deposit: StoreCopy) -> None:
-    assert deposit.read() is None
+def test_what_was_written_last_is_read(store_copy: StoreCopy) -> None:
+    assert store_copy.read() is None
     for stamp, size in ((1, 100), (2, 5), (3, 100_000), (4, 0), (5, 70)):
         state = Sealed(stamp, bytes([stamp]) * size)
-        deposit.write(seal(state))
-        assert deposit.read() == state
+        store_copy.write(seal(state))
+        assert store_copy.read() == state
 
 
 @pytest.mark.parametrize("bytes_written", [0, 1, 4096, 9_000])
 def test_a_daemon_that_dies_while_it_writes_leaves_the_former_state(
-    deposit: StoreCopy, lock: int, monkeypatch: pytest.MonkeyPatch, bytes_written: int
+    store_copy: StoreCopy, lock: int, monkeypatch: pytest.MonkeyPatch, bytes_written: int
 ) -> None:
     for stamp in (1, 2):
-        deposit.write(seal(Sealed(stamp, bytes([stamp]) * 9_000)))
+        store_copy.write(seal(Sealed(stamp, bytes([stamp]) * 9_000)))
     left = 0
 
     def dies(fd: int, data: bytes, offset: int) -> int:
@@ -74,37 +74,37 @@ def test_a_daemon_that_dies_while_it_writes_leaves_the_former_state(
         left = bytes_written
         monkeypatch.setattr(os, "pwrite", dies)
         with pytest.raises(KeyboardInterrupt):
-            deposit.write(seal(Sealed(stamp, bytes([stamp]) * 9_000)))
+            store_copy.write(seal(Sealed(stamp, bytes([stamp]) * 9_000)))
         monkeypatch.undo()
-        assert deposit.read() == Sealed(2, b"\2" * 9_000)
-    deposit.write(seal(Sealed(5, b"whole")))
-    assert deposit.read() == Sealed(5, b"whole")
+        assert store_copy.read() == Sealed(2, b"\2" * 9_000)
+    store_copy.write(seal(Sealed(5, b"whole")))
+    assert store_copy.read() == Sealed(5, b"whole")
 
 
-def test_a_copy_takes_no_more_memory_than_it_has_bytes(deposit: StoreCopy, lock: int) -> None:
+def test_a_copy_takes_no_more_memory_than_it_has_bytes(store_copy: StoreCopy, lock: int) -> None:
     for stamp in (1, 2):
-        deposit.write(seal(Sealed(stamp, b"x" * 5000)))
-    assert os.fstat(_fd(deposit, lock)).st_blocks * 512 <= 6 * os.sysconf("SC_PAGESIZE")
+        store_copy.write(seal(Sealed(stamp, b"x" * 5000)))
+    assert os.fstat(_fd(store_copy, lock)).st_blocks * 512 <= 6 * os.sysconf("SC_PAGESIZE")
 
 
-def test_what_is_void_is_neither_read_nor_kept(deposit: StoreCopy, lock: int) -> None:
-    assert len(deposit.to_store(lock)) == 2
-    deposit.write(seal(Sealed(1, b"old")))
-    deposit.clear()
-    assert deposit.to_store(lock) == {}
-    assert deposit.read() is None
-    deposit.write(seal(Sealed(2, b"new")))
-    assert len(deposit.to_store(lock)) == 2
+def test_what_is_void_is_neither_read_nor_kept(store_copy: StoreCopy, lock: int) -> None:
+    assert len(store_copy.to_store(lock)) == 2
+    store_copy.write(seal(Sealed(1, b"old")))
+    store_copy.clear()
+    assert store_copy.to_store(lock) == {}
+    assert store_copy.read() is None
+    store_copy.write(seal(Sealed(2, b"new")))
+    assert len(store_copy.to_store(lock)) == 2
 
 
-def test_the_next_daemon_finds_family_lock_and_state(deposit: StoreCopy, lock: int) -> None:
-    deposit.write(seal(Sealed(7, b"the state")))
-    table = deposit.to_store(lock)
-    assert not any(deposit.family in name for name in table)  # whoever may ask systemd sees the names
+def test_the_next_daemon_finds_family_lock_and_state(store_copy: StoreCopy, lock: int) -> None:
+    store_copy.write(seal(Sealed(7, b"the state")))
+    table = store_copy.to_store(lock)
+    assert not any(store_copy.family in name for name in table)  # whoever may ask systemd sees the names
     unit = _given_back(table)
     found = find(unit)
     assert found is not None
-    assert found.store_copy.family == deposit.family
+    assert found.store_copy.family == store_copy.family
     assert found.store_copy.read() == Sealed(7, b"the state")
     assert os.path.sameopenfile(found.lock, lock)
     assert found.store_copy.to_store(found.lock).keys() == table.keys()
@@ -112,9 +112,9 @@ def test_the_next_daemon_finds_family_lock_and_state(deposit: StoreCopy, lock: i
     found.store_copy.close()
 
 
-def test_what_is_of_no_use_is_closed(deposit: StoreCopy, lock: int) -> None:
-    deposit.write(seal(Sealed(7, b"the state")))
-    whole = deposit.to_store(lock)
+def test_what_is_of_no_use_is_closed(store_copy: StoreCopy, lock: int) -> None:
+    store_copy.write(seal(Sealed(7, b"the state")))
+    whole = store_copy.to_store(lock)
     empty = StoreCopy.create(new_name(), WITH_STORE)
     state, family = sorted(whole, reverse=True)
     for table in (
@@ -131,12 +131,12 @@ def test_what_is_of_no_use_is_closed(deposit: StoreCopy, lock: int) -> None:
     empty.close()
 
 
-def test_it_is_handed_over_to_another_program(deposit: StoreCopy) -> None:
-    deposit.write(seal(Sealed(7, b"the state")))
+def test_it_is_handed_over_to_another_program(store_copy: StoreCopy) -> None:
+    store_copy.write(seal(Sealed(7, b"the state")))
     kept = FdTable()
-    deposit.save(kept)
-    assert StoreCopy.restore(deposit.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
-    fresh = StoreCopy.restore(deposit.family, WITH_STORE, FdTable())  # the former program had none
+    store_copy.save(kept)
+    assert StoreCopy.restore(store_copy.family, WITH_STORE, kept).read() == Sealed(7, b"the state")
+    fresh = StoreCopy.restore(store_copy.family, WITH_STORE, FdTable())  # the former program had none
     assert fresh.has_store
     assert fresh.read() is None
     fresh.close()
@@ -187,10 +187,10 @@ def test_a_state_is_whole_or_none() -> None:
             unseal(raw)
 
 
-def test_a_length_that_is_a_lie_is_not_believed(deposit: StoreCopy, lock: int) -> None:
-    deposit.write(seal(Sealed(1, b"x")))
-    fd = _fd(deposit, lock)
+def test_a_length_that_is_a_lie_is_not_believed(store_copy: StoreCopy, lock: int) -> None:
+    store_copy.write(seal(Sealed(1, b"x")))
+    fd = _fd(store_copy, lock)
     place = os.pread(fd, 4096, 0).index(b"srvd 1")
     os.pwrite(fd, (1 << 62).to_bytes(8, "little"), place + 16)
-    assert deposit.read() is None
+    assert store_copy.read() is None
     assert HEADER < LIMIT

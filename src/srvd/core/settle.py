@@ -15,7 +15,7 @@ from srvd.core.reconcile import reconcile
 from srvd.core.state.model import Operation, Pool, SupervisorState
 from srvd.core.turn import Turn
 
-__all__ = ["SELF", "settle"]
+__all__ = ["settle"]
 
 SELF = Actor(-1, 0, "srvd")
 """The daemon as the actor of its own decisions."""

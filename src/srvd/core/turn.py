@@ -37,9 +37,6 @@ class Turn:
         if op.order.pool != self.pool:
             self.pool = ""
 
-    def may_change(self, pool: str) -> bool:
-        return self.pool in ("", pool)
-
     def pools(self, state: SupervisorState) -> list[Pool]:
         """The pools that may have changed. All others are as the last turn left them, with nothing to do."""
         if not self.pool:

@@ -36,7 +36,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
     found = handover.read(os.pread(state, os.fstat(state).st_size, 0))
     daemon = rebuild(found, FdTable(dict(plan["fds"])))
     _take_over(daemon)
-    fault = _fault(plan, found.shell.version) if plan["failure"] else None
+    fault = _fault(plan) if plan["failure"] else None
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # this alarm brings the former program back if the new one hangs
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # From here on there is no way back.
@@ -80,6 +80,6 @@ def _go_on(daemon: Daemon, former: str, fault: Fault | None) -> int:
         base.close()
 
 
-def _fault(plan: dict[str, Any], version: str) -> Fault:
+def _fault(plan: dict[str, Any]) -> Fault:
     text = f"the new program could not take over: {plan['failure']}; srvd {__version__} goes on"
     return Fault(ErrorCode.ROLLED_BACK, text, "srvd --self-check", "replace", traceback=str(plan["proof"]))

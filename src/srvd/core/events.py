@@ -231,8 +231,6 @@ OfWorker = WorkerForked | ForkRefused | WorkerSaid | WorkerGone | Watched
 
 Event = (
     Started | Resumed | Ordered | CancelAsked | ConfigRead | ConfigRefused | ZygoteLoaded | ZygoteFailed | ZygoteGone
-    | ZygoteLearned | CodeMixed | WorkerWarmed
-    | WorkerForked | ForkRefused | WorkerSaid | WorkerGone | RequestOverdue | WorkerSilent | WorkerAnswered
-    | WorkerStopped | WorkerContinued | WorkerHeld | WorkerOutgrew | AnswersCounted | LogReopened | ProgramChecked
+    | ZygoteLearned | CodeMixed | WorkerWarmed | OfWorker | AnswersCounted | LogReopened | ProgramChecked
     | ProgramReplaced | Tick
 )  # fmt: skip

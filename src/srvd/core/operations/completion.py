@@ -198,9 +198,8 @@ def restore(
     pool = state.pools[op.order.pool]
     pool.override = op.before[pool.name]
     pool.backoff.clear()
-    proof = next((death.traceback or death.death.stderr for death in reversed(pool.deaths) if not death.ready), "")
     code = ErrorCode.CANCELLED if end_state is OpState.CANCELLED else ErrorCode.BOOT_FAILED
-    fault = Fault(code, f"{reason}; back to {pool.desired}", "srvctl why", "scale", pool.name, proof)
+    fault = Fault(code, f"{reason}; back to {pool.desired}", "srvctl why", "scale", pool.name, _proof([pool]))
     queue.end(state, op, end_state, turn, fault)
 
 
@@ -223,7 +222,8 @@ def stop_recycling(
 ) -> None:
     """Ends a recycle; the workers that have not been replaced yet stay."""
     kept = 0
-    for pool in pools_of(state, op):
+    pools = pools_of(state, op)
+    for pool in pools:
         for generation, worker in pool.each_worker():
             if worker.id in op.targets and worker.replacement is Replacement.RECYCLE and worker.is_capacity:
                 generation.workers.replace(worker, Replacement.NONE)
@@ -231,10 +231,8 @@ def stop_recycling(
     done = len(op.targets) - kept
     code = ErrorCode.PARTIAL if done else ErrorCode.BOOT_FAILED
     code = ErrorCode.CANCELLED if end_state is OpState.CANCELLED else code
-    proof = next(
-        (d.traceback or d.death.stderr for p in pools_of(state, op) for d in reversed(p.deaths) if not d.ready), ""
-    )
-    fault = Fault(code, f"{reason}; {done} recycled, {kept} kept", "srvctl why", "recycle", op.order.pool, proof)
+    text = f"{reason}; {done} recycled, {kept} kept"
+    fault = Fault(code, text, "srvctl why", "recycle", op.order.pool, _proof(pools))
     queue.end(state, op, end_state, turn, fault)
 
 
@@ -289,3 +287,9 @@ def bake_is_spoiled(state: SupervisorState, pool: Pool) -> str:
 
 def _reason(pools: list[Pool]) -> str:
     return next((pool.backoff.reason for pool in pools if is_hopeless(pool.backoff)), "")
+
+
+def _proof(pools: list[Pool]) -> str:
+    """What the last process that was never ready has left: its traceback, or what it wrote; "" if there is none."""
+    deaths = (death for pool in pools for death in reversed(pool.deaths) if not death.ready)
+    return next((death.traceback or death.death.stderr for death in deaths), "")

@@ -131,16 +131,13 @@ def request_lines(requests: Iterable[Request]) -> Iterator[str]:
         yield f"srvd: in {request.line} for {now - request.began:.1f} s"
 
 
-def death_of(worker: Worker, ended: Ended, facts: LaneFacts, tail: str, *, out_of_memory: bool, unseen: bool) -> Death:
-    """The record of a worker's end. `unseen`: its zygote was gone, so the daemon was not told how the worker ended."""
+def death_of(ended: Ended, facts: LaneFacts, *, unseen: bool) -> Death:
+    """The record of a worker's end. `unseen`: its zygote was gone, so the daemon may not know how the worker ended."""
     return Death(
         exit_code=ended.exit_code,
         signal=ended.signal,
-        out_of_memory=out_of_memory,
         request_line=facts.line,
         request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
         requests=facts.requests,
-        stderr=tail,
-        stacks="" if worker.trace is None else links.clip(worker.trace.text),
         unseen=unseen and ended == Ended(),
     )

@@ -298,8 +298,9 @@ class Workers(Table[WorkerId, Worker]):
         common.free.append(worker.slot)
         oom = ended.signal == signal.SIGKILL and not worker.killed and self._oom.struck()
         unseen = worker.id.generation_id in self._without_zygote
-        death = death_of(worker, ended, facts, tail, out_of_memory=oom, unseen=unseen)
-        self._outlets.emit(WorkerGone(worker.id, death))
+        death = death_of(ended, facts, unseen=unseen)
+        stacks = "" if worker.trace is None else links.clip(worker.trace.text)
+        self._outlets.emit(WorkerGone(worker.id, death._replace(out_of_memory=oom, stderr=tail, stacks=stacks)))
 
     def _welcomed(self, worker: Worker, caller: Orphan) -> None:
         worker.process.say(links.Adopted())

@@ -5,19 +5,19 @@ Adopts nothing and decides nothing: the core does, in `core/reports/`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Set
 
 from srvd.core.events import Event, Resumed, WorkerGone, ZygoteGone
 from srvd.core.model import Death
 from srvd.core.state.model import SupervisorState
+from srvd.daemon.children.worker import death_of
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.daemon.recovery.envelope import Member
 from srvd.daemon.recovery.former import Alive
 from srvd.daemon.recovery.gathering import Gathering
 from srvd.daemon.state.model import Shell
-from srvd.ids import GenerationId, WorkerId
+from srvd.ids import WorkerId
 from srvd.linux.processes.process import Ended
 from srvd.linux.scoreboard import Board, LaneFacts
 
@@ -67,10 +67,10 @@ def _deaths(shell: Shell, table: FdTable, alive: dict[Member, Alive], ended: dic
     forms = {one.generation: one for one in known.commons}
     for one in known.workers:
         if one.pid and one.id not in alive:
-            form, facts = forms.get(GenerationId(*one.id[:2])), LaneFacts()
+            form, facts = forms.get(one.id.generation_id), LaneFacts()
             if form is not None and (fd := table.find(form.name)) >= 0:
                 facts = Board(fd, form.slots, form.lanes).read(one.slot)
-            lost.append(WorkerGone(one.id, _death(facts, ended.get(one.id, Ended()))))
+            lost.append(WorkerGone(one.id, death_of(ended.get(one.id, Ended()), facts, unseen=True)))
     return lost
 
 
@@ -81,14 +81,3 @@ def _told_ends(heard: list[Orphan]) -> dict[WorkerId, Ended]:
         for orphan in heard
         for serial, ended in orphan.ends()
     }
-
-
-def _death(facts: LaneFacts, how: Ended) -> Death:
-    return Death(
-        exit_code=how.exit_code,
-        signal=how.signal,
-        request_line=facts.line,
-        request_age=max(time.monotonic() - facts.began, 0.0) if facts.busy else 0.0,
-        requests=facts.requests,
-        unseen=how == Ended(),
-    )

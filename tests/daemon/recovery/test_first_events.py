@@ -5,7 +5,10 @@ from __future__ import annotations
 from srvd.core.events import Resumed, WorkerGone
 from srvd.core.model import Death
 from srvd.core.trace import read
-from srvd.daemon.recovery.first_events import untold_deaths
+from srvd.daemon.children.processes import Family
+from srvd.daemon.children.worker import WorkerState
+from srvd.daemon.fd_table import FdTable
+from srvd.daemon.recovery.first_events import deaths
 from tests.core.test_transcripts import FOLDER, Replay
 
 
@@ -18,9 +21,10 @@ def test_a_worker_whose_end_the_daemon_had_seen_and_not_told_is_gone() -> None:
             replay.feed(read(spelled), float(now))
     state = replay.core.state
     first, second = (worker.id for worker in state.pools["web"].workers())
-    assert untold_deaths(state, {first, second}) == []
-    deaths = untold_deaths(state, {first})
-    assert deaths == [WorkerGone(second, Death(unseen=True))]
-    for event in (Resumed((first,)), *deaths):
+    family = Family({}, (), (WorkerState(first, 0, 4711),), ())
+    assert deaths(state, family, FdTable(), {first, second}, {}) == []
+    gone = deaths(state, family, FdTable(), {first}, {})
+    assert gone == [WorkerGone(second, Death(unseen=True))]
+    for event in (Resumed((first,)), *gone):
         replay.feed(event, 1000.0)
     assert second not in {worker.id for worker in state.pools["web"].workers()}

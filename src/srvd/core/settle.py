@@ -73,10 +73,10 @@ def _guard(state: SupervisorState, pool: Pool, turn: Turn) -> None:
 
 
 def _is_changing(state: SupervisorState, pool: Pool) -> bool:
-    """Is an operation under way that replaces its workers? One that has not chosen its pools may be about any."""
+    """Is an operation under way that replaces its workers?"""
     return any(
         op.order.kind in (Kind.START, Kind.RELOAD, Kind.ROLLBACK, Kind.REPAIR, Kind.RECYCLE)
-        and (pool.name in op.rollouts if op.rollouts else op.order.pool in ("", pool.name))
+        and queue.concerns(op, pool.name)
         and op.state is not OpState.QUEUED
         for op in state.open_operations
     )

@@ -125,6 +125,11 @@ def _conflict(one: Order, other: Order) -> bool:
     return same_aspect and ("" in (one.pool, other.pool) or one.pool == other.pool)
 
 
+def concerns(op: Operation, pool: str) -> bool:
+    """Is the operation about this pool? One that has not chosen its pools may be about any that its order names."""
+    return pool in op.rollouts if op.rollouts else op.order.pool in ("", pool)
+
+
 def enqueue(state: SupervisorState, order: Order, actor: Actor, turn: Turn) -> Operation:
     state.count += 1
     op = Operation(OpId(state.count), order, actor, turn.now)

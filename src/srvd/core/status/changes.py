@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from srvd.core.event_names import EventName
 from srvd.core.model import Kind, OpState, PoolState
+from srvd.core.operations import queue
 from srvd.core.state.model import Pool, SupervisorState
 from srvd.core.status.view import pool_state
 from srvd.core.turn import Turn
@@ -37,6 +38,6 @@ def _is_ordered(state: SupervisorState, pool: Pool) -> bool:
     return any(
         (op.order.kind in _GROWS or op.state is OpState.COMMITTING)
         and op.state is not OpState.QUEUED
-        and (pool.name in op.rollouts if op.rollouts else op.order.pool in ("", pool.name))
+        and queue.concerns(op, pool.name)
         for op in state.open_operations
     )

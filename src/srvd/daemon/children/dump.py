@@ -77,8 +77,8 @@ class Dumps:
     def worker(self, worker: Worker) -> Subject:
         """One worker. Raises `NoSuchWorker` while it has no process."""
         if worker.pid is None:
-            zygote = GenerationId(worker.id.pool, worker.id.generation)
-            raise NoSuchWorker(f"worker {worker.id} has no process yet", hint=f"its zygote: srvctl dump {zygote}")
+            hint = f"its zygote: srvctl dump {worker.id.generation_id}"
+            raise NoSuchWorker(f"worker {worker.id} has no process yet", hint=hint)
         return _of_worker(worker)
 
     def zygote(self, generation: Generation) -> Subject:

@@ -25,6 +25,7 @@ def test_a_worker_whose_end_the_daemon_had_seen_and_not_told_is_gone() -> None:
     assert deaths(state, family, FdTable(), {first, second}, {}) == []
     gone = deaths(state, family, FdTable(), {first}, {})
     assert gone == [WorkerGone(second, Death(unseen=True))]
-    for event in (Resumed((first,)), *gone):
+    replay.feed(Resumed((first,)), 1000.0)
+    for event in gone:
         replay.feed(event, 1000.0)
     assert second not in {worker.id for worker in state.pools["web"].workers()}

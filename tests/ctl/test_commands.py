@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -301,15 +302,14 @@ def test_events_are_one_json_text_a_line(daemon: Daemon) -> None:
 
 
 def test_followed_events_come_as_they_happen_until_interrupted(daemon: Daemon) -> None:
-    before = _sockets(daemon.process.pid)
     with subprocess.Popen(
         [*SRVCTL, "events", "-f", "--since", "-1"], env=environment(daemon.path), stdout=subprocess.PIPE, text=True
     ) as following:
         assert following.stdout is not None
         try:
-            wait_for(lambda: _sockets(daemon.process.pid) > before and _sleeps(following.pid))
-            daemon.ctl("reload")
-            assert "operation" in following.stdout.readline()
+            printed = following.stdout.fileno()
+            wait_for(lambda: daemon.ctl("reload") and select.select([printed], [], [], 1)[0])
+            assert any("operation" in line for line in following.stdout)
             following.send_signal(signal.SIGINT)
             following.wait(60)
         finally:

@@ -305,6 +305,15 @@ def test_a_listener_is_made_anew_once_and_shared_by_later_configurations(listene
     assert [one["address"] for one in listeners.described()] == [f"unix:{path}"]
 
 
+def test_a_listener_that_was_made_anew_needs_no_further_reload(listeners: Listeners, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    listeners.prepare(ONE, wanted(f"unix:{path}"))
+    listeners.of(ONE, ())[0][1].shutdown(socket.SHUT_RDWR)
+    assert listeners.lost(shut=True) == [f"unix:{path}: a process that has it has shut it down"]
+    listeners.prepare(TWO, wanted(f"unix:{path}"))
+    assert listeners.lost(shut=True) == []  # while the former generation has the former socket
+
+
 def test_every_address_of_ipv6_serves_both_unless_ipv4_is_bound_apart(listeners: Listeners) -> None:
     port = free_port()
     listeners.prepare(ONE, wanted(f"[::]:{port}"))

@@ -50,7 +50,7 @@ def test_a_daemon_killed_loses_no_request_and_the_next_one_goes_on_with_its_work
     assert fault.lost() == []
     assert "killed by signal 9" in fault.why(victim)
     assert {death["cause"] for death in srvd.deaths()} == {"signal", "retired"}
-    assert "the daemon before this one has died; its zygotes, workers and listeners are adopted" in srvd.logged()
+    srvd.wait_logged("the daemon before this one has died; its zygotes, workers and listeners are adopted")
 
 
 def test_a_worker_killed_while_there_is_no_daemon_costs_its_own_requests_and_the_next_one_knows(srvd: Srvd) -> None:

@@ -73,7 +73,7 @@ def test_a_stop_during_boot_ends_what_boots_and_is_told(starter: Starter, where:
     assert told.returncode != 0
     assert "stop" in told.stderr, told.stderr
     assert not any(is_alive(one) for one in family)
-    assert f"asked by signal {signal.Signals(number).name}" in srvd.logged()
+    srvd.wait_logged(f"asked by signal {signal.Signals(number).name}")
     assert "ready: " not in srvd.logged()
 
 
@@ -97,7 +97,7 @@ def test_a_stop_during_a_reload_tells_its_asker_and_loses_nobody(starter: Starte
     assert asked.returncode != 0
     assert "stop" in asked.stderr
     assert _lost(load) == []
-    assert "reload: failed: the daemon was stopped before this was done" in srvd.logged()
+    srvd.wait_logged("reload: failed: the daemon was stopped before this was done")
 
 
 def test_a_stop_while_a_scale_is_under_way_loses_nobody_and_tells_its_asker(starter: Starter) -> None:
@@ -134,7 +134,7 @@ def test_a_stop_during_an_upgrade_wins_tells_its_asker_and_loses_nobody(srvd: Sr
         assert _ended(srvd, began, f"stop {delay} s after an upgrade was asked for") < BOOT
     assert not any(is_alive(one) for one in family)
     assert _lost(load) == []
-    assert "asked by signal SIGTERM" in srvd.logged()
+    srvd.wait_logged("asked by signal SIGTERM")
     assert srvd.logged().rstrip().endswith("stopped")
     assert (asked.returncode == 0) == ("upgrade: done" in srvd.logged())
     assert asked.returncode == 0 or "stop" in asked.stderr, asked.stderr
@@ -157,7 +157,7 @@ def test_a_second_term_does_not_wait_for_requests_and_kills_only_these(starter: 
         assert hung.exception(30) is not None
     assert [failure for failure in _lost(load) if failure.holder != hanging] == []
     assert len({failure.port for failure in _lost(load)}) == len(_lost(load))  # one on each connection at most
-    assert "stopping in a hurry" in srvd.logged()
+    srvd.wait_logged("stopping in a hurry")
 
 
 def test_a_worker_that_is_stopped_leaves_all_the_same(starter: Starter) -> None:

@@ -90,7 +90,7 @@ def test_a_body_for_which_the_disk_has_no_room_costs_its_request_alone(
         assert fault.lost() == []
         wait_for(lambda: [len(os.listdir(f"/proc/{worker['pid']}/fd")) for worker in workers] <= fds)
         assert srvd.names() == {worker["id"] for worker in workers}
-        assert "No space left on device" in srvd.logged()
+        srvd.wait_logged("No space left on device")
         assert "no worker has died" in fault.why()
         assert srvd.stop() == 0
 

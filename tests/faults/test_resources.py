@@ -66,7 +66,7 @@ def test_an_application_that_meets_its_limit_of_memory_gets_an_error_and_the_wor
         fault.repaired(lambda: srvd.get().startswith("one "))
         assert srvd.names() == {"web/1#1", "web/1#2"}
     assert fault.lost() == []
-    assert "MemoryError" in srvd.logged()
+    srvd.wait_logged("MemoryError")
     assert "no worker has died" in fault.why()
 
 
@@ -178,7 +178,7 @@ def test_a_daemon_out_of_descriptors_goes_on_and_repairs_when_there_are_some(srv
             fault.strikes()
         fault.replaced(victim, 2, BOOT)
     assert fault.lost() == []
-    assert "Too many open files" in srvd.logged()
+    srvd.wait_logged("Too many open files")
     assert "killed by signal 9" in fault.why(victim)
     assert "a bug in srvd" not in srvd.logged()
     assert srvd.call("reload")["operation"]["state"] == "done"
@@ -197,8 +197,8 @@ def test_a_worker_out_of_descriptors_leaves_new_clients_to_others(srvd: Srvd) ->
             fault.strikes()
         fault.repaired(lambda: srvd.get().split()[1] == poor["id"])
     assert fault.lost() == []
-    assert f"{poor['id']} | " in srvd.logged()
-    assert "accept a connection: Too many open files" in srvd.logged()
+    srvd.wait_logged(f"{poor['id']} | ")
+    srvd.wait_logged("accept a connection: Too many open files")
     assert "no worker has died" in fault.why()
 
 

@@ -42,7 +42,7 @@ def test_a_worker_killed_by_a_signal_is_replaced_and_costs_its_own_requests(
     if death["signal"] != number:
         # faulthandler reads the stacks of threads that run on: its report of a fault may end in another one.
         assert death["signal"] == signal.SIGSEGV
-        assert f"{victim} | Fatal Python error: {TOLD_BY_FAULTHANDLER[number]}" in srvd.logged()
+        srvd.wait_logged(f"{victim} | Fatal Python error: {TOLD_BY_FAULTHANDLER[number]}")
     assert death["cause"] == "signal"
     assert f"died by itself; killed by signal {death['signal']}" in fault.why(victim)
     if number == signal.SIGSEGV:  # the interpreter's last words: where it was

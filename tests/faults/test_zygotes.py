@@ -27,7 +27,7 @@ def test_a_zygote_killed_loses_no_request_and_another_one_forks(srvd: Srvd, numb
         fault.repaired(lambda: srvd.pool()["generation"] == 2 and srvd.pool()["state"] == "ready")
         wait_for(lambda: len(srvd.family()) == 3)
     assert fault.lost() == []
-    assert f"the zygote of web@1 died (signal {int(number)}); its workers serve on, it is loaded anew" in srvd.logged()
+    srvd.wait_logged(f"the zygote of web@1 died (signal {int(number)}); its workers serve on, it is loaded anew")
     repair = next(op for op in srvd.call("history")["operations"] if op["kind"] == "repair")
     assert repair["state"] == "done"
     assert all("was told to leave (replaced); exited with code 0" in fault.why(worker) for worker in before)
@@ -44,7 +44,7 @@ def test_a_stopped_zygote_is_found_when_it_is_needed_and_nobody_notices(starter:
         wait_for(lambda: srvd.pool()["generation"] == 2 and srvd.pool()["state"] == "ready")
         wait_for(lambda: not zygote.is_running())
     assert fault.lost() == []
-    assert "the zygote of web@1 does not fork; killing it" in srvd.logged()
+    srvd.wait_logged("the zygote of web@1 does not fork; killing it")
     # Who was to tell how the worker ended was stopped, too; that it ended the kernel has told.
     assert re.search(rf"{victim} \(pid \d+\): died by itself", fault.why(victim))
 

@@ -64,5 +64,5 @@ def test_a_start_after_its_death_sends_its_workers_away_and_serves(old: Srvd, ve
         wait_for(lambda: "srvd 2.0 starts" in old.logged(), BOOT)
         wait_for(old.is_ready, BOOT)
         load.more(20)
-    assert "each remaining worker is sent away when its requests are over" in old.logged()
+    old.wait_logged("each remaining worker is sent away when its requests are over")
     assert not set(pids(old).values()) & set(before.values())

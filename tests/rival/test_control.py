@@ -112,7 +112,7 @@ def test_who_may_use_the_control_socket(starter: Starter) -> None:
     assert len(srvd.serving()) == 2
     done = srvd.call("history")["operations"][0]
     assert (done["kind"], done["actor"]["uid"], done["actor"]["name"]) == ("scale", operator, "daemon")
-    assert "scale web to 2, asked by daemon" in srvd.logged()  # every change with who asked
+    srvd.wait_logged("scale web to 2, asked by daemon")  # every change with who asked
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else to ask as them")

@@ -55,4 +55,4 @@ def test_one_stuck_thread_of_a_worker(starter: Starter) -> None:
         wait_for(lambda: srvd.names() == {"web/1#2"})
         wait_for(lambda: srvd.pool()["draining"] == 0, within=60)
     assert srvd.deaths(worker="web/1#1")[0]["cause"] == "request_timeout"
-    assert "in hang" in srvd.logged()
+    srvd.wait_logged("in hang")

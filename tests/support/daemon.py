@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -333,16 +333,38 @@ def toml(pool: str = "", more: str = "", *, bind: str = "127.0.0.1:0") -> str:
     return f'[listeners.web]\nbind = ["{bind}"]\n\n[pools.web]\napp = "app:app"\n{pool}\n\n{more}\n'
 
 
-def free_port() -> int:
-    """A port that was free a moment ago, for tests that must name one. It is below those that the kernel gives to
-    clients: none of them takes it meanwhile.
+class _Ports:
+    """A block of ports below those that the kernel gives to clients. It is reserved for this process until it ends, by
+    an abstract Unix socket.
     """
-    of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(of_clients // 2, of_clients)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
+
+    SIZE = 128
+
+    def __init__(self) -> None:
+        of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        self._reservation = socket.socket(socket.AF_UNIX)
+        for first in range(of_clients // 2, of_clients - self.SIZE, self.SIZE):
+            with contextlib.suppress(OSError):  # another process has it
+                self._reservation.bind(f"\0srvd-test-ports-{first}")
+                self._ports = itertools.cycle(range(first, first + self.SIZE))
+                return
+        msg = "too many test processes: no block of ports is left"
+        raise RuntimeError(msg)
+
+    def free(self) -> int:
+        while True:
+            port = next(self._ports)
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+_ports = _Ports()
+
+
+def free_port() -> int:
+    """A free port, for tests that must name one. No client and no other test takes it meanwhile."""
+    return _ports.free()
 
 
 def _is_ours(variable: str) -> bool:

@@ -40,7 +40,7 @@ def test_a_daemon_that_is_killed_and_started_again_loses_no_request_and_no_worke
         is_whole(srvd)
         load.more()
     assert load.failed == []
-    assert "are adopted" in srvd.logged()
+    srvd.wait_logged("are adopted")
 
 
 def test_it_may_die_again_and_again(starter: Starter) -> None:
@@ -190,8 +190,8 @@ def test_workers_that_are_all_busy_are_waited_for(starter: Starter) -> None:
         srvd.die()
         adopted(srvd)
         assert slow.result().startswith("one ")
-    assert "1 worker came" in srvd.logged()
-    assert "waiting for 1 busy" in srvd.logged()
+    srvd.wait_logged("1 worker came")
+    srvd.wait_logged("waiting for 1 busy")
     wait_for(srvd.is_ready, BOOT)
 
 
@@ -310,7 +310,7 @@ def test_a_state_that_cannot_be_read_stops_no_start(starter: Starter, damage: st
     srvd.start()
     assert {worker.split("#")[0] for worker in pids(srvd)} == {"web/1"}
     wait_for(lambda: not [one for one in left if is_alive(one)], BOOT)
-    assert "is sent away" in srvd.logged()
+    srvd.wait_logged("is sent away")
     state(srvd).with_name("control.sock.state.bad").unlink(missing_ok=True)
 
 

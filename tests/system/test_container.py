@@ -189,4 +189,4 @@ def test_a_start_that_fails_ends_the_container_with_its_code(starter: Starter, t
         next(_contained(starter, tmp_path, AS_ON_THE_PAGE, code="raise RuntimeError('no database')\n"))
     (srvd,) = starter.all
     srvd.process = None  # which was to be shown
-    assert "RuntimeError: no database" in srvd.logged()
+    srvd.wait_logged("RuntimeError: no database")

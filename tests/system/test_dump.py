@@ -266,5 +266,5 @@ def test_a_worker_that_does_not_boot_in_time_leaves_its_stacks_to_whoever_waits_
     assert 'app.py", line 2 in <module>' in done.stderr
     (death,) = [death for death in srvd.deaths() if death["cause"] == "boot_timeout"]
     assert 'app.py", line 2 in <module>' in death["stacks"]
-    assert 'app.py", line 2 in <module>' in srvd.logged()
+    srvd.wait_logged('app.py", line 2 in <module>')
     assert srvd.get().startswith("one web/1#1 ")

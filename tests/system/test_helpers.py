@@ -70,7 +70,7 @@ def test_a_helper_that_has_the_lock_of_the_family_is_named_and_left_alone(left: 
     srvd, helper = left
     srvd.configure(toml("workers = 1"))  # another port
     srvd.start()
-    assert f"left alone: {named(helper)}, which an application of a daemon that died has started" in srvd.logged()
+    srvd.wait_logged(f"left alone: {named(helper)}, which an application of a daemon that died has started")
     assert helper.is_running()
     assert srvd.get().startswith("one ")
 

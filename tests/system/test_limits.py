@@ -148,7 +148,7 @@ def test_an_application_that_is_not_preloaded_has_them_once(starter: Starter) ->
     """The zygote that begins anew is as nice as before, not twice."""
     threads = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     srvd = starter(config=toml("workers = 1\nnice = 4\nrlimits = { nofile = [300, 400] }"), code=threads + TELLS)
-    assert "each worker loads the application itself" in srvd.logged()
+    srvd.wait_logged("each worker loads the application itself")
     facts = tell(srvd)
     assert facts["nofile"] == (300, 400)
     assert facts["nice"] == os.getpriority(os.PRIO_PROCESS, 0) + 4

@@ -112,7 +112,7 @@ def test_a_zygote_killed_takes_no_worker_along_and_is_repaired(srvd: Srvd) -> No
         load.more()
     assert load.failed == []
     assert load.releases == {"one"}
-    assert "its workers serve on, it is loaded anew" in srvd.logged()
+    srvd.wait_logged("its workers serve on, it is loaded anew")
     assert {worker["pid"] for worker in srvd.serving()}.isdisjoint(before)  # of the new zygote, one by one
     victim = srvd.kill_worker()
     srvd.wait_serving(2, without=victim)

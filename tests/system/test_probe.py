@@ -123,7 +123,7 @@ def test_a_reload_says_that_a_size_was_ordered_otherwise(starter: Starter) -> No
 def test_a_pool_of_nobody_says_that_clients_wait(starter: Starter) -> None:
     srvd = starter.new(config=toml(""), env={"WEB_CONCURRENCY": "0"}).start()
     srvd.wait_logged("web serves nobody now; clients wait")
-    assert "WEB_CONCURRENCY: pool web has 0 workers: its clients wait until it has some" in srvd.logged()
+    srvd.wait_logged("WEB_CONCURRENCY: pool web has 0 workers: its clients wait until it has some")
     assert "web serves nobody now; clients wait" in srvd.ctl("status").stdout
     assert "web serves with 1 worker" in srvd.ctl("scale", "1").stdout
     assert "nobody" not in srvd.ctl("status").stdout

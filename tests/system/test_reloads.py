@@ -168,7 +168,7 @@ def test_a_crash_loop_in_the_bake_brings_the_former_generation_back(starter: Sta
     history = {op["kind"]: op for op in srvd.call("history")["operations"]}
     assert history["reload"]["state"] == "rolled_back"
     assert history["rollback"]["actor"]["name"] == "srvd"
-    assert "is taken back" in srvd.logged()
+    srvd.wait_logged("is taken back")
     wait_for(lambda: len(srvd.zygotes()) == 1)  # nothing is left of the bad one
     srvd.good("two")
     assert srvd.ctl("reload").returncode == 0

@@ -27,7 +27,7 @@ def test_term_and_int_stop_it_when_requests_are_answered(srvd: Srvd, number: int
         srvd.signal(number)
         assert srvd.wait() == 0
         assert slow.result().startswith("one ")
-    assert f"asked by signal {signal.Signals(number).name}" in srvd.logged()
+    srvd.wait_logged(f"asked by signal {signal.Signals(number).name}")
     # Somebody sits at the keyboard, and wonders why it takes so long.
     assert ("^C once more cuts them off" in srvd.logged()) == (number == signal.SIGINT)
 
@@ -56,7 +56,7 @@ def test_a_second_term_hurries(srvd: Srvd) -> None:
         assert srvd.wait() == 0
         assert time.monotonic() - began < 5
         assert hung.exception() is not None
-    assert "stopping in a hurry" in srvd.logged()
+    srvd.wait_logged("stopping in a hurry")
 
 
 def test_a_stop_kills_who_does_not_finish_within_drain_timeout(starter: Starter) -> None:
@@ -69,7 +69,7 @@ def test_a_stop_kills_who_does_not_finish_within_drain_timeout(starter: Starter)
         assert srvd.wait() == 0
         assert 1 <= time.monotonic() - began < 10
         assert hung.exception() is not None
-    assert "in hang" in srvd.logged()  # where it was
+    srvd.wait_logged("in hang")  # where it was
 
 
 def test_hup_reloads(srvd: Srvd) -> None:
@@ -88,7 +88,7 @@ def test_hup_with_broken_code_changes_nothing(srvd: Srvd) -> None:
     srvd.signal(signal.SIGHUP)
     wait_for(lambda: srvd.call("history")["operations"][0]["state"] == "failed")
     assert srvd.names() == before
-    assert "the deploy is broken" in srvd.logged()
+    srvd.wait_logged("the deploy is broken")
 
 
 def test_ttin_and_ttou_scale(srvd: Srvd) -> None:

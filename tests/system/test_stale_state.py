@@ -161,7 +161,7 @@ def test_a_lower_limit_on_workers_is_in_force_after_an_adoption(starter: Starter
     srvd.configure(limited(2, 3))
     srvd.start()
     assert pids(srvd) == before
-    assert "4 workers run by orders that were given before" in srvd.logged()
+    srvd.wait_logged("4 workers run by orders that were given before")
     srvd.call("scale", size=3)
     with pytest.raises(BadArgs, match="0 to 3"):
         srvd.call("scale", size=4)
@@ -172,7 +172,7 @@ def test_a_higher_limit_on_workers_than_the_scoreboard_has_room_for_is_told(star
     die(srvd)
     srvd.configure(limited(2, 400))
     srvd.start()
-    assert "max_workers: 4 stays in force, 400 was not taken over" in srvd.logged()
+    srvd.wait_logged("max_workers: 4 stays in force, 400 was not taken over")
     with pytest.raises(BadArgs, match="0 to 4"):
         srvd.call("scale", size=5)
     shown = {one["key"]: one["value"] for one in srvd.call("config")["settings"]}

@@ -112,7 +112,7 @@ def test_a_failed_reload_is_over_too_and_its_reason_stays_in_sight(starter: Star
     status = manager.heard[ready]["STATUS"]
     assert status.startswith("web: 2 workers serve; reload 2 failed: ")
     assert "importing app raised (see the log)" in status
-    assert "the deploy is broken" in srvd.logged()
+    srvd.wait_logged("the deploy is broken")
     srvd.good("two")
     assert srvd.ctl("reload").returncode == 0
     wait_for(lambda: manager.status == "web: 2 workers serve")
@@ -238,8 +238,8 @@ def test_a_daemon_that_the_watchdog_kills_leaves_its_stack(starter: Starter) -> 
     srvd = starter()
     assert srvd.ctl("upgrade").returncode == 0  # also after one
     srvd.die(signal.SIGABRT)
-    assert "Fatal Python error: Aborted" in srvd.logged()
-    assert 'srvd/daemon/loop.py", line' in srvd.logged()
+    srvd.wait_logged("Fatal Python error: Aborted")
+    srvd.wait_logged('srvd/daemon/loop.py", line')
     srvd.start()
 
 
@@ -429,7 +429,7 @@ def test_an_address_that_is_not_used_is_a_warning(starter: Starter, passed: list
     same = passing(starter.new(config=toml(bind=_spelled(passed[0]))), _fds(passed[:1]), "web").start()
     other = passing(starter.new(config=toml(bind="127.0.0.1:1")), _fds(passed[1:2]), "web").start()
     assert "is not used" not in same.logged()
-    assert f"bind (127.0.0.1:1) is not used: systemd passed {_spelled(passed[1])}" in other.logged()
+    other.wait_logged(f"bind (127.0.0.1:1) is not used: systemd passed {_spelled(passed[1])}")
 
 
 def test_sockets_without_a_name_are_for_the_only_listener(starter: Starter, passed: list[socket.socket]) -> None:
@@ -702,7 +702,7 @@ def test_who_died_with_the_daemon_is_not_waited_for(starter: Starter, manager: S
     wait_for(lambda: len(_states(manager)) == 1)
     _die(srvd, manager)
     _stored(srvd, manager).start()
-    assert "are adopted" in srvd.logged()
+    srvd.wait_logged("are adopted")
 
 
 @pytest.mark.parametrize("where", ["file", "store"])
@@ -738,7 +738,7 @@ def test_a_state_that_cannot_be_read_in_either_place_stops_no_start(starter: Sta
         wait_for(lambda: not any(map(is_alive, left)), within=60)
         load.more()
     assert load.failed == []
-    assert "sent away" in srvd.logged()
+    srvd.wait_logged("sent away")
     assert (srvd.folder / "control.sock.family").exists()  # who begins anew is found by the path again
 
 

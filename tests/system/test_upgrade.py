@@ -273,7 +273,7 @@ def test_usr2_does_the_same_and_the_log_has_the_verdict(old: Srvd, versions: Ver
     old.signal(signal.SIGUSR2)
     old.wait_logged("upgrade: done: srvd 1.1 runs, 1.0 did before")
     assert version(old) == "1.1"
-    assert "asked by signal SIGUSR2" in old.logged()
+    old.wait_logged("asked by signal SIGUSR2")
 
 
 # -- what is under way --------------------------------------------------------------------------------------------
@@ -550,7 +550,7 @@ def test_a_bug_in_the_first_turn_of_the_new_program_leaves_the_workers_to_the_ne
         old.adopted = left
         versions.use("1.0")
         old.start()
-    assert "the daemon before this one has died" in old.logged()
+    old.wait_logged("the daemon before this one has died")
     assert pids(old)["workers"] == workers
     assert load.failed == []
 

@@ -23,6 +23,7 @@ from srvd.daemon.listener import (
     key_of,
     number_of,
     open_planned,
+    problem_of,
     rest,
     serve,
     store_name,
@@ -260,11 +261,10 @@ class Listeners:
         the problem and remedy if clients cannot reach it.
         """
         names = {plan.key: plan.name for _, plans in sorted(self._plans.items()) for plan in plans}
-        latest = {(key.address, key.whose): key for key, opened in self._open.items() if not opened.resting}
-        told = {
-            key: {"name": names[key], "address": sockets.describe(self._open[key].socket)} for key in latest.values()
-        }
-        return [one | trouble_of(self._open[key]) for key, one in told.items()]
+        return [
+            {"name": names[key], "address": sockets.describe(opened.socket)} | trouble_of(opened)
+            for key, opened in self._newest()
+        ]
 
     def lost(self, *, shut: bool = False) -> list[str]:
         """Return the problems of sockets that a reload has to replace; `shut`: only of sockets that a process has shut
@@ -272,12 +272,19 @@ class Listeners:
         """
         if shut and self._sealed:
             return []
-        lost = {
-            sockets.describe(opened.socket)
-            for opened in self._open.values()
+        return [
+            f"{sockets.describe(opened.socket)}: {problem_of(opened)}"
+            for _, opened in self._newest()
             if is_lost(opened) and (sockets.is_shut(opened.socket) or not shut)
-        }
-        return [f"{one['address']}: {one['problem']}" for one in self.described() if one["address"] in lost]
+        ]
+
+    def _newest(self) -> Iterable[tuple[Key, Open]]:
+        """Return the socket that clients of each address reach. One that it has replaced stays open until the
+        generations that have it are gone.
+        """
+        return {
+            (key.address, key.whose): (key, opened) for key, opened in self._open.items() if not opened.resting
+        }.values()
 
     def mend(self) -> list[str]:
         """Listen again on sockets that another process has shut down. Returns their addresses."""

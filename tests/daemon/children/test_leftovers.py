@@ -64,7 +64,7 @@ def test_what_a_worker_leaves_is_named_at_its_end_and_ended_at_a_stop(starter: S
     assert f"{what} (pid {left.pid})" in srvd.ctl("why", worker["id"]).stdout
     assert srvd.stop() == 0
     assert not is_alive(left)
-    assert f"ending {what} (pid {left.pid}), which was left behind" in srvd.logged()
+    srvd.wait_logged(f"ending {what} (pid {left.pid}), which was left behind")
     assert srvd.logged().count(f"(pid {left.pid})") == 2
 
 

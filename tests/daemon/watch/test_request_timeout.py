@@ -63,7 +63,7 @@ def test_a_stuck_worker_that_has_nothing_else_ends_when_its_replacement_serves(s
         assert _ends(srvd) == "GET /hang/3"
         assert time.monotonic() - began > 4.0  # 3 s of events, and the limit
         assert isinstance(hung.exception(30), (http.client.HTTPException, OSError))
-    assert "web/1#1 has given nothing to GET /hang/3 for 2 s" in srvd.logged()
+    srvd.wait_logged("web/1#1 has given nothing to GET /hang/3 for 2 s")
 
 
 def _ends(srvd: Srvd) -> str:

@@ -50,6 +50,11 @@ config` shows the values in force and where each comes from.
 Relative paths in a file start from its folder, others from the working directory. In a variable, the items of a list
 stand between commas. Flags and variables of a listener or a pool set the only one there is; with several, say it in
 the file.
+
+A file may name variables of the environment in any text, and in place of a number, as in
+`bind = ["0.0.0.0:${{PORT:-5001}}"]` and `threads = "${{APP_THREADS:-8}}"`. The text after `:-` is taken if the variable
+is not set or empty; without it, a variable that is not set is an error. `$${{` stands for `${{`. The environment is the
+one that the daemon was started with.
 """
 
 _LISTENER = """[listeners.web]

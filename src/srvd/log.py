@@ -59,7 +59,7 @@ class Log:
     """Writes to one descriptor, which it does not close. For several threads, but not over a fork.
 
     format: "text", "json" or "auto" (text).
-    level: the lowest of `LEVELS` that is written.
+    level: the lowest of `LEVELS` that is written; "critical", which other loggers have above "error", means "error".
     shared: the descriptor may be a terminal, or a pipe to which applications write as well.
 
     Lines are coloured on terminals, unless NO_COLOR is set, and have priorities for the journal.
@@ -78,7 +78,7 @@ class Log:
         self.lost = 0  # lines since one was last written
         self._output = _Output(fd, shared=shared)
         self._json = format == "json"
-        self._least = LEVELS.index(level)
+        self._least = LEVELS.index("error" if level == "critical" else level)
         self._clock = clock
         self._journal = environ.get("JOURNAL_STREAM", "")
         self._coloured = not environ.get("NO_COLOR") and not self._json

@@ -19,7 +19,7 @@ from srvd.config.load import Config, load, variables
 from srvd.config.packing import pack, unpack
 from srvd.config.problems import Problem
 from srvd.config.settings import DaemonSettings, ListenerSettings, PoolSettings, declared
-from srvd.config.values import KINDS, Unfit, read
+from srvd.config.values import KINDS, Unfit, describe, read
 from srvd.errors import EXIT, BadFrame, ConfigInvalid
 
 FULL = """\
@@ -142,6 +142,61 @@ def test_flags_win_over_variables_over_the_file_over_the_platform_over_defaults(
     assert config.origins[f"pools.{pool.name}.workers"] == origin.replace("FILE", path)
 
 
+def test_texts_and_numbers_of_a_file_may_name_variables(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """[daemon]
+log_level = "${LOG_LEVEL:-info}"
+[listeners.web]
+bind = ["0.0.0.0:${PORT:-5001}"]
+trusted_proxies = "${PROXIES:-10.0.0.0/8,unix}"
+[pools.web]
+app = "shop:app"
+workers = "${WEB_CONCURRENCY:-3}"
+threads = "${APP_THREADS:-8}"
+request_timeout = "${TIMEOUT:-90}"
+max_body = "${BODY:-1MiB}"
+stream_bodies = "${STREAM:-yes}"
+env = { MODE = "${MODE:-prod}" }
+""",
+    )
+    config = load(path, {}, {"LOG_LEVEL": "WARNING", "WEB_CONCURRENCY": "6", "TIMEOUT": ""})
+    pool, listener = config.pools["web"], config.listeners["web"]
+    assert (config.daemon.log_level, listener.bind) == ("warning", ("0.0.0.0:5001",))
+    assert listener.trusted_proxies == ("10.0.0.0/8", "unix")
+    assert (pool.workers, pool.threads, pool.request_timeout, pool.max_body) == (6, 8, 90.0, 1 << 20)
+    assert (pool.stream_bodies, dict(pool.env)) == (True, {"MODE": "prod"})
+    assert config.origins["listeners.web.bind"] == f"{path}:4, default of PORT"
+    assert config.origins["pools.web.workers"] == f"{path}:8, environment WEB_CONCURRENCY"
+
+
+def test_a_variable_without_value_and_default_is_a_problem_of_its_line(tmp_path: Path) -> None:
+    text = '[pools.web]\napp = "${APP}"\nthreads = "${APP_THREADS}"\nworkers = "${WORKERS:-many}"\n'
+    assert problems(write(tmp_path, text), environ={"APP_THREADS": "9"}) == [
+        'srvd.toml:2: pools.web.app: found "${APP}": the environment has no APP; ${APP:-DEFAULT} gives it a default',
+        f'srvd.toml:4: pools.web.workers: found "many", expected {describe("formula:0..65536")}',
+    ]
+
+
+def test_workers_and_threads_may_follow_from_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "granted_cpus", lambda: 3)
+    path = write(tmp_path, '[pools.web]\napp = "shop:app"\nworkers = "min(2 * cpus + 1, 5)"\nthreads = "cpus"\n')
+    config = load(path, {}, {})
+    assert (config.pools["web"].workers, config.pools["web"].threads) == (5, 3)
+    assert config.origins["pools.web.workers"] == f"{path}:3, min(2 * cpus + 1, 5) with cpus = 3"
+    assert load(None, {"--workers": "auto"}, APP).pools["web"].workers == 7
+    assert load(None, {}, {**APP, "WEB_CONCURRENCY": "auto"}).pools["web"].workers == 7
+    found = problems(write(tmp_path, '[pools.web]\napp = "shop:app"\nworkers = "cpus - 4"\n'))
+    assert [line.partition(":")[0] for line in found] == ["srvd.toml"]
+    assert "found -1, expected a whole number from 0" in found[0]
+
+
+def test_no_limit_of_a_line_is_that_of_the_whole_head(tmp_path: Path) -> None:
+    path = write(tmp_path, '[pools.web]\napp = "a:b"\nmax_head = "32KiB"\nmax_target = 0\nmax_field = 0\n')
+    pool = load(path, {}, {}).pools["web"]
+    assert (pool.max_target, pool.max_field) == (32 << 10, 32 << 10)
+
+
 def test_the_platforms_port_is_bound_on_every_address_unless_something_else_is_said() -> None:
     config = load(None, {}, {"PORT": "5000"})
     assert config.listeners["web"].bind == ("0.0.0.0:5000",)
@@ -196,10 +251,10 @@ nam = "x"
 [contrl]
 [pools.web]
 workres = 4
-workers = "4"
+max_fields = "4"
 boot_timeout = "30 sec"
 [listeners.web]
-bind = ["127.0.0.1"]
+bind = ["127.0.0.1:x"]
 [pools.Web]
 """,
     )
@@ -209,7 +264,7 @@ bind = ["127.0.0.1"]
     ]  # fmt: skip
     assert found[4:6] == [
         "srvd.toml:6: pools.web.workres: there is no such setting; did you mean workers?",
-        'srvd.toml:7: pools.web.workers: found "4", expected a whole number from 0 to 65536; did you mean 4?',
+        'srvd.toml:7: pools.web.max_fields: found "4", expected a whole number from 1 to 10000; did you mean 4?',
     ]
 
 
@@ -242,8 +297,8 @@ roles = { boss = ["me"] }
 → srvd.toml:2: control.roles: found "boss", expected the roles viewer, operator, admin
 
 [pools.web]
-workers = 0xHEX
-→ srvd.toml:2: pools.web.workers: found a number of more than 64 bits, expected a whole number from 0 to 65536
+max_requests = 0xHEX
+→ srvd.toml:2: pools.web.max_requests: found a number of more than 64 bits, expected a whole number from 0 to 1000000000
 
 [pools.web]
 env = { A = 0xHEX }
@@ -263,7 +318,7 @@ loglevel = "info"
 
 [listeners.web]
 bind = ["8000"]
-→ srvd.toml:2: listeners.web.bind: read the address '8000': it has no port; did you mean ':8000'?
+→ srvd.toml:2: listeners.web.bind: read the address '8000': did you mean ':8000'?
 
 [listeners.web]
 bind = ["tcp://127.0.0.1:8123"]
@@ -440,7 +495,7 @@ def test_a_number_of_thousands_of_digits_is_an_error_with_its_line(tmp_path: Pat
     "value", [16**6000, -(16**6000), float("inf"), float("nan"), [16**6000], {"as": 16**6000}], ids=type
 )
 def test_no_number_is_too_odd_to_be_refused_in_words(kind: str, value: object) -> None:
-    argument = {"choice": ":a|b", "count": ":0..9"}.get(kind, "")
+    argument = {"choice": ":a|b", "count": ":0..9", "formula": ":0..9"}.get(kind, "")
     with pytest.raises(Unfit) as caught:
         read(f"{kind}{argument}", value)
     found = value if caught.value.found is None else caught.value.found

@@ -7,13 +7,16 @@ what was found, what is expected, and the nearest value that fits.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from srvd.config import gunicorn, values
 from srvd.config.check import anchor, check, find_program
-from srvd.config.problems import Problem, raise_for
+from srvd.config.problems import Problem, raise_for, spell
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
+from srvd.config.spelling import formula
+from srvd.config.spelling import variables as references
+from srvd.linux.processes.cgroup import granted_cpus
 
 __all__ = ["DEFAULT_FILE", "Config", "load", "variables"]
 
@@ -53,7 +56,7 @@ def load(
 
     Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
     """
-    layers = _Layers(folder)
+    layers = _Layers(folder, environ)
     file = ""
     layers.warnings += _unread(path, environ)
     if path:
@@ -88,8 +91,9 @@ def variables() -> dict[str, tuple[str, str]]:
 class _Layers:
     """The values, as later sources replace those of earlier ones, and the problems found on the way."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
         self.folder = folder  # of relative paths in flags and variables
+        self.environ = environ
         self.chosen: dict[Key, Any] = {}
         self.origins: dict[Key, str] = {}
         self.names: dict[str, list[str]] = {"listeners": [], "pools": []}
@@ -128,9 +132,20 @@ class _Layers:
         for name, value in table.items():
             key = (*above, name)
             if name in known:
-                self._put(key, value, known[name].kind, where(key))
+                self._put_expanded(key, value, known[name].kind, where(key))
             else:
                 self._unknown(where(key), key, values.nearest(name, known) or _home_of(name))
+
+    def _put_expanded(self, key: Key, value: object, kind: str, where: str) -> None:
+        """Sets a value of the file, in which texts may name variables of the environment."""
+        try:
+            value, origins = references.expand(value, self.environ)
+        except references.Unexpandable as exc:
+            self.problems.append(Problem(where, ".".join(key), f"found {spell(value)}: {exc}"))
+            return
+        if origins and isinstance(value, str):
+            value = values.from_text(kind, value)
+        self._put(key, value, kind, where, origins)
 
     def complete_names(self) -> None:
         """Adds one listener and one pool, each called "web", unless the file names others."""
@@ -196,11 +211,18 @@ class _Layers:
         value = values.from_text(setting.kind, given) if isinstance(given, str) else given
         self._put(key, list(value) if isinstance(value, tuple) else value, setting.kind, origin)
 
-    def _put(self, key: Key, value: object, kind: str, origin: str) -> None:
+    def _put(self, key: Key, value: object, kind: str, origin: str, notes: Sequence[str] = ()) -> None:
+        """notes: what the value also depends on, besides its origin."""
         try:
             folder = os.path.dirname(origin) if origin.startswith("/") else self.folder
-            self.chosen[key] = anchor(kind, values.read(kind, value), folder)
-            self.origins[key] = origin
+            read = values.read(kind, value)
+            if kind.startswith("formula") and isinstance(read, str):
+                cpus = granted_cpus()
+                notes = (*notes, f"{read} with cpus = {cpus}")
+                value = formula.evaluate(read, cpus)
+                read = values.read(kind, value)
+            self.chosen[key] = anchor(kind, read, folder)
+            self.origins[key] = ", ".join((origin, *notes))
         except FileNotFoundError:
             self._refuse(origin, key, value, "an absolute path: the folder that srvd was started in has been removed")
         except values.Unfit as unfit:
@@ -231,7 +253,10 @@ class _Layers:
         for name in self.names["pools"]:
             pool = PoolSettings._make([name, *self._values("pools", name, PoolSettings._field_defaults)])
             pools[name] = pool._replace(
-                listeners=pool.listeners or tuple(listeners), python=find_program(pool.python, environ)
+                listeners=pool.listeners or tuple(listeners),
+                python=find_program(pool.python, environ),
+                max_target=pool.max_target or pool.max_head,
+                max_field=pool.max_field or pool.max_head,
             )
         return Config(daemon, listeners, pools, {".".join(key): origin for key, origin in self.origins.items()}, path)
 

@@ -19,19 +19,33 @@ class PoolSettings(NamedTuple):
     """[pools.NAME]: an application and its workers."""
 
     name: str
-    app: Annotated[str, Setting("The application, MODULE:ATTRIBUTE or MODULE:FACTORY()", "app", "APP")] = (
-        "srvd.demo:app"
-    )
+    app: Annotated[
+        str,
+        Setting(
+            "The application, MODULE:ATTRIBUTE or MODULE:FACTORY(), which may have plain values as arguments; of a "
+            "MODULE alone, its application or app",
+            "app",
+            "APP",
+        ),
+    ] = "srvd.demo:app"
     listeners: Annotated[
         tuple[str, ...], Setting("Names of the listeners that the pool accepts on; empty: all of them", "names")
     ] = ()
     workers: Annotated[
-        int, Setting("Number of workers; max_workers limits all pools together", "count:0..65536", "--workers")
+        int,
+        Setting(
+            "Number of workers; max_workers limits all pools together. A formula has cpus, the processors that "
+            "affinity and the control group grant, numbers, + - * / //, min, max and int; auto is 2 * cpus + 1",
+            "formula:0..65536",
+            "--workers",
+        ),
     ] = 2
     threads: Annotated[
         int,
         Setting(
-            "Calls of the application that one worker runs at a time, each in a thread", "count:1..64", "--threads"
+            "Calls of the application that one worker runs at a time, each in a thread; a formula, as for workers",
+            "formula:1..512",
+            "--threads",
         ),
     ] = 1
     python: Annotated[
@@ -164,8 +178,10 @@ class PoolSettings(NamedTuple):
         ),
     ] = False
     max_head: Annotated[int, Setting("Longest request line and headers together (431)", "size")] = 65_536
-    max_target: Annotated[int, Setting("Longest request target, path and query (414)", "size")] = 16_384
-    max_field: Annotated[int, Setting("Longest header line of a request (431)", "size")] = 16_384
+    max_target: Annotated[int, Setting("Longest request target, path and query (414); 0: max_head", "size or 0")] = (
+        16_384
+    )
+    max_field: Annotated[int, Setting("Longest header line of a request (431); 0: max_head", "size or 0")] = 16_384
     max_fields: Annotated[int, Setting("Most header lines of a request (431)", "count:1..10000")] = 100
     underscore_headers: Annotated[
         str,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from srvd.errors import ConfigInvalid
 from srvd.record import Record
 
-__all__ = ["Problem", "raise_for"]
+__all__ = ["Problem", "raise_for", "spell"]
 
 
 class Problem(Record):

@@ -44,7 +44,12 @@ class DaemonSettings(NamedTuple):
     ] = ""
     pidfile: Annotated[str, Setting("Write the daemon's pid to this file", "path", "--pidfile")] = ""
     log_level: Annotated[
-        str, Setting("Least level that is logged", "choice:debug|info|warning|error", "--log-level")
+        str,
+        Setting(
+            "Least level that is logged; critical is the same as error",
+            "choice:debug|info|warning|error|critical",
+            "--log-level",
+        ),
     ] = "info"
     log_format: Annotated[
         str, Setting("How log lines look; auto: text", "choice:auto|text|json", "--log-format")
@@ -75,8 +80,8 @@ class ListenerSettings(NamedTuple):
     bind: Annotated[
         tuple[str, ...],
         Setting(
-            "Addresses to listen on: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N. [::]:PORT serves IPv4 clients, too, "
-            "unless the same port is bound for IPv4 as well",
+            "Addresses to listen on: HOST:PORT, [V6]:PORT, :PORT, unix:PATH, fd:N; without a port it is 8000. "
+            "[::]:PORT serves IPv4 clients, too, unless the same port is bound for IPv4 as well",
             "addresses",
             "--bind",
         ),

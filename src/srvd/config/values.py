@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from srvd.config.spelling import formula, target, toml_text
 from srvd.linux.processes.limits import RESOURCES, UNLIMITED
 from srvd.nearest import nearest
 from srvd.record import Record
@@ -61,7 +62,11 @@ def read(kind: str, value: object) -> Any:
     try:
         return KINDS[base].read(value, argument)
     except Unfit as unfit:
-        near = unfit.nearest if base == "count" or unfit.nearest[:1] in ("", "[") else _quote(unfit.nearest)
+        near = (
+            unfit.nearest
+            if base in ("count", "formula") or unfit.nearest[:1] in ("", "[")
+            else toml_text.quote(unfit.nearest)
+        )
         raise Unfit(unfit.expected or describe(kind), near, found=unfit.found) from None
 
 
@@ -70,8 +75,9 @@ def describe(kind: str) -> str:
     base, _, argument = kind.partition(":")
     if base == "choice":
         return "one of " + ", ".join(f'"{word}"' for word in argument.split("|"))
-    if base == "count":
-        return "a whole number from {} to {}".format(*argument.split(".."))
+    if argument:
+        number = "a whole number from {} to {}".format(*argument.split(".."))
+        return number if base == "count" else f'{number}, "auto", or a formula such as "cpus + 1"'
     return KINDS[base].expected
 
 
@@ -86,7 +92,7 @@ def from_text(kind: str, text: str) -> object:
     base = kind.partition(":")[0]
     if KINDS[base].listed:
         return [item.strip() for item in text.split(",") if item.strip()]
-    if base == "count" and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+    if base in ("count", "formula") and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         return int(text)
     if base == "yes or no":
         words = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
@@ -98,10 +104,10 @@ def show(kind: str, value: Any) -> str:
     """Writes a setting's value as TOML, in the spelling that a person would choose: "90s", "512MiB"."""
     base = kind.partition(":")[0]
     if base.startswith("duration"):
-        return _quote(_show_duration(value))
+        return toml_text.quote(_show_duration(value))
     if base.startswith("size"):
-        return _quote(_show_size(value)) if value else "0"
-    return _show_limits(value) if base == "limits" else _toml(value)
+        return toml_text.quote(_show_size(value)) if value else "0"
+    return _show_limits(value) if base == "limits" else toml_text.spell(value)
 
 
 def _text(value: object, _: str) -> str:
@@ -123,6 +129,8 @@ def _choice(value: object, argument: str) -> str:
     if isinstance(value, bool):
         value = "on" if value else "off"
         raise Unfit("", value if value in words else "")
+    if isinstance(value, str) and value.lower() in words:
+        return value.lower()
     if value not in words:
         raise Unfit("", nearest(str(value), words) if isinstance(value, (str, float)) else "")  # minimum_tls = 1.3
     return str(value)
@@ -136,6 +144,17 @@ def _count(value: object, argument: str) -> int:
         raise Unfit("")
     if not least <= value <= most:
         raise Unfit("")  # no nearest value: the end of the range is seldom what was meant
+    return value
+
+
+def _formula(value: object, argument: str) -> int | str:
+    """A number, or a formula that gives one on this machine: `load.py` calculates it."""
+    if not isinstance(value, str):
+        return _count(value, argument)
+    try:
+        formula.evaluate(value, 1)
+    except ValueError:
+        raise Unfit("") from None
     return value
 
 
@@ -212,28 +231,21 @@ def _required_mode(value: object, _: str) -> str:
 
 def _app(value: object, _: str) -> str:
     text = value if isinstance(value, str) else ""
-    module, colon, attribute = text.partition(":")
-    called = attribute.removesuffix("()")
-    if colon and _is_dotted(module) and _is_dotted(called):
-        return text
     if text.endswith(".toml"):
         raise Unfit('"MODULE:ATTRIBUTE"; -c FILE names a configuration file')
-    module = module.removesuffix(".py").replace("/", ".").strip(".")
-    # A guess: Django's generator says `application`, Flask's pages say `app`.
-    called = called if _is_dotted(called) else "application" if module.endswith("wsgi") else "app"
-    raise Unfit("", f"{module}:{called}{'()' if attribute.endswith('()') else ''}" if _is_dotted(module) else "")
+    try:
+        target.parse(text)
+    except ValueError:
+        raise Unfit("", target.guess(text)) from None
+    return text
 
 
 def _module(value: object, _: str) -> str:
     text = value if isinstance(value, str) else ""
-    if text == value and (text == "" or _is_dotted(text)):
+    if text == value and (text == "" or target.is_dotted(text)):
         return text
     near = text.removesuffix(".py").replace("/", ".").strip(".")
-    raise Unfit("", near if _is_dotted(near) else "")
-
-
-def _is_dotted(text: str) -> bool:
-    return all(part.isidentifier() for part in text.split("."))
+    raise Unfit("", near if target.is_dotted(near) else "")
 
 
 def _url_path(value: object, _: str) -> str:
@@ -246,7 +258,7 @@ def _url_path(value: object, _: str) -> str:
 
 def _texts(value: object, _: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item and "\0" not in item for item in value):
-        raise Unfit("", f"[{_quote(value)}]" if isinstance(value, str) and value else "")
+        raise Unfit("", f"[{toml_text.quote(value)}]" if isinstance(value, str) and value else "")
     return tuple(value)
 
 
@@ -335,7 +347,7 @@ def _any_count(value: object, _: str) -> int:
 
 
 def _show_limits(value: Mapping[str, tuple[int, int]]) -> str:
-    return _toml({name: _shown_limit(soft) if soft == hard else tuple(map(_shown_limit, (soft, hard)))
+    return toml_text.spell({name: _shown_limit(soft) if soft == hard else tuple(map(_shown_limit, (soft, hard)))
                   for name, (soft, hard) in value.items()})  # fmt: skip
 
 
@@ -343,31 +355,10 @@ def _shown_limit(limit: int) -> int | str:
     return "unlimited" if limit == UNLIMITED else limit
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _quote(value)
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        items = ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items())
-        return f"{{ {items} }}" if items else "{}"
-    return str(value)
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quote(name)
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
-
-
 KINDS: Final[Mapping[str, Kind]] = {
     "choice": Kind("one of the words", _choice),
     "count": Kind("a whole number", _count),
+    "formula": Kind("a whole number, or a formula", _formula),
     "duration": Kind('a time of at most 7 days, such as "30s", "5m", "500ms" or 1.5 (seconds)', _duration),
     "duration or 0": Kind('a time of at most 7 days, such as "30s", "5m" or 1.5 (seconds), or 0', _seconds),
     "size": Kind('a size such as "512MiB" (1024²), "1GB" (1000³) or a number of bytes', _size),
@@ -376,7 +367,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mask": Kind('an octal mask in quotes, such as "0027"', _mode),
     "name": Kind("a name of a-z, 0-9, _ and -, at most 40, that begins with a letter", _name),
     "names": Kind('a list of names, such as ["web"]', _texts, listed=True),
-    "app": Kind('"MODULE:ATTRIBUTE" or "MODULE:FACTORY()", such as "shop.wsgi:application"', _app),
+    "app": Kind('"MODULE:ATTRIBUTE", "MODULE:FACTORY()" or "MODULE", such as "shop.wsgi:application"', _app),
     "path": Kind("a path in quotes", _text),
     "path or off": Kind('a path in quotes, or "off"', _text),
     "path or -": Kind('a path in quotes, or "-"', _text),

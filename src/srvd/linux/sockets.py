@@ -41,6 +41,9 @@ _HINTS = {
     errno.ENOENT: "the folder of the socket has to be there: srvd does not make it",
     errno.EADDRNOTAVAIL: "this machine has no such address",
 }
+USUAL_PORT = 8000
+"""The port of an address without one, as gunicorn and uvicorn have it."""
+
 _SUN_PATH = 107  # unix(7): 108 bytes, the last one is NUL
 
 # Classic BPF for TCP, whose filter sees a segment from its header on: drops segments with SYN set (flags are byte 13),
@@ -79,7 +82,7 @@ class Address(Record):
 def parse_address(text: str) -> Address:
     """Parses HOST:PORT, [V6]:PORT, :PORT (every IPv4 address), unix:PATH, unix:@NAME or fd:N.
 
-    With port 0 the kernel chooses a port. Raises `ConfigInvalid`.
+    With port 0 the kernel chooses a port. A host without a port has `USUAL_PORT`. Raises `ConfigInvalid`.
     """
     scheme, colon, rest = text.partition(":")
     if rest.startswith("//") and scheme in ("tcp", "http", "https"):  # as uvicorn, Puma and Docker spell it
@@ -91,10 +94,11 @@ def parse_address(text: str) -> Address:
         return _unix(text, rest)
     if colon and scheme == "fd":
         return Address("fd", port=_number(text, rest, 1 << 20))
+    if text.isdecimal():
+        raise ConfigInvalid(f"read the address {text!r}: did you mean {':' + text!r}?", hint=_FORMS)
     host, colon, port = text.rpartition(":")
-    if not colon:
-        meant = f"; did you mean {':' + text!r}?" if text.isdecimal() else ""
-        raise ConfigInvalid(f"read the address {text!r}: it has no port{meant}", hint=_FORMS)
+    if text and (not colon or text.endswith("]")):
+        host, port = text, str(USUAL_PORT)
     number = _number(text, port, 65535)
     if host.startswith("[") and host.endswith("]"):
         return Address("inet6", _v6(text, host[1:-1]), number)

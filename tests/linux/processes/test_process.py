@@ -13,7 +13,7 @@ import pytest
 
 from srvd.errors import LoadFailed
 from srvd.linux.processes import identity, process
-from srvd.linux.processes.cgroup import OomWatch, memory_left
+from srvd.linux.processes.cgroup import OomWatch, granted_cpus, memory_left
 from srvd.linux.processes.process import Ended
 from tests.support.waiting import wait_for
 
@@ -245,6 +245,48 @@ def test_the_nearest_limit_of_all_groups_above_counts(tmp_path: Path) -> None:
     assert memory_left(*where) == 90
     (inner / "memory.current").write_text("200\n")
     assert memory_left(*where) == 0
+
+
+def test_the_limits_of_a_containers_own_root_group_count(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    where = (str(tmp_path), str(tmp_path / "cgroup"))
+    assert memory_left(*where) == 600
+    assert granted_cpus(*where) == 1
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "cpus"),
+    [
+        ("max 100000", "max 100000", 6),
+        ("", "", 6),
+        ("150000 100000", "max 100000", 2),
+        ("400000 100000", "300000 100000", 3),
+        ("1000 100000", "300000 100000", 1),
+        ("900000 100000", "", 6),
+    ],
+)
+def test_processors_are_those_of_the_affinity_and_of_all_quotas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str, outer: str, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    (tmp_path / "cgroup").write_text("0::/outer/inner\n")
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    (tmp_path / "outer" / "cpu.max").write_text(f"{outer}\n")
+    (tmp_path / "outer" / "inner" / "cpu.max").write_text(f"{inner}\n")
+    assert granted_cpus(str(tmp_path), str(tmp_path / "cgroup")) == cpus
+
+
+def test_a_quota_of_the_old_control_groups_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    (tmp_path / "cgroup").write_text("4:cpu,cpuacct:/box\n0::/\n")
+    (tmp_path / "cpu" / "box").mkdir(parents=True)
+    for quota, cpus in (("-1", 6), ("250000", 3)):
+        (tmp_path / "cpu" / "box" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (tmp_path / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000\n")
+        assert granted_cpus(str(tmp_path), str(tmp_path / "cgroup")) == cpus
 
 
 def test_a_limit_of_the_old_control_groups_counts_and_their_none_does_not(tmp_path: Path) -> None:

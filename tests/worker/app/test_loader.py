@@ -35,8 +35,31 @@ def test_an_attribute_a_factory_and_a_dotted_path_are_loaded(module: Path) -> No
     assert getattr(load("shop:make.it()"), "__name__", "") == "app"
 
 
+def test_a_module_alone_stands_for_its_application_or_app(module: Path) -> None:
+    module.write_text("def app(*given): ...\napplication = None\n")
+    assert getattr(load("shop"), "__name__", "") == "app"
+    sys.modules.pop("shop")
+    module.write_text("def app(*given): ...\ndef application(*given): ...\n")
+    assert getattr(load("shop"), "__name__", "") == "application"
+    sys.modules.pop("shop")
+    module.write_text("def server(*given): ...\n")
+    failed = failure("shop")
+    assert failed.message == "load 'shop': the module has neither application nor app; nothing was loaded"
+    assert failed.hint == "name it, as in shop:server"
+
+
+def test_a_factory_is_called_with_its_arguments(module: Path) -> None:
+    module.write_text(
+        "def make(name, *, debug=True):\n    def app(*given): ...\n    app.made = (name, debug)\n    return app\n"
+    )
+    assert getattr(load("shop:make('prod', debug=False)"), "made", None) == ("prod", False)
+    failed = failure("shop:make()")
+    assert "the factory raised" in failed.message
+    assert "missing 1 required positional argument" in failed.message
+
+
 @pytest.mark.parametrize(
-    "target", ["", "shop", "shop:", ":app", "shop:app(1)", "shop app:x", "shop:app()()", "os.system('x'):y"]
+    "target", ["", "shop:", ":app", "shop:app(x)", "shop.py", "shop app:x", "shop:app()()", "os.system('x'):y"]
 )
 def test_what_is_no_name_is_refused_before_anything_is_imported(module: Path, target: str) -> None:
     module.write_text("raise RuntimeError('imported')")

@@ -1,4 +1,4 @@
-"""Reads the control group's memory figures: kills by the OOM killer, and the memory left below the limit.
+"""Reads the control group's figures: kills by the OOM killer, the memory left below the limit, the processors granted.
 
 A kill proves nothing about one process: the kernel counts kills per group, so each counted kill explains one death by
 SIGKILL. Knows cgroup v2 and v1; a figure that cannot be read is absent, and never an error.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["OomWatch", "memory_left"]
+__all__ = ["OomWatch", "granted_cpus", "memory_left"]
 
 _ROOT = "/sys/fs/cgroup"
 _MEMBERSHIP = "/proc/self/cgroup"
@@ -48,7 +48,7 @@ def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
         else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     )
     left: int | None = None
-    while len(group) > len(root):
+    while len(group) >= len(root):  # the root of a container's own namespace has limits, too
         most = _number(f"{group}/{limit}")
         if most is not None and most < _NO_LIMIT:
             # The kernel counts inactive file pages as used, but frees them before it kills a process.
@@ -58,16 +58,33 @@ def memory_left(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int | None:
     return left
 
 
-def _group(root: str, membership: str) -> tuple[str, int]:
-    """Returns the folder of this process's memory group and the cgroup version, read from the lines
+def granted_cpus(root: str = _ROOT, membership: str = _MEMBERSHIP) -> int:
+    """Returns the processors that this process may use: those of its affinity, and at most the quota of its control
+    group and of the group's parents, rounded up. At least 1.
+    """
+    group, version = _group(root, membership, "cpu")
+    cpus = len(os.sched_getaffinity(0))
+    while len(group) >= len(root):  # the root of a container's own namespace has limits, too
+        if version == 2:
+            quota, _, period = _read(f"{group}/cpu.max").strip().partition(" ")
+        else:
+            quota, period = (_read(f"{group}/cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal():  # "max" and -1: no limit
+            cpus = min(cpus, max(1, -(-int(quota) // int(period))))
+        group = group.rpartition("/")[0]
+    return cpus
+
+
+def _group(root: str, membership: str, controller: str = "memory") -> tuple[str, int]:
+    """Returns the folder of this process's group for a controller and the cgroup version, read from the lines
     `ID:CONTROLLERS:PATH` of cgroups(7).
     """
     unified = root
     for line in _read(membership).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
-            return f"{root}/memory{path.rstrip('/')}", 1
+        if controller in controllers.split(","):
+            return f"{root}/{controller}{path.rstrip('/')}", 1
         if not controllers:
             unified = f"{root}{path.rstrip('/')}"
     return unified, 2

@@ -1,4 +1,4 @@
-"""Loads an application from its name, "module:attribute" or "module:factory()".
+"""Loads an application from its name: a module, "module:attribute" or "module:factory()".
 
 Does not test what it loads: only a call shows whether the object serves requests.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
+from srvd.config.spelling.target import USUAL, Target, parse
 from srvd.errors import LoadFailed
 from srvd.http.h1.sink import Scope
 from srvd.linux.processes.identity import closed_folder
@@ -34,22 +35,23 @@ _OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
 
 
 def load(target: str) -> object:
-    """Imports the module of `target`, and returns the object named by it, or the object's result if the name ends with
-    `()`.
+    """Imports the module of `target`, and returns the object named by it, or the object's result if the name is a call.
+    A module alone stands for its `application` or `app`.
 
     Raises `LoadFailed` with a sentence, a hint and, if foreign code raised, the traceback as "traceback" in its detail.
     An application that calls `sys.exit` during the import fails to load, too.
     """
-    name, colon, attribute = target.partition(":")
-    path = attribute.removesuffix("()")
-    if not colon or not _is_dotted(name) or not _is_dotted(path):
+    try:
+        wanted = parse(target)
+    except ValueError as exc:
         raise LoadFailed(
-            f"load {target!r}: this does not name an application; nothing was loaded",
+            f"load {target!r}: this does not name an application ({exc}); nothing was loaded",
             hint="write MODULE:ATTRIBUTE, such as shop.wsgi:application, or MODULE:FACTORY()",
-        )
-    found = _attribute(import_module(name, target), path, target)
-    if path != attribute:
-        found = _call(found, target)
+        ) from exc
+    module = import_module(wanted.module, target)
+    found = _attribute(module, wanted.attribute or _usual(module, target), target)
+    if wanted.called:
+        found = _call(found, wanted, target)
     if not callable(found):
         raise LoadFailed(
             f"load {target!r}: it is {_described(found)}, which cannot be called; an application must be callable",
@@ -82,7 +84,7 @@ def _check_arguments(found: object, target: str) -> None:
         raise LoadFailed(
             f"load {target!r}: it takes {count}, and an application takes two (environ, start_response); nothing was "
             "loaded",
-            hint=factory if least <= 0 and not target.endswith("()") else "",
+            hint=factory if least <= 0 and not target.endswith(")") else "",
         )
 
 
@@ -114,10 +116,6 @@ def _resolve_urls(target: str) -> None:
 def _is_async(found: object) -> bool:
     called = found if isinstance(found, FunctionType) else getattr(type(found), "__call__", None)  # noqa: B004 - not whether
     return isinstance(called, FunctionType) and bool(called.__code__.co_flags & _IS_COROUTINE)
-
-
-def _is_dotted(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split("."))
 
 
 def import_module(name: str, target: str) -> ModuleType:
@@ -156,6 +154,18 @@ def _closed() -> str:
     return ""
 
 
+def _usual(module: ModuleType, target: str) -> str:
+    """Returns the attribute that a module without one stands for. Raises `LoadFailed`."""
+    for name in USUAL:
+        if callable(getattr(module, name, None)):
+            return name
+    likely = [key for key, value in vars(module).items() if _is_likely(value, module) and key[0] != "_"]
+    raise LoadFailed(
+        f"load {target!r}: the module has neither {' nor '.join(USUAL)}; nothing was loaded",
+        hint=f"name it, as in {target}:{likely[0]}" if likely else "write MODULE:ATTRIBUTE",
+    )
+
+
 def _attribute(module: ModuleType, path: str, target: str) -> object:
     found: object = module
     for part in path.split("."):
@@ -180,11 +190,11 @@ def _is_likely(value: object, module: ModuleType) -> bool:
     return callable(value) and not issubclass(kind, type) and kind.__module__ not in _OF_TYPING
 
 
-def _call(factory: object, target: str) -> object:
+def _call(factory: object, wanted: Target, target: str) -> object:
     if not callable(factory):
         raise LoadFailed(f"load {target!r}: {_described(factory)} cannot be called", hint="leave out the ()")
     try:
-        made: object = factory()
+        made: object = factory(*wanted.arguments, **wanted.keywords)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # as above

@@ -139,14 +139,15 @@ class Bell:
 class Lane:
     """The lane of one thread, which is its only writer. `begin` and `end` are called for every request."""
 
-    __slots__ = ("_at", "_counts", "_flag", "_memory", "_times")
+    __slots__ = ("_at", "_counts", "_flag", "_memory", "_row", "_times")
 
     def __init__(self, memory: memoryview, at: int, flag: memoryview) -> None:
         row = memory[at : at + _LANE]
         self._memory = memory
         self._flag = flag
         self._at = at + _LINE_AT
-        self._counts = row.cast("Q")
+        self._row = row.cast("Q")
+        self._counts = [0] * _COUNTERS  # an application may have written to the row; and reading it takes longer
         self._times = row.cast("d")
 
     def begin(self, now: float, line: bytes) -> bool:
@@ -176,25 +177,25 @@ class Lane:
         """Records the end of the request that began at `began`: answered with `status` (0: not answered) and `sent`
         bytes in all.
         """
-        counts = self._counts
+        counts, row = self._counts, self._row
         kind = status // 100
-        bucket = int((now - began) * 1e6).bit_length()
-        try:
-            counts[kind if 0 < kind < _CLASSES else 0] += 1
-            counts[_SENT] += sent
-            counts[_LATENCY + (bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1)] += 1
-        except ValueError:  # more than 64 bits: the application has written here
-            for place in (*range(_CLASSES), _SENT, *range(_LATENCY, _LATENCY + LATENCY_BUCKETS)):
-                counts[place] = 0
+        if not 0 < kind < _CLASSES:
+            kind = 0
+        bucket = _LATENCY + int((now - began) * 1e6).bit_length()
+        if bucket >= _COUNTERS:
+            bucket = _COUNTERS - 1
+        counts[kind] = row[kind] = counts[kind] + 1
+        counts[_SENT] = row[_SENT] = counts[_SENT] + sent
+        counts[bucket] = row[bucket] = counts[bucket] + 1
         self._times[_BEGAN] = 0.0
 
     def connections(self, count: int) -> None:
         """Records the number of open connections."""
-        self._counts[_CONNECTIONS] = count
+        self._row[_CONNECTIONS] = count
 
     def release(self) -> None:
         """Releases the memory; the lane cannot be used after that."""
-        self._counts.release()
+        self._row.release()
         self._times.release()
 
 

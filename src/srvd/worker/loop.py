@@ -40,7 +40,8 @@ class Loop:
         self._epoll = epoll()
         self._handlers: dict[int, Handler] = {}
         self._timed: set[Timed] = set()
-        self._due = NEVER  # no deadline is earlier
+        self.due = NEVER
+        """No deadline is earlier."""
         self._later: deque[Callable[[float], None]] = deque()
         self._running = True
         self.ready = 0
@@ -74,8 +75,8 @@ class Loop:
 
     def due_at(self, deadline: float) -> None:
         """Tells the loop that some deadline is now `deadline`."""
-        if deadline < self._due:
-            self._due = deadline
+        if deadline < self.due:
+            self.due = deadline
 
     def later(self, call: Callable[[float], None]) -> None:
         """Calls `call` after the handlers of all descriptors that were ready in this turn."""
@@ -97,13 +98,13 @@ class Loop:
         A deadline counts as passed if it was when the events were read. Handlers may take longer than a client has for
         its request: one that came meanwhile is found in the next turn, and must not be taken for late.
         """
+        clock = time.monotonic
         if self._later:
             timeout = 0.0
-        elif self._due == NEVER:
+        elif self.due == NEVER:
             timeout = -1.0
-        else:
-            timeout = max(self._due - time.monotonic(), 0.0)
-        clock = time.monotonic
+        elif (timeout := self.due - clock()) < 0.0:
+            timeout = 0.0
         handlers = self._handlers
         events = self._epoll.poll(timeout)
         self.ready = len(events)
@@ -117,17 +118,18 @@ class Loop:
             if now - looked > _URGENT_GAP and self.urgent is not None:
                 self.urgent(now)
                 looked = now
-        for _ in range(len(self._later)):
-            self._later.popleft()(now)
-            now = clock()
-        if read >= self._due:
+        if self._later:
+            for _ in range(len(self._later)):
+                self._later.popleft()(now)
+                now = clock()
+        if read >= self.due:
             self._sweep(read, now)
 
     def _sweep(self, read: float, now: float) -> None:
-        self._due = NEVER
+        self.due = NEVER
         for timed in tuple(self._timed):
             if timed.deadline <= read:
                 timed.expire(now)
             if timed in self._timed:
                 self.due_at(timed.deadline)
-        self._due = max(self._due, now + _SWEEP_GAP)
+        self.due = max(self.due, now + _SWEEP_GAP)

@@ -154,10 +154,16 @@ class Connection:
 
     def _take(self, data: bytes, now: float) -> None:
         """Answers the requests that these bytes complete."""
+        inbound = self._inbound
         try:
             for _ in range(_BURST):
-                request = self._next_request(data, now)
-                if request is None or not self._serve(request, now) or not self._inbound.rest:
+                request = inbound.receive(data) if inbound.body is None else self._read_body(data, now)
+                if request is not None and inbound.body is not None:
+                    request = self._begin_body(request, now)
+                if request is None:
+                    self._await_head(now)
+                    return
+                if not self._serve(request, now) or not inbound.rest:
                     return
                 data = b""
                 now = time.monotonic()
@@ -175,29 +181,25 @@ class Connection:
             except Exception as exc:  # as above
                 self._fail(exc, now)
 
-    def _next_request(self, data: bytes, now: float) -> Request | None:
-        """Returns the next request, once the application can be called for it; else None."""
-        inbound = self._inbound
-        if inbound.body is None:
-            request = inbound.receive(data)
-            if request is None:
-                if self.phase is _IDLE and inbound.begun:
-                    self.phase = Phase.HEAD
-                    self._set_deadline(now + self._context.times.head)
-                return None
-            if len(request.whole) == request.length:
-                return request
-            if self._context.convention.streams:
-                self._body = BodyStream(request, inbound, self._sock, self._context.times.body)
-                return request
-            self._body = BodySpool(self._context.budget, now)
-            if request.expects:
-                request.expects = False
-                self._delivery.say(CONTINUE)
-            data = b""
-        return self._read_body(data, now)
+    def _await_head(self, now: float) -> None:
+        """Limits the time of a head that has begun."""
+        if self.phase is _IDLE and self._inbound.begun:
+            self.phase = Phase.HEAD
+            self._set_deadline(now + self._context.times.head)
+
+    def _begin_body(self, request: Request, now: float) -> Request | None:
+        """Returns a request with a longer body, once the application can be called for it; else None."""
+        if self._context.convention.streams:
+            self._body = BodyStream(request, self._inbound, self._sock, self._context.times.body)
+            return request
+        self._body = BodySpool(self._context.budget, now)
+        if request.expects:
+            request.expects = False
+            self._delivery.say(CONTINUE)
+        return self._read_body(b"", now)
 
     def _read_body(self, data: bytes, now: float) -> Request | None:
+        """Returns the request whose body is complete with these bytes; else None."""
         inbound, spool = self._inbound, self._body
         request, body = inbound.request, inbound.body
         assert request is not None
@@ -295,10 +297,14 @@ class Connection:
                 self._delivery.disarm()
             self._linger(now)
             return False
+        context = self._context
         if self.phase is _ANSWERING:
-            self._context.loop.want(self._fd, EPOLLIN)
+            context.loop.want(self._fd, EPOLLIN)
         self.phase = _IDLE
-        self._set_deadline(now + self._context.times.idle)
+        # `_set_deadline`, without two calls for each request: the deadline of a connection that idles is a late one.
+        self.deadline = deadline = now + context.times.idle
+        if deadline < context.loop.due:
+            context.loop.due_at(deadline)
         return True
 
     # Ending

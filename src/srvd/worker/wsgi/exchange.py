@@ -70,7 +70,7 @@ class Exchange:
 
     __slots__ = (
         "_application", "_framing", "_push", "_result", "_said",
-        "ended", "failure", "head_size", "keep_alive", "request", "span",
+        "code", "ended", "failure", "head_size", "keep_alive", "request", "span",
     )  # fmt: skip
 
     def __init__(self, application: WsgiApplication, request: Request, body: Body, push: Push) -> None:
@@ -88,6 +88,8 @@ class Exchange:
             put_body(environ, body, self.proceed)
         # RFC 9110 section 10.1.1: an answer before 100 Continue says that the body will not be read.
         self.keep_alive = request.keep_alive and not request.expects
+        self.code = 500
+        """The status of the answer."""
         self.ended = False
         self.failure = ""
         """The traceback of the application's exception, or ""."""
@@ -104,11 +106,6 @@ class Exchange:
     def endless(self) -> bool:
         """Whether the response ends with the connection, which the kernel must reset if the worker is killed before."""
         return self._framing is not None and self._framing.kind is Framing.CLOSE
-
-    @property
-    def code(self) -> int:
-        """The status of the answer."""
-        return 500 if self._said is None else self._said[0].code
 
     @property
     def status(self) -> str:
@@ -150,6 +147,7 @@ class Exchange:
         if fields.dropped:
             self._application.warn_of_dropped(self.request.label, fields.dropped)
         self._said = checked, fields
+        self.code = checked.code
         return self._write
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
@@ -238,7 +236,7 @@ class Exchange:
             ):  # nearly always; the code below has the same result
                 self._framing = _WHOLE
                 self._end()
-                data = b"%b%b%b%b" % (status.line, self._application.stamp(), fields.end, body)
+                data = b"".join([status.line, self._application.stamp(), fields.end, body])
                 self.head_size += len(data) - len(body)
                 return data
         head, framing = self._open(len(body))
@@ -315,6 +313,7 @@ class Exchange:
             self._cut()
             return b""
         self._said = status, _FAILED_FIELDS
+        self.code = status.code
         head, framing = self._open(len(body))
         return head + framing.block(body)
 
@@ -330,13 +329,12 @@ class Exchange:
         application = self._application
         if application.writers.counts:
             application.writers.wait(self)
-        result, self._result = self._result, None
         # The entry refers to this object, which refers to the environ: a reference cycle for each request if it stayed.
         self.request.scope.pop(EARLY_HINTS, None)
-        close = result[1] if isinstance(result, tuple) else None
-        if close is not None:
+        result, self._result = self._result, None
+        if isinstance(result, tuple) and result[1] is not None:
             try:
-                close()
+                result[1]()
             except BaseException as exc:  # the application ends here, too
                 trace = format_traceback(exc)
                 application.log.error(f"{self.request.label}: close() of the response failed\n{trace}")

@@ -71,9 +71,9 @@ class ThreadedLoop(Loop):
             os.eventfd_write(self._bell, 1)
 
     def due_at(self, deadline: float) -> None:
-        if deadline < self._due:
+        if deadline < self.due:
             if get_ident() == self.owner:
-                self._due = deadline
+                self.due = deadline
             else:  # the owner may be waiting for a later deadline
                 self.post(lambda now: self.due_at(deadline))
 

@@ -115,8 +115,9 @@ _HOOKS_HEAD = f"""{_MADE}
 
 `hooks` names a module of a pool. Functions in it that have one of these names are called with these positional
 arguments, on the thread that serves. The module is loaded with the application: before the fork if that is preloaded,
-else in each worker. An error in a hook is logged with its name, and what was under way goes on. A hook that does not
-take these arguments is refused when it is loaded; a name that begins like a hook's, or is one of gunicorn's, is told.
+else in each worker; after it, or before it with `hooks_first`. An error in a hook is logged with its name, and what was
+under way goes on. A hook that does not take these arguments is refused when it is loaded; a name that begins like a
+hook's, or is one of gunicorn's, is told.
 """
 
 

@@ -28,6 +28,7 @@ LATE = {
         "cli/start.py",
         "srvd.daemon.entry.start",
     ),  # what makes a start slow; bad news on the command line must not wait for it
+    ("log.py", "json"),  # 2 to 10 ms, only for a JSON log of an application that writes JSON
     ("cli/fast.py", "srvd.cli.app"),  # click costs 18 ms, which a plain start does not wait for
     ("cli/app.py", "srvd.daemon.entry.file_check"),  # with the next one
     ("cli/app.py", "srvd.daemon.entry.load_check"),  # only `srvd check` starts processes
@@ -41,7 +42,8 @@ LATE = {
     ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
     ("_zygote_entry.py", "srvd.zygote.main"),  # without the collector
     ("zygote/becoming.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
-    ("zygote/child.py", "site"),  # only where it was left out before
+    ("worker/main.py", "site"),  # only where it was left out before
+    ("zygote/departures.py", "site"),  # the same
     ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it
     ("daemon/watch/headroom.py", "psutil"),  # only when somebody asks for figures; it costs 10 ms
     ("zygote/fronting.py", "srvd.worker.net.front"),  # only for listeners with PROXY, TLS or trusted proxies

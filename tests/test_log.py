@@ -174,6 +174,37 @@ def test_lone_surrogates_are_written_escaped(file: tuple[int, Path]) -> None:
     assert json.loads(second)["text"] == "caf\udce9"
 
 
+def test_a_captured_object_of_json_stays_one_and_gets_its_source(file: tuple[int, Path]) -> None:
+    fd, path = file
+    lines = ['{"level": "warn", "n": 1}', "{ }", '{"source": "shop"}', '{"a": 1} x', "[1]", '{"a": "\x1b"}',
+             '{"a":' * 9999, '{"long": "' + "x" * 9000 + '"}']  # fmt: skip
+    for line in lines:
+        json_log(fd).captured("web/3#17", line)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found[:3] == [
+        {"source": "web/3#17", "level": "warn", "n": 1},
+        {"source": "web/3#17"},
+        {"srvd.source": "web/3#17", "source": "shop"},
+    ]
+    assert [(one["source"], one["text"][:4]) for one in found[3:]] == [("web/3#17", line[:4]) for line in lines[3:]]
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_a_raw_log_leaves_captured_lines_as_they_are_but_not_those_of_a_worker_itself(
+    file: tuple[int, Path], kind: str
+) -> None:
+    fd, path = file
+    log = Log(fd, kind, environ={"JOURNAL_STREAM": "1:1"}, clock=lambda: NOON, raw=True)
+    log.captured("web/3#17", '{"a": "\x1b[1m"}')
+    log.captured("web/3#17", "x" * 8192)
+    log.captured("web/3#17", "2026-01-02 15:04:05.000 WARN  of the worker")
+    log.info("of the daemon")
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ['{"a": "\x1b[1m"}', "x" * 8192]
+    assert ("web/3#17" in lines[2], "of the worker" in lines[2]) == (True, True)
+    assert "of the daemon" in lines[3]
+
+
 def test_a_captured_line_is_prefixed_with_the_worker(file: tuple[int, Path]) -> None:
     fd, path = file
     text_log(fd, "error").captured("web/3#17", "hello\x07")

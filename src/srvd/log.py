@@ -61,6 +61,7 @@ class Log:
     format: "text", "json" or "auto" (text).
     level: the lowest of `LEVELS` that is written; "critical", which other loggers have above "error", means "error".
     shared: the descriptor may be a terminal, or a pipe to which applications write as well.
+    raw: lines that applications printed are written as they are.
 
     Lines are coloured on terminals, unless NO_COLOR is set, and have priorities for the journal.
     """
@@ -74,7 +75,9 @@ class Log:
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], int] = time.time_ns,
         shared: bool = False,
+        raw: bool = False,
     ) -> None:
+        self._raw = raw
         self.lost = 0  # lines since one was last written
         self._output = _Output(fd, shared=shared)
         self._json = format == "json"
@@ -122,12 +125,19 @@ class Log:
     def captured(self, source: object, text: str) -> None:
         """Writes a line that the process `source` ("web/3#17") printed: `web/3#17 | text`.
 
-        A line in the form of this logger, such as one of a worker's, keeps its level and time.
+        A line in the form of this logger, such as one of a worker's, keeps its level and time. In JSON, a line that is
+        an object itself stays one, with its source as a member more.
         """
         own = _OWN.match(text)
+        if self._raw and own is None:
+            self._counting(lambda: self._output.write(text.encode("utf-8", "backslashreplace")))
+            return
         level = _LEVELS_BY_WORD[own[3]] if own else "info"
         if not self._json:
             self._put(level, f"{source} | {escape(text)}")
+            return
+        if text[:1] == "{" and (merged := _merged(str(source), text)) and len(merged.encode()) < self._output.longest:
+            self._put(level, merged)
             return
         stamp = _utc(own[1], own[2]) if own else ""
         self._put(level, self._as_json(level, text[own.end() :] if own else text, (("source", str(source)),), stamp))
@@ -137,10 +147,14 @@ class Log:
 
     def line(self, line: str) -> None:
         """Writes a line (without a line break) as it is: the caller has escaped it (an access log)."""
+        self._counting(lambda: self._wrote(line))
+
+    def _counting(self, write: Callable[[], bool]) -> None:
+        """Calls `write`, and counts the lines that it could not write."""
         with self._lock:
             if self.lost and self._wrote(self._told_lost()):
                 self.lost = 0
-            if not self._wrote(line):
+            if not write():
                 self.lost += 1
 
     def _wrote(self, line: str) -> bool:
@@ -225,6 +239,20 @@ def _utc(stamp: str, fraction: str) -> str:
     except (ValueError, OverflowError):
         return ""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}{fraction}Z"
+
+
+def _merged(source: str, text: str) -> str:
+    """Returns the JSON object of an application's line with its source in front; "" if it is no such object."""
+    import json  # here: it costs 2 to 10 ms, and a text log never needs it
+
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(record, dict) or not text.isprintable():
+        return ""
+    name = "srvd.source" if "source" in record else "source"
+    return f'{{"{name}": {_json(source)}{", " if record else ""}{text[1:].lstrip()}'
 
 
 def _inspect(fd: int) -> tuple[int, make_poll | None, bool]:

@@ -14,6 +14,7 @@ import pytest
 from srvd.errors import EXIT
 from tests.conftest import Starter
 from tests.support import apps
+from tests.support.daemon import toml
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -120,3 +121,31 @@ def test_a_start_that_fails_leaves_nothing_beside_its_socket(starter: Starter) -
     assert third.run().returncode == EXIT.FAILED
     for failed in (second, third):
         assert [path.name for path in failed.folder.iterdir() if path.name.startswith("control.sock")] == []
+
+
+JSON_LINES = """
+import json, sys
+def app(environ, start_response):
+    print(json.dumps({"level": "warning", "path": environ["PATH_INFO"]}), file=sys.stderr)
+    start_response("200 OK", [])
+    return [b"hello"]
+"""
+
+
+def test_json_lines_of_an_application_stay_objects_with_their_source(starter: Starter) -> None:
+    srvd = starter("--log-format", "json", code=JSON_LINES)
+    srvd.get("/x")
+    srvd.wait_logged('"level": "warning", "path": "/x"')
+    (line,) = [line for line in srvd.logged().splitlines() if '"path": "/x"' in line]
+    assert json.loads(line).keys() == {"source", "level", "path"}
+    assert json.loads(line)["source"].startswith("web/1#")
+
+
+def test_raw_lines_of_an_application_are_its_own_also_after_an_upgrade(starter: Starter) -> None:
+    srvd = starter.new(config=toml("workers = 1", '[daemon]\nworker_output = "raw"'), code=JSON_LINES)
+    srvd.start()
+    srvd.get("/one")
+    srvd.wait_logged('\n{"level": "warning", "path": "/one"}\n')
+    assert srvd.ctl("upgrade").returncode == 0
+    srvd.get("/two")
+    srvd.wait_logged('\n{"level": "warning", "path": "/two"}\n')

@@ -215,10 +215,16 @@ class PoolSettings(NamedTuple):
         str,
         Setting(
             "Module with functions that are called when something happens: on_fork, on_worker_start, on_worker_stop, "
-            "before_request, after_request",
+            "on_worker_gone, before_request, after_request",
             "module",
         ),
     ] = ""
+    hooks_first: Annotated[
+        bool,
+        Setting(
+            "Load the module of hooks before the application, for what has to be there when that is loaded", "yes or no"
+        ),
+    ] = False
     max_requests: Annotated[
         int, Setting("Replace a worker after so many requests; 0: never", "count:0..1000000000")
     ] = 0  # fmt: skip

@@ -54,6 +54,14 @@ class DaemonSettings(NamedTuple):
     log_format: Annotated[
         str, Setting("How log lines look; auto: text", "choice:auto|text|json", "--log-format")
     ] = "auto"  # fmt: skip
+    worker_output: Annotated[
+        str,
+        Setting(
+            "How lines look that workers print; tagged: after the worker's name, or in JSON beside it, unless they are "
+            'JSON objects themselves, which get a member "source"; raw: as they were printed, in pieces of 8 KiB',
+            "choice:tagged|raw",
+        ),
+    ] = "tagged"
     log_file: Annotated[
         str, Setting("Write the log to this file; empty: standard error", "path", "--log-file")
     ] = ""  # fmt: skip

@@ -6,6 +6,7 @@ Forks nothing and sets up no process: the zygote has set user, group, stderr and
 from __future__ import annotations
 
 import faulthandler
+import sys
 
 from srvd.errors import LoadFailed
 from srvd.linux import fds
@@ -13,6 +14,7 @@ from srvd.log import Log
 from srvd.wire import links
 from srvd.worker import forked, serving
 from srvd.worker.app import hooks
+from srvd.worker.app.hooks import Hooks
 from srvd.worker.boot import Boot, Preloaded
 from srvd.worker.supervision.link import Link
 
@@ -47,13 +49,25 @@ def serve(boot: Boot) -> int:
 
 
 def _load(boot: Boot, log: Log) -> Preloaded:
-    """Loads what is not preloaded. Raises `LoadFailed`."""
+    """Loads what is not preloaded, and calls `on_fork`. Raises `LoadFailed`."""
     loaded = boot.application
     if isinstance(loaded, Preloaded):
         hooks.call(loaded.hooks.on_fork, "on_fork", log, str(boot.id))
         return loaded
-    app = loaded()
+    if sys.flags.no_site:  # left to each worker, see `zygote/renewal.py`
+        import site
+
+        site.main()
+    if boot.settings.hooks_first:
+        called = _load_hooks(boot, log)
+        return Preloaded(loaded(), called)
+    return Preloaded(loaded(), _load_hooks(boot, log))
+
+
+def _load_hooks(boot: Boot, log: Log) -> Hooks:
+    """Loads the hooks of a worker that loads its application itself, and calls `on_fork`. Raises `LoadFailed`."""
     found, warnings = hooks.load(boot.settings.hooks)
     for warning in warnings:
         log.warning(warning)
-    return Preloaded(app, found)
+    hooks.call(found.on_fork, "on_fork", log, str(boot.id))
+    return found

@@ -84,20 +84,12 @@ def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: i
         slot=order.slot,
         link=socket.socket(fileno=link),
         listening=template.listening,
-        application=template.preloaded or partial(_load, template.wanted.app),
+        application=template.preloaded or partial(loader.load, template.wanted.app),
         settings=template.pool,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
         warms=template.warms or template.preloaded is None,
         watch=template.watch,
     )
-
-
-def _load(app: str) -> object:
-    if sys.flags.no_site:  # left to each worker, see `renewal.py`
-        import site
-
-        site.main()
-    return loader.load(app)
 
 
 def _own(template: WorkerTemplate, end: int) -> int:

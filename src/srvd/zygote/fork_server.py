@@ -29,6 +29,7 @@ from srvd.worker.supervision.reconnect import call_home, introduce
 from srvd.zygote import learning
 from srvd.zygote.child import PASSED, STACKS, become
 from srvd.zygote.child_signals import ChildSignals
+from srvd.zygote.departures import Departures
 from srvd.zygote.orphan_clock import OrphanClock
 from srvd.zygote.template import WorkerTemplate
 
@@ -68,11 +69,14 @@ class ForkServer:
         self._epoll = epoll()
         self._epoll.register(link, EPOLLIN)
         self._epoll.register(self._signals.fd, EPOLLIN)
+        self._departures = Departures(template, self._epoll) if template.pool.hooks else None
 
     def run(self) -> None:
         """Fork and reap until told to leave. Workers stay: they become children of the daemon."""
         while self._turn():
             pass
+        if self._departures is not None:
+            self._departures.finish()
 
     def _turn(self) -> bool:
         clock = self._orphaned
@@ -89,6 +93,9 @@ class ForkServer:
         """Handle one descriptor that is ready. False: the zygote is to exit."""
         if fd == self._signals.fd:
             self._report_stops()
+            return True
+        if self._departures is not None and fd in self._departures:
+            self._departures.reap(fd)
             return True
         return self._reap(fd) if fd in self._children else self._hear()
 
@@ -227,6 +234,8 @@ class ForkServer:
         self._epoll.close()
         self._link.close()
         fds.close_all(self._children)
+        if self._departures is not None:
+            self._departures.forget()
         for sibling in self._children.values():
             if sibling.buffer is not None:
                 sibling.buffer.close()
@@ -248,6 +257,8 @@ class ForkServer:
         self._say(reaped)
         if child.buffer is not None:
             self._rescue(child.buffer)
+        if self._departures is not None:
+            self._departures.tell(child.serial, child.pid, ended, self._forget)
         return True
 
     def _rescue(self, buffer: AccessBuffer) -> None:

@@ -68,8 +68,10 @@ def load(wanted: links.Load) -> Outcome:
     before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)
+    module = str(wanted.settings.get("hooks", ""))
+    early = hooks.load(module) if wanted.settings.get("hooks_first") else None
     app = loader.load(wanted.app)
-    hooked, warnings = hooks.load(str(wanted.settings.get("hooks", "")))
+    hooked, warnings = early or hooks.load(module)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
     outcome = Outcome(Preloaded(app, hooked), warnings, dispositions=found)

@@ -81,16 +81,77 @@ def test_each_hook_is_called_at_its_time_with_its_arguments(starter: Starter) ->
     assert lines.index("start web/1#2") < lines.index("stop web/1#1")
 
 
-def test_without_preloading_each_worker_loads_its_hooks_and_there_was_no_fork_to_tell_of(starter: Starter) -> None:
-    srvd = starter.new(config=toml('hooks = "shop_hooks"\nworkers = 2\npreload = "off"'))
+@pytest.mark.parametrize("first", [False, True])
+def test_without_preloading_each_worker_loads_its_hooks_and_calls_all_of_them(starter: Starter, first: bool) -> None:
+    srvd = starter.new(
+        config=toml(f'hooks = "shop_hooks"\nhooks_first = {str(first).lower()}\npreload = "off"\nworkers = 1')
+    )
     srvd.deploy(HOOKS, "shop_hooks")
+    srvd.good(before="import os; os.write(2, b'hook application\\n')")
     srvd.start()
     srvd.get("/one")
     wait_for(lambda: "after yes 200" in srvd.logged())
-    lines = said(srvd.logged())
-    assert lines.count("imported") == 2
-    assert not any(line.startswith("fork") for line in lines)
-    assert {"start web/1#1", "start web/1#2"} <= set(lines)
+    loaded = [line for line in said(srvd.logged()) if line in ORDER]
+    both = ["imported", "fork web/1#1", "application"] if first else ["application", "imported", "fork web/1#1"]
+    assert loaded == [*both, "start web/1#1"]
+
+
+ORDER = ("imported", "fork web/1#1", "application", "start web/1#1")
+
+
+def test_hooks_may_be_loaded_before_a_preloaded_application(starter: Starter) -> None:
+    srvd = starter.new(config=toml('hooks = "shop_hooks"\nhooks_first = true\nworkers = 1'))
+    srvd.deploy(HOOKS, "shop_hooks")
+    srvd.good(before="import os; os.write(2, b'hook application\\n')")
+    srvd.start()
+    lines = [line for line in said(srvd.logged()) if line in ORDER]
+    assert lines == ["imported", "application", "fork web/1#1", "start web/1#1"]
+
+
+GONE = """
+import os, time
+def on_worker_gone(worker, pid, reason):
+    os.write(2, f"hook gone {worker} {pid} {reason} {os.getpid() != pid}\\n".encode())
+    if os.path.exists("hang"):
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_every_end_of_a_worker_is_told_to_a_hook_in_a_process_of_its_own(starter: Starter, preload: str) -> None:
+    srvd = starter.new(config=toml(f'hooks = "gone_hooks"\npreload = "{preload}"'))
+    srvd.deploy(GONE, "gone_hooks")
+    srvd.start()
+    pids = {str(worker["id"]): worker["pid"] for worker in srvd.serving()}
+    killed = srvd.kill_worker()
+    srvd.wait_logged(f"hook gone {killed} {pids[killed]} signal 9 True")
+    srvd.wait_serving(2, without=killed)
+    (other,) = set(pids) - {killed}
+    srvd.call("recycle")
+    srvd.wait_logged(f"hook gone {other} {pids[other]} exit 0 True")
+    assert srvd.stop() == 0
+    assert srvd.logged().count("hook gone ") == 5
+
+
+def test_a_hook_that_hangs_after_the_end_of_a_worker_holds_up_nothing_and_is_ended(
+    starter: Starter,
+) -> None:
+    srvd = starter.new(config=toml('hooks = "gone_hooks"\nworkers = 1'))
+    srvd.deploy(GONE, "gone_hooks")
+    srvd.start()
+    (srvd.folder / "hang").touch()
+    killed = srvd.kill_worker()
+    srvd.wait_serving(1, without=killed)
+    srvd.wait_logged("the hook on_worker_gone took longer than 5 s and was ended")
+    (srvd.folder / "hang").unlink()
+
+
+def test_an_imported_hook_of_gunicorn_is_told() -> None:
+    source = "from os.path import exists as child_exit\npost_worker_init = 'run.it'\nwhen_ready = None"
+    assert find(module(source), "shop_hooks").warnings == [
+        "hooks shop_hooks: child_exit is no hook and is never called; did you mean on_worker_gone?",
+        "hooks shop_hooks: post_worker_init is no hook and is never called; did you mean on_worker_start?",
+    ]
 
 
 def test_an_error_in_a_hook_is_logged_with_its_name_and_breaks_nothing(starter: Starter) -> None:
@@ -183,4 +244,11 @@ def test_hooks_of_a_rig_run_around_the_application(tmp_path: Path) -> None:
             rig.drain()
             assert rig.says(links.Bye)
             assert rig.wait() == 0
-            assert said(rig.log()) == ["imported", "start web/1#3", "before /x", "after yes 200 3 True", "stop web/1#3"]
+            assert said(rig.log()) == [
+                "imported",
+                "fork web/1#3",
+                "start web/1#3",
+                "before /x",
+                "after yes 200 3 True",
+                "stop web/1#3",
+            ]

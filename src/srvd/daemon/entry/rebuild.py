@@ -30,7 +30,7 @@ def rebuild(found: Handover, table: FdTable) -> Daemon:
     """Make the daemon. Raises `Unsupported`, `OSError`."""
     shell = found.shell
     settings = shell.configs[shell.current].daemon
-    log = Log(2, settings.log_format, settings.log_level, shared=True)
+    log = Log(2, settings.log_format, settings.log_level, shared=True, raw=settings.worker_output == "raw")
     family_lock = FamilyLock.restore(shell.lock, table, family_lock_path(settings))
     parts = restored_parts(found, table, settings.max_workers, family_lock, log)
     source = Source.restore(shell.source)

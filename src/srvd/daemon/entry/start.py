@@ -66,7 +66,9 @@ def _start(config: Config, source: Source, unit: Unit, report: StartReport, *, d
     raise_open_files()  # before the first of a large family is adopted
     preconditions = prepare(config.daemon, unit)
     try:
-        log = Log(2, config.daemon.log_format, config.daemon.log_level, shared=True)
+        settings = config.daemon
+        raw = settings.worker_output == "raw"
+        log = Log(2, settings.log_format, settings.log_level, shared=True, raw=raw)
         _tell_of_folder(config, log)
         _warn_of_root(config, log)
         found = None if preconditions.family_lock.is_held else _search(preconditions, unit, log)

@@ -31,6 +31,7 @@ class Hooks(NamedTuple):
     on_fork: Hook | None = None
     on_worker_start: Hook | None = None
     on_worker_stop: Hook | None = None
+    on_worker_gone: Hook | None = None
     before_request: Hook | None = None
     after_request: Hook | None = None
 
@@ -38,10 +39,14 @@ class Hooks(NamedTuple):
 ABOUT: Mapping[str, tuple[str, str]] = {
     "on_fork": (
         "worker",
-        "First of all in a new worker's process, as the pool's user; only if the module was loaded before the fork",
+        "First of all in a new worker; one that loads the application itself does so after it only with hooks_first",
     ),
     "on_worker_start": ("worker", "The application is loaded; the worker says that it is ready when this returns"),
     "on_worker_stop": ("worker", "The last request is answered, the process ends; not in a worker that is killed"),
+    "on_worker_gone": (
+        "worker, pid, reason",
+        "After every end of a worker, as `signal 9` or `exit 0`: in a process for this call alone, which may last 5 s",
+    ),
     "before_request": (
         "environ",
         "Right before the application is called with this environ, on the request's thread and in its context",
@@ -67,13 +72,14 @@ _OF_GUNICORN: Mapping[str, str] = {
     "post_request": "after_request",
     "pre_fork": "",
     "when_ready": "",
-    "child_exit": "",
+    "child_exit": "on_worker_gone",
     "worker_abort": "",
     "nworkers_changed": "",
     "pre_exec": "",
     "on_starting": "",
     "on_reload": "",
     "on_exit": "",
+    "ssl_context": "",
 }
 """srvd's names for hooks of gunicorn; "" for hooks without a counterpart, because srvd has no process like gunicorn's
 master to run them."""
@@ -121,7 +127,9 @@ def call(hook: Hook | None, name: str, log: Log, *arguments: object) -> None:
 def _strangers(names: Mapping[str, Any], module: str) -> Iterable[str]:
     for name, value in names.items():
         foreign = name in _OF_GUNICORN
-        if (foreign or name.startswith(_PREFIXES)) and name not in Hooks._fields and _is_of(value, module):
+        # A hook of gunicorn may be imported, or be the name of a function; it is one by its own name alone.
+        strange = callable(value) or isinstance(value, str) if foreign else _is_like_a_hook(name, value, module)
+        if strange and name not in Hooks._fields:
             near = _OF_GUNICORN[name] if foreign else _nearest(name)
             meant = f"; did you mean {near}?" if near else f"; there are {', '.join(Hooks._fields)}"
             yield f"hooks {module}: {name} is no hook and is never called{meant}"
@@ -136,9 +144,9 @@ def _takes(hook: Hook, count: int) -> bool:
     return least <= count and (count <= most or bool(code.co_flags & _HAS_VARARGS))
 
 
-def _is_of(value: object, module: str) -> bool:
-    """Tells whether a callable is defined in the module. An imported function is a tool, and no misspelt hook."""
-    return callable(value) and value.__module__ == module
+def _is_like_a_hook(name: str, value: object, module: str) -> bool:
+    """Tells whether a name looks like a hook's. An imported function is a tool, and no misspelt hook."""
+    return name.startswith(_PREFIXES) and callable(value) and value.__module__ == module
 
 
 def _nearest(name: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -132,6 +135,41 @@ def test_a_worker_that_is_full_of_slow_clients_answers_and_stays(starter: Starte
         assert stays(lambda: srvd.names() == {"web/1#1"}, (PATIENCE + 2.5) * LOOK, every=0.1)
     assert srvd.get().startswith("one web/1#1 ")
     assert "clients have waited" not in srvd.logged()
+
+
+CONNECT_AND_KILL = """
+import os, signal, socket, sys
+port, victim, processor = (int(number) for number in sys.argv[1:])
+os.sched_setaffinity(0, {processor})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    os.kill(victim, signal.SIGKILL)
+    client.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
+    print(client.recv(65536).decode())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may keep a processor from others")
+def test_a_client_whose_worker_dies_before_it_accepts_is_accepted_by_another(starter: Starter) -> None:
+    """The kernel wakes one worker for a client: the one that has not accepted for longest. Here it is killed before it
+    gets the processor, on which its killer has precedence. The daemon stands still, so that no new worker comes.
+    """
+    srvd = starter(config=toml("workers = 2"))
+    last = srvd.get().split()[1]
+    victim = psutil.Process(next(worker["pid"] for worker in srvd.serving() if worker["id"] != last))
+    processor = min(os.sched_getaffinity(0))
+    for thread in victim.threads():
+        os.sched_setaffinity(thread.id, {processor})
+    srvd.signal(signal.SIGSTOP)
+    try:
+        numbers = [str(number) for number in (srvd.address()[1], victim.pid, processor)]
+        command = [sys.executable, "-c", CONNECT_AND_KILL, *numbers]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    finally:
+        srvd.signal(signal.SIGCONT)
+    if "PermissionError" in answer.stderr:
+        pytest.skip("the real-time scheduler is not for this root")
+    assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
 
 
 def test_a_daemon_looks_after_its_workers_only_while_clients_come(srvd: Srvd) -> None:

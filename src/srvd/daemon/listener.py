@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 
 from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux import fds, socket_files, sockets
@@ -23,6 +24,7 @@ __all__ = [
     "Key",
     "Open",
     "Plan",
+    "check_families",
     "is_every",
     "is_lost",
     "key_of",
@@ -152,6 +154,22 @@ def number_of(listener: str, kind: str, name: str) -> int:
 
 def is_every(address: Address) -> bool:
     return address.kind == "inet6" and address.host == "::"
+
+
+def check_families(plan: Plan, among: Mapping[Key, Open]) -> None:
+    """Raise `SystemRefused` if one of the open sockets, which cannot be changed, conflicts with the plan."""
+    address = plan.key.address
+    for key, opened in among.items():
+        other = key.address
+        if other.port != address.port or not address.port or other == address:
+            continue
+        if plan.both and other.kind == "inet":
+            told, hint = f"this daemon has its port for IPv4, as {other}", f"name {other} as well, or stop"
+        elif address.kind == "inet" and sockets.families(opened.socket) == "IPv4 as well":
+            told, hint = f"{other} of this daemon serves IPv4 as well", "leave it out, or stop"
+        else:
+            continue
+        raise SystemRefused(f"listen on {address}: {told}; nothing was changed", hint=f"{hint} srvd and start it")
 
 
 def open_planned(plan: Plan) -> Open:

@@ -18,6 +18,7 @@ from srvd.daemon.listener import (
     Key,
     Open,
     Plan,
+    check_families,
     is_every,
     is_lost,
     key_of,
@@ -83,7 +84,7 @@ class Listeners:
         try:
             for plan in plans:
                 if plan.key not in self._open and plan.key not in fresh:
-                    self._check_families(plan)
+                    check_families(plan, self._open)
                     fresh[plan.key] = self._find(plan) or open_planned(plan)
         except BaseException:
             for opened in fresh.values():
@@ -320,21 +321,6 @@ class Listeners:
         turns = [known.turn for known in self._open if known._replace(turn=0) == key]
         latest = key._replace(turn=max(turns, default=0))
         return latest._replace(turn=latest.turn + 1) if turns and is_lost(self._open[latest]) else latest
-
-    def _check_families(self, plan: Plan) -> None:
-        """Raise `SystemRefused` if an open socket of this daemon, which cannot be changed, conflicts with the plan."""
-        address = plan.key.address
-        for key, opened in self._open.items():
-            other = key.address
-            if other.port != address.port or not address.port or other == address:
-                continue
-            if plan.both and other.kind == "inet":
-                told, hint = f"this daemon has its port for IPv4, as {other}", f"name {other} as well, or stop"
-            elif address.kind == "inet" and sockets.families(opened.socket) == "IPv4 as well":
-                told, hint = f"{other} of this daemon serves IPv4 as well", "leave it out, or stop"
-            else:
-                continue
-            raise SystemRefused(f"listen on {address}: {told}; nothing was changed", hint=f"{hint} srvd and start it")
 
     def _check_passed(self, wanted: Mapping[str, ListenerSettings]) -> None:
         """Raise `ConfigInvalid` if the first configuration has no listener for a socket that was passed."""

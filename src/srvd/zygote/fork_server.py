@@ -255,6 +255,7 @@ class ForkServer:
         self._ended.append(reaped)
         self._parted |= self._orphaned is not None and ended.exit_code == links.ALONE
         self._say(reaped)
+        os.eventfd_write(self._template.listening.nudge, 1)  # the kernel may have woken this worker alone for a client
         if child.buffer is not None:
             self._rescue(child.buffer)
         if self._departures is not None:

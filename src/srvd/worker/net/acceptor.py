@@ -42,7 +42,7 @@ class Listening(NamedTuple):
 
     sockets: list[socket.socket]
     fronts: Sequence[Front | None] = ()  # one for each socket, None for plain HTTP; empty: plain HTTP for all
-    nudge: int = -1  # the eventfd by which the workers wake each other; -1: none
+    nudge: int = -1  # the eventfd by which workers, and their zygote, wake all workers; -1: none
 
 
 class _State(Enum):
@@ -175,7 +175,7 @@ class Acceptor:
             self._try_again(now)
 
     def _on_nudge(self, mask: int, now: float) -> None:
-        """Looks for clients, because another worker was woken for one and could not accept it."""
+        """Looks for clients, because another worker was woken for one and could not accept it, or has ended."""
         for listener in self._listeners:
             self.later(listener)
 

@@ -29,6 +29,7 @@ LATE = {
         "srvd.daemon.entry.start",
     ),  # what makes a start slow; bad news on the command line must not wait for it
     ("log.py", "json"),  # 2 to 10 ms, only for a JSON log of an application that writes JSON
+    ("cli/fast.py", "srvd.cli.saying"),  # the same
     ("cli/fast.py", "srvd.cli.app"),  # click costs 18 ms, which a plain start does not wait for
     ("cli/app.py", "srvd.daemon.entry.file_check"),  # with the next one
     ("cli/app.py", "srvd.daemon.entry.load_check"),  # only `srvd check` starts processes

@@ -6,7 +6,6 @@ Reads the configuration, prints its problems, and hands over to the daemon. `srv
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,16 +15,16 @@ import click
 
 from srvd import __version__
 from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.importing import import_
+from srvd.cli.saying import complain, say_line, say_warning
 from srvd.cli.start import start as start_daemon
 from srvd.config import gunicorn, show, values
 from srvd.config.settings import TABLES, Config, declared
 from srvd.config.source import Source
 from srvd.errors import EXIT, BadArgs, SrvdError
-from srvd.excerpt import excerpt
-from srvd.log import escape, priorities
 from srvd.usage import nearest_option, sentence, show_topic, unknown_command
 
-__all__ = ["cli", "complain", "main"]
+__all__ = ["cli", "main"]
 
 _GROUP_HELP = """A pre-fork application server for WSGI, with a control socket and safe reloads.
 
@@ -35,6 +34,7 @@ _GROUP_HELP = """A pre-fork application server for WSGI, with a control socket a
   srvd start -c shop.toml             everything from a file
   srvd check -c shop.toml             would it start? changes nothing
   srvd config -c shop.toml            every value in force, and where it comes from
+  srvd import gunicorn.conf.py        a srvd.toml of gunicorn's configuration
   srvd help workers                   what a setting does; `srvd help` lists the manual's pages
 
 The running daemon is controlled with srvctl: srvctl status, srvctl scale 8, srvctl reload, srvctl stop.
@@ -164,13 +164,13 @@ def check(path: str | None, verbose: bool, **given: Any) -> None:
         code = refused.exit_code
     for pool in config.pools.values():
         try:
-            tried = load_check.try_start(config, pool.name, partial(_say_line, pool.name))
+            tried = load_check.try_start(config, pool.name, partial(say_line, pool.name))
         except SrvdError as error:
             complain(error, verbose=verbose)
             code = code or EXIT.FAILED
             continue
         for text in (*tried.notes, *tried.warnings):
-            _say_warning(text if text.startswith(f"{pool.name}: ") else f"pool {pool.name}: {text}")
+            say_warning(text if text.startswith(f"{pool.name}: ") else f"pool {pool.name}: {text}")
         probed = f"GET {pool.health} was healthy" if pool.health else f"not probed: pools.{pool.name}.health is not set"
         click.echo(f"pool {pool.name}: {pool.app} was ready after {tried.seconds:.2f} s; {probed}")
     if code == EXIT.DONE:
@@ -204,6 +204,9 @@ def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
     show_topic(ctx, cli, topic, ("srvctl", OF_SRVCTL))
 
 
+cli.add_command(import_)
+
+
 @cli.command(short_help="Show the version.")
 def version() -> None:
     """Show the version."""
@@ -218,31 +221,7 @@ def _count(config: Config) -> str:
 
 def _warn(config: Config) -> None:
     for warning in config.warnings:
-        _say_warning(warning)
-
-
-def _say_warning(text: str) -> None:
-    _say("warning", f"{_marked('warning', 'yellow')}: {_printable(text)}")
-
-
-def _say(level: str, text: str) -> None:
-    """Writes to standard error, with the level for the journal, which marks a failed start by it."""
-    head = priorities(2, os.environ.get("JOURNAL_STREAM", "")).get(level, "")
-    click.echo("\n".join(head + line for line in text.split("\n")), err=True)
-
-
-def _say_line(source: str, line: str) -> None:
-    click.echo(f"{source} | {escape(line)}", err=True)
-
-
-def complain(error: SrvdError, *, verbose: bool = True) -> None:
-    """Writes the error, its traceback and its hint to standard error, in colour if that is a terminal."""
-    _say("error", f"{_marked('error', 'red')}: {_printable(error.message)}")
-    traceback = str(error.detail.get("traceback", "")).rstrip()
-    if traceback:
-        _say("error", _printable(traceback if verbose else excerpt(traceback)))
-    if error.hint:
-        _say("error", f"{_marked('hint', 'cyan')}: {_printable(error.hint)}")
+        say_warning(warning)
 
 
 def _about_option(option: str) -> str:
@@ -269,15 +248,6 @@ def _where_to_say(name: str) -> str:
             kind = values.KINDS[setting.kind.partition(":")[0]]
             return f"{name} has no flag: set it in the file" + ("" if kind.tabled else f", or SRVD_{name.upper()}")
     return ""
-
-
-def _marked(word: str, colour: str) -> str:
-    return word if os.environ.get("NO_COLOR") else click.style(word, fg=colour)  # echo drops colour off a terminal
-
-
-def _printable(text: str) -> str:
-    """Escapes what steers a terminal, except line breaks: the text may come from a file or an application."""
-    return "\n".join(escape(line) for line in text.split("\n"))
 
 
 def _complain_of_usage(exc: click.ClickException) -> None:

@@ -57,7 +57,7 @@ def main() -> None:
         if asked is not None:
             sys.exit(start(asked))
     except SrvdError as error:
-        from srvd.cli.app import complain  # an error may take longer
+        from srvd.cli.saying import complain  # an error may take longer
 
         complain(error)
         sys.exit(error.exit_code)

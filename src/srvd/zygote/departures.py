@@ -1,4 +1,5 @@
-"""Calls the hook `on_worker_gone` after the end of a worker, in a process that lives for this call only.
+"""What follows the end of a worker: the hook `on_worker_gone`, in a process that lives for this call only, and the
+lines of the access log that the worker has left.
 
 Reaps no worker; `fork_server.py` does. A hook that hangs or fails harms neither the zygote nor a worker: the kernel
 ends its process after `LIMIT` seconds.
@@ -20,9 +21,11 @@ from srvd.linux.processes import process
 from srvd.linux.processes.process import Ended
 from srvd.log import Log
 from srvd.worker.app import hooks
+from srvd.worker.observe import access_log
+from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.zygote.template import WorkerTemplate
 
-__all__ = ["Departures"]
+__all__ = ["Departures", "rescue"]
 
 LIMIT = 5
 """Seconds that a call may last."""
@@ -81,6 +84,14 @@ class Departures:
             while self._pidfds:
                 os.waitid(os.P_PIDFD, next(iter(self._pidfds)), os.WEXITED | os.WNOWAIT)
                 self.reap(next(iter(self._pidfds)))
+
+
+def rescue(path: str, buffer: AccessBuffer) -> None:
+    """Writes the lines of the access log at `path` that a killed worker has left in its buffer, and closes that."""
+    lost, problem = access_log.rescue(path, buffer)
+    buffer.close()
+    if lost:
+        Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 
 
 def _call(

@@ -18,25 +18,19 @@ from select import EPOLLIN, epoll
 
 from srvd.linux import fds
 from srvd.linux.processes import process, stacks
-from srvd.linux.processes.process import Ended
-from srvd.log import Log
 from srvd.record import Record
 from srvd.wire import links
 from srvd.worker import forked
-from srvd.worker.observe import access_log
 from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.supervision.reconnect import call_home, introduce
 from srvd.zygote import learning
 from srvd.zygote.child import PASSED, STACKS, become
 from srvd.zygote.child_signals import ChildSignals
-from srvd.zygote.departures import Departures
+from srvd.zygote.departures import Departures, rescue
 from srvd.zygote.orphan_clock import OrphanClock
 from srvd.zygote.template import WorkerTemplate
 
 __all__ = ["ForkServer"]
-
-_STDERR = 2
-
 
 _ENDS = 1024
 """Ends of workers that are kept for the next daemon. max_workers may be more, but seldom do all of them die."""
@@ -247,9 +241,9 @@ class ForkServer:
         self._stopped.discard(child.pid)
         self._epoll.unregister(pidfd)
         try:
-            ended = process.reap(pidfd) or Ended()
+            ended = process.reap(pidfd) or process.Ended()
         except ChildProcessError:  # an application that waits for any child has reaped it
-            ended = Ended()
+            ended = process.Ended()
         os.close(pidfd)
         reaped = links.Reaped(child.serial, ended.exit_code, ended.signal)
         self._ended.append(reaped)
@@ -257,18 +251,10 @@ class ForkServer:
         self._say(reaped)
         os.eventfd_write(self._template.listening.nudge, 1)  # the kernel may have woken this worker alone for a client
         if child.buffer is not None:
-            self._rescue(child.buffer)
+            rescue(self._template.pool.access_log, child.buffer)
         if self._departures is not None:
             self._departures.tell(child.serial, child.pid, ended, self._forget)
         return True
-
-    def _rescue(self, buffer: AccessBuffer) -> None:
-        """Write the lines of the access log that a killed worker has left in its buffer."""
-        path = self._template.pool.access_log
-        lost, problem = access_log.rescue(path, buffer)
-        buffer.close()
-        if lost:
-            Log(_STDERR).error(f"write the access log {path}: {problem}; a worker that died has left {lost} lines")
 
     def _say(self, message: links.Message) -> None:
         """Send a message. Without a daemon it is lost, except for the ends of workers, which the next call reports."""

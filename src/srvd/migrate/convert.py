@@ -1,0 +1,135 @@
+"""Brings a configuration or a start line of gunicorn together into files for srvd and a report.
+
+Order, as gunicorn has it: the file, then GUNICORN_CMD_ARGS, then the flags of the line. Writes no file: `cli/` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from srvd.config.gunicorn import OPTIONS
+from srvd.config.spelling.toml_text import quote
+from srvd.errors import ConfigInvalid
+from srvd.migrate import hooks, line, settings, sources, syntax
+from srvd.migrate.report import Finding
+from srvd.migrate.settings import Entry
+from srvd.migrate.sources import Found
+from srvd.nearest import nearest
+from srvd.record import Record
+
+__all__ = ["DEFAULT", "Result", "Wanted", "convert"]
+
+DEFAULT: Final = "gunicorn.conf.py"
+
+_TABLES: Final = ("daemon", "control", "listeners.web", "pools.web")
+_LATER: Final = {
+    "max_worker_age": "max_age",
+    "debug": "log_level",
+    "port": "bind",
+    "name": "name",
+    "preload": "preload",
+}
+"""Names that gunicorn ignores, and what their authors may have meant, in srvd."""
+
+
+class Wanted(Record):
+    """What is to be imported. path: of a configuration; "": none. line: the start line. folder: in which both hold."""
+
+    path: str
+    line: line.Line
+    folder: str
+    python: str
+    command_args: str = ""  # GUNICORN_CMD_ARGS
+    name: str = ""  # of the instance, if the source does not give one
+    secrets: bool = False
+
+
+class Result(Record):
+    """files: the texts to write, by name. findings: what is to be told."""
+
+    files: Mapping[str, str]
+    findings: tuple[Finding, ...]
+
+
+def convert(wanted: Wanted) -> Result:
+    """Returns the files and the report. Raises `ConfigInvalid` for a source that cannot be read."""
+    if wanted.line.program != "gunicorn":
+        return Result({}, (Finding("refused", "", f"{wanted.line.program} serves ASGI, and srvd serves WSGI"),))
+    app, values = wanted.line.app, dict(wanted.line.values)
+    findings: list[Finding] = []
+    if wanted.command_args:
+        early_app, early = line.read_flags(line.split(wanted.command_args))
+        app, values = app or early_app, {**early, **values}
+    path = str(values.pop("config", "")) or wanted.path
+    held: dict[str, Found] = {}
+    moved, where = hooks.Moved("", ()), _nowhere
+    if path:
+        held, moved, where, told = _of_file(wanted, path.removeprefix("file:"))
+        findings += told
+    held |= {name: Found(value) for name, value in values.items()}
+    name = wanted.name or os.path.basename(wanted.folder)
+    translated = settings.translate(app, held, where, name=name, secrets=wanted.secrets)
+    findings += [*translated.findings, *moved.findings, *_of_line(wanted.line)]
+    entries = list(translated.entries)
+    if moved.text:
+        entries.append(Entry("pools.web", "hooks", quote(hooks.MODULE), "hooks that do something"))
+    files = {"srvd.toml": _toml(entries, path or "a start line of gunicorn")}
+    if moved.text:
+        files[f"{hooks.MODULE}.py"] = moved.text
+    findings.append(Finding("next", "", "srvd check -c srvd.toml && srvd start -c srvd.toml"))
+    return Result(files, tuple(findings))
+
+
+def _nowhere(_: str) -> str:
+    return ""
+
+
+def _of_file(wanted: Wanted, path: str) -> tuple[dict[str, Found], hooks.Moved, Any, list[Finding]]:
+    """What the configuration sets, its hooks, where its names are, and what is told of it."""
+    whole = os.path.join(wanted.folder, path)
+    try:
+        tree = syntax.read(whole, path)
+    except OSError as exc:
+        raise ConfigInvalid(f"read {path}: {exc.strerror}; nothing was written") from exc
+    except (SyntaxError, ValueError) as exc:
+        raise ConfigInvalid(f"read {path}: {exc}; nothing was written") from exc
+    found = sources.examine(whole, wanted.python, wanted.folder, OPTIONS, tree)
+    told = [*found.findings, *(_dead(tree, name) for name in tree.dead(OPTIONS))]
+    if tree.patches:
+        told.append(Finding("refused", path, "it patches the process for gevent or eventlet, and srvd runs threads"))
+    moved = hooks.move(tree, {name: one.value for name, one in found.settings.items()})
+    return dict(found.settings), moved, tree.where, told
+
+
+def _dead(tree: syntax.Syntax, name: str) -> Finding:
+    meant = nearest(name, OPTIONS)
+    here = _LATER.get(name, "")
+    text = f"{name}: gunicorn has no such setting{f'; did you mean {meant}?' if meant else ''}"
+    return Finding("dead", tree.where(name), f"{text}; srvd has {here}" if here else text)
+
+
+def _of_line(found: line.Line) -> list[Finding]:
+    findings = [
+        Finding("asked for", "", f"{name} is set in front of the line: set it for srvd, too, or in env of the pool")
+        for name in found.environ
+        if name != "GUNICORN_CMD_ARGS"
+    ]
+    if found.before:
+        findings.append(Finding("asked for", "", f"{' '.join(found.before)} stands in front: put it before srvd, too"))
+    if found.wrapper:
+        text = f"{' '.join(found.wrapper)} srvd start …: its agent is then in the daemon, too"
+        findings.append(Finding("changed", "", text))
+    return findings
+
+
+def _toml(entries: list[Entry], source: str) -> str:
+    lines = [f"# made by srvd import from {source}"]
+    for table in _TABLES:
+        held = [one for one in entries if one.table == table]
+        if held:
+            width = min(44, max(len(f"{one.key} = {one.text}") for one in held))
+            lines += ["", f"[{table}]"]
+            lines += [f"{f'{one.key} = {one.text}':{width}}  # {one.comment}" for one in held]
+    return "\n".join(lines) + "\n"

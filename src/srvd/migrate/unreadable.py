@@ -1,0 +1,16 @@
+"""The error of a source that cannot be imported.
+
+Has no messages: the code that raises writes them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from srvd.errors import ConfigInvalid
+
+__all__ = ["UnreadableSource"]
+
+
+class UnreadableSource(ConfigInvalid):
+    exit_code: ClassVar[int] = 65  # EX_DATAERR of sysexits.h

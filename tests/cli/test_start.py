@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from srvd.cli import app
 from srvd.cli.fast import read_plain
 from srvd.cli.flags import SHORT, Asked, flags
+from tests.conftest import Starter
 
 PLAIN: list[tuple[str, Asked]] = [
     ("start", Asked(None, {}, False)),
@@ -74,6 +75,43 @@ def test_both_readers_of_the_command_line_agree(words: list[str], monkeypatch: p
     assert quick is None or quick == read_fully(["start", *words], monkeypatch)
 
 
+OF_GUNICORN = [
+    ("start -p a.pid -u me -g us a:b", {"--pidfile": "a.pid", "--user": "me", "--group": "us"}),
+    ("start --pid a.pid --access-logfile - --error-logfile=- a:b",
+     {"--pidfile": "a.pid", "--access-log": "-", "--log-file": "-"}),
+    ("start a:b --certfile c --keyfile k --graceful-timeout 30 --keep-alive 5",
+     {"--certificate": "c", "--key": "k", "--drain-timeout": "30", "--keepalive-timeout": "5"}),
+    ("start a:b --max-requests 9 --max-requests-jitter 3 --chdir /x --backlog 7",
+     {"--max-requests": "9", "--max-requests-jitter": "3", "--chdir": "/x", "--backlog": "7"}),
+    ("start -w4 -k gthread --threads 8 --worker-tmp-dir /dev/shm --capture-output --no-sendfile -R a:b",
+     {"--workers": "4", "--threads": "8"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "given"), OF_GUNICORN, ids=[line for line, _ in OF_GUNICORN])
+def test_flags_of_gunicorn_that_mean_the_same_are_flags_here(
+    line: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = read_fully(line.split(), monkeypatch)
+    assert asked == Asked(None, {"APP": "a:b", **given}, False)
+    assert read_plain(line.split()) in (None, asked)
+
+
+def test_a_flag_that_is_passed_over_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_fully(["start", "-D", "--worker-tmp-dir", "/dev/shm", "a:b"], monkeypatch) == Asked(
+        None, {"APP": "a:b"}, True
+    )
+    assert capsys.readouterr().err == "warning: --worker-tmp-dir has no effect: srvd has no heartbeat file\n"
+
+
+@pytest.mark.parametrize("name", ["gevent", "uvicorn.workers.UvicornWorker"])
+def test_a_class_of_workers_that_srvd_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(click.UsageError, match="there are no workers of the class"):
+        app.cli.main(["start", "-k", name, "a:b"], prog_name="srvd", standalone_mode=False)
+
+
 def test_every_flag_reaches_its_setting_in_the_full_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [word for flag in flags() if flag != "APP" for word in (flag, "x")]
     asked = read_fully(["start", "a:b", *words], monkeypatch)
@@ -103,3 +141,15 @@ def test_a_zygote_imports_little_before_the_application() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     unwanted = {"asyncio", "ctypes", "dataclasses", "email", "inspect", "json", "logging", "subprocess", "tempfile"}
     assert set(done.stdout.split()) & unwanted == set()
+
+
+def test_a_start_line_of_gunicorn_serves(starter: Starter) -> None:
+    line = (
+        "-w 1 -k gthread --threads 2 --worker-tmp-dir /dev/shm --graceful-timeout 20 --error-logfile - --max-requests 9"
+    )
+    srvd = starter(*line.split())
+    assert srvd.get("/").startswith("one ")
+    found = {one["key"]: one["value"] for one in srvd.ctl_json("config")["settings"]}
+    wanted = {"workers": 1, "threads": 2, "drain_timeout": 20.0, "max_requests": 9}
+    assert {name: found[f"pools.web.{name}"] for name in wanted} == wanted
+    assert found["daemon.log_file"] == ""

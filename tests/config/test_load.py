@@ -507,8 +507,8 @@ def test_the_configuration_of_gunicorn_is_said_not_to_be_read(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     environ = {"GUNICORN_CMD_ARGS": "--workers=3", "SRVD_TIMEOUT": "3"}
     assert load(None, {}, environ).warnings == (
-        "gunicorn.conf.py is not read: `srvd help gunicorn` says how to move it",
-        "environment GUNICORN_CMD_ARGS is not read: `srvd help gunicorn` says how to move it",
+        "gunicorn.conf.py is not read: `srvd import` makes a srvd.toml of it",
+        "environment GUNICORN_CMD_ARGS is not read: `srvd import` makes a srvd.toml of it",
         "environment SRVD_TIMEOUT is no setting: it is called request_timeout in [pools.NAME] here",
     )
     assert load(write(tmp_path, '[pools.web]\napp = "a:b"\n'), {}, {}).warnings == ()

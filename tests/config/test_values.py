@@ -50,6 +50,8 @@ GOOD: list[tuple[str, object, object]] = [
     ("url path", "/healthz?deep=1", "/healthz?deep=1"),
     ("url path", "", ""),
     ("path", "/run/x", "/run/x"),
+    ("log path", "-", ""),
+    ("log path", "a.log", "a.log"),
     ("variables", {"A_1": ""}, {"A_1": ""}),
     ("roles", {"operator": ["deploy", "%wheel"]}, {"operator": ("deploy", "%wheel")}),
     ("limits", {}, {}),

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.flags import SHORT, Asked, flags, refused_value, without_effect
 from srvd.cli.importing import import_
 from srvd.cli.saying import complain, say_line, say_warning
 from srvd.cli.start import start as start_daemon
@@ -52,6 +52,8 @@ variables, flags. The daemon stays in the foreground and logs to standard error.
 when the pools serve, or with the reason why they do not. ^C stops the daemon. Closing the terminal does not: that sends
 a HUP, which reloads.
 
+Flags of gunicorn that mean the same are flags here, too; those that srvd does without are passed over.
+
 Exit codes: 0 asked to stop, 1 the application never came up, 71 the system refused a port or a socket, 78 the
 configuration is wrong.
 """
@@ -83,11 +85,17 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             continue
         base, _, words = setting.kind.partition(":")
         many = base == "addresses"
-        metavar = {"addresses": "ADDR", "count": "N", "choice": words}.get(base, base.upper())
+        metavar = {"addresses": "ADDR", "count": "N", "formula": "N", "log path": "PATH", "choice": words}.get(
+            base, base.upper()
+        )
         about = f"{setting.help}{'; may be repeated' if many else ''}."
         short = [word for word, meant in SHORT.items() if meant == flag]
-        command = click.option(*short, flag, multiple=many, metavar=metavar, help=about)(command)
+        command = click.option(flag, *short, multiple=many, metavar=metavar, help=about)(command)
     command = click.option("-c", "--config", "path", metavar="FILE", help="Configuration file (TOML).")(command)
+    for known, takes in without_effect():
+        command = click.option(
+            *known, is_flag=not takes, hidden=True, expose_value=False, callback=_pass_over, type=str if takes else bool
+        )(command)
     return click.argument("app", required=False)(command)
 
 
@@ -95,6 +103,17 @@ def _given(parameters: dict[str, Any]) -> dict[str, object]:
     """Returns the parameters that were given, by flag."""
     named = {flag: parameters[flag.lstrip("-").replace("-", "_").lower()] for flag in flags()}
     return {flag: value for flag, value in named.items() if value not in (None, ())}
+
+
+def _pass_over(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Says why a flag of gunicorn has no effect, or refuses its value."""
+    if value in (None, False) or ctx.resilient_parsing:
+        return
+    problem = refused_value(param.opts[-1], value)
+    if problem:
+        raise click.UsageError(problem, ctx)
+    about = gunicorn.translation(param.opts[-1].lstrip("-").replace("-", "_"))[1]
+    say_warning(f"{param.opts[-1]} has no effect: {about}")
 
 
 def _check_itself(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -144,8 +163,8 @@ def cli() -> None:
 
 @cli.command(help=_START_HELP, short_help="Start the daemon.")
 @_with_settings
-@click.option("--daemonize", is_flag=True, help="Return when the pools serve, and run on in the background; without "
-              "--log-file, the log ends there.")  # fmt: skip
+@click.option("--daemonize", "-D", "--daemon", is_flag=True, help="Return when the pools serve, and run on in the "
+              "background; without --log-file, the log ends there.")  # fmt: skip
 def start(path: str | None, daemonize: bool, **given: Any) -> None:
     sys.exit(start_daemon(Asked(path, _given(given), daemonize)))
 

@@ -5,13 +5,33 @@ Reads no command line: `fast.py` and `app.py` do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from srvd.config import gunicorn
 from srvd.config.settings import TABLES, Setting, declared
 from srvd.record import Record
 
-__all__ = ["SHORT", "Asked", "flags"]
+__all__ = ["SHORT", "Asked", "flags", "refused_value", "without_effect"]
 
-SHORT = {"-b": "--bind", "-w": "--workers", "-n": "--name"}
-"""Short flags, the same as those of other servers and of srvctl."""
+_CLASS = ("-k", "--worker-class")
+
+SHORT = {
+    "-b": "--bind",
+    "-w": "--workers",
+    "-n": "--name",
+    "-p": "--pidfile",
+    "--pid": "--pidfile",
+    "-u": "--user",
+    "-g": "--group",
+    "--access-logfile": "--access-log",
+    "--error-logfile": "--log-file",
+    "--certfile": "--certificate",
+    "--keyfile": "--key",
+    "--graceful-timeout": "--drain-timeout",
+    "--keep-alive": "--keepalive-timeout",
+}
+"""Other spellings of flags: short ones, the same as those of other servers and of srvctl, and those of gunicorn that
+mean the same."""
 
 
 class Asked(Record):
@@ -25,3 +45,18 @@ class Asked(Record):
 def flags() -> dict[str, Setting]:
     """Returns the settings that have a flag, by flag; the application's is "APP"."""
     return {one.flag: one for table in TABLES for one in declared(table).values() if one.flag}
+
+
+def without_effect() -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yields the flags of gunicorn that srvd can pass over, and whether each takes a value."""
+    yield _CLASS, True
+    for name, option in gunicorn.OPTIONS.items():
+        if option.fate == "needless" and option.flags and name not in ("check_config", "print_config"):
+            yield option.flags, option.kind != "yes"
+
+
+def refused_value(flag: str, value: object) -> str:
+    """Says why the value of a flag that is passed over cannot be; "" if it can."""
+    if flag not in _CLASS or value in ("sync", "gthread"):
+        return ""
+    return f"there are no workers of the class {value!r}: {gunicorn.translation('worker_class')[1]}"

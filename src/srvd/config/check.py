@@ -37,7 +37,7 @@ class Findings(Record):
 
 def anchor(kind: str, value: Any, folder: str) -> Any:
     """Returns the value with relative paths made absolute, from `folder`; `find_program` looks up bare names later."""
-    if kind in ("path", "folder") or (kind == "program" and "/" in value):
+    if kind in ("path", "log path", "folder") or (kind == "program" and "/" in value):
         return _absolute(folder, value) if value else value
     if kind == "path or off":
         return value if value in ("", "off") else _absolute(folder, value)

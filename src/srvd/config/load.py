@@ -274,7 +274,7 @@ def _settings_of(title: str) -> dict[str, Setting]:
 
 def _unread(path: str | None, environ: Mapping[str, str]) -> list[str]:
     """Warns of a configuration of gunicorn, which srvd does not read."""
-    hint = "`srvd help gunicorn` says how to move it"
+    hint = "`srvd import` makes a srvd.toml of it"
     found = [] if path or not os.path.exists("gunicorn.conf.py") else [f"gunicorn.conf.py is not read: {hint}"]
     return found + ([f"environment GUNICORN_CMD_ARGS is not read: {hint}"] if environ.get("GUNICORN_CMD_ARGS") else [])
 

@@ -60,16 +60,20 @@ class PoolSettings(NamedTuple):
             "choice:auto|on|off",
         ),
     ] = "auto"
-    chdir: Annotated[str, Setting("Working directory; empty: the daemon's", "folder")] = ""
-    pythonpath: Annotated[tuple[str, ...], Setting("Folders put before sys.path", "folders")] = ()
+    chdir: Annotated[str, Setting("Working directory; empty: the daemon's", "folder", "--chdir")] = ""
+    pythonpath: Annotated[tuple[str, ...], Setting("Folders put before sys.path", "folders", "--pythonpath")] = ()
     env: Annotated[
         Mapping[str, str], Setting("Environment variables added for the application", "variables", secret=True)
     ] = _NO_TEXT
     user: Annotated[
         str,
-        Setting("User that the application runs as, a name or a number (needs root); sets HOME and USER, too", "user"),
+        Setting(
+            "User that the application runs as, a name or a number (needs root); sets HOME and USER, too",
+            "user",
+            "--user",
+        ),
     ] = ""
-    group: Annotated[str, Setting("Group the application runs as; empty: the user's", "group")] = ""
+    group: Annotated[str, Setting("Group the application runs as; empty: the user's", "group", "--group")] = ""
     umask: Annotated[str, Setting("File mode creation mask; empty: the daemon's", "mask")] = ""
     health: Annotated[
         str,
@@ -105,14 +109,17 @@ class PoolSettings(NamedTuple):
         float, Setting("Time to load the application, and time for each worker to become ready", "duration")
     ] = 60.0
     drain_timeout: Annotated[
-        float, Setting("Time for a worker that leaves to finish its requests; then it is killed", "duration")
+        float,
+        Setting(
+            "Time for a worker that leaves to finish its requests; then it is killed", "duration", "--drain-timeout"
+        ),
     ] = 30.0
     request_timeout: Annotated[
         float,
         Setting(
             "Time for the application to produce the first block of a response, and each further one. A worker that is "
             "late is replaced, and has drain_timeout to finish its other requests; 0: no limit",
-            "duration or 0",
+            "duration or 0", "--request-timeout",
         ),
     ] = 60.0  # fmt: skip
     health_timeout: Annotated[
@@ -146,7 +153,9 @@ class PoolSettings(NamedTuple):
             "duration or 0",
         ),
     ] = 60.0
-    keepalive_timeout: Annotated[float, Setting("Time for the next request on an idle connection", "duration")] = 15.0
+    keepalive_timeout: Annotated[
+        float, Setting("Time for the next request on an idle connection", "duration", "--keepalive-timeout")
+    ] = 15.0
     header_timeout: Annotated[float, Setting("Time for a request's head, from its first byte", "duration")] = 15.0
     body_timeout: Annotated[float, Setting("Time for more of a request's body to arrive", "duration")] = 60.0
     send_timeout: Annotated[float, Setting("Time for a client to read more of a response", "duration")] = 60.0
@@ -226,13 +235,14 @@ class PoolSettings(NamedTuple):
         ),
     ] = False
     max_requests: Annotated[
-        int, Setting("Replace a worker after so many requests; 0: never", "count:0..1000000000")
+        int, Setting("Replace a worker after so many requests; 0: never", "count:0..1000000000", "--max-requests")
     ] = 0  # fmt: skip
     max_requests_jitter: Annotated[
         int,
         Setting(
             "Add a random number up to this to max_requests, so that workers are not replaced all at once",
             "count:0..1000000000",
+            "--max-requests-jitter",
         ),
     ] = 0
     max_age: Annotated[

@@ -63,7 +63,7 @@ class DaemonSettings(NamedTuple):
         ),
     ] = "tagged"
     log_file: Annotated[
-        str, Setting("Write the log to this file; empty: standard error", "path", "--log-file")
+        str, Setting("Write the log to this file; empty or -: standard error", "log path", "--log-file")
     ] = ""  # fmt: skip
     max_workers: Annotated[
         int, Setting("Most workers of all pools together; the scoreboards have room for as many", "count:1..65536")
@@ -94,7 +94,7 @@ class ListenerSettings(NamedTuple):
             "--bind",
         ),
     ] = ("127.0.0.1:8000",)
-    backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535")] = 2048
+    backlog: Annotated[int, Setting("Connections that may wait to be accepted", "count:1..65535", "--backlog")] = 2048
     mode: Annotated[str, Setting("Mode of Unix sockets", "mode")] = "0666"
     owner: Annotated[
         str, Setting("Owner of the Unix sockets, a user's name or number; empty: the daemon's own user", "user")

@@ -97,7 +97,7 @@ def _not_toml(path: str, complaint: str) -> ConfigInvalid:
     what = complaint[: place.start()] if place else complaint
     hint = ""
     if path.endswith(".py"):
-        hint = "srvd reads TOML; `srvd help gunicorn` says how to move a gunicorn.conf.py"
+        hint = f"srvd reads TOML; `srvd import {os.path.basename(path)}` makes it of a configuration of gunicorn"
     elif what.startswith(("Invalid value", "Expected newline or end of document")):
         hint = 'text, paths and times are written in quotes, as in app = "shop.wsgi:application"'
     return ConfigInvalid(f"{where}: not valid TOML: {what}; nothing was changed", hint=hint)

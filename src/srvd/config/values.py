@@ -370,6 +370,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "app": Kind('"MODULE:ATTRIBUTE", "MODULE:FACTORY()" or "MODULE", such as "shop.wsgi:application"', _app),
     "path": Kind("a path in quotes", _text),
     "path or off": Kind('a path in quotes, or "off"', _text),
+    "log path": Kind('a path in quotes, or "-"', lambda value, _: "" if value == "-" else _text(value, _)),
     "path or -": Kind('a path in quotes, or "-"', _text),
     "log format": Kind('common, combined, json, or a text such as "%(h)s %(r)s %(s)s"', _text),
     "module": Kind('the name of a module, such as "shop.hooks"', _module),

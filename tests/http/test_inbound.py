@@ -85,7 +85,7 @@ def test_only_so_many_short_heads_are_remembered() -> None:
         data = request(f"X: {'y' * (number * 7 % 4_000)}{number}", line=line, host=f"h{number}")
         for _ in range(2):  # what comes once is not remembered
             assert len(feed([data], heads=heads).messages) == 1
-        assert len(heads._marks) <= 2_048
+        assert len(heads._marks._marks) <= 2_048
         assert len(heads._lines) <= 512
         assert len(heads._hosts) <= 64
         assert all(len(sections) <= 256 for sections in heads._sections)

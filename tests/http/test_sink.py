@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,12 @@ class Listing:
 
     def fields(self, fields: Fields) -> Scope:
         return {"headers": tuple((name.lower(), value) for name, value in fields)}
+
+    def field(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        return name.lower(), value
+
+    def section(self, parts: list[Any]) -> Scope:
+        return {"headers": tuple(parts)}
 
     def scheme(self, scope: Scope) -> str:
         return str(scope["scheme"])

@@ -44,6 +44,12 @@ class FieldSink:
     def fields(self, fields: Fields) -> Scope:
         return {"fields": tuple(fields)}
 
+    def field(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        return name, value
+
+    def section(self, parts: list[tuple[bytes, bytes]]) -> Scope:
+        return {"fields": tuple(parts)}
+
     def scheme(self, scope: Scope) -> str:
         return str(scope["scheme"])
 

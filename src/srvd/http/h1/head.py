@@ -3,7 +3,7 @@
 Knows neither the connection nor the body. One `HeadReader` a thread: it owns a parser, and some memory of request
 lines and hosts that were seen. Pure.
 
-The guard reads the request line, llhttp the fields (`fields.py`).
+The guard reads the request line, llhttp the fields (`fields.py`), unless all of them are usual (`lines.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from srvd.http.h1 import guard
 from srvd.http.h1.fields import FieldParser
 from srvd.http.h1.limits import Limits
+from srvd.http.h1.lines import Marks, UsualLines
 from srvd.http.h1.names import FieldNames
 from srvd.http.h1.refusal import Refusal
 from srvd.http.h1.sink import Client, Fields, Scope, Sink
@@ -25,7 +26,8 @@ _LONGEST_LINE = 256
 _MOST_SECTIONS = 256
 _LONGEST_SECTION = 2048
 _MOST_HOSTS = 64
-_MOST_MARKS = 2048
+_JUDGED = (b"host", b"content-length", b"connection", b"expect")
+"""The usual fields on whose values there is a rule."""
 
 
 class Request:
@@ -73,10 +75,10 @@ class _Section(NamedTuple):
     """What one header section comes to, after a line of one version."""
 
     scope: Scope
+    client: Client | None  # None: no proxy speaks for a client
     length: int
     keep_alive: bool
     expects: bool
-    client: Client | None  # None: no proxy speaks for a client
 
 
 Introduce = Callable[[Fields], tuple[Fields, Client | None]]
@@ -98,12 +100,13 @@ class HeadReader:
         self.sink = sink
         self._introduce = introduce
         self._surely_fits = min(limits.head, limits.field)
+        self._usual = UsualLines(sink)
         self._names = FieldNames(underscores=limits.underscores)
         self._parser = FieldParser()
         self._lines: dict[bytes, _Line] = {}
         self._sections: tuple[dict[bytes, _Section], ...] = ({}, {})  # by the version's minor
         self._hosts: set[bytes] = set()
-        self._marks: set[int] = set()  # hashes of lines and sections that came once
+        self._marks = Marks()  # of request lines and sections
 
     def check_line(self, line: bytes) -> None:
         """Refuses a request line that will be refused anyway, before the fields have come."""
@@ -123,7 +126,7 @@ class HeadReader:
         section = line.sections.get(text)
         if section is None:
             section = self._parse(text, line.minor)
-            if len(text) <= _LONGEST_SECTION and self._came_before(text):
+            if len(text) <= _LONGEST_SECTION and self._marks.came_before(text):
                 known = line.sections
                 if len(known) >= _MOST_SECTIONS:
                     known.clear()
@@ -140,6 +143,23 @@ class HeadReader:
 
     def _parse(self, text: bytes, minor: int) -> _Section:
         """The section of a head that was not seen before: all that is behind the request line."""
+        fields: Fields
+        usual = self._usual.read(text)
+        if usual is None or len(usual) > self.limits.fields:
+            fields, control = self._read_by_llhttp(text, minor)
+            judged = self._judge(control, minor)
+        else:
+            judged = self._judge({name: usual[name][3] for name in _JUDGED if name in usual}, minor)
+            if self._introduce is None:
+                return _Section(self.sink.section([part for _, part, _, _ in usual.values()]), None, *judged)
+            fields = [(name, value) for _, _, name, value in usual.values()]
+        client = None
+        if self._introduce is not None:
+            fields, client = self._introduce(fields)
+        return _Section(self.sink.fields(fields), client, *judged)
+
+    def _read_by_llhttp(self, text: bytes, minor: int) -> tuple[Fields, dict[bytes, bytes]]:
+        """The fields that the application may find, and those on whose values there are rules."""
         parser = self._parser
         fields = parser.read(text, minor)
         try:
@@ -154,30 +174,21 @@ class HeadReader:
             raise Refusal(400, "malformed fields")
         if len(fields) > self.limits.fields:
             raise Refusal(431, f"more than {self.limits.fields} fields")
-        return self._judge(allowed, control, minor)
+        return allowed, control
 
     def _see(self, text: bytes) -> _Line:
         parts = guard.request_line(text, self.limits)
         line = _Line(text, parts, self.sink.line(parts), self._sections[parts.minor])
-        if len(text) <= _LONGEST_LINE and self._came_before(text):
+        if len(text) <= _LONGEST_LINE and self._marks.came_before(text):
             if len(self._lines) >= _MOST_LINES:
                 self._lines.clear()
             self._lines[text] = line
         return line
 
-    def _came_before(self, text: bytes) -> bool:
-        """Whether a line or section came before, lately: what comes once only is not worth its place in the memory."""
-        mark = hash(text)
-        marks = self._marks
-        if mark in marks:
-            return True
-        if len(marks) >= _MOST_MARKS:
-            marks.clear()
-        marks.add(mark)
-        return False
-
-    def _judge(self, fields: Fields, control: dict[bytes, bytes], minor: int) -> _Section:
-        """The rules on the values of fields, in the order in which they are worth an answer."""
+    def _judge(self, control: dict[bytes, bytes], minor: int) -> tuple[int, bool, bool]:
+        """The rules on the values of fields, in the order in which they are worth an answer. Returns the last three
+        parts of a `_Section`.
+        """
         host = control.get(b"host")
         if host not in self._hosts and host != b"":
             self._check_host(host, minor)
@@ -192,10 +203,7 @@ class HeadReader:
             keep_alive = guard.persistent(value.decode("latin-1"), minor)
         if (value := control.get(b"expect")) is not None:
             expects = guard.expects_continue(value.decode("latin-1"), minor) and length != 0
-        client = None
-        if self._introduce is not None:
-            fields, client = self._introduce(fields)
-        return _Section(self.sink.fields(fields), length, keep_alive, expects, client)
+        return length, keep_alive, expects
 
     def _check_host(self, host: bytes | None, minor: int) -> None:
         if host is None:

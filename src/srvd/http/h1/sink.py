@@ -64,6 +64,12 @@ class Sink(Protocol):
     def fields(self, fields: Fields) -> Scope:
         """The part that follows from a header section."""
 
+    def field(self, name: bytes, value: bytes) -> Any:
+        """What one field comes to, for `section`. It may be used for many requests."""
+
+    def section(self, parts: list[Any]) -> Scope:
+        """As `fields`, of fields that have gone through `field`, and no name of which came twice."""
+
     def scheme(self, scope: Scope) -> str:
         """The scheme of the client's connection."""
 

@@ -116,6 +116,14 @@ class EnvironSink:
         environ.pop("", None)
         return environ
 
+    def field(self, name: bytes, value: bytes) -> tuple[str, str]:
+        return _KEYS[name], value.decode("latin-1")
+
+    def section(self, parts: list[tuple[str, str]]) -> Environ:
+        environ: Environ = dict(parts)
+        environ.pop("", None)
+        return environ
+
     def scheme(self, environ: Environ) -> str:
         scheme: str = environ["wsgi.url_scheme"]
         return scheme

@@ -50,6 +50,7 @@ LATE = {
     ("zygote/fronting.py", "srvd.worker.net.front"),  # only for listeners with PROXY, TLS or trusted proxies
     ("worker/net/front.py", "srvd.worker.net.tls"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS
     ("config/spelling/target.py", "ast"),  # 4 ms, only for a factory with arguments
+    ("worker/conventions.py", "srvd.worker.asgi.serving"),  # asyncio costs 45 ms, and a pool of WSGI does without
     ("config/values.py", "ipaddress"),  # 2 ms, only when a configuration names networks
     ("config/check.py", "srvd.tls.context"),  # ssl costs 11 ms, and is needed only when certificates are named
     ("config/load.py", "srvd.config.toml"),  # tomllib costs 4 to 15 ms, and a start by flags has no file

@@ -28,6 +28,30 @@ class PoolSettings(NamedTuple):
             "APP",
         ),
     ] = "srvd.demo:app"
+    interface: Annotated[
+        str,
+        Setting("How the application is called; auto: ASGI if its call is async, else WSGI", "choice:auto|wsgi|asgi"),
+    ] = "auto"
+    lifespan: Annotated[
+        str,
+        Setting(
+            "Whether an ASGI application is told of the start and the end of its worker; auto: if it listens; on: it "
+            "has to",
+            "choice:auto|on|off",
+        ),
+    ] = "auto"
+    websocket_max_message: Annotated[
+        int, Setting("Longest message of a WebSocket, after it was inflated (close code 1009)", "size")
+    ] = 16 << 20
+    websocket_ping: Annotated[
+        float, Setting("Time without a word of the client after which a WebSocket is pinged; 0: never", "duration or 0")
+    ] = 20.0
+    websocket_ping_timeout: Annotated[
+        float, Setting("Time for the client to answer a ping; then the WebSocket is cut", "duration")
+    ] = 20.0
+    websocket_deflate: Annotated[
+        bool, Setting("Compress messages of WebSockets whose clients offer it (permessage-deflate)", "yes or no")
+    ] = True
     listeners: Annotated[
         tuple[str, ...], Setting("Names of the listeners that the pool accepts on; empty: all of them", "names")
     ] = ()
@@ -118,7 +142,8 @@ class PoolSettings(NamedTuple):
         float,
         Setting(
             "Time for the application to produce the first block of a response, and each further one. A worker that is "
-            "late is replaced, and has drain_timeout to finish its other requests; 0: no limit",
+            "late is replaced, and has drain_timeout to finish its other requests; with ASGI, that request alone ends, "
+            "and event streams and WebSockets may be silent; 0: no limit",
             "duration or 0", "--request-timeout",
         ),
     ] = 60.0  # fmt: skip

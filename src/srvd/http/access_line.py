@@ -48,6 +48,8 @@ class Names(NamedTuple):
     protocol: str
     worker: str
     field: Callable[[str], str]  # the key of a request's field, by its name
+    facts: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+    """What has these keys, of a scope; None: the scope itself."""
 
 
 class Place(NamedTuple):

@@ -21,7 +21,7 @@ from struct import Struct
 from srvd.errors import SystemRefused
 from srvd.record import Record
 
-__all__ = ["Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
+__all__ = ["AHEAD", "Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
 
 LATENCY_BUCKETS = 32
 """Bucket n counts requests of 2^(n-1) to 2^n µs; the last bucket counts all longer ones (18 minutes and up)."""
@@ -47,6 +47,9 @@ _GAVE = _BEGAN - 1
 _MOST = 2**53 - 1
 """The most that any returned number may be: garbage in the file must fit into messages and states, and so must the sum
 over all workers of a pool."""
+
+AHEAD = 5.0
+"""Seconds by which `gave` may be in the future: a worker that ends late requests itself asks for so much patience."""
 
 _TRIES = 3
 
@@ -159,6 +162,18 @@ class Lane:
         _NOW.pack_into(self._memory, self._at, line, now, now)
         return self._flag[0] != 0
 
+    def show(self, began: float, line: bytes, gave: float) -> bool:
+        """Records a request that has begun, and when it last got a part of its response. Returns what `begin` does."""
+        _NOW.pack_into(self._memory, self._at, line, gave, began)
+        return self._flag[0] != 0
+
+    def show_again(self, began: float) -> bool:
+        """Records that the request that was shown is still under way, after the `end` of another one. Returns what
+        `begin` does.
+        """
+        self._times[_BEGAN] = began
+        return self._flag[0] != 0
+
     @property
     def began(self) -> float:
         """When the request under way began; 0.0 without one."""
@@ -172,6 +187,10 @@ class Lane:
     def gave(self, now: float) -> None:
         """Records that the application has given a part of the response."""
         self._times[_GAVE] = now
+
+    def rest(self) -> None:
+        """Records that no request is under way, and counts none."""
+        self._times[_BEGAN] = 0.0
 
     def end(self, now: float, status: int, sent: int, began: float) -> None:
         """Records the end of the request that began at `began`: answered with `status` (0: not answered) and `sent`
@@ -317,7 +336,7 @@ class Board:
             line = b""
         now = time.monotonic()
         busy = 0.0 < began <= now  # neither NaN nor nonsense
-        gave = gave if began <= gave <= now else began
+        gave = gave if began <= gave <= now + AHEAD else began
         counters = [min(counter, _MOST) for counter in counters]
         by_class = tuple(counters[:_CLASSES])
         text = line.partition(b"\0")[0].decode("utf-8", "replace") if busy else ""

@@ -18,6 +18,9 @@ NEVER = float("inf")
 Handler = Callable[[int, float], None]
 """Called with the epoll mask and the time (monotonic seconds)."""
 
+_LONGEST = 1_000_000.0
+"""Seconds of one wait: epoll takes no infinity, and at most 24 days."""
+
 # Deadlines may be noticed so many seconds late, so that a thousand different ones do not cause a thousand sweeps.
 _SWEEP_GAP = 0.05
 # Seconds between two looks for commands while handlers take long (those that call the application).
@@ -92,19 +95,18 @@ class Loop:
     def close(self) -> None:
         self._epoll.close()
 
-    def turn(self) -> None:
-        """Waits for events, then runs their handlers, the postponed calls and the passed deadlines.
+    def turn(self, longest: float = _LONGEST) -> None:
+        """Waits for events, for at most `longest` seconds, then runs their handlers, the postponed calls and the passed
+        deadlines.
 
         A deadline counts as passed if it was when the events were read. Handlers may take longer than a client has for
         its request: one that came meanwhile is found in the next turn, and must not be taken for late.
         """
         clock = time.monotonic
-        if self._later:
+        if self._later or (timeout := self.due - clock()) < 0.0:
             timeout = 0.0
-        elif self.due == NEVER:
-            timeout = -1.0
-        elif (timeout := self.due - clock()) < 0.0:
-            timeout = 0.0
+        elif timeout > longest:
+            timeout = longest
         handlers = self._handlers
         events = self._epoll.poll(timeout)
         self.ready = len(events)

@@ -38,6 +38,7 @@ def serve(boot: Boot) -> int:
     try:
         with forked.guarded(lambda: boot.descriptors):
             loaded = _load(boot, log)
+        return serving.run(boot, loaded, link, log)
     except LoadFailed as failed:
         fds.kill_at_end(boot.link, on=False)
         # The message stands in the last line, because reports quote the last line only.
@@ -45,7 +46,6 @@ def serve(boot: Boot) -> int:
         text = str(failed.detail.get("traceback", plain))
         link.say(links.Failed(links.clip(failed.message), links.clip(text)), wait=True)
         return 1
-    return serving.run(boot, loaded, link, log)
 
 
 def _load(boot: Boot, log: Log) -> Preloaded:

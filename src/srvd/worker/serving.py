@@ -6,71 +6,61 @@ Loads nothing; `main.py` does. Each part says for itself what it does.
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from srvd.linux import fds
 from srvd.wire import links
-from srvd.worker import forked
+from srvd.worker import conventions, forked
 from srvd.worker.app import hooks
 from srvd.worker.net.acceptor import Acceptor
-from srvd.worker.observing import Observers, observe
 from srvd.worker.supervision.commands import Commands
 from srvd.worker.supervision.deadman import Deadman
 from srvd.worker.supervision.link import Link
 from srvd.worker.supervision.reconnect import Reconnector
 from srvd.worker.tracebacks import format_traceback
-from srvd.worker.wsgi import serving
 
 if TYPE_CHECKING:
     from srvd.log import Log
     from srvd.worker.boot import Boot, Preloaded
+    from srvd.worker.conventions import Prepared
     from srvd.worker.loop import Loop
 
 __all__ = ["run"]
 
 
-class _Parts(NamedTuple):
-    """What is put together before READY."""
-
-    commands: Commands
-    serving: serving.Serving
-    observers: Observers
-
-
 def run(boot: Boot, loaded: Preloaded, link: Link, log: Log) -> int:
-    """Serves until the daemon tells the worker to leave, and returns the exit code. Does not raise."""
+    """Serves until the daemon tells the worker to leave, and returns the exit code. Raises `LoadFailed` if the
+    application does not start.
+    """
     name, called = str(boot.id), loaded.hooks
-    parts = _put_together(boot, loaded, link, log)
+    serving, observers = prepared = conventions.prepare(boot, loaded, link, log)
+    commands = _put_together(boot, prepared, link)
     hooks.call(called.on_worker_start, "on_worker_start", log, name)
-    parts.serving.context.convention.variables = copy_context()
+    serving.context.convention.variables = copy_context()
+    serving.start()
     if boot.warms:
-        parts.commands.warm_up(lambda: _say_ready(boot, link))
+        commands.warm_up(lambda: _say_ready(boot, link))
     else:
         _say_ready(boot, link)
     try:
-        parts.serving.run()
+        serving.run()
     except BaseException as exc:  # the process ends here
         log.error(f"a bug in the worker's loop; it ends\n{format_traceback(exc)}")
         return 70
     hooks.call(called.on_worker_stop, "on_worker_stop", log, name)
-    if parts.observers.access is not None:
-        parts.observers.access.close()
+    if observers.access is not None:
+        observers.access.close()
     link.say(links.Bye(), wait=True)
-    return parts.commands.code
+    return commands.code
 
 
-def _put_together(boot: Boot, loaded: Preloaded, link: Link, log: Log) -> _Parts:
-    settings = boot.settings
-    loop = serving.make_loop(settings.threads)
-    observers = observe(boot, loaded.hooks.after_request, serving.LOG_NAMES, link, loop, log)
-    served = serving.prepare(loaded, settings, str(boot.id), loop, observers.recorders, log)
-    acceptor = Acceptor(served.context, served.connect, boot.listening, settings.max_connections)
-    commands = Commands(
-        served.context, acceptor, link, settings, observers.recycling, observers.access, _reconnector(boot, loop)
-    )
-    kinds = (*served.kinds, *observers.kinds, Link)
-    forked.disown(lambda: (*boot.descriptors, *loop.descriptors()), kinds)
-    return _Parts(commands, served, observers)
+def _put_together(boot: Boot, prepared: Prepared, link: Link) -> Commands:
+    (context, connect, *_), observers = prepared
+    acceptor = Acceptor(context, connect, boot.listening, boot.settings.max_connections)
+    reconnector = _reconnector(boot, context.loop)
+    kinds = (*prepared.serving.kinds, *observers.kinds, Link)
+    forked.disown(lambda: (*boot.descriptors, *context.loop.descriptors()), kinds)
+    return Commands(context, acceptor, link, boot.settings, observers.recycling, observers.access, reconnector)
 
 
 def _reconnector(boot: Boot, loop: Loop) -> Reconnector | None:

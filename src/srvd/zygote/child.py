@@ -84,7 +84,7 @@ def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: i
         slot=order.slot,
         link=socket.socket(fileno=link),
         listening=template.listening,
-        application=template.preloaded or partial(loader.load, template.wanted.app),
+        application=template.preloaded or partial(loader.load, template.wanted.app, template.pool.interface),
         settings=template.pool,
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
         warms=template.warms or template.preloaded is None,

@@ -70,7 +70,7 @@ def load(wanted: links.Load) -> Outcome:
         return _without(wanted, before)
     module = str(wanted.settings.get("hooks", ""))
     early = hooks.load(module) if wanted.settings.get("hooks_first") else None
-    app = loader.load(wanted.app)
+    app = loader.load(wanted.app, str(wanted.settings.get("interface", "auto")))
     hooked, warnings = early or hooks.load(module)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)

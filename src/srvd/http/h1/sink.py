@@ -40,6 +40,7 @@ class Ends(NamedTuple):
     server_port: str = "80"
     scheme: str = "http"
     certificate: Certificate | None = None  # None: no certificate was asked for
+    path: str = ""  # of a Unix socket
 
 
 class Client(NamedTuple):

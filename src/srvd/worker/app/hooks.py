@@ -49,7 +49,7 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     ),
     "before_request": (
         "environ",
-        "Right before the application is called with this environ, on the request's thread and in its context",
+        "Right before the application is called with this environ (scope), on the request's thread and in its context",
     ),
     "after_request": (
         "environ, status, sent, seconds",

@@ -18,6 +18,7 @@ from srvd.http.h1.sink import Scope
 from srvd.linux.processes.identity import closed_folder
 from srvd.quoting import quoted
 from srvd.worker.app import urlconf
+from srvd.worker.app.interface import Interface, check
 from srvd.worker.tracebacks import format_traceback
 
 __all__ = ["Application", "import_module", "load", "refuse_patched"]
@@ -25,18 +26,16 @@ __all__ = ["Application", "import_module", "load", "refuse_patched"]
 Application = Callable[[Scope, Any], Iterable[bytes]]
 """The calling convention of PEP 3333: takes environ and start_response, returns the blocks of the body."""
 
-_IS_COROUTINE = 0x80
-"""CO_COROUTINE of a code object; importing `inspect` would cost each zygote ten milliseconds."""
-
 _HAS_VARARGS = 0x04
+"""CO_VARARGS of a code object; importing `inspect` would cost each zygote ten milliseconds."""
 
 _OF_TYPING = ("typing", "types", "builtins", "functools", "collections.abc")
 """Modules that define types of callable objects which a module merely imports: Any, list[int], partial, len."""
 
 
-def load(target: str) -> object:
+def load(target: str, interface: str = "auto") -> object:
     """Imports the module of `target`, and returns the object named by it, or the object's result if the name is a call.
-    A module alone stands for its `application` or `app`.
+    A module alone stands for its `application` or `app`. `interface`: the setting.
 
     Raises `LoadFailed` with a sentence, a hint and, if foreign code raised, the traceback as "traceback" in its detail.
     An application that calls `sys.exit` during the import fails to load, too.
@@ -57,12 +56,8 @@ def load(target: str) -> object:
             f"load {target!r}: it is {_described(found)}, which cannot be called; an application must be callable",
             hint="name the application itself, or its factory with () after it",
         )
-    if _is_async(found):
-        raise LoadFailed(
-            f"load {target!r}: it is an ASGI application (its call is async), and srvd serves WSGI; nothing was loaded",
-            hint="an ASGI server runs it, such as uvicorn; Django has a WSGI side besides: get_wsgi_application()",
-        )
-    _check_arguments(found, target)
+    if check(found, interface, target) is Interface.WSGI:
+        _check_arguments(found, target)
     _resolve_urls(target)
     refuse_patched(target)
     return found
@@ -111,11 +106,6 @@ def _resolve_urls(target: str) -> None:
     except BaseException as exc:  # as for a module
         hint = "Django would import this at the first request; srvd does at the load, so that a broken view ends here"
         raise _failed(target, "resolving Django's URLconf raised", exc, hint) from exc
-
-
-def _is_async(found: object) -> bool:
-    called = found if isinstance(found, FunctionType) else getattr(type(found), "__call__", None)  # noqa: B004 - not whether
-    return isinstance(called, FunctionType) and bool(called.__code__.co_flags & _IS_COROUTINE)
 
 
 def import_module(name: str, target: str) -> ModuleType:

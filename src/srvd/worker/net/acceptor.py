@@ -323,7 +323,7 @@ class _Listener:
     def __init__(self, acceptor: Acceptor, sock: socket.socket, reception: Reception | None) -> None:
         sock.setblocking(False)
         self._acceptor = acceptor
-        self._base = Ends()
+        self._base = Ends(path=_path_of(sock))
         self._inet = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._any = False
         self.sock = sock
@@ -346,6 +346,12 @@ class _Listener:
             return self._base
         server = _plain(sock.getsockname()[0]) if self._any else self._base.server
         return Ends(_plain(peer[0]), str(peer[1]), server, self._base.server_port)
+
+
+def _path_of(sock: socket.socket) -> str:
+    """Returns the path of a Unix socket; "" for another one, or one without a name."""
+    name = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+    return os.fsdecode(name)
 
 
 def _plain(address: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from select import EPOLLIN, EPOLLOUT
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from srvd.http.h1.head import HeadReader, Request
 from srvd.http.h1.reader import Inbound
@@ -44,6 +44,18 @@ class _Ending(NamedTuple):
     keep_alive: bool
     must_reset: bool
     label: str
+
+
+class _Answered(Protocol):
+    """What a connection asks of a response that was made."""
+
+    request: Request
+
+    @property
+    def keep_alive(self) -> bool: ...
+
+    @property
+    def must_reset(self) -> bool: ...
 
 
 class Connection:
@@ -190,13 +202,16 @@ class Connection:
     def _begin_body(self, request: Request, now: float) -> Request | None:
         """Returns a request with a longer body, once the application can be called for it; else None."""
         if self._context.convention.streams:
-            self._body = BodyStream(request, self._inbound, self._sock, self._context.times.body)
+            self._body = self._stream(request)
             return request
         self._body = BodySpool(self._context.budget, now)
         if request.expects:
             request.expects = False
             self._delivery.say(CONTINUE)
         return self._read_body(b"", now)
+
+    def _stream(self, request: Request) -> Body:
+        return BodyStream(request, self._inbound, self._sock, self._context.times.body)
 
     def _read_body(self, data: bytes, now: float) -> Request | None:
         """Returns the request whose body is complete with these bytes; else None."""
@@ -246,7 +261,7 @@ class Connection:
             return False
         return self._finish(responder, now)
 
-    def _await_reader(self, responder: Responder, now: float) -> None:
+    def _await_reader(self, responder: _Answered, now: float) -> None:
         """Waits for the client to take the rest of the response, after the application's end."""
         if self._delivery.queue.broken:
             self.reset(now)
@@ -283,7 +298,7 @@ class Connection:
     def _mute(self) -> None:
         """Handles bytes that arrive during a call; only with several threads (`wsgi/threaded.py`)."""
 
-    def _finish(self, responder: Responder | _Ending, now: float) -> bool:
+    def _finish(self, responder: _Answered | _Ending, now: float) -> bool:
         """Ends a response that is sent. Returns True if the connection can take the next request."""
         self._responder = None
         self.served += 1

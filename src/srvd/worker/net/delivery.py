@@ -84,7 +84,7 @@ class Delivery:
         if responder is not self._responder:
             raise ReaderGone
         if responder.endless and not self.armed:
-            self._arm()
+            self.arm()
         if not self._give(data):
             raise ReaderGone
         self._sent += len(data)
@@ -115,7 +115,7 @@ class Delivery:
             if data:
                 self._sent += len(data)
                 if responder.endless and not self.armed:
-                    self._arm()
+                    self.arm()
                 if not self._give(data):
                     return
             if responder.ended:
@@ -211,7 +211,7 @@ class Delivery:
         looking.register(self._sock.fileno(), 0)
         return any(mask & (POLLERR | POLLHUP) for _, mask in looking.poll(0))
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
         """Makes the close a reset, for a response that ends with its connection: if the worker is killed before the
         end, the client sees that the response is incomplete.
         """

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from srvd.http.h1.refusal import Refusal
 
-__all__ = ["BodyBroken", "ReaderGone"]
+__all__ = ["BodyBroken", "ReaderGone", "comes_of_the_end"]
+
+
+_LONGEST_CHAIN = 32
+"""Causes of an exception that are looked at."""
 
 
 class ReaderGone(ConnectionError):
@@ -20,3 +24,16 @@ class BodyBroken(ConnectionError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.why)
         self.status = refusal.status
+
+
+def comes_of_the_end(exc: BaseException | None) -> bool:
+    """Whether an exception is, or came of, the one that tells the application that its client is gone."""
+    seen = 0
+    while exc is not None and seen < _LONGEST_CHAIN:
+        if isinstance(exc, ReaderGone):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(comes_of_the_end, exc.exceptions))
+        exc = exc.__cause__ or exc.__context__
+        seen += 1
+    return False

@@ -17,7 +17,7 @@ from srvd.worker.net.bodies.stream import BodyStream
 from srvd.worker.net.file_span import Span
 from srvd.worker.observe.completion import Response
 
-__all__ = ["Body", "Convention", "Push", "Reply", "Responder"]
+__all__ = ["Body", "CallConvention", "Convention", "Push", "Reply", "Responder"]
 
 Body = BodySpool | BodyStream | None
 """A request body that the worker has received, or that the application reads from the connection; None: the body, if
@@ -80,10 +80,15 @@ class Convention(Protocol):
     """Whether the application reads long bodies from the connection; else they are kept until they are complete."""
     variables: Context
     """The context variables of the worker when it became ready; each request runs in a copy of its own."""
-    responder: Callable[[Request, Body, Push], Responder]
-    """Makes the responder of a request. Arguments: request, body, function that sends beside the response."""
 
     def ask(self, request: Request, replied: Callable[[Reply], None]) -> None:
         """Calls the application for a request without a body, which the worker itself makes, and calls `replied` with
         the reply, at once or later.
         """
+
+
+class CallConvention(Convention, Protocol):
+    """A convention whose applications make a response while they are called."""
+
+    responder: Callable[[Request, Body, Push], Responder]
+    """Makes the responder of a request. Arguments: request, body, function that sends beside the response."""

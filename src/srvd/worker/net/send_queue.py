@@ -52,6 +52,11 @@ class SendQueue:
         self.broken = False
         """Whether the connection cannot be written to any more, or the client takes nothing."""
 
+    @property
+    def held(self) -> int:
+        """The number of waiting bytes, without those of the application's files."""
+        return self._held
+
     def add(self, data: bytes | memoryview, *, bounded: bool = True) -> memoryview | None:
         """Queues the data, and returns the part without a place within the limit, or on the disk; None if there is
         none. Not `bounded`: keeps all the data in memory, for answers of the server itself.

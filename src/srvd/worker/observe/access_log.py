@@ -48,6 +48,7 @@ class AccessLog:
         """
         self._report = report
         self._compile = partial(_compiled, format, names)
+        self._facts = names.facts
         self._spell = self._compile(LONGEST)
         self._loop = loop
         self._log = log
@@ -63,6 +64,8 @@ class AccessLog:
 
     def add(self, record: Record) -> None:
         """Adds a line, to be written within a second."""
+        if self._facts is not None:
+            record = record._replace(scope=self._facts(dict(record.scope)))
         line = f"{self._spell(record)}\n".encode()
         with self._lock:
             # A line has 8 KiB at most, and the buffer has room for a line beyond a batch.

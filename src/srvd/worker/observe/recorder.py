@@ -34,6 +34,16 @@ class Recorder:
             # reading again.
             self._bell()
 
+    def show(self, began: float, label: bytes, gave: float) -> None:
+        """Records, of several requests under way, the one that the scoreboard shows."""
+        if not self._lane.show(began, label, gave):
+            self._bell()
+
+    def show_again(self, began: float) -> None:
+        """Records that the request that was shown last goes on, after the end of another one."""
+        if not self._lane.show_again(began):
+            self._bell()
+
     @property
     def began(self) -> float:
         """When the application was called; 0.0 if no call is under way."""
@@ -49,6 +59,10 @@ class Recorder:
         thread waited.
         """
         self._lane.gave(now)
+
+    def rest(self) -> None:
+        """Records that no request is under way, although none has ended: it has become a WebSocket."""
+        self._lane.rest()
 
     def end(self, now: float, response: Response, sent: int, began: float) -> None:
         """Records the end of the response that began at `began`; `sent` are its bytes, with the head."""

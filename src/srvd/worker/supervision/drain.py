@@ -52,9 +52,10 @@ class Drain:
         """
         context = self._context
         self.begun = context.closing = True
-        self._until = min(self._until, now + seconds)
+        self._until = min(self._until, now + seconds - min(context.last_seconds, seconds / 4))
         self.deadline = min(self._until, now + _LOOK) if self._late else self._until
         context.loop.due_at(self.deadline)
+        context.leave(now, self._until)
         if leaving:
             self._leave(now, left_over)
         else:

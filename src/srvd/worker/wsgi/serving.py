@@ -5,12 +5,12 @@ Accepts no connection and turns no loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from srvd.worker.app.loader import Application
-from srvd.worker.context import WorkerContext
+from srvd.worker.context import Serving, WorkerContext
 from srvd.worker.loop import Loop
 from srvd.worker.net.connection import Connection
 from srvd.worker.stamp import ClockStamp
@@ -24,21 +24,9 @@ if TYPE_CHECKING:
     from srvd.config.settings import PoolSettings
     from srvd.log import Log
     from srvd.worker.boot import Preloaded
-    from srvd.worker.connections import Connect
     from srvd.worker.observe.recorder import Recorder
 
-__all__ = ["LOG_NAMES", "Serving", "make_loop", "prepare"]
-
-
-class Serving(NamedTuple):
-    """What a convention serves with."""
-
-    context: WorkerContext
-    connect: Connect
-    run: Callable[[], None]
-    """Serves until the loop is stopped."""
-    kinds: Sequence[type]
-    """The classes whose methods lead back to srvd from the application's code."""
+__all__ = ["LOG_NAMES", "make_loop", "prepare"]
 
 
 def make_loop(threads: int) -> Loop:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from srvd.http.h1.head import HeadReader
     from srvd.http.h1.sink import Ends
     from srvd.log import Log
-    from srvd.worker.net.responder import Convention
+    from srvd.worker.net.responder import CallConvention
     from srvd.worker.net.transport import Transport
     from srvd.worker.observe.recorder import Recorder
 
@@ -113,7 +113,7 @@ class ThreadedContext(WorkerContext):
 
     def __init__(
         self,
-        convention: Convention,
+        convention: CallConvention,
         settings: PoolSettings,
         loop: ThreadedLoop,
         recorder: Recorder,

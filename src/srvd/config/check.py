@@ -8,7 +8,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from srvd.config import health
@@ -23,7 +24,7 @@ from srvd.record import Record
 from srvd.tls import material
 from srvd.tls.material import Material
 
-__all__ = ["anchor", "check", "find_program"]
+__all__ = ["anchor", "check", "find_program", "find_wrapper"]
 
 LONGEST_SOCKET_PATH: Final = 107
 """Bytes that `sun_path` holds besides its closing zero: unix(7)."""
@@ -73,6 +74,15 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
     # interpreter is a link, and finds its packages by where the link is.
     paths = (os.path.join(folder, name) for folder in environ.get("PATH", os.defpath).split(os.pathsep))
     return next((os.path.abspath(path) for path in paths if _is_program(path)), name)
+
+
+def find_wrapper(words: Sequence[str], python: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the words of `wrap` with the path of the program: beside the interpreter, as in a virtual environment,
+    else on PATH.
+    """
+    beside = os.path.join(os.path.dirname(python), words[0])
+    name = beside if "/" not in words[0] and _is_program(beside) else words[0]
+    return (find_program(name, environ), *words[1:])
 
 
 def _is_program(path: str) -> bool:
@@ -216,6 +226,8 @@ class _Checker:
                 )
         if pool.python and not _is_program(pool.python):
             self._refuse(f"{key}.python", f'found "{pool.python}", expected a program that exists and may be executed')
+        if pool.wrap and not _is_program(find_wrapper(pool.wrap, pool.python or sys.executable, os.environ)[0]):
+            self._refuse(f"{key}.wrap", f'found "{pool.wrap[0]}", expected a program that exists and may be executed')
         folders = [("chdir", pool.chdir), *(("pythonpath", folder) for folder in pool.pythonpath)]
         for name, folder in folders:
             if folder and not os.path.isdir(folder):

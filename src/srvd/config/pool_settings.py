@@ -76,6 +76,14 @@ class PoolSettings(NamedTuple):
         str,
         Setting("Interpreter that runs the application, a path or a name on PATH; empty: the daemon's", "program"),
     ] = ""
+    wrap: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Program in front of the interpreter, and its arguments; it has to execute what is named after them, as "
+            "programs do that instrument an application",
+            "command",
+        ),
+    ] = ()
     preload: Annotated[
         str,
         Setting(

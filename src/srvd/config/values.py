@@ -375,6 +375,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "log format": Kind('common, combined, json, or a text such as "%(h)s %(r)s %(s)s"', _text),
     "module": Kind('the name of a module, such as "shop.hooks"', _module),
     "program": Kind('a program: a path, or a name on PATH such as "python3.12"', _text),
+    "command": Kind('a list of words, such as ["ddtrace-run"]', _texts, listed=True),
     "folder": Kind("a folder in quotes", _text),
     "folders": Kind('a list of folders, such as ["src"]', _texts, listed=True),
     "addresses": Kind('a list of addresses, such as ["127.0.0.1:8000", "unix:/run/a.sock"]', _some_texts, listed=True),

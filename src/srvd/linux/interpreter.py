@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from srvd.errors import EXIT, LoadFailed
@@ -74,21 +74,24 @@ def pinned(program: str) -> str:
     return os.path.join(os.path.realpath(folder), name) if folder else program
 
 
-def start(program: str, extra: Mapping[str, str], settle: Callable[[], None] | None = None) -> Started:
+def start(
+    program: str, extra: Mapping[str, str], settle: Callable[[], None] | None = None, wrap: Sequence[str] = ()
+) -> Started:
     """Starts `program` (a path, or a name on PATH) with `extra` variables added to the daemon's; calls `settle` in the
-    new process, before the exec.
+    new process, before the exec. `wrap`: the words of a program in front, which executes the words after them.
 
     Uses posix_spawn: `subprocess` takes 10 ms to import. Raises `OSError` if there is no such program, or the kernel
     gives no process or descriptor.
     """
+    words = [*wrap, program, "-P", "-c", _COMMAND, str(_LINK)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         read, write = os.pipe()
         try:
             if settle is None:
-                pid = _spawn(program, _environment(extra), theirs.fileno(), write)
+                pid = _spawn(words, _environment(extra), theirs.fileno(), write)
             else:
-                pid = _fork(program, _environment(extra), theirs.fileno(), write, settle)
+                pid = _fork(words, _environment(extra), theirs.fileno(), write, settle)
             return Started(pid, os.pidfd_open(pid), ours, read, settled=settle is not None)
         except BaseException:
             os.close(read)
@@ -102,10 +105,10 @@ def start(program: str, extra: Mapping[str, str], settle: Callable[[], None] | N
         theirs.close()
 
 
-def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int) -> int:
+def _spawn(words: list[str], environment: Mapping[str, str], link: int, stderr: int) -> int:
     return os.posix_spawnp(
-        program,
-        [program, "-P", "-c", _COMMAND, str(_LINK)],
+        words[0],
+        words,
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -122,7 +125,7 @@ def _spawn(program: str, environment: Mapping[str, str], link: int, stderr: int)
     )
 
 
-def _fork(program: str, environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]) -> int:
+def _fork(words: list[str], environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]) -> int:
     """Starts the program like `_spawn`, in a process that calls `settle` first, to change its user.
 
     The interpreter must not change the user itself: modules that it imports before – from its folder, PYTHONPATH,
@@ -134,13 +137,13 @@ def _fork(program: str, environment: Mapping[str, str], link: int, stderr: int, 
         pid = os.fork()
         if pid:
             return pid
-        _become(program, environment, link, stderr, settle)
+        _become(words, environment, link, stderr, settle)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _become(
-    program: str, environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]
+    words: list[str], environment: Mapping[str, str], link: int, stderr: int, settle: Callable[[], None]
 ) -> NoReturn:
     try:
         os.setsid()
@@ -155,16 +158,16 @@ def _become(
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(program, [program, "-P", "-c", _COMMAND, str(_LINK)], environment)  # noqa: S606 - no shell
+        os.execvpe(words[0], words, environment)  # noqa: S606 - no shell
     except LoadFailed as failed:
         problem = failed.message
     except BaseException as exc:  # the process ends here
         reason = exc.strerror if isinstance(exc, OSError) else repr(exc)
-        real = os.path.realpath(program)
+        real = os.path.realpath(words[0])
         closed = closed_folder(real) if isinstance(exc, PermissionError) else ""
         if closed:
             reason = f"uid {os.geteuid()} may not enter {closed}, which is on the way to {real}"
-        problem = f"run {program}: {reason}; nothing was loaded"
+        problem = f"run {words[0]}: {reason}; nothing was loaded"
     try:
         os.write(2, f"{REFUSED}{problem}\n".encode("utf-8", "backslashreplace"))
     finally:

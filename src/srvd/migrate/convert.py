@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from srvd.config.gunicorn import OPTIONS
-from srvd.config.spelling.toml_text import quote
+from srvd.config.spelling.toml_text import quote, spell
 from srvd.errors import ConfigInvalid
 from srvd.migrate import hooks, line, settings, sources, syntax
 from srvd.migrate.report import Finding
@@ -73,6 +73,8 @@ def convert(wanted: Wanted) -> Result:
     translated = settings.translate(app, held, where, name=name, secrets=wanted.secrets)
     findings += [*translated.findings, *moved.findings, *_of_line(wanted.line)]
     entries = list(translated.entries)
+    if wanted.line.wrapper:
+        entries.append(Entry("pools.web", "wrap", spell(wanted.line.wrapper), "in front of gunicorn"))
     if moved.text:
         entries.append(Entry("pools.web", "hooks", quote(hooks.MODULE), "hooks that do something"))
     files = {"srvd.toml": _toml(entries, path or "a start line of gunicorn")}
@@ -118,9 +120,6 @@ def _of_line(found: line.Line) -> list[Finding]:
     ]
     if found.before:
         findings.append(Finding("asked for", "", f"{' '.join(found.before)} stands in front: put it before srvd, too"))
-    if found.wrapper:
-        text = f"{' '.join(found.wrapper)} srvd start …: its agent is then in the daemon, too"
-        findings.append(Finding("changed", "", text))
     return findings
 
 

@@ -71,6 +71,7 @@ def _start(config: Config, source: Source, unit: Unit, report: StartReport, *, d
         log = Log(2, settings.log_format, settings.log_level, shared=True, raw=raw)
         _tell_of_folder(config, log)
         _warn_of_root(config, log)
+        _warn_of_threads(log)
         found = None if preconditions.family_lock.is_held else _search(preconditions, unit, log)
         if found is not None and found.adoption is not None:
             config = found.adoption.with_room(config, log.warning)
@@ -112,6 +113,16 @@ def _warn_of_root(config: Config, log: Log) -> None:
         who = f"pool {names[0]} runs" if len(names) == 1 else f"pools {', '.join(names)} run"
         log.warning(
             f"{who} as root, as the daemon does: an application can end the daemon; `user` gives it another user"
+        )
+
+
+def _warn_of_threads(log: Log) -> None:
+    """Warns of threads in the daemon, which has none of its own: a program in front of srvd instruments it, too."""
+    threads = len(os.listdir("/proc/self/task")) - 1
+    if threads:
+        log.warning(
+            f"the start of the interpreter has left {threads} thread{'s' if threads > 1 else ''} in the daemon; if "
+            "that was a program in front of srvd, `wrap` of a pool puts it in front of the application alone"
         )
 
 

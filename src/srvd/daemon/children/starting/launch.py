@@ -5,9 +5,11 @@ Tells it nothing: `spawn.py` sends what to load.
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 
+from srvd.config.check import find_wrapper
 from srvd.config.settings import PoolSettings
 from srvd.errors import LoadFailed
 from srvd.linux.interpreter import Started, pinned, start, take
@@ -35,6 +37,9 @@ def launch(pool: PoolSettings) -> Started:
     quicker and needs no permission to read it; it becomes the pool's user before it touches anything else.
     """
     program, user = pinned(interpreter(pool)), identity.resolve(pool.user, pool.group)
+    if pool.wrap:
+        settle = None if user is None else partial(_settle, pool, user)
+        return start(program, pool.env, settle, find_wrapper(pool.wrap, interpreter(pool), os.environ))
     if user is None:
         return take(program, pool.env)
     if later(pool) == pool.env and program == pinned(sys.executable):

@@ -43,6 +43,7 @@ LATE = {
     ("daemon/entry/live.py", "srvd.daemon.assembly"),  # the first zygotes load meanwhile
     ("_zygote_entry.py", "srvd.zygote.main"),  # without the collector
     ("zygote/becoming.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes, few pools change their user
+    ("linux/processes/tether.py", "srvd.linux.processes.prctl"),  # a Python may lack ctypes
     ("worker/main.py", "site"),  # only where it was left out before
     ("zygote/departures.py", "site"),  # the same
     ("linux/processes/deadman.py", "ctypes"),  # a Python may be built without it

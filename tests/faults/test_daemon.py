@@ -69,8 +69,8 @@ def test_a_worker_killed_while_there_is_no_daemon_costs_its_own_requests_and_the
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a daemon whose pool has another user")
 def test_a_daemon_killed_while_the_application_of_another_user_loads_leaves_nothing(starter: Starter) -> None:
-    """prctl(2), PR_SET_PDEATHSIG, would have been cleared by the change of user. Nobody relies on it: the end of the
-    link tells. Nobody serves yet, so no request can be lost, and nobody is left to be asked why.
+    """A change of user clears PR_SET_PDEATHSIG, prctl(2), so it is set afterwards. Nobody serves yet, so no request can
+    be lost, and nobody is left to be asked why.
     """
     user = 60_000 + os.getpid() % 5_000
     config = toml(f'workers = 1\nuser = "{user}"\ngroup = "{user}"')

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from srvd.core.actions import KillZygote, StopZygote
-from srvd.core.events import WorkerReport, ZygoteFailed, ZygoteLoaded
+from srvd.core.actions import KillZygote, StopZygote, Teach
+from srvd.core.events import WorkerReport, ZygoteFailed, ZygoteLearned, ZygoteLoaded
 from srvd.core.model import ErrorCode, Fault
 from srvd.ids import GenerationId
+from srvd.wire import links
 from tests.support.performer import GOOD, Stage
 from tests.support.waiting import wait_for
 
@@ -280,6 +281,48 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
     assert stage.gone(worker).death.signal == 9
     closing = stage.start("import os\nos.closerange(3, 100)\n" + GOOD)
     assert "ended while it was loaded" in fault(stage, closing).message
+
+
+HELD_UP = """
+import os, time
+open("began", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""
+
+
+def _say_meanwhile(stage: Stage, generation: GenerationId) -> None:
+    """A message arrives while the zygote runs foreign code. The kernel may also raise the signal of its arrival only
+    after the zygote has read it.
+    """
+    wait_for((stage.folder / "began").exists)
+    zygote = stage.processes.zygotes.find(generation)
+    assert zygote is not None
+    assert zygote.process.say(links.Introduce())
+    (stage.folder / "go").touch()
+
+
+def test_a_message_that_arrives_during_the_load_does_not_end_the_zygote(stage: Stage) -> None:
+    generation = stage.start(HELD_UP + GOOD)
+    _say_meanwhile(stage, generation)
+    stage.until(lambda: stage.of(ZygoteLoaded, generation))
+
+
+def test_a_message_that_arrives_while_it_learns_does_not_end_the_zygote(stage: Stage) -> None:
+    generation = stage.load()
+    stage.write("late", HELD_UP)
+    stage.performer.perform(Teach(generation, ("late",)))
+    _say_meanwhile(stage, generation)
+    stage.until(lambda: stage.of(ZygoteLearned, generation))
+
+
+def test_a_zygote_that_learns_is_killed_if_it_has_to_leave(stage: Stage) -> None:
+    generation = stage.load()
+    stage.write("late", HELD_UP)
+    stage.performer.perform(Teach(generation, ("late",)))
+    wait_for((stage.folder / "began").exists)
+    stage.performer.perform(StopZygote(generation))
+    assert "signal 9" in stage.gone(generation).cause
 
 
 def test_a_zygote_leaves_when_the_daemon_is_gone(stage: Stage) -> None:

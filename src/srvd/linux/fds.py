@@ -245,7 +245,8 @@ def memfd(name: str, data: bytes) -> int:
 def kill_at_end(link: socket.socket, *, on: bool = True) -> None:
     """Makes the kernel kill this process (SIGKILL) as soon as the link ends or a datagram arrives on it; or stops that.
 
-    For a process about to run foreign code that may never return, so that the link is not read: fcntl(2), F_SETSIG.
+    For a process about to run foreign code that may never return, so that the link is not read: fcntl(2), F_SETSIG. No
+    datagram may have been read from the link: the kernel may raise the signal of its arrival later.
     """
     flags = fcntl.fcntl(link, fcntl.F_GETFL)
     if not on:

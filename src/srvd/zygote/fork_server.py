@@ -7,7 +7,6 @@ Runs no code of a worker; `child.py` does. Waits by an epoll over the link, the 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -20,7 +19,6 @@ from srvd.linux import fds
 from srvd.linux.processes import process, stacks
 from srvd.record import Record
 from srvd.wire import links
-from srvd.worker import forked
 from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.supervision.reconnect import call_home, introduce
 from srvd.zygote import learning
@@ -173,16 +171,8 @@ class ForkServer:
         return True
 
     def _learn(self, modules: Sequence[str]) -> None:
-        template = self._template
-        fds.kill_at_end(self._link)  # as at the load: the import may never return
-        with forked.guarded(lambda: [self._link.fileno()]):
-            imported = learning.learn(modules, preload=template.wanted.preload, seconds=template.pool.boot_timeout / 2)
-        gc.collect()
-        gc.freeze()
-        fds.kill_at_end(self._link, on=False)
-        dispositions = template.dispositions.joined(imported.dispositions)
-        self._template = template._replace(warms=template.warms or not imported.whole, dispositions=dispositions)
-        self._say(links.Learned([links.clip(note) for note in imported.notes]))
+        self._template, notes = learning.taught(self._template, self._link, modules)
+        self._say(links.Learned([links.clip(note) for note in notes]))
 
     def _introduce(self) -> None:
         """Tell a daemon that took the call which zygote this is. If that fails the link ends, and calls go on."""

@@ -6,19 +6,23 @@ threads and connections, which could not be undone here.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import select
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
+from srvd.linux.processes.tether import tethered
 from srvd.record import Record
 from srvd.worker import forked
 from srvd.zygote.safety import fork_safety
+from srvd.zygote.template import WorkerTemplate
 
-__all__ = ["Imported", "learn"]
+__all__ = ["Imported", "learn", "taught"]
 
 _REPORT = 4000
 """Bytes of the trial's report: a pipe takes so many at once, whichever processes have its other end."""
@@ -30,6 +34,18 @@ class Imported(Record):
     whole: bool
     notes: list[str]
     dispositions: Dispositions = NOTHING  # that workers are given back
+
+
+def taught(template: WorkerTemplate, link: socket.socket, modules: Sequence[str]) -> tuple[WorkerTemplate, list[str]]:
+    """Return the template of workers that have these modules, and for people what could not be imported. `link`: to the
+    daemon.
+    """
+    with tethered(link), forked.guarded(lambda: [link.fileno()]):
+        imported = learn(modules, preload=template.wanted.preload, seconds=template.pool.boot_timeout / 2)
+    gc.collect()
+    gc.freeze()
+    dispositions = template.dispositions.joined(imported.dispositions)
+    return template._replace(warms=template.warms or not imported.whole, dispositions=dispositions), imported.notes
 
 
 def learn(modules: Sequence[str], *, preload: str, seconds: float) -> Imported:

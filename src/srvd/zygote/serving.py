@@ -12,6 +12,7 @@ import time
 from srvd.config import packing
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import fds
+from srvd.linux.processes.tether import tethered
 from srvd.wire import links
 from srvd.worker import forked
 from srvd.worker.app.releases import Watch
@@ -59,10 +60,8 @@ def _load(link: socket.socket, job: LoadJob) -> Loaded:
     folder = loading.enter(wanted)
     watch = Watch(folder)
     watch.begin()
-    fds.kill_at_end(link)
-    with forked.guarded(lambda: (link.fileno(), *job.fds)):
+    with tethered(link), forked.guarded(lambda: (link.fileno(), *job.fds)):
         outcome = loading.load(wanted if job.fresh else wanted._replace(preload="off"))
-    fds.kill_at_end(link, on=False)
     home, rest = home_of(wanted, job.fds)
     fronts = [] if outcome.tainted else fronting.make(wanted, rest)
     return Loaded(wanted, pool, folder, watch, outcome, home, fronts)

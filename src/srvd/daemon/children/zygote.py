@@ -44,17 +44,18 @@ class ZygoteSpec(Record):
 class Zygote(Entry[GenerationId]):
     """One zygote.
 
-    told: it has said how loading went, or was told to leave. forks: it has loaded.
+    told: it has said how loading went, or was told to leave. forks: it has loaded. learns: it imports more modules.
     dismissed: it was told to leave, or will be when it calls.
     """
 
-    __slots__ = ("dismissed", "forks", "pool", "told")
+    __slots__ = ("dismissed", "forks", "learns", "pool", "told")
 
     def __init__(self, generation: GenerationId, pool: PoolSettings, started: Process) -> None:
         super().__init__(generation, started)
         self.pool = pool
         self.told = False
         self.forks = False
+        self.learns = False
         self.dismissed = False
 
     @property

@@ -59,22 +59,26 @@ class Zygotes(Table[GenerationId, Zygote]):
         return set(self._entries)
 
     def process(self, generation: GenerationId) -> Process | None:
-        """The process of a zygote that forks. A message to one that still loads would kill it."""
+        """The process of a zygote that forks. One that still loads reads no message."""
         zygote = self.find(generation)
         return zygote.process if zygote is not None and zygote.forks and zygote.process.link is not None else None
 
     def teach(self, generation: GenerationId, modules: Iterable[str]) -> None:
         """Have the zygote import the modules. `ZygoteLearned` follows, or the core's deadline passes."""
-        found = self.process(generation)
-        if found is not None:
+        zygote, found = self.find(generation), self.process(generation)
+        if zygote is not None and found is not None:
+            zygote.learns = True
             found.say(links.Learn(list(modules)))
 
     def stop(self, generation: GenerationId) -> None:
-        """Tell the zygote to leave. One that still loads is killed by the end of its link, as it asked the kernel."""
+        """Tell the zygote to leave. One that loads or learns reads no message, and is killed."""
         zygote = self.find(generation)
         if zygote is not None:
             zygote.told = zygote.dismissed = True
-            self._dismiss(zygote)
+            if zygote.learns or not zygote.forks:
+                zygote.process.kill()
+            else:
+                self._dismiss(zygote)
             zygote.process.close_link(self._outlets.loop)
 
     def missing(self) -> list[GenerationId]:
@@ -102,6 +106,7 @@ class Zygotes(Table[GenerationId, Zygote]):
                     ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M"), folder)
                 )
             case links.Learned(notes):
+                zygote.learns = False
                 self._outlets.emit(ZygoteLearned(zygote.id, tuple(notes)))
             case links.Mixed(file):
                 self._outlets.emit(CodeMixed(zygote.id, links.clip(file)))

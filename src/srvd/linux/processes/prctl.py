@@ -1,4 +1,4 @@
-"""The two prctl(2) calls that srvd needs, made with ctypes because Python has no function for them.
+"""The prctl(2) calls that srvd needs, made with ctypes because Python has no function for them.
 
 A module of its own, because importing ctypes takes 2.5 ms, which the daemon spends while its zygotes load already; and
 because a pool's Python may lack ctypes, which matters only if the pool changes its user.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 from srvd.errors import SystemRefused
 
-__all__ = ["become_subreaper", "stay_readable"]
+__all__ = ["become_subreaper", "end_with_parent", "stay_readable"]
 
+_SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SET_DUMPABLE = 4
 
@@ -32,6 +34,16 @@ def stay_readable() -> None:
     reason = _prctl(_SET_DUMPABLE, 1)
     if reason:
         raise OSError(f"stay readable after the change of user: {reason}")
+
+
+def end_with_parent(*, on: bool = True) -> None:
+    """Makes the kernel kill this process (SIGKILL) when the thread that started it ends; or stops that.
+
+    Kept by an exec, reset by a fork and by a change of user (PR_SET_PDEATHSIG, prctl(2)). Raises `OSError`.
+    """
+    reason = _prctl(_SET_PDEATHSIG, signal.SIGKILL if on else 0)
+    if reason:
+        raise OSError(f"end with the parent: {reason}")
 
 
 def _prctl(option: int, value: int) -> str:

@@ -83,6 +83,7 @@ OF_GUNICORN = [
      {"--certificate": "c", "--key": "k", "--drain-timeout": "30", "--keepalive-timeout": "5"}),
     ("start a:b --max-requests 9 --max-requests-jitter 3 --chdir /x --backlog 7",
      {"--max-requests": "9", "--max-requests-jitter": "3", "--chdir": "/x", "--backlog": "7"}),
+    ("start -k uvicorn.workers.UvicornWorker a:b", {}),
     ("start -w4 -k gthread --threads 8 --worker-tmp-dir /dev/shm --capture-output --no-sendfile -R a:b",
      {"--workers": "4", "--threads": "8"}),
 ]  # fmt: skip
@@ -106,7 +107,7 @@ def test_a_flag_that_is_passed_over_says_why(
     assert capsys.readouterr().err == "warning: --worker-tmp-dir has no effect: srvd has no heartbeat file\n"
 
 
-@pytest.mark.parametrize("name", ["gevent", "uvicorn.workers.UvicornWorker"])
+@pytest.mark.parametrize("name", ["gevent", "shop.workers.Own"])
 def test_a_class_of_workers_that_srvd_does_not_have_is_refused(name: str) -> None:
     with pytest.raises(click.UsageError, match="there are no workers of the class"):
         app.cli.main(["start", "-k", name, "a:b"], prog_name="srvd", standalone_mode=False)

@@ -51,7 +51,7 @@ def _refused(kind: str, flags: str, about: str) -> Option:
     return Option(kind, _flags(flags), "", "refused", about)
 
 
-_CLASSES = "srvd has one class of workers: threads = 1 is gunicorn's sync, more threads are gthread"
+_CLASSES = "threads = 1 is gunicorn's sync, more threads are gthread; an ASGI application is known by its call"
 _DAEMONIZE = "--daemonize starts the daemon in the background"
 _STATSD = "srvd sends no statsd; `srvctl workers --json` has the counters"
 _LOGGING = "the daemon's log is set by log_level, log_format and log_file; an application sets up its own loggers"
@@ -60,7 +60,6 @@ _MASTER = "srvd runs no code of an application in the daemon; `srvctl events -f 
 _DIRTY = "another pool of the same daemon can run what takes long; srvd has no dirty arbiters"
 _HTTP = "srvd reads HTTP strictly; any token is a method"
 _SOCKET = '[control] socket is the path of the control socket, and "off" leaves it out'
-_NO_ASGI = "srvd serves WSGI applications"
 
 OPTIONS: Final[Mapping[str, Option]] = {
     "config": Option("text", _flags("-c --config")),
@@ -167,9 +166,12 @@ OPTIONS: Final[Mapping[str, Option]] = {
     f"http2_{name}": _needless("text", f"--http2-{name.replace('_', '-')}", "it belongs to HTTP/2")
     for name in ("cleartext", "max_concurrent_streams", "initial_window_size", "max_frame_size", "max_header_list_size")
 } | {
-    name: _needless("text", f"--{name.replace('_', '-')}", _NO_ASGI)
-    for name in ("asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "websocket_max_message_size",
-                 "http_parser", "root_path")
+    "asgi_loop": _needless("text", "--asgi-loop", "the event loop is asyncio's"),
+    "asgi_lifespan": _same("text", "--asgi-lifespan", "lifespan"),
+    "asgi_disconnect_grace_period": _needless("text", "--asgi-disconnect-grace-period", "the application is told"),
+    "websocket_max_message_size": _same("text", "--websocket-max-message-size", "websocket_max_message"),
+    "http_parser": _needless("text", "--http-parser", "srvd reads HTTP with llhttp"),
+    "root_path": _lost("text", "--root-path", "a trusted proxy says the prefix by X-Forwarded-Prefix"),
 } | {
     "dirty_apps": _lost("list", "--dirty-app", _DIRTY),
 } | {

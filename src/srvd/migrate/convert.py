@@ -55,14 +55,12 @@ class Result(Record):
 
 def convert(wanted: Wanted) -> Result:
     """Returns the files and the report. Raises `ConfigInvalid` for a source that cannot be read."""
-    if wanted.line.program != "gunicorn":
-        return Result({}, (Finding("refused", "", f"{wanted.line.program} serves ASGI, and srvd serves WSGI"),))
     app, values = wanted.line.app, dict(wanted.line.values)
     findings: list[Finding] = []
-    if wanted.command_args:
+    if wanted.command_args and wanted.line.program == "gunicorn":
         early_app, early = line.read_flags(line.split(wanted.command_args))
         app, values = app or early_app, {**early, **values}
-    path = str(values.pop("config", "")) or wanted.path
+    path = str(values.pop("config", "")) or (wanted.path if wanted.line.program == "gunicorn" else "")
     held: dict[str, Found] = {}
     moved, where = hooks.Moved("", ()), _nowhere
     if path:
@@ -77,7 +75,7 @@ def convert(wanted: Wanted) -> Result:
         entries.append(Entry("pools.web", "wrap", spell(wanted.line.wrapper), "in front of gunicorn"))
     if moved.text:
         entries.append(Entry("pools.web", "hooks", quote(hooks.MODULE), "hooks that do something"))
-    files = {"srvd.toml": _toml(entries, path or "a start line of gunicorn")}
+    files = {"srvd.toml": _toml(entries, path or f"a start line of {wanted.line.program}")}
     if moved.text:
         files[f"{hooks.MODULE}.py"] = moved.text
     findings.append(Finding("next", "", "srvd check -c srvd.toml && srvd start -c srvd.toml"))

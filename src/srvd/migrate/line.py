@@ -1,4 +1,4 @@
-"""Reads a start line of gunicorn, as a shell, a Dockerfile or a unit has it.
+"""Reads a start line of gunicorn, or of an ASGI server, as a shell, a Dockerfile or a unit has it.
 
 Executes nothing and expands no variable: `${NAME}` stays, since a file of srvd has the same. Pure.
 """
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from srvd.config.gunicorn import OPTIONS
 from srvd.errors import ConfigInvalid
+from srvd.migrate import servers
 from srvd.record import Record
 
 __all__ = ["WRAPPERS", "Line", "is_server", "read", "read_flags", "split"]
@@ -19,14 +20,13 @@ __all__ = ["WRAPPERS", "Line", "is_server", "read", "read_flags", "split"]
 WRAPPERS: Final = (("newrelic-admin", "run-program"), ("ddtrace-run",), ("opentelemetry-instrument",))
 """Programs that instrument the one that is named after them."""
 
-_ASGI: Final = ("uvicorn", "hypercorn", "granian", "daphne", "fastapi")
 _FLAGS: Final = {flag: name for name, option in OPTIONS.items() for flag in option.flags}
 _VARIABLE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Line(Record):
     """values: by gunicorn's setting, as texts, True, or lists of texts. environ: NAME=TEXT in front. wrapper: one of
-    `WRAPPERS`, or (). before: other programs in front. program: "gunicorn", or a server that srvd does not replace.
+    `WRAPPERS`, or (). before: other programs in front. program: "gunicorn", or one of `servers.SERVERS`.
     """
 
     program: str
@@ -62,9 +62,10 @@ def read(words: Sequence[str]) -> Line:
     wrapper = next((one for one in WRAPPERS if before[-len(one) :] == one or _named(before[-len(one) :]) == one), ())
     before = before[: len(before) - len(wrapper)]
     program = _program(words[at])
-    if program != "gunicorn":
-        return Line(program, "", {}, environ, wrapper, before)
-    app, values = read_flags(words[at + 1 :])
+    if program == "gunicorn":
+        app, values = read_flags(words[at + 1 :])
+    else:
+        app, values = servers.read_flags(program, words[at + 1 :])
     return Line(program, app, values, environ, wrapper, before)
 
 
@@ -112,13 +113,13 @@ def _flag(word: str) -> tuple[str, str | None]:
 
 
 def is_server(word: str) -> bool:
-    """Tells whether a word names gunicorn, or an ASGI server."""
+    """Tells whether a word names gunicorn or one of `servers.SERVERS`."""
     return bool(_program(word))
 
 
 def _program(word: str) -> str:
     name = word.rpartition("/")[2]
-    return name if name in ("gunicorn", *_ASGI) else ""
+    return name if name in ("gunicorn", *servers.SERVERS) else ""
 
 
 def _is_passed_over(word: str) -> bool:

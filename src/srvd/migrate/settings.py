@@ -28,6 +28,7 @@ _NUMBERS: Final = {
     "limit_request_fields": ("pools.web", "max_fields"),
     "limit_request_line": ("pools.web", "max_target"),
     "limit_request_field_size": ("pools.web", "max_field"),
+    "websocket_max_message_size": ("pools.web", "websocket_max_message"),
 }
 _TEXTS: Final = {
     "chdir": ("pools.web", "chdir"),
@@ -35,6 +36,7 @@ _TEXTS: Final = {
     "group": ("pools.web", "group"),
     "pidfile": ("daemon", "pidfile"),
     "accesslog": ("pools.web", "access_log"),
+    "asgi_lifespan": ("pools.web", "lifespan"),
     "certfile": ("listeners.web", "certificate"),
     "keyfile": ("listeners.web", "key"),
     "ca_certs": ("listeners.web", "client_ca"),
@@ -77,7 +79,7 @@ class _Translator:
         self.secrets = secrets
         self.entries: list[Entry] = []
         self.findings: list[Finding] = []
-        self.threaded = self._is_threaded()
+        self.kind = self._kind()
 
     def translate(self, app: str, name: str) -> Translation:
         self._name(name)
@@ -214,14 +216,16 @@ class _Translator:
         else:
             self._add("pools.web", "app", quote(named), "the command line" if app else "wsgi_app")
         self._count("workers", "${WEB_CONCURRENCY:-1}")
-        if self.threaded or self.number("threads", 1) > 1 or self.spelled("threads"):
+        if self.kind == "asgi":
+            self._add("pools.web", "interface", '"asgi"', f"worker_class = {self.value('worker_class')}")
+        elif self.kind == "threads":
             self._count("threads", "")
         if self.yes("preload_app"):
             self._add("pools.web", "preload", '"on"', "preload_app")
         folders = [one.strip() for one in str(self.value("pythonpath", "")).split(",") if one.strip()]
         if folders:
             self._add("pools.web", "pythonpath", spell(folders), "pythonpath")
-        if "worker_connections" in self.held and self.threaded:
+        if "worker_connections" in self.held and self.kind != "sync":
             self._add(
                 "pools.web", "max_connections", str(self.number("worker_connections", 1000)), "worker_connections"
             )
@@ -250,13 +254,9 @@ class _Translator:
     def _times(self) -> None:
         seconds = self.number("timeout", 30)
         spelled = self.spelled("timeout")
-        if self.threaded or not seconds:
-            self._add(
-                "pools.web",
-                "request_timeout",
-                "0",
-                f"timeout = {spelled or seconds} of threads is no limit of a request",
-            )
+        if self.kind != "sync" or not seconds:
+            about = f"timeout = {spelled or seconds} limits no request" if "timeout" in self.held else "none is limited"
+            self._add("pools.web", "request_timeout", "0", about)
         else:
             text = quote(spelled) if spelled else _duration(seconds)
             self._add(
@@ -318,6 +318,8 @@ class _Translator:
                 self._logging(name, one.value)
             else:
                 self._tell(option.fate, name, option.about)
+        if self.value("env_file"):
+            self._tell("asked for", "", f"{self.value('env_file')} is not read: say what is in it in the environment")
         if self.yes("daemon"):
             self._tell("next", "daemon", "start it with --daemonize; under a service manager it is not wanted")
         if self.value("protocol", "http") != "http":
@@ -331,21 +333,20 @@ class _Translator:
         )
         self._tell("lost", name, text if files else OPTIONS[name].about)
 
-    def _is_threaded(self) -> bool:
-        """Whether gunicorn runs threads; told is what srvd has no workers for."""
+    def _kind(self) -> str:
+        """Returns what gunicorn runs, "sync", "threads" or "asgi"; told is what srvd has no workers for."""
         kind = str(self.value("worker_class", "sync"))
-        short = kind.rpartition(".")[2].lower()
-        if kind in ("gthread", "gunicorn.workers.gthread.ThreadWorker"):
-            return True
-        if "gevent" in short or "eventlet" in short or "gevent" in kind or "eventlet" in kind:
+        if "uvicorn" in kind.lower() or kind == "asgi":
+            return "asgi"
+        if "gevent" in kind.lower() or "eventlet" in kind.lower():
             what = f"{kind} runs greenlets, srvd threads: `threads = 32` in their place, without monkey patching"
             self._tell("refused", "worker_class", what)
-            return True
-        if kind not in ("sync", "gunicorn.workers.sync.SyncWorker"):
-            asgi = "uvicorn" in kind.lower() or kind == "asgi"
-            what = f"{kind} serves ASGI, and srvd serves WSGI" if asgi else f"{kind} is a class of its own"
+            return "threads"
+        if kind.rpartition(".")[2] not in ("sync", "SyncWorker", "gthread", "ThreadWorker"):
+            what = f"{kind} is a class of its own; if it serves ASGI as uvicorn's does, srvd can: --anyway"
             self._tell("refused", "worker_class", what)
-        return self.number("threads", 1) > 1 or bool(self.spelled("threads"))
+        many = self.number("threads", 1) > 1 or bool(self.spelled("threads"))
+        return "threads" if many or kind.rpartition(".")[2] in ("gthread", "ThreadWorker") else "sync"
 
 
 def _duration(seconds: int) -> str:

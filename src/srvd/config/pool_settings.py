@@ -40,6 +40,34 @@ class PoolSettings(NamedTuple):
             "choice:auto|on|off",
         ),
     ] = "auto"
+    root_path: Annotated[
+        str,
+        Setting(
+            "Where a proxy has mounted an ASGI application, such as /shop; `path` in its scope begins with it. What a "
+            "trusted proxy says in X-Forwarded-Prefix is put behind it",
+            "words",
+        ),
+    ] = ""
+    cancel_on_disconnect: Annotated[
+        bool,
+        Setting("Cancel the task of an ASGI request 3 s after its client has left without the response", "yes or no"),
+    ] = False
+    max_in_flight: Annotated[
+        int,
+        Setting(
+            "Requests, event streams and WebSockets that an ASGI worker has under way at a time; further ones are "
+            "answered with 503 and Retry-After; 0: no limit",
+            "count:0:65536",
+        ),
+    ] = 0
+    websocket_origins: Annotated[
+        tuple[str, ...],
+        Setting(
+            'Origins whose pages may open a WebSocket, such as ["https://shop.example"]; others are answered with 403, '
+            "clients that name none are served; empty: all",
+            "names",
+        ),
+    ] = ()
     websocket_max_message: Annotated[
         int, Setting("Longest message of a WebSocket, after it was inflated (close code 1009)", "size")
     ] = 16 << 20

@@ -9,6 +9,7 @@ __all__ = ["REASONS", "Refusal", "answer"]
 
 REASONS: dict[int, str] = {
     400: "Bad Request",
+    403: "Forbidden",
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
@@ -23,8 +24,11 @@ REASONS: dict[int, str] = {
     505: "HTTP Version Not Supported",
 }
 
-_PROTOCOL_WANTED = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade, close\r\n"
-"""Fields that a 426 must have (RFC 9110 section 15.5.22, RFC 6455 section 4.4)."""
+_CLOSES = {
+    426: b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade, close\r\n",
+    503: b"Retry-After: 1\r\nConnection: close\r\n",
+}
+"""Fields that an answer must have (426: RFC 9110 section 15.5.22, RFC 6455 section 4.4), or should (503)."""
 
 
 class Refusal(Exception):
@@ -44,7 +48,7 @@ def answer(status: int, stamp: bytes, *, bodiless: bool = False) -> bytes:
     """
     reason = REASONS[status].encode("ascii")
     body = b"%d %b\n" % (status, reason)
-    closes = _PROTOCOL_WANTED if status == 426 else b"Connection: close\r\n"
+    closes = _CLOSES.get(status, b"Connection: close\r\n")
     fields = b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b" % (len(body), closes)
     head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, stamp, fields)
     return head if bodiless else head + body

@@ -36,6 +36,8 @@ __all__ = ["HttpConnection"]
 _IDLE, _QUEUED, _CALLING = Phase.IDLE, Phase.QUEUED, Phase.CALLING
 _MOST_KEPT = 65_536
 """Bytes of a body that the application has not taken, or the client: then reading stops, or the application waits."""
+_PATIENCE = 3.0
+"""Seconds for the application to end by itself after its client has left, with `cancel_on_disconnect`."""
 _UNWANTED = 65_536
 """Bytes of a body that are read and dropped after the response, if they have arrived already."""
 
@@ -92,6 +94,7 @@ class HttpConnection(Connection):
             cycle.gone = True
             self._context.cycles.end(cycle, now)
             cycle.lose()
+            self._have_left(cycle)
 
     # Calling
 
@@ -104,6 +107,8 @@ class HttpConnection(Connection):
         context = self._context
         if context.closing:
             request.keep_alive = False
+        if context.max_in_flight and context.cycles.in_flight >= context.max_in_flight:
+            raise Refusal(503, "too many requests are under way (max_in_flight)")
         cycle = self._make_cycle(request, now)
         if self._inbound.body is not None:
             cycle.expect_body()
@@ -151,6 +156,7 @@ class HttpConnection(Connection):
                 self._stop(400, now)
             else:
                 cycle.leave()
+                self._have_left(cycle)
 
     def _feed(self, cycle: HttpCycle, data: bytes, now: float) -> None:
         """Gives a part of the body to the application."""
@@ -304,6 +310,18 @@ class HttpConnection(Connection):
             self.reset(now)
         else:
             self._linger(now)
+
+    def _have_left(self, cycle: HttpCycle) -> None:
+        """The client has ended its sending, or is gone."""
+        if self._context.cancels and not cycle.ended:
+            self._context.loop.asyncio.call_later(_PATIENCE, self._give_up, cycle)
+
+    def _give_up(self, cycle: HttpCycle) -> None:
+        """Cancels the task of a client that has left, if it has not ended the response meanwhile."""
+        if not cycle.ended:
+            if cycle is self._cycle:
+                self.close(time.monotonic())
+            cycle.cancel()
 
     def _overdue(self, now: float) -> None:
         """Ends a request whose application has given nothing for too long."""

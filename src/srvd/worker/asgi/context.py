@@ -41,6 +41,9 @@ class AsgiContext(WorkerContext):
     ) -> None:
         super().__init__(cast("CallConvention", convention), settings, loop, recorder, log, stamp)
         self.request_timeout = settings.request_timeout or NEVER
+        self.max_in_flight = settings.max_in_flight
+        self.cancels = settings.cancel_on_disconnect
+        """Whether tasks are cancelled whose clients have left."""
         self.cycles = Cycles(loop, recorder)
         self.websocket = Terms.of(settings)
         self.last_seconds = 2.0  # for tasks that are cancelled, and for the end of the lifespan

@@ -33,8 +33,8 @@ class Asgi:
 
     streams = True
 
-    def __init__(self, application: AsgiApplication, worker: str) -> None:
-        self.sink: Sink = ScopeSink(worker)
+    def __init__(self, application: AsgiApplication, worker: str, root_path: str = "") -> None:
+        self.sink: Sink = ScopeSink(worker, root_path)
         self.application = application
 
     @property

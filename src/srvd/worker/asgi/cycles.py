@@ -75,6 +75,11 @@ class Cycles:
         else:
             self._recorder.show_again(self._shown.began)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests whose responses have not ended."""
+        return len(self.running) + len(self.event_streams) + len(self.websockets)
+
     def late(self, since: float) -> int:
         """Returns the number of requests that have had no part of a response since then."""
         return sum(cycle.gave <= since for cycle in self.running)

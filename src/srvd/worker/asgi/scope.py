@@ -25,7 +25,8 @@ class ScopeSink:
     """Makes the scopes of one worker's requests. A scope is not the application's before `own` was called for it."""
 
     def __init__(self, worker: str, root_path: str = "") -> None:
-        self._base: Scope = {"type": "http", "root_path": root_path, "srvd.worker": worker}
+        self._root = _mount(root_path)
+        self._base: Scope = {"type": "http", "root_path": self._root, "srvd.worker": worker}
 
     def connection(self, ends: Ends) -> Scope:
         unix = not ends.client
@@ -44,7 +45,7 @@ class ScopeSink:
         return {
             "http_version": f"1.{line.minor}",
             "method": line.method,
-            "path": _text(line.path),
+            "path": _within(self._root, _text(line.path)),
             "raw_path": target.partition("?")[0].encode("ascii"),
             "query_string": line.query.encode("ascii"),
         }
@@ -77,8 +78,9 @@ class ScopeSink:
         if client.scheme:
             scope["scheme"] = client.scheme
         if client.prefix:
-            scope["root_path"] += _text(client.prefix)
-            scope["path"] = _text(client.prefix) + scope["path"]
+            root, prefix = self._root, _text(client.prefix)
+            scope["root_path"] = root + prefix
+            scope["path"] = f"{root}{prefix}{scope['path'].removeprefix(root)}"
 
 
 def own(scope: Scope, state: dict[str, Any] | None) -> Scope:
@@ -90,6 +92,17 @@ def own(scope: Scope, state: dict[str, Any] | None) -> Scope:
     if state is not None:
         scope["state"] = state.copy()
     return scope
+
+
+def _mount(root_path: str) -> str:
+    """Returns a root path with a slash before it and none behind it; "" for the root itself."""
+    bare = root_path.strip("/")
+    return f"/{bare}" if bare else ""
+
+
+def _within(root: str, path: str) -> str:
+    """Returns a path below the root. A proxy that does not cut the prefix off has left it there."""
+    return path if not root or path == root or path.startswith(f"{root}/") else root + path
 
 
 def _text(path: str) -> str:

@@ -38,7 +38,7 @@ def prepare(
 ) -> Serving:
     stamp = ClockStamp().now
     application = AsgiApplication(cast(AsgiApp, loaded.app), loop.asyncio, loaded.hooks.before_request, log, stamp)
-    context = AsgiContext(Asgi(application, worker), settings, loop, recorders[0], log, stamp)
+    context = AsgiContext(Asgi(application, worker, settings.root_path), settings, loop, recorders[0], log, stamp)
     life = Life(context, application, settings.lifespan)
     kinds = (WebSocketCycle, AsgiConnection, AsyncLoop)  # and all that they inherit from
     return Serving(context, partial(AsgiConnection, context), life.run, kinds, life.start)

@@ -85,6 +85,7 @@ class AsgiConnection(HttpConnection):
         if not scope.pop(UPGRADE, False) or not asks_for_websocket(request, scope["headers"]):
             return super()._make_cycle(request, now)
         terms = self._context.websocket
+        terms.check_origin(scope["headers"])
         handshake = judge(request, scope["headers"], terms.deflate)
         return WebSocketCycle(self._context.convention.application, request, self, now, handshake, terms.limits)
 

@@ -5,8 +5,10 @@ Does nothing with them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from srvd.http.h1.refusal import Refusal
 from srvd.http.ws.extensions import Deflate
 from srvd.http.ws.limits import Limits
 from srvd.worker.loop import NEVER
@@ -24,6 +26,8 @@ class Terms(NamedTuple):
     limits: Limits
     ping: float
     ping_timeout: float
+    origins: frozenset[bytes]
+    """Origins whose pages may connect; empty: all."""
 
     @classmethod
     def of(cls, settings: PoolSettings) -> Terms:
@@ -32,4 +36,10 @@ class Terms(NamedTuple):
             Limits(message=settings.websocket_max_message),
             settings.websocket_ping or NEVER,
             settings.websocket_ping_timeout,
+            frozenset(origin.lower().encode() for origin in settings.websocket_origins),
         )
+
+    def check_origin(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises `Refusal` for a handshake of a foreign page (RFC 6455 section 10.2). Only browsers name an origin."""
+        if self.origins and any(name == b"origin" and value.lower() not in self.origins for name, value in fields):
+            raise Refusal(403, "pages of this origin may not open WebSockets (websocket_origins)")

@@ -56,6 +56,12 @@ def test_a_reload_ends_event_streams_and_their_generators_clean_up(starter: Star
     assert "ERROR" not in srvd.logged()
 
 
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_threads_are_told_to_have_no_effect(starter: Starter, preload: str) -> None:
+    srvd = starter(config=toml(f'workers = 1\nthreads = 2\npreload = "{preload}"'), code=asgi.source("bare"))
+    srvd.wait_logged("threads = 2 has no effect: an ASGI application runs in one event loop")
+
+
 @pytest.mark.parametrize("name", ["starlette", "fastapi"])
 def test_a_framework_serves(starter: Starter, name: str) -> None:
     pytest.importorskip(name)

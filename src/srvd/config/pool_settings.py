@@ -57,7 +57,7 @@ class PoolSettings(NamedTuple):
         Setting(
             "Requests, event streams and WebSockets that an ASGI worker has under way at a time; further ones are "
             "answered with 503 and Retry-After; 0: no limit",
-            "count:0:65536",
+            "count:0..65536",
         ),
     ] = 0
     websocket_origins: Annotated[

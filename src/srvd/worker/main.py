@@ -15,6 +15,7 @@ from srvd.wire import links
 from srvd.worker import forked, serving
 from srvd.worker.app import hooks
 from srvd.worker.app.hooks import Hooks
+from srvd.worker.app.interface import without_effect
 from srvd.worker.boot import Boot, Preloaded
 from srvd.worker.supervision.link import Link
 
@@ -58,10 +59,11 @@ def _load(boot: Boot, log: Log) -> Preloaded:
         import site
 
         site.main()
-    if boot.settings.hooks_first:
-        called = _load_hooks(boot, log)
-        return Preloaded(loaded(), called)
-    return Preloaded(loaded(), _load_hooks(boot, log))
+    early = _load_hooks(boot, log) if boot.settings.hooks_first else None
+    app = loaded()
+    for note in without_effect(app, boot.settings.interface, boot.settings.threads):
+        log.warning(note)
+    return Preloaded(app, early or _load_hooks(boot, log))
 
 
 def _load_hooks(boot: Boot, log: Log) -> Hooks:

@@ -13,7 +13,7 @@ from srvd.errors import LoadFailed
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
 from srvd.wire import links
-from srvd.worker.app import hooks, loader
+from srvd.worker.app import hooks, interface, loader
 from srvd.worker.boot import Preloaded
 from srvd.zygote.safety import fork_safety
 
@@ -70,11 +70,14 @@ def load(wanted: links.Load) -> Outcome:
         return _without(wanted, before)
     module = str(wanted.settings.get("hooks", ""))
     early = hooks.load(module) if wanted.settings.get("hooks_first") else None
-    app = loader.load(wanted.app, str(wanted.settings.get("interface", "auto")))
+    called = str(wanted.settings.get("interface", "auto"))
+    app = loader.load(wanted.app, called)
     hooked, warnings = early or hooks.load(module)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
-    outcome = Outcome(Preloaded(app, hooked), warnings, dispositions=found)
+    threads = wanted.settings.get("threads", 1)
+    notes = [*warnings, *interface.without_effect(app, called, threads if isinstance(threads, int) else 1)]
+    outcome = Outcome(Preloaded(app, hooked), notes, dispositions=found)
     if left.started or left.loaded:
         outcome = _judge(wanted, left, outcome)
     if left.children and not outcome.tainted:

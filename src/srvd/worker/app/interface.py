@@ -11,7 +11,7 @@ from typing import Any
 
 from srvd.errors import LoadFailed
 
-__all__ = ["Interface", "check", "of"]
+__all__ = ["Interface", "check", "of", "without_effect"]
 
 _IS_COROUTINE = 0x80
 """CO_COROUTINE of a code object; importing `inspect` would cost each zygote ten milliseconds."""
@@ -53,6 +53,13 @@ def check(app: object, setting: str, target: str) -> Interface:
             hint='interface = "auto" finds out by itself; Django has a WSGI side besides: get_wsgi_application()',
         )
     return found
+
+
+def without_effect(app: object, setting: str, threads: int) -> list[str]:
+    """Returns a sentence for each setting that means nothing to the application."""
+    if threads > 1 and of(app, setting) is Interface.ASGI:
+        return [f"threads = {threads} has no effect: an ASGI application runs in one event loop of each worker"]
+    return []
 
 
 def _code(app: Any) -> CodeType | None:

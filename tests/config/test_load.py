@@ -197,6 +197,25 @@ def test_no_limit_of_a_line_is_that_of_the_whole_head(tmp_path: Path) -> None:
     assert (pool.max_target, pool.max_field) == (32 << 10, 32 << 10)
 
 
+def test_variables_come_from_a_file_too_and_the_configuration_wins(tmp_path: Path) -> None:
+    (tmp_path / "site.env").write_text("A=file\nB=file\n")
+    text = '[pools.web]\napp = "a:b"\nenv_file = "site.env"\nenv = { B = "here" }\n'
+    pool = load(write(tmp_path, text), {}, {}).pools["web"]
+    assert dict(pool.env) == {"A": "file", "B": "here"}
+    (tmp_path / "site.env").write_text("secret\n")
+    path = str(tmp_path / "site.env")
+    told = f"srvd.toml:3: pools.web.env_file: read {path}: "
+    assert problems_of(tmp_path, text) == [f"{told}line 1 is not NAME=VALUE"]
+    (tmp_path / "site.env").unlink()
+    assert problems_of(tmp_path, text) == [f"{told}No such file or directory"]
+
+
+def test_rules_of_the_access_log_are_checked(tmp_path: Path) -> None:
+    text = '[pools.web]\napp = "a:b"\naccess_log_skip = ["/ok 2xx", "health"]\n'
+    (problem,) = problems_of(tmp_path, text)
+    assert problem == "srvd.toml:3: pools.web.access_log_skip: found \"health\": 'health' is no path, status or method"
+
+
 def test_the_platforms_port_is_bound_on_every_address_unless_something_else_is_said() -> None:
     config = load(None, {}, {"PORT": "5000"})
     assert config.listeners["web"].bind == ("0.0.0.0:5000",)

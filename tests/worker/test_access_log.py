@@ -64,6 +64,18 @@ def test_each_request_leaves_one_line_within_seconds(tmp_path: Path) -> None:
         )
 
 
+def test_requests_that_a_rule_fits_leave_no_line(tmp_path: Path) -> None:
+    log = tmp_path / "access"
+    rules = ("/healthz 2xx", "GET /static/*", "OPTIONS")
+    with Rig(app, tmp_path, access_log=str(log), access_log_format="%(m)s %(U)s %(s)s", access_log_skip=rules) as rig:
+        rig.serving()
+        for path in ("/healthz", "/static/a/b.css", "/a", "/healthz/deep"):
+            rig.get(path)
+        rig.drain()
+        assert rig.wait() == 0
+    assert log.read_text().splitlines() == ["GET /a 201", "GET /healthz/deep 201"]
+
+
 def test_bytes_are_those_of_the_body_and_status_is_what_was_answered(tmp_path: Path) -> None:
     log = tmp_path / "access"
     atoms = "%(m)s %(U)s %(s)s %(B)s %({x-shop}o)s"

@@ -18,6 +18,7 @@ from srvd.config.settings import Config, ListenerSettings, PoolSettings
 from srvd.config.values import nearest
 from srvd.errors import ConfigInvalid
 from srvd.http.access_format import PRESETS, explain_problem
+from srvd.http.access_skip import explain_rule
 from srvd.linux.processes.identity import OVERFLOW, is_mapped
 from srvd.linux.sockets import Address, parse_address
 from srvd.record import Record
@@ -245,6 +246,9 @@ class _Checker:
         folder = os.path.dirname(pool.access_log)
         if folder and not os.path.isdir(folder):
             self._refuse(f"{key}.access_log", f'found "{pool.access_log}", expected a file in a folder that exists')
+        for rule in pool.access_log_skip:
+            if wrong := explain_rule(rule):
+                self._refuse(f"{key}.access_log_skip", f'found "{rule}": {wrong}')
         problem = explain_problem(pool.access_log_format)
         if problem:
             near = "" if "%" in pool.access_log_format else nearest(pool.access_log_format, PRESETS)

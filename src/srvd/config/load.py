@@ -14,7 +14,7 @@ from srvd.config import gunicorn, values
 from srvd.config.check import anchor, check, find_program
 from srvd.config.problems import Problem, raise_for, spell
 from srvd.config.settings import Config, DaemonSettings, ListenerSettings, PoolSettings, Setting, declared
-from srvd.config.spelling import formula
+from srvd.config.spelling import env_file, formula
 from srvd.config.spelling import variables as references
 from srvd.linux.processes.cgroup import granted_cpus
 
@@ -30,6 +30,7 @@ _NAMED: Final[Mapping[str, Mapping[str, Setting]]] = {
     "listeners": declared(ListenerSettings),
     "pools": declared(PoolSettings),
 }
+_LONGEST_ENV_FILE: Final = 1 << 20
 _APP: Final = values.KINDS["app"].expected
 _TABLES: Final = ("daemon", "control", "listeners", "pools")
 _PLATFORM: Final = (
@@ -253,6 +254,7 @@ class _Layers:
         for name in self.names["pools"]:
             pool = PoolSettings._make([name, *self._values("pools", name, PoolSettings._field_defaults)])
             pools[name] = pool._replace(
+                env={**self._of_env_file(name, pool.env_file), **pool.env},
                 listeners=pool.listeners or tuple(listeners),
                 python=find_program(pool.python, environ),
                 max_target=pool.max_target or pool.max_head,
@@ -260,12 +262,29 @@ class _Layers:
             )
         return Config(daemon, listeners, pools, {".".join(key): origin for key, origin in self.origins.items()}, path)
 
+    def _of_env_file(self, name: str, path: str) -> dict[str, str]:
+        """Reads the variables of a pool's file; {} without one, or if it has a problem, which is noted."""
+        if not path:
+            return {}
+        try:
+            with open(path, encoding="utf-8", opener=_open_unblocked) as file:
+                return env_file.parse(file.read(_LONGEST_ENV_FILE))
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+            key = f"pools.{name}.env_file"
+            self.problems.append(Problem(self.origins[("pools", name, "env_file")], key, f"read {path}: {reason}"))
+            return {}
+
     def _values(self, title: str, name: str, defaults: Mapping[str, Any]) -> list[Any]:
         return [self._value((title, name, setting), defaults[setting]) for setting in _NAMED[title]]
 
     def _value(self, key: Key, default: Any) -> Any:
         self.origins.setdefault(key, "default")
         return self.chosen.get(key, default)
+
+
+def _open_unblocked(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a FIFO would wait for its writer
 
 
 def _settings_of(title: str) -> dict[str, Setting]:

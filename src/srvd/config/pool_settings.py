@@ -125,6 +125,14 @@ class PoolSettings(NamedTuple):
     env: Annotated[
         Mapping[str, str], Setting("Environment variables added for the application", "variables", secret=True)
     ] = _NO_TEXT
+    env_file: Annotated[
+        str,
+        Setting(
+            "File with more variables for the application, a line NAME=VALUE each, which the daemon reads at each "
+            "reload; `env` wins",
+            "path",
+        ),
+    ] = ""
     user: Annotated[
         str,
         Setting(
@@ -281,6 +289,14 @@ class PoolSettings(NamedTuple):
         str,
         Setting("Format of the access log: common, combined, json, or a text with atoms such as %(h)s", "log format"),
     ] = "combined"
+    access_log_skip: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Requests without a line in the access log: rules of a path, in which * stands for anything, a status "
+            "(2xx) and a method, at most one of each; all that a rule has must fit",
+            "rules",
+        ),
+    ] = ()
     hooks: Annotated[
         str,
         Setting(

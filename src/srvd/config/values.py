@@ -381,6 +381,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "addresses": Kind('a list of addresses, such as ["127.0.0.1:8000", "unix:/run/a.sock"]', _some_texts, listed=True),
     "files": Kind('a path in quotes, or a list of them, such as ["a.pem", "b.pem"]', _files, listed=True),
     "networks": Kind('a list of networks, such as ["10.0.0.0/8", "fd00::/8", "unix"]', _networks, listed=True),
+    "rules": Kind('a list of rules, such as ["/healthz 2xx", "GET /static/*"]', _texts, listed=True),
     "yes or no": Kind("true or false", _yes_or_no),
     "words": Kind("text in quotes", _text),
     "statuses": Kind('a list of statuses and ranges, such as ["200-299", "301"]', _some_texts, listed=True),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from srvd.linux.scoreboard import lanes_of
 from srvd.wire import links
 from srvd.worker.observe.access_buffer import AccessBuffer
-from srvd.worker.observe.access_log import AccessLog
+from srvd.worker.observe.access_log import AccessLog, SelectiveLog
 from srvd.worker.observe.completion import Completion
 from srvd.worker.observe.recorder import Recorder
 from srvd.worker.recycling import Recycling
@@ -45,10 +45,13 @@ def observe(boot: Boot, after_request: Hook | None, names: Names, link: Link, lo
     recycling = Recycling(settings, loop, lambda reason: link.say(links.Expired(reason)))
     access = None
     if settings.access_log:
-        access = AccessLog(
+        kind = SelectiveLog if settings.access_log_skip else AccessLog
+        access = kind(
             settings.access_log, settings.access_log_format, loop, log, boot.buffer or AccessBuffer(), names,
             lambda problem: link.say(links.Reopened(problem)),
         )  # fmt: skip
+        if isinstance(access, SelectiveLog):
+            access.leave_out(settings.access_log_skip, names)
     completion = Completion.needed(access, after_request, recycling, log)
     lanes = [boot.board.lane(boot.slot, number) for number in range(lanes_of(settings.threads))]
     recorders = [Recorder(lane, link.ring, completion) for lane in lanes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import ENOSPC
 from functools import partial
@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from srvd.http.access_line import LONGEST, Format, Names, Place, Record, compile_format
+from srvd.http.access_skip import compile_rules
 from srvd.worker.loop import NEVER
 from srvd.worker.observe.access_buffer import AccessBuffer
 from srvd.worker.observe.access_file import BATCH, AccessFile
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from srvd.log import Log
     from srvd.worker.loop import Loop
 
-__all__ = ["AccessLog", "rescue"]
+__all__ = ["AccessLog", "SelectiveLog", "rescue"]
 
 _DELAY = 1.0
 """The most seconds that a line waits to be written."""
@@ -135,6 +136,20 @@ class AccessLog:
             self._log.error(f"{problem}; its lines are lost meanwhile")
             self._report(problem)
         return written
+
+
+class SelectiveLog(AccessLog):
+    """An access log without the lines of requests that a rule fits."""
+
+    def leave_out(self, rules: Sequence[str], names: Names) -> None:
+        """Sets the rules (`http/access_skip.py`); to be called before the first line."""
+        self._method, self._path = names.method, names.path
+        self._skips = compile_rules(rules)
+
+    def add(self, record: Record) -> None:
+        scope = record.scope if self._facts is None else self._facts(dict(record.scope))
+        if not self._skips(str(scope.get(self._method, "")), str(scope.get(self._path, "")), record.code):
+            super().add(record)
 
 
 def _compiled(text: str, names: Names, longest: int) -> Format:

@@ -137,22 +137,24 @@ def test_a_worker_that_is_full_of_slow_clients_answers_and_stays(starter: Starte
     assert "clients have waited" not in srvd.logged()
 
 
-CONNECT_AND_KILL = """
-import os, signal, socket, sys
-port, victim, processor = (int(number) for number in sys.argv[1:])
+CONNECT_AND_SIGNAL = """
+import os, socket, sys
+port, victim, processor, number = map(int, sys.argv[1:])
 os.sched_setaffinity(0, {processor})
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-    os.kill(victim, signal.SIGKILL)
+    os.kill(victim, number)
     client.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
     print(client.recv(65536).decode())
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may keep a processor from others")
-def test_a_client_whose_worker_dies_before_it_accepts_is_accepted_by_another(starter: Starter) -> None:
-    """The kernel wakes one worker for a client: the one that has not accepted for longest. Here it is killed before it
-    gets the processor, on which its killer has precedence. The daemon stands still, so that no new worker comes.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_client_whose_worker_dies_before_it_accepts_is_accepted_by_another(starter: Starter, number: int) -> None:
+    """The kernel wakes one worker for a client: the one that has not accepted for longest. Here it is killed or stopped
+    before it gets the processor, on which the client has precedence. The daemon stands still, so that no new worker
+    comes, and none is continued.
     """
     srvd = starter(config=toml("workers = 2"))
     last = srvd.get().split()[1]
@@ -162,8 +164,8 @@ def test_a_client_whose_worker_dies_before_it_accepts_is_accepted_by_another(sta
         os.sched_setaffinity(thread.id, {processor})
     srvd.signal(signal.SIGSTOP)
     try:
-        numbers = [str(number) for number in (srvd.address()[1], victim.pid, processor)]
-        command = [sys.executable, "-c", CONNECT_AND_KILL, *numbers]
+        numbers = srvd.address()[1], victim.pid, processor, int(number)
+        command = [sys.executable, "-c", CONNECT_AND_SIGNAL, *map(str, numbers)]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     finally:
         srvd.signal(signal.SIGCONT)

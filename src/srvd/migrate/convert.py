@@ -24,14 +24,21 @@ __all__ = ["DEFAULT", "Result", "Wanted", "convert"]
 DEFAULT: Final = "gunicorn.conf.py"
 
 _TABLES: Final = ("daemon", "control", "listeners.web", "pools.web")
-_LATER: Final = {
-    "max_worker_age": "max_age",
-    "debug": "log_level",
+_MEANT: Final = {
+    "preload": "preload_app",
+    "name": "proc_name",
     "port": "bind",
-    "name": "name",
-    "preload": "preload",
+    "pid": "pidfile",
+    "debug": "loglevel",
+    "log_level": "loglevel",
+    "log_file": "errorlog",
+    "logfile": "errorlog",
+    "command": "wsgi_app",
 }
-"""Names that gunicorn ignores, and what their authors may have meant, in srvd."""
+"""Names that gunicorn ignores, and the settings of it that their authors meant."""
+
+_HERE: Final = {"max_worker_age": "max_age", "max_worker_connections": "max_connections"}
+"""Names that gunicorn ignores, and the settings of srvd that do what they say."""
 
 
 class Wanted(Record):
@@ -78,6 +85,9 @@ def convert(wanted: Wanted) -> Result:
     files = {"srvd.toml": _toml(entries, path or f"a start line of {wanted.line.program}")}
     if moved.text:
         files[f"{hooks.MODULE}.py"] = moved.text
+        if "chdir" in held:
+            text = f"{hooks.MODULE}.py has to be where the application is imported from: its folder is chdir"
+            findings.append(Finding("next", "", text))
     findings.append(Finding("next", "", "srvd check -c srvd.toml && srvd start -c srvd.toml"))
     return Result(files, tuple(findings))
 
@@ -104,8 +114,8 @@ def _of_file(wanted: Wanted, path: str) -> tuple[dict[str, Found], hooks.Moved, 
 
 
 def _dead(tree: syntax.Syntax, name: str) -> Finding:
-    meant = nearest(name, OPTIONS)
-    here = _LATER.get(name, "")
+    meant = _MEANT.get(name) or ("" if name in _HERE else nearest(name, OPTIONS))
+    here = _HERE.get(name) or (OPTIONS[meant].called if meant else "")
     text = f"{name}: gunicorn has no such setting{f'; did you mean {meant}?' if meant else ''}"
     return Finding("dead", tree.where(name), f"{text}; srvd has {here}" if here else text)
 

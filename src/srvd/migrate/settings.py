@@ -20,6 +20,7 @@ from srvd.record import Record
 __all__ = ["Entry", "Translation", "translate"]
 
 _SECRET: Final = re.compile(r"SECRET|PASS|TOKEN|KEY|CREDENTIAL|DSN|PRIVATE", re.IGNORECASE)
+_REFERENCE: Final = re.compile(r"\$\{[^}]*\}|[a-z0-9 *+(),]*cpus[a-z0-9 *+(),]*")
 _LOCAL: Final = ("127.0.0.1", "::1")
 _NUMBERS: Final = {
     "backlog": ("listeners.web", "backlog"),
@@ -93,6 +94,7 @@ class _Translator:
         for table, key, setting in self._plain():
             self._number(table, key, setting)
         self._rest()
+        self._unused()
         return Translation(tuple(self.entries), tuple(self.findings))
 
     # What is asked of the settings
@@ -145,7 +147,7 @@ class _Translator:
                 known = "info"
             self._add("daemon", "log_level", quote(spelled or known), "loglevel")
         path = self.value("errorlog", "-")
-        if path not in ("-", ""):
+        if path not in ("-", "") or self.spelled("errorlog"):
             self._add("daemon", "log_file", quote(self.spelled("errorlog") or str(path)), "errorlog")
         if self.yes("control_socket_disable"):
             self._add("control", "socket", '"off"', "control_socket_disable")
@@ -154,8 +156,10 @@ class _Translator:
         spelled = self.spelled("bind")
         given = self.value("bind")
         binds = [spelled] if spelled else [given] if isinstance(given, str) else list(given or ())
-        addresses = [self._address(str(one)) for text in binds for one in str(text).split(",") if one.strip()]
-        if addresses:
+        addresses = [self._address(one) for text in binds for one in _items(str(text))]
+        if len(addresses) == 1 and "," in addresses[0]:  # a variable with several addresses as its default
+            self._add("listeners.web", "bind", quote(addresses[0]), "bind")
+        elif addresses:
             self._add("listeners.web", "bind", spell(addresses), "bind")
         if self.held.get("umask") and any(one.startswith("unix:") for one in addresses):
             self._add(
@@ -191,7 +195,9 @@ class _Translator:
             )
             self._tell("asked for", "forwarded_allow_ips", f"{text}from it, too, not the scheme alone")
         elif wanted and set(wanted) != set(_LOCAL):
-            self._add("listeners.web", "trusted_proxies", spell(wanted), "forwarded_allow_ips")
+            spelled = self.spelled("forwarded_allow_ips")
+            text = quote(spelled) if spelled else spell(wanted)
+            self._add("listeners.web", "trusted_proxies", text, "forwarded_allow_ips")
             self._tell(
                 "changed", "forwarded_allow_ips", "srvd takes address and host from these, too, not the scheme alone"
             )
@@ -325,6 +331,14 @@ class _Translator:
         if self.value("protocol", "http") != "http":
             self._tell("refused", "protocol", OPTIONS["protocol"].about)
 
+    def _unused(self) -> None:
+        """Tells of variables and formulas in settings whose values were carried over without them."""
+        texts = " ".join(f"{one.text} {one.comment}" for one in self.entries)
+        for name, one in self.held.items():
+            told = any(finding.text.startswith(f"{name}: ") for finding in self.findings)
+            if one.spelled and not told and not all(part in texts for part in _REFERENCE.findall(quote(one.spelled))):
+                self._tell("changed", name, f"it depends on {one.spelled}, and is as it is without")
+
     def _logging(self, name: str, value: Any) -> None:
         handlers = value.get("handlers", {}) if isinstance(value, dict) else {}
         files = [str(one["filename"]) for one in handlers.values() if isinstance(one, dict) and "filename" in one]
@@ -347,6 +361,11 @@ class _Translator:
             self._tell("refused", "worker_class", what)
         many = self.number("threads", 1) > 1 or bool(self.spelled("threads"))
         return "threads" if many or kind.rpartition(".")[2] in ("gthread", "ThreadWorker") else "sync"
+
+
+def _items(text: str) -> list[str]:
+    """The items of a text with commas, but for those in the default of a variable."""
+    return [one.strip() for one in re.split(r",(?![^{]*\})", text) if one.strip()]
 
 
 def _duration(seconds: int) -> str:

@@ -251,11 +251,14 @@ def _number(value: object) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    """A value in the spelling of a file; None for what is no text or number."""
-    if isinstance(value, list) and len(value) == 1:
-        return _text(value[0])
+    """A value in the spelling of a file, a list with commas; None for what is no text or number, or a list of them."""
+    if isinstance(value, list):
+        texts = [_text(item) for item in value]
+        return None if None in texts else ",".join(text for text in texts if text is not None)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
     return str(value) if isinstance(value, (str, int, float)) else None
 
 

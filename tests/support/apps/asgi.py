@@ -119,6 +119,9 @@ async def stream():
         for number in range(100):
             yield b"x" * 10_000
     return StreamingResponse(parts())
+@app.middleware("http")
+async def pass_on(request, call_next):  # between two tasks
+    return await call_next(request)
 @app.get("/file")
 def file():
     return FileResponse(__file__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_for
 from tests.support.worker_rig import Rig as AnyRig
 from tests.worker.asgi.test_http import given, start
 
@@ -51,7 +53,7 @@ def test_a_file_is_the_body(tmp_path: Path) -> None:
         ([start(), path_send("/absent")], "FileNotFoundError"),
         ([start(), path_send("relative")], "'relative' is no absolute path"),
         ([start(), path_send("/")], "'/' is no regular file"),
-        ([start(200, (b"content-length", b"5")), path_send(__file__)], "not 5"),
+        ([start(200, (b"content-length", b"5")), path_send(__file__)], "bytes longer than its Content-Length"),
         ([path_send(__file__)], "is no message of a response"),
         ([{"type": "http.response.early_hint", "links": ["text"]}], "links are no list of bytes"),
         ([{"type": "http.response.early_hint", "links": [b"a\r\nb: c"]}], "a header has CR, LF or NUL"),
@@ -62,6 +64,95 @@ def test_a_wrong_one_puts_nothing_on_the_wire(tmp_path: Path, messages: list[Any
     sent, log = given(tmp_path, *messages)
     assert sent.startswith(b"HTTP/1.1 500 ")
     assert why in log
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_file_may_come_long_after_the_start(tmp_path: Path, length: bool) -> None:
+    """As behind a middleware that passes messages on between tasks: the head was sent meanwhile."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(SIZE))
+    head_seen = tmp_path / "head"
+    fields = [(b"content-length", b"%d" % SIZE)] if length else []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send(start(200, *fields))
+        while not head_seen.exists():
+            await asyncio.sleep(0.01)
+        await send(path_send(file))
+
+    with Rig(app, tmp_path) as rig:
+        rig.serving()
+        with rig.connect() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            head = client.read_until(b"\r\n\r\n")
+            head_seen.touch()
+            client.buffer = head + client.buffer
+            assert client.answer().body == file.read_bytes()
+            assert client.get().status == 200
+        rig.connections(0)
+        assert rig.log() == ""
+
+
+@pytest.mark.parametrize(("version", "length"), [("1.1", True), ("1.1", False), ("1.0", False)])
+def test_parts_of_open_files_are_parts_of_the_body(tmp_path: Path, version: str, length: bool) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(SIZE))
+    fields = [(b"content-length", b"%d" % (6 + 2 * SIZE))] if length else []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send(start(200, *fields))
+        await send({"type": "http.response.body", "body": b"<", "more_body": True})
+        with file.open("rb") as opened:
+            part = {"type": "http.response.zerocopysend", "file": opened, "more_body": True}
+            await send({**part, "count": 10})
+            await send(part)  # from where the first one has ended
+            assert opened.tell() == SIZE
+            for _ in range(40):  # more than wait at a time
+                await send({**part, "file": opened.fileno(), "offset": 7, "count": 0})
+            await send({"type": "http.response.body", "body": b"mid", "more_body": True})
+            await send({**part, "offset": 0, "count": SIZE})
+        await send({"type": "http.response.body", "body": b"/>"})
+
+    with Rig(app, tmp_path) as rig:
+        rig.serving()
+        before = len(os.listdir(f"/proc/{rig.pid}/fd"))
+        answer = rig.get(version=version)
+        assert answer.body == b"<" + file.read_bytes() + b"mid" + file.read_bytes() + b"/>"
+        assert rig.get(method="HEAD").status == 200
+        rig.connections(0)
+        assert len(os.listdir(f"/proc/{rig.pid}/fd")) == before
+        assert rig.log() == ""
+
+
+def test_a_client_that_takes_no_file_makes_the_application_wait(tmp_path: Path) -> None:
+    file, told = tmp_path / "file", tmp_path / "told"
+    file.write_bytes(bytes(1 << 20))
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send(start())
+        sent = 0
+        try:
+            with file.open("rb") as opened:
+                while True:
+                    await send({
+                        "type": "http.response.zerocopysend", "file": opened, "offset": 0, "more_body": True,
+                    })  # fmt: skip
+                    sent += 1
+        except OSError:
+            told.write_text(str(sent))
+
+    with Rig(app, tmp_path) as rig:
+        rig.serving()
+        before = len(os.listdir(f"/proc/{rig.pid}/fd"))
+        with rig.connect() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+            wait_for(lambda: len(os.listdir(f"/proc/{rig.pid}/fd")) > before + 1, 30.0)
+            assert len(os.listdir(f"/proc/{rig.pid}/fd")) < before + 30
+        wait_for(lambda: told.exists() and told.read_text() != "", 30.0)
+        rig.connections(0)
+        wait_for(lambda: len(os.listdir(f"/proc/{rig.pid}/fd")) == before, 30.0)
+        assert rig.log() == ""
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])

@@ -91,7 +91,11 @@ def test_the_scope_is_what_asgi_says(tmp_path: Path) -> None:
             "headers": [(b"host", b"test"), (b"x-thing", b"1"), (b"x-thing", b"2")],
             "client": ours,
             "server": rig.address,
-            "extensions": {"http.response.pathsend": {}, "http.response.early_hint": {}},
+            "extensions": {
+                "http.response.pathsend": {},
+                "http.response.zerocopysend": {},
+                "http.response.early_hint": {},
+            },
             "srvd.worker": "web/1#3",
         }
 

@@ -36,6 +36,8 @@ __all__ = ["HttpConnection"]
 _IDLE, _QUEUED, _CALLING = Phase.IDLE, Phase.QUEUED, Phase.CALLING
 _MOST_KEPT = 65_536
 """Bytes of a body that the application has not taken, or the client: then reading stops, or the application waits."""
+_MOST_PARTS = 16
+"""Parts of a response, among them files, that wait for the client; then the application waits."""
 _PATIENCE = 3.0
 """Seconds for the application to end by itself after its client has left, with `cancel_on_disconnect`."""
 _UNWANTED = 65_536
@@ -195,7 +197,7 @@ class HttpConnection(Connection):
             self._delivery.arm()
         queue = self._delivery.queue
         try:
-            sent = 0 if queue.items else self._sock.send(data)
+            sent = 0 if queue.items or not data else self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -210,22 +212,27 @@ class HttpConnection(Connection):
         self._hasten(queue.since + self._context.times.send)
         return queue.held <= _MOST_KEPT
 
-    def send_file(self, cycle: HttpCycle, head: bytes, span: Span) -> None:
+    def send_file(self, cycle: HttpCycle, before: bytes, span: Span, after: bytes) -> bool:
+        queue = self._delivery.queue
         try:
-            self.send(cycle, head)
+            self.send(cycle, before)
         except ReaderGone:
             os.close(span.fd)
             raise
-        queue = self._delivery.queue
         queue.add_file(span)
-        try:
-            queue.flush(self._sock)
-        except (OSError, EOFError):
-            self.close(time.monotonic())
-            raise ReaderGone("the client is gone") from None
+        if after:
+            queue.add(after, bounded=False)
+        self._flush(time.monotonic())
+        if cycle.gone:
+            raise ReaderGone("the client is gone")
+        if queue.items:
+            self._want(self._mask | EPOLLOUT)
+            self._hasten(queue.since + self._context.times.send)
+        return self.has_room()
 
     def has_room(self) -> bool:
-        return self._delivery.queue.held <= _MOST_KEPT
+        queue = self._delivery.queue
+        return queue.held <= _MOST_KEPT and len(queue.items) < _MOST_PARTS
 
     def streams(self, cycle: HttpCycle) -> None:
         if cycle is self._cycle:
@@ -280,7 +287,11 @@ class HttpConnection(Connection):
         assert cycle is not None
         try:
             taken = queue.flush(self._sock)
-        except (OSError, EOFError):
+        except EOFError:
+            self._context.log.error(f"{cycle.request.label}: the file became shorter while it was sent")
+            self.close(now)
+            return
+        except OSError:
             self.close(now)
             return
         if taken:
@@ -289,7 +300,7 @@ class HttpConnection(Connection):
         if not queue.items:
             self._want(self._mask & ~EPOLLOUT)
             self._hasten(self._due())
-        if queue.held <= _MOST_KEPT:
+        if self.has_room():
             cycle.wake()
 
     def _stop(self, status: int, now: float) -> None:

@@ -66,8 +66,9 @@ class _Asked:
             cycle.lose()
         return True
 
-    def send_file(self, cycle: HttpCycle, head: bytes, span: Span) -> None:
+    def send_file(self, cycle: HttpCycle, before: bytes, span: Span, after: bytes) -> bool:
         os.close(span.fd)
+        return True
 
     def has_room(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Extensions of ASGI's HTTP messages: a file as the body (pathsend), and early hints.
+"""Extensions of ASGI's HTTP messages: files as bodies (pathsend, zerocopysend), and early hints.
 
 Sends nothing: an `HttpCycle` does.
 """
@@ -13,9 +13,11 @@ from typing import Any
 from srvd.http.h1.response import ResponseInvalid, check_fields
 from srvd.worker.net.file_span import Span
 
-__all__ = ["HINT", "PATH", "hint_of", "span_of"]
+__all__ = ["FILES", "HINT", "PATH", "ZERO_COPY", "hint_of", "span_of"]
 
 PATH = "http.response.pathsend"
+ZERO_COPY = "http.response.zerocopysend"
+FILES = (PATH, ZERO_COPY)
 HINT = "http.response.early_hint"
 
 
@@ -29,7 +31,30 @@ def hint_of(message: Mapping[str, Any]) -> bytes:
 
 
 def span_of(message: Mapping[str, Any]) -> Span:
-    """Opens the file that a message names; the caller owns the descriptor. Raises `ResponseInvalid`, `OSError`."""
+    """Returns the part of a file that a message is about; the caller owns the descriptor. Raises `ResponseInvalid`,
+    `OSError`.
+    """
+    return _opened(message) if message["type"] == PATH else _duplicated(message)
+
+
+def _duplicated(message: Mapping[str, Any]) -> Span:
+    """Of zerocopysend. Without an offset the part begins where the file stands, which then stands behind the part."""
+    file: Any = message.get("file")
+    fd = file.fileno() if hasattr(file, "fileno") else file
+    if not isinstance(fd, int) or not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise ResponseInvalid(f"{file!r} is no regular file")
+    size, offset, count = os.fstat(fd).st_size, message.get("offset"), message.get("count")
+    at = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+    length = max(size - at, 0) if count is None else count
+    if at < 0 or not 0 <= length <= max(size - at, 0):
+        raise ResponseInvalid(f"the file has {size} bytes; offset {at} and count {length} are not within")
+    if offset is None:
+        os.lseek(fd, at + length, os.SEEK_SET)
+    return Span(os.dup(fd), at, length)
+
+
+def _opened(message: Mapping[str, Any]) -> Span:
+    """Of pathsend: the whole file."""
     path = message.get("path")
     if not isinstance(path, str) or not os.path.isabs(path):
         raise ResponseInvalid(f"{path!r} is no absolute path")

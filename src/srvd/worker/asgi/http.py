@@ -23,7 +23,7 @@ from srvd.http.h1.response import (
     open_response,
 )
 from srvd.worker.app.hooks import PROBE, call
-from srvd.worker.asgi.extensions import HINT, PATH, hint_of, span_of
+from srvd.worker.asgi.extensions import FILES, HINT, PATH, hint_of, span_of
 from srvd.worker.asgi.incoming import IncomingRequest, Message
 from srvd.worker.asgi.messages import Start, body_of, check_left, start_of
 from srvd.worker.asgi.scope import own
@@ -53,8 +53,10 @@ class Wire(Protocol):
         wait, until `has_room`. Raises `ReaderGone`.
         """
 
-    def send_file(self, cycle: HttpCycle, head: bytes, span: Span) -> None:
-        """Sends bytes and a part of a file, and closes its descriptor. Raises `ReaderGone`."""
+    def send_file(self, cycle: HttpCycle, before: bytes, span: Span, after: bytes) -> bool:
+        """Sends bytes, a part of a file, whose descriptor it closes, and bytes again. Returns what `send` does. Raises
+        `ReaderGone`.
+        """
 
     def has_room(self) -> bool:
         """Whether so little is kept that the application may send more."""
@@ -183,7 +185,10 @@ class HttpCycle(IncomingRequest):
         if self.ended and not self.gone:
             raise ResponseInvalid(f"{kind}: the response has ended")
         if self._start is None or kind != "http.response.body":
-            self._take_start(kind, message)
+            if self._start is not None and kind in FILES:
+                await self._send_file(self._start, message)
+            else:
+                self._take_start(kind, message)
             return
         unsent = self._application.unsent
         if unsent and unsent[-1] is self:  # nearly always: the head goes with the first part
@@ -198,9 +203,8 @@ class HttpCycle(IncomingRequest):
                 await self._pass_on(data)
             return
         self.ended = True
-        if data:
-            self.sent += len(data)
-            self._wire.send(self, data)
+        self.sent += len(data)
+        self._wire.send(self, data)
         self._wire.over(self)
         if self._waiters:
             self.wake()
@@ -215,8 +219,10 @@ class HttpCycle(IncomingRequest):
     async def _pass_on(self, data: bytes) -> None:
         """Sends bytes, and waits while the client has too much to take. Raises `ReaderGone`."""
         self.sent += len(data)
-        if self._wire.send(self, data):
-            return
+        if not self._wire.send(self, data):
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
         while not self.gone and not self._wire.has_room():
             await self._wait()
         if self.gone:
@@ -225,9 +231,6 @@ class HttpCycle(IncomingRequest):
     def _take_start(self, kind: str, message: Mapping[str, Any]) -> None:
         if kind == HINT:
             self._hint(message)
-            return
-        if kind == PATH and self._start is not None:
-            self._send_file(self._start, message)
             return
         if kind not in ("http.response.start", "http.response.body"):
             raise ResponseInvalid(f"{kind!r} is no message of a response that srvd knows")
@@ -260,30 +263,49 @@ class HttpCycle(IncomingRequest):
         self.sent += len(data)
         self._wire.send(self, data)
 
-    def _send_file(self, start: Start, message: Mapping[str, Any]) -> None:
-        """Sends a file as the whole body."""
-        span = span_of(message)
+    async def _send_file(self, start: Start, message: Mapping[str, Any]) -> None:
+        """Sends a file, or a part of one, as a part of the body or all of it."""
+        span, more = span_of(message), message["type"] != PATH and bool(message.get("more_body", False))
         try:
-            if self._framing is not None:
-                raise ResponseInvalid("a part of the body was sent before the file")
-            if start.fields.length not in (-1, span.length):
-                raise ResponseInvalid(f"the file has {span.length} bytes, not {start.fields.length}")
+            before, after = self._around(start, span.length, more=more)
             if self.gone:
                 raise ReaderGone("the client is gone")
-            head, framing = self._open(start, span.length)
         except BaseException:
             os.close(span.fd)
             raise
-        self.ended = True
-        self.sent += len(head)
-        if framing.kind is Framing.LENGTH:
-            self.sent += span.length
-            self._wire.send_file(self, head, span)
-        else:
+        self.ended = not more
+        self.gave = monotonic()
+        self.sent += len(before) + len(after)
+        if self._framing is not None and self._framing.kind is Framing.NONE:
             os.close(span.fd)
-            self._wire.send(self, head)
-        self._wire.over(self)
-        self.wake()
+            room = self._wire.send(self, before)
+        else:
+            self.sent += span.length
+            room = self._wire.send_file(self, before, span, after)
+        if not more:
+            self._wire.over(self)
+            self.wake()
+        elif not room:
+            await self._wait_for_room()
+
+    def _around(self, start: Start, size: int, *, more: bool) -> tuple[bytes, bytes]:
+        """Returns what goes on the wire before and behind so many bytes of the body. Raises `ResponseInvalid`."""
+        framing, head = self._framing, b""
+        if framing is None:
+            self._check_length(start, size, more=more)
+            head, framing = self._open(start, -1 if more else size)
+        else:
+            check_left(framing, size, more=more)
+        if framing.kind is Framing.LENGTH:
+            framing.left -= size
+        chunked = framing.kind is Framing.CHUNKED and size > 0
+        end = b"" if more else framing.end()
+        return (b"%b%x\r\n" % (head, size), b"\r\n" + end) if chunked else (head, end)
+
+    def _check_length(self, start: Start, size: int, *, more: bool) -> None:
+        """Raises `ResponseInvalid` if the first part of a body does not fit the Content-Length."""
+        if start.fields.length >= 0 and self.request.method != "HEAD" and not start.status.bodiless:
+            check_left(BodyFraming(Framing.LENGTH, start.fields.length), size, more=more)
 
     def _framed(self, start: Start, body: bytes, *, more: bool) -> bytes:
         """Returns a part of the body as it goes on the wire, with the head before the first. Raises `ResponseInvalid`
@@ -304,11 +326,10 @@ class HttpCycle(IncomingRequest):
                 self._framing = _WHOLE
                 self.head_size += len(data) - len(body)
                 return data
-            if start.fields.length >= 0 and self.request.method != "HEAD" and not start.status.bodiless:
-                check_left(BodyFraming(Framing.LENGTH, start.fields.length), body, more=more)
+            self._check_length(start, len(body), more=more)
             head, framing = self._open(start, -1 if more else len(body))
         else:
-            check_left(framing, body, more=more)
+            check_left(framing, len(body), more=more)
             head = b""
         data = head + framing.block(body) if body else head
         return data if more else data + framing.end()

@@ -106,11 +106,11 @@ def body_of(message: Mapping[str, Any]) -> bytes:
     raise ResponseInvalid(f"the body is {type(body).__name__}, not bytes")
 
 
-def check_left(framing: BodyFraming, body: bytes, *, more: bool) -> None:
-    """Raises `ResponseInvalid` for a part of a body that does not fit what is left of its Content-Length."""
+def check_left(framing: BodyFraming, size: int, *, more: bool) -> None:
+    """Raises `ResponseInvalid` for a part of a body whose size does not fit what is left of its Content-Length."""
     if framing.kind is not Framing.LENGTH:
         return
-    if len(body) > framing.left:
-        raise ResponseInvalid(f"the body is {len(body) - framing.left} bytes longer than its Content-Length")
-    if not more and len(body) < framing.left:
-        raise ResponseInvalid(f"the body is {framing.left - len(body)} bytes shorter than its Content-Length")
+    if size > framing.left:
+        raise ResponseInvalid(f"the body is {size - framing.left} bytes longer than its Content-Length")
+    if not more and size < framing.left:
+        raise ResponseInvalid(f"the body is {framing.left - size} bytes shorter than its Content-Length")

@@ -11,7 +11,7 @@ from typing import Any
 from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
 from srvd.http.h1.sink import Client, Ends, Fields, Scope
-from srvd.worker.asgi.extensions import HINT, PATH
+from srvd.worker.asgi.extensions import HINT, PATH, ZERO_COPY
 
 __all__ = ["LOG_NAMES", "UPGRADE", "ScopeSink", "own"]
 
@@ -88,7 +88,7 @@ def own(scope: Scope, state: dict[str, Any] | None) -> Scope:
     scope["asgi"] = _SPEC.copy()
     scope["headers"] = [*scope["headers"]]
     if "extensions" not in scope:
-        scope["extensions"] = {PATH: {}, HINT: {}}
+        scope["extensions"] = {PATH: {}, ZERO_COPY: {}, HINT: {}}
     if state is not None:
         scope["state"] = state.copy()
     return scope

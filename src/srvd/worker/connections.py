@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from srvd.worker.observe.recorder import Recorder
     from srvd.worker.times import Times
 
-__all__ = ["Connect", "Connections", "Peer"]
+__all__ = ["Connect", "Connections", "Guest", "Peer"]
 
 # A connection makes room only after so many seconds of silence. A client that is idle, or has sent nothing, loses no
 # data; but its request may be on the way, and most clients of a kept connection send the next one at once.
@@ -49,7 +49,14 @@ class Peer(Protocol):
         """Closes the connection at once."""
 
 
-Connect = Callable[[Transport, Ends, float, HeadReader], Peer]
+class Guest(Peer, Protocol):
+    """A connection that HTTP is spoken on."""
+
+    def greet(self, now: float) -> None:
+        """Reads what has come already, then waits in the loop. To be called once, after the connection was made."""
+
+
+Connect = Callable[[Transport, Ends, float, HeadReader], Guest]
 """Makes a connection of an accepted socket. Arguments: the socket, its ends, the time, the reader of its heads."""
 
 

@@ -47,6 +47,8 @@ class Loop:
         """No deadline is earlier."""
         self._later: deque[Callable[[float], None]] = deque()
         self._running = True
+        self.muted: set[int] = set()
+        """Descriptors that are not in epoll until `want` is called for them. Other threads may read this set."""
         self.ready = 0
         """The number of ready descriptors in this turn."""
         self.urgent: Callable[[float], None] | None = None
@@ -55,14 +57,26 @@ class Loop:
         self._epoll.register(fd, mask)
         self._handlers[fd] = handler
 
+    def add_muted(self, fd: int, handler: Handler) -> None:
+        """Adds a descriptor without any event, until `want`."""
+        self._handlers[fd] = handler
+        self.muted.add(fd)
+
     def want(self, fd: int, mask: int) -> None:
         """Waits for these events from now on."""
-        self._epoll.modify(fd, mask)
+        if fd in self.muted:
+            self._epoll.register(fd, mask)
+            self.muted.discard(fd)
+        else:
+            self._epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
         # close(2) is not enough: a copy in a child process of the application keeps the descriptor in the epoll set.
         del self._handlers[fd]
-        self._epoll.unregister(fd)
+        if fd in self.muted:
+            self.muted.discard(fd)
+        else:
+            self._epoll.unregister(fd)
 
     def descriptors(self) -> list[int]:
         """Returns the loop's own descriptor, and all that have a handler."""

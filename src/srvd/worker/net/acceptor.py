@@ -212,7 +212,7 @@ class Acceptor:
         sock.setblocking(False)
         ends = listener.ends(sock, peer)
         if listener.reception is None:
-            self._connect(sock, ends, now, self._context.heads)
+            self._context.loop.later(self._connect(sock, ends, now, self._context.heads).greet)
         else:
             listener.reception.welcome(sock, ends, now)
         return True

@@ -90,11 +90,20 @@ class Connection:
         self.served = 0  # requests
         self.deadline = now + context.times.first
         context.connections.enter(self)
-        context.loop.add(self._fd, EPOLLIN, self.on_ready)
+        context.loop.add_muted(self._fd, self.on_ready)
         context.loop.watch(self)
 
     def __repr__(self) -> str:
         return f"<Connection {self._fd} {self.phase.value} served {self.served}>"
+
+    def greet(self, now: float) -> None:
+        """Reads what has come already, then waits in the loop: a connection that is over after its first request is
+        never in epoll. To be called once, after the connection was made.
+        """
+        if self.phase is _IDLE:  # else closed meanwhile
+            self.on_ready(EPOLLIN, now)
+            if self.phase is not _CLOSED and self._fd in self._context.loop.muted:
+                self._context.loop.want(self._fd, EPOLLIN)
 
     def on_ready(self, mask: int, now: float) -> None:
         """Handles a socket that can be read, or written if the loop waits for that."""
@@ -310,7 +319,10 @@ class Connection:
         if (body is not None and not body.finish()) or not keep_alive:
             if self._delivery.armed:
                 self._delivery.disarm()
-            self._linger(now)
+            if isinstance(responder, _Ending) or responder.request.keep_alive or not self._is_left():
+                self._linger(now)
+            else:
+                self.close(now)
             return False
         context = self._context
         if self.phase is _ANSWERING:
@@ -323,6 +335,17 @@ class Connection:
         return True
 
     # Ending
+
+    def _is_left(self) -> bool:
+        """Tells, after a request that asked for the end of the connection, whether the client has sent nothing after
+        it: then a close sends no reset. False in a drain, which ends connections itself, and with TLS.
+        """
+        if self._context.closing or self._inbound.rest or not isinstance(self._sock, socket.socket):
+            return False
+        try:
+            return not self._sock.recv(READ)
+        except OSError:  # nothing has come, or it is gone already
+            return True
 
     def _linger(self, now: float) -> None:
         """Half-closes: a full close with unread bytes would send a reset, and the client might lose the answer (RFC

@@ -55,7 +55,12 @@ class Delivery:
         queue = self.queue
         try:
             data = responder.start()
-            if responder.ended and responder.keep_alive and not queue.items and not queue.broken:
+            if (
+                responder.ended
+                and not queue.items
+                and not queue.broken
+                and (responder.keep_alive or not responder.endless)
+            ):
                 # Nearly always: the whole response at once. The code below has the same result.
                 self._sent += len(data)
                 try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from select import EPOLLIN
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.errors import BadFrame
@@ -21,7 +20,7 @@ from srvd.worker.context import WorkerContext
 from srvd.worker.net.handshake import Handshake, Steps
 
 if TYPE_CHECKING:
-    from srvd.worker.connections import Connect, Peer
+    from srvd.worker.connections import Connect, Guest
     from srvd.worker.net.tls import TlsListener, TlsTransport
     from srvd.worker.net.transport import Transport
 
@@ -93,17 +92,15 @@ class Reception:
         elif front.proxy_from is not None or front.tls is not None:
             Handshake(self._context, self._steps, sock, ends, now)
         else:
-            self._begin(sock, ends, now)
+            self._context.loop.later(self._begin(sock, ends, now).greet)
 
     def _become(self, sock: socket.socket, encrypted: TlsTransport | None, ends: Ends, now: float) -> None:
         if encrypted is None or self._front.tls is None:
-            self._begin(sock, ends, now)
-            return
-        ends = self._front.tls.introduce(encrypted, ends)
-        # The first request may have been read with the end of the handshake; epoll would not report it.
-        self._begin(encrypted, ends, now).on_ready(EPOLLIN, now)
+            self._begin(sock, ends, now).greet(now)
+        else:
+            self._begin(encrypted, self._front.tls.introduce(encrypted, ends), now).greet(now)
 
-    def _begin(self, transport: Transport, ends: Ends, now: float) -> Peer:
+    def _begin(self, transport: Transport, ends: Ends, now: float) -> Guest:
         trusted = self._front.trusted
         heads = self._context.heads if trusted is None else self._heads[ends.client in trusted]
         return self._connect(transport, ends, now, heads)

@@ -55,8 +55,6 @@ class ThreadedLoop(Loop):
         self._rung = False
         self.owner = 0
         """threading.get_ident() of the thread that turns the loop now; 0 while none does."""
-        self.muted: set[int] = set()
-        """Descriptors taken out of epoll until `want` is called for them; other threads read this set, too."""
         self.add(self._bell, EPOLLIN, self._on_bell)
 
     def stopped(self) -> bool:
@@ -82,20 +80,6 @@ class ThreadedLoop(Loop):
         if fd not in self.muted:
             self._epoll.unregister(fd)
             self.muted.add(fd)
-
-    def want(self, fd: int, mask: int) -> None:
-        if fd in self.muted:
-            self._epoll.register(fd, mask)
-            self.muted.discard(fd)
-        else:
-            self._epoll.modify(fd, mask)
-
-    def remove(self, fd: int) -> None:
-        if fd in self.muted:
-            self.muted.discard(fd)
-            del self._handlers[fd]
-        else:
-            super().remove(fd)
 
     def _on_bell(self, mask: int, now: float) -> None:
         os.eventfd_read(self._bell)

@@ -14,7 +14,7 @@ from srvd.config.packing import pack_front
 from srvd.config.settings import Config, ListenerSettings
 from srvd.config.values import Unfit, from_text, read
 from srvd.errors import BadFrame, ConfigInvalid
-from srvd.tls import material
+from srvd.tls import context, material
 from tests.support.certificates import Authority
 
 POOL = '[pools.web]\napp = "shop:app"\n'
@@ -157,7 +157,8 @@ def test_what_does_not_go_together_is_told(tmp_path: Path, authority: Authority,
     assert re.match(told, problem(tmp_path, lines))
 
 
-def test_an_encrypted_key_is_refused_and_not_asked_for(tmp_path: Path, authority: Authority) -> None:
+def encrypted(tmp_path: Path, authority: Authority) -> None:
+    """Makes shop.example.pem, a certificate, and locked.key, which "secret" unlocks."""
     from cryptography.hazmat.primitives import serialization as how  # what trustme makes its keys with
 
     path = authority.file("shop.example")
@@ -167,8 +168,30 @@ def test_an_encrypted_key_is_refused_and_not_asked_for(tmp_path: Path, authority
         key.private_bytes(how.Encoding.PEM, how.PrivateFormat.TraditionalOpenSSL, locked)
     )
     path.write_text("-----BEGIN CERT" + path.read_text().partition("-----BEGIN CERT")[2])
-    told = problem(tmp_path, 'certificate = "shop.example.pem"\nkey = "locked.key"')
+
+
+LOCKED = 'certificate = "shop.example.pem"\nkey = "locked.key"\n'
+
+
+def test_an_encrypted_key_is_refused_and_not_asked_for(tmp_path: Path, authority: Authority) -> None:
+    encrypted(tmp_path, authority)
+    told = problem(tmp_path, LOCKED)
     assert re.search(r"use the key \S*locked.key: it is encrypted; .* openssl pkey takes it off$", told)
+
+
+def test_an_encrypted_key_is_used_with_the_passphrase_of_a_file(tmp_path: Path, authority: Authority) -> None:
+    encrypted(tmp_path, authority)
+    (tmp_path / "pass").write_text("secret\n")
+    config = loaded(tmp_path, f'{LOCKED}key_password_file = "pass"')
+    packed = material.pack(config.tls["web"])
+    assert material.unpack(packed).identities[0].password == b"secret"
+    context.examine(material.unpack(packed))
+    (tmp_path / "pass").write_text("wrong\n")
+    told = problem(tmp_path, f'{LOCKED}key_password_file = "pass"')
+    assert re.search(r"use the key \S*locked.key: its passphrase is another one, or it is malformed$", told)
+    (tmp_path / "pass").unlink()
+    told = problem(tmp_path, f'{LOCKED}key_password_file = "pass"')
+    assert re.search(r"read the passphrase \S*/pass: No such file or directory$", told)
 
 
 @pytest.mark.parametrize(("days", "told"), [(-1, "has expired"), (3, "expires soon"), (60, "")])

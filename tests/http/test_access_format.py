@@ -17,6 +17,7 @@ def test_every_documented_atom_is_known() -> None:
     [
         ("%(x)s", "there is no atom %(x)s"),
         ("%(h)", "is no atom"),
+        ("%(h)-15s", "is no atom"),
         ("%h", "is no atom"),
         ("%", "is no atom"),
         ("%({x}z)s", "there is no atom"),
@@ -28,3 +29,7 @@ def test_what_is_no_format_is_explained(text: str, said: str) -> None:
     assert said in explain_problem(text)
     with pytest.raises(ValueError, match=r"atom|line"):
         pieces_of(text)
+
+
+def test_a_conversion_to_a_number_is_that_to_a_text() -> None:
+    assert pieces_of("%(D)d us %({x-id}i)s") == pieces_of("%(D)s us %({x-id}i)s")

@@ -253,6 +253,21 @@ def test_the_log_file_is_written_where_the_configuration_says(starter: Starter) 
     assert os.stat(srvd.folder / "srvd.log").st_mode & 0o777 == 0o640
 
 
+def test_new_log_files_have_the_mode_that_the_configuration_says(starter: Starter) -> None:
+    pool = 'workers = 1\naccess_log = "access"\naccess_log_mode = "0644"'
+    srvd = starter.new(config=toml(pool, '[daemon]\nlog_file = "d.log"\nlog_mode = "0604"'))
+    before = os.umask(0)
+    try:
+        srvd.start()
+    finally:
+        os.umask(before)
+    modes = {name: os.stat(srvd.folder / name).st_mode & 0o777 for name in ("d.log", "access")}
+    assert modes == {"d.log": 0o604, "access": 0o644}
+    (srvd.folder / "d.log").rename(srvd.folder / "d.log.1")
+    assert srvd.ctl("reopen").returncode == 0
+    assert os.stat(srvd.folder / "d.log").st_mode & 0o777 == 0o604
+
+
 def test_a_log_that_is_a_pipe_nobody_reads_is_refused_and_not_waited_for(starter: Starter) -> None:
     srvd = starter.new("--log-file", "srvd.log")
     os.mkfifo(srvd.folder / "srvd.log")

@@ -91,23 +91,23 @@ def import_(
 
 def _wanted(words: tuple[str, ...], program: str) -> tuple[Wanted, tuple[Finding, ...]]:
     """Says what is to be imported, and what its container tells."""
-    here = os.getcwd()
+    folder = os.getcwd()
     empty = line.Line("gunicorn", "", {}, {})
     if any(line.is_server(word) for word in words):
         found = line.read([text for word in words for text in (_split_once(word) if " " in word else [word])])
-        return Wanted(_usual(here) if "config" not in found.values else "", found, here, ""), ()
+        return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), ()
     if len(words) == 1 and " " in words[0]:
         found = line.read(line.split(words[0]))
-        return Wanted(_usual(here) if "config" not in found.values else "", found, here, ""), ()
+        return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), ()
     path = words[0] if words else DEFAULT
     text = _text(path)
     if containers.kind_of(path, text):
         held = containers.read(path, text, program)
         found = line.read(held.words)
         values = {"chdir": held.folder, **found.values} if held.folder else found.values
-        return Wanted("", found._replace(values=values), here, "", name=held.name), held.findings
+        return Wanted("", found._replace(values=values), folder, "", name=held.name), held.findings
     app = words[1] if len(words) > 1 else ""
-    return Wanted(path, empty._replace(app=app), here, ""), ()
+    return Wanted(path, empty._replace(app=app), folder, ""), ()
 
 
 def _split_once(word: str) -> list[str]:

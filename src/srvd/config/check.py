@@ -207,7 +207,9 @@ class _Checker:
 
         demands = (listener.client_certificates, listener.ciphers, listener.minimum_tls)
         try:
-            found = material.read(listener.certificate, listener.key, listener.client_ca, demands)
+            found = material.read(
+                listener.certificate, listener.key, listener.client_ca, demands, listener.key_password_file
+            )
             examined = context.examine(found)
         except ConfigInvalid as exc:
             self._refuse(key, exc.message)

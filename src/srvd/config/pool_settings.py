@@ -285,6 +285,9 @@ class PoolSettings(NamedTuple):
             "--access-log",
         ),
     ] = ""
+    access_log_mode: Annotated[
+        str, Setting("Mode of a new file for the access log, less the umask; one that exists keeps its own", "mode")
+    ] = "0640"
     access_log_format: Annotated[
         str,
         Setting("Format of the access log: common, combined, json, or a text with atoms such as %(h)s", "log format"),

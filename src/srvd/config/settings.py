@@ -65,6 +65,9 @@ class DaemonSettings(NamedTuple):
     log_file: Annotated[
         str, Setting("Write the log to this file; empty or -: standard error", "log path", "--log-file")
     ] = ""  # fmt: skip
+    log_mode: Annotated[
+        str, Setting("Mode of a new file for the log, less the umask; one that exists keeps its own", "mode")
+    ] = "0640"
     max_workers: Annotated[
         int, Setting("Most workers of all pools together; the scoreboards have room for as many", "count:1..65536")
     ] = 1024
@@ -124,6 +127,9 @@ class ListenerSettings(NamedTuple):
         tuple[str, ...],
         Setting("The certificates' keys, in the same order; empty: each in its certificate's file", "files", "--key"),
     ] = ()
+    key_password_file: Annotated[
+        str, Setting("File whose first line is the passphrase of the keys; empty: they are not encrypted", "path")
+    ] = ""
     client_certificates: Annotated[
         str, Setting("Whether clients have to show a certificate", "choice:none|optional|required")
     ] = "none"

@@ -43,7 +43,8 @@ def compose(base: Foundation, began: float) -> Daemon:
     read, measure = partial(renewal.before, base.source.read), partial(headroom.headroom, core.state)
     reader = ConfigReader(base.configs, read, measure, listeners, log)
     effects = Effects(
-        loop, base.configs, reader, listeners, control, monitors, upgrade, saver, base.settings.log_file, log, emit
+        loop, base.configs, reader, listeners, control, monitors, upgrade, saver,
+        base.settings.log_file, base.settings.log_mode, log, emit
     )  # fmt: skip
     dispatcher = Dispatcher(
         loop, core, base.queue, performer, effects, backend, control, base.announcer, log, base.trace

@@ -65,8 +65,9 @@ class Pidfile:
 class LogFile:
     """The log file behind stderr. It is opened again on request, after logrotate has moved the former file away."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: str) -> None:
         self._path = path
+        self._mode = int(mode, 8)
 
     def open(self) -> None:
         """Make the file, if any, standard error. Raises `SystemRefused`, and then leaves standard error unchanged."""
@@ -78,7 +79,7 @@ class LogFile:
             if os.geteuid() == 0 and not path.startswith(("/dev/", "/proc/")):
                 flags |= os.O_NOFOLLOW
             # O_NONBLOCK refuses a FIFO without a reader (ENXIO); without it the daemon would wait for a reader.
-            fd = os.open(path, flags, 0o640)
+            fd = os.open(path, flags, self._mode)
         except OSError as exc:
             raise SystemRefused(f"open the log {self._path}: {_reason(exc, self._path)}") from exc
         os.set_blocking(fd, True)

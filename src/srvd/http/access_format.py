@@ -53,7 +53,10 @@ def explain_problem(text: str) -> str:
 
 
 def pieces_of(text: str) -> list[tuple[str, bool]]:
-    """The pieces of a format: literal text, and names of atoms (True). Raises `ValueError`."""
+    """The pieces of a format: literal text, and names of atoms (True). Raises `ValueError`.
+
+    `%(D)d` is the same as `%(D)s`, for formats of gunicorn.
+    """
     pieces: list[tuple[str, bool]] = []
     at = 0
     while (found := text.find("%", at)) >= 0:
@@ -62,8 +65,8 @@ def pieces_of(text: str) -> list[tuple[str, bool]]:
             pieces.append(("%", False))
             at = found + 2
             continue
-        end = text.find(")s", found)
-        if text[found + 1 : found + 2] != "(" or end < 0:
+        end = text.find(")", found)
+        if text[found + 1 : found + 2] != "(" or end < 0 or text[end + 1 : end + 2] not in ("s", "d"):
             msg = f"{text[found : found + 8]!r} is no atom; one is written %(h)s, and a percent sign %%"
             raise ValueError(msg)
         name = text[found + 2 : end]

@@ -37,7 +37,7 @@ _MEANT: Final = {
 }
 """Names that gunicorn ignores, and the settings of it that their authors meant."""
 
-_HERE: Final = {"max_worker_age": "max_age", "max_worker_connections": "max_connections"}
+_OURS: Final = {"max_worker_age": "max_age", "max_worker_connections": "max_connections"}
 """Names that gunicorn ignores, and the settings of srvd that do what they say."""
 
 
@@ -114,10 +114,10 @@ def _of_file(wanted: Wanted, path: str) -> tuple[dict[str, Found], hooks.Moved, 
 
 
 def _dead(tree: syntax.Syntax, name: str) -> Finding:
-    meant = _MEANT.get(name) or ("" if name in _HERE else nearest(name, OPTIONS))
-    here = _HERE.get(name) or (OPTIONS[meant].called if meant else "")
+    meant = _MEANT.get(name) or ("" if name in _OURS else nearest(name, OPTIONS))
+    ours = _OURS.get(name) or (OPTIONS[meant].called if meant else "")
     text = f"{name}: gunicorn has no such setting{f'; did you mean {meant}?' if meant else ''}"
-    return Finding("dead", tree.where(name), f"{text}; srvd has {here}" if here else text)
+    return Finding("dead", tree.where(name), f"{text}; srvd has {ours}" if ours else text)
 
 
 def _of_line(found: line.Line) -> list[Finding]:

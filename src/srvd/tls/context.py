@@ -100,11 +100,14 @@ def _load(context: ssl.SSLContext, identity: Identity) -> None:
     # Python's ssl reads keys from files only. A memfd has no name by which other users could open it.
     fd = memfd("srvd-tls", identity.pem)
     try:
-        context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_passphrase)
+        context.load_cert_chain(f"/proc/self/fd/{fd}", password=identity.password or _no_passphrase)
     except _Encrypted as exc:
-        hint = "a server that starts by itself cannot be asked for the passphrase; openssl pkey takes it off"
+        hint = "a server cannot be asked for the passphrase: key_password_file has it, or openssl pkey takes it off"
         raise ConfigInvalid(f"use the key {identity.key or identity.path}: it is encrypted; {hint}") from exc
     except (ssl.SSLError, OSError) as exc:
+        if identity.password and "PEM" in str(exc):  # OpenSSL says no more
+            key = identity.key or identity.path
+            raise ConfigInvalid(f"use the key {key}: its passphrase is another one, or it is malformed") from exc
         if "KEY_VALUES_MISMATCH" in str(exc):
             key = f"the key {identity.key}" if identity.key else "the key in the same file"
             raise ConfigInvalid(f"{key} does not belong to the certificate {identity.path}") from exc

@@ -28,6 +28,7 @@ class Identity(Record):
     pem: bytes  # the chain, then the key
     names: tuple[str, ...] = ()  # DNS names of the certificate, in lower case; filled in by `context.examine`
     key: str = ""  # path of the key's file, for messages; "": the certificate's
+    password: bytes = b""  # of the key; b"": it is not encrypted
     until: float = 0.0  # when the certificate expires (Unix seconds); filled in by `context.examine`
 
     def __repr__(self) -> str:
@@ -44,12 +45,20 @@ class Material(Record):
     minimum: str  # "1.2", "1.3"
 
 
-def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, demands: tuple[str, str, str]) -> Material:
+def read(
+    certificates: Sequence[str],
+    keys: Sequence[str],
+    client_ca: str,
+    demands: tuple[str, str, str],
+    password_file: str = "",
+) -> Material:
     """Reads the files. Raises `ConfigInvalid`.
 
     keys: in the order of `certificates`; none: the keys are in the certificates' files.
     demands: client_certificates, ciphers and minimum of `Material`.
+    password_file: has the passphrase of the keys in its first line; "": the keys are not encrypted.
     """
+    password = _content(password_file, "passphrase").partition(b"\n")[0].rstrip(b"\r") if password_file else b""
     identities = []
     for at, path in enumerate(certificates):
         chain = _content(path, "certificate")
@@ -60,7 +69,8 @@ def read(certificates: Sequence[str], keys: Sequence[str], client_ca: str, deman
         if _KEY not in key:
             hint = "" if keys else "; give its key (`key` of the listener, --key)"
             raise ConfigInvalid(f"read the key {key_path}: the file has no key in PEM{hint}")
-        identities.append(Identity(path, chain + b"\n" + key if keys else chain, key=key_path if keys else ""))
+        pem = chain + b"\n" + key if keys else chain
+        identities.append(Identity(path, pem, key=key_path if keys else "", password=password))
     authorities = _content(client_ca, "client CA") if client_ca else b""
     if client_ca and _CERTIFICATE not in authorities:
         raise ConfigInvalid(f"read the client CA {client_ca}: the file has no certificate in PEM")
@@ -89,7 +99,7 @@ def pack(material: Material) -> list[Any]:
 
     Holds the keys: write it to a memfd only.
     """
-    return [[[one.path, one.pem, list(one.names)] for one in material.identities], *material[1:]]
+    return [[[one.path, one.pem, list(one.names), one.password] for one in material.identities], *material[1:]]
 
 
 def unpack(packed: object) -> Material:
@@ -102,8 +112,8 @@ def unpack(packed: object) -> Material:
 
 def _identity(packed: object) -> Identity:
     match packed:
-        case [str(path), bytes(pem), list(names)] if all(isinstance(name, str) for name in names):
-            return Identity(path, pem, tuple(names))
+        case [str(path), bytes(pem), list(names), bytes(password)] if all(isinstance(name, str) for name in names):
+            return Identity(path, pem, tuple(names), password=password)
     raise BadFrame("read a certificate: it does not fit; the link is closed")
 
 

@@ -48,7 +48,7 @@ def observe(boot: Boot, after_request: Hook | None, names: Names, link: Link, lo
         kind = SelectiveLog if settings.access_log_skip else AccessLog
         access = kind(
             settings.access_log, settings.access_log_format, loop, log, boot.buffer or AccessBuffer(), names,
-            lambda problem: link.say(links.Reopened(problem)),
+            lambda problem: link.say(links.Reopened(problem)), int(settings.access_log_mode, 8),
         )  # fmt: skip
         if isinstance(access, SelectiveLog):
             access.leave_out(settings.access_log_skip, names)

@@ -42,6 +42,7 @@ class Effects:
         upgrade: Upgrade,
         saver: StateSaver,
         log_file: str,
+        log_mode: str,
         log: Log,
         emit: Callable[[Event], None],
     ) -> None:
@@ -53,7 +54,7 @@ class Effects:
         self._monitors = monitors
         self._upgrade = upgrade
         self._saver = saver
-        self._log_file = LogFile(log_file)
+        self._log_file = LogFile(log_file, log_mode)
         self._log = log
         self._emit = emit
         self.exit: Exit | None = None

@@ -61,7 +61,7 @@ def run(config: Config, source: Source, *, daemonize: bool) -> int:
 
 def _start(config: Config, source: Source, unit: Unit, report: StartReport, *, daemonized: bool) -> int:
     """Claim what a start needs, and serve. Raises `SrvdError`: nothing was started, and nothing is left behind."""
-    LogFile(config.daemon.log_file).open()
+    LogFile(config.daemon.log_file, config.daemon.log_mode).open()
     faulthandler.enable(2)  # by number, so that it follows a reopened log. A watchdog kills with SIGABRT
     raise_open_files()  # before the first of a large family is adopted
     preconditions = prepare(config.daemon, unit)

@@ -31,8 +31,9 @@ _ATOMIC = 4096
 class AccessFile:
     """The file at `path`, not open at first."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int = 0o640) -> None:
         self.path = path
+        self._mode = mode  # of a new file
         self._sink: _Sink | None = None
         self._torn = False  # the last line was not written whole
 
@@ -47,7 +48,7 @@ class AccessFile:
 
     def open(self) -> None:
         """Opens the path, anew if it is open. Raises `OSError`; the former file stays in use then."""
-        sink = _open_sink(self.path)
+        sink = _open_sink(self.path, self._mode)
         self.close()
         self._sink = sink
         self._torn = False
@@ -106,7 +107,7 @@ class _Sink(NamedTuple):
         return os.write(self.fd, data)
 
 
-def _open_sink(path: str) -> _Sink:
+def _open_sink(path: str, created: int) -> _Sink:
     """Raises `OSError`."""
     # O_NONBLOCK: neither opening a pipe without a reader nor writing to a full one may block. No effect on disks.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -120,7 +121,7 @@ def _open_sink(path: str) -> _Sink:
             os.set_inheritable(fd, False)
             polled = True
     else:
-        fd = os.open(path, flags | os.O_CREAT, 0o640)
+        fd = os.open(path, flags | os.O_CREAT, created)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return _Sink(fd, BATCH, LONGEST, False, False)

@@ -43,9 +43,10 @@ class AccessLog:
         buffer: AccessBuffer,
         names: Names,
         report: Callable[[str], object] = lambda _: None,
+        mode: int = 0o640,
     ) -> None:
         """`buffer` must be empty, and belongs to the log from now on. `report` is called, on any thread, with the
-        reason when lines begin to be lost, and with "" when no more are lost.
+        reason when lines begin to be lost, and with "" when no more are lost. `mode`: of a new file.
         """
         self._report = report
         self._compile = partial(_compiled, format, names)
@@ -55,7 +56,7 @@ class AccessLog:
         self._log = log
         self._lock = Lock()
         self._buffer = buffer
-        self._file = AccessFile(path)
+        self._file = AccessFile(path, mode)
         self._missed = 0  # lines lost since the last written one
         self.lost = 0  # lines ever
         self.deadline = NEVER

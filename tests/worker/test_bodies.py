@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,35 @@ def test_uploads_and_downloads_that_stop_cost_the_budget_and_the_disk(tmp_path: 
         assert rig.get("/held").body == b"0"
         # What the C library keeps of it for the next ones.
         print(f"left when all are gone: {(memory(rig) - before) / MIB:.1f} MiB")  # noqa: T201
+
+
+def _holds(rig: Rig, size: int) -> bool:
+    return int(rig.get("/held").body) == size
+
+
+def _has_written(rig: Rig, size: int) -> bool:
+    return disk(rig) >= size
+
+
+@pytest.mark.parametrize(
+    ("budget", "on_disk"), [(64 * MIB, [0, 0]), (18 * MIB, [0, 4 * MIB]), (12 * MIB, [4 * MIB, 8 * MIB])]
+)
+def test_long_uploads_are_in_memory_while_a_quarter_of_the_budget_is_enough(
+    tmp_path: Path, budget: int, on_disk: list[int]
+) -> None:
+    with Rig(app, tmp_path, body_memory=budget) as rig, ExitStack() as stack:
+        rig.serving()
+        clients = [connect(stack, rig) for _ in on_disk]
+        part = bytes(4 * MIB)
+        for place, (client, written) in enumerate(zip(clients, on_disk, strict=True), 1):
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (4 * MIB + 5)).send(part)
+            wait_for(partial(_holds, rig, place * 4 * MIB - written))
+            wait_for(partial(_has_written, rig, written))
+            assert disk(rig) <= written + MIB
+        for client in clients:
+            assert client.send(b"12345").answer().body == b"%d" % (4 * MIB + 5)
+        wait_for(partial(_holds, rig, 0))
+        assert disk(rig) == 0
 
 
 def test_a_reader_that_is_always_behind_does_not_fill_the_disk(tmp_path: Path) -> None:

@@ -233,8 +233,8 @@ class PoolSettings(NamedTuple):
         int,
         Setting(
             "Memory of a worker for all bodies it buffers: requests until they are complete, responses until the "
-            "client has read them. Each takes at most 1 MiB; the rest is in unnamed files in $TMPDIR, else in "
-            "/var/tmp; 0: all of it is in files",
+            "client has read them. A body takes at most 1 MiB, that of a request more while all bodies take no more "
+            "than a quarter; the rest is in unnamed files in $TMPDIR, else in /var/tmp; 0: all of it is in files",
             "size or 0",
         ),
     ] = 64 << 20

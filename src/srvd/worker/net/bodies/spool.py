@@ -1,4 +1,4 @@
-"""Keeps a request's body until it is complete: in memory while it is short and there is room, else in a file.
+"""Keeps a request's body until it is complete: in memory while there is room, else in a file.
 
 Reads no socket and checks no length: `http/h1/body.py` enforces the limits.
 """
@@ -58,7 +58,7 @@ class BodySpool:
 
     def _has_room(self, size: int) -> bool:
         """Takes memory from the budget; False if the body must go to a file."""
-        if self.size > IN_MEMORY or not self._budget.take(size):
+        if not self._budget.take(size, of_long=self.size > IN_MEMORY):
             return False
         self._taken += size
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import stat
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,9 @@ def _warn_of_root(config: Config, log: Log) -> None:
 
 def _warn_of_threads(log: Log) -> None:
     """Warns of threads in the daemon, which has none of its own: a program in front of srvd instruments it, too."""
-    threads = len(os.listdir("/proc/self/task")) - 1
+    threads = 0
+    with suppress(OSError):  # no /proc: the start of the first zygote names that
+        threads = len(os.listdir("/proc/self/task")) - 1
     if threads:
         log.warning(
             f"the start of the interpreter has left {threads} thread{'s' if threads > 1 else ''} in the daemon; if "

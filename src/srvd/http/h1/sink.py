@@ -41,6 +41,7 @@ class Ends(NamedTuple):
     scheme: str = "http"
     certificate: Certificate | None = None  # None: no certificate was asked for
     path: str = ""  # of a Unix socket
+    tls: tuple[int, int] | None = None  # version and cipher suite, by their numbers in TLS; None without TLS
 
 
 class Client(NamedTuple):

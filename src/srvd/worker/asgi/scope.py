@@ -10,13 +10,16 @@ from typing import Any
 
 from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
-from srvd.http.h1.sink import Client, Ends, Fields, Scope
+from srvd.http.h1.sink import Certificate, Client, Ends, Fields, Scope
 from srvd.worker.asgi.extensions import HINT, PATH, ZERO_COPY
 
 __all__ = ["LOG_NAMES", "UPGRADE", "ScopeSink", "own"]
 
 UPGRADE = "srvd.upgrade"
 """Key in the scope of a request that may be the opening handshake of a WebSocket."""
+
+_TLS = "srvd.tls"
+"""Key in the parts of a scope: the session of its connection."""
 
 _SPEC = {"version": "3.0", "spec_version": "2.5"}
 
@@ -30,8 +33,10 @@ class ScopeSink:
 
     def connection(self, ends: Ends) -> Scope:
         unix = not ends.client
+        session = {} if ends.tls is None else {_TLS: _session(ends.tls, ends.certificate)}
         return {
             **self._base,
+            **session,
             "scheme": ends.scheme,
             "client": None if unix else (ends.client, int(ends.client_port or 0)),
             "server": (ends.path, None) if unix else (ends.server, int(ends.server_port or 0)),
@@ -89,9 +94,24 @@ def own(scope: Scope, state: dict[str, Any] | None) -> Scope:
     scope["headers"] = [*scope["headers"]]
     if "extensions" not in scope:
         scope["extensions"] = {PATH: {}, ZERO_COPY: {}, HINT: {}}
+    if _TLS in scope:
+        scope["extensions"]["tls"] = scope.pop(_TLS).copy()
     if state is not None:
         scope["state"] = state.copy()
     return scope
+
+
+def _session(tls: tuple[int, int], certificate: Certificate | None) -> dict[str, Any]:
+    """Returns the extension "tls" of a scope (the specification of ASGI, "TLS Extension")."""
+    pem = certificate.pem if certificate is not None else ""
+    return {
+        "server_cert": None,  # not told
+        "client_cert_chain": [pem] if pem else [],
+        "client_cert_name": certificate.subject if certificate is not None and pem else None,
+        "client_cert_error": None,  # a certificate that is not verified ends the handshake
+        "tls_version": tls[0] or None,
+        "cipher_suite": tls[1] or None,
+    }
 
 
 def _mount(root_path: str) -> str:

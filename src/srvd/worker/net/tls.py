@@ -28,6 +28,7 @@ _SHORT = {
     "stateOrProvinceName": "ST", "localityName": "L", "domainComponent": "DC", "userId": "UID",
     "streetAddress": "STREET",
 }  # fmt: skip
+_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}  # RFC 8446 section 4.2.1
 _ESCAPED = frozenset('"+,;<>\\')
 
 
@@ -40,13 +41,16 @@ class TlsListener:
         """Raises `ConfigInvalid` for material that this OpenSSL does not accept."""
         self._context = build(material)
         self._asks = material.client_certificates != "none"
+        self._suites = {one["name"]: int(one["id"]) & 0xFFFF for one in self._context.get_ciphers()}
 
     def wrap(self, sock: socket.socket) -> TlsTransport:
         return TlsTransport(sock, self._context)
 
     def introduce(self, encrypted: TlsTransport, ends: Ends) -> Ends:
         """Returns the ends of the connection over TLS, with the client's certificate if the listener asks for one."""
-        return ends._replace(scheme="https", certificate=encrypted.client() if self._asks else None)
+        version, suite = encrypted.agreed()
+        tls = (_VERSIONS.get(version, 0), self._suites.get(suite, 0))
+        return ends._replace(scheme="https", certificate=encrypted.client() if self._asks else None, tls=tls)
 
 
 class TlsTransport:
@@ -86,6 +90,11 @@ class TlsTransport:
         finally:
             self._flush()  # an alert, too
         return True
+
+    def agreed(self) -> tuple[str, str]:
+        """Returns the version and the cipher suite of the session, as OpenSSL names them."""
+        suite = self._tls.cipher()
+        return self._tls.version() or "", suite[0] if suite else ""
 
     def client(self) -> Certificate:
         """Returns the client's certificate, an empty one without. It is verified: others fail the handshake."""

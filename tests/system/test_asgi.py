@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from functools import partial
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.conftest import Starter
 from tests.support.apps import asgi
@@ -53,6 +56,25 @@ def test_a_reload_ends_event_streams_and_their_generators_clean_up(starter: Star
     connection.close()
     wait_for((srvd.folder / "cleaned").exists, 30)
     wait_for(lambda: srvd.names() == {"web/2#2"}, 30)
+    assert "ERROR" not in srvd.logged()
+
+
+def test_a_reload_closes_each_websocket_with_1012(starter: Starter) -> None:
+    srvd = starter(config=toml('workers = 2\ndrain_timeout = "8s"'), code=asgi.source("bare"))
+    host, port = srvd.address("web")
+    url = f"ws://{host}:{port}/"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(url, proxy=None, open_timeout=60)) for _ in range(20)]
+        for client in clients:
+            client.send("hello")
+            assert client.recv(60) == "hello"
+        assert srvd.ctl("reload").returncode == 0
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(60)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        wait_for(lambda: srvd.names() == {"web/2#3", "web/2#4"}, 60)
     assert "ERROR" not in srvd.logged()
 
 

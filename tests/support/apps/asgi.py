@@ -15,6 +15,12 @@ async def app(scope, receive, send):
             await send({{"type": kind + ".complete"}})
             if kind == "lifespan.shutdown":
                 return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({{"type": "websocket.accept"}})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({{**message, "type": "websocket.send"}})
+        return
     path = scope["path"]
     if path.startswith("/sleep/"):
         await asyncio.sleep(float(path[7:]))

@@ -99,6 +99,34 @@ def test_a_websocket_behind_a_proxy_that_speaks_tls_is_wss(tmp_path: Path) -> No
             assert "'wss'" in str(ws.recv(WITHIN))
 
 
+@pytest.mark.parametrize("certificate", [True, False])
+def test_the_session_of_tls_is_in_the_scope(tmp_path: Path, authority: Authority, certificate: bool) -> None:
+    async def tells(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(scope["extensions"].get("tls")).encode()})
+
+    own = authority.file("customer.example") if certificate else None
+    told = authority.material(clients="optional")
+    plain = {"proxy_protocol": False, "proxy_from": [], "trusted_proxies": [], "forwarded": "x-forwarded"}
+    with Rig(tells, tmp_path, front=make_front(plain, material.pack(told))) as rig:
+        rig.serving()
+        with rig.connect() as client:
+            client.sock = sock = authority.client(own).wrap_socket(client.sock, server_hostname="shop.example")
+            for _ in range(2):
+                found = eval(client.get().body)
+                version, suite = found.pop("tls_version"), found.pop("cipher_suite")
+                assert (version, sock.version()) == (0x0304, "TLSv1.3")
+                assert suite == {"TLS_AES_256_GCM_SHA384": 0x1302, "TLS_AES_128_GCM_SHA256": 0x1301,
+                                 "TLS_CHACHA20_POLY1305_SHA256": 0x1303}[(sock.cipher() or ("",))[0]]  # fmt: skip
+                chain = found.pop("client_cert_chain")
+                assert [one.splitlines()[0] for one in chain] == ["-----BEGIN CERTIFICATE-----"] * certificate
+                assert (found.pop("client_cert_name") is not None) == certificate
+                assert found == {"server_cert": None, "client_cert_error": None}
+    with Rig(tells, tmp_path) as rig:
+        rig.serving()
+        assert rig.get().body == b"None"
+
+
 def test_bodies_go_both_ways_over_tls(tmp_path: Path, authority: Authority) -> None:
     with Rig(app, tmp_path, front=front(authority)) as rig:
         rig.serving()

@@ -54,6 +54,18 @@ async def echo(scope: Scope, receive: Any, send: Any) -> None:
     await send(part(body))
 
 
+def test_a_client_that_asked_for_the_end_and_still_sends_its_body_gets_the_answer(tmp_path: Path) -> None:
+    with Rig(hello, tmp_path) as rig:
+        rig.serving()
+        with rig.connect() as client:
+            client.send(b"POST /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 20000\r\n\r\n")
+            assert client.sock.recv(1, socket.MSG_PEEK)  # it is answered
+            assert rig.get().status == 200  # and the loop has gone on
+            for _ in range(20):
+                client.send(b"x" * 1_000)  # which no reset ends
+            assert client.rest().endswith(b"hello /a")
+
+
 def test_a_bare_application_answers(tmp_path: Path) -> None:
     with Rig(hello, tmp_path) as rig:
         rig.serving()

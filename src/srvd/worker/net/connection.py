@@ -340,7 +340,8 @@ class Connection:
         """Tells, after a request that asked for the end of the connection, whether the client has sent nothing after
         it: then a close sends no reset. False in a drain, which ends connections itself, and with TLS.
         """
-        if self._context.closing or self._inbound.rest or not isinstance(self._sock, socket.socket):
+        inbound = self._inbound
+        if self._context.closing or inbound.rest or inbound.body or not isinstance(self._sock, socket.socket):
             return False
         try:
             return not self._sock.recv(READ)

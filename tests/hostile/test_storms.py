@@ -19,6 +19,7 @@ from srvd.errors import SrvdError
 from tests.conftest import Starter
 from tests.support.adoption import is_written
 from tests.support.daemon import BOOT, KILL, Srvd, toml
+from tests.support.shares import shares
 from tests.support.srvd_versions import Versions
 from tests.support.waiting import wait_for
 
@@ -148,10 +149,11 @@ def test_upgrades_that_cannot_be_change_nothing_however_many_ask(starter: Starte
     assert load.failed == []
 
 
-def test_a_start_after_the_death_of_everything_serves_each_time(starter: Starter) -> None:
-    """Daemon, zygote and workers are killed at once, six times, in another order each time."""
+@pytest.mark.parametrize("share", shares(3, slow=0))
+def test_a_start_after_the_death_of_everything_serves_each_time(starter: Starter, share: int) -> None:
+    """Daemon, zygote and workers are killed at once, twice, in another order each time."""
     srvd = starter(config=toml("workers = 3"))
-    for turn in range(6):
+    for turn in (share, share + 3):
         wait_for(lambda: is_written(srvd))
         family = [srvd.pid, *(process.pid for process in srvd.family())]
         for pid in family[turn % len(family) :] + family[: turn % len(family)]:

@@ -345,7 +345,7 @@ class _Ports:
         self._reservation = socket.socket(socket.AF_UNIX)
         for first in range(of_clients // 2, of_clients - self.SIZE, self.SIZE):
             with contextlib.suppress(OSError):  # another process has it
-                self._reservation.bind(f"\0srvd-test-ports-{first}")
+                self._reservation.bind(f"\0ports-of-tests-{first}")
                 self._ports = itertools.cycle(range(first, first + self.SIZE))
                 return
         msg = "too many test processes: no block of ports is left"

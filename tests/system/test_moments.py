@@ -15,16 +15,18 @@ import pytest
 from tests.conftest import Starter
 from tests.support.adoption import die, is_whole, is_written, pids
 from tests.support.daemon import BOOT, toml
+from tests.support.shares import shares
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
 
 
-def test_a_start_that_is_killed_while_it_adopts_leaves_everybody_to_the_next(starter: Starter) -> None:
+@pytest.mark.parametrize("share", shares(2, slow=0))
+def test_a_start_that_is_killed_while_it_adopts_leaves_everybody_to_the_next(starter: Starter, share: int) -> None:
     srvd = starter(config=toml("workers = 3\norphan_timeout = 600"))
     with srvd.under_load(clients=6) as load:
         before = die(srvd)
-        for moment in range(12):
+        for moment in range(share, 12, 2):
             srvd.start(ready=False)
             assert srvd.process is not None
             with suppress(subprocess.TimeoutExpired):
@@ -65,13 +67,14 @@ def test_of_two_starts_at_once_one_adopts_and_the_other_is_refused(starter: Star
             assert other.result().returncode in (0, 71)
 
 
+@pytest.mark.parametrize("share", shares(2, slow=0))
 @pytest.mark.parametrize("order", ["upgrade", "reload", "recycle"])
 def test_a_daemon_that_is_killed_at_any_moment_of_an_order_leaves_everybody_to_the_next(
-    starter: Starter, order: str
+    starter: Starter, order: str, share: int
 ) -> None:
     srvd = starter(config=toml("workers = 2\norphan_timeout = 600\nbake = 0"))
     with srvd.under_load(clients=4) as load:
-        for moment in range(8):
+        for moment in range(share, 8, 2):
             wait_for(lambda: is_written(srvd))
             op = srvd.order(order)
             with suppress(subprocess.TimeoutExpired):

@@ -20,9 +20,11 @@ class EXIT:
     NOT_READY = 3
     NOT_FOUND = 4
     CHANGED = 10
+    SOURCE = 65
     NO_DAEMON = 69
     BUG = 70
     SYSTEM = 71
+    EXISTS = 73
     BUSY = 75
     PROTOCOL = 76
     PERMISSION = 77
@@ -46,11 +48,17 @@ class EXIT:
         ("srvctl", WAITED, "--wait expired; the operation continues"),
         ("srvctl", INTERRUPTED, "interrupted; the operation goes on"),
         ("srvd", DONE, "asked to stop, and stopped"),
-        ("srvd", FAILED, "the application never came up"),
+        ("srvd", FAILED, "the application never came up; import: srvd cannot run this"),
         ("srvd", USAGE, "the command line is wrong"),
-        ("srvd", CHANGED, "start --daemonize: the daemon runs, but not all of its workers serve"),
+        (
+            "srvd",
+            CHANGED,
+            "start --daemonize: the daemon runs, but not all workers serve; import: the report has something to do",
+        ),
+        ("srvd", SOURCE, "import: the source cannot be read"),
         ("srvd", BUG, "a bug in srvd; please report it"),
         ("srvd", SYSTEM, "the system refused something srvd cannot do without (a port, a socket, a lock)"),
+        ("srvd", EXISTS, "import: a file that would be written exists"),
         ("srvd", CONFIG, "the configuration is wrong; nothing was started"),
     )
 

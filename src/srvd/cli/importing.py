@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from srvd.config.load import load
-from srvd.errors import ConfigInvalid
+from srvd.errors import EXIT, ConfigInvalid
 from srvd.migrate import containers, line
 from srvd.migrate.convert import DEFAULT, Result, Wanted, convert
 from srvd.migrate.report import Finding, as_map, as_text, exit_code
@@ -23,9 +23,6 @@ from srvd.migrate.unreadable import UnreadableSource
 from srvd.record import Record
 
 __all__ = ["import_"]
-
-_EXISTS = 73
-"""Exit code: a file that would be written is there (EX_CANTCREAT of sysexits.h)."""
 
 _HELP = """Make srvd.toml of a configuration or a start line of gunicorn.
 
@@ -160,7 +157,7 @@ def _hand_over(result: Result, options: _Options) -> int:
     there = [str(path) for path in paths if path.exists() and not options.force]
     if there:
         click.echo(f"error: {', '.join(there)} exists; nothing was written (--force replaces it)", err=True)
-        return _EXISTS
+        return EXIT.EXISTS
     for path, text in paths.items():
         path.write_text(text, encoding="utf-8")
         click.echo(f"wrote {path}", err=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from srvd.errors import ConfigInvalid
+from srvd.errors import EXIT, ConfigInvalid
 
 __all__ = ["UnreadableSource"]
 
 
 class UnreadableSource(ConfigInvalid):
-    exit_code: ClassVar[int] = 65  # EX_DATAERR of sysexits.h
+    exit_code: ClassVar[int] = EXIT.SOURCE

@@ -171,7 +171,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "asgi_disconnect_grace_period": _needless("text", "--asgi-disconnect-grace-period", "the application is told"),
     "websocket_max_message_size": _same("text", "--websocket-max-message-size", "websocket_max_message"),
     "http_parser": _needless("text", "--http-parser", "srvd reads HTTP with llhttp"),
-    "root_path": _lost("text", "--root-path", "a trusted proxy says the prefix by X-Forwarded-Prefix"),
+    "root_path": _same("text", "--root-path", "root_path"),
 } | {
     "dirty_apps": _lost("list", "--dirty-app", _DIRTY),
 } | {

@@ -38,6 +38,7 @@ _TEXTS: Final = {
     "pidfile": ("daemon", "pidfile"),
     "accesslog": ("pools.web", "access_log"),
     "asgi_lifespan": ("pools.web", "lifespan"),
+    "root_path": ("pools.web", "root_path"),
     "certfile": ("listeners.web", "certificate"),
     "keyfile": ("listeners.web", "key"),
     "ca_certs": ("listeners.web", "client_ca"),

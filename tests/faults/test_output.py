@@ -77,7 +77,8 @@ def test_a_body_for_which_the_disk_has_no_room_costs_its_request_alone(
 ) -> None:
     """It is too long for memory. There is nothing to repair: the next one is taken as soon as there is room."""
     with small_disk(starter.folder / "disk", kilobytes=3000) as disk:
-        srvd = starter.new(config=toml(f"workers = 2\nthreads = {threads}"), env={"TMPDIR": str(disk)})
+        pool = f'workers = 2\nthreads = {threads}\nbody_memory = "1MiB"'
+        srvd = starter.new(config=toml(pool), env={"TMPDIR": str(disk)})
         srvd.start()
         workers = srvd.serving()
         with under_load(srvd, "bodies that are too long for the disk, until the next answer") as fault:

@@ -13,7 +13,7 @@ import pytest
 from srvd.errors import NoSuchPool, NoSuchWorker
 from tests.conftest import Starter
 from tests.support import apps
-from tests.support.daemon import BOOT, Srvd, toml
+from tests.support.daemon import BOOT, Map, Srvd, toml
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.system
@@ -167,13 +167,19 @@ def test_a_worker_that_hangs_while_it_boots_says_where(starter: Starter) -> None
 def test_a_stopped_worker_is_said_to_be_stopped_in_bounded_time(starter: Starter) -> None:
     srvd = starter("--workers", "2", code=STUCK)
     first, second = srvd.serving()
-    os.kill(first["pid"], signal.SIGSTOP)
+
+    def look() -> list[Map]:
+        """The processes while the first one is stopped; none if the daemon has continued it meanwhile."""
+        os.kill(first["pid"], signal.SIGSTOP)
+        began = time.monotonic()
+        found: list[Map] = srvd.call("dump")["processes"]
+        assert time.monotonic() - began < BOOT
+        return found if found[0]["process"] == "stopped" else []
+
     try:
         for _ in range(3):
-            began = time.monotonic()
-            stopped, other = srvd.call("dump")["processes"]
-            assert time.monotonic() - began < BOOT
-            assert (stopped["process"], stopped["threads"]) == ("stopped", [])
+            stopped, other = wait_for(look)
+            assert stopped["threads"] == []
             assert "stopped, by SIGSTOP" in stopped["problem"]
             assert (other["id"], other["problem"], bool(other["threads"])) == (second["id"], "", True)
     finally:

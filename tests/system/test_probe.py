@@ -25,6 +25,22 @@ def app(environ, start_response):
 """
 
 
+FAILS_AND_HANGS = """
+import time, traceback
+began = []
+def app(environ, start_response):
+    began.append(1)
+    if len(began) > 1:
+        time.sleep(1000)
+    try:
+        raise ConnectionError("no database")
+    except ConnectionError:
+        traceback.print_exc()
+    start_response("500 Internal Server Error", [("Content-Length", "0")])
+    return []
+"""
+
+
 def django(starter: Starter, pool: str = "", *settings: str, listener: str = "", timeout: str = "1s") -> Srvd:
     text = toml(f'workers = 2\nhealth = "/"\nhealth_timeout = "{timeout}"\n{pool}')
     text = text.replace("[pools.web]", f"{listener}\n[pools.web]").replace("app:app", "shop.wsgi:application")
@@ -59,6 +75,13 @@ def test_an_application_that_warms_up_is_asked_again(starter: Starter) -> None:
     srvd = starter(config=toml('workers = 1\nhealth = "/"\nhealth_timeout = "20s"'), code=WARMING)
     assert srvd.get() == "warm after 5\n"
     assert srvd.call("reload")["operation"]["state"] == "done"
+
+
+def test_what_the_application_has_answered_is_told_also_if_it_hangs_afterwards(starter: Starter) -> None:
+    srvd = starter.new(config=toml('workers = 1\nhealth = "/"\nhealth_timeout = "2s"'), code=FAILS_AND_HANGS)
+    text = failed(srvd)
+    assert "the health probe failed: GET /: 500 Internal Server Error (asked 2 times in 2 s)" in text
+    assert "ConnectionError: no database" in text
 
 
 def test_code_that_cannot_be_imported_does_not_wait_for_the_time_to_be_over(starter: Starter) -> None:

@@ -70,13 +70,13 @@ def _healthy(generation: Generation, turn: Turn) -> None:
 
 
 def overdue(generation: Generation, turn: Turn) -> None:
-    """Its time is over. A canary that has not come back is killed with a dump: the trial has its stacks then."""
-    if generation.ask_at < NEVER:  # it has come back, and everything stood still since
+    """Its time is over. A canary that has never answered is killed with a dump: the trial has its stacks then. What one
+    that has answered said is the better proof: it is slow, or everything stood still since.
+    """
+    if generation.unwell:
         _fail(generation, turn)
         return
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
-    if generation.unwell:
-        message += f"; before that, {_sentence(generation.unwell)}"
     fault = Fault(ErrorCode.HEALTH_FAILED, message, "see where it waits, or raise health_timeout")
     transitions.doom_canary(generation, ExitReason.HEALTH_TIMEOUT, fault, turn)
 

@@ -80,8 +80,10 @@ def test_an_application_that_warms_up_is_asked_again(starter: Starter) -> None:
 def test_what_the_application_has_answered_is_told_also_if_it_hangs_afterwards(starter: Starter) -> None:
     srvd = starter.new(config=toml('workers = 1\nhealth = "/"\nhealth_timeout = "2s"'), code=FAILS_AND_HANGS)
     text = failed(srvd)
-    assert "the health probe failed: GET /: 500 Internal Server Error (asked 2 times in 2 s)" in text
+    asked = "(asked 2 times in 2 s, the last time without an answer)"
+    assert f"the health probe failed: GET /: 500 Internal Server Error {asked}" in text
     assert "ConnectionError: no database" in text
+    assert "in app" in text  # where it hangs
 
 
 def test_code_that_cannot_be_imported_does_not_wait_for_the_time_to_be_over(starter: Starter) -> None:

@@ -70,13 +70,13 @@ def _healthy(generation: Generation, turn: Turn) -> None:
 
 
 def overdue(generation: Generation, turn: Turn) -> None:
-    """Its time is over. A canary that has never answered is killed with a dump: the trial has its stacks then. What one
-    that has answered said is the better proof: it is slow, or everything stood still since.
-    """
-    if generation.unwell:
+    """Its time is over. A canary that has not come back is killed with a dump: the trial has its stacks then."""
+    if generation.ask_at < NEVER:  # it has come back, and everything stood still since
         _fail(generation, turn)
         return
     message = f"the health probe was not answered within {generation.spec.health_timeout:g} s"
+    if generation.unwell:
+        message = _told(generation, ", the last time without an answer")
     fault = Fault(ErrorCode.HEALTH_FAILED, message, "see where it waits, or raise health_timeout")
     transitions.doom_canary(generation, ExitReason.HEALTH_TIMEOUT, fault, turn)
 
@@ -88,15 +88,19 @@ def _tell(generation: Generation, canary: Worker, turn: Turn) -> None:
 
 def _fail(generation: Generation, turn: Turn) -> None:
     """Told when the canary is gone: what it wrote meanwhile may be the only proof there is."""
-    times = f" (asked {generation.tries} times in {generation.spec.health_timeout:g} s)" if generation.tries > 1 else ""
-    message = f"the health probe failed: {_sentence(generation.unwell)}{times}"
     generation.ask_at = NEVER
     hint = f"`srvctl why {WorkerId(*generation.id, generation.canary)}` has all of it"
-    transitions.doom(generation, Fault(ErrorCode.HEALTH_FAILED, message, hint), turn)
+    transitions.doom(generation, Fault(ErrorCode.HEALTH_FAILED, _told(generation), hint), turn)
     canary = generation.workers.get(generation.canary)
     if canary is not None:
         canary.failure = canary.failure or generation.unwell.partition("\n")[2].strip("\n")
         transitions.kill(generation, canary, ExitReason.HEALTH_FAILED, turn)
+
+
+def _told(generation: Generation, last: str = "") -> str:
+    seconds = f"{generation.spec.health_timeout:g} s"
+    times = f" (asked {generation.tries} times in {seconds}{last})" if generation.tries > 1 else ""
+    return f"the health probe failed: {_sentence(generation.unwell)}{times}"
 
 
 def _sentence(text: str) -> str:

@@ -42,6 +42,8 @@ def trial_lost(state: SupervisorState, generation: Generation, worker: Worker, r
         return
     found[1].losses += 1
     proof = worker.failure or record.death.stacks or record.death.stderr
+    if generation.unwell and record.death.stacks:  # why it answered badly, beside where it waits now
+        proof = "\n".join(filter(None, (record.death.stacks, record.death.stderr)))
     is_canary = generation.stage in (Stage.PROBING, Stage.WARMING) and worker.id.serial == generation.canary
     if worker.ready_at is None or is_canary or generation.fault is not None:
         fault = generation.fault or Fault(

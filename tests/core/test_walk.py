@@ -25,7 +25,7 @@ from tests.support.srvd_versions import BEING_WRITTEN
 
 SEEDS = int(os.environ.get("SRVD_WALK_SEEDS", "120"))
 SHARES = 30
-"""Of the walks: the first share is walked always, two more unless slow tests are left out, the rest in a long run."""
+"""Of the walks: the first share is walked always, one more unless slow tests are left out, the rest in a long run."""
 ENOUGH = 300
 """Walks within which every mutant must be found. The first is one that has found it."""
 
@@ -33,7 +33,7 @@ TESTS = Path(__file__).parent.parent
 SOURCE = Path(srvd.__file__).parent
 
 
-@pytest.mark.parametrize("share", shares(SHARES, slow=2))
+@pytest.mark.parametrize("share", shares(SHARES, slow=1))
 def test_nothing_that_is_claimed_of_the_core_is_ever_untrue(share: int, tmp_path: Path) -> None:
     events = 0
     for seed in range(share, SEEDS, SHARES):

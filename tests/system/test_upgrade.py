@@ -418,7 +418,15 @@ def test_no_program_at_all_ends_the_upgrade(starter: Starter, versions: Versions
     assert srvd.get().startswith("one ")
 
 
-@pytest.mark.parametrize("when", list(BROKEN_IN_PLACE))
+@pytest.mark.parametrize(
+    "when",
+    [
+        "by ending the process",
+        pytest.param("before it is imported", marks=pytest.mark.long),
+        pytest.param("when it has taken the listeners", marks=pytest.mark.long),
+        "when all is there",
+    ],
+)
 def test_the_former_program_goes_on_when_the_new_one_fails_in_its_place(
     old: Srvd, versions: Versions, when: str
 ) -> None:
@@ -464,7 +472,13 @@ HANGS = "    import time\n    try:\n        time.sleep(3600)\n    except OSError
 """And suppresses what should end it."""
 
 
-@pytest.mark.parametrize(("limit", "variables"), [(2, {}), (3, {"WATCHDOG_USEC": "5000000"})], ids=["alone", "watched"])
+@pytest.mark.parametrize(
+    ("limit", "variables"),
+    [
+        pytest.param(2, {}, marks=pytest.mark.long, id="alone"),
+        pytest.param(3, {"WATCHDOG_USEC": "5000000"}, id="watched"),
+    ],
+)
 def test_the_former_program_goes_on_when_the_new_one_hangs_in_its_place(
     starter: Starter, tmp_path: Path, limit: int, variables: dict[str, str]
 ) -> None:
@@ -581,7 +595,9 @@ def test_it_is_refused_while_the_daemon_starts(starter: Starter) -> None:
 # -- stopping -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.25, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize(
+    "delay", [0.0, 0.15, 0.4, 0.8, *(pytest.param(delay, marks=pytest.mark.long) for delay in (0.05, 0.25, 0.6))]
+)
 def test_a_stop_at_any_moment_of_an_upgrade_wins(srvd: Srvd, delay: float) -> None:
     srvd.order("upgrade")
     assert stays(lambda: srvd.process is not None, delay)

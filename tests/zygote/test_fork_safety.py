@@ -41,7 +41,7 @@ BLAS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", BLAS)
+@pytest.mark.parametrize("package", ["numpy", pytest.param("scipy", marks=pytest.mark.long), "pandas"])
 def test_threads_of_openblas_do_not_keep_an_application_from_being_preloaded(starter: Starter, package: str) -> None:
     """They end before a fork and come again. Matrices are multiplied in the zygote and, under load, in all workers: by
     one request of eight, because threads of OpenBLAS wait for each other by turning, which takes 50 times as long on a

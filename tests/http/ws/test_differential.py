@@ -245,7 +245,7 @@ def read_by_websockets(data: bytes, agreed: bool) -> Theirs:
 
 @pytest.mark.parametrize("agreed", [False, True])
 @given(st.data(), places)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_both_servers_find_the_same_in_the_same_bytes(agreed: bool, data: st.DataObject, segments: list[int]) -> None:
     stream = data.draw(streams(agreed) | st.binary(max_size=300))
     agreement = Agreement() if agreed else None

@@ -17,14 +17,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterable, Sequence
-from select import POLLIN
+from select import POLLERR, POLLHUP, POLLIN
 from select import poll as make_poll
 
 from srvd.errors import BadFrame
 
 __all__ = [
-    "FDS_LIMIT", "MEMFD", "OTHER", "PIPE", "SOCKET", "close_all", "close_link", "discard", "inode", "is_sealed",
-    "kill_at_end", "kind", "link_pair", "memfd", "own_reader", "receive", "receive_bytes", "refuse_rights", "send",
+    "FDS_LIMIT", "MEMFD", "OTHER", "PIPE", "SOCKET", "close_all", "close_link", "discard", "has_hung_up", "inode",
+    "is_sealed", "kill_at_end", "kind", "link_pair", "memfd", "own_reader", "receive", "receive_bytes", "refuse_rights",
+    "send",
 ]  # fmt: skip
 
 FDS_LIMIT = 253
@@ -240,6 +241,13 @@ def memfd(name: str, data: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def has_hung_up(fd: int) -> bool:
+    """Tells whether the other side of a pipe or socket is gone; a peer that only ended its own sending is not."""
+    poll = make_poll()
+    poll.register(fd, 0)
+    return any(mask & (POLLERR | POLLHUP) for _, mask in poll.poll(0))
 
 
 def kill_at_end(link: socket.socket, *, on: bool = True) -> None:

@@ -99,15 +99,11 @@ class ForkServer:
                 continue
             if halt.stopped:
                 self._stopped.add(halt.pid)
-                self._wake_others()
+                self._template.listening.wake_workers()
             else:
                 self._stopped.discard(halt.pid)
             if self._orphaned is None:  # else the next daemon is told when it has adopted this zygote
                 self._say(links.Stopped(child.serial) if halt.stopped else links.Continued(child.serial))
-
-    def _wake_others(self) -> None:
-        """Let all workers look for clients: the kernel may have woken one that is stopped or gone, and no other."""
-        os.eventfd_write(self._template.listening.nudge, 1)
 
     def _hear(self) -> bool:
         """Handle one message of the daemon. False: the zygote is to exit."""
@@ -244,7 +240,7 @@ class ForkServer:
         self._ended.append(reaped)
         self._parted |= self._orphaned is not None and ended.exit_code == links.ALONE
         self._say(reaped)
-        self._wake_others()
+        self._template.listening.wake_workers()
         if child.buffer is not None:
             rescue(self._template.pool.access_log, child.buffer)
         if self._departures is not None:

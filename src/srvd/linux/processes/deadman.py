@@ -13,7 +13,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from select import poll as make_poll
+
+from srvd.linux.fds import has_hung_up
 
 __all__ = ["SECONDS", "SIGNAL", "end_of", "make", "own", "prepare", "tighten"]
 
@@ -58,9 +59,7 @@ def own(end: int) -> None:
     fcntl.fcntl(end, fcntl.F_SETSIG, int(SIGNAL))
     fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
     # A holder that ended before the flag was set raises no signal.
-    poll = make_poll()
-    poll.register(end, 0)
-    if poll.poll(0):
+    if has_hung_up(end):
         tighten()
 
 

@@ -11,7 +11,8 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from select import poll as make_poll
+
+from srvd.linux.fds import has_hung_up
 
 __all__ = ["tethered"]
 
@@ -30,9 +31,7 @@ def tethered(link: socket.socket) -> Iterator[None]:
         yield
         return
     end_with_parent()
-    poll = make_poll()
-    poll.register(link, 0)
-    if poll.poll(0):  # the daemon ended before
+    if has_hung_up(link.fileno()):  # the daemon ended before
         os.kill(os.getpid(), signal.SIGKILL)
     try:
         yield

@@ -6,10 +6,11 @@ Calls nothing by itself: an `HttpCycle` does, for one request.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
+from srvd.worker.app.dropped_fields import DroppedFields
 from srvd.worker.app.hooks import Hook
 
 if TYPE_CHECKING:
@@ -43,14 +44,4 @@ class AsgiApplication:
         """The context variables of the lifespan; each request runs in a copy of its own."""
         self.unsent: list[Any] = []
         """Responses that were begun and have nothing on the wire yet."""
-        self._dropped: set[str] = set()
-
-    def warn_of_dropped(self, label: str, names: Iterable[str]) -> None:
-        """Logs a warning, once for each name, that a field of the application's response was dropped."""
-        for name in names:
-            if name not in self._dropped:
-                self._dropped.add(name)
-                self.log.warning(
-                    f"{label}: the application's field {name} was dropped: it speaks of the connection, which is "
-                    f"the server's; this worker drops it from now on without a word"
-                )
+        self.dropped_fields = DroppedFields(log)

@@ -245,7 +245,7 @@ class HttpCycle(IncomingRequest):
             raise ReaderGone("the client is gone")
         self._start = start
         if start.fields.dropped:
-            self._application.warn_of_dropped(self.request.label, start.fields.dropped)
+            self._application.dropped_fields.tell(self.request.label, start.fields.dropped)
         self._application.unsent.append(self)
         if start.is_stream:
             self._wire.streams(self)

@@ -44,6 +44,13 @@ class Listening(NamedTuple):
     fronts: Sequence[Front | None] = ()  # one for each socket, None for plain HTTP; empty: plain HTTP for all
     nudge: int = -1  # the eventfd by which workers, and their zygote, wake all workers; -1: none
 
+    def wake_workers(self) -> None:
+        """Lets all workers of the generation look for clients: the kernel has woken one of them alone, which does not
+        accept. The eventfd is edge-triggered, so that no worker has to read it, and each one gets each wake-up.
+        """
+        if self.nudge >= 0:
+            os.eventfd_write(self.nudge, 1)
+
 
 class _State(Enum):
     SHUT = "shut"  # accepts nothing
@@ -78,9 +85,9 @@ class Acceptor:
         context.loop.watch(self)
         self._pressure = _Pressure(self.press)
         context.loop.watch(self._pressure)
-        self._nudge = listening.nudge
-        if self._nudge >= 0:
-            context.loop.add(self._nudge, EPOLLIN | EPOLLET, self._on_nudge)
+        self._wake_others = listening.wake_workers
+        if listening.nudge >= 0:
+            context.loop.add(listening.nudge, EPOLLIN | EPOLLET, self._on_nudge)
 
     def open(self) -> None:
         """Accepts from now on."""
@@ -268,13 +275,6 @@ class Acceptor:
             self._state = _State.HELD
             self._unregister()
             self._wake_others()
-
-    def _wake_others(self) -> None:
-        """Wakes the other workers of the generation, because the kernel has woken only this one for a client that still
-        waits. The eventfd is edge-triggered, so that no worker has to read it, and each one gets each wake-up.
-        """
-        if self._nudge >= 0:
-            os.eventfd_write(self._nudge, 1)
 
     def _release(self) -> None:
         self._state = _State.OPEN

@@ -10,6 +10,7 @@ from threading import Lock
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from srvd.worker.app.dropped_fields import DroppedFields
 from srvd.worker.app.hooks import PROBE, Hook, call
 from srvd.worker.app.loader import Application
 
@@ -28,17 +29,7 @@ class WsgiApplication:
         self.log = log
         self.stamp = stamp
         self.writers = Writers()
-        self._dropped: set[str] = set()
-
-    def warn_of_dropped(self, label: str, names: Iterable[str]) -> None:
-        """Logs a warning, once for each name, that a field of the application's response was dropped."""
-        for name in names:
-            if name not in self._dropped:
-                self._dropped.add(name)
-                self.log.warning(
-                    f"{label}: the application's field {name} was dropped: it speaks of the connection, which is "
-                    f"the server's; this worker drops it from now on without a word"
-                )
+        self.dropped_fields = DroppedFields(log)
 
 
 class Writers:

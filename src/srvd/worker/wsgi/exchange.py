@@ -145,7 +145,7 @@ class Exchange:
         checked = check_status(status)
         fields = check_fields(headers)
         if fields.dropped:
-            self._application.warn_of_dropped(self.request.label, fields.dropped)
+            self._application.dropped_fields.tell(self.request.label, fields.dropped)
         self._said = checked, fields
         self.code = checked.code
         return self._write
@@ -162,7 +162,7 @@ class Exchange:
         if fields.length >= 0:
             raise ResponseInvalid("early hints have no body, and no Content-Length")
         if fields.dropped:
-            self._application.warn_of_dropped(self.request.label, fields.dropped)
+            self._application.dropped_fields.tell(self.request.label, fields.dropped)
         if self.request.minor:
             self._speak(lambda: self._interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % fields.text))
 

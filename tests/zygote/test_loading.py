@@ -308,18 +308,21 @@ def test_a_message_that_arrives_during_the_load_does_not_end_the_zygote(stage: S
     stage.until(lambda: stage.of(ZygoteLoaded, generation))
 
 
-def test_a_message_that_arrives_while_it_learns_does_not_end_the_zygote(stage: Stage) -> None:
+def _learning(stage: Stage) -> GenerationId:
     generation = stage.load()
     stage.write("late", HELD_UP)
     stage.performer.perform(Teach(generation, ("late",)))
+    return generation
+
+
+def test_a_message_that_arrives_while_it_learns_does_not_end_the_zygote(stage: Stage) -> None:
+    generation = _learning(stage)
     _say_meanwhile(stage, generation)
     stage.until(lambda: stage.of(ZygoteLearned, generation))
 
 
 def test_a_zygote_that_learns_is_killed_if_it_has_to_leave(stage: Stage) -> None:
-    generation = stage.load()
-    stage.write("late", HELD_UP)
-    stage.performer.perform(Teach(generation, ("late",)))
+    generation = _learning(stage)
     wait_for((stage.folder / "began").exists)
     stage.performer.perform(StopZygote(generation))
     assert "signal 9" in stage.gone(generation).cause

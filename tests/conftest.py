@@ -50,13 +50,14 @@ _LOG_SHOWN = 20_000
 
 
 _FILES_SIDE_BY_SIDE = 3
-"""For each processor: a test that starts daemons waits for them most of the time."""
+"""For each processor: a test waits most of the time."""
 
 _TESTS_SIDE_BY_SIDE = (
     "core/test_walk.py",
     "core/test_snapshot.py",
     "core/test_resuming.py",
     "linux/test_deadman.py",
+    "worker/test_max_connections.py",
     "system/test_adoption.py",
     "system/test_upgrade.py",
     "faults/test_applications.py",
@@ -69,8 +70,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     named = [argument for argument in config.args if Path(argument.partition("::")[0]).is_file()]
     if named and len(named) == len(config.args) and len(named) <= 2:
         return 0
-    side_by_side = _FILES_SIDE_BY_SIDE - ("not system" in config.option.markexpr)
-    return side_by_side * (os.cpu_count() or 1)
+    return _FILES_SIDE_BY_SIDE * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -171,6 +171,7 @@ def test_a_unix_listener_that_a_worker_has_shut_down_is_opened_anew_by_a_reload(
     wait_for(lambda: "problem" not in site.status()["listeners"][0])
     wait_for(site.is_ready)
     assert "one web/3#" in _ask(path)
+    wait_for(lambda: site.status()["operations"] == [])  # the reload is done when its former worker accepts no more
     assert stays(lambda: site.status()["operations"] == [], 0.5)
 
 

@@ -1,41 +1,61 @@
-"""srvd beside other WSGI servers under wrk, in turns within one run. Not a test.
+"""srvd beside other WSGI servers, in turns within one run. Not a test.
 
-    python -m tests.bench.peers [--rounds 3] [--seconds 4] [--peers BIN/DIR] [--rows hello,body] [--servers srvd]
+    python -m tests.bench.peers [--rounds 2] [--seconds 2] [--peers BIN/DIR] [--rows new,hello] [--servers srvd,granian]
+                                [--chart FILE.svg] [--json FILE]
 
 The figure that counts is the CPU time that the whole server spends on a request: a noisy machine moves it least. The
-servers share one core, wrk has the other. Needs wrk (Debian's package); bjoern is built with libev-dev. What is not
-there is left out and said.
+servers share one core, the client has the other. Needs wrk (Debian's package) and openssl; bjoern is
+built with libev-dev. What is not there is left out and said.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
+import platform
 import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
-import time
 import venv
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from tests.bench.chart import draw
+from tests.bench.clients import Result, comes_up, latencies, over_unix, wrk
+from tests.bench.servers import NATIVE, PACKAGES, SERVERS, Load, Place
 
 APP = """
 import json, time
 def hello(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "12")])
     return [b"Hello world\\n"]
-BODY = b"x" * 10240
-def body(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "10240")])
-    return [BODY]
+MEBIBYTE = b"x" * 1048576
+def large(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1048576")])
+    return [MEBIBYTE]
+BLOCK = b"x" * 1024
+def generator(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    for _ in range(100):
+        yield BLOCK
+def file(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "102400")])
+    return environ["wsgi.file_wrapper"](open("file.bin", "rb"), 65536)
+def upload(environ, start_response):
+    stream, size = environ["wsgi.input"], 0
+    while block := stream.read(65536):
+        size += len(block)
+    if size != int(environ.get("CONTENT_LENGTH") or 0):
+        raise ValueError(size)
+    return hello(environ, start_response)
 def echo(environ, start_response):
-    data = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    data = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"0")
     out = json.dumps(data).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(out)))])
     return [out]
@@ -66,6 +86,8 @@ POST = (
     'wrk.headers["Content-Type"] = "application/json"\n'
     'wrk.body = \'{"name": "x", "n": [1, 2, 3]}\'\n'
 )
+UPLOAD = 'wrk.method = "POST"\nwrk.body = string.rep("x", 10485760)\n'
+CLOSE = 'wrk.headers["Connection"] = "close"\n'
 # What srvd remembers of heads is of no use here: no two requests are alike, not even on one connection.
 NEVER_THE_SAME = BROWSER + (
     "local count = 0\n"
@@ -75,200 +97,198 @@ NEVER_THE_SAME = BROWSER + (
     '  return wrk.format("GET", "/item/" .. count .. "?page=" .. count)\n'
     "end\n"
 )
-
-BIN = Path(sys.executable).parent
 SERVER_CORE, CLIENT_CORE = 0, 1
 
 
 class Row(NamedTuple):
     title: str
-    app: str
+    load: Load
     script: str = ""
-    workers: int = 1
-    threads: int = 1
-    cores: tuple[int, ...] = (SERVER_CORE,)
+    connections: int = 32
+    both_cores: bool = False
+    tls: bool = False
+    unix: bool = False
 
 
 ROWS = {
-    "hello": Row("hello world", "hello"),
-    "body": Row("10 KiB body", "body"),
-    "echo": Row("JSON echo POST", "echo", POST),
-    "headers": Row("20 browser headers", "hello", BROWSER),
-    "new": Row("20 browser headers, each request another one", "hello", NEVER_THE_SAME),
-    "four": Row("hello world, 4 workers", "hello", workers=4, cores=(SERVER_CORE, CLIENT_CORE)),
-    "sleep": Row("10 ms sleep in every request, 16 threads", "sleep", threads=16),
-    "mixed": Row("10 ms sleep in one of 20, 16 threads", "mixed", threads=16),
+    "new": Row("20 browser headers, each request another one", Load("hello"), NEVER_THE_SAME),
+    "hello": Row("hello world", Load("hello")),
+    "headers": Row("20 browser headers, seen before", Load("hello"), BROWSER),
+    "echo": Row("JSON POST", Load("echo"), POST),
+    "close": Row("a connection for each request", Load("hello"), CLOSE),
+    "tls": Row("TLS, keep-alive", Load("hello"), tls=True),
+    "handshake": Row("TLS, a handshake for each request", Load("hello"), CLOSE, tls=True),
+    "unix": Row("Unix socket", Load("hello"), unix=True),
+    "large": Row("1 MiB response", Load("large"), connections=8),
+    "generator": Row("generator of 100 x 1 KiB", Load("generator")),
+    "file": Row("file_wrapper, 100 KiB", Load("file")),
+    "upload": Row("10 MiB upload", Load("upload"), UPLOAD, connections=4),
+    "sleep": Row("10 ms sleep in each, 16 threads", Load("sleep", threads=16)),
+    "mixed": Row("10 ms sleep in one of 20, 16 threads", Load("mixed", threads=16)),
+    "four": Row("hello world, 4 workers", Load("hello", workers=4), both_cores=True),
 }
+LATENCY_RATE = 2000.0  # requests a second, about a fifth of what the slowest server here can do at all
 
 
 class Figure(NamedTuple):
+    """One server in one row, once."""
+
     rate: float  # requests a second
-    p99: float  # ms
     cpu: float  # µs of the whole server for a request
-
-
-Command = Callable[[Path, Row, int, Path], list[str] | None]
-
-
-def _srvd(peers: Path, row: Row, port: int, folder: Path) -> list[str]:
-    (folder / "srvd.toml").write_text(
-        f'[daemon]\nlog_level = "error"\n[control]\nsocket = "{folder}/srvd.sock"\n'
-        f'[listeners.web]\nbind = ["127.0.0.1:{port}"]\n'
-        f'[pools.web]\napp = "app:{row.app}"\nworkers = {row.workers}\n'
-        + (f"threads = {row.threads}\n" if row.threads > 1 else "")
-    )
-    return [str(BIN / "srvd"), "start", "-c", str(folder / "srvd.toml")]
-
-
-def _gunicorn(kind: str) -> Command:
-    def command(peers: Path, row: Row, port: int, folder: Path) -> list[str] | None:
-        words = [str(peers / "gunicorn"), f"app:{row.app}", "-b", f"127.0.0.1:{port}", "-w", str(row.workers),
-                 "-k", kind, "--no-control-socket", "--log-level", "error"]  # fmt: skip
-        if row.threads > 1 and kind == "sync":
-            return None
-        return words + (["--threads", str(max(row.threads, 2))] if kind == "gthread" else [])
-
-    return command
-
-
-def _granian(peers: Path, row: Row, port: int, folder: Path) -> list[str] | None:
-    return [str(peers / "granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers",
-            str(row.workers), "--blocking-threads", str(row.threads), "--no-access-log", "--log-level", "error",
-            f"app:{row.app}"]  # fmt: skip
-
-
-def _bjoern(peers: Path, row: Row, port: int, folder: Path) -> list[str] | None:
-    if row.workers > 1 or row.threads > 1:
-        return None
-    return [str(peers / "python"), "-c", f"import bjoern, app; bjoern.run(app.{row.app}, '127.0.0.1', {port})"]
-
-
-def _waitress(peers: Path, row: Row, port: int, folder: Path) -> list[str] | None:
-    if row.workers > 1:
-        return None
-    return [
-        str(peers / "waitress-serve"),
-        f"--listen=127.0.0.1:{port}",
-        f"--threads={max(row.threads, 4)}",
-        f"app:{row.app}",
-    ]
-
-
-SERVERS: dict[str, Command] = {
-    "srvd": _srvd,
-    "granian": _granian,
-    "bjoern": _bjoern,
-    "gunicorn sync": _gunicorn("sync"),
-    "gunicorn gthread": _gunicorn("gthread"),
-    "gunicorn gevent": _gunicorn("gevent"),
-    "waitress": _waitress,
-}
+    pss: float  # MiB of the whole server, afterwards
+    delays: tuple[float, ...] = ()  # ms: p50, p99, p99.9 at LATENCY_RATE; of hello world alone
 
 
 def measure(name: str, row: Row, peers: Path, folder: Path, seconds: int) -> Figure | None:
-    """One server, one row, once; None if this server has no such mode or does not come up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    command = SERVERS[name](peers, row, port, folder)
+    """None if this server has no such mode, does not come up, or answers otherwise than by 2xx."""
+    unix = folder / "web.sock" if row.unix else None
+    if unix is not None:
+        unix.unlink(missing_ok=True)
+    place = Place(peers, folder, _free_port(), unix, folder / "both.pem" if row.tls else None)
+    command = SERVERS[name](row.load, place)
     if command is None or not Path(command[0]).exists():
         return None
+    cores = {SERVER_CORE, CLIENT_CORE} if row.both_cores else {SERVER_CORE}
     server = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))},
-        preexec_fn=lambda: os.sched_setaffinity(0, row.cores),  # noqa: PLW1509 - one thread here
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),  # noqa: PLW1509 - one thread here
     )  # fmt: skip
     try:
-        if not _comes_up(server, port):
+        if not comes_up(server, place.port, unix, tls=row.tls):
             return None
-        _wrk(port, row, folder, 1)
+        _ask(row, place, 1)
         before = _cpu(server.pid)
-        rate, p99, count = _wrk(port, row, folder, seconds)
-        return Figure(rate, p99, (_cpu(server.pid) - before) / max(count, 1) * 1e6)
+        result = _ask(row, place, seconds)
+        if not result.answered:
+            return None
+        cpu = (_cpu(server.pid) - before) / result.answered * 1e6
+        return Figure(result.rate, cpu, _pss(server.pid), _delays(place.port) if row is ROWS["hello"] else ())
     finally:
         server.terminate()
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(20)
+            _kill(server)
 
 
-def _comes_up(server: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                time.sleep(0.5)
-                return True
-        except OSError:
-            time.sleep(0.02)
-    return False
+def _ask(row: Row, place: Place, seconds: int) -> Result:
+    if place.unix is not None:
+        return over_unix(place.unix, seconds)
+    url = f"http{'s' if row.tls else ''}://127.0.0.1:{place.port}/"
+    return wrk(url, row.script, place.folder, seconds, connections=row.connections, core=CLIENT_CORE)
 
 
-def _wrk(port: int, row: Row, folder: Path, seconds: int) -> tuple[float, float, int]:
-    command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", "-c32", f"-d{seconds}s", "--latency"]
-    if row.script:
-        script = folder / "wrk.lua"
-        script.write_text(row.script)
-        command += ["-s", str(script)]
-    done = subprocess.run([*command, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=seconds + 60)
-    text = done.stdout
-    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    if errors or not (found := re.search(r"(\d+) requests in", text)):
-        return 0.0, 0.0, 0
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]  # wrk always prints it
-    value, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]  # likewise
-    return rate, float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit], int(found[1])
+def _delays(port: int) -> tuple[float, ...]:
+    try:
+        taken = latencies(port, LATENCY_RATE, 2.0)
+    except OSError:
+        return ()
+    return tuple(taken[int(len(taken) * share)] for share in (0.5, 0.99, 0.999))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
 
 
 def _cpu(pid: int) -> float:
     """CPU seconds of the process, and of its children that live."""
-    root = psutil.Process(pid)
-    return sum(sum(one.cpu_times()[:2]) for one in [root, *root.children(recursive=True)])
+    return sum(sum(one.cpu_times()[:2]) for one in _family(pid))
+
+
+def _pss(pid: int) -> float:
+    """MiB of the process and its children: each page by the share of those who have it."""
+    return float(sum(one.memory_full_info().pss for one in _family(pid))) / 2**20
+
+
+def _kill(server: subprocess.Popen[bytes]) -> None:
+    for one in reversed(_family(server.pid)):
+        one.kill()
+    server.wait(20)
 
 
 def find_peers(folder: Path, given: str) -> Path:
     if given:
         return Path(given)
     venv.create(folder / "peers", with_pip=True)
-    for package in ("gunicorn==27.0.1", "gevent", "packaging", "granian==2.8.7", "bjoern==3.2.2", "waitress==3.0.2"):
+    for package in PACKAGES:
         done = subprocess.run([str(folder / "peers/bin/pip"), "install", "--quiet", package], capture_output=True)
         if done.returncode:
             print(f"left out: {package} cannot be installed here")  # noqa: T201 - a program that prints
     return folder / "peers/bin"
 
 
+def _prepare(folder: Path) -> None:
+    (folder / "app.py").write_text(APP)
+    (folder / "file.bin").write_bytes(b"x" * 102400)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "chain.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "both.pem").write_text((folder / "chain.pem").read_text() + (folder / "key.pem").read_text())
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=int, default=4)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--seconds", type=int, default=2)
     options.add_argument("--peers", default="", help="folder with the other servers' programs")
     options.add_argument("--rows", default=",".join(ROWS))
     options.add_argument("--servers", default=",".join(SERVERS))
+    options.add_argument("--chart", default="", help="file for a chart of all rows, SVG")
+    options.add_argument("--json", default="", help="file for all figures")
     given = options.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server has its bytecode
+    optimized = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+    build = "with" if optimized else "without"
+    print(f"CPython {platform.python_version()}, built {build} profile-guided optimization: {sys.executable}")  # noqa: T201
+    medians: dict[str, dict[str, Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="srvd-bench-") as name:
         folder = Path(name)
-        (folder / "app.py").write_text(APP)
+        _prepare(folder)
         peers = find_peers(folder, given.peers)
         for key in given.rows.split(","):
-            row = ROWS[key]
             figures: dict[str, list[Figure]] = {}
             for _ in range(given.rounds):
                 for server in given.servers.split(","):
-                    figure = measure(server, row, peers, folder, given.seconds)
-                    if figure is not None and figure.rate:
+                    figure = measure(server, ROWS[key], peers, folder, given.seconds)
+                    if figure is not None:
                         figures.setdefault(server, []).append(figure)
-            _print(row, figures)
+            medians[key] = {server: _median(several) for server, several in figures.items()}
+            _print(ROWS[key], figures, medians[key])
+            if given.json:
+                Path(given.json).write_text(json.dumps(medians))
+    if given.chart:
+        shown = {ROWS[key].title: {name: f.cpu for name, f in row.items()} for key, row in medians.items()}
+        Path(given.chart).write_text(draw(shown, NATIVE))
 
 
-def _print(row: Row, figures: dict[str, list[Figure]]) -> None:
-    print(f"\n{row.title:44}{'requests/s':>11}{'p99 ms':>9}{'CPU µs':>9}{'CPU, srvd = 1':>15}")  # noqa: T201
-    ours = statistics.median(f.cpu for f in figures["srvd"]) if "srvd" in figures else 0.0
-    for server, several in figures.items():
-        rate, p99, cpu = (statistics.median(values) for values in zip(*several, strict=True))
-        print(f"  {server:42}{rate:11.0f}{p99:9.2f}{cpu:9.1f}{cpu / ours if ours else 0.0:15.2f}", flush=True)  # noqa: T201
+def _median(several: list[Figure]) -> Figure:
+    rate, cpu, pss, _ = zip(*several, strict=True)
+    delays = [one.delays for one in several if one.delays]
+    middle = tuple(statistics.median(values) for values in zip(*delays, strict=True))
+    return Figure(statistics.median(rate), statistics.median(cpu), statistics.median(pss), middle)
+
+
+def _print(row: Row, figures: dict[str, list[Figure]], medians: dict[str, Figure]) -> None:
+    """A line for each server: medians, the CPU time of each round in brackets, and the ratio to srvd's."""
+    print(f"\n{row.title:46}{'CPU µs':>9}{'of srvd':>9}{'requests/s':>12}{'MiB':>7}  rounds; p50, p99, p99.9 [ms]")  # noqa: T201
+    ours = medians["srvd"].cpu if "srvd" in medians else 0.0
+    for server, figure in sorted(medians.items(), key=lambda item: item[1].cpu):
+        ratio = f"{figure.cpu / ours:9.2f}" if ours else f"{'':9}"
+        rounds = " ".join(f"{one.cpu:.1f}" for one in figures[server])
+        delays = "; " + ", ".join(f"{delay:.2f}" for delay in figure.delays) if figure.delays else ""
+        line = f"  {server:44}{figure.cpu:9.1f}{ratio}{figure.rate:12.0f}{figure.pss:7.1f}  {rounds}{delays}"
+        print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

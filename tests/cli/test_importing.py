@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import Starter
@@ -138,3 +140,89 @@ def test_a_procfile_leads_to_the_configuration_that_it_names(tmp_path: Path) -> 
     assert 'app = "shop.wsgi"' in done.stdout
     assert "workers = 7" in done.stdout
     assert "worker: not read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def prepare():\n    ACT\n\nprepare()\n",
+        "class Folder:\n    def __init__(self):\n        ACT\n\nfolder = Folder()\n",
+        "if True:\n    ACT\n",
+    ],
+    ids=["in a function", "in a class", "under a condition"],
+)
+@pytest.mark.parametrize(
+    "act", ["open('runs', 'a').write('x')", "Path('runs').write_text(Path('runs').read_text() + 'x')"]
+)
+def test_a_file_that_writes_is_executed_once_wherever_it_does(source: str, act: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    text = "import os\nfrom pathlib import Path\nworkers = os.cpu_count()\nbind = os.environ.get('BIND', ':80')\n"
+    (tmp_path / "gunicorn.conf.py").write_text(text + source.replace("ACT", act))
+    srvd("--check", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_hook_that_would_write_is_no_act(tmp_path: Path) -> None:
+    source = "import os\nbind = os.environ.get('BIND', ':80')\nwhen_ready = lambda server: open('/tmp/ready', 'w')\n"
+    (tmp_path / "gunicorn.conf.py").write_text(source)
+    done = srvd("-o", "-", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    assert '"${BIND:-:80}"' in done.stdout, done.stderr
+
+
+def test_a_long_configuration_and_one_that_leaves_a_process_are_read(tmp_path: Path) -> None:
+    source = (
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '300'], stdin=subprocess.DEVNULL)\n"  # it inherits what is open
+        "raw_env = [f'NAME{number}=' + 'x' * 100 for number in range(2000)]\n"
+    )
+    (tmp_path / "gunicorn.conf.py").write_text(source)
+    before = set(psutil.pids())
+    try:
+        done = srvd("-o", "-", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    finally:
+        for pid in set(psutil.pids()) - before:
+            with contextlib.suppress(psutil.Error):
+                left = psutil.Process(pid)
+                if left.cmdline() == ["sleep", "300"] and left.cwd() == str(tmp_path):
+                    left.kill()
+    assert done.stdout.count("NAME") == 2000, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ('umask = "rwx"', "umask: found 'rwx', which is no mask"),
+        ("umask = [7]", "umask: found [7], which is no mask"),
+        ("cert_reqs = 7", "cert_reqs: 7 is not 0, 1 or 2"),
+        ('secure_scheme_headers = "X-Proto"', "secure_scheme_headers: "),
+        ('root_path = "/shop"', "root_path: it is for ASGI alone"),
+    ],
+)
+def test_a_value_that_means_nothing_is_told(setting: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(setting + "\n")
+    done = srvd("-o", "-", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    assert (done.returncode, told in done.stderr) == (10, True), done.stderr
+    assert 'app = "shop.wsgi"' in done.stdout
+
+
+def test_a_variable_that_is_given_alone_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text('raw_env = "COLOUR=red"\n')
+    assert 'env = { COLOUR = "red" }' in srvd("-o", "-", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path).stdout
+
+
+def test_words_that_the_shell_has_split_stay_as_they_are(tmp_path: Path) -> None:
+    words = ["--", "gunicorn", "-b", "unix:/tmp/my shop.sock", "-e", "TITLE=my shop", "shop:create('a b')"]
+    done = srvd("-o", "-", *words, cwd=tmp_path)
+    assert '"unix:/tmp/my shop.sock"' in done.stdout, done.stderr
+    assert 'env = { TITLE = "my shop" }' in done.stdout
+    assert "app = \"shop:create('a b')\"" in done.stdout
+
+
+def test_relative_paths_are_judged_where_the_file_is_to_be(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "gunicorn.conf.py").write_text('chdir = "app"\n')
+    done = srvd("--check", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    assert "srvd check, here" not in done.stderr
+    (tmp_path / "app").rmdir()
+    done = srvd("--check", "gunicorn.conf.py", "shop.wsgi", cwd=tmp_path)
+    assert "srvd check, here: pools.web.chdir: " in done.stderr

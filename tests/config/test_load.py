@@ -191,6 +191,16 @@ def test_workers_and_threads_may_follow_from_the_processors(tmp_path: Path, monk
     assert "found -1, expected a whole number from 0" in found[0]
 
 
+def test_a_formula_that_cannot_be_calculated_with_these_processors_is_a_problem_of_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "granted_cpus", lambda: 2)
+    found = problems(write(tmp_path, '[pools.web]\napp = "a:b"\nworkers = "8 / (cpus - 2)"\n'))
+    assert found == [
+        "srvd.toml:3: pools.web.workers: 8 / (cpus - 2) with cpus = 2: it cannot be calculated: division by zero"
+    ]
+
+
 def test_no_limit_of_a_line_is_that_of_the_whole_head(tmp_path: Path) -> None:
     path = write(tmp_path, '[pools.web]\napp = "a:b"\nmax_head = "32KiB"\nmax_target = 0\nmax_field = 0\n')
     pool = load(path, {}, {}).pools["web"]
@@ -206,6 +216,8 @@ def test_variables_come_from_a_file_too_and_the_configuration_wins(tmp_path: Pat
     path = str(tmp_path / "site.env")
     told = f"srvd.toml:3: pools.web.env_file: read {path}: "
     assert problems_of(tmp_path, text) == [f"{told}line 1 is not NAME=VALUE"]
+    (tmp_path / "site.env").write_text("A=1\n" * (1 << 18) + "B=1\n")
+    assert problems_of(tmp_path, text) == [f"{told}it has more than 1048576 characters"]
     (tmp_path / "site.env").unlink()
     assert problems_of(tmp_path, text) == [f"{told}No such file or directory"]
 

@@ -64,3 +64,13 @@ def test_the_map_has_plain_values_and_origins(tmp_path: Path) -> None:
     assert "become ready" in boot_timeout["help"]
     assert settings["pools.web.max_body"]["unit"] == "bytes"
     assert settings["control.roles"]["value"] == {"operator": ["root"]}
+
+
+def test_a_text_that_looks_like_a_variable_is_read_again_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "${HOME}").mkdir()
+    path = tmp_path / "srvd.toml"
+    path.write_text('[pools.web]\napp = "a:b"\naccess_log = "$${HOME}/access.log"\n')
+    config = load(str(path), {}, {})
+    path.write_text(as_toml(config))
+    assert load(str(path), {}, {}).pools["web"].access_log == config.pools["web"].access_log
+    assert "${HOME}" in config.pools["web"].access_log

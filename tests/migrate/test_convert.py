@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from srvd.config.gunicorn import OPTIONS
 from srvd.config.load import load
 from srvd.errors import ConfigInvalid
 from srvd.migrate.convert import Result, Wanted, convert
+from srvd.migrate.hooks import _KINDS as KINDS
 from srvd.migrate.line import Line
 from srvd.migrate.report import as_text, exit_code
+from srvd.worker.app.hooks import _OF_GUNICORN as OF_GUNICORN
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 HEAD = re.compile(r"^=== (\S+)\n", re.MULTILINE)
@@ -64,6 +67,15 @@ def test_what_is_written_is_a_configuration_of_srvd(case: Path, tmp_path: Path) 
         assert [line for line in problems if not re.search("of this machine|exists|No such file|only root", line)] == []
     else:
         assert config.pools["web"].app == "shop.wsgi"
+
+
+def test_the_tables_of_gunicorns_hooks_say_the_same() -> None:
+    moved = {name: head.partition("(")[0] for name, (head, _, _) in KINDS.items()}
+    all_of_them = {name for name, option in OPTIONS.items() if option.kind == "hook"}
+    assert {name for name in all_of_them if OPTIONS[name].called == "hooks"} == set(moved)
+    assert {name: OF_GUNICORN[name] for name in moved} == moved
+    dirty = {name for name in all_of_them if "dirty" in name}  # of processes that srvd does not have
+    assert set(OF_GUNICORN) == all_of_them - dirty
 
 
 def test_cases_are_of_every_outcome() -> None:

@@ -57,6 +57,6 @@ def without_effect() -> Iterator[tuple[tuple[str, ...], bool]]:
 
 def refused_value(flag: str, value: object) -> str:
     """Says why the value of a flag that is passed over cannot be; "" if it can."""
-    if flag not in _CLASS or value in ("sync", "gthread", "asgi") or "uvicorn" in str(value):
+    if flag not in _CLASS or gunicorn.kind_of_class(str(value)) in ("sync", "threads", "asgi"):
         return ""
     return f"there are no workers of the class {value!r}: {gunicorn.translation('worker_class')[1]}"

@@ -82,7 +82,7 @@ def import_(
         result = convert(wanted._replace(python=python, command_args=arguments, secrets=secrets))
     except ConfigInvalid as exc:
         raise UnreadableSource(exc.message, hint=exc.hint, detail=exc.detail) from exc
-    result = Result(result.files, (*told, *result.findings, *_checked(result.files)))
+    result = Result(result.files, (*told, *result.findings, *_checked(result.files, Path(output).parent)))
     sys.exit(_hand_over(result, options))
 
 
@@ -90,11 +90,8 @@ def _wanted(words: tuple[str, ...], program: str) -> tuple[Wanted, tuple[Finding
     """Says what is to be imported, and what its container tells."""
     folder = os.getcwd()
     empty = line.Line("gunicorn", "", {}, {})
-    if any(line.is_server(word) for word in words):
-        found = line.read([text for word in words for text in (_split_once(word) if " " in word else [word])])
-        return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), ()
-    if len(words) == 1 and " " in words[0]:
-        found = line.read(line.split(words[0]))
+    if any(line.is_server(word) for word in words) or (len(words) == 1 and " " in words[0]):
+        found = line.read(line.split(words[0]) if len(words) == 1 else [line.referred(word) for word in words])
         return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), ()
     path = words[0] if words else DEFAULT
     text = _text(path)
@@ -105,11 +102,6 @@ def _wanted(words: tuple[str, ...], program: str) -> tuple[Wanted, tuple[Finding
         return Wanted("", found._replace(values=values), folder, "", name=held.name), held.findings
     app = words[1] if len(words) > 1 else ""
     return Wanted(path, empty._replace(app=app), folder, ""), ()
-
-
-def _split_once(word: str) -> list[str]:
-    """The words of an argument that may be a whole line; an application with arguments is none."""
-    return [word] if "(" in word or "=" in word.split()[0] else line.split(word)
 
 
 def _usual(folder: str) -> str:
@@ -124,18 +116,22 @@ def _text(path: str) -> str:
         raise ConfigInvalid(f"read {path}: {exc}; nothing was written") from exc
 
 
-def _checked(files: Mapping[str, str]) -> tuple[Finding, ...]:
-    """What srvd says of the file with the environment of this command, and on this machine."""
+def _checked(files: Mapping[str, str], folder: Path) -> tuple[Finding, ...]:
+    """What srvd says of the file with the environment of this command, on this machine, and in the folder where it is
+    to be: relative paths in it begin there.
+    """
     if not files:
         return ()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "srvd.toml"
-        path.write_text(files["srvd.toml"], encoding="utf-8")
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("SRVD_")}
+    with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+        file.write(files["srvd.toml"])
+        file.flush()
         try:
-            load(str(path), {}, {name: text for name, text in os.environ.items() if not name.startswith("SRVD_")})
+            load(file.name, {}, environ, home=str(folder.absolute()))
         except ConfigInvalid as exc:
-            problems = exc.message.replace(f"{folder}/", "").splitlines()[1:] or [exc.message]
-            return tuple(Finding("asked for", "", f"srvd check, here: {problem}") for problem in problems)
+            problems = exc.detail["problems"]
+            assert isinstance(problems, list)
+            return tuple(Finding("asked for", "", f"srvd check, here: {one['key']}: {one['text']}") for one in problems)
     return ()
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from srvd.record import Record
 
-__all__ = ["OPTIONS", "Option", "translation"]
+__all__ = ["OPTIONS", "Option", "kind_of_class", "translation"]
 
 
 class Option(Record):
@@ -197,6 +197,21 @@ _BY_WORD: Final[Mapping[str, Option]] = {
     for name, option in {**_OF_UVICORN, **OPTIONS}.items()
     for word in (name, *(flag.lstrip("-").replace("-", "_") for flag in option.flags))
 }
+
+
+def kind_of_class(worker_class: str) -> str:
+    """Returns what workers of a class run: "sync", "threads", "asgi" or "greenlets"; "": it is a class of its own.
+
+    worker_class: in any spelling that gunicorn takes: a name, a path with dots or a colon, or an entry point.
+    """
+    name = worker_class.lower()
+    if "uvicorn" in name or name == "asgi":
+        return "asgi"
+    if "gevent" in name or "eventlet" in name:
+        return "greenlets"
+    return {"sync": "sync", "syncworker": "sync", "gthread": "threads", "threadworker": "threads"}.get(
+        name.rpartition(".")[2], ""
+    )
 
 
 def translation(name: str) -> tuple[str, str]:

@@ -45,19 +45,20 @@ def load(
     environ: Mapping[str, str],
     *,
     folder: str = "",
+    home: str = "",
     again: bool = False,
 ) -> Config:
     """Reads the configuration from the file at `path` (None: no file), the flags of `srvd start` and the environment.
 
     flags: maps a flag as it is declared ("--workers", "APP") to its text, or to a list of texts; None and () mean that
         it was not given.
-    folder: where relative paths in flags and variables begin; "": the working directory. Those in the file begin in
-        the file's folder.
+    folder: where relative paths in flags and variables begin; "": the working directory.
+    home: where those in the file begin; "": in the file's folder.
     again: the file was read before; a pipe in its place is refused and not waited for.
 
     Raises `ConfigInvalid` with all problems, which are in `detail["problems"]` as well.
     """
-    layers = _Layers(folder, environ)
+    layers = _Layers(folder, home, environ)
     file = ""
     layers.warnings += _unread(path, environ)
     if path:
@@ -92,8 +93,9 @@ def variables() -> dict[str, tuple[str, str]]:
 class _Layers:
     """The values, as later sources replace those of earlier ones, and the problems found on the way."""
 
-    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: str, home: str, environ: Mapping[str, str]) -> None:
         self.folder = folder  # of relative paths in flags and variables
+        self.home = home  # of those in the file; "": the file's folder
         self.environ = environ
         self.chosen: dict[Key, Any] = {}
         self.origins: dict[Key, str] = {}
@@ -215,12 +217,16 @@ class _Layers:
     def _put(self, key: Key, value: object, kind: str, origin: str, notes: Sequence[str] = ()) -> None:
         """notes: what the value also depends on, besides its origin."""
         try:
-            folder = os.path.dirname(origin) if origin.startswith("/") else self.folder
+            folder = (self.home or os.path.dirname(origin)) if origin.startswith("/") else self.folder
             read = values.read(kind, value)
             if kind.startswith("formula") and isinstance(read, str):
                 cpus = granted_cpus()
                 notes = (*notes, f"{read} with cpus = {cpus}")
-                value = formula.evaluate(read, cpus)
+                try:
+                    value = formula.evaluate(read, cpus)
+                except ValueError as exc:  # with other numbers of processors it can be calculated
+                    self.problems.append(Problem(origin, ".".join(key), f"{read} with cpus = {cpus}: {exc}"))
+                    return
                 read = values.read(kind, value)
             self.chosen[key] = anchor(kind, read, folder)
             self.origins[key] = ", ".join((origin, *notes))
@@ -268,7 +274,11 @@ class _Layers:
             return {}
         try:
             with open(path, encoding="utf-8", opener=_open_unblocked) as file:
-                return env_file.parse(file.read(_LONGEST_ENV_FILE))
+                text = file.read(_LONGEST_ENV_FILE + 1)
+                if len(text) > _LONGEST_ENV_FILE:
+                    msg = f"it has more than {_LONGEST_ENV_FILE} characters"
+                    raise ValueError(msg)
+                return env_file.parse(text)
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             key = f"pools.{name}.env_file"

@@ -30,7 +30,10 @@ def as_toml(config: Config) -> str:
     lines = [f"# in force with {config.path}" if config.path else "# in force without a file"]
     for table, settings in _tables(config):
         lines += ["", f"[{table}]"]
-        pairs = [(f"{one.name} = {values.show(one.setting.kind, one.value)}", one.origin) for one in settings]
+        pairs = [
+            (f"{one.name} = {values.show(one.setting.kind, one.value)}".replace("${", "$${"), one.origin)
+            for one in settings
+        ]
         # As a comment: *** is not the value.
         pairs = [(f"# {text}" if HIDDEN in text and one.setting.secret else text, origin)
                  for (text, origin), one in zip(pairs, settings, strict=True)]  # fmt: skip

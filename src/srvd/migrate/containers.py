@@ -9,16 +9,13 @@ import configparser
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from srvd.errors import ConfigInvalid
-from srvd.migrate.line import split
+from srvd.migrate.line import is_server, split
 from srvd.migrate.report import Finding
 from srvd.record import Record
 
 __all__ = ["Container", "kind_of", "read"]
-
-_SERVERS: Final = ("gunicorn", "uvicorn", "hypercorn", "granian")
 
 
 class Container(Record):
@@ -155,7 +152,7 @@ def _supervisor(path: str, text: str, program: str) -> Container:
 
 
 def _starts(words: Sequence[str]) -> bool:
-    return any(word.rpartition("/")[2] in _SERVERS for word in words)
+    return any(is_server(word) for word in words)
 
 
 def _none(path: str, what: str, known: Sequence[str]) -> ConfigInvalid:

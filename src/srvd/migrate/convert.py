@@ -101,10 +101,9 @@ def _of_file(wanted: Wanted, path: str) -> tuple[dict[str, Found], hooks.Moved, 
     whole = os.path.join(wanted.folder, path)
     try:
         tree = syntax.read(whole, path)
-    except OSError as exc:
-        raise ConfigInvalid(f"read {path}: {exc.strerror}; nothing was written") from exc
-    except (SyntaxError, ValueError) as exc:
-        raise ConfigInvalid(f"read {path}: {exc}; nothing was written") from exc
+    except (OSError, SyntaxError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise ConfigInvalid(f"read {path}: {reason}; nothing was written") from exc
     found = sources.examine(whole, wanted.python, wanted.folder, OPTIONS, tree)
     told = [*found.findings, *(_dead(tree, name) for name in tree.dead(OPTIONS))]
     if tree.patches:

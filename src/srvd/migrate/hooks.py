@@ -7,6 +7,7 @@ Executes nothing. Pure.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -88,14 +89,14 @@ class Moved(Record):
 def move(syntax: Syntax, values: Mapping[str, Any]) -> Moved:
     """Returns the module for the hooks among the values of a file, and what is to be told of the others."""
     findings: list[Finding] = []
-    moving: dict[str, str] = {}  # hook → how it is called
+    moving: list[str] = []
     imports: list[str] = []
     for name, value in values.items():
         if name not in OPTIONS or OPTIONS[name].kind != "hook" or not value:
             continue
         use = syntax.hook(name)
         if use is None:
-            origin = _origin(value, name)
+            origin = _origin(value)
             category = "lost" if name not in _KINDS else ""
             if not origin:
                 category, origin = "lost", ("", "it is made in a way that cannot be moved")
@@ -103,13 +104,17 @@ def move(syntax: Syntax, values: Mapping[str, Any]) -> Moved:
                 findings.append(Finding(category, syntax.where(name), f"{name}: {OPTIONS[name].about or origin[1]}"))
             else:
                 imports.append(f"from {origin[0]} import {origin[1]} as _{name}")
-                moving[name] = name
+                moving.append(name)
             continue
         finding = _judge(name, use, syntax.where(name))
         if finding is not None:
             findings.append(finding)
         else:
-            moving[name] = name
+            moving.append(name)
+    if "worker_int" in moving and "worker_exit" in moving:
+        moving.remove("worker_int")
+        text = "worker_int: it is not called, since worker_exit moves: a worker of srvd leaves in one way"
+        findings.append(Finding("changed", syntax.where("worker_int"), text))
     return Moved(_module(syntax, moving, imports) if moving else "", tuple(findings))
 
 
@@ -128,7 +133,7 @@ def _judge(name: str, use: HookUse, where: str) -> Finding | None:
     return None
 
 
-def _origin(value: Any, name: str) -> tuple[str, str] | None:
+def _origin(value: Any) -> tuple[str, str] | None:
     """Module and name of a hook that the file imports, or names by a text."""
     if isinstance(value, str) and "." in value:
         module, _, attribute = value.rpartition(".")
@@ -140,7 +145,7 @@ def _origin(value: Any, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _module(syntax: Syntax, moving: Mapping[str, str], imports: Sequence[str]) -> str:
+def _module(syntax: Syntax, moving: Sequence[str], imports: Sequence[str]) -> str:
     functions = "\n\n\n".join(_adapters(moving))
     stand_ins = [
         one for one in _STAND_INS.strip("\n").split("\n\n\n") if f"{one.split()[1].partition(':')[0]}(" in functions
@@ -157,12 +162,10 @@ def _module(syntax: Syntax, moving: Mapping[str, str], imports: Sequence[str]) -
     return "\n\n\n".join(parts) + "\n"
 
 
-def _adapters(moving: Mapping[str, str]) -> Iterator[str]:
+def _adapters(moving: Sequence[str]) -> Iterator[str]:
     by_head: dict[str, list[str]] = {}
     for name in moving:
         head, _, arguments = _KINDS[name]
-        if name == "worker_int" and "worker_exit" in moving:
-            continue  # srvd has one way to leave
         by_head.setdefault(head, []).append(f"    _{name}({arguments})")
     for head, calls in by_head.items():
         yield f"def {head}:\n" + "\n".join(calls)
@@ -180,10 +183,19 @@ def _needed(syntax: Syntax, names: Sequence[str]) -> Iterator[str]:
         waiting += [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)]
     for node in syntax.tree.body:
         if node in wanted:
-            text = ast.get_source_segment(syntax.text, node) or ast.unparse(node)
+            text = _source(syntax.text, node)
             # A hook's own name would be told at each start as one of gunicorn's.
             hook = isinstance(node, ast.FunctionDef) and node.name in names
-            yield text.replace("def ", "def _", 1) if hook else text
+            yield re.sub(r"^((?:async )?def )", r"\1_", text, count=1, flags=re.MULTILINE) if hook else text
+
+
+def _source(text: str, node: ast.stmt) -> str:
+    """The lines of a statement at the top of a file, with its decorators, and without a comment behind its last one."""
+    decorators = getattr(node, "decorator_list", [])
+    if not decorators:
+        return ast.get_source_segment(text, node) or ast.unparse(node)
+    lines = text.splitlines()
+    return "\n".join(lines[decorators[0].lineno - 1 : node.end_lineno])
 
 
 def _names_of(node: ast.stmt) -> Iterator[str]:

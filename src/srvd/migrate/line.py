@@ -15,7 +15,7 @@ from srvd.errors import ConfigInvalid
 from srvd.migrate import servers
 from srvd.record import Record
 
-__all__ = ["WRAPPERS", "Line", "is_server", "read", "read_flags", "split"]
+__all__ = ["Line", "is_server", "read", "read_flags", "referred", "split"]
 
 WRAPPERS: Final = (("newrelic-admin", "run-program"), ("ddtrace-run",), ("opentelemetry-instrument",))
 """Programs that instrument the one that is named after them."""
@@ -48,7 +48,12 @@ def split(text: str) -> list[str]:
         words = shlex.split(text.replace("\\\n", " "))
     except ValueError as exc:
         raise ConfigInvalid(f"read the line {text.strip()!r}: {exc}; nothing was written") from exc
-    return [_VARIABLE.sub(r"${\1}", word) for word in words]
+    return [referred(word) for word in words]
+
+
+def referred(word: str) -> str:
+    """Returns a word with its `$NAME` as `${NAME}`."""
+    return _VARIABLE.sub(r"${\1}", word)
 
 
 def read(words: Sequence[str]) -> Line:
@@ -59,7 +64,7 @@ def read(words: Sequence[str]) -> Line:
     front = [word for word in words[:at] if not _is_passed_over(word)]
     environ = dict(word.split("=", 1) for word in front if _is_assignment(word))
     before = tuple(word for word in front if not _is_assignment(word))
-    wrapper = next((one for one in WRAPPERS if before[-len(one) :] == one or _named(before[-len(one) :]) == one), ())
+    wrapper = next((one for one in WRAPPERS if _named(before[-len(one) :]) == one), ())
     before = before[: len(before) - len(wrapper)]
     program = _program(words[at])
     if program == "gunicorn":
@@ -77,7 +82,7 @@ def read_flags(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     app, values = "", dict[str, Any]()
     rest = iter(words)
     for word in rest:
-        if word in ("&&", ";", "||", "&", "|", ">", ">>", "2>&1"):
+        if word in servers.SEPARATORS:
             break
         if not word.startswith("-") or word == "-":
             app = app or word

@@ -10,7 +10,10 @@ from typing import Any, Final
 
 from srvd.errors import ConfigInvalid
 
-__all__ = ["SERVERS", "read_flags"]
+__all__ = ["SEPARATORS", "SERVERS", "read_flags"]
+
+SEPARATORS: Final = frozenset({"&&", ";", "||", "&", "|", ">", ">>", "2>", "2>&1", "<"})
+"""Words of a shell that end a start line."""
 
 _YES: Final = "yes"  # a switch
 _COMMON: Final = {
@@ -112,7 +115,7 @@ def read_flags(program: str, words: Sequence[str]) -> tuple[str, dict[str, Any]]
     app, values = "", dict[str, Any]()
     rest = iter(words)
     for word in rest:
-        if word in ("&&", ";", "||", "&", "|"):
+        if word in SEPARATORS:
             break
         if not word.startswith("-") or word == "-":
             app = app or word

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from srvd.config import values as kinds
-from srvd.config.gunicorn import OPTIONS
+from srvd.config.gunicorn import OPTIONS, kind_of_class
 from srvd.config.spelling.toml_text import quote, spell
 from srvd.http.access_format import explain_problem
 from srvd.migrate.report import Finding
@@ -82,6 +82,7 @@ class _Translator:
         self.entries: list[Entry] = []
         self.findings: list[Finding] = []
         self.kind = self._kind()
+        self.mask = self._mask()
 
     def translate(self, app: str, name: str) -> Translation:
         self._name(name)
@@ -162,17 +163,18 @@ class _Translator:
             self._add("listeners.web", "bind", quote(addresses[0]), "bind")
         elif addresses:
             self._add("listeners.web", "bind", spell(addresses), "bind")
-        if self.held.get("umask") and any(one.startswith("unix:") for one in addresses):
-            self._add(
-                "listeners.web", "mode", quote(f"{0o777 & ~self._mask():04o}"), "umask, which holds for sockets, too"
-            )
+        if self.mask and any(one.startswith("unix:") for one in addresses):
+            mode = f"{0o777 & ~self.mask:04o}"
+            self._add("listeners.web", "mode", quote(mode), "umask, which holds for sockets, too")
         if self.yes("reuse_port"):
             self._add("listeners.web", "reuse_port", "true", "reuse_port")
         verifying = self.number("cert_reqs", 0)
+        if verifying not in range(3):
+            self._tell("changed", "cert_reqs", f"{verifying} is not 0, 1 or 2; clients have to show a certificate")
+            verifying = 2
         if verifying:
-            self._add(
-                "listeners.web", "client_certificates", quote(("none", "optional", "required")[verifying]), "cert_reqs"
-            )
+            text = quote(("none", "optional", "required")[verifying])
+            self._add("listeners.web", "client_certificates", text, "cert_reqs")
 
     def _address(self, text: str) -> str:
         text = text.strip()
@@ -248,7 +250,9 @@ class _Translator:
             self._add("pools.web", name, quote(default), f"gunicorn's default of {name}")
 
     def _environment(self) -> None:
-        pairs = dict(str(one).split("=", 1) for one in self.value("raw_env", ()) or () if "=" in str(one))
+        given = self.value("raw_env", ()) or ()
+        items = [given] if isinstance(given, str) else given if isinstance(given, list) else ()
+        pairs = dict(str(one).split("=", 1) for one in items if "=" in str(one))
         hidden = [] if self.secrets else [name for name in pairs if _SECRET.search(name)]
         if hidden:
             self._tell(
@@ -290,17 +294,31 @@ class _Translator:
         self._add("pools.web", "access_log_format", quote(plain), "access_log_format")
 
     def _owner(self) -> None:
-        if self.held.get("umask") and self._mask():
-            self._add("pools.web", "umask", quote(f"{self._mask():04o}"), "umask")
+        if self.mask:
+            self._add("pools.web", "umask", quote(f"{self.mask:04o}"), "umask")
 
     def _mask(self) -> int:
+        """The umask, which gunicorn also takes as a text in the spelling of Python or, with a leading 0, of C."""
         value = self.value("umask", 0)
-        return int(value, 8 if str(value).startswith("0") else 10) if isinstance(value, str) else int(value)
+        try:
+            mask = int(value, 8 if re.fullmatch("0[0-7]+", value) else 0) if isinstance(value, str) else int(value)
+        except (TypeError, ValueError):
+            mask = -1
+        if 0 <= mask <= 0o777:
+            return mask
+        self._tell("changed", "umask", f"found {value!r}, which is no mask of modes; 0 is in its place")
+        return 0
 
     def _plain(self) -> Iterator[tuple[str, str, str]]:
         yield from ((table, key, name) for name, (table, key) in _NUMBERS.items() if name in self.held)
         for name, (table, key) in _TEXTS.items():
-            if name in self.held and self.value(name) != "":
+            if name == "root_path" and self.kind != "asgi" and self.value(name):
+                self._tell(
+                    "lost",
+                    name,
+                    "it is for ASGI alone, also in gunicorn; a trusted proxy may send X-Forwarded-Prefix",
+                )
+            elif name in self.held and self.value(name) != "":
                 text = self.spelled(name) or str(self.value(name))
                 self._add(table, key, quote(text), name)
 
@@ -319,7 +337,8 @@ class _Translator:
             option = OPTIONS.get(name)
             if option is None or not option.fate or option.kind == "hook" or one.value in (False, "", [], {}, "false"):
                 continue
-            if name == "secure_scheme_headers" and one.value.items() <= _SCHEMES.items():
+            usual = name == "secure_scheme_headers" and isinstance(one.value, dict)
+            if usual and one.value.items() <= _SCHEMES.items():
                 continue
             if option.fate == "lost" and name.startswith("logconfig"):
                 self._logging(name, one.value)
@@ -351,17 +370,18 @@ class _Translator:
     def _kind(self) -> str:
         """Returns what gunicorn runs, "sync", "threads" or "asgi"; told is what srvd has no workers for."""
         kind = str(self.value("worker_class", "sync"))
-        if "uvicorn" in kind.lower() or kind == "asgi":
+        known = kind_of_class(kind)
+        if known == "asgi":
             return "asgi"
-        if "gevent" in kind.lower() or "eventlet" in kind.lower():
+        if known == "greenlets":
             what = f"{kind} runs greenlets, srvd threads: `threads = 32` in their place, without monkey patching"
             self._tell("refused", "worker_class", what)
             return "threads"
-        if kind.rpartition(".")[2] not in ("sync", "SyncWorker", "gthread", "ThreadWorker"):
+        if not known:
             what = f"{kind} is a class of its own; if it serves ASGI as uvicorn's does, srvd can: --anyway"
             self._tell("refused", "worker_class", what)
         many = self.number("threads", 1) > 1 or bool(self.spelled("threads"))
-        return "threads" if many or kind.rpartition(".")[2] in ("gthread", "ThreadWorker") else "sync"
+        return "threads" if many or known == "threads" else "sync"
 
 
 def _items(text: str) -> list[str]:

@@ -7,8 +7,8 @@ and 16 processors: the settings that differ tell what depends on what. One that 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,8 @@ __all__ = ["Found", "Setter", "examine"]
 _READER: Final = Path(__file__).with_name("reader.py")
 _LIMIT: Final = 30
 """Seconds that one execution may take."""
+
+_LONGEST: Final = 65_536  # bytes that are shown of what it printed
 
 _CPUS: Final = (1, 4, 16)
 _MARKS: Final = ("7331", "zz7331")
@@ -41,11 +43,10 @@ class Found(Record):
 
 
 class Setter(Record):
-    """What a file sets, by name, and what was noticed on the way. output: what it printed."""
+    """What a file sets, by name, and what was noticed on the way."""
 
     settings: Mapping[str, Found]
     findings: tuple[Finding, ...]
-    output: str
 
 
 class _Run(Record):
@@ -55,7 +56,6 @@ class _Run(Record):
     missing: str
     absent: str
     error: str
-    output: str
 
 
 def examine(path: str, python: str, folder: str, names: Collection[str], syntax: Syntax) -> Setter:
@@ -73,18 +73,19 @@ class _Examination:
         self.absent: list[str] = []
         self.unset: list[str] = []
         self.findings: list[Finding] = []
+        self.alone: dict[str, tuple[str, _Run]] = {}  # by variable: another value of it, and the run with that
         self.base = self._first()
 
     def result(self) -> Setter:
         spelled: dict[str, str] = {}
         if self.syntax.acts:
-            what = f"executed once, with this environment: it acts while it is read ({self.syntax.acts[0].text})"
+            what = f"executed once, with this environment: it acts while it is read ({self.syntax.acts[0]})"
             self._tell("asked for", f"{what}; values that were computed are those of this machine")
         else:
             spelled.update(self._formulas())
             self._variables(spelled)
         found = {name: Found(self.base.values[name], spelled.get(name, "")) for name in self._known(self.base)}
-        return Setter(found, tuple(self.findings), self.base.output)
+        return Setter(found, tuple(self.findings))
 
     def _first(self) -> _Run:
         """Executes it until it ends well: with stand-ins for missing modules, and values for missing variables."""
@@ -131,6 +132,7 @@ class _Examination:
             mark, run = self._marked(variable)
             if run is None:
                 continue
+            self.alone[variable] = mark, run
             changed = [name for name in self._known(run) if run.values[name] != self._plain(name)]
             for name in changed:
                 parts = _around(run.values[name], mark)
@@ -197,8 +199,8 @@ class _Examination:
         if run.error or text is None or base is None or text.count(_MARKS[0]) != 1 or text.count(_OTHERS[0]) != 1:
             return ""
         for variable, mark in ((first, _MARKS[0]), (second, _OTHERS[0])):
-            alone = _text(self._run({variable: mark}).values.get(name)) or ""
-            before, _, after = alone.partition(mark)
+            single, alone = self.alone[variable]
+            before, _, after = (_text(alone.values.get(name)) or "").partition(single)
             if not (base.startswith(before) and base.endswith(after)):
                 return ""
             text = text.replace(mark, f"${{{variable}:-{base[len(before) : len(base) - len(after)]}}}")
@@ -217,28 +219,25 @@ class _Examination:
             "absent": self.absent,
             "cpus": cpus,
         }
-        read, write = os.pipe()
-        with os.fdopen(read) as answer:
+        # In files, which hold any length, and whose readers wait for nothing that the configuration has started.
+        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as printed:
+            command = [self.python, str(_READER), self.path, str(answer.fileno()), json.dumps(wanted)]
             try:
-                done = subprocess.run(
-                    [self.python, str(_READER), self.path, str(write), json.dumps(wanted)],
-                    cwd=self.folder, pass_fds=[write], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                subprocess.run(
+                    command, cwd=self.folder, pass_fds=[answer.fileno()], stdin=subprocess.DEVNULL, stdout=printed,
                     stderr=subprocess.STDOUT, timeout=_LIMIT, check=False,
                 )  # fmt: skip
-                output = done.stdout.decode("utf-8", "replace")
+                error = "it ended the process"
             except subprocess.TimeoutExpired:
-                output = f"it was not over after {_LIMIT} s"
+                error = f"it was not over after {_LIMIT} s"
             except OSError as exc:
-                output = f"execute {self.python}: {exc.strerror}"
-            finally:
-                os.close(write)
+                error = f"execute {self.python}: {exc.strerror}"
+            answer.seek(0)
             text = answer.read()
-        if not text:
-            return _Run({}, {}, False, "", "", output or "it ended the process", "")
-        found = json.loads(text)
-        return _Run(
-            found["values"], found["asked"], found["counted"], found["missing"], found["absent"], found["error"], output
-        )
+            if not text:
+                printed.seek(0)
+                return _Run({}, {}, False, "", "", printed.read(_LONGEST).decode("utf-8", "replace") or error)
+        return _Run(**json.loads(text))
 
     def _tell(self, category: str, text: str, name: str = "") -> None:
         self.findings.append(Finding(category, self.syntax.where(name), text))

@@ -6,24 +6,21 @@ Executes nothing. Pure.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 from typing import Final
 
 from srvd.record import Record
 
-__all__ = ["Act", "HookUse", "Syntax", "read"]
+__all__ = ["HookUse", "Syntax", "read"]
 
 _ACTING: Final = ("subprocess", "requests", "urllib", "httpx", "socket", "shutil", "urlopen", "makedirs", "mkdir",
-                  "system", "unlink", "remove", "rmtree", "patch_all", "monkey_patch", "Popen")  # fmt: skip
+                  "system", "unlink", "remove", "rmtree", "patch_all", "monkey_patch", "Popen", "write_text",
+                  "write_bytes", "touch")  # fmt: skip
 """Names whose call in a module shows that reading it does something."""
 
 _LOGGING: Final = ("log", "logger", "logging", "print")
 _DUMPING: Final = ("_current_frames", "dump_traceback", "print_stack", "format_stack", "extract_stack")
-
-
-class Act(Record):
-    line: int
-    text: str
 
 
 class HookUse(Record):
@@ -31,7 +28,6 @@ class HookUse(Record):
     parameters, as "worker.app".
     """
 
-    line: int
     does: str
     uses: tuple[str, ...]
 
@@ -46,7 +42,7 @@ class Syntax:
         self.lines = {name: node.lineno for node, name in reversed(list(_bound(self.tree)))}
         self.acts = tuple(_acts(self.tree))
         self.words = tuple(dict.fromkeys(_words(self.tree)))
-        self.patches = any(act.text.startswith(("monkey.patch_all", "eventlet.monkey_patch")) for act in self.acts)
+        self.patches = any(act.startswith(("monkey.patch_all", "eventlet.monkey_patch")) for act in self.acts)
 
     def where(self, name: str = "") -> str:
         """Returns "FILE:LINE" of the first assignment to a name; "FILE" if there is none."""
@@ -100,15 +96,43 @@ def _names(node: ast.AST) -> Iterator[str]:
     return (one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
 
 
-def _acts(tree: ast.Module) -> Iterator[Act]:
-    for statement in tree.body:
-        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+def _acts(tree: ast.Module) -> Iterator[str]:
+    """What the module does while it is read, as "os.makedirs()": by itself, and in its functions that it calls."""
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    waiting: list[ast.stmt] = list(tree.body)
+    while waiting:
+        for node in _executed(waiting.pop(0)):
+            if not isinstance(node, ast.Call):
+                continue
+            text = ast.unparse(node.func)
+            if set(text.split(".")).intersection(_ACTING) or _opens_for_writing(node, text):
+                yield f"{text}()"
+            called = functions.pop(text, None)  # each once: they may call one another
+            if isinstance(called, ast.FunctionDef):
+                waiting += called.body
+            elif called is not None:
+                waiting += [one for method in called.body if isinstance(method, ast.FunctionDef) for one in method.body]
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and what is executed with it: of functions, their decorators and defaults alone."""
+    yield node
+    for name, held in ast.iter_fields(node):
+        if name == "body" and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Call):
-                text = ast.unparse(node.func)
-                if set(text.split(".")).intersection(_ACTING):
-                    yield Act(node.lineno, f"{text}()")
+        for one in held if isinstance(held, list) else [held]:
+            if isinstance(one, ast.AST):
+                yield from _executed(one)
+
+
+def _opens_for_writing(call: ast.Call, name: str) -> bool:
+    if name.rpartition(".")[2] != "open":
+        return False
+    modes = [*call.args, *(one.value for one in call.keywords if one.arg == "mode")]
+    return any(
+        isinstance(mode, ast.Constant) and isinstance(mode.value, str) and re.fullmatch("[rwaxbt+]{1,3}", mode.value)
+        and set(mode.value) & set("wax+") for mode in modes
+    )  # fmt: skip
 
 
 def _words(tree: ast.Module) -> Iterator[str]:
@@ -137,7 +161,7 @@ def _use(function: ast.FunctionDef) -> HookUse:
         does = "logs"
     elif any(isinstance(node, ast.Attribute) and node.attr in _DUMPING for node in ast.walk(function)):
         does = "dumps"
-    return HookUse(function.lineno, does, tuple(uses))
+    return HookUse(does, tuple(uses))
 
 
 def _is_nothing(node: ast.stmt) -> bool:

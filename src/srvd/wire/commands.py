@@ -27,10 +27,6 @@ TOPICS = ("daemon", "pool", "generation", "worker", "operation")
 READY = "ready"
 """The state of a pool with which `srvctl status` exits 0: as many workers serve as are desired."""
 
-POOL_STATES = ("starting", READY, "degraded", "crashing", "paused", "stopping")
-"""starting: was never ready; degraded: fewer workers serve than are desired; crashing: new workers die before they are
-ready, and are started rarely."""
-
 NAME_LIMIT = 128
 """Characters of a pool's or worker's name."""
 

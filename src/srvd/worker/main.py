@@ -61,7 +61,7 @@ def _load(boot: Boot, log: Log) -> Preloaded:
         site.main()
     early = _load_hooks(boot, log) if boot.settings.hooks_first else None
     app = loaded()
-    for note in without_effect(app, boot.settings.interface, boot.settings.threads):
+    for note in without_effect(app, boot.settings.interface, boot.settings.threads, boot.settings.root_path):
         log.warning(note)
     return Preloaded(app, early or _load_hooks(boot, log))
 

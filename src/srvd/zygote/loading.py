@@ -75,8 +75,9 @@ def load(wanted: links.Load) -> Outcome:
     hooked, warnings = early or hooks.load(module)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
-    threads = wanted.settings.get("threads", 1)
-    notes = [*warnings, *interface.without_effect(app, called, threads if isinstance(threads, int) else 1)]
+    threads, root_path = wanted.settings.get("threads"), str(wanted.settings.get("root_path", ""))
+    effectless = interface.without_effect(app, called, threads if isinstance(threads, int) else 1, root_path)
+    notes = [*warnings, *effectless]
     outcome = Outcome(Preloaded(app, hooked), notes, dispositions=found)
     if left.started or left.loaded:
         outcome = _judge(wanted, left, outcome)

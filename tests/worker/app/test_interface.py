@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from srvd.errors import LoadFailed
-from srvd.worker.app.interface import Interface, check
+from srvd.worker.app.interface import Interface, check, without_effect
 
 
 async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
@@ -82,3 +82,14 @@ def test_a_double_callable_is_refused_by_name(app: object, setting: str) -> None
         check(app, setting, "shop:app")
     assert "double callable" in refused.value.message
     assert "guarantee_single_callable" in refused.value.hint
+
+
+def test_settings_of_the_other_convention_are_told() -> None:
+    def wsgi(environ: Any, start_response: Any) -> Any: ...
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+    assert without_effect(wsgi, "auto", 4, "") == []
+    assert without_effect(asgi, "auto", 1, "/shop") == []
+    assert "root_path" in without_effect(wsgi, "auto", 4, "/shop")[0]
+    assert "threads = 4" in without_effect(asgi, "auto", 4, "/shop")[0]

@@ -55,10 +55,14 @@ def check(app: object, setting: str, target: str) -> Interface:
     return found
 
 
-def without_effect(app: object, setting: str, threads: int) -> list[str]:
+def without_effect(app: object, setting: str, threads: int, root_path: str = "") -> list[str]:
     """Returns a sentence for each setting that means nothing to the application."""
-    if threads > 1 and of(app, setting) is Interface.ASGI:
+    found = of(app, setting)
+    if threads > 1 and found is Interface.ASGI:
         return [f"threads = {threads} has no effect: an ASGI application runs in one event loop of each worker"]
+    if root_path and found is Interface.WSGI:
+        about = "WSGI applications have their SCRIPT_NAME from X-Forwarded-Prefix of a trusted proxy"
+        return [f'root_path = "{root_path}" has no effect: it is for ASGI; {about}']
     return []
 
 

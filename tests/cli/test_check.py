@@ -136,7 +136,7 @@ def test_what_a_start_would_refuse_a_check_refuses_with_the_same_code(tmp_path: 
     (tmp_path / "hooked.py").write_text("def on_worker_start(worker):\n    import os\n    os._exit(5)\n")
     pool = "[listeners.web]\nbind = ['127.0.0.1:0']\n[pools.web]\n"
     for config, code, told in (
-        (f"{pool}app = 'shop:app'\nhealth = '/h'\n", EXIT.FAILED, "GET /h: 404"),
+        (f"{pool}app = 'shop:app'\nhealth = '/h'\nhealth_timeout = '1s'\n", EXIT.FAILED, "GET /h: 404"),
         (f"{pool}app = 'shop:fine'\nhooks = 'hooked'\n", EXIT.FAILED, "exited with code 5"),
         (f"{pool}app = 'dies:app'\npreload = 'on'\n", EXIT.FAILED, "the zygote died (exit 3)"),
         (

@@ -221,6 +221,7 @@ def test_orphans_leave_when_nobody_comes(home: Family) -> None:
     wait_for(zygote_over)
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_leave_in_its_time_is_ended_by_its_zygote(home: Family) -> None:
     stage = home.stage
     generation = stage.load(CHATTY, orphan_timeout=0.1, drain_timeout=0.1)

@@ -154,6 +154,7 @@ def test_a_shutdown_that_fails_or_hangs_is_logged_and_ends(tmp_path: Path) -> No
         assert "ValueError: lost the database" in rig.log()
 
 
+@pytest.mark.slow
 def test_a_shutdown_that_hangs_is_bounded(tmp_path: Path) -> None:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await receive()

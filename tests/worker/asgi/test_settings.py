@@ -50,6 +50,7 @@ def test_the_task_of_a_client_that_has_left_is_cancelled(tmp_path: Path, half: b
         assert rig.log() == ""
 
 
+@pytest.mark.slow
 def test_work_behind_a_response_is_not_cancelled(tmp_path: Path) -> None:
     left, worked = tmp_path / "left", tmp_path / "worked"
 

@@ -1,4 +1,4 @@
-"""Extensions that an application of ASGI finds in its scope: files as bodies, and early hints."""
+"""Extensions that an application of ASGI finds in its scope: files as bodies, early hints, trailers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.waiting import wait_for
 from tests.support.worker_rig import Rig as AnyRig
-from tests.worker.asgi.test_http import given, start
+from tests.worker.asgi.test_http import given, part, start
 
 Scope = dict[str, Any]
 Rig = partial(AnyRig, lifespan="off")
@@ -164,3 +164,80 @@ def test_hints_come_before_the_response(tmp_path: Path, version: str) -> None:
     assert sent.startswith(hints + b"HTTP/1.1 200 OK\r\n" if version == "1.1" else b"HTTP/1.1 200 OK\r\n")
     assert sent.endswith(b"\r\n\r\nhello")
     assert log == ""
+
+
+def trailers(*fields: tuple[bytes, bytes], more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.trailers", "headers": list(fields), "more_trailers": more}
+
+
+TRAILING = {**start(), "trailers": True}
+SUM, SIGN = (b"x-sum", b"42"), (b"x-sign", b"ok")
+
+
+def test_trailers_come_behind_the_body_for_a_client_that_reads_them(tmp_path: Path) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({**TRAILING, "headers": [(b"trailer", b"x-sum")] if scope["path"] == "/named" else []})
+        await send(part(b"one"))
+        await asyncio.sleep(0)
+        await send(trailers(SUM, more=True))
+        await send(trailers(SIGN))
+
+    ask = b"GET / HTTP/1.1\r\nHost: t\r\nTE: %b\r\n\r\n"
+    with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
+        for spelled in (b"trailers", b"gzip;q=0.5, Trailers"):
+            client.send(ask % spelled)
+            assert b"Transfer-Encoding: chunked\r\n" in client.read_until(b"\r\n\r\n")
+            assert client.read_until(b"\r\n\r\n") == b"3\r\none\r\n0\r\nx-sum: 42\r\nx-sign: ok\r\n\r\n"
+        # RFC 9110 section 6.5.1: not for others; the response is the same without them.
+        answer = client.get()
+        assert (answer.headers["content-length"], answer.body) == ("3", b"one")
+        assert client.get(method="HEAD").headers["content-length"] == "3"
+        assert client.get("/", "TE: trailers", version="1.0").body == b"one"
+    assert rig.log() == ""
+
+
+def test_trailers_come_behind_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send(TRAILING)
+        await send(path_send(tmp_path / "file"))
+        await send(trailers(SUM))
+
+    with Rig(app, tmp_path) as rig, rig.serving().connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: t\r\nTE: trailers\r\n\r\n").read_until(b"\r\n\r\n")
+        assert client.read_until(b"\r\n\r\n") == b"186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\nx-sum: 42\r\n\r\n"
+        assert client.get().body == b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([start(), part(b"one"), trailers(SUM)], "was not announced"),
+        ([TRAILING, trailers(SUM)], "came before the end of the body"),
+        ([TRAILING, part(b"one"), part(b"two")], "the response has ended"),
+        ([TRAILING, part(b"one"), trailers(SUM), trailers(SUM)], "was not announced"),
+        ([TRAILING, part(b"one"), trailers((b"x\r\n", b"1"))], "is no header name"),
+        ([TRAILING, part(b"one"), trailers((b"x", b"1\r\nX-Evil: 1"))], "a header has CR, LF or NUL"),
+        *(
+            ([TRAILING, part(b"one"), trailers((name, b"1"))], f"{name.decode().lower()} cannot be a trailer")
+            for name in (b"content-length", b"transfer-encoding", b"host", b"set-cookie", b"content-type", b"trailer")
+        ),
+        ([TRAILING, part(b"one"), {"type": "http.response.trailers"}], "headers are no list"),
+        ([TRAILING, part(b"one")], "returned before the end of its response"),
+    ],
+)
+def test_wrong_trailers_raise_and_the_client_sees_a_cut_response_or_a_whole_one(
+    tmp_path: Path, messages: list[Any], why: str
+) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    with Rig(app, tmp_path) as rig:
+        with rig.serving().connect() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nConnection: close\r\n\r\n")
+            sent = client.rest()
+        wait_for(lambda: why in rig.log())
+    assert b"X-Evil" not in sent
+    assert sent.endswith((b"3\r\none\r\n", b"500 Internal Server Error\n", b"one", b"\r\nx-sum: 42\r\n\r\n"))

@@ -107,6 +107,7 @@ def test_the_scope_is_what_asgi_says(tmp_path: Path) -> None:
                 "http.response.pathsend": {},
                 "http.response.zerocopysend": {},
                 "http.response.early_hint": {},
+                "http.response.trailers": {},
             },
             "srvd.worker": "web/1#3",
         }

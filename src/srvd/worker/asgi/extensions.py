@@ -1,4 +1,4 @@
-"""Extensions of ASGI's HTTP messages: files as bodies (pathsend, zerocopysend), and early hints.
+"""Extensions of ASGI's HTTP messages: files as bodies (pathsend, zerocopysend), early hints, and trailers.
 
 Sends nothing: an `HttpCycle` does.
 """
@@ -6,6 +6,7 @@ Sends nothing: an `HttpCycle` does.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,18 @@ from typing import Any
 from srvd.http.h1.response import ResponseInvalid, check_fields
 from srvd.worker.net.file_span import Span
 
-__all__ = ["FILES", "HINT", "PATH", "ZERO_COPY", "hint_of", "span_of"]
+__all__ = ["FILES", "HINT", "PATH", "TRAILERS", "ZERO_COPY", "hint_of", "span_of", "trailers_of"]
 
 PATH = "http.response.pathsend"
 ZERO_COPY = "http.response.zerocopysend"
 FILES = (PATH, ZERO_COPY)
 HINT = "http.response.early_hint"
+TRAILERS = "http.response.trailers"
+# RFC 9110 section 6.5.1: fields by which a recipient frames, routes or understands the message.
+_NO_TRAILERS = re.compile(
+    rb"^(authorization|cache-control|content-(encoding|range|type)|host|set-cookie|www-authenticate):",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def hint_of(message: Mapping[str, Any]) -> bytes:
@@ -28,6 +35,20 @@ def hint_of(message: Mapping[str, Any]) -> bytes:
     except TypeError as exc:
         raise ResponseInvalid(f"links are no list of bytes: {exc}") from exc
     return b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % check_fields(fields).text
+
+
+def trailers_of(message: Mapping[str, Any]) -> bytes:
+    """Returns the fields of http.response.trailers as they go on the wire. Raises `ResponseInvalid`."""
+    try:
+        pairs = [(bytes.decode(name, "latin-1"), bytes.decode(value, "latin-1")) for name, value in message["headers"]]
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ResponseInvalid(f"headers are no list of (bytes, bytes): {exc!r}") from exc
+    fields = check_fields(pairs)
+    forbidden = _NO_TRAILERS.search(fields.text)
+    if forbidden or fields.length >= 0 or fields.dropped:
+        name = forbidden[1].decode() if forbidden else fields.dropped[0] if fields.dropped else "content-length"
+        raise ResponseInvalid(f"{name} cannot be a trailer")
+    return fields.text
 
 
 def span_of(message: Mapping[str, Any]) -> Span:

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from srvd.http.h1.response import (
     CONTINUE,
-    BodyFraming,
     Framing,
     ResponseInvalid,
     check_fields,
     check_status,
-    open_response,
 )
 from srvd.worker.app.hooks import PROBE, call
-from srvd.worker.asgi.extensions import FILES, HINT, PATH, hint_of, span_of
-from srvd.worker.asgi.incoming import IncomingRequest, Message
-from srvd.worker.asgi.messages import Start, body_of, check_left, start_of
+from srvd.worker.asgi.extensions import FILES, HINT, PATH, TRAILERS, hint_of, span_of
+from srvd.worker.asgi.incoming import Message
+from srvd.worker.asgi.messages import Start, body_of, start_of
+from srvd.worker.asgi.outgoing import OutgoingResponse
 from srvd.worker.asgi.scope import own
 from srvd.worker.net.errors import ReaderGone, comes_of_the_end
 from srvd.worker.tracebacks import format_traceback
@@ -41,8 +40,6 @@ _FAILED = Start(
     check_status("500 Internal Server Error"), check_fields([("Content-Type", "text/plain; charset=utf-8")])
 )
 _FAILED_BODY = b"500 Internal Server Error\n"
-_WHOLE = BodyFraming(Framing.LENGTH, 0)
-"""Of all responses that are made in one piece; it is never changed."""
 
 
 class Wire(Protocol):
@@ -74,64 +71,18 @@ class Wire(Protocol):
         """The application's task has ended."""
 
 
-class HttpCycle(IncomingRequest):
+class HttpCycle(OutgoingResponse):
     """A request under way. The application runs until its task ends, maybe beyond the end of the response."""
 
-    __slots__ = (
-        "_framing", "_start", "_wire", "cancelled", "failure", "head_size", "keep_alive", "sent", "task",
-    )  # fmt: skip
+    __slots__ = ("_wire", "cancelled", "failure", "task")
 
     def __init__(self, application: AsgiApplication, request: Request, wire: Wire, now: float) -> None:
         super().__init__(application, request, now)
         self._wire = wire
-        self._start: Start | None = None
-        self._framing: BodyFraming | None = None  # None: the head has not been sent
         self.task: asyncio.Task[None] | None = None
-        # RFC 9110 section 10.1.1: an answer before 100 Continue says that the body will not be read.
-        self.keep_alive = request.keep_alive and not request.expects
         self.cancelled = False
         """Whether the worker has cancelled the task."""
         self.failure = ""
-        self.head_size = 0
-        self.sent = 0
-
-    @property
-    def code(self) -> int:
-        """The status of the response; 499 if the client left before there was one."""
-        if self._start is None:
-            return 499 if self.gone else 500
-        return self._start.status.code
-
-    @property
-    def status(self) -> str:
-        return "" if self._start is None else self._start.status.line[9:].rstrip().decode("latin-1")
-
-    @property
-    def fields(self) -> str:
-        """The application's fields, "Name: value\r\n" …, for the access log."""
-        if self._start is None:
-            return ""
-        fields = self._start.fields
-        text = fields.text.decode("latin-1")
-        return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the response is a stream of server-sent events, which has no end of its own."""
-        return self._start is not None and self._start.is_stream
-
-    @property
-    def opened(self) -> bool:
-        """Whether a part of the response was sent."""
-        return self._framing is not None
-
-    @property
-    def must_reset(self) -> bool:
-        return self._framing is not None and self._framing.must_reset
-
-    @property
-    def endless(self) -> bool:
-        return self._framing is not None and self._framing.kind is Framing.CLOSE
 
     def begin(self) -> None:
         """Makes the task that calls the application."""
@@ -157,12 +108,6 @@ class HttpCycle(IncomingRequest):
             self._start = start
         self.lose()
 
-    def cut(self) -> None:
-        """Marks a response whose body will not be complete."""
-        self.keep_alive = False
-        if self._framing is not None:
-            self._framing.cut = True
-
     def cancel(self) -> None:
         """Cancels the application's task."""
         self.cancelled = True
@@ -182,7 +127,10 @@ class HttpCycle(IncomingRequest):
             kind = message["type"]
         except (TypeError, KeyError):
             raise ResponseInvalid(f"{message!r} is no message: it has no type") from None
-        if self.ended and not self.gone:
+        if kind == TRAILERS:
+            self._take_trailers(message)
+            return
+        if (self.ended or self.body_ended) and not self.gone:
             raise ResponseInvalid(f"{kind}: the response has ended")
         if self._start is None or kind != "http.response.body":
             if self._start is not None and kind in FILES:
@@ -197,17 +145,12 @@ class HttpCycle(IncomingRequest):
         data = self._framed(self._start, body, more=more)
         if self.gone:
             raise ReaderGone("the client is gone")
-        if more:
+        if more or self.body_ended:
             self.gave = monotonic()
             if data:
                 await self._pass_on(data)
             return
-        self.ended = True
-        self.sent += len(data)
-        self._wire.send(self, data)
-        self._wire.over(self)
-        if self._waiters:
-            self.wake()
+        self._complete(data)
 
     def send_head(self) -> None:
         """Sends the head, since the first part of the body is still to come."""
@@ -215,6 +158,22 @@ class HttpCycle(IncomingRequest):
             head, _ = self._open(self._start, -1)
             self.sent += len(head)
             self._wire.send(self, head)
+
+    def _complete(self, data: bytes) -> None:
+        self.ended = True
+        self.sent += len(data)
+        self._wire.send(self, data)
+        self._wire.over(self)
+        if self._waiters:
+            self.wake()
+
+    def _take_trailers(self, message: Mapping[str, Any]) -> None:
+        """Keeps the fields of http.response.trailers, and sends all behind the last of these messages."""
+        end = self._add_trailers(message)
+        if self.gone:
+            raise ReaderGone("the client is gone")
+        if end and not self.ended:
+            self._complete(end)
 
     async def _pass_on(self, data: bytes) -> None:
         """Sends bytes, and waits while the client has too much to take. Raises `ReaderGone`."""
@@ -239,11 +198,10 @@ class HttpCycle(IncomingRequest):
         if self._start is not None and not self.gone:
             raise ResponseInvalid("http.response.start came twice")
         start = start_of(message)
-        if message.get("trailers"):
-            raise ResponseInvalid("trailers are not among the extensions of this server")
         if self.gone:
             raise ReaderGone("the client is gone")
         self._start = start
+        self._announces_trailers(start, announced=bool(message.get("trailers")))
         if start.fields.dropped:
             self._application.dropped_fields.tell(self.request.label, start.fields.dropped)
         self._application.unsent.append(self)
@@ -268,6 +226,7 @@ class HttpCycle(IncomingRequest):
         span, more = span_of(message), message["type"] != PATH and bool(message.get("more_body", False))
         try:
             before, after = self._around(start, span.length, more=more)
+            more = more or self.body_ended
             if self.gone:
                 raise ReaderGone("the client is gone")
         except BaseException:
@@ -287,61 +246,6 @@ class HttpCycle(IncomingRequest):
             self.wake()
         elif not room:
             await self._wait_for_room()
-
-    def _around(self, start: Start, size: int, *, more: bool) -> tuple[bytes, bytes]:
-        """Returns what goes on the wire before and behind so many bytes of the body. Raises `ResponseInvalid`."""
-        framing, head = self._framing, b""
-        if framing is None:
-            self._check_length(start, size, more=more)
-            head, framing = self._open(start, -1 if more else size)
-        else:
-            check_left(framing, size, more=more)
-        if framing.kind is Framing.LENGTH:
-            framing.left -= size
-        chunked = framing.kind is Framing.CHUNKED and size > 0
-        end = b"" if more else framing.end()
-        return (b"%b%x\r\n" % (head, size), b"\r\n" + end) if chunked else (head, end)
-
-    def _check_length(self, start: Start, size: int, *, more: bool) -> None:
-        """Raises `ResponseInvalid` if the first part of a body does not fit the Content-Length."""
-        if start.fields.length >= 0 and self.request.method != "HEAD" and not start.status.bodiless:
-            check_left(BodyFraming(Framing.LENGTH, start.fields.length), size, more=more)
-
-    def _framed(self, start: Start, body: bytes, *, more: bool) -> bytes:
-        """Returns a part of the body as it goes on the wire, with the head before the first. Raises `ResponseInvalid`
-        for a body that is not as long as its Content-Length says.
-        """
-        framing, fields = self._framing, start.fields
-        if framing is None:
-            if (
-                not more
-                and fields.end
-                and fields.length == len(body)
-                and self.keep_alive
-                and self.request.minor
-                and self.request.method != "HEAD"
-                and not start.status.bodiless
-            ):  # nearly always; the code below has the same result
-                data = b"%b%b%b%b" % (start.status.line, self._application.stamp(), fields.end, body)
-                self._framing = _WHOLE
-                self.head_size += len(data) - len(body)
-                return data
-            self._check_length(start, len(body), more=more)
-            head, framing = self._open(start, -1 if more else len(body))
-        else:
-            check_left(framing, len(body), more=more)
-            head = b""
-        data = head + framing.block(body) if body else head
-        return data if more else data + framing.end()
-
-    def _open(self, start: Start, whole: int) -> tuple[bytes, BodyFraming]:
-        head, framing, self.keep_alive = open_response(
-            start.status, start.fields, self._application.stamp(), self.request.method == "HEAD", self.request.minor,
-            self.keep_alive, whole,
-        )  # fmt: skip
-        self._framing = framing
-        self.head_size += len(head)
-        return head, framing
 
     async def _run(self) -> None:
         application, scope = self._application, self.request.scope

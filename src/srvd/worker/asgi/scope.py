@@ -11,7 +11,7 @@ from typing import Any
 from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
 from srvd.http.h1.sink import Certificate, Client, Ends, Fields, Scope
-from srvd.worker.asgi.extensions import HINT, PATH, ZERO_COPY
+from srvd.worker.asgi.extensions import HINT, PATH, TRAILERS, ZERO_COPY
 
 __all__ = ["LOG_NAMES", "UPGRADE", "ScopeSink", "own"]
 
@@ -93,7 +93,7 @@ def own(scope: Scope, state: dict[str, Any] | None) -> Scope:
     scope["asgi"] = _SPEC.copy()
     scope["headers"] = [*scope["headers"]]
     if "extensions" not in scope:
-        scope["extensions"] = {PATH: {}, ZERO_COPY: {}, HINT: {}}
+        scope["extensions"] = {PATH: {}, ZERO_COPY: {}, HINT: {}, TRAILERS: {}}
     if _TLS in scope:
         scope["extensions"]["tls"] = scope.pop(_TLS).copy()
     if state is not None:

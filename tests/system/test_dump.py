@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tests.conftest import Starter
 from tests.support import apps
 from tests.support.daemon import BOOT, Map, Srvd, toml
 from tests.support.waiting import wait_for
+from tests.support.worker_rig import Client
 
 pytestmark = pytest.mark.system
 
@@ -274,3 +277,89 @@ def test_a_worker_that_does_not_boot_in_time_leaves_its_stacks_to_whoever_waits_
     assert 'app.py", line 2 in <module>' in death["stacks"]
     srvd.wait_logged('app.py", line 2 in <module>')
     assert srvd.get().startswith("one web/1#1 ")
+
+
+TASKS = """
+import asyncio
+
+async def inner(seconds):
+    await asyncio.sleep(seconds)
+
+async def stream():
+    yield b"one"
+    await inner(1000)
+
+async def work(number):
+    await asyncio.Event().wait()
+
+class App:
+    kept = []
+    async def __call__(self, scope, receive, send):
+        assert scope["type"] == "http"
+        if scope["path"] == "/many":
+            self.kept += [asyncio.create_task(work(n), name=f"job\\n {n}") for n in range(12_000)]
+        if scope["path"] == "/view":
+            await asyncio.wait_for(inner(1000), 2000)
+        if scope["path"] == "/stream":
+            async for part in stream():
+                pass
+        if scope["path"] == "/blocked":
+            import time
+            time.sleep(1000)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+app = App()
+"""
+
+
+def tasks(process: dict[str, Any]) -> dict[str, list[str]]:
+    """The functions of each stack of tasks, the innermost first, by the names of the tasks."""
+    return {
+        one["name"]: [frame["function"] for frame in one["frames"]]
+        for one in process["threads"]
+        if one["id"] == "tasks"
+    }
+
+
+def test_a_dump_of_an_asgi_worker_has_what_each_request_waits_for(starter: Starter) -> None:
+    srvd = starter("--workers", "1", "--request-timeout", "0", code=TASKS)
+    with ExitStack() as stack:
+        for path in ("/view", "/view", "/stream"):
+            stack.enter_context(Client(srvd.address())).send(
+                f"GET {path}?a=secret HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+            )
+        wait_for(lambda: len(tasks(dump(srvd))) >= 3)
+        found = tasks(dump(srvd))
+        views = found["GET /view, GET /view"]
+        assert views[-2:] == ["__call__", "_run"]
+        assert "wait_for" in views
+        assert found["GET /stream"][-2:] == ["__call__", "_run"]
+        text = srvd.ctl("dump").stdout
+        assert "task GET /stream, the innermost call first:\n" in text
+        assert "secret" not in text
+        assert f"{srvd.folder}/app.py:" in text
+
+
+def test_a_dump_of_ten_thousand_tasks_is_short_and_whole(starter: Starter) -> None:
+    srvd = starter("--workers", "1", code=TASKS)
+    assert srvd.get("/many") == "ok"
+
+    def told() -> list[str]:
+        process = dump(srvd)
+        assert process["problem"] == ""
+        return [name for name, functions in tasks(process).items() if functions == ["wait", "work"]]
+
+    wait_for(lambda: any(re.fullmatch(r"job \d.*, and \d{4} more with this stack", name) for name in told()))
+    assert srvd.get("/") == "ok"
+
+
+def test_the_tasks_of_a_worker_that_is_blocked_are_told_in_its_certificate(starter: Starter) -> None:
+    srvd = starter("--workers", "1", "--request-timeout", "2s", code=TASKS)
+    with ExitStack() as stack:
+        for path in ("/view", "/blocked"):
+            stack.enter_context(Client(srvd.address())).send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        wait_for(lambda: "task GET /view" in srvd.ctl("why", "web/1#1").stdout, 30)
+        told = srvd.ctl("why", "web/1#1").stdout
+    assert re.search(r"app.py:\d+ in __call__", told), told
+    assert re.search(r"task GET /blocked, the innermost call first:\n *<it runs: ", told), told  # the one to blame

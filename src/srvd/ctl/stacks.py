@@ -62,7 +62,7 @@ def _stacks(threads: Sequence[Map]) -> Iterator[str]:
             continue
         lines = [f"  {_frame(frame)}" for frame in shown]
         lines += [f"  {len(hidden)} more, of srvd and of Python"] if hidden else []
-        alike.setdefault(tuple(lines), []).append(f"{thread['id']} {thread['name']}".rstrip())
+        alike.setdefault(tuple(lines), []).append(_name(thread))
     for frames, names in alike.items():
         yield f"{_names(names)}, the innermost call first:"
         yield from frames
@@ -92,9 +92,15 @@ def _is_ours(frame: Map, home: str) -> bool:
     return starts or imports or file == "<string>" or (home != "" and file.startswith(home))
 
 
+def _name(thread: Map) -> str:
+    if thread["id"] == "tasks":
+        return f"task {thread['name']}"
+    return f"{thread['id']} {thread['name']}".rstrip()
+
+
 def _names(threads: Sequence[str]) -> str:
     if len(threads) == 1:
-        return f"thread {escape(threads[0])}"
+        return escape(threads[0]) if threads[0].startswith("task ") else f"thread {escape(threads[0])}"
     return f"{len(threads)} threads ({escape(', '.join(threads))})"
 
 

@@ -287,9 +287,10 @@ COMMANDS: tuple[Command, ...] = (
             _TIMEOUT._replace(help="Wait at most this long for a process to answer; 0: 2 s", most=30.0),
         ),
         help=(
-            "Shows the Python stacks of all threads: of one worker, of the workers of a pool, or of all workers, and "
-            "of zygotes that load the application. Works for a worker that hangs in a loop, in a lock, in C code or "
-            "while it boots, and does not stop the worker. If a process cannot answer, its entry says why.\n\n"
+            "Shows the Python stacks of all threads, and those of all tasks of an ASGI worker: of one worker, of the "
+            "workers of a pool, or of all workers, and of zygotes that load the application. Works for a worker that "
+            "hangs in a loop, in a lock, in C code or while it boots, and does not stop the worker. If a process "
+            "cannot answer, its entry says why.\n\n"
             "TARGET is a worker, a zygote (web@3) or a pool."
         ),
         examples=("srvctl dump", "srvctl dump web/3#17", "srvctl dump web@3"),

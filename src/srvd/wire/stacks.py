@@ -1,4 +1,4 @@
-"""How the interpreter spells the stacks of its threads (faulthandler), read into maps.
+"""How the interpreter spells the stacks of its threads (faulthandler), and a worker those of its tasks, read into maps.
 
 Collects no stacks and prints none: text in, maps out. Pure.
 """
@@ -10,12 +10,13 @@ from typing import Any
 
 __all__ = ["threads_of"]
 
-_HEAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)(?: \[(.*)\])? \(most recent call first\):")
+_HEAD = re.compile(r"(Current thread|Thread|Task) (0x[0-9a-f]+)(?: \[(.*)\])? \(most recent call first\):")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 
 def threads_of(text: str) -> list[dict[str, Any]]:
     """Reads the threads in faulthandler's text: maps of id, name, and frames (file, line, function), innermost first.
+    A map of tasks of an event loop has "tasks" for its id, and the names of all that have this stack.
 
     A line that is no frame – "  ..." where a stack was cut, "<no Python frame>" – becomes a frame without a file. The
     application may have written the text: any text is accepted.
@@ -24,7 +25,8 @@ def threads_of(text: str) -> list[dict[str, Any]]:
     for line in text.splitlines():
         head = _HEAD.fullmatch(line)
         if head:
-            threads.append({"id": head[1], "name": head[2] or "", "frames": []})
+            identity = "tasks" if head[1] == "Task" else head[2]
+            threads.append({"id": identity, "name": head[3] or "", "frames": []})
         elif line.strip():
             if not threads:
                 threads.append({"id": "", "name": "", "frames": []})

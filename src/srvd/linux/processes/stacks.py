@@ -15,9 +15,10 @@ import faulthandler
 import os
 import re
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["ASK", "DUMP", "only", "tell_to"]
+__all__ = ["ASK", "DUMP", "only", "tell_also", "tell_to"]
 
 ASK = signal.SIGRTMIN + 6
 DUMP = signal.SIGRTMIN + 7
@@ -26,6 +27,15 @@ _START = b"\2"
 _END = b"\3"
 # With the path in former versions, too: a daemon reads stacks that adopted processes of these versions write.
 _OURS = re.compile(r'  File "[^"\n]*[/\\]srvd[/\\]linux[/\\](?:processes[/\\])?stacks\.py", line \d+ in answer\n')
+
+
+_others: list[Callable[[], str]] = []
+"""What this process tells besides the stacks of its threads."""
+
+
+def tell_also(others: Callable[[], str]) -> None:
+    """Makes the answer to ASK end with what this returns, in the spelling of `wire/stacks.py`."""
+    _others[:] = [others]
 
 
 def tell_to(fd: int) -> None:
@@ -40,6 +50,9 @@ def tell_to(fd: int) -> None:
         with suppress(OSError):
             os.write(fd, _START)
             faulthandler.dump_traceback(fd, all_threads=True)
+            for others in _others:
+                with suppress(Exception):  # it reads what the application may have changed
+                    os.write(fd, others().encode("utf-8", "replace"))
             os.write(fd, _END)
 
     faulthandler.register(DUMP, fd, all_threads=True, chain=False)

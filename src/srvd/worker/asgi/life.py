@@ -11,7 +11,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from srvd.linux.processes import stacks
 from srvd.worker.asgi.lifespan import Lifespan
+from srvd.worker.asgi.task_stacks import tell_tasks
 from srvd.worker.net.errors import ReaderGone
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Life:
         self._application = application
         self._lifespan = Lifespan(application, mode)
         context.loop.before_wait = self._send_heads
+        stacks.tell_also(lambda: tell_tasks(context.loop.asyncio, context.cycles))
 
     def start(self) -> None:
         """Starts the application. Raises `LoadFailed`."""

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from srvd import __version__
-from srvd.cli.flags import SHORT, Asked, flags, refused_value, without_effect
+from srvd.cli.flags import SHORT, Asked, completed, flags, refused_value, without_effect
 from srvd.cli.importing import import_
 from srvd.cli.saying import complain, say_line, say_warning
 from srvd.cli.start import start as start_daemon
@@ -85,7 +85,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             continue
         base, _, words = setting.kind.partition(":")
         many = base == "addresses"
-        metavar = {"addresses": "ADDR", "count": "N", "formula": "N", "log path": "PATH", "choice": words}.get(
+        metavar = {"addresses": "ADDR", "count": "N", "formula": "N", "log path": "PATH", "choice": words, "switch": "[on|safe]"}.get(
             base, base.upper()
         )
         about = f"{setting.help}{'; may be repeated' if many else ''}."
@@ -278,7 +278,7 @@ def _complain_of_usage(exc: click.ClickException) -> None:
 def main() -> None:
     """Runs a command of `srvd`, and ends the process with its exit code."""
     try:
-        cli.main(prog_name="srvd", standalone_mode=False)
+        cli.main(completed(sys.argv[1:]), prog_name="srvd", standalone_mode=False)
         code = EXIT.DONE
     except click.ClickException as exc:
         _complain_of_usage(exc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.flags import SHORT, Asked, completed, flags
 from srvd.cli.start import start
 from srvd.errors import EXIT, SrvdError
 
@@ -24,7 +24,7 @@ def read_plain(arguments: Sequence[str]) -> Asked | None:
     daemonize = False
     if not arguments or arguments[0] != "start":
         return None
-    rest = iter(arguments[1:])
+    rest = iter(completed(arguments[1:]))
     for word in rest:
         name, equals, value = word.partition("=")
         name = name if equals else SHORT.get(name, name)

@@ -5,13 +5,13 @@ Reads no command line: `fast.py` and `app.py` do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from srvd.config import gunicorn
 from srvd.config.settings import TABLES, Setting, declared
 from srvd.record import Record
 
-__all__ = ["SHORT", "Asked", "flags", "refused_value", "without_effect"]
+__all__ = ["SHORT", "Asked", "completed", "flags", "refused_value", "without_effect"]
 
 _CLASS = ("-k", "--worker-class")
 
@@ -45,6 +45,12 @@ class Asked(Record):
 def flags() -> dict[str, Setting]:
     """Returns the settings that have a flag, by flag; the application's is "APP"."""
     return {one.flag: one for table in TABLES for one in declared(table).values() if one.flag}
+
+
+def completed(words: Sequence[str]) -> list[str]:
+    """Returns the words of a command line in which each switch without a value is on: `--reload` is `--reload=on`."""
+    switches = {flag for flag, setting in flags().items() if setting.kind.startswith("switch")}
+    return [f"{word}=on" if word in switches else word for word in words]
 
 
 def without_effect() -> Iterator[tuple[tuple[str, ...], bool]]:

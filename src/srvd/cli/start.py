@@ -5,7 +5,10 @@ Parses no flags: it is given their values as `Asked`.
 
 from __future__ import annotations
 
+import os
+
 from srvd.cli.flags import Asked
+from srvd.config import development
 from srvd.config.source import Source
 
 __all__ = ["start"]
@@ -15,6 +18,12 @@ def start(asked: Asked) -> int:
     """Runs the daemon and returns its exit code. Raises `SrvdError` when it cannot begin."""
     source = Source.find(asked.path, asked.given)
     config = source.read()
+    if development.is_developed(config):
+        from srvd.cli import develop  # here, because production has no use for it
+
+        develop.refuse(config, daemonize=asked.daemonize)
+        os.environ[development.BEGUN] = "1"
+        develop.begin(config)
     # Here, because importing the daemon is slow, and bad news on the command line should not wait for it.
     from srvd.daemon.entry.start import run
 

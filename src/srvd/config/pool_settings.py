@@ -314,6 +314,25 @@ class PoolSettings(NamedTuple):
             "Load the module of hooks before the application, for what has to be there when that is loaded", "yes or no"
         ),
     ] = False
+    reload: Annotated[
+        str,
+        Setting(
+            "For development: load the application anew when one of its files changes. on: requests wait for the new "
+            "code, and code that does not load is answered with its traceback; safe: the last code that has loaded "
+            "serves on",
+            "switch:off|on|safe",
+            "--reload",
+        ),
+    ] = "off"
+    reload_extra: Annotated[
+        tuple[str, ...],
+        Setting(
+            "With reload, what is watched besides the modules that are loaded: files, folders with all that is in "
+            "them, and patterns such as templates/*.html",
+            "files",
+            "--reload-extra",
+        ),
+    ] = ()
     max_requests: Annotated[
         int, Setting("Replace a worker after so many requests; 0: never", "count:0..1000000000", "--max-requests")
     ] = 0  # fmt: skip

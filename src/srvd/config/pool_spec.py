@@ -28,4 +28,5 @@ def spec_of(pool: PoolSettings) -> PoolSpec:
         bake_errors=pool.bake_errors,
         rollback_window=pool.rollback_window,
         strategy=Strategy(pool.strategy),
+        developed=pool.reload != "off",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from srvd.config import development
 from srvd.config.check import anchor
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import Config
@@ -77,7 +78,10 @@ class Source:
         pools = {
             name: pool if pool.python else pool._replace(python=self.python) for name, pool in config.pools.items()
         }
-        return config._replace(pools=pools, folder=self.folder)
+        config = config._replace(pools=pools, folder=self.folder)
+        if again and development.BEGUN not in os.environ:
+            return development.switched_off(config)
+        return development.adapted(config)
 
     def save(self) -> Spelled:
         """Returns what the next program needs to read the same configuration."""

@@ -73,7 +73,7 @@ def read(kind: str, value: object) -> Any:
 def describe(kind: str) -> str:
     """Says in words what a setting of this kind expects."""
     base, _, argument = kind.partition(":")
-    if base == "choice":
+    if base in ("choice", "switch"):
         return "one of " + ", ".join(f'"{word}"' for word in argument.split("|"))
     if argument:
         number = "a whole number from {} to {}".format(*argument.split(".."))
@@ -134,6 +134,11 @@ def _choice(value: object, argument: str) -> str:
     if value not in words:
         raise Unfit("", nearest(str(value), words) if isinstance(value, (str, float)) else "")  # minimum_tls = 1.3
     return str(value)
+
+
+def _switch(value: object, argument: str) -> str:
+    """A choice with the words on and off, which true and false mean as well."""
+    return _choice(("off", "on")[value] if isinstance(value, bool) else value, argument)
 
 
 def _count(value: object, argument: str) -> int:
@@ -357,6 +362,7 @@ def _shown_limit(limit: int) -> int | str:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "choice": Kind("one of the words", _choice),
+    "switch": Kind("true, false or one of the words", _switch),
     "count": Kind("a whole number", _count),
     "formula": Kind("a whole number, or a formula", _formula),
     "duration": Kind('a time of at most 7 days, such as "30s", "5m", "500ms" or 1.5 (seconds)', _duration),

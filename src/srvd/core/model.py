@@ -159,6 +159,7 @@ class PoolSpec(Record):
     bake_errors: int = 0  # percentage points of 5xx more than the former generation's that switch back; 0: any
     rollback_window: float = 600.0
     strategy: Strategy = Strategy.AUTO
+    developed: bool = False  # a worker may be in a debugger for any time
 
 
 class Answers(Record):

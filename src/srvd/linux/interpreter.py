@@ -183,7 +183,9 @@ _prepared: list[Started] = []
 
 
 def prepare() -> None:
-    """Starts the daemon's own interpreter ahead of time. Ignores a failure: `take` tries again, and raises then."""
+    """Starts the daemon's own interpreter ahead of time, unless there is one. Ignores a failure: `take` tries again, and raises then."""
+    if _prepared:
+        return
     try:
         _prepared.append(start(pinned(sys.executable), {}))
     except OSError:

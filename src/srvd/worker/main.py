@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import sys
+from functools import partial
 
 from srvd.errors import LoadFailed
 from srvd.linux import fds
@@ -37,6 +38,8 @@ def serve(boot: Boot) -> int:
     if boot.watch is not None:
         boot.watch.tell_to(lambda file: link.say(links.Mixed(file)))
     try:
+        if boot.watcher:
+            return _develop(boot, link, log)
         with forked.guarded(lambda: boot.descriptors):
             loaded = _load(boot, log)
         return serving.run(boot, loaded, link, log)
@@ -47,6 +50,25 @@ def serve(boot: Boot) -> int:
         text = str(failed.detail.get("traceback", plain))
         link.say(links.Failed(links.clip(failed.message), links.clip(text)), wait=True)
         return 1
+
+
+def _develop(boot: Boot, link: Link, log: Log) -> int:
+    """As `serve`, under development. Raises `LoadFailed`."""
+    from srvd.worker.develop import terminal
+    from srvd.worker.develop.loading import Development
+
+    terminal.take_again()
+    development = Development(boot.watcher, boot.id.pool, boot.settings.interface)
+    with forked.guarded(lambda: boot.descriptors):
+        load = partial(_load, boot, log)
+        loaded = load() if isinstance(boot.application, Preloaded) else development.load(load)
+    session = development.reporter.serve()
+    if boot.watch is not None:
+        boot.watch.each = development.reporter.imported
+    try:
+        return serving.run(boot, loaded, link, log, session)
+    except LoadFailed as failed:
+        return serving.run(boot, development.refused(failed), link, log, session)
 
 
 def _load(boot: Boot, log: Log) -> Preloaded:

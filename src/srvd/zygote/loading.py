@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from srvd.errors import LoadFailed
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
-from srvd.wire import links
+from srvd.wire import links, watching
 from srvd.worker.app import hooks, interface, loader
 from srvd.worker.boot import Preloaded
 from srvd.zygote.safety import fork_safety
@@ -68,11 +69,15 @@ def load(wanted: links.Load) -> Outcome:
     before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)
-    module = str(wanted.settings.get("hooks", ""))
-    early = hooks.load(module) if wanted.settings.get("hooks_first") else None
     called = str(wanted.settings.get("interface", "auto"))
-    app = loader.load(wanted.app, called)
-    hooked, warnings = early or hooks.load(module)
+    warnings: list[str] = []
+    load_it = partial(_import, wanted, called, warnings)
+    if wanted.settings.get("reload", "off") == "off":
+        app, hooked = load_it()
+    else:
+        from srvd.worker.develop.loading import Development
+
+        app, hooked = Development(watching.address(os.getppid()), wanted.pool, called).load(load_it)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
     threads, root_path = wanted.settings.get("threads"), str(wanted.settings.get("root_path", ""))
@@ -84,6 +89,16 @@ def load(wanted: links.Load) -> Outcome:
     if left.children and not outcome.tainted:
         outcome = outcome._replace(notes=[*outcome.notes, _of_children(wanted, left.children)])
     return outcome
+
+
+def _import(wanted: links.Load, called: str, warnings: list[str]) -> Preloaded:
+    """Load the application and its hooks. Raises `LoadFailed`. Adds to `warnings`."""
+    module = str(wanted.settings.get("hooks", ""))
+    early = hooks.load(module) if wanted.settings.get("hooks_first") else None
+    app = loader.load(wanted.app, called)
+    hooked, said = early or hooks.load(module)
+    warnings += said
+    return Preloaded(app, hooked)
 
 
 def _without(wanted: links.Load, before: fork_safety.Inventory) -> Outcome:

@@ -199,7 +199,7 @@ class LivenessMonitor:
     def _active(self) -> Iterator[Generation]:
         """Yield the generations whose workers accept, or will accept again."""
         for pool in self._state.pools.values():
-            if pool.source is not None and not pool.removed:
+            if pool.source is not None and not pool.removed and not pool.source.spec.developed:
                 yield pool.source
 
 

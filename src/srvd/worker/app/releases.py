@@ -28,6 +28,8 @@ class Watch:
         self._told = False
         self._say: Callable[[str], bool] | None = None
         self._pid = 0
+        self.each: Callable[[str], object] | None = None
+        """Called with each file that is imported, in a pool under development."""
 
     def begin(self) -> None:
         """Watches imports from now on."""
@@ -46,6 +48,8 @@ class Watch:
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
+                if self.each is not None and spec.has_location and spec.origin:
+                    self.each(spec.origin)
                 if not self._told and spec.has_location and spec.origin and self._is_newer(spec.origin):
                     self._file = spec.origin.removeprefix(self._root)
                     self._tell()

@@ -51,6 +51,8 @@ class Commands:
         self._reconnector = reconnector
         self._drain = Drain(context, acceptor)
         self._dismissed = False  # the whole server stops: no other daemon will come
+        self._resumes = False  # it was told to serve
+        self._held = False  # while the watcher of a pool under development waits for new code
         self._modules: frozenset[str] | None = None  # before the first probe or warm request
         context.loop.urgent = self.look
         context.loop.add(link.sock.fileno(), EPOLLIN, self._on_link)
@@ -106,12 +108,23 @@ class Commands:
                 self._reconnector.adopted()
                 self._context.log.info("a new daemon has adopted this worker")
 
+    def hold(self, now: float, *, on: bool) -> None:
+        """Leaves new connections in the listeners' queues, or accepts them again; not once it drains."""
+        opened, self._held = self._acceptor.opened, on and not self._drain.begun
+        if self._held and opened:
+            self._resumes = True
+            self._acceptor.shut(now, stuck=True)
+        elif not self._held and self._resumes and not self._drain.begun:
+            self._acceptor.open()
+
     def _answer(self, message: links.Message) -> None:
         self._link.say(message, wait=True)
 
     def _serve(self, now: float) -> None:
         if not self._drain.begun:
-            self._acceptor.open()
+            self._resumes = True
+            if not self._held:
+                self._acceptor.open()
             self._answer(links.Serving())
             self._recycling.begin(now)
 

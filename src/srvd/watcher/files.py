@@ -1,0 +1,157 @@
+"""Which files of an application are watched, and which changes count.
+
+Watches nothing: `changes.py` does. Looks at files, and decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatch
+
+__all__ = ["Extras", "Files"]
+
+_STRAY = re.compile(r"\.|__pycache__$|.*~$|#.*#$|4913$|.*\.(pyc|sw[a-z]|tmp)$|.*___jb_\w+___$")
+"""What editors and Python put beside files: these names never count in a folder of `reload_extra`."""
+
+Signature = tuple[int, int, int]
+
+
+class Extras:
+    """The files, folders and patterns of `reload_extra`, and folders of templates that the application named."""
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self._named = {name.rstrip("/") for name in named}
+
+    def have(self, path: str) -> bool:
+        """Tells whether a path is one of these, or in a folder of these."""
+        return any(self._has(name, path) for name in self._named)
+
+    @staticmethod
+    def _has(name: str, path: str) -> bool:
+        if path == name or ("*" in name and fnmatch(path, name)):
+            return True
+        inside = path.removeprefix(f"{name}/")
+        return inside != path and not any(_STRAY.match(part) for part in inside.split("/"))
+
+    def folders(self) -> Iterator[str]:
+        """Yields the folders to watch, with those in them."""
+        for name in self._named:
+            top = name.partition("*")[0].rpartition("/")[0] if "*" in name else name
+            if not os.path.isdir(top):
+                yield os.path.dirname(top)
+                continue
+            for folder, inside, _ in os.walk(top):
+                inside[:] = [one for one in inside if not _STRAY.match(one)]
+                yield folder
+
+
+class Files:
+    """The watched files, with what they looked like when they were loaded."""
+
+    def __init__(self, extra: Sequence[str]) -> None:
+        self._extra = tuple(extra)
+        self._extras = Extras(extra)
+        self._known: dict[str, Signature | None] = {}
+        self._aliases: dict[str, str] = {}  # real paths and links on the way, to a file that is reached by them
+        self._digests: dict[str, bytes] = {}
+        self.broken = False  # the code does not load: a file that is missing may be new
+
+    def replace(self, files: Iterable[str], templates: Iterable[str], since: float) -> set[str]:
+        """Watches the files of a load that began at `since` (seconds of the clock), and no others. Returns those that
+        were not watched before, and have changed since then.
+        """
+        former, self._known, self._aliases = self._known, {}, {}
+        self._extras = Extras((*self._extra, *templates))
+        late = set()
+        for file in files:
+            self.add(file)
+            seen = self._known[file]
+            if file not in former and seen is not None and seen[0] > since * 1e9:
+                late.add(file)
+        return late
+
+    def add(self, file: str) -> None:
+        """Watches one more file."""
+        self._known[file] = _signature(file)
+        real = os.path.realpath(file)
+        if real != file:
+            self._aliases[real] = file
+            part = file
+            while part != "/":
+                if os.path.islink(part):
+                    self._aliases[part] = file
+                part = os.path.dirname(part)
+
+    def folders(self) -> set[str]:
+        """Returns the folders in which something has to be noticed."""
+        found = {os.path.dirname(path) for path in (*self._known, *self._aliases)}
+        found = {_existing(folder) for folder in found}
+        found.update(self._extras.folders())
+        return found
+
+    def concerns(self, path: str) -> bool:
+        """Tells whether a change at this path may matter."""
+        if path in self._known or path in self._aliases or self._extras.have(path):
+            return True
+        name = os.path.basename(path)
+        return self.broken and not _STRAY.match(name) and (name.endswith(".py") or os.path.isdir(path))
+
+    def changed(self, path: str, *, loading: bool) -> bool:
+        """Tells whether what was noticed at this path is a change. `loading`: the application may have made it itself,
+        and then it counts if the content is another one.
+        """
+        file = self._aliases.get(path, path)
+        if file not in self._known:
+            return True
+        former, now = self._known[file], _signature(file)
+        if former == now:
+            return False
+        self._known[file] = now
+        digest, known = _digest(file), self._digests.get(file)
+        self._digests[file] = digest
+        return not (loading and digest == known)
+
+    def look(self) -> set[str]:
+        """Returns the files that look otherwise than before: for file systems that report no changes."""
+        return {file for file, former in self._known.items() if _signature(file) != former}
+
+    def extra_state(self) -> dict[str, Signature | None]:
+        """Returns what the extra files look like, for the same."""
+        return {
+            path: _signature(path)
+            for folder in self._extras.folders()
+            for name in _names(folder)
+            for path in [os.path.join(folder, name)]
+            if self._extras.have(path)
+        }
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _signature(path: str) -> Signature | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _digest(path: str) -> bytes:
+    with suppress(OSError), open(path, "rb") as file:
+        return hashlib.blake2b(file.read(16 << 20)).digest()
+    return b""
+
+
+def _existing(folder: str) -> str:
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder

@@ -28,6 +28,11 @@ LATE = {
         "cli/start.py",
         "srvd.daemon.entry.start",
     ),  # what makes a start slow; bad news on the command line must not wait for it
+    ("cli/start.py", "srvd.cli.develop"),  # only for a pool under development
+    ("zygote/loading.py", "srvd.worker.develop.loading"),  # the same
+    ("worker/main.py", "srvd.worker.develop.holding"),  # the same
+    ("worker/main.py", "srvd.worker.develop.terminal"),  # the same
+    ("worker/main.py", "srvd.worker.develop.loading"),  # the same
     ("log.py", "json"),  # 2 to 10 ms, only for a JSON log of an application that writes JSON
     ("cli/fast.py", "srvd.cli.saying"),  # the same
     ("cli/fast.py", "srvd.cli.app"),  # click costs 18 ms, which a plain start does not wait for

@@ -81,7 +81,7 @@ def test_a_wrong_configuration_is_78_with_every_problem_on_stderr(tmp_path: Path
         ("--boot-timeout", "boot_timeout has no flag: set it in the file, or SRVD_BOOT_TIMEOUT"),
         ("--rlimits", "rlimits has no flag: set it in the file\n"),
         ("--worker-class", "threads = 1 is gunicorn's sync"),
-        ("--reload", "`srvctl reload` loads the new code"),
+        ("--reload-dir", "it is called --reload-extra here"),
         ("--preload", "preload has no flag: set it in the file, or SRVD_PRELOAD"),
         ("--timeout", "it is called --request-timeout here"),
         ("-t", "it is called --request-timeout here"),

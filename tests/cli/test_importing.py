@@ -125,7 +125,7 @@ def test_one_that_acts_while_it_is_read_is_executed_once(tmp_path: Path) -> None
 
 
 def test_json_has_the_files_and_the_findings(tmp_path: Path) -> None:
-    done = srvd("--json", "--", "gunicorn", "--reload", "shop.wsgi", cwd=tmp_path)
+    done = srvd("--json", "--", "gunicorn", "--spew", "shop.wsgi", cwd=tmp_path)
     found = json.loads(done.stdout)
     assert (found["exit"], done.returncode, list(found["files"])) == (10, 10, ["srvd.toml"])
     assert {"category": "lost", "where": "", "text": found["findings"][0]["text"]} == found["findings"][0]

@@ -340,9 +340,9 @@ timeout = 30
 → srvd.toml:2: pools.web.timeout: there is no such setting: it is called request_timeout in [pools.NAME] here
 
 [pools.web]
-reload = true
-→ srvd.toml:2: pools.web.reload: there is no such setting:
-  srvd does not watch files: `srvctl reload` loads the new code
+spew = true
+→ srvd.toml:2: pools.web.spew: there is no such setting:
+  `srvctl dump` shows where a worker is
 
 loglevel = "info"
 → srvd.toml:1: loglevel: there is no such setting: it is called log_level in [daemon] here

@@ -47,6 +47,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
         {"pidfile": "/run/app.pid", "env": {"DJANGO_SETTINGS_MODULE": "app.prod"}, "user": "www-data", "umask": "0007",
          "mode": "0770"},
     ),
+    ("gunicorn app:app --reload --reload-extra-file a.html", {"reload": True, "reload_extra": ["a.html"]}),
     ("gunicorn app:app --statsd-host localhost:8125 --statsd-prefix shop", {"app": "app:app"}),
     (
         'GUNICORN_CMD_ARGS="--bind 0.0.0.0:8000 --bind [::1]:8000 -w 2 --no-control-socket" gunicorn app:app -w 3',
@@ -102,7 +103,6 @@ def test_a_line_becomes_settings(text: str, expected: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     ("text", "code", "told"),
     [
-        ("gunicorn app:app --reload", 10, "lost: reload: srvd does not watch files"),
         ("gunicorn app:app --statsd-host h:1", 10, "lost: statsd_host: srvd sends no statsd"),
         ("gunicorn app:app --worker-tmp-dir /dev/shm", 0, "needless: worker_tmp_dir: srvd has no heartbeat file"),
         ("gunicorn app:app -D", 0, "next: daemon: start it with --daemonize"),
@@ -116,7 +116,6 @@ def test_a_line_becomes_settings(text: str, expected: dict[str, Any], tmp_path: 
         ("gunicorn app:app --protocol uwsgi", 1, "refused: protocol: srvd speaks HTTP"),
         ("granian app:app --interface rsgi", 1, "refused: worker_class: rsgi is a class of its own"),
         ("uvicorn app:app --env-file .env", 10, "asked for: .env is not read"),
-        ("uvicorn app:app --reload", 10, "lost: reload"),
         ("gunicorn -w 3", 10, "asked for: the application"),
     ],
 )

@@ -85,9 +85,14 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             continue
         base, _, words = setting.kind.partition(":")
         many = base == "addresses"
-        metavar = {"addresses": "ADDR", "count": "N", "formula": "N", "log path": "PATH", "choice": words, "switch": "[on|safe]"}.get(
-            base, base.upper()
-        )
+        metavar = {
+            "addresses": "ADDR",
+            "count": "N",
+            "formula": "N",
+            "log path": "PATH",
+            "choice": words,
+            "switch": "[on|safe]",
+        }.get(base, base.upper())
         about = f"{setting.help}{'; may be repeated' if many else ''}."
         short = [word for word, meant in SHORT.items() if meant == flag]
         command = click.option(flag, *short, multiple=many, metavar=metavar, help=about)(command)
@@ -253,10 +258,13 @@ def _about_option(option: str) -> str:
         flag = next((flag for table in TABLES for known, one in declared(table).items() if known == called
                      for flag in [one.flag] if flag), "")  # fmt: skip
         return f"it is called {flag} here" if flag else f"it is called {called} here; {_where_to_say(called)}"
+    where = _where_to_say(name)
+    if where:
+        return where
     near = nearest_option(option, [*flags(), "--config", "--daemonize", "--json"])
     if near:
         return f"did you mean {near}?"
-    return _where_to_say(name) or "what has no flag is set in the file, or by a SRVD_ variable: `srvd help settings`"
+    return "what has no flag is set in the file, or by a SRVD_ variable: `srvd help settings`"
 
 
 def _where_to_say(name: str) -> str:

@@ -10,15 +10,16 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
-from srvd.config.development import OFF
+from srvd.config.adapt.development import OFF
 from srvd.config.settings import Config
 from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux.processes import identity
 from srvd.watcher.setup import Setup
 from srvd.wire import paths, watching
 
-__all__ = ["begin", "refuse"]
+__all__ = ["begin", "end", "refuse"]
 
 _COMMAND = "from srvd.watcher.main import live; live()"
 
@@ -42,15 +43,18 @@ def refuse(config: Config, *, daemonize: bool) -> None:
         )
 
 
-def begin(config: Config) -> None:
-    """Starts the watcher, a child of this process, which becomes the daemon. Raises `SystemRefused`."""
+def begin(config: Config) -> int:
+    """Starts the watcher, a child of this process, which becomes the daemon. Returns its pid.
+
+    Raises `SystemRefused`.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.bind(watching.address(os.getpid()))
         listener.listen(64)
         setup = json.dumps(_setup(config)._asdict())
         words = [sys.executable, "-P", "-c", _COMMAND, "3", setup]
-        os.posix_spawn(
+        return os.posix_spawn(
             sys.executable,
             words,
             os.environ,
@@ -67,12 +71,19 @@ def begin(config: Config) -> None:
         listener.close()
 
 
+def end(watcher: int) -> None:
+    """Ends the watcher, whose daemon has ended."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(watcher, signal.SIGKILL)
+        os.waitpid(watcher, 0)
+
+
 def _setup(config: Config) -> Setup:
     pools = {name: pool for name, pool in config.pools.items() if pool.reload != OFF}
     uids = {os.geteuid(), 0}
     for pool in pools.values():
         user = identity.resolve(pool.user, pool.group)
-        uids |= {user.uid} if user is not None else set()
+        uids |= {user.uid} if user is not None and user.uid is not None else set()
     return Setup(
         name=config.daemon.name,
         socket=config.daemon.socket,
@@ -91,8 +102,7 @@ def _about(config: Config, name: str) -> str:
     urls = []
     for listener in (config.listeners[one] for one in pool.listeners):
         scheme = "https" if listener.certificate else "http"
-        for bound in listener.bind:
-            urls.append(bound if bound.startswith(("unix:", "fd:")) else f"{scheme}://{_visible(bound)}")
+        urls += [one if one.startswith(("unix:", "fd:")) else f"{scheme}://{_visible(one)}" for one in listener.bind]
     return f"{' '.join(urls)} serves {pool.app}"
 
 

@@ -79,7 +79,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "limit_request_fields": _same("number", "--limit-request-fields", "max_fields"),
     "limit_request_field_size": _same("number", "--limit-request-field_size", "max_field"),
     "reload": _same("yes", "--reload", "reload"),
-    "reload_engine": _needless("text", "--reload-engine", "the kernel reports changes (inotify), or files are looked at, as it has to be"),
+    "reload_engine": _needless("text", "--reload-engine", "srvd takes what the kernel has for it"),
     "reload_extra_files": _same("list", "--reload-extra-file", "reload_extra"),
     "spew": _lost("yes", "--spew", "`srvctl dump` shows where a worker is"),
     "check_config": _needless("yes", "--check-config", "`srvd check` checks the configuration"),
@@ -189,6 +189,10 @@ _OF_UVICORN: Final[Mapping[str, Option]] = {
     "ssl_certfile": _same("text", "--ssl-certfile", "certificate"),
     "ssl_keyfile": _same("text", "--ssl-keyfile", "key"),
     "timeout_keep_alive": _same("number", "--timeout-keep-alive", "keepalive_timeout"),
+    "reload_dir": _same("list", "--reload-dir", "reload_extra"),
+    "reload_include": _same("list", "--reload-include", "reload_extra"),
+    "reload_exclude": _needless("list", "--reload-exclude", "only files that the application has loaded are watched"),
+    "reload_delay": _needless("text", "--reload-delay", "a change is reported by the kernel, not looked for"),
     "factory": _needless("yes", "--factory", 'a factory is named with its call: "MODULE:FACTORY()"'),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from srvd.config import development
+from srvd.config.adapt import development
 from srvd.config.check import anchor
 from srvd.config.load import DEFAULT_FILE, load
 from srvd.config.settings import Config

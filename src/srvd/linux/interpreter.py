@@ -183,7 +183,10 @@ _prepared: list[Started] = []
 
 
 def prepare() -> None:
-    """Starts the daemon's own interpreter ahead of time, unless there is one. Ignores a failure: `take` tries again, and raises then."""
+    """Starts the daemon's own interpreter ahead of time, unless there is one.
+
+    Ignores a failure: `take` tries again, and raises then.
+    """
     if _prepared:
         return
     try:
@@ -204,8 +207,10 @@ def prepared() -> set[int]:
     return {one.pid for one in _prepared}
 
 
-def discard() -> None:
-    """Kills a prepared process that was not taken. By SIGKILL: the daemon would take a process that exits by itself for
+def discard(*, wait: bool = False) -> None:
+    """Kills a prepared process that was not taken, and waits for its end if `wait`.
+
+    By SIGKILL: the daemon would take a process that exits by itself for
     one that a zygote has left behind.
     """
     while _prepared:
@@ -214,6 +219,8 @@ def discard() -> None:
             signal.pidfd_send_signal(unwanted.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it has ended already
+        if wait:
+            os.waitid(os.P_PIDFD, unwanted.pidfd, os.WEXITED)
         unwanted.link.close()
         os.close(unwanted.pidfd)
         os.close(unwanted.stderr)

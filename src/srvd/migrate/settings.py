@@ -231,6 +231,10 @@ class _Translator:
             self._count("threads", "")
         if self.yes("preload_app"):
             self._add("pools.web", "preload", '"on"', "preload_app")
+        if self.yes("reload"):
+            self._add("pools.web", "reload", "true", "reload")
+            if extra := self._addresses("reload_extra_files"):
+                self._add("pools.web", "reload_extra", spell(extra), "reload_extra_files")
         folders = [one.strip() for one in str(self.value("pythonpath", "")).split(",") if one.strip()]
         if folders:
             self._add("pools.web", "pythonpath", spell(folders), "pythonpath")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from srvd.linux.inotify import Inotify
-from srvd.watcher.files import Files
+from srvd.watcher.files import Signature
 
 __all__ = ["Changes", "Polling", "Reported", "choose"]
 
@@ -19,6 +20,17 @@ INTERVAL = 0.5
 
 _REMOTE = re.compile(r"nfs|cifs|smb|9p|fuse|virtiofs|vboxsf|drvfs|prl_fs|fakeowner|grpc")
 """Kinds of file systems whose changes from the other side the kernel does not report."""
+
+
+class Watched(Protocol):
+    """Which files matter: one `Files`, or those of all pools."""
+
+    @property
+    def broken(self) -> bool: ...
+    def folders(self) -> set[str]: ...
+    def concerns(self, path: str) -> bool: ...
+    def look(self) -> set[str]: ...
+    def extra_state(self) -> dict[str, Signature | None]: ...
 
 
 class Reported:
@@ -30,11 +42,11 @@ class Reported:
         self._inotify = Inotify()
         self.fd = self._inotify.fd
 
-    def watch(self, files: Files) -> None:
+    def watch(self, files: Watched) -> None:
         """Raises `OSError` if the kernel has no more room."""
         self._inotify.watch(files.folders())
 
-    def take(self, files: Files) -> set[str]:
+    def take(self, files: Watched) -> set[str]:
         """Returns the paths that have changed and matter."""
         paths = self._inotify.read()
         if paths is None:  # some were lost
@@ -52,14 +64,14 @@ class Polling:
     fd = -1
 
     def __init__(self) -> None:
-        self._extra: dict[str, tuple[int, int, int] | None] | None = None
+        self._extra: dict[str, Signature | None] | None = None
         self._names: dict[str, int] = {}
 
-    def watch(self, files: Files) -> None:
+    def watch(self, files: Watched) -> None:
         self._extra = files.extra_state()
         self._names = _times(files.folders())
 
-    def take(self, files: Files) -> set[str]:
+    def take(self, files: Watched) -> set[str]:
         found = files.look()
         former, self._extra = self._extra, files.extra_state()
         if former is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 
-__all__ = ["Extras", "Files"]
+__all__ = ["Extras", "Files", "Signature", "forget_bytecode"]
 
 _STRAY = re.compile(r"\.|__pycache__$|.*~$|#.*#$|4913$|.*\.(pyc|sw[a-z]|tmp)$|.*___jb_\w+___$")
 """What editors and Python put beside files: these names never count in a folder of `reload_extra`."""
@@ -128,6 +128,19 @@ class Files:
             for path in [os.path.join(folder, name)]
             if self._extras.have(path)
         }
+
+
+def forget_bytecode(file: str) -> None:
+    """Removes what Python has cached of a module. Python compares seconds and size alone, so it would take the second
+    of two saves within a second for the first (`importlib._bootstrap_external`, "_validate_timestamp_pyc").
+    """
+    folder, name = os.path.split(file)
+    stem = f"{name.removesuffix('.py')}."
+    if name.endswith(".py"):
+        for cached in _names(f"{folder}/__pycache__"):
+            if cached.startswith(stem) and cached.endswith(".pyc"):
+                with suppress(OSError):
+                    os.unlink(f"{folder}/__pycache__/{cached}")
 
 
 def _names(folder: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from srvd.client.find import Named
 from srvd.linux.processes.proctitle import set_title
 from srvd.watcher.changes import choose
+from srvd.watcher.files import forget_bytecode
 from srvd.watcher.orders import Orders
 from srvd.watcher.peers import Peer
 from srvd.watcher.plan import Plan
@@ -157,6 +158,8 @@ class Watcher:
         if ordered is not None:
             if ordered.said:
                 self._say(f"{ordered.said}: loading anew")
+            for file in ordered.files:
+                forget_bytecode(file)
             self._orders.reload(ordered.pool)
 
     def _over(self) -> None:

@@ -1,4 +1,7 @@
-"""Orders reloads of the daemon, one at a time, in a thread: the watcher goes on noticing changes meanwhile."""
+"""Orders reloads of the daemon, one at a time, in a thread: the watcher goes on noticing changes meanwhile.
+
+Decides no reload: `plan.py` does.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from srvd.client.connection import Client
 from srvd.client.find import Named, find
-from srvd.errors import SrvdError
+from srvd.errors import NoDaemon, ShuttingDown, SrvdError
 from srvd.record import Record
 
 __all__ = ["Done", "Orders"]
@@ -56,6 +59,8 @@ class Orders:
             path = find(self._named, os.environ, os.geteuid())
             with Client.connect(path) as client:
                 client.call("reload", args)
+        except (NoDaemon, ShuttingDown):  # it is stopped
+            text = ""
         except SrvdError as error:
             text = _told(error)
         except Exception as exc:  # the thread ends here

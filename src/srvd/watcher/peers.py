@@ -1,4 +1,4 @@
-"""The processes of the applications that are connected to the watcher: zygotes and workers that load, workers that serve.
+"""The processes of applications that are connected to the watcher: zygotes and workers that load, or serve.
 
 Decides nothing: `main.py` does.
 """

@@ -14,18 +14,22 @@ from srvd.watcher.setup import Setup
 
 __all__ = ["Order", "Plan"]
 
-QUIET = 0.05
-"""Seconds without a further change until a reload is ordered: an editor renames, git writes many files."""
+QUIET = 0.02
+"""Seconds without a further change until a reload is ordered: an editor renames, git writes many files. A change during
+the load ends that load, so waiting longer would save nothing but work."""
 
 LONGEST = 1.0
 """Seconds after which it is ordered though changes go on."""
 
 
 class Order(Record):
-    """pool "": the whole configuration. said: what to tell; "" for the second attempt of a reload."""
+    """pool "": the whole configuration. said: what to tell; "" for the second attempt of a reload. files: those that
+    have changed.
+    """
 
     pool: str
     said: str
+    files: list[str]
 
 
 class _Pool:
@@ -129,7 +133,8 @@ class Plan:
         for pool in pending.values():
             pool.pending, pool.retries = set(), False
         self._first, self._config_changed = 0.0, False
-        return Order("" if whole else next(iter(pending)), self._told(said) if said or whole else "")
+        text = self._told(said) if said or whole else ""
+        return Order("" if whole else next(iter(pending)), text, said)
 
     def over(self, error: str) -> str:
         """The reload is over. Returns what is to be told."""

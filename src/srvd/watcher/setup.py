@@ -1,4 +1,7 @@
-"""What the watcher is told at its start."""
+"""What the watcher is told at its start.
+
+Reads no configuration: `cli/develop.py` makes this of it.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,6 @@ class Boot(NamedTuple):
     lifeline: int = -1  # reads an end of file once no process is left that could end this worker; -1: none
     warms: bool = False  # requests paths before READY, to import what other workers inherit from their zygote
     watch: Watch | None = None
-    watcher: str = ""  # address of the watcher of a pool under development; "": none
 
     @property
     def descriptors(self) -> Iterable[int]:

@@ -17,6 +17,7 @@ from srvd.worker import forked, serving
 from srvd.worker.app import hooks
 from srvd.worker.app.hooks import Hooks
 from srvd.worker.app.interface import without_effect
+from srvd.worker.app.releases import Watch
 from srvd.worker.boot import Boot, Preloaded
 from srvd.worker.supervision.link import Link
 
@@ -38,8 +39,8 @@ def serve(boot: Boot) -> int:
     if boot.watch is not None:
         boot.watch.tell_to(lambda file: link.say(links.Mixed(file)))
     try:
-        if boot.watcher:
-            return _develop(boot, link, log)
+        if boot.watch is not None and boot.watch.watcher:
+            return _develop(boot, boot.watch, link, log)
         with forked.guarded(lambda: boot.descriptors):
             loaded = _load(boot, log)
         return serving.run(boot, loaded, link, log)
@@ -52,23 +53,23 @@ def serve(boot: Boot) -> int:
         return 1
 
 
-def _develop(boot: Boot, link: Link, log: Log) -> int:
+def _develop(boot: Boot, watch: Watch, link: Link, log: Log) -> int:
     """As `serve`, under development. Raises `LoadFailed`."""
-    from srvd.worker.develop import terminal
+    from srvd.worker.develop import holding, terminal
     from srvd.worker.develop.loading import Development
 
     terminal.take_again()
-    development = Development(boot.watcher, boot.id.pool, boot.settings.interface)
+    development = Development(watch.watcher, boot.id.pool, boot.settings.interface)
     with forked.guarded(lambda: boot.descriptors):
         load = partial(_load, boot, log)
         loaded = load() if isinstance(boot.application, Preloaded) else development.load(load)
     session = development.reporter.serve()
-    if boot.watch is not None:
-        boot.watch.each = development.reporter.imported
+    watch.each = development.reporter.imported
+    hold = None if session is None else partial(holding.attach, session)
     try:
-        return serving.run(boot, loaded, link, log, session)
+        return serving.run(boot, loaded, link, log, hold)
     except LoadFailed as failed:
-        return serving.run(boot, development.refused(failed), link, log, session)
+        return serving.run(boot, development.refused(failed), link, log, hold)
 
 
 def _load(boot: Boot, log: Log) -> Preloaded:

@@ -20,26 +20,27 @@ from srvd.worker.supervision.reconnect import Reconnector
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from srvd.log import Log
     from srvd.worker.boot import Boot, Preloaded
     from srvd.worker.conventions import Prepared
-    from srvd.worker.develop.reports import Session
     from srvd.worker.loop import Loop
+
+    Hold = Callable[[Loop, Commands], None]
 
 __all__ = ["run"]
 
 
-def run(boot: Boot, loaded: Preloaded, link: Link, log: Log, session: Session | None = None) -> int:
+def run(boot: Boot, loaded: Preloaded, link: Link, log: Log, hold: Hold | None = None) -> int:
     """Serves until the daemon tells the worker to leave, and returns the exit code. Raises `LoadFailed` if the
-    application does not start. `session`: with the watcher of a pool under development.
+    application does not start. `hold`: makes a pool under development obey its watcher.
     """
     name, called = str(boot.id), loaded.hooks
     serving, observers = prepared = conventions.prepare(boot, loaded, link, log)
     commands = _put_together(boot, prepared, link)
-    if session is not None:
-        from srvd.worker.develop import holding
-
-        holding.attach(session, serving.context.loop, commands)
+    if hold is not None:
+        hold(serving.context.loop, commands)
     hooks.call(called.on_worker_start, "on_worker_start", log, name)
     serving.context.convention.variables = copy_context()
     serving.start()

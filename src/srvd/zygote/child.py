@@ -89,7 +89,6 @@ def _boot(template: WorkerTemplate, order: links.Fork, link: int, stderr_read: i
         home=None if home is None else home._replace(stderr=stderr_read, stacks=trace, lifeline=-1),
         warms=template.warms or template.preloaded is None,
         watch=template.watch,
-        watcher=template.watcher,
     )
 
 

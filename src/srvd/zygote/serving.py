@@ -6,6 +6,7 @@ Sets up no process (`becoming.py`) and forks nothing by itself (`fork_server.py`
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import time
 
@@ -13,7 +14,7 @@ from srvd.config import packing
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import fds
 from srvd.linux.processes.tether import tethered
-from srvd.wire import links
+from srvd.wire import links, watching
 from srvd.worker import forked
 from srvd.worker.app.releases import Watch
 from srvd.zygote import fronting, loading, renewal
@@ -58,7 +59,7 @@ def _load(link: socket.socket, job: LoadJob) -> Loaded:
     pool = packing.unpack(wanted.settings)
     become(wanted, pool, job)
     folder = loading.enter(wanted)
-    watch = Watch(folder)
+    watch = Watch(folder, "" if pool.reload == "off" else watching.address(os.getppid()))
     watch.begin()
     with tethered(link), forked.guarded(lambda: (link.fileno(), *job.fds)):
         outcome = loading.load(wanted if job.fresh else wanted._replace(preload="off"))

@@ -14,7 +14,7 @@ from srvd.linux.processes import deadman
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.linux.scoreboard import Board, lanes_of
 from srvd.record import Record
-from srvd.wire import links, watching
+from srvd.wire import links
 from srvd.worker.app.releases import Watch
 from srvd.worker.boot import Preloaded
 from srvd.worker.net.acceptor import Listening
@@ -43,7 +43,6 @@ class WorkerTemplate(Record):
     dispositions: Dispositions = NOTHING  # the application's handling of signals, which the zygote has put away
     warms: bool = False  # each worker calls the paths of `warm` before it is ready
     watch: Watch | None = None
-    watcher: str = ""  # address of the watcher of a pool under development; "": none
 
 
 class Loaded(Record):
@@ -72,5 +71,4 @@ def make_template(loaded: Loaded, job: LoadJob) -> WorkerTemplate:
         home=loaded.home,
         dispositions=outcome.dispositions,
         watch=loaded.watch,
-        watcher="" if loaded.pool.reload == "off" else watching.address(os.getppid()),
     )

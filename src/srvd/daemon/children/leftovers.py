@@ -61,6 +61,7 @@ class Leftovers:
 
         Returns when none is left, at the latest after `TERM_PATIENCE` and `KILL_PATIENCE`.
         """
+        interpreter.discard(wait=True)
         ended: set[int] = set()
         began = time.monotonic()
         while left := self._all():

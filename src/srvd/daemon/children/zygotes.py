@@ -30,7 +30,6 @@ from srvd.daemon.children.zygote import Zygote, ZygoteSpec, ZygoteState
 from srvd.daemon.family.callers import Orphan
 from srvd.daemon.fd_table import FdTable
 from srvd.ids import GenerationId
-from srvd.linux import interpreter
 from srvd.linux.processes import process
 from srvd.linux.processes.process import Ended
 from srvd.wire import links
@@ -103,8 +102,7 @@ class Zygotes(Table[GenerationId, Zygote]):
         match message:
             case links.Loaded(preloaded, notes, _, folder):
                 zygote.told = zygote.forks = True
-                if zygote.pool.reload != "off":
-                    interpreter.prepare()  # for the next reload, which is quicker by a tenth of a second
+                self._starter.prepare_next(zygote.pool)
                 self._outlets.emit(
                     ZygoteLoaded(zygote.id, preloaded, tuple(notes), time.strftime("%Y-%m-%d %H:%M"), folder)
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from srvd.config.lasting import with_lasting
+from srvd.config.adapt.lasting import with_lasting
 from srvd.config.pool_spec import spec_of
 from srvd.config.settings import Config
 from srvd.core.events import ConfigRead, ConfigRefused

@@ -19,8 +19,9 @@ __all__ = ["Watch"]
 class Watch:
     """The watch of one process; a fork continues its parent's."""
 
-    def __init__(self, root: str) -> None:
-        """`root`: the folder to which reported names are relative."""
+    def __init__(self, root: str, watcher: str = "") -> None:
+        """`root`: the folder to which reported names are relative. `watcher`: of a pool under development."""
+        self.watcher = watcher  # its address (`wire.watching`); "": none
         self._root = os.path.join(root, "")
         # Of the clock, not of a file: the kernel stamps a file with its last tick, which is never later than the clock.
         self._since = time.time()

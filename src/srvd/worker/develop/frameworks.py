@@ -22,7 +22,7 @@ def template_folders(app: object) -> set[str]:
             found.update(str(folder) for folder in autoreload.get_template_directories())
         for part in (app, *getattr(app, "blueprints", {}).values()):
             found.update(map(str, _folders_of(getattr(part, "jinja_loader", None))))
-    except Exception:  # noqa: BLE001, S110 - an application of another shape; its templates can be named in reload_extra
+    except Exception:  # noqa: S110 - an application of another shape; its templates can be named in reload_extra
         pass
     return found
 

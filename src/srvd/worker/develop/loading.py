@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 
 from srvd.errors import LoadFailed
-from srvd.worker.boot import Preloaded
 from srvd.worker.app.hooks import Hooks
+from srvd.worker.boot import Preloaded
 from srvd.worker.develop import frameworks, page, terminal
 from srvd.worker.develop.reports import Reporter
 
@@ -64,5 +64,3 @@ class Development:
 
     def _page(self, text: str) -> Preloaded:
         return Preloaded(page.make(text, self._interface), Hooks())
-
-

@@ -16,8 +16,8 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>The code 
 overflow:auto;border-left:4px solid #c33}}</style>
 <h1>{title}</h1>
 <pre>{text}</pre>
-<p>srvd waits for a file to be saved; then reload this page. <code>--reload=safe</code> would serve the last code that has
-loaded.</p></html>
+<p>srvd waits for a file to be saved; then load this page again. <code>--reload=safe</code> would serve the last
+code that has loaded.</p></html>
 """
 
 

@@ -76,6 +76,8 @@ def switched_off(config: Config) -> Config:
     for name, pool in config.pools.items():
         if pool.reload != OFF:
             where = config.origins[f"pools.{name}.reload"]
-            warnings.append(f"{where}: reload is for development, and begins at a start: it has no effect in pool {name}")
+            warnings.append(
+                f"{where}: reload is for development, and begins at a start: it has no effect in pool {name}"
+            )
         pools[name] = pool._replace(reload=OFF)
     return config._replace(pools=pools, warnings=tuple(warnings))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srvd.config.lasting import with_lasting
+from srvd.config.adapt.lasting import with_lasting
 from srvd.config.load import load
 from srvd.errors import ConfigInvalid
 

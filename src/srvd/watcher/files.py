@@ -60,23 +60,25 @@ class Files:
         self._digests: dict[str, bytes] = {}
         self.broken = False  # the code does not load: a file that is missing may be new
 
-    def replace(self, files: Iterable[str], templates: Iterable[str], since: float) -> set[str]:
-        """Watches the files of a load that began at `since` (seconds of the clock), and no others. Returns those that
-        were not watched before, and have changed since then.
+    def replace(self, files: Iterable[str], templates: Iterable[str]) -> None:
+        """Watches the files of a load that went well, and no others. Those that were watched before keep their looks: a
+        change may be on its way here.
         """
         former, self._known, self._aliases = self._known, {}, {}
         self._extras = Extras((*self._extra, *templates))
-        late = set()
         for file in files:
             self.add(file)
-            seen = self._known[file]
-            if file not in former and seen is not None and seen[0] > since * 1e9:
-                late.add(file)
-        return late
+            self._known[file] = former.get(file, self._known[file])
 
-    def add(self, file: str) -> None:
-        """Watches one more file."""
-        self._known[file] = _signature(file)
+    def newer(self, files: Iterable[str], since: float) -> set[str]:
+        """Returns the files that are not watched yet, and have changed since `since` (seconds of the clock)."""
+        seen = {file: _signature(file) for file in files if file not in self._known}
+        return {file for file, looks in seen.items() if looks is not None and looks[0] > since * 1e9}
+
+    def add(self, file: str, looks: Signature | None = None) -> bool:
+        """Watches one more file. Returns whether it has changed since it looked as given."""
+        now = _signature(file)
+        self._known.setdefault(file, now)
         real = os.path.realpath(file)
         if real != file:
             self._aliases[real] = file
@@ -85,6 +87,11 @@ class Files:
                 if os.path.islink(part):
                     self._aliases[part] = file
                 part = os.path.dirname(part)
+        return looks is not None and looks != now
+
+    def forget(self, file: str) -> None:
+        """Takes the file for changed, however it looks."""
+        self._known[file] = (0, 0, 0)
 
     def folders(self) -> set[str]:
         """Returns the folders in which something has to be noticed."""

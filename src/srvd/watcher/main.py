@@ -128,9 +128,10 @@ class Watcher:
                 self._watch()
                 self._notice(late)
                 peer.say(page=self._plan.serves_page(peer.pool) if failed else False)
-            case {"more": list(files)}:
-                self._plan.add(peer.pool, files)
+            case {"more": str(file), "looks": looks}:
+                late = self._plan.add(peer.pool, file, tuple(looks) if looks else None)
                 self._watch()
+                self._notice(late)
 
     # -- changes -------------------------------------------------------------------------------------------
 

@@ -87,17 +87,23 @@ class Plan:
             return set()
         found.files.broken = failed
         found.was_good |= not failed
+        files = list(files)
+        late = found.files.newer(files, since)
         if failed:
             for file in files:
                 found.files.add(file)
-            return set()
-        return found.files.replace(files, extra, since)
+        else:
+            found.files.replace(files, extra)
+        for file in late:
+            found.files.forget(file)
+        return late
 
-    def add(self, pool: str, files: Iterable[str]) -> None:
-        """The application has imported more."""
-        if pool in self._pools:
-            for file in files:
-                self._pools[pool].files.add(file)
+    def add(self, pool: str, file: str, looks: Signature | None) -> set[str]:
+        """The application has imported one more, which looked so. Returns it, if it has changed since."""
+        if pool in self._pools and self._pools[pool].files.add(file, looks):
+            self._pools[pool].files.forget(file)
+            return {file}
+        return set()
 
     def noticed(self, paths: set[str], now: float, *, loading: bool) -> bool:
         """Something has happened at these paths. Returns whether any of it is a change."""

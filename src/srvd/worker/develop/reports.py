@@ -132,7 +132,11 @@ class Reporter:
         """Reports a file that is being imported by a worker."""
         if file not in self._told and self.session is not None and self._pid == os.getpid():
             self._told.add(file)
-            self.session.say(more=[os.path.abspath(file)])
+            looks = None
+            with suppress(OSError):  # within an archive
+                found = os.stat(file)
+                looks = [found.st_mtime_ns, found.st_size, found.st_ino]
+            self.session.say(more=os.path.abspath(file), looks=looks)
 
 
 def _loaded_files() -> set[str]:

@@ -33,7 +33,7 @@ def scribble():
     for fd, name in list(boards()):
         size = os.fstat(fd).st_size
         long_ago = time.monotonic() - 1000
-        lane = b"\\xff" * 320 + b"GET /forged".ljust(176, b"\\0") + struct.pack("dd", long_ago, long_ago)
+        lane = b"\\xff" * 344 + b"GET /forged".ljust(152, b"\\0") + struct.pack("dd", long_ago, long_ago)
         for way in ("write", "map", "open"):
             try:
                 if way == "write":

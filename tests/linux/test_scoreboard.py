@@ -67,9 +67,19 @@ def test_the_oldest_request_of_all_lanes_is_the_slots(board: Board) -> None:
 
 def test_a_long_line_is_cut_and_a_torn_character_is_replaced(board: Board) -> None:
     board.lane(0).begin(1.0, ("é" * 300).encode())
-    assert board.read(0).line == "é" * 88
+    assert board.read(0).line == "é" * 76
     board.lane(0).begin(1.0, ("x" + "é" * 300).encode())
-    assert board.read(0).line == "x" + "é" * 87 + "\ufffd"
+    assert board.read(0).line == "x" + "é" * 75 + "\ufffd"
+
+
+def test_what_is_under_way_in_an_event_loop_is_no_latency(board: Board) -> None:
+    lane = board.lane(2)
+    lane.event_loop(7, 3, 0.25)
+    lane.begin(0.5, b"GET / HTTP/1.1")
+    lane.end(1e7, 200, 0, 0.5)
+    facts = board.read(2)
+    assert (facts.in_flight, facts.websockets, facts.lag) == (7, 3, 0.25)
+    assert (len(facts.latency), sum(facts.latency)) == (32, 1)
 
 
 def test_a_latency_beyond_the_last_bucket_stays_in_it(board: Board) -> None:

@@ -167,3 +167,48 @@ def test_a_task_that_refuses_to_end_costs_the_worker(starter: Starter) -> None:
     connection.close()
     assert srvd.get().split()[1] == "web/1#1"  # it costs nothing before the worker leaves
     assert srvd.stop() == 0
+
+
+LAGS = """
+import asyncio, time
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
+    assert scope["type"] == "http"
+    if scope["path"] == "/lag":
+        time.sleep(0.4)
+    if scope["path"] == "/wait":
+        await asyncio.sleep(1000)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def test_what_is_in_flight_and_the_lag_of_the_loop_are_shown(starter: Starter) -> None:
+    srvd = starter(config=toml("workers = 1"), code=LAGS)
+
+    def shown() -> tuple[int, int]:
+        (worker,) = srvd.call("workers")["workers"]
+        return worker["in_flight"], worker["websockets"]
+
+    assert srvd.get() == "ok"
+    assert shown() == (0, 0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            host, port = srvd.address()
+            stack.enter_context(connect(f"ws://{host}:{port}/"))
+        waiting = [srvd.connect() for _ in range(3)]
+        for connection in waiting:
+            stack.callback(connection.close)
+            connection.request("GET", "/wait")
+        wait_for(lambda: shown() == (5, 2))
+        assert srvd.get("/lag") == "ok"
+        wait_for(lambda: srvd.call("workers")["workers"][0]["loop_lag_s"] >= 0.4)
+        head, row = srvd.ctl("workers").stdout.splitlines()
+        assert {"IN_FLIGHT", "WEBSOCKETS", "LAG"} <= set(head.split())
+        assert " 5 " in row
+    wait_for(lambda: shown()[1] == 0)

@@ -90,21 +90,30 @@ def _total(workers: Iterable[Map], key: str) -> int:
 
 
 def _show_workers(result: Map) -> None:
-    heads = ["WORKER", "PID", "STATE", "REQUESTS", "RSS", "CONNECTIONS", "BUSY", "UP", "REQUEST"]
-    table(heads, [_worker_row(worker) for worker in result["workers"]], "PID REQUESTS RSS CONNECTIONS BUSY")
+    # Of event loops alone; a daemon of former versions does not tell them.
+    loops = any(worker.get("websockets") or worker.get("loop_lag_s") for worker in result["workers"])
+    heads = ["WORKER", "PID", "STATE", "REQUESTS", "RSS", "CONNECTIONS", "BUSY", "UP"]
+    heads += ["IN_FLIGHT", "WEBSOCKETS", "LAG", "REQUEST"] if loops else ["REQUEST"]
+    numbers = "PID REQUESTS RSS CONNECTIONS BUSY IN_FLIGHT WEBSOCKETS LAG"
+    table(heads, [_worker_row(worker, loops=loops) for worker in result["workers"]], numbers)
     if len(result["workers"]) < result["total"]:
         put(f"{len(result['workers'])} of {result['total']}; see more with --offset", err=True)
 
 
-def _worker_row(worker: Map) -> list[object]:
+def _worker_row(worker: Map, *, loops: bool) -> list[object]:
     request = worker.get("request") or ""
     age = worker.get("request_age_s")
     return [
         worker["id"], worker["pid"], worker["state"], number(worker.get("requests")),
         size(worker["rss_bytes"]) if worker.get("rss_bytes") else "-", number(worker.get("connections")),
-        number(worker.get("busy")), seconds(worker["uptime_s"]),
+        number(worker.get("busy")), seconds(worker["uptime_s"]), *(_of_loop(worker) if loops else ()),
         f"{request} ({seconds(age)})" if request and age is not None else request,
     ]  # fmt: skip
+
+
+def _of_loop(worker: Map) -> list[object]:
+    lag = worker.get("loop_lag_s")
+    return [number(worker.get("in_flight")), number(worker.get("websockets")), "-" if lag is None else seconds(lag)]
 
 
 def _show_deaths(result: Map) -> None:

@@ -28,14 +28,18 @@ LATENCY_BUCKETS = 32
 
 _CLASSES = 6  # by_class: index 0 takes statuses outside 100..599
 
-# A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency), then the request under way: its line,
-# the time of the application's last output for it, and the time of its beginning.
-_COUNTERS = _CLASSES + 2 + LATENCY_BUCKETS
+# A lane is 512 bytes: counters of 8 bytes (by_class, sent, connections, latency, and of a worker with an event loop its
+# requests in flight, WebSockets and lag), then the request under way: its line, the time of the application's last
+# output for it, and the time of its beginning.
+_COUNTERS = _CLASSES + 2 + LATENCY_BUCKETS + 3
 _SENT = _CLASSES
 _CONNECTIONS = _CLASSES + 1
 _LATENCY = _CLASSES + 2
+_IN_FLIGHT = _LATENCY + LATENCY_BUCKETS
+_WEBSOCKETS = _IN_FLIGHT + 1
+_LAG = _IN_FLIGHT + 2
 _LINE_AT = _COUNTERS * 8
-_LINE = 176
+_LINE = 152
 _LANE = 512
 _NOW = Struct(f"@{_LINE}sdd")  # line, gave, began
 _FACTS = Struct(f"@{_COUNTERS}Q{_LINE}sdd")
@@ -69,6 +73,9 @@ class LaneFacts(Record):
     sent: int = 0
     connections: int = 0  # open now
     latency: tuple[int, ...] = (0,) * LATENCY_BUCKETS
+    in_flight: int = 0  # requests, event streams and WebSockets under way in an event loop
+    websockets: int = 0  # of these
+    lag: float = 0.0  # longest time for which the event loop looked after nobody lately, in seconds
 
 
 class Request(Record):
@@ -154,7 +161,7 @@ class Lane:
         self._times = row.cast("d")
 
     def begin(self, now: float, line: bytes) -> bool:
-        """Records that a request began; `line` is its request line, cut to 176 bytes.
+        """Records that a request began; `line` is its request line, cut to 152 bytes.
 
         Returns False if the daemon does not read the scoreboards at present, so that the worker must wake it.
         """
@@ -201,8 +208,8 @@ class Lane:
         if not 0 < kind < _CLASSES:
             kind = 0
         bucket = _LATENCY + int((now - began) * 1e6).bit_length()
-        if bucket >= _COUNTERS:
-            bucket = _COUNTERS - 1
+        if bucket >= _IN_FLIGHT:
+            bucket = _IN_FLIGHT - 1
         counts[kind] = row[kind] = counts[kind] + 1
         counts[_SENT] = row[_SENT] = counts[_SENT] + sent
         counts[bucket] = row[bucket] = counts[bucket] + 1
@@ -211,6 +218,12 @@ class Lane:
     def connections(self, count: int) -> None:
         """Records the number of open connections."""
         self._row[_CONNECTIONS] = count
+
+    def event_loop(self, in_flight: int, websockets: int, lag: float) -> None:
+        """Records what is under way in an event loop, and its lag in seconds."""
+        self._row[_IN_FLIGHT] = in_flight
+        self._row[_WEBSOCKETS] = websockets
+        self._row[_LAG] = int(lag * 1e6)
 
     def release(self) -> None:
         """Releases the memory; the lane cannot be used after that."""
@@ -350,7 +363,10 @@ class Board:
             by_class=by_class,
             sent=counters[_SENT],
             connections=counters[_CONNECTIONS],
-            latency=tuple(counters[_LATENCY:]),
+            latency=tuple(counters[_LATENCY:_IN_FLIGHT]),
+            in_flight=counters[_IN_FLIGHT],
+            websockets=counters[_WEBSOCKETS],
+            lag=counters[_LAG] / 1e6,
         )
 
     def _began(self, slot: int, thread: int) -> float:
@@ -379,6 +395,9 @@ def _merge(lanes: list[LaneFacts]) -> LaneFacts:
         sent=_total(lane.sent for lane in lanes),
         connections=_total(lane.connections for lane in lanes),
         latency=tuple(map(_total, zip(*(lane.latency for lane in lanes), strict=True))) or LaneFacts().latency,
+        in_flight=_total(lane.in_flight for lane in lanes),
+        websockets=_total(lane.websockets for lane in lanes),
+        lag=max((lane.lag for lane in lanes), default=0.0),
     )
 
 

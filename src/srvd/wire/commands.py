@@ -111,7 +111,11 @@ COMMANDS: tuple[Command, ...] = (
             _OFFSET._replace(help="Skip this many workers"),
             Field("limit", "int", "Most workers to list", 500, least=1, most=500),
         ),
-        help="Shows of each its pid, requests served, memory, connections, and the request it is in with its age.",
+        help=(
+            "Shows of each its pid, requests served, memory, connections, and the request it is in with its age. Of a "
+            "worker with an event loop also how many requests, event streams and WebSockets are in flight, how many "
+            "of these are WebSockets, and the longest time for which the loop looked after nobody lately (LAG)."
+        ),
         examples=("srvctl workers", "srvctl workers web"),
     ),
     Command(

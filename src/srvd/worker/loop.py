@@ -51,6 +51,8 @@ class Loop:
         """Descriptors that are not in epoll until `want` is called for them. Other threads may read this set."""
         self.ready = 0
         """The number of ready descriptors in this turn."""
+        self.woke = NEVER
+        """When the last wait ended."""
         self.urgent: Callable[[float], None] | None = None
 
     def add(self, fd: int, mask: int, handler: Handler) -> None:
@@ -124,7 +126,7 @@ class Loop:
         handlers = self._handlers
         events = self._epoll.poll(timeout)
         self.ready = len(events)
-        read = now = looked = clock()
+        self.woke = read = now = looked = clock()
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:  # removed by an earlier handler in this turn

@@ -26,6 +26,8 @@ _LAST_WORDS = 1.0
 """Seconds for tasks that were cancelled at the end of a drain, for what they do last."""
 _SHUTDOWN = 5.0
 """Seconds for the end of the lifespan."""
+_WINDOW = 10.0
+"""Seconds after which the lag that is shown begins anew, once the loop does something."""
 
 
 class Life:
@@ -35,7 +37,8 @@ class Life:
         self._context = context
         self._application = application
         self._lifespan = Lifespan(application, mode)
-        context.loop.before_wait = self._send_heads
+        self._report = _Report(context)
+        context.loop.before_wait = self._before_wait
         stacks.tell_also(lambda: tell_tasks(context.loop.asyncio, context.cycles))
 
     def start(self) -> None:
@@ -75,7 +78,7 @@ class Life:
                 cycle.cancel()
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
 
-    def _send_heads(self) -> None:
+    def _before_wait(self) -> None:
         """Sends the heads of responses whose first part of the body is still to come."""
         unsent = self._application.unsent
         if unsent:
@@ -83,6 +86,29 @@ class Life:
                 with suppress(ReaderGone):
                     cycle.send_head()
             unsent.clear()
+        self._report.tell()
+
+
+class _Report:
+    """Keeps the facts about the event loop on the scoreboard. Has no timer: an idle loop has no news."""
+
+    def __init__(self, context: AsgiContext) -> None:
+        self._loop = context.loop
+        self._cycles = context.cycles
+        self._recorder = context.recorder
+        self._told = 0
+        self._lag = self._until = 0.0
+
+    def tell(self) -> None:
+        """Called before each wait: the time since the end of the last one is how long the loop looked after nobody."""
+        now = time.monotonic()
+        took, in_flight = now - self._loop.woke, self._cycles.in_flight
+        if took <= self._lag and now < self._until and in_flight == self._told:
+            return
+        if now >= self._until:
+            self._lag, self._until = 0.0, now + _WINDOW
+        self._lag, self._told = max(took, self._lag), in_flight
+        self._recorder.event_loop(in_flight, len(self._cycles.websockets), self._lag)
 
 
 async def _end_tasks() -> None:

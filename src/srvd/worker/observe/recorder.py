@@ -76,5 +76,9 @@ class Recorder:
         if self._completion is not None:
             self._completion.refused(scope, status)
 
+    def event_loop(self, in_flight: int, websockets: int, lag: float) -> None:
+        """Records what is under way in an event loop, and its lag: for how many seconds it looked after nobody."""
+        self._lane.event_loop(in_flight, websockets, lag)
+
     def connections(self, count: int) -> None:
         self._lane.connections(count)

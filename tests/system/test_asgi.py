@@ -189,7 +189,7 @@ async def app(scope, receive, send):
 
 
 def test_what_is_in_flight_and_the_lag_of_the_loop_are_shown(starter: Starter) -> None:
-    srvd = starter(config=toml("workers = 1"), code=LAGS)
+    srvd = starter(config=toml('workers = 1\ndrain_timeout = "1s"'), code=LAGS)
 
     def shown() -> tuple[int, int]:
         (worker,) = srvd.call("workers")["workers"]

@@ -51,7 +51,7 @@ class Loop:
         """Descriptors that are not in epoll until `want` is called for them. Other threads may read this set."""
         self.ready = 0
         """The number of ready descriptors in this turn."""
-        self.woke = NEVER
+        self.read_at = NEVER
         """When the last wait ended."""
         self.urgent: Callable[[float], None] | None = None
 
@@ -126,7 +126,7 @@ class Loop:
         handlers = self._handlers
         events = self._epoll.poll(timeout)
         self.ready = len(events)
-        self.woke = read = now = looked = clock()
+        self.read_at = read = now = looked = clock()
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:  # removed by an earlier handler in this turn

@@ -102,7 +102,7 @@ class _Report:
     def tell(self) -> None:
         """Called before each wait: the time since the end of the last one is how long the loop looked after nobody."""
         now = time.monotonic()
-        took, in_flight = now - self._loop.woke, self._cycles.in_flight
+        took, in_flight = now - self._loop.read_at, self._cycles.in_flight
         if took <= self._lag and now < self._until and in_flight == self._told:
             return
         if now >= self._until:

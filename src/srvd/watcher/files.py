@@ -58,17 +58,19 @@ class Files:
         self._known: dict[str, Signature | None] = {}
         self._aliases: dict[str, str] = {}  # real paths and links on the way, to a file that is reached by them
         self._digests: dict[str, bytes] = {}
+        self._folders: dict[str, str] = {}  # their real paths
         self.broken = False  # the code does not load: a file that is missing may be new
 
     def replace(self, files: Iterable[str], templates: Iterable[str]) -> None:
         """Watches the files of a load that went well, and no others. Those that were watched before keep their looks: a
         change may be on its way here.
         """
-        former, self._known, self._aliases = self._known, {}, {}
         self._extras = Extras((*self._extra, *templates))
-        for file in files:
+        wanted = set(files)
+        self._known = {file: looks for file, looks in self._known.items() if file in wanted}
+        self._aliases = {path: file for path, file in self._aliases.items() if file in wanted}
+        for file in wanted - self._known.keys():
             self.add(file)
-            self._known[file] = former.get(file, self._known[file])
 
     def newer(self, files: Iterable[str], since: float) -> set[str]:
         """Returns the files that are not watched yet, and have changed since `since` (seconds of the clock)."""
@@ -78,8 +80,13 @@ class Files:
     def add(self, file: str, looks: Signature | None = None) -> bool:
         """Watches one more file. Returns whether it has changed since it looked as given."""
         now = _signature(file)
-        self._known.setdefault(file, now)
-        real = os.path.realpath(file)
+        if file in self._known:
+            return looks is not None and looks != now
+        self._known[file] = now
+        folder, name = os.path.split(file)
+        real = os.path.join(self._real(folder), name)
+        if os.path.islink(file):
+            real = os.path.realpath(file)
         if real != file:
             self._aliases[real] = file
             part = file
@@ -88,6 +95,12 @@ class Files:
                     self._aliases[part] = file
                 part = os.path.dirname(part)
         return looks is not None and looks != now
+
+    def _real(self, folder: str) -> str:
+        """Returns the real path of a folder: asked once for each, because an application has hundreds of files."""
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return self._folders[folder]
 
     def forget(self, file: str) -> None:
         """Takes the file for changed, however it looks."""
@@ -114,6 +127,8 @@ class Files:
         file = self._aliases.get(path, path)
         if file not in self._known:
             return True
+        if path != file:
+            self._folders.clear()  # a link may lead elsewhere
         former, now = self._known[file], _signature(file)
         if former == now:
             return False

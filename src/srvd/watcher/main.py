@@ -118,7 +118,7 @@ class Watcher:
                 peer.say(page=self._plan.page_of(pool), terminal=self._setup.terminal)
             case {"worker": str(pool)}:
                 peer.pool, peer.serving = pool, True
-                if self._plan.is_held(pool):
+                if self._plan.holds_new(pool):
                     peer.say(order="hold")
                 self._greet()
             case {"files": list(files)}:

@@ -172,6 +172,10 @@ class Plan:
         """Tells whether what loads now is of yesterday."""
         return pool in self._pools and bool(self._pools[pool].pending)
 
+    def holds_new(self, pool: str) -> bool:
+        """Tells whether a worker that has just begun is of yesterday, and clients are not to meet it."""
+        return self.is_pending(pool) and self.is_held(pool)
+
     def is_held(self, pool: str) -> bool:
         """Tells whether clients wait for new code. With `safe` they do not."""
         found = self._pools.get(pool)

@@ -28,3 +28,4 @@ def attach(session: Session, loop: Loop, commands: Commands) -> None:
             session.sock.close()
 
     loop.add(session.sock.fileno(), EPOLLIN, look)
+    look(0, 0.0)  # orders that came while the application started

@@ -31,6 +31,7 @@ class Session:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._buffer = bytearray()
+        self._early: list[str] = []  # orders that came before an answer
 
     @classmethod
     def connect(cls, address: str) -> Session | None:
@@ -50,6 +51,7 @@ class Session:
 
     def say(self, **message: Any) -> None:
         with suppress(OSError):
+            self.sock.settimeout(_PATIENCE)
             self.sock.sendall(watching.spell(message))
 
     def ask(self, **message: Any) -> dict[str, Any]:
@@ -57,8 +59,11 @@ class Session:
         self.say(**message)
         try:
             while True:
-                if found := watching.lines(self._buffer):
-                    return found[0]
+                for found in watching.lines(self._buffer):
+                    if "order" in found:  # an order to hold clients, which this worker does not serve yet
+                        self._early.append(str(found["order"]))
+                    else:
+                        return found
                 data = self.sock.recv(1 << 16)
                 if not data:
                     return {}
@@ -68,8 +73,12 @@ class Session:
 
     def orders(self) -> list[str] | None:
         """Returns the orders that have come: "hold", "go"; None at the end of the connection. Does not wait."""
+        if self._early:
+            early, self._early = self._early, []
+            return early
         try:
-            data = self.sock.recv(1 << 16, socket.MSG_DONTWAIT)
+            self.sock.settimeout(0)
+            data = self.sock.recv(1 << 16)
         except BlockingIOError:
             return []
         except OSError:

@@ -138,6 +138,7 @@ def test_with_safe_the_last_good_code_serves_on(starter: Starter) -> None:
     srvd = developed(starter, code("first"), '"safe"')
     save(srvd, "raise ValueError('broken')\n")
     wait_for(lambda: "ValueError: broken" in srvd.logged())
+    assert "Traceback (most recent call last):" in srvd.logged()
     assert stays(lambda: answer(srvd) == (200, "first"), 0.5)
     save(srvd, code("mended"))
     wait_for(lambda: answer(srvd) == (200, "mended"))
@@ -279,7 +280,7 @@ def test_breakpoint_reads_from_the_terminal_and_no_limit_ends_it(tmp_path: Path)
             for client in clients:
                 client.request("GET", "/")
             read_until(master, b"(Pdb) ")
-            time.sleep(5)  # longer than any limit that would end the worker, and nothing to wait for
+            assert stays(lambda: process.poll() is None, 5)  # longer than any limit that would end the worker
             os.write(master, b"p word.upper()\n")
             read_until(master, b"DEBUGGED")
             os.write(master, b"c\n")

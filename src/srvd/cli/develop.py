@@ -17,7 +17,7 @@ from srvd.config.settings import Config
 from srvd.errors import ConfigInvalid, SystemRefused
 from srvd.linux.processes import identity
 from srvd.watcher.setup import Setup
-from srvd.wire import paths, watching
+from srvd.wire import paths
 
 __all__ = ["begin", "end", "refuse"]
 
@@ -50,7 +50,7 @@ def begin(config: Config) -> int:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listener.bind(watching.address(os.getpid()))
+        listener.bind(paths.watcher_address(os.getpid()))
         listener.listen(64)
         setup = json.dumps(_setup(config)._asdict())
         words = [sys.executable, "-P", "-c", _COMMAND, "3", setup]

@@ -19,7 +19,7 @@ def start(asked: Asked) -> int:
     """Runs the daemon and returns its exit code. Raises `SrvdError` when it cannot begin."""
     source = Source.find(asked.path, asked.given)
     config = source.read()
-    if development.is_developed(config):
+    if config.developed:
         return _develop(asked, source, config)
     return _run(asked, source, config)
 

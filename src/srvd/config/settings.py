@@ -185,5 +185,10 @@ class Config(NamedTuple):
     tls: Mapping[str, Material] = _NO_MATERIAL
     folder: str = ""
 
+    @property
+    def developed(self) -> bool:
+        """Whether any pool is under development (`reload`)."""
+        return any(pool.reload != "off" for pool in self.pools.values())
+
 
 TABLES: Final = (DaemonSettings, ListenerSettings, PoolSettings)

@@ -79,9 +79,11 @@ class Source:
             name: pool if pool.python else pool._replace(python=self.python) for name, pool in config.pools.items()
         }
         config = config._replace(pools=pools, folder=self.folder)
+        if not config.developed:
+            return config
         if again and development.BEGUN not in os.environ:
             return development.switched_off(config)
-        return development.adapted(config)
+        return development.adapted(config, again=again)
 
     def save(self) -> Spelled:
         """Returns what the next program needs to read the same configuration."""

@@ -139,7 +139,8 @@ class Plan:
         for pool in pending.values():
             pool.pending, pool.retries = set(), False
         self._first, self._config_changed = 0.0, False
-        text = self._told(said) if said or whole else ""
+        there = [path for path in said if os.path.exists(path)]  # not what an editor has renamed by now
+        text = self._told(there or said) if said or whole else ""
         return Order("" if whole else next(iter(pending)), text, said)
 
     def over(self, error: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "rundirs",
     "socket_path",
     "state_path",
+    "watcher_address",
 ]
 
 SYSTEM_RUNDIR = "/run/srvd"
@@ -93,3 +94,8 @@ def family_path(socket: str) -> str:
 def state_path(socket: str) -> str:
     """Returns the path of the state file, with which the next daemon adopts the processes of this one."""
     return f"{socket}.state"
+
+
+def watcher_address(pid: int) -> str:
+    """Returns the abstract address of the watcher that belongs to the daemon with this pid."""
+    return f"\0srvd-watcher-{pid}"

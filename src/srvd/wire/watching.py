@@ -1,6 +1,6 @@
 """The messages between the processes of an application under development and the watcher: a line of JSON each.
 
-The watcher listens at an abstract Unix socket that `address` names. Spelling only. Pure.
+The watcher listens at an abstract Unix socket that `paths.watcher_address` names. Spelling only. Pure.
 """
 
 from __future__ import annotations
@@ -8,15 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["address", "lines", "spell"]
+__all__ = ["lines", "spell"]
 
 LIMIT = 16 << 20
 """The longest line, in bytes: the files of a large application have a hundred thousand."""
-
-
-def address(pid: int) -> str:
-    """Returns the abstract address of the watcher that belongs to the daemon with this pid."""
-    return f"\0srvd-watcher-{pid}"
 
 
 def spell(message: dict[str, Any]) -> bytes:

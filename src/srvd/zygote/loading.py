@@ -13,7 +13,7 @@ from functools import partial
 from srvd.errors import LoadFailed
 from srvd.linux.processes.dispositions import NOTHING, Dispositions
 from srvd.record import Record
-from srvd.wire import links, watching
+from srvd.wire import links, paths
 from srvd.worker.app import hooks, interface, loader
 from srvd.worker.boot import Preloaded
 from srvd.zygote.safety import fork_safety
@@ -77,7 +77,7 @@ def load(wanted: links.Load) -> Outcome:
     else:
         from srvd.worker.develop.loading import Development
 
-        app, hooked = Development(watching.address(os.getppid()), wanted.pool, called).load(load_it)
+        app, hooked = Development(paths.watcher_address(os.getppid()), wanted.pool, called).load(load_it)
     left = fork_safety.compare(before)
     found = fork_safety.settle(before)
     threads, root_path = wanted.settings.get("threads"), str(wanted.settings.get("root_path", ""))

@@ -14,7 +14,7 @@ from srvd.config import packing
 from srvd.errors import BadFrame, LoadFailed
 from srvd.linux import fds
 from srvd.linux.processes.tether import tethered
-from srvd.wire import links, watching
+from srvd.wire import links, paths
 from srvd.worker import forked
 from srvd.worker.app.releases import Watch
 from srvd.zygote import fronting, loading, renewal
@@ -59,7 +59,7 @@ def _load(link: socket.socket, job: LoadJob) -> Loaded:
     pool = packing.unpack(wanted.settings)
     become(wanted, pool, job)
     folder = loading.enter(wanted)
-    watch = Watch(folder, "" if pool.reload == "off" else watching.address(os.getppid()))
+    watch = Watch(folder, "" if pool.reload == "off" else paths.watcher_address(os.getppid()))
     watch.begin()
     with tethered(link), forked.guarded(lambda: (link.fileno(), *job.fds)):
         outcome = loading.load(wanted if job.fresh else wanted._replace(preload="off"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from srvd.wire import watching
+from srvd.wire import paths, watching
 from srvd.worker.develop import page
 from srvd.worker.develop.reports import Session, trace_files
 
@@ -32,7 +32,7 @@ def test_an_order_before_an_answer_is_no_answer(pair: tuple[Session, socket.sock
 
 
 def test_without_a_watcher_nothing_is_told() -> None:
-    assert Session.connect(watching.address(2**22 + 1)) is None
+    assert Session.connect(paths.watcher_address(2**22 + 1)) is None
 
 
 def test_a_long_or_foreign_line_is_refused() -> None:

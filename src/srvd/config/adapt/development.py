@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from srvd.config.settings import Config, PoolSettings
 
-__all__ = ["BEGUN", "OFF", "SAFE", "adapted", "is_developed", "switched_off"]
+__all__ = ["BEGUN", "OFF", "SAFE", "adapted", "switched_off"]
 
 OFF: Final = "off"
 BEGUN: Final = "_SRVD_DEVELOPMENT"
@@ -34,23 +34,18 @@ _FORCED: Final[dict[str, Any]] = {
 _UNLESS_SET: Final[dict[str, Any]] = {"drain_timeout": 3.0, "access_log": "-"}
 
 
-def is_developed(config: Config) -> bool:
-    """Tells whether any pool is under development."""
-    return any(pool.reload != OFF for pool in config.pools.values())
-
-
-def adapted(config: Config) -> Config:
+def adapted(config: Config, *, again: bool = False) -> Config:
     """Returns the configuration with the values that development needs, with a warning for each number of workers that
-    was asked for.
+    was asked for, unless it is read `again`.
     """
-    if not is_developed(config):
+    if not config.developed:
         return config
     origins, pools, warnings = dict(config.origins), {}, list(config.warnings)
     for name, pool in config.pools.items():
         pools[name] = pool
         if pool.reload != OFF:
             where = origins[f"pools.{name}.workers"]
-            if pool.workers > 1 and where != "default":
+            if pool.workers > 1 and where != "default" and not again:
                 warnings.append(f"{where}: {pool.workers} workers are not started: with reload, pool {name} has one")
             pools[name] = _adapted(pool, origins)
     daemon = config.daemon

@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, root: str, watcher: str = "") -> None:
         """`root`: the folder to which reported names are relative. `watcher`: of a pool under development."""
-        self.watcher = watcher  # its address (`wire.watching`); "": none
+        self.watcher = watcher  # its address (`wire.paths.watcher_address`); "": none
         self._root = os.path.join(root, "")
         # Of the clock, not of a file: the kernel stamps a file with its last tick, which is never later than the clock.
         self._since = time.time()

@@ -54,13 +54,13 @@ class Development:
 
     def refused(self, failed: LoadFailed) -> Preloaded:
         """Reports a load that failed. Returns what serves its traceback; raises the error if nothing is to."""
+        hint = f"\n{failed.hint}" if failed.hint else ""
+        text = str(failed.detail.get("traceback", "")) or failed.message + hint
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
         if not self.reporter.failed(failed):
             raise failed
-        hint = f"\n{failed.hint}" if failed.hint else ""
-        text = str(failed.detail.get("traceback", ""))
-        sys.stderr.write(f"{text or failed.message + hint}\n")
-        sys.stderr.flush()
-        return self._page(text or failed.message + hint)
+        return self._page(text)
 
     def _page(self, text: str) -> Preloaded:
         return Preloaded(page.make(text, self._interface), Hooks())

@@ -35,7 +35,7 @@ class Session:
 
     @classmethod
     def connect(cls, address: str) -> Session | None:
-        """Returns a connection to the watcher at an address of `wire.watching`; None if there is none."""
+        """Returns a connection to the watcher at an address of `wire.paths.watcher_address`; None if there is none."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         sock.settimeout(_PATIENCE)
         try:

@@ -28,7 +28,7 @@ def tell_tasks(loop: asyncio.AbstractEventLoop, cycles: Cycles) -> str:
     """
     alike: dict[str, list[str]] = {}
     running = asyncio.current_task(loop)
-    for number, (task, name) in enumerate(_named(loop, cycles)):
+    for number, (task, name) in enumerate(_named(loop, cycles, running)):
         if number == _MOST:
             alike.setdefault("  the rest is not told\n", []).append("more tasks")
             break
@@ -48,10 +48,14 @@ def tell_tasks(loop: asyncio.AbstractEventLoop, cycles: Cycles) -> str:
     return "".join(pieces)
 
 
-def _named(loop: asyncio.AbstractEventLoop, cycles: Cycles) -> Iterator[tuple[asyncio.Task[Any], str]]:
+def _named(
+    loop: asyncio.AbstractEventLoop, cycles: Cycles, running: asyncio.Task[Any] | None
+) -> Iterator[tuple[asyncio.Task[Any], str]]:
     requests = sorted(cycles.tasks.copy(), key=lambda cycle: cycle.began)
-    own = {cycle.task for cycle in requests}
-    yield from ((cycle.task, cycle.request.label) for cycle in requests if cycle.task is not None)
+    # A request that has no task is in the first step of it, which is eager: it is the one that runs.
+    pairs = [(cycle.task or running, cycle.request.label) for cycle in requests]
+    own = {task for task, _ in pairs}
+    yield from ((task, label) for task, label in pairs if task is not None)
     yield from ((task, " ".join(task.get_name().split())) for task in asyncio.all_tasks(loop) if task not in own)
 
 

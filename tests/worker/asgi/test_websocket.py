@@ -373,3 +373,18 @@ def test_messages_that_were_not_inflated_when_the_client_was_cut_are_no_fault(tm
         wait_for(lambda: told.exists() and told.read_text() != "", WITHIN)
         assert told.read_text() == "200000 1006"
         assert rig.log() == ""
+
+
+def test_a_websocket_counts_as_one_although_its_request_was_under_way_before(tmp_path: Path) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(0.1)  # one turn of the loop in which it is a request
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    with Rig(app, tmp_path) as rig:
+        rig.serving()
+        with client(rig):
+            wait_for(lambda: (rig.facts().in_flight, rig.facts().websockets) == (1, 1))
+        wait_for(lambda: (rig.facts().in_flight, rig.facts().websockets) == (0, 0))

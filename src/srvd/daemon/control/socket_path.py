@@ -261,6 +261,7 @@ def _bind(path: str, *, shared: bool) -> socket.socket:
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
         _admit(listener, shared=shared)
+        fds.refuse_rights(listener)  # before the first client can connect, which would not inherit it
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

@@ -96,19 +96,20 @@ class _Report:
         self._loop = context.loop
         self._cycles = context.cycles
         self._recorder = context.recorder
-        self._told = 0
+        self._told = (0, 0)
         self._lag = self._until = 0.0
 
     def tell(self) -> None:
         """Called before each wait: the time since the end of the last one is how long the loop looked after nobody."""
         now = time.monotonic()
-        took, in_flight = now - self._loop.read_at, self._cycles.in_flight
-        if took <= self._lag and now < self._until and in_flight == self._told:
+        took, websockets = now - self._loop.read_at, len(self._cycles.websockets)
+        counts = self._cycles.in_flight, websockets
+        if took <= self._lag and now < self._until and counts == self._told:
             return
         if now >= self._until:
             self._lag, self._until = 0.0, now + _WINDOW
-        self._lag, self._told = max(took, self._lag), in_flight
-        self._recorder.event_loop(in_flight, len(self._cycles.websockets), self._lag)
+        self._lag, self._told = max(took, self._lag), counts
+        self._recorder.event_loop(*counts, self._lag)
 
 
 async def _end_tasks() -> None:

@@ -31,6 +31,7 @@ _HELP = """Make srvd.toml of a configuration or a start line of gunicorn.
   srvd import config/gunicorn.py shop.wsgi         a configuration, and the application
   srvd import -- gunicorn -w 4 -b :8000 shop.wsgi  a start line, also of uvicorn, hypercorn, granian
   srvd import Procfile                             or a Dockerfile, a unit of systemd, a file of supervisord
+  srvd import uwsgi.ini                            a configuration of uWSGI, or a start line of it
   srvd import --check gunicorn.conf.py && …        can it move? writes nothing
 
 The configuration is executed in processes of its own, several times with other environments, to find out what depends

@@ -1,4 +1,4 @@
-"""Finds the start line in a Procfile, a Dockerfile, a unit of systemd or a program of supervisord.
+"""Finds the start line in a Procfile, a Dockerfile, a unit of systemd, a program of supervisord, a file of uWSGI.
 
 Executes nothing. Pure.
 """
@@ -28,7 +28,7 @@ class Container(Record):
 
 
 def kind_of(path: str, text: str) -> str:
-    """Returns "Procfile", "Dockerfile", "unit" or "supervisor"; "" for none of them."""
+    """Returns "Procfile", "Dockerfile", "unit", "uwsgi" or "supervisor"; "" for none of them."""
     name = path.rpartition("/")[2]
     if name.startswith("Procfile"):
         return "Procfile"
@@ -36,6 +36,8 @@ def kind_of(path: str, text: str) -> str:
         return "Dockerfile"
     if name.endswith(".service") or re.search(r"^ExecStart\s*=", text, re.MULTILINE):
         return "unit"
+    if re.search(r"^\s*\[uwsgi\]", text, re.MULTILINE):
+        return "uwsgi"
     return "supervisor" if re.search(r"^\[program:", text, re.MULTILINE) else ""
 
 
@@ -45,9 +47,15 @@ def read(path: str, text: str, program: str = "") -> Container:
         "Procfile": _procfile,
         "Dockerfile": _dockerfile,
         "unit": _unit,
+        "uwsgi": _uwsgi,
         "supervisor": _supervisor,
     }
     return readers[kind_of(path, text)](path, text.replace("\\\n", " "), program)
+
+
+def _uwsgi(path: str, _: str, __: str) -> Container:
+    name = path.rpartition("/")[2].removesuffix(".ini")
+    return Container(["uwsgi", "--ini", path], name="" if name == "uwsgi" else name)
 
 
 def _procfile(path: str, text: str, program: str) -> Container:

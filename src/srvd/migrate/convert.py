@@ -1,4 +1,4 @@
-"""Brings a configuration or a start line of gunicorn together into files for srvd and a report.
+"""Brings a configuration or a start line of another server together into files for srvd and a report.
 
 Order, as gunicorn has it: the file, then GUNICORN_CMD_ARGS, then the flags of the line. Writes no file: `cli/` does.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 from srvd.config.gunicorn import OPTIONS
 from srvd.config.spelling.toml_text import quote, spell
 from srvd.errors import ConfigInvalid
-from srvd.migrate import hooks, line, settings, sources, syntax
+from srvd.migrate import hooks, line, settings, sources, syntax, uwsgi, uwsgi_text
 from srvd.migrate.report import Finding
 from srvd.migrate.settings import Entry
 from srvd.migrate.sources import Found
@@ -41,6 +41,10 @@ _OURS: Final = {"max_worker_age": "max_age", "max_worker_connections": "max_conn
 """Names that gunicorn ignores, and the settings of srvd that do what they say."""
 
 
+_CHECK: Final = Finding("next", "", "srvd check -c srvd.toml && srvd start -c srvd.toml")
+_MOST_FILES: Final = 20  # of uWSGI, one included by another
+
+
 class Wanted(Record):
     """What is to be imported. path: of a configuration; "": none. line: the start line. folder: in which both hold."""
 
@@ -62,6 +66,8 @@ class Result(Record):
 
 def convert(wanted: Wanted) -> Result:
     """Returns the files and the report. Raises `ConfigInvalid` for a source that cannot be read."""
+    if wanted.line.program == "uwsgi":
+        return _of_uwsgi(wanted)
     app, values = wanted.line.app, dict(wanted.line.values)
     findings: list[Finding] = []
     if wanted.command_args and wanted.line.program == "gunicorn":
@@ -77,9 +83,7 @@ def convert(wanted: Wanted) -> Result:
     name = wanted.name or os.path.basename(wanted.folder)
     translated = settings.translate(app, held, where, name=name, secrets=wanted.secrets)
     findings += [*translated.findings, *moved.findings, *_of_line(wanted.line)]
-    entries = list(translated.entries)
-    if wanted.line.wrapper:
-        entries.append(Entry("pools.web", "wrap", spell(wanted.line.wrapper), "in front of gunicorn"))
+    entries = [*translated.entries, *_wrapper(wanted.line)]
     if moved.text:
         entries.append(Entry("pools.web", "hooks", quote(hooks.MODULE), "hooks that do something"))
     files = {"srvd.toml": _toml(entries, path or f"a start line of {wanted.line.program}")}
@@ -88,8 +92,51 @@ def convert(wanted: Wanted) -> Result:
         if "chdir" in held:
             text = f"{hooks.MODULE}.py has to be where the application is imported from: its folder is chdir"
             findings.append(Finding("next", "", text))
-    findings.append(Finding("next", "", "srvd check -c srvd.toml && srvd start -c srvd.toml"))
-    return Result(files, tuple(findings))
+    return Result(files, (*findings, _CHECK))
+
+
+def _of_uwsgi(wanted: Wanted) -> Result:
+    """Files before flags, as most start lines have them; of an option that is given twice, the later counts."""
+    given = wanted.line.given
+    options = [uwsgi_text.Option("chdir", wanted.line.values["chdir"])] if "chdir" in wanted.line.values else []
+    findings: list[Finding] = []
+    used = frozenset[str]()
+    waiting, read = list(given.ini), list[str]()
+    while waiting and len(read) < _MOST_FILES:
+        read.append(waiting.pop(0))
+        found = _ini(wanted, read[-1])
+        waiting += [one.text for one in found.options if one.name == "ini" and one.text not in read]
+        options += [one for one in found.options if one.name != "ini"]
+        findings += found.findings
+        used |= found.used
+    together = uwsgi_text.Given((*options, *given.options), tuple(findings), used)
+    name = wanted.name or os.path.basename(wanted.folder)
+    path = read[0] if read else ""
+    translated = uwsgi.translate(together, path, name, secrets=wanted.secrets)
+    files = {"srvd.toml": _toml([*translated.entries, *_wrapper(wanted.line)], path or "a start line of uwsgi")}
+    return Result(files, (*translated.findings, *_of_line(wanted.line), _CHECK))
+
+
+def _ini(wanted: Wanted, named: str) -> uwsgi_text.Given:
+    """Reads a file of uWSGI. One of a container is looked for here by its path below the container's folder."""
+    path, _, section = named.partition(":")
+    inside = path.removeprefix(f"{wanted.line.values.get('chdir', '').rstrip('/')}/")
+    whole = next(
+        (one for one in (os.path.join(wanted.folder, each) for each in (path, inside)) if os.path.exists(one)),
+        os.path.join(wanted.folder, path),
+    )
+    try:
+        with open(whole, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise ConfigInvalid(f"read {path}: {reason}; nothing was written") from exc
+    return uwsgi_text.of_file(path, whole, text, section or "uwsgi")
+
+
+def _wrapper(found: line.Line) -> list[Entry]:
+    wrapper = found.wrapper
+    return [Entry("pools.web", "wrap", spell(wrapper), f"in front of {found.program}")] if wrapper else []
 
 
 def _nowhere(_: str) -> str:

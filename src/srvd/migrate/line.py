@@ -1,4 +1,4 @@
-"""Reads a start line of gunicorn, or of an ASGI server, as a shell, a Dockerfile or a unit has it.
+"""Reads a start line of gunicorn, uWSGI or an ASGI server, as a shell, a Dockerfile or a unit has it.
 
 Executes nothing and expands no variable: `${NAME}` stays, since a file of srvd has the same. Pure.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from srvd.config.gunicorn import OPTIONS
 from srvd.errors import ConfigInvalid
-from srvd.migrate import servers
+from srvd.migrate import servers, uwsgi_text
 from srvd.record import Record
 
 __all__ = ["Line", "is_server", "read", "read_flags", "referred", "split"]
@@ -26,7 +26,8 @@ _VARIABLE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 class Line(Record):
     """values: by gunicorn's setting, as texts, True, or lists of texts. environ: NAME=TEXT in front. wrapper: one of
-    `WRAPPERS`, or (). before: other programs in front. program: "gunicorn", or one of `servers.SERVERS`.
+    `WRAPPERS`, or (). before: other programs in front. program: "gunicorn", "uwsgi", or one of `servers.SERVERS`.
+    given: options of uWSGI, which has no values.
     """
 
     program: str
@@ -35,6 +36,7 @@ class Line(Record):
     environ: dict[str, str]
     wrapper: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
+    given: uwsgi_text.Given = uwsgi_text.Given(())
 
 
 def split(text: str) -> list[str]:
@@ -66,11 +68,11 @@ def read(words: Sequence[str]) -> Line:
     before = tuple(word for word in front if not _is_assignment(word))
     wrapper = next((one for one in WRAPPERS if _named(before[-len(one) :]) == one), ())
     before = before[: len(before) - len(wrapper)]
-    program = _program(words[at])
-    if program == "gunicorn":
-        app, values = read_flags(words[at + 1 :])
-    else:
-        app, values = servers.read_flags(program, words[at + 1 :])
+    program, flags = _program(words[at]), words[at + 1 :]
+    if program == "uwsgi":
+        end = next((number for number, word in enumerate(flags) if word in servers.SEPARATORS), len(flags))
+        return Line(program, "", {}, environ, wrapper, before, uwsgi_text.of_flags(flags[:end]))
+    app, values = read_flags(flags) if program == "gunicorn" else servers.read_flags(program, flags)
     return Line(program, app, values, environ, wrapper, before)
 
 
@@ -118,13 +120,13 @@ def _flag(word: str) -> tuple[str, str | None]:
 
 
 def is_server(word: str) -> bool:
-    """Tells whether a word names gunicorn or one of `servers.SERVERS`."""
+    """Tells whether a word names gunicorn, uWSGI or one of `servers.SERVERS`."""
     return bool(_program(word))
 
 
 def _program(word: str) -> str:
     name = word.rpartition("/")[2]
-    return name if name in ("gunicorn", *servers.SERVERS) else ""
+    return name if name in ("gunicorn", "uwsgi", *servers.SERVERS) else ""
 
 
 def _is_passed_over(word: str) -> bool:

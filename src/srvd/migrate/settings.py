@@ -17,9 +17,9 @@ from srvd.migrate.report import Finding
 from srvd.migrate.sources import Found
 from srvd.record import Record
 
-__all__ = ["Entry", "Translation", "translate"]
+__all__ = ["SECRET", "Entry", "Translation", "translate"]
 
-_SECRET: Final = re.compile(r"SECRET|PASS|TOKEN|KEY|CREDENTIAL|DSN|PRIVATE", re.IGNORECASE)
+SECRET: Final = re.compile(r"SECRET|PASS|TOKEN|KEY|CREDENTIAL|DSN|PRIVATE", re.IGNORECASE)
 _REFERENCE: Final = re.compile(r"\$\{[^}]*\}|[a-z0-9 *+(),]*cpus[a-z0-9 *+(),]*")
 _LOCAL: Final = ("127.0.0.1", "::1")
 _NUMBERS: Final = {
@@ -257,7 +257,7 @@ class _Translator:
         given = self.value("raw_env", ()) or ()
         items = [given] if isinstance(given, str) else given if isinstance(given, list) else ()
         pairs = dict(str(one).split("=", 1) for one in items if "=" in str(one))
-        hidden = [] if self.secrets else [name for name in pairs if _SECRET.search(name)]
+        hidden = [] if self.secrets else [name for name in pairs if SECRET.search(name)]
         if hidden:
             self._tell(
                 "asked for", "raw_env", f"{', '.join(hidden)} may be secret: put it into the environment, or --secrets"

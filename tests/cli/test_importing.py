@@ -98,6 +98,18 @@ def test_the_exit_code_says_whether_it_can_move(words: list[str], code: int, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["broken.py"]
 
 
+def test_of_a_unit_comes_a_unit_too(tmp_path: Path) -> None:
+    (tmp_path / "site.service").write_text("[Service]\nExecStart=/venv/bin/gunicorn -w 2 shop.wsgi\n")
+    assert srvd("--check", "site.service", cwd=tmp_path).returncode == 0
+    assert srvd("-o", "-", "site.service", cwd=tmp_path).stdout.count("ExecStart=/venv/bin/srvd start") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["site.service"]
+    assert srvd("site.service", cwd=tmp_path).returncode == 0
+    assert "ExecStart=/venv/bin/srvd start" in (tmp_path / "srvd-site.service").read_text()
+    assert srvd("site.service", cwd=tmp_path).returncode == 73
+    document = json.loads(srvd("--json", "site.service", cwd=tmp_path).stdout)
+    assert sorted(document["files"]) == ["srvd-site.service", "srvd.toml"]
+
+
 def test_what_cannot_run_is_written_only_if_it_is_wanted_anyway(tmp_path: Path) -> None:
     line = ["--", "gunicorn", "-k", "gevent", "shop.wsgi"]
     assert srvd(*line, cwd=tmp_path).returncode == 1

@@ -54,8 +54,9 @@ def test_a_unit_has_a_line_a_folder_and_remarks() -> None:
     assert (found.folder, found.name) == ("/srv/site", "site")
     told = [str(one) for one in found.findings]
     assert "needless: etc/site.service: User=site: it stays in the unit" in told
-    assert "changed: etc/site.service: TimeoutStopSec=5 has to be longer than drain_timeout" in told
-    assert any(one.startswith("changed: etc/site.service: site.socket: a listener of the same address") for one in told)
+    assert "needless: etc/site.service: TimeoutStopSec=5: it is 45 in the unit" in told
+    assert any(one.startswith("changed: etc/site.service: site.socket: the socket unit needs") for one in told)
+    assert list(found.files) == ["srvd-site.service"]
 
 
 def test_a_program_of_supervisord_keeps_its_secrets() -> None:

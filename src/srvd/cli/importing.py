@@ -78,31 +78,31 @@ def import_(
 ) -> None:
     options = _Options(output, force, check, anyway, as_json)
     try:
-        wanted, told = _wanted(words, program)
+        wanted, told, files = _wanted(words, program)
         arguments = command_args or wanted.line.environ.get("GUNICORN_CMD_ARGS", "")
         result = convert(wanted._replace(python=python, command_args=arguments, secrets=secrets))
     except ConfigInvalid as exc:
         raise UnreadableSource(exc.message, hint=exc.hint, detail=exc.detail) from exc
-    result = Result(result.files, (*told, *result.findings, *_checked(result.files, Path(output).parent)))
+    result = Result({**result.files, **files}, (*told, *result.findings, *_checked(result.files, Path(output).parent)))
     sys.exit(_hand_over(result, options))
 
 
-def _wanted(words: tuple[str, ...], program: str) -> tuple[Wanted, tuple[Finding, ...]]:
-    """Says what is to be imported, and what its container tells."""
+def _wanted(words: tuple[str, ...], program: str) -> tuple[Wanted, tuple[Finding, ...], Mapping[str, str]]:
+    """Says what is to be imported, what its container tells, and the files that come of that one."""
     folder = os.getcwd()
     empty = line.Line("gunicorn", "", {}, {})
     if any(line.is_server(word) for word in words) or (len(words) == 1 and " " in words[0]):
         found = line.read(line.split(words[0]) if len(words) == 1 else [line.referred(word) for word in words])
-        return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), ()
+        return Wanted(_usual(folder) if "config" not in found.values else "", found, folder, ""), (), {}
     path = words[0] if words else DEFAULT
     text = _text(path)
     if containers.kind_of(path, text):
         held = containers.read(path, text, program)
         found = line.read(held.words)
         values = {"chdir": held.folder, **found.values} if held.folder else found.values
-        return Wanted("", found._replace(values=values), folder, "", name=held.name), held.findings
+        return Wanted("", found._replace(values=values), folder, "", name=held.name), held.findings, held.files
     app = words[1] if len(words) > 1 else ""
-    return Wanted(path, empty._replace(app=app), folder, ""), ()
+    return Wanted(path, empty._replace(app=app), folder, ""), (), {}
 
 
 def _usual(folder: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import configparser
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from srvd.errors import ConfigInvalid
+from srvd.migrate import unit
 from srvd.migrate.line import is_server, split
 from srvd.migrate.report import Finding
 from srvd.record import Record
@@ -19,12 +21,15 @@ __all__ = ["Container", "kind_of", "read"]
 
 
 class Container(Record):
-    """words: of the start line. folder: that it is started in; "": not said. name: of the service or program."""
+    """words: of the start line. folder: that it is started in; "": not said. name: of the service or program.
+    files: to write besides, by name.
+    """
 
     words: Sequence[str]
     folder: str = ""
     name: str = ""
     findings: tuple[Finding, ...] = ()
+    files: Mapping[str, str] = MappingProxyType({})
 
 
 def kind_of(path: str, text: str) -> str:
@@ -108,22 +113,16 @@ def _unit(path: str, text: str, _: str) -> Container:
     words = split(pairs.get("ExecStart", "").lstrip("-@:+!"))
     if not _starts(words):
         raise _none(path, "has no ExecStart with gunicorn", [])
-    told = [
+    folder = pairs.get("WorkingDirectory", "")
+    program = next(word for word in words if is_server(word))
+    made, told = unit.made_of(path, text, words[0] if program != words[0] and "/" in words[0] else program, folder)
+    kept = [
         Finding("needless", path, f"{key}={pairs[key]}: it stays in the unit")
         for key in ("User", "Group", "EnvironmentFile", "RuntimeDirectory")
         if key in pairs
     ]
-    told.append(
-        Finding("next", path, "ExecStart=… srvd start -c …, ExecReload=… srvctl reload; `srvd help systemd` has a unit")
-    )
-    seconds = pairs.get("TimeoutStopSec", "").removesuffix("s")
-    if seconds.isdecimal() and int(seconds) <= 30:
-        told.append(Finding("changed", path, f"TimeoutStopSec={seconds} has to be longer than drain_timeout"))
-    if ".socket" in pairs.get("Requires", ""):
-        text = f"{pairs['Requires']}: a listener of the same address or file descriptor name takes its socket"
-        told.append(Finding("changed", path, text))
     name = path.rpartition("/")[2].removesuffix(".service")
-    return Container(words, pairs.get("WorkingDirectory", ""), name, tuple(told))
+    return Container(words, folder, name, (*kept, *told), {unit.name_of(path): made})
 
 
 def _supervisor(path: str, text: str, program: str) -> Container:

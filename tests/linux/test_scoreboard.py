@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from srvd.errors import SystemRefused
-from srvd.linux.scoreboard import Bell, Board, LaneFacts, lanes_of
+from srvd.linux.scoreboard import Bell, Board, LaneFacts, LoopFacts, lanes_of
 
 LANES = lanes_of(64)
 
@@ -78,7 +78,7 @@ def test_what_is_under_way_in_an_event_loop_is_no_latency(board: Board) -> None:
     lane.begin(0.5, b"GET / HTTP/1.1")
     lane.end(1e7, 200, 0, 0.5)
     facts = board.read(2)
-    assert (facts.in_flight, facts.websockets, facts.lag) == (7, 3, 0.25)
+    assert facts.event_loop == LoopFacts(7, 3, 0.25)
     assert (len(facts.latency), sum(facts.latency)) == (32, 1)
 
 

@@ -21,7 +21,7 @@ from struct import Struct
 from srvd.errors import SystemRefused
 from srvd.record import Record
 
-__all__ = ["AHEAD", "Bell", "Board", "Lane", "LaneFacts", "Request", "lanes_of", "size_of"]
+__all__ = ["AHEAD", "Bell", "Board", "Lane", "LaneFacts", "LoopFacts", "Request", "lanes_of", "size_of"]
 
 LATENCY_BUCKETS = 32
 """Bucket n counts requests of 2^(n-1) to 2^n µs; the last bucket counts all longer ones (18 minutes and up)."""
@@ -32,12 +32,9 @@ _CLASSES = 6  # by_class: index 0 takes statuses outside 100..599
 # requests in flight, WebSockets and lag), then the request under way: its line, the time of the application's last
 # output for it, and the time of its beginning.
 _COUNTERS = _CLASSES + 2 + LATENCY_BUCKETS + 3
-_SENT = _CLASSES
-_CONNECTIONS = _CLASSES + 1
-_LATENCY = _CLASSES + 2
+_SENT, _CONNECTIONS, _LATENCY = _CLASSES, _CLASSES + 1, _CLASSES + 2
 _IN_FLIGHT = _LATENCY + LATENCY_BUCKETS
-_WEBSOCKETS = _IN_FLIGHT + 1
-_LAG = _IN_FLIGHT + 2
+_WEBSOCKETS, _LAG = _IN_FLIGHT + 1, _IN_FLIGHT + 2
 _LINE_AT = _COUNTERS * 8
 _LINE = 152
 _LANE = 512
@@ -60,6 +57,14 @@ _TRIES = 3
 assert _FACTS.size == _LANE
 
 
+class LoopFacts(Record):
+    """What is under way in an event loop. lag: longest time for which it looked after nobody lately, in seconds."""
+
+    in_flight: int = 0  # requests, event streams and WebSockets
+    websockets: int = 0
+    lag: float = 0.0
+
+
 class LaneFacts(Record):
     """The facts of one lane, or of all lanes of a worker together. Times are monotonic seconds, sizes bytes."""
 
@@ -73,9 +78,7 @@ class LaneFacts(Record):
     sent: int = 0
     connections: int = 0  # open now
     latency: tuple[int, ...] = (0,) * LATENCY_BUCKETS
-    in_flight: int = 0  # requests, event streams and WebSockets under way in an event loop
-    websockets: int = 0  # of these
-    lag: float = 0.0  # longest time for which the event loop looked after nobody lately, in seconds
+    event_loop: LoopFacts = LoopFacts()
 
 
 class Request(Record):
@@ -153,9 +156,7 @@ class Lane:
 
     def __init__(self, memory: memoryview, at: int, flag: memoryview) -> None:
         row = memory[at : at + _LANE]
-        self._memory = memory
-        self._flag = flag
-        self._at = at + _LINE_AT
+        self._memory, self._flag, self._at = memory, flag, at + _LINE_AT
         self._row = row.cast("Q")
         self._counts = [0] * _COUNTERS  # an application may have written to the row; and reading it takes longer
         self._times = row.cast("d")
@@ -170,7 +171,7 @@ class Lane:
         return self._flag[0] != 0
 
     def show(self, began: float, line: bytes, gave: float) -> bool:
-        """Records a request that has begun, and when it last got a part of its response. Returns what `begin` does."""
+        """Records a request that has begun, and when it last got a part of its response. Returns as `begin` does."""
         _NOW.pack_into(self._memory, self._at, line, gave, began)
         return self._flag[0] != 0
 
@@ -220,10 +221,8 @@ class Lane:
         self._row[_CONNECTIONS] = count
 
     def event_loop(self, in_flight: int, websockets: int, lag: float) -> None:
-        """Records what is under way in an event loop, and its lag in seconds."""
-        self._row[_IN_FLIGHT] = in_flight
-        self._row[_WEBSOCKETS] = websockets
-        self._row[_LAG] = int(lag * 1e6)
+        """Records `LoopFacts`."""
+        self._row[_IN_FLIGHT], self._row[_WEBSOCKETS], self._row[_LAG] = in_flight, websockets, int(lag * 1e6)
 
     def release(self) -> None:
         """Releases the memory; the lane cannot be used after that."""
@@ -364,9 +363,7 @@ class Board:
             sent=counters[_SENT],
             connections=counters[_CONNECTIONS],
             latency=tuple(counters[_LATENCY:_IN_FLIGHT]),
-            in_flight=counters[_IN_FLIGHT],
-            websockets=counters[_WEBSOCKETS],
-            lag=counters[_LAG] / 1e6,
+            event_loop=LoopFacts(counters[_IN_FLIGHT], counters[_WEBSOCKETS], counters[_LAG] / 1e6),
         )
 
     def _began(self, slot: int, thread: int) -> float:
@@ -395,9 +392,7 @@ def _merge(lanes: list[LaneFacts]) -> LaneFacts:
         sent=_total(lane.sent for lane in lanes),
         connections=_total(lane.connections for lane in lanes),
         latency=tuple(map(_total, zip(*(lane.latency for lane in lanes), strict=True))) or LaneFacts().latency,
-        in_flight=_total(lane.in_flight for lane in lanes),
-        websockets=_total(lane.websockets for lane in lanes),
-        lag=max((lane.lag for lane in lanes), default=0.0),
+        event_loop=lanes[0].event_loop,  # a worker has one at most
     )
 
 

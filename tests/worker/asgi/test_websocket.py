@@ -386,5 +386,5 @@ def test_a_websocket_counts_as_one_although_its_request_was_under_way_before(tmp
     with Rig(app, tmp_path) as rig:
         rig.serving()
         with client(rig):
-            wait_for(lambda: (rig.facts().in_flight, rig.facts().websockets) == (1, 1), within=8)
-        wait_for(lambda: (rig.facts().in_flight, rig.facts().websockets) == (0, 0))
+            wait_for(lambda: rig.facts().event_loop[:2] == (1, 1), within=8)
+        wait_for(lambda: rig.facts().event_loop[:2] == (0, 0))

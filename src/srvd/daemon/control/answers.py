@@ -52,9 +52,9 @@ def full_worker(worker: Worker, measures: Measures, now: float) -> Map:
     return brief_worker(worker, measures, now) | {
         "pool": worker.id.pool,
         "connections": facts.connections,
-        "in_flight": facts.in_flight or facts.busy,
-        "websockets": facts.websockets,
-        "loop_lag_s": round(facts.lag, 3),
+        "in_flight": facts.event_loop.in_flight or facts.busy,
+        "websockets": facts.event_loop.websockets,
+        "loop_lag_s": round(facts.event_loop.lag, 3),
         "request": facts.line if facts.busy else "",
         "request_age_s": round(max(0.0, now - facts.began), 3) if facts.busy else 0.0,
         "sent_bytes": facts.sent,

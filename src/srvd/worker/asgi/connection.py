@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from srvd.http.h1.head import Request
 from srvd.http.h1.refusal import Refusal, answer
 from srvd.worker.asgi.http import HttpCycle
-from srvd.worker.asgi.messages import start_of_refusal
+from srvd.worker.asgi.messages.response import start_of_refusal
 from srvd.worker.loop import NEVER
 from srvd.worker.net.bodies.stream import LEAST_RATE
 from srvd.worker.net.connection import Connection

@@ -21,9 +21,9 @@ from srvd.http.h1.response import (
     check_status,
 )
 from srvd.worker.app.hooks import PROBE, call
-from srvd.worker.asgi.extensions import FILES, HINT, PATH, TRAILERS, hint_of, span_of
 from srvd.worker.asgi.incoming import Message
-from srvd.worker.asgi.messages import Start, body_of, start_of
+from srvd.worker.asgi.messages.extensions import FILES, HINT, PATH, TRAILERS, hint_of, span_of
+from srvd.worker.asgi.messages.response import Start, body_of, start_of
 from srvd.worker.asgi.outgoing import OutgoingResponse
 from srvd.worker.asgi.scope import own
 from srvd.worker.net.errors import ReaderGone, comes_of_the_end

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from srvd.errors import LoadFailed
 from srvd.quoting import quoted
-from srvd.worker.asgi.messages import kind_of
+from srvd.worker.asgi.messages.response import kind_of
 from srvd.worker.tracebacks import format_traceback
 
 if TYPE_CHECKING:

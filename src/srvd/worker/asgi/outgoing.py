@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from srvd.http.h1.response import BodyFraming, Framing, ResponseInvalid, open_response
-from srvd.worker.asgi.extensions import trailers_of
 from srvd.worker.asgi.incoming import IncomingRequest
-from srvd.worker.asgi.messages import Start, check_left
+from srvd.worker.asgi.messages.extensions import trailers_of
+from srvd.worker.asgi.messages.response import Start, check_left
 
 if TYPE_CHECKING:
     from srvd.http.h1.head import Request

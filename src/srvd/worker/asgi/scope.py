@@ -11,7 +11,7 @@ from typing import Any
 from srvd.http.access_line import Names
 from srvd.http.h1.guard import Line
 from srvd.http.h1.sink import Certificate, Client, Ends, Fields, Scope
-from srvd.worker.asgi.extensions import HINT, PATH, TRAILERS, ZERO_COPY
+from srvd.worker.asgi.messages.extensions import HINT, PATH, TRAILERS, ZERO_COPY
 
 __all__ = ["LOG_NAMES", "UPGRADE", "ScopeSink", "own"]
 

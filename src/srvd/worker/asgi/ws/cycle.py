@@ -16,7 +16,7 @@ from srvd.http.ws.reader import Closed
 from srvd.http.ws.websocket import NotOpen, WebSocket
 from srvd.worker.asgi.http import HttpCycle, Wire
 from srvd.worker.asgi.incoming import Message
-from srvd.worker.asgi.messages import Start, kind_of
+from srvd.worker.asgi.messages.response import Start, kind_of
 from srvd.worker.asgi.ws.inbox import Inbox
 from srvd.worker.net.errors import ReaderGone
 

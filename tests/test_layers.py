@@ -56,6 +56,12 @@ LATE = {
     ("zygote/fronting.py", "srvd.worker.net.front"),  # only for listeners with PROXY, TLS or trusted proxies
     ("worker/net/front.py", "srvd.worker.net.tls"),  # ssl costs 11 ms and 3 MB: only for listeners that speak TLS
     ("config/spelling/target.py", "ast"),  # 4 ms, only for a factory with arguments
+    ("worker/conventions.py", "srvd.worker.gevent.serving"),  # where the package is not always installed
+    ("worker/main.py", "srvd.worker.gevent.serving"),
+    ("zygote/loading.py", "srvd.zygote.patching"),
+    ("zygote/patching.py", "gevent"),
+    ("zygote/patching.py", "srvd.worker.gevent.serving"),  # only before the patch, so that they have the originals
+    ("zygote/patching.py", "srvd.worker.net.tls"),
     ("worker/conventions.py", "srvd.worker.asgi.serving"),  # asyncio costs 45 ms, and a pool of WSGI does without
     ("config/values.py", "ipaddress"),  # 2 ms, only when a configuration names networks
     ("config/check.py", "srvd.tls.context"),  # ssl costs 11 ms, and is needed only when certificates are named
@@ -210,6 +216,7 @@ def test_no_file_imports_itself_over_others() -> None:
 
 
 MAGIC = {
+    ("linux/originals.py", "setattr"),  # gives srvd's modules what gevent replaces, in one place
     ("worker/forked.py", "setattr"),  # bars all methods at once, in a forked child that is about to end
 }
 

@@ -67,6 +67,7 @@ def test_a_sentence_with_a_vague_word_is_found() -> None:
 # -- names ----------------------------------------------------------------------------------------------------------
 
 HOMES = {
+    "engine": "config",  # what runs the calls of a pool: threads or gevent
     "certificate": "config tls http",  # of TLS; a death leaves a record
     "claim": "linux",
     "lane": "linux worker",  # the part of a scoreboard that one thread writes
@@ -80,7 +81,7 @@ HOMES = {
 attribute of theirs."""
 
 NOWHERE = (
-    "bond", "breaker", "carried", "carry", "condemned", "crowd", "desk", "dissolve", "door", "engine", "estate", "gate",
+    "bond", "breaker", "carried", "carry", "condemned", "crowd", "desk", "dissolve", "door", "estate", "gate",
     "hall", "herald", "here", "heritage", "house", "keepsake", "kept", "latecomers", "mender", "newborn", "nursery",
     "outbox", "seats", "seldom", "silence", "voice", "wear", "weight", "will", "wish", "witness", "woke",
     "worn",

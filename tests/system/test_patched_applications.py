@@ -29,7 +29,8 @@ def test_a_patched_application_is_refused_by_name_and_told_what_to_write(
     done = srvd.run()
     assert done.returncode == 1
     assert f"{name} has patched this process" in done.stderr
-    assert f"srvd has no {name} workers; nothing was loaded" in done.stderr
+    assert "the pool's engine is threads; nothing was loaded" in done.stderr
+    assert 'engine = "gevent"' in done.stderr
     assert "threads = 32" in done.stderr
 
 

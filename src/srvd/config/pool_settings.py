@@ -100,6 +100,18 @@ class PoolSettings(NamedTuple):
             "--threads",
         ),
     ] = 1
+    engine: Annotated[
+        str,
+        Setting(
+            "What runs the calls of a WSGI application: threads, or greenlets of gevent (srvd[gevent]), which patches "
+            "the process before the application is loaded",
+            "choice:threads|gevent",
+        ),
+    ] = "threads"
+    greenlets: Annotated[
+        int,
+        Setting('Calls of the application that one worker runs at a time with engine = "gevent"', "count:1..65536"),
+    ] = 1000
     python: Annotated[
         str,
         Setting("Interpreter that runs the application, a path or a name on PATH; empty: the daemon's", "program"),

@@ -6,7 +6,8 @@ Has neither the behaviour of a connection nor decisions about commands, which re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from select import poll
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srvd.http.h1.head import HeadReader
 from srvd.http.h1.limits import Limits
@@ -63,6 +64,10 @@ class WorkerContext:
         """Called when the worker begins to drain, and has time until `until`. Does nothing with threads: they end what
         they have begun.
         """
+
+    def make_poll(self) -> Any:
+        """Returns what a call waits with for its client: a `select.poll`, or what does the same in a greenlet."""
+        return poll()
 
     def late_calls(self, since: float) -> int:
         """Returns how many calls under way have had no output since then. 0 with one thread, which cannot ask during a

@@ -38,6 +38,10 @@ def serve(boot: Boot) -> int:
     fds.kill_at_end(boot.link)
     if boot.watch is not None:
         boot.watch.tell_to(lambda file: link.say(links.Mixed(file)))
+    if boot.settings.engine == "gevent":
+        from srvd.worker.gevent import serving as greenlets  # only here: a package that is not always installed
+
+        greenlets.renew()
     try:
         if boot.watch is not None and boot.watch.watcher:
             return _develop(boot, boot.watch, link, log)

@@ -66,6 +66,10 @@ def enter(wanted: links.Load) -> str:
 
 def load(wanted: links.Load) -> Outcome:
     """Load the application and its hooks, unless `preload` is off. Raises `LoadFailed`."""
+    if wanted.settings.get("engine") == "gevent":
+        from srvd.zygote import patching  # only here: imports the package gevent
+
+        patching.patch()
     before = fork_safety.take()
     if wanted.preload == "off":
         return _without(wanted, before)

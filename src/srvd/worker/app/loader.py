@@ -15,6 +15,7 @@ from typing import Any
 from srvd.config.spelling.target import USUAL, Target, parse
 from srvd.errors import LoadFailed
 from srvd.http.h1.sink import Scope
+from srvd.linux import originals
 from srvd.linux.processes.identity import closed_folder
 from srvd.quoting import quoted
 from srvd.worker.app import urlconf
@@ -84,17 +85,19 @@ def _check_arguments(found: object, target: str) -> None:
 
 
 def refuse_patched(target: str) -> None:
-    """Raises `LoadFailed` if gevent or eventlet has replaced threads, sockets and clocks by its own."""
-    for name, module, told in (
-        ("gevent", "gevent.monkey", "saved"),
-        ("eventlet", "eventlet.patcher", "already_patched"),
+    """Raises `LoadFailed` if gevent or eventlet has replaced threads, sockets and clocks by its own, and the pool's
+    engine is another.
+    """
+    for name, module, told, hint in (
+        ("gevent", "gevent.monkey", "saved", 'write engine = "gevent" in the pool, and srvd patches before it loads'),
+        ("eventlet", "eventlet.patcher", "already_patched", 'use gevent: take out the patch, write engine = "gevent"'),
     ):
-        if getattr(sys.modules.get(module), told, None):
+        if getattr(sys.modules.get(module), told, None) and name != originals.replaced_by():
             raise LoadFailed(
                 f"load {target!r}: {name} has patched this process (monkey patching of threads, sockets, select), and "
-                f"srvd has no {name} workers; nothing was loaded",
-                hint="take out the patch and use threads: `threads = 32` in the pool, or --threads 32, answers as many "
-                "requests at a time",
+                f"the pool's engine is {originals.replaced_by() or 'threads'}; nothing was loaded",
+                hint=f"{hint}; or take out the patch and use threads: `threads = 32` in the pool, or --threads 32, "
+                "answers as many requests at a time",
             )
 
 

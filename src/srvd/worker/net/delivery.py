@@ -191,7 +191,7 @@ class Delivery:
             self._stop_sending()
         queue, limit = self.queue, self._context.times.send
         queue.since = time.monotonic()
-        waiting = poll()
+        waiting = self._context.make_poll()
         waiting.register(self._sock.fileno(), POLLOUT)
         while rest is not None and not queue.broken:
             ready = waiting.poll(min(limit, _SIGN_OF_LIFE) * 1000)

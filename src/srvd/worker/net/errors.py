@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from srvd.http.h1.refusal import Refusal
 
-__all__ = ["BodyBroken", "ReaderGone", "comes_of_the_end"]
+__all__ = ["BodyBroken", "ReaderGone", "RequestTimeout", "comes_of_the_end"]
 
 
 _LONGEST_CHAIN = 32
@@ -16,6 +16,14 @@ _LONGEST_CHAIN = 32
 
 class ReaderGone(ConnectionError):
     """Raised into an application that calls write() for a client that is gone, or does not read."""
+
+
+class RequestTimeout(BaseException):
+    """Raised into an application whose request is over `request_timeout`, where the one call can be ended: in a
+    greenlet. Not an Exception, which applications catch.
+    """
+
+    status = 504
 
 
 class BodyBroken(ConnectionError):

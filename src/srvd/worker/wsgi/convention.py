@@ -42,7 +42,7 @@ class Wsgi:
         log: Log,
         stamp: Callable[[], bytes],
     ) -> None:
-        self.sink: Sink = EnvironSink(worker, multithread=settings.threads > 1)
+        self.sink: Sink = EnvironSink(worker, multithread=settings.threads > 1 or settings.engine == "gevent")
         self.streams = settings.stream_bodies
         self.variables = copy_context()
         self._application = WsgiApplication(with_before_request(app, before_request, log), log, stamp)

@@ -25,7 +25,7 @@ from srvd.http.h1.response import (
     check_status,
     open_response,
 )
-from srvd.worker.net.errors import BodyBroken, ReaderGone
+from srvd.worker.net.errors import BodyBroken, ReaderGone, RequestTimeout
 from srvd.worker.net.file_span import Span
 from srvd.worker.net.responder import Body, Push
 from srvd.worker.tracebacks import format_traceback
@@ -300,7 +300,9 @@ class Exchange:
 
     def _failed(self, exc: BaseException) -> bytes:
         status, body = _FAILED, _FAILED_BODY
-        if isinstance(exc, BodyBroken):
+        if isinstance(exc, RequestTimeout):
+            self._application.log.error(f"{self.request.label}: ended at request_timeout\n{format_traceback(exc)}")
+        if isinstance(exc, BodyBroken | RequestTimeout):
             status = check_status(f"{exc.status} {REASONS[exc.status]}")
             body = f"{exc.status} {REASONS[exc.status]}\n".encode("ascii")
             self.keep_alive = False

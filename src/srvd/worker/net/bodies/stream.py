@@ -155,7 +155,7 @@ class BodyStream(RawIOBase):
         body, limit = self._inbound.body, self._limit
         if body is None:  # another thread has called `finish` meanwhile
             return
-        poll = make_poll()
+        poll = self._make_poll()
         poll.register(self._transport.fileno(), POLLIN)
         slowest = limit + body.received / LEAST_RATE - self._waited
         left = max(min(limit, slowest), 0.0)
@@ -163,6 +163,9 @@ class BodyStream(RawIOBase):
         if not poll.poll(None if left == NEVER else left * 1000):
             raise self._broken(Refusal(408, "the request did not come in time"))
         self._waited += monotonic() - began
+
+    def _make_poll(self) -> Any:
+        return make_poll()
 
     def _broken(self, refusal: Refusal) -> BodyBroken:
         self._refusal = refusal

@@ -1,19 +1,18 @@
-"""The tutorial, done as it is written: each file, each command and each line of output. And the loop for developers."""
+"""The tutorial, done as it is written: each file, each command and each line of output. And the command for developers."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import Starter
 from tests.support.daemon import free_port
 from tests.support.waiting import wait_for
 
@@ -97,21 +96,33 @@ def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_the_loop_for_developers_reloads_what_was_changed(starter: Starter) -> None:
+def test_the_command_for_developers_serves_each_saved_file(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "howto" / "developing.md").read_text()
-    loop = "touch .reloaded\n" + page.partition("touch .reloaded\n")[2].partition("```")[0]
-    srvd = starter.new()
-    srvd.good("one")
-    srvd.start()
-    environ = srvd.env | {
-        "SRVD_SOCKET": str(srvd.socket),
+    command = page.partition("```sh\n")[2].partition("\n```")[0]
+    assert command == "srvd start shop:app --reload"
+    port = free_port()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SRVD_")} | {
+        "PORT": str(port),
+        "SRVD_SOCKET": str(tmp_path / "s"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    watching = subprocess.Popen(["sh", "-c", loop], cwd=srvd.folder, env=environ, start_new_session=True)
-    try:
-        wait_for((srvd.folder / ".reloaded").exists)
-        srvd.good("two")
-        wait_for(lambda: srvd.get().startswith("two"), within=60)
-    finally:
-        os.killpg(watching.pid, signal.SIGKILL)
-        watching.wait()
+
+    def says(text: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+                return bool(answer.read().decode() == text)
+        except OSError:
+            return False
+
+    code = "def app(environ, start):\n    start('200 OK', [])\n    return [b'one']\n"
+    (tmp_path / "shop.py").write_text(code)
+    with (tmp_path / "printed").open("wb") as printed, subprocess.Popen(
+        ["sh", "-c", f"exec {command}"], cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=printed,
+        stderr=printed,
+    ) as process:  # fmt: skip
+        try:
+            wait_for(lambda: says("one"), within=60)
+            (tmp_path / "shop.py").write_text(code.replace("one", "two"))
+            wait_for(lambda: says("two"), within=60)
+        finally:
+            process.terminate()

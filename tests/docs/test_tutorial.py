@@ -1,4 +1,4 @@
-"""The tutorial, done as it is written: each file, each command and each line of output. And the command for developers."""
+"""The tutorial, done as it is written: each file, each command and each line of output. And the page for developers."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,11 @@ import pytest
 from srvd.wire import links
 from tests.support.waiting import wait_for
 from tests.support.worker_rig import Client, Rig
+from tests.worker.asgi.test_websocket import HANDSHAKE, echo
 
 Scope = dict[str, Any]
 WITHIN = 30.0
+SOCKETS = 6
 GET = b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
@@ -209,6 +212,45 @@ def test_an_event_stream_is_told_at_once_when_the_worker_leaves(tmp_path: Path) 
             rig.drain(60)
             client.read_until(b"data: bye\n\n\r\n0\r\n\r\n")
         assert rig.wait() == 0
+
+
+def test_an_event_stream_is_cancelled_once_though_websockets_end_after_it(tmp_path: Path) -> None:
+    cancelled, cleaned, ends = tmp_path / "cancelled", tmp_path / "cleaned", []
+
+    async def last_words() -> None:
+        while len(ends) < SOCKETS:
+            await asyncio.sleep(0.01)
+        cleaned.touch()
+
+    async def mixed(scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await echo(scope, receive, send)
+            ends.append(scope)
+            return
+        await receive()
+        fields = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.touch()
+            await last_words()
+            raise
+
+    with Rig(mixed, tmp_path, lifespan="off") as rig, ExitStack() as clients:
+        rig.serving()
+        for _ in range(SOCKETS):
+            socket_client = clients.enter_context(rig.connect())
+            socket_client.send(HANDSHAKE).read_until(b"\r\n\r\n")
+        client = clients.enter_context(rig.connect())
+        client.send(GET % b"/").read_until(b"data: 1")
+        rig.drain(12)  # the sockets end over 3 seconds, the stream is cancelled after one
+        wait_for(cancelled.exists, WITHIN)
+        wait_for(cleaned.exists, WITHIN)
+        clients.close()  # they do not answer the worker's close frames
+        assert rig.wait() == 0
+        assert rig.log() == ""
 
 
 def test_what_does_not_end_in_a_drain_is_cancelled_and_may_clean_up(tmp_path: Path) -> None:

@@ -51,6 +51,29 @@ def test_the_task_of_a_client_that_has_left_is_cancelled(tmp_path: Path, half: b
 
 
 @pytest.mark.slow
+def test_the_task_of_a_client_that_has_left_is_cancelled_once(tmp_path: Path) -> None:
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        begun.touch()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(4)  # longer than the patience with a client that has left
+            cleaned.touch()
+
+    with Rig(app, tmp_path, cancel_on_disconnect=True) as rig:
+        rig.serving()
+        with rig.connect() as client:
+            client.send(GET % b"/")
+            wait_for(begun.exists, WITHIN)
+            client.sock.shutdown(1)
+            assert client.rest() == b""
+        wait_for(cleaned.exists, WITHIN)
+        assert rig.log() == ""
+
+
+@pytest.mark.slow
 def test_work_behind_a_response_is_not_cancelled(tmp_path: Path) -> None:
     left, worked = tmp_path / "left", tmp_path / "worked"
 

@@ -109,10 +109,10 @@ class HttpCycle(OutgoingResponse):
         self.lose()
 
     def cancel(self) -> None:
-        """Cancels the application's task."""
-        self.cancelled = True
-        if self.task is not None:
+        """Cancels the application's task, once: a second time would interrupt what it does last."""
+        if self.task is not None and not self.cancelled:
             self.task.cancel()
+        self.cancelled = True
 
     # The application's side
 

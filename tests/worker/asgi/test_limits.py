@@ -215,7 +215,8 @@ def test_an_event_stream_is_told_at_once_when_the_worker_leaves(tmp_path: Path) 
 
 
 def test_an_event_stream_is_cancelled_once_though_websockets_end_after_it(tmp_path: Path) -> None:
-    cancelled, cleaned, ends = tmp_path / "cancelled", tmp_path / "cleaned", []
+    cancelled, cleaned = tmp_path / "cancelled", tmp_path / "cleaned"
+    ends: list[Any] = []
 
     async def last_words() -> None:
         while len(ends) < SOCKETS:

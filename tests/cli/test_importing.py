@@ -82,7 +82,7 @@ def test_what_is_written_is_told_and_never_replaced_unasked(tmp_path: Path) -> N
     [
         (["--", "gunicorn", "-w", "3", "shop.wsgi"], 0),
         (["gunicorn -w 3 -b :$PORT_OF_NONE shop.wsgi"], 10),
-        (["--", "gunicorn", "-k", "gevent", "shop.wsgi"], 1),
+        (["--", "gunicorn", "-k", "eventlet", "shop.wsgi"], 1),
         (["--", "gunicorn", "--keepalive", "3", "shop.wsgi"], 65),
         (["absent.py"], 65),
         (["broken.py"], 65),
@@ -111,7 +111,7 @@ def test_of_a_unit_comes_a_unit_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_run_is_written_only_if_it_is_wanted_anyway(tmp_path: Path) -> None:
-    line = ["--", "gunicorn", "-k", "gevent", "shop.wsgi"]
+    line = ["--", "gunicorn", "-k", "eventlet", "shop.wsgi"]
     assert srvd(*line, cwd=tmp_path).returncode == 1
     assert list(tmp_path.iterdir()) == []
     assert srvd("--anyway", *line, cwd=tmp_path).returncode == 1

@@ -107,9 +107,16 @@ def test_a_flag_that_is_passed_over_says_why(
     assert capsys.readouterr().err == "warning: --worker-tmp-dir has no effect: srvd has no heartbeat file\n"
 
 
-@pytest.mark.parametrize("name", ["gevent", "shop.workers.Own"])
-def test_a_class_of_workers_that_srvd_does_not_have_is_refused(name: str) -> None:
-    with pytest.raises(click.UsageError, match="there are no workers of the class"):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("eventlet", "there are no workers of the class"),
+        ("shop.workers.Own", "there are no workers of the class"),
+        ("gevent", 'engine = "gevent" in srvd.toml'),
+    ],
+)
+def test_a_class_of_workers_that_srvd_does_not_have_is_refused(name: str, told: str) -> None:
+    with pytest.raises(click.UsageError, match=told):
         app.cli.main(["start", "-k", name, "a:b"], prog_name="srvd", standalone_mode=False)
 
 

@@ -39,6 +39,10 @@ LINES: list[tuple[str, dict[str, Any]]] = [
         '--limit-request-field_size 0 "$APP"'),
         {"app": "${APP}", "threads": 20, "max_connections": 1000, "keepalive_timeout": "2s", "max_field": 0},
     ),
+    (
+        "gunicorn -k gevent --worker-connections 50 -t 9 app:app",
+        {"engine": "gevent", "greenlets": 50, "request_timeout": 0},
+    ),
     ("gunicorn --bind=0.0.0.0 --workers=3 core.wsgi:application", {"bind": ["0.0.0.0:8000"], "workers": 3}),
     ("gunicorn config.wsgi --bind 0.0.0.0:5000 --chdir=/app", {"app": "config.wsgi", "chdir": "/app"}),
     (
@@ -110,7 +114,7 @@ def test_a_line_becomes_settings(text: str, expected: dict[str, Any], tmp_path: 
         ("gunicorn app:app -e A=b -e SECRET_KEY=x", 10, "asked for: raw_env: SECRET_KEY may be secret"),
         ("bin/start-nginx gunicorn app:app", 10, "asked for: bin/start-nginx stands in front"),
         ("A=b gunicorn app:app", 10, "asked for: A is set in front of the line"),
-        ("gunicorn app:app -k gevent", 1, "refused: worker_class: gevent runs greenlets"),
+        ("gunicorn app:app -k eventlet", 1, "refused: worker_class: eventlet: srvd runs greenlets of gevent"),
         ("gunicorn app:app -k shop.workers.Own", 1, "shop.workers.Own is a class of its own"),
         ("gunicorn app:app --paste x.ini", 1, "refused: paste: name a module"),
         ("gunicorn app:app --protocol uwsgi", 1, "refused: protocol: srvd speaks HTTP"),

@@ -63,6 +63,9 @@ def without_effect() -> Iterator[tuple[tuple[str, ...], bool]]:
 
 def refused_value(flag: str, value: object) -> str:
     """Says why the value of a flag that is passed over cannot be; "" if it can."""
-    if flag not in _CLASS or gunicorn.kind_of_class(str(value)) in ("sync", "threads", "asgi"):
+    kind = gunicorn.kind_of_class(str(value)) if flag in _CLASS else "sync"
+    if kind in ("sync", "threads", "asgi"):
         return ""
+    if kind == "gevent":
+        return 'greenlets are a setting of the pool: engine = "gevent" in srvd.toml, or SRVD_ENGINE=gevent'
     return f"there are no workers of the class {value!r}: {gunicorn.translation('worker_class')[1]}"

@@ -204,15 +204,16 @@ _BY_WORD: Final[Mapping[str, Option]] = {
 
 
 def kind_of_class(worker_class: str) -> str:
-    """Returns what workers of a class run: "sync", "threads", "asgi" or "greenlets"; "": it is a class of its own.
+    """Returns what workers of a class run: "sync", "threads", "asgi", "gevent" or "eventlet"; "": a class of its own.
 
     worker_class: in any spelling that gunicorn takes: a name, a path with dots or a colon, or an entry point.
     """
     name = worker_class.lower()
     if "uvicorn" in name or name == "asgi":
         return "asgi"
-    if "gevent" in name or "eventlet" in name:
-        return "greenlets"
+    for greenlets in ("gevent", "eventlet"):
+        if greenlets in name:
+            return greenlets
     return {"sync": "sync", "syncworker": "sync", "gthread": "threads", "threadworker": "threads"}.get(
         name.rpartition(".")[2], ""
     )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from srvd.config.gunicorn import OPTIONS
+from srvd.config.gunicorn import OPTIONS, kind_of_class
 from srvd.config.spelling.toml_text import quote, spell
 from srvd.errors import ConfigInvalid
 from srvd.migrate import hooks, line, settings, sources, syntax, uwsgi, uwsgi_text
@@ -153,8 +153,11 @@ def _of_file(wanted: Wanted, path: str) -> tuple[dict[str, Found], hooks.Moved, 
         raise ConfigInvalid(f"read {path}: {reason}; nothing was written") from exc
     found = sources.examine(whole, wanted.python, wanted.folder, OPTIONS, tree)
     told = [*found.findings, *(_dead(tree, name) for name in tree.dead(OPTIONS))]
-    if tree.patches:
-        told.append(Finding("refused", path, "it patches the process for gevent or eventlet, and srvd runs threads"))
+    named = found.settings.get("worker_class")
+    if tree.patches and named is not None and kind_of_class(str(named.value)) == "gevent":
+        told.append(Finding("needless", path, "it patches the process for gevent: srvd does before it loads anything"))
+    elif tree.patches:
+        told.append(Finding("refused", path, 'it patches the process for greenlets: `engine = "gevent"` does'))
     moved = hooks.move(tree, {name: one.value for name, one in found.settings.items()})
     return dict(found.settings), moved, tree.where, told
 

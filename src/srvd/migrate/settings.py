@@ -227,6 +227,8 @@ class _Translator:
         self._count("workers", "${WEB_CONCURRENCY:-1}")
         if self.kind == "asgi":
             self._add("pools.web", "interface", '"asgi"', f"worker_class = {self.value('worker_class')}")
+        elif self.kind == "gevent":
+            self._add("pools.web", "engine", '"gevent"', f"worker_class = {self.value('worker_class')}")
         elif self.kind == "threads":
             self._count("threads", "")
         if self.yes("preload_app"):
@@ -239,9 +241,8 @@ class _Translator:
         if folders:
             self._add("pools.web", "pythonpath", spell(folders), "pythonpath")
         if "worker_connections" in self.held and self.kind != "sync":
-            self._add(
-                "pools.web", "max_connections", str(self.number("worker_connections", 1000)), "worker_connections"
-            )
+            key = "greenlets" if self.kind == "gevent" else "max_connections"
+            self._add("pools.web", key, str(self.number("worker_connections", 1000)), "worker_connections")
         self._environment()
 
     def _count(self, name: str, default: str) -> None:
@@ -372,14 +373,13 @@ class _Translator:
         self._tell("lost", name, text if files else OPTIONS[name].about)
 
     def _kind(self) -> str:
-        """Returns what gunicorn runs, "sync", "threads" or "asgi"; told is what srvd has no workers for."""
+        """Returns what gunicorn runs, "sync", "threads", "asgi" or "gevent"; told is what srvd has no workers for."""
         kind = str(self.value("worker_class", "sync"))
         known = kind_of_class(kind)
-        if known == "asgi":
-            return "asgi"
-        if known == "greenlets":
-            what = f"{kind} runs greenlets, srvd threads: `threads = 32` in their place, without monkey patching"
-            self._tell("refused", "worker_class", what)
+        if known in ("asgi", "gevent"):
+            return known
+        if known == "eventlet":
+            self._tell("refused", "worker_class", f'{kind}: srvd runs greenlets of gevent: `engine = "gevent"`')
             return "threads"
         if not known:
             what = f"{kind} is a class of its own; if it serves ASGI as uvicorn's does, srvd can: --anyway"

@@ -326,7 +326,7 @@ def test_a_control_socket_that_is_made_anew_refuses_them_as_well(starter: Starte
     srvd = starter("--workers", "1")
     srvd.socket.unlink()
     srvd.signal(signal.SIGUSR1)
-    wait_for(srvd.socket.exists)
+    wait_for(srvd.listens)
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(str(srvd.socket))
         if fds.refuse_rights(peer):

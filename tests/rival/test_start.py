@@ -70,7 +70,7 @@ def test_daemon_mode_says_that_it_was_stopped_before_it_was_ready(starter: Start
     srvd = starter.new(code=apps.BROKEN["hangs at import"])
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(srvd.daemonize)
-        wait_for(srvd.socket.exists)
+        wait_for(srvd.listens)
         srvd.call("stop")
         done = asked.result(30)
     assert done.returncode == 1

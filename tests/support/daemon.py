@@ -215,6 +215,14 @@ class Srvd:
 
     # -- control --------------------------------------------------------------------------------------------------
 
+    def listens(self) -> bool:
+        """Whether the control socket takes clients: its file is there a moment before."""
+        try:
+            self.client().close()
+        except SrvdError:
+            return False
+        return True
+
     def client(self) -> Client:
         return Client.connect(str(self.socket), timeout=BOOT)
 

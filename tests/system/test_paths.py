@@ -67,7 +67,7 @@ def test_a_control_socket_that_is_gone_is_made_anew_by_a_signal(site: Srvd, gone
     assert refused.returncode != 0
     assert "kill -HUP" in refused.stderr
     site.signal(number)
-    wait_for(site.socket.exists)
+    wait_for(site.listens)
     site.wait_logged("was made anew")
     wait_for(site.is_ready)
     assert (site.socket.parent / "control.sock.lock").read_text().strip() == str(site.pid)
@@ -81,7 +81,7 @@ def test_a_control_socket_that_is_gone_is_made_anew_by_a_signal(site: Srvd, gone
 def test_a_family_that_is_started_after_that_is_adopted(site: Srvd) -> None:
     shutil.rmtree(site.socket.parent)
     site.signal(signal.SIGHUP)
-    wait_for(site.socket.exists)
+    wait_for(site.listens)
     site.wait_logged("web@2 takes over")
     wait_for(lambda: not site.pool()["draining"])
     names = site.names()

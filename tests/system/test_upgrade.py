@@ -584,7 +584,7 @@ def test_it_is_refused_while_the_daemon_starts(starter: Starter) -> None:
     srvd = starter.new("--workers", "1", code=apps.good(before=HELD))
     held = hold(srvd)
     srvd.start(ready=False)
-    wait_for(srvd.socket.exists)
+    wait_for(srvd.listens)
     done = srvd.ctl("upgrade")
     assert done.returncode == 75
     assert "still starting" in done.stderr

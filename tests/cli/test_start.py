@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from srvd.cli import app
 from srvd.cli.fast import read_plain
-from srvd.cli.flags import SHORT, Asked, flags
+from srvd.cli.flags import SHORT, Asked, completed, flags
 from tests.conftest import Starter
 
 PLAIN: list[tuple[str, Asked]] = [
@@ -161,3 +161,9 @@ def test_a_start_line_of_gunicorn_serves(starter: Starter) -> None:
     wanted = {"workers": 1, "threads": 2, "drain_timeout": 20.0, "max_requests": 9}
     assert {name: found[f"pools.web.{name}"] for name in wanted} == wanted
     assert found["daemon.log_file"] == ""
+
+
+def test_a_switch_is_on_without_a_value_and_only_in_front_of_two_hyphens() -> None:
+    assert completed(["start", "--reload", "a:b"]) == ["start", "--reload=on", "a:b"]
+    assert completed(["start", "--reload=safe"]) == ["start", "--reload=safe"]
+    assert completed(["import", "--", "gunicorn", "--reload", "a:b"]) == ["import", "--", "gunicorn", "--reload", "a:b"]

@@ -48,9 +48,12 @@ def flags() -> dict[str, Setting]:
 
 
 def completed(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command line in which each switch without a value is on: `--reload` is `--reload=on`."""
+    """Returns the words of a command line in which each switch without a value is on: `--reload` is `--reload=on`. What
+    stands behind `--` is no flag of srvd.
+    """
     switches = {flag for flag, setting in flags().items() if setting.kind.startswith("switch")}
-    return [f"{word}=on" if word in switches else word for word in words]
+    end = words.index("--") if "--" in words else len(words)
+    return [*(f"{word}=on" if word in switches else word for word in words[:end]), *words[end:]]
 
 
 def without_effect() -> Iterator[tuple[tuple[str, ...], bool]]:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-import struct
 
 from srvd.errors import SystemRefused
-from srvd.linux import fds
+from srvd.linux import credentials, fds
 from srvd.record import Record
 
 __all__ = ["Caller", "Rendezvous", "call", "is_name", "new_name"]
 
 _TYPE = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 _NAME = re.compile(r"srvd-[0-9a-f]{32}")
 
@@ -53,7 +51,7 @@ def call(name: str, uid: int) -> socket.socket | None:
     """
     sock = socket.socket(socket.AF_UNIX, _TYPE)
     try:
-        if sock.connect_ex("\0" + name) == 0 and _peer(sock)[1] in (0, uid):
+        if sock.connect_ex("\0" + name) == 0 and credentials.of_peer(sock).uid in (0, uid):
             sock.setblocking(True)
             return sock
     except OSError:  # the daemon ended between the two calls
@@ -89,16 +87,8 @@ class Rendezvous:
         except (BlockingIOError, ConnectionAbortedError):
             return None
         sock.setblocking(True)
-        pid, uid, _ = _peer(sock)
+        pid, uid, _ = credentials.of_peer(sock)
         return Caller(sock, pid, uid)
 
     def close(self) -> None:
         self._listener.close()
-
-
-def _peer(sock: socket.socket) -> tuple[int, int, int]:
-    """Returns pid, uid and gid of the peer; on the connecting side, of the process that called listen(2). SO_PEERCRED,
-    unix(7).
-    """
-    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid, uid, gid

@@ -15,11 +15,11 @@ from srvd.config.spelling.toml_text import quote, spell
 from srvd.http.access_format import explain_problem
 from srvd.migrate.report import Finding
 from srvd.migrate.sources import Found
+from srvd.migrate.texts import instance_name, without_secrets
 from srvd.record import Record
 
-__all__ = ["SECRET", "Entry", "Translation", "translate"]
+__all__ = ["Entry", "Translation", "translate"]
 
-SECRET: Final = re.compile(r"SECRET|PASS|TOKEN|KEY|CREDENTIAL|DSN|PRIVATE", re.IGNORECASE)
 _REFERENCE: Final = re.compile(r"\$\{[^}]*\}|[a-z0-9 *+(),]*cpus[a-z0-9 *+(),]*")
 _LOCAL: Final = ("127.0.0.1", "::1")
 _NUMBERS: Final = {
@@ -135,9 +135,8 @@ class _Translator:
 
     def _name(self, name: str) -> None:
         given = str(self.value("proc_name", ""))
-        wanted = given or name
-        tidied = re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()).strip("-_0123456789")[:40] or "srvd"
-        self._add("daemon", "name", quote(tidied), f"proc_name = {given!r}" if given else "each daemon has a name")
+        about = f"proc_name = {given!r}" if given else "each daemon has a name"
+        self._add("daemon", "name", quote(instance_name(given or name)), about)
 
     def _log(self) -> None:
         if "loglevel" in self.held:
@@ -258,12 +257,11 @@ class _Translator:
         given = self.value("raw_env", ()) or ()
         items = [given] if isinstance(given, str) else given if isinstance(given, list) else ()
         pairs = dict(str(one).split("=", 1) for one in items if "=" in str(one))
-        hidden = [] if self.secrets else [name for name in pairs if SECRET.search(name)]
+        shown, hidden = (pairs, []) if self.secrets else without_secrets(pairs)
         if hidden:
             self._tell(
                 "asked for", "raw_env", f"{', '.join(hidden)} may be secret: put it into the environment, or --secrets"
             )
-        shown = {name: text for name, text in pairs.items() if name not in hidden}
         if shown:
             self._add("pools.web", "env", spell(shown), "raw_env")
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from srvd.config.spelling.toml_text import quote, spell
 from srvd.migrate.report import Finding
-from srvd.migrate.settings import SECRET, Entry, Translation
+from srvd.migrate.settings import Entry, Translation
+from srvd.migrate.texts import instance_name, without_secrets
 from srvd.migrate.uwsgi_text import Given, Option
 
 __all__ = ["translate"]
@@ -127,8 +128,8 @@ class _Translator:
         self.findings: list[Finding] = list(given.findings)
 
     def translate(self, name: str) -> Translation:
-        tidied = re.sub(r"[^a-z0-9_-]+", "-", (self._text("procname") or name).lower()).strip("-_0123456789")[:40]
-        self._add("daemon", "name", quote(tidied or "srvd"), "each daemon has a name")
+        tidied = instance_name(self._text("procname") or name)
+        self._add("daemon", "name", quote(tidied), "each daemon has a name")
         self._log()
         self._listeners()
         self._application()
@@ -301,10 +302,9 @@ class _Translator:
 
     def _environment(self) -> None:
         pairs = dict(text.split("=", 1) for text in self._texts("env") if "=" in text)
-        hidden = [] if self.secrets else [name for name in pairs if SECRET.search(name)]
+        shown, hidden = (pairs, []) if self.secrets else without_secrets(pairs)
         if hidden:
             self._tell("asked for", "env", f"{', '.join(hidden)} may be secret: put it into env_file, or --secrets")
-        shown = {name: text for name, text in pairs.items() if name not in hidden}
         if shown:
             self._add("pools.web", "env", spell(shown), "env")
 

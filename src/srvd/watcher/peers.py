@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
 import time
 from contextlib import suppress
 from typing import Any
 
+from srvd.linux import credentials
 from srvd.wire import watching
 
 __all__ = ["Peer"]
-
-_UCRED = struct.Struct("3i")
 
 
 class Peer:
@@ -30,7 +28,7 @@ class Peer:
         self.serving = False
         self.since = time.time()
         self._buffer = bytearray()
-        pid, self.uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, self.uid, _ = credentials.of_peer(sock)
         self._pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:

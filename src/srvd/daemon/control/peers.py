@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from srvd.core.model import Actor
 from srvd.errors import ConfigInvalid, PermissionRefused
+from srvd.linux import credentials
 from srvd.linux.processes import procfs
 from srvd.linux.processes.identity import OVERFLOW, is_mapped
 from srvd.record import Record
@@ -21,7 +22,6 @@ from srvd.wire.commands import ADMIN, ROLES
 __all__ = ["Peer", "Roles", "identify"]
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
-_UCRED = struct.Struct("3i")
 _GID = struct.Struct("I")
 _MOST_OPTION = 1024  # bytes that Python's getsockopt() takes: 256 groups
 
@@ -91,7 +91,7 @@ class Roles(Record):
 
 def identify(sock: socket.socket, roles: Roles) -> Peer:
     """Returns the peer of a connection. Raises `OSError` when the kernel does not name it."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, gid = credentials.of_peer(sock)
     role = roles.of(uid, [gid, *(_groups(sock) if roles.groups else ())])
     return Peer(uid, gid, pid, _user_name(uid) + _behind(uid, pid) if role else f"uid {uid}", role)
 

@@ -45,6 +45,11 @@ class Status(NamedTuple):
     line: bytes  # "HTTP/1.1 200 OK\r\n"
     bodiless: bool  # 204 and 304 have no body, whatever the application gives
 
+    @property
+    def spelled(self) -> str:
+        """The status as the application spelt it: "200 OK"."""
+        return self.line[9:].rstrip().decode("latin-1")
+
 
 class _Kind(Enum):
     """What a field name means to us."""
@@ -93,6 +98,12 @@ class Fields(NamedTuple):
     """How the head of a response of that length ends, if the connection is kept; b"" if more has to be thought of."""
     dropped: tuple[str, ...] = ()
     """Names that are not in `text`, because they speak of the connection."""
+
+    @property
+    def logged(self) -> str:
+        """The application's fields, "Name: value\\r\\n" …, for the access log."""
+        text = self.text.decode("latin-1")
+        return text if self.length < 0 else f"{text}Content-Length: {self.length}\r\n"
 
     def stamped(self, stamp: bytes) -> bytes:
         """Returns the server's own lines, Server and Date, but for those that the application gave itself."""

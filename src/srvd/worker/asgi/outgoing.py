@@ -49,16 +49,12 @@ class OutgoingResponse(IncomingRequest):
 
     @property
     def status(self) -> str:
-        return "" if self._start is None else self._start.status.line[9:].rstrip().decode("latin-1")
+        return "" if self._start is None else self._start.status.spelled
 
     @property
     def fields(self) -> str:
         """The application's fields, "Name: value\r\n" …, for the access log."""
-        if self._start is None:
-            return ""
-        fields = self._start.fields
-        text = fields.text.decode("latin-1")
-        return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
+        return "" if self._start is None else self._start.fields.logged
 
     @property
     def is_event_stream(self) -> bool:

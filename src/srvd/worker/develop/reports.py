@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -15,14 +14,13 @@ from contextlib import suppress
 from typing import Any
 
 from srvd.errors import LoadFailed
+from srvd.linux import credentials
 from srvd.wire import watching
 
 __all__ = ["Reporter", "Session", "trace_files"]
 
 _PATIENCE = 5.0
 """Seconds for the watcher to answer; it is idle, or stats a few thousand files."""
-
-_UCRED = struct.Struct("3i")
 
 
 class Session:
@@ -40,7 +38,7 @@ class Session:
         sock.settimeout(_PATIENCE)
         try:
             sock.connect(address)
-            uid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+            uid = credentials.of_peer(sock).uid
         except OSError:
             sock.close()
             return None

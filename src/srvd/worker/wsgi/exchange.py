@@ -110,16 +110,12 @@ class Exchange:
     @property
     def status(self) -> str:
         """The status as the application spelt it."""
-        return "" if self._said is None else self._said[0].line[9:].rstrip().decode("latin-1")
+        return "" if self._said is None else self._said[0].spelled
 
     @property
     def fields(self) -> str:
         """The application's fields, "Name: value\r\n" …, for the access log."""
-        if self._said is None:
-            return ""
-        fields = self._said[1]
-        text = fields.text.decode("latin-1")
-        return text if fields.length < 0 else f"{text}Content-Length: {fields.length}\r\n"
+        return "" if self._said is None else self._said[1].logged
 
     def start(self) -> bytes:
         """Calls the application, and returns the first bytes of its response."""

@@ -164,3 +164,28 @@ def test_an_asgi_application_is_refused(starter: Starter) -> None:
     done = starter.new(config=toml('engine = "gevent"'), code=code).run()
     assert done.returncode == 1
     assert "it is an ASGI application" in done.stderr
+
+
+BLOCKED = """
+import os, subprocess
+
+def app(environ, start_response):
+    while environ["PATH_INFO"] == "/block":
+        pass
+    printed = subprocess.run(["echo", "child"], capture_output=True, text=True).stdout.strip()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    _, status = os.waitpid(pid, 0)
+    start_response("200 OK", [])
+    return [f"{printed} {os.waitstatus_to_exitcode(status)}".encode()]
+"""
+
+
+def test_a_call_that_holds_up_the_hub_is_found_and_its_worker_is_replaced(starter: Starter) -> None:
+    srvd = starter(config=toml('workers = 1\nengine = "gevent"\nrequest_timeout = "2s"'), code=BLOCKED)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(srvd.get, "/block")
+        wait_for(lambda: "cause:     request_timeout" in srvd.ctl("why", "web/1#1").stdout, within=60)
+        wait_for(srvd.is_ready, within=60)
+        assert srvd.get("/") == "child 7"  # the application's children are its own
